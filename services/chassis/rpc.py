@@ -1,0 +1,120 @@
+"""The frame of a gRPC service: who may call, correlation, logs, refusals as one typed error detail."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.rpc import status_pb2
+from grpc_health.v1 import health, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from grpc_status import rpc_status
+
+from services.chassis import correlation, tokens, wire
+from services.chassis.errors import ConfigurationError, Refused, Unknown
+from services.contracts.errors import ErrorCode
+from services.contracts.pb import inventory_pb2
+
+logger = logging.getLogger(__name__)
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+BEARER = "Bearer "
+STOP_SECONDS = 5
+
+
+def rpc(*callers: str) -> Callable[[Method], Method]:
+    """Mark a servicer's method as a call that only the named services may make.
+
+    The method takes the request and returns the answer; Refused and Unknown become gRPC statuses.
+    The servicer has `internal_jwt_secret`.
+    """
+
+    def decorate(method: Method) -> Method:
+        @functools.wraps(method)
+        def handler(servicer: Any, request: Any, context: grpc.ServicerContext) -> Any:
+            metadata = dict(context.invocation_metadata())
+            with correlation.correlated(str(metadata.get(correlation.METADATA) or "")):
+                return _answer(servicer, method, request, context, metadata, callers)
+
+        handler.callers = callers  # type: ignore[attr-defined]
+        return handler  # type: ignore[return-value]
+
+    return decorate
+
+
+def _answer(
+    servicer: Any, method: Any, request: Any, context: Any, metadata: dict[str, Any], callers: tuple[str, ...]
+) -> Any:
+    started = time.perf_counter()
+    try:
+        _admit(servicer.internal_jwt_secret, metadata, callers)
+        answer = method(servicer, request)
+    except Refused as refusal:
+        _log(method, refusal.code, started)
+        context.abort_with_status(_status(refusal))
+    except Unknown as unknown:
+        logger.warning("gRPC %s has no definite answer: %s", method.__name__, unknown.message)
+        context.abort(grpc.StatusCode.UNAVAILABLE, unknown.message)
+    except Exception:
+        logger.exception("gRPC %s failed", method.__name__)
+        context.abort(grpc.StatusCode.INTERNAL, "internal error")
+    _log(method, "OK", started)
+    return answer
+
+
+def _log(method: Any, outcome: str, started: float) -> None:
+    logger.info("gRPC %s %s in %.1f ms", method.__name__, outcome, (time.perf_counter() - started) * 1000)
+
+
+def _admit(secret: str, metadata: dict[str, Any], callers: tuple[str, ...]) -> None:
+    header = str(metadata.get("authorization") or "")
+    name = tokens.verify_caller(secret, tokens.bearer(header))
+    if name not in callers:
+        raise Refused(ErrorCode.FORBIDDEN, f"{name} has no business with this call.")
+
+
+def _status(refusal: Refused) -> Any:
+    detail = AnyMessage()
+    details = wire.encode(refusal.details).decode()
+    detail.Pack(inventory_pb2.Refusal(code=refusal.code, message=refusal.message, details_json=details))
+    code: int = grpc.StatusCode[refusal.meaning.grpc].value[0]
+    return rpc_status.to_status(status_pb2.Status(code=code, message=refusal.code, details=[detail]))
+
+
+class GrpcServer:
+    """A gRPC server with health and reflection; starts after the fork, stops gracefully."""
+
+    def __init__(self, address: str, add: Callable[[grpc.Server], None], service: Any, threads: int) -> None:
+        self._server = grpc.server(ThreadPoolExecutor(threads, "grpc"), options=[("grpc.so_reuseport", 0)])
+        self.health = health.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
+        add(self._server)
+        names = (service.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._server)
+        self._address = address
+        self.port = self._server.add_insecure_port(address)
+        if self.port == 0:
+            raise ConfigurationError(f"cannot listen on {address}: the port is taken")
+
+    def start(self) -> None:
+        """Begin to answer."""
+        self._server.start()
+        logger.info("gRPC listens on %s", self._address)
+
+    def stop(self) -> None:
+        """Refuse new calls, let those in hand finish (at most 5 seconds)."""
+        self.health.enter_graceful_shutdown()
+        self._server.stop(STOP_SECONDS).wait()
+
+
+def require_callers(servicer: Any, service: Any) -> None:
+    """Raise ConfigurationError when a method of the service does not say who may call it."""
+    bare = [m.name for m in service.methods if not hasattr(getattr(type(servicer), m.name, None), "callers")]
+    if bare:
+        raise ConfigurationError(f"gRPC methods without callers: {', '.join(bare)}")

@@ -1,0 +1,23 @@
+-- What every service's database has: a clock and the record of effects. Safe to run again.
+
+-- One clock decides every expiry in this database. Only a test moves it, as superuser;
+-- the services' roles may read the offset and no more.
+CREATE TABLE IF NOT EXISTS clock_offset (
+    only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    shift    interval NOT NULL DEFAULT '0'
+);
+INSERT INTO clock_offset DEFAULT VALUES ON CONFLICT DO NOTHING;
+
+CREATE OR REPLACE FUNCTION app_now() RETURNS timestamptz LANGUAGE sql STABLE AS
+$$ SELECT statement_timestamp() + shift FROM clock_offset $$;
+
+-- The answer that each keyed effect gave, written in the effect's own transaction.
+--   DONE     it happened; `answer` is what the caller was told
+--   REFUSED  it was refused for good; `answer` holds the code
+--   VOIDED   it was undone, or undone before it arrived: under this key it can never succeed
+CREATE TABLE IF NOT EXISTS effects (
+    key        text PRIMARY KEY,
+    outcome    text NOT NULL CHECK (outcome IN ('DONE', 'REFUSED', 'VOIDED')),
+    answer     jsonb NOT NULL DEFAULT '{}',
+    created_at timestamptz NOT NULL DEFAULT app_now()
+);

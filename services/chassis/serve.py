@@ -1,0 +1,70 @@
+"""The production server: gunicorn with one worker process of threads; background work starts after the fork."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from flask import Flask
+from gunicorn.app.base import BaseApplication
+from gunicorn.glogging import Logger
+
+from services.chassis import logs
+from services.chassis.settings import ProcessSettings
+
+KEEP_ALIVE_SECONDS = 75  # longer than any client of ours leaves a connection idle
+GRACE_SECONDS = 10
+
+
+class _RootLogger(Logger):  # type: ignore[misc]
+    """gunicorn's own lines, through the process's JSON log."""
+
+    def setup(self, cfg: Any) -> None:
+        self.error_log.propagate = True
+        self.access_log.propagate = False
+
+
+class _Server(BaseApplication):  # type: ignore[misc]
+    def __init__(self, settings: ProcessSettings, build: Callable[[], Flask]) -> None:
+        self._settings = settings
+        self._build = build
+        super().__init__()
+
+    def load_config(self) -> None:
+        options = {
+            "bind": f"{self._settings.bind}:{self._settings.port}",
+            "workers": 1,
+            "worker_class": "gthread",
+            "threads": self._settings.threads,
+            "keepalive": KEEP_ALIVE_SECONDS,
+            "graceful_timeout": GRACE_SECONDS,
+            "logger_class": _RootLogger,
+            "worker_exit": lambda _server, worker: _stop(worker.wsgi),
+            "control_socket_disable": True,
+        }
+        for name, value in options.items():
+            self.cfg.set(name, value)
+
+    def load(self) -> Flask:
+        app = self._build()
+        for background in app.extensions["background"]:
+            background.start()
+        return app
+
+
+def _stop(app: Flask | None) -> None:
+    if app is None:
+        return
+    for background in reversed(app.extensions["background"]):
+        background.stop()
+
+
+def serve(settings: ProcessSettings, build: Callable[[], Flask]) -> None:
+    """Serve `build()`'s app until SIGTERM, then finish the requests in hand and stop the background work.
+
+    `build` runs in the worker process, after the fork, so that no pool or thread is shared across it.
+    """
+    logs.configure(settings.service, settings.log_level)
+    logging.getLogger(__name__).info("%s listens on port %d", settings.service, settings.port)
+    _Server(settings, build).run()

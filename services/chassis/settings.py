@@ -1,0 +1,147 @@
+"""Settings are frozen dataclasses read once from the environment; a bad name stops the start with one line."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import NoReturn, TypeVar
+
+from services.chassis.errors import ConfigurationError
+
+T = TypeVar("T")
+MIN_SECRET_BYTES = 32  # RFC 7518 §3.2: an HS256 key is at least as long as its hash
+PLACEHOLDERS = ("change_me", "your_", "changeme")
+
+
+class Env:
+    """Reads one environment and explains what is wrong with it."""
+
+    def __init__(self, values: Mapping[str, str] | None = None) -> None:
+        self._values = os.environ if values is None else values
+
+    def text(self, name: str, default: str | None = None) -> str:
+        """The value of `name`. Raises ConfigurationError when it is unset or empty and there is no default."""
+        value = self._values.get(name) or default
+        if value is None:
+            raise ConfigurationError(f"{name} is not set: set it in the environment (see .env.example)")
+        return value
+
+    def number(self, name: str, default: float | None = None, *, low: float = 0, high: float = 1e9) -> float:
+        """A number within [low, high]; raises ConfigurationError otherwise."""
+        raw = self.text(name, None if default is None else str(default))
+        try:
+            value = float(raw)
+        except ValueError:
+            raise ConfigurationError(f"{name}={raw!r} is not a number") from None
+        if not low <= value <= high:
+            raise ConfigurationError(f"{name}={raw} is outside {low:g}..{high:g}")
+        return value
+
+    def integer(self, name: str, default: int | None = None, *, low: int = 0, high: int = 10**9) -> int:
+        """A whole number within [low, high]; raises ConfigurationError otherwise."""
+        value = self.number(name, default, low=low, high=high)
+        if value != int(value):
+            raise ConfigurationError(f"{name}={value} is not a whole number")
+        return int(value)
+
+    def secret(self, name: str) -> str:
+        """A secret of at least 32 bytes that is no placeholder; raises ConfigurationError otherwise."""
+        value = self.text(name)
+        if value.lower().startswith(PLACEHOLDERS):
+            raise ConfigurationError(f"{name} still holds its placeholder: put a real secret there")
+        if len(value.encode()) < MIN_SECRET_BYTES:
+            raise ConfigurationError(f"{name} is shorter than {MIN_SECRET_BYTES} bytes")
+        return value
+
+    def key(self, name: str, default: str | None = None) -> bytes:
+        """An AES-256 key: exactly 32 bytes; raises ConfigurationError otherwise."""
+        value = self.text(name, default).encode()
+        if len(value) != 32:
+            raise ConfigurationError(f"{name} must be exactly 32 bytes, not {len(value)}")
+        return value
+
+
+@dataclass(frozen=True)
+class ProcessSettings:
+    """What every process needs, whatever it does."""
+
+    service: str
+    port: int
+    bind: str
+    jwt_secret: str = field(repr=False)
+    internal_jwt_secret: str = field(repr=False)
+    log_level: str
+    threads: int
+
+    @classmethod
+    def read(cls, env: Env, service: str, port: int) -> ProcessSettings:
+        """Read `PORT`, `BIND`, `LOG_LEVEL`, `WEB_THREADS` and the two token secrets."""
+        return cls(
+            service=service,
+            port=env.integer("PORT", port, low=1, high=65535),
+            bind=env.text("BIND", "0.0.0.0"),  # noqa: S104 - in its container a service listens on every address
+            jwt_secret=env.secret("JWT_SECRET"),
+            internal_jwt_secret=env.secret("INTERNAL_JWT_SECRET"),
+            log_level=env.text("LOG_LEVEL", "INFO").upper(),
+            threads=env.integer("WEB_THREADS", 32, low=1, high=512),
+        )
+
+
+@dataclass(frozen=True)
+class DatabaseSettings:
+    """Where a service's own database is. Times are in milliseconds."""
+
+    host: str
+    port: int
+    name: str
+    user: str
+    password: str = field(repr=False)
+    pool_size: int = 8
+    lock_timeout_ms: int = 1000
+    statement_timeout_ms: int = 5000
+
+    @classmethod
+    def read(cls, env: Env) -> DatabaseSettings:
+        """Read `DB_HOST` `DB_PORT` `DB_NAME` `DB_USER` `DB_PASS` `DB_POOL_SIZE`."""
+        return cls(
+            host=env.text("DB_HOST"),
+            port=env.integer("DB_PORT", 5432, low=1, high=65535),
+            name=env.text("DB_NAME"),
+            user=env.text("DB_USER"),
+            password=env.text("DB_PASS"),
+            pool_size=env.integer("DB_POOL_SIZE", 8, low=1, high=200),
+        )
+
+
+@dataclass(frozen=True)
+class BrokerSettings:
+    """Where RabbitMQ is."""
+
+    host: str
+    port: int
+    user: str
+    password: str = field(repr=False)
+
+    @classmethod
+    def read(cls, env: Env) -> BrokerSettings:
+        """Read `RABBITMQ_HOST` `RABBITMQ_PORT` `RABBITMQ_USER` `RABBITMQ_PASS`."""
+        return cls(
+            host=env.text("RABBITMQ_HOST"),
+            port=env.integer("RABBITMQ_PORT", 5672, low=1, high=65535),
+            user=env.text("RABBITMQ_USER"),
+            password=env.text("RABBITMQ_PASS"),
+        )
+
+
+def read_or_exit(read: Callable[[Env], T]) -> T:
+    """Read settings, or stop the process with the one line that says what is wrong."""
+    try:
+        return read(Env())
+    except ConfigurationError as error:
+        _stop(error)
+
+
+def _stop(error: ConfigurationError) -> NoReturn:
+    sys.exit(f"configuration: {error}")

@@ -1,0 +1,120 @@
+"""Tokens: who the user is (issued by User, §11) and which service is calling (each service mints its own).
+
+Both are HS256 JWTs with different secrets and audiences, so that neither passes for the other.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from functools import lru_cache
+from threading import Lock
+from typing import Any
+from uuid import UUID, uuid4
+
+import jwt
+
+from services.chassis.errors import Refused
+from services.contracts.enums import Role
+from services.contracts.errors import ErrorCode
+
+ISSUER = "ticketremaster"
+INTERNAL_AUDIENCE = "internal"
+ACCESS_SECONDS = 15 * 60
+REFRESH_SECONDS = 7 * 24 * 3600
+CREDENTIAL_SECONDS = 300
+_CLAIMS = {"require": ["sub", "role", "iat", "exp", "type", "iss", "jti", "sid"]}
+
+
+@dataclass(frozen=True)
+class Identity:
+    """The user that a verified token speaks for. `sid` is the login that revocation names."""
+
+    user_id: UUID
+    role: Role
+    sid: str
+    expires_at: int
+
+
+def issue(secret: str, user_id: UUID, role: str, sid: str, kind: str) -> str:
+    """A user token: `kind` is "access" (15 minutes) or "refresh" (7 days)."""
+    now = int(time.time())
+    life = ACCESS_SECONDS if kind == "access" else REFRESH_SECONDS
+    claims = {"sub": str(user_id), "role": role, "iat": now, "exp": now + life, "type": kind}
+    return jwt.encode({**claims, "iss": ISSUER, "jti": str(uuid4()), "sid": sid}, secret, algorithm="HS256")
+
+
+def verify(secret: str, token: str, kind: str = "access") -> Identity:
+    """The identity in a user token of the given kind. Raises Refused TOKEN_EXPIRED or UNAUTHORIZED."""
+    identity, actual = _verified(secret, token)
+    if identity.expires_at <= time.time():
+        raise Refused(ErrorCode.TOKEN_EXPIRED)
+    if actual != kind:
+        raise Refused(ErrorCode.UNAUTHORIZED, f"Send the {kind} token here, not the {actual} token.")
+    return identity
+
+
+@lru_cache(maxsize=4096)
+def _verified(secret: str, token: str) -> tuple[Identity, str]:
+    claims = _decoded(secret, token, issuer=ISSUER, options=_CLAIMS)
+    try:
+        identity = Identity(UUID(claims["sub"]), Role(claims["role"]), str(claims["sid"]), int(claims["exp"]))
+    except ValueError:
+        raise Refused(ErrorCode.UNAUTHORIZED) from None
+    return identity, str(claims["type"])
+
+
+def verify_caller(secret: str, token: str) -> str:
+    """The name of the service that made an internal call. Raises Refused UNAUTHORIZED or TOKEN_EXPIRED."""
+    name, expires_at = _verified_caller(secret, token)
+    if expires_at <= time.time():
+        raise Refused(ErrorCode.TOKEN_EXPIRED)
+    return name
+
+
+@lru_cache(maxsize=256)
+def _verified_caller(secret: str, token: str) -> tuple[str, int]:
+    required = {"require": ["sub", "exp", "aud", "iss"]}
+    claims = _decoded(secret, token, issuer=ISSUER, audience=INTERNAL_AUDIENCE, options=required)
+    return str(claims["sub"]), int(claims["exp"])
+
+
+def _decoded(secret: str, token: str, **checks: Any) -> dict[str, Any]:
+    try:
+        return jwt.decode(token, secret, algorithms=["HS256"], **checks)
+    except jwt.ExpiredSignatureError:
+        raise Refused(ErrorCode.TOKEN_EXPIRED) from None
+    except (jwt.InvalidTokenError, ValueError):
+        raise Refused(ErrorCode.UNAUTHORIZED) from None
+
+
+class Credential:
+    """A service's own credential for internal calls, minted again shortly before it runs out. Thread-safe."""
+
+    def __init__(self, service: str, secret: str) -> None:
+        self._service = service
+        self._secret = secret
+        self._lock = Lock()
+        self._header = ""
+        self._renew_at = 0.0
+
+    def header(self) -> str:
+        """The value of the `Authorization` header."""
+        if time.time() >= self._renew_at:
+            with self._lock:
+                self._mint(int(time.time()))
+        return self._header
+
+    def _mint(self, now: int) -> None:
+        claims = {"sub": self._service, "aud": INTERNAL_AUDIENCE, "iss": ISSUER, "iat": now}
+        token = jwt.encode({**claims, "exp": now + CREDENTIAL_SECONDS}, self._secret, algorithm="HS256")
+        self._header = f"Bearer {token}"
+        self._renew_at = now + CREDENTIAL_SECONDS / 2
+
+
+def bearer(header: str | None) -> str:
+    """The token of an `Authorization: Bearer …` header. Raises Refused UNAUTHORIZED."""
+    scheme, _, token = (header or "").partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise Refused(ErrorCode.UNAUTHORIZED)
+    return token.strip()

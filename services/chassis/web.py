@@ -1,0 +1,235 @@
+"""The frame of an HTTP service: app factory, envelope, bodies, health, metrics. See `serve.py` for the server."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+from uuid import UUID
+
+import msgspec
+from flask import Flask, Response, g, request
+from prometheus_client import CONTENT_TYPE_LATEST, Counter, Histogram, generate_latest
+from werkzeug.exceptions import HTTPException
+
+from services.chassis import access, correlation, wire
+from services.chassis.access import Guard, Revocations
+from services.chassis.errors import Refused, Unknown
+from services.chassis.settings import ProcessSettings
+from services.chassis.worker import Background
+from services.contracts.errors import ERRORS, ErrorCode
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+MAX_BODY_BYTES = 64 * 1024
+MAX_PER_PAGE = 100
+QUIET = ("/health", "/metrics")
+REQUESTS = Counter("http_requests_total", "Requests answered", ["method", "route", "status"])
+SECONDS = Histogram("http_request_seconds", "Time to answer", ["method", "route"])
+_HTTP_CODES = {
+    400: ErrorCode.VALIDATION_ERROR,
+    404: ErrorCode.NOT_FOUND,
+    405: ErrorCode.METHOD_NOT_ALLOWED,
+    413: ErrorCode.PAYLOAD_TOO_LARGE,
+    415: ErrorCode.UNSUPPORTED_MEDIA_TYPE,
+}
+
+
+def create_app(
+    settings: ProcessSettings,
+    *,
+    checks: Mapping[str, Callable[[], bool]],
+    revocations: Revocations | None = None,
+) -> Flask:
+    """A Flask app with the frame in place; the caller registers its routes and then calls `finish`.
+
+    `checks` are the readiness checks by name. Liveness is separate, so that a dead neighbour restarts nobody.
+    """
+    app = Flask(settings.service, static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
+    app.extensions["background"] = []
+    app.before_request(_open)
+    Guard(settings, revocations).protect(app)
+    app.after_request(_close)
+    _handle_errors(app)
+    _add_health(app, settings.service, checks)
+    return app
+
+
+def finish(app: Flask, *background: Background) -> Flask:
+    """Refuse to start with an unguarded route; note what runs beside the requests."""
+    access.require_policies(app)
+    app.extensions["background"].extend(background)
+    return app
+
+
+# ── bodies and answers
+
+
+def body(shape: type[T]) -> T:
+    """The request's JSON body as `shape` (a msgspec.Struct).
+
+    Raises Refused UNSUPPORTED_MEDIA_TYPE, INVALID_UUID or VALIDATION_ERROR; the message names the field.
+    """
+    if request.mimetype != "application/json":
+        raise Refused(ErrorCode.UNSUPPORTED_MEDIA_TYPE)
+    return decoded(request.get_data(cache=True), shape)
+
+
+def decoded(raw: bytes, shape: type[T]) -> T:
+    """Bytes of JSON as `shape`; raises Refused as `body` does."""
+    if b"\\u0000" in raw:  # legal JSON that no PostgreSQL text can hold
+        raise Refused(ErrorCode.VALIDATION_ERROR, "Text may not contain the NUL character.")
+    try:
+        return msgspec.json.decode(raw, type=shape)
+    except (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise _not_valid(str(error)) from None
+
+
+def _not_valid(reason: str) -> Refused:
+    if reason.startswith("Invalid UUID"):
+        return Refused(ErrorCode.INVALID_UUID, f"{reason}: send an id as xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx.")
+    return Refused(ErrorCode.VALIDATION_ERROR, f"The request is not valid: {reason}.")
+
+
+def as_id(text: str) -> UUID:
+    """A UUID from a path or query. Raises Refused INVALID_UUID."""
+    try:
+        return UUID(text)
+    except ValueError:
+        raise Refused(ErrorCode.INVALID_UUID, f"{text[:64]!r} is not a UUID.") from None
+
+
+def query_id(name: str) -> UUID | None:
+    """A UUID from the query string, or None when it is absent. Raises Refused INVALID_UUID."""
+    text = request.args.get(name)
+    return None if text is None else as_id(text)
+
+
+def page() -> tuple[int, int]:
+    """`page` and `per_page` of the query string, 1 and 20 by default. Raises Refused VALIDATION_ERROR."""
+    return _whole("page", 1, 1_000_000), _whole("per_page", 20, MAX_PER_PAGE)
+
+
+def _whole(name: str, default: int, high: int) -> int:
+    text = request.args.get(name, str(default))
+    if not (text.isascii() and text.isdigit() and len(text) < 9 and 1 <= int(text) <= high):
+        raise Refused(ErrorCode.VALIDATION_ERROR, f"{name} is a whole number from 1 to {high}.")
+    return int(text)
+
+
+def ok(data: Any, status: int = 200, headers: Mapping[str, str] | None = None, **beside: Any) -> Response:
+    """The success envelope."""
+    return _json({"success": True, "data": data, **beside}, status, headers)
+
+
+def listed(rows: list[Any], total: int, page: int, per_page: int) -> Response:
+    """A page of a list in the success envelope."""
+    pages = {"page": page, "per_page": per_page, "total": total, "total_pages": -(-total // per_page)}
+    return ok(rows, pagination=pages)
+
+
+def _json(content: Any, status: int, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(wire.encode(content), status, headers, content_type="application/json")
+
+
+# ── failures
+
+
+def error(
+    code: ErrorCode, message: str, details: Mapping[str, Any] | None = None, retry_after: int | None = None
+) -> Response:
+    """The error envelope; a 429 or a retryable answer carries `Retry-After` in seconds."""
+    content: dict[str, Any] = {"success": False, "error_code": code, "message": message}
+    content["correlation_id"] = correlation.current()
+    if details:
+        content["details"] = details
+    return _json(content, ERRORS[code].http, {"Retry-After": str(retry_after)} if retry_after else None)
+
+
+def _handle_errors(app: Flask) -> None:
+    app.register_error_handler(Refused, _refused)
+    app.register_error_handler(Unknown, _unknown)
+    app.register_error_handler(HTTPException, _http)
+    app.register_error_handler(Exception, _unhandled)
+
+
+def _refused(refusal: Refused) -> Response:
+    waits = refusal.meaning.http == 429 or refusal.code is ErrorCode.REQUEST_IN_PROGRESS
+    details = dict(refusal.details)
+    retry_after = int(details.pop("retry_after", 1)) if waits else None
+    if refusal.meaning.http >= 500:
+        logger.error("%s", refusal)
+    return error(refusal.code, refusal.message, details, retry_after)
+
+
+def _unknown(unknown: Unknown) -> Response:
+    logger.warning("no definite answer: %s", unknown.message)
+    return error(ErrorCode.SERVICE_UNAVAILABLE, unknown.message, unknown.details, unknown.retry_after)
+
+
+def _http(exception: HTTPException) -> Response:
+    status = exception.code or 500
+    code = _HTTP_CODES.get(status, ErrorCode.VALIDATION_ERROR if status < 500 else ErrorCode.INTERNAL_ERROR)
+    answer = error(code, ERRORS[code].message)
+    if status == 405 and (allowed := exception.get_response().headers.get("Allow")):
+        answer.headers["Allow"] = allowed
+    return answer
+
+
+def _unhandled(exception: Exception) -> Response:
+    logger.error("unhandled: %s", type(exception).__name__, exc_info=exception)
+    return error(ErrorCode.INTERNAL_ERROR, "Something went wrong on our side; try again.")
+
+
+# ── every request
+
+
+def _open() -> None:
+    g.started = time.perf_counter()
+    correlation.adopt(request.headers.get(correlation.HEADER))
+    if not request.path.startswith(QUIET):
+        logger.info("%s %s", request.method, request.path)
+
+
+def _close(response: Response) -> Response:
+    response.headers[correlation.HEADER] = correlation.current() or ""
+    if request.path.startswith(QUIET):
+        return response
+    seconds = time.perf_counter() - g.started
+    route = request.url_rule.rule if request.url_rule else "unknown"
+    REQUESTS.labels(request.method, route, response.status_code).inc()
+    SECONDS.labels(request.method, route).observe(seconds)
+    logger.info("%s %s answered %d in %.1f ms", request.method, request.path, response.status_code, seconds * 1000)
+    return response
+
+
+# ── health and metrics
+
+
+def _add_health(app: Flask, service: str, checks: Mapping[str, Callable[[], bool]]) -> None:
+    @app.get("/health")
+    @access.public
+    def health() -> Response:
+        return _health(service, {name: check() for name, check in checks.items()})
+
+    @app.get("/health/live")
+    @access.public
+    def live() -> Response:
+        return _health(service, {})
+
+    @app.get("/metrics")
+    @access.public
+    def metrics() -> Response:
+        return Response(generate_latest(), content_type=CONTENT_TYPE_LATEST)
+
+
+def _health(service: str, results: Mapping[str, bool]) -> Response:
+    well = all(results.values())
+    states = {name: "ok" if passed else "unavailable" for name, passed in results.items()}
+    status = {"status": "ok" if well else "unavailable", "service": service}
+    moment = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return _json({**status, "timestamp": moment, "checks": states}, 200 if well else 503)

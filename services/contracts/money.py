@@ -1,0 +1,25 @@
+"""Money: credits as `Decimal` with two places, 1 credit = 1 SGD, never a binary float."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+CENT = Decimal("0.01")
+MAX_AMOUNT = Decimal("99999999.99")  # NUMERIC(10,2)
+
+
+def is_amount(value: Decimal, *, positive: bool = True) -> bool:
+    """True when `value` is a payable amount of credits: finite, at most two decimals, within NUMERIC(10,2)."""
+    if not value.is_finite() or abs(value) > MAX_AMOUNT:
+        return False
+    return value == value.quantize(CENT) and (value > 0 if positive else value >= 0)
+
+
+def to_cents(amount: Decimal) -> int:
+    """Credits → integer cents, as Stripe counts. `amount` has at most two decimals (`is_amount`)."""
+    return int(amount * 100)
+
+
+def from_cents(cents: int) -> Decimal:
+    """Integer cents → credits."""
+    return (Decimal(cents) / 100).quantize(CENT)
