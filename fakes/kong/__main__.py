@@ -1,0 +1,114 @@
+"""`python -m fakes.kong`: serve KONG_DECLARATIVE_CONFIG on BIND:PORT, in one worker: rate limits count in its memory.
+
+As for Kong itself, KONG_ERROR_TEMPLATE_JSON names the template of refusals, and KONG_STATUS_LISTEN (host:port) is where
+the status API answers.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from gunicorn.app.base import BaseApplication
+
+from fakes.kong.declarative import ConfigError, load
+from fakes.kong.gateway import Gateway
+from fakes.kong.refusals import Templates
+
+THREADS = 128  # each waits for one upstream answer; they are started as needed
+
+
+def log(level: str, correlation_id: str, message: str) -> None:
+    """One JSON line on stdout, in one write, so that threads do not mix theirs."""
+    line = {
+        "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "level": level,
+        "service": "api-gateway",
+        "correlation_id": correlation_id,
+        "message": message,
+    }
+    os.write(1, json.dumps(line, ensure_ascii=False).encode() + b"\n")
+
+
+class Status(BaseHTTPRequestHandler):
+    """Kong's status API as far as health checks need it: /status and /status/ready."""
+
+    def do_GET(self) -> None:
+        """200 once the configuration is served."""
+        known = self.path in ("/status", "/status/ready")
+        body = b'{"message":"ready"}' if known else b'{"message":"Not found"}'
+        self.send_response(200 if known else 404)
+        self.send_header("Content-Type", "application/json; charset=utf-8")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Health checks are not worth a line each."""
+
+
+def serve_status(listen: str) -> None:
+    """Answer on `listen` (host:port) from a thread of this process."""
+    host, _, port = listen.rpartition(":")
+    server = ThreadingHTTPServer((host, int(port)), Status)
+    threading.Thread(target=server.serve_forever, name="status", daemon=True).start()
+
+
+class Server(BaseApplication):  # type: ignore[misc] # gunicorn has no types
+    """gunicorn around the gateway."""
+
+    def __init__(self, gateway: Gateway, env: Mapping[str, str]) -> None:
+        self._gateway = gateway
+        self._env = env
+        super().__init__()
+
+    def load_config(self) -> None:
+        """Settings from the environment; nothing is read from files or the command line."""
+        status = self._env.get("KONG_STATUS_LISTEN", "off")
+        settings: dict[str, Any] = {
+            "bind": f"{self._env.get('BIND', '127.0.0.1')}:{self._env.get('PORT', '8000')}",
+            "worker_class": "gthread",
+            "workers": 1,
+            "threads": THREADS,
+            "worker_connections": 4096,
+            "keepalive": 75,  # seconds, as nginx
+            "graceful_timeout": 10,
+            "forwarded_allow_ips": "",  # as Kong without trusted_ips: nobody's word on the scheme is taken
+            "permit_unconventional_http_method": True,
+            "loglevel": "warning",
+            "control_socket_disable": True,
+        }
+        if status != "off":
+            settings["post_worker_init"] = lambda _worker: serve_status(status)
+        for name, value in settings.items():
+            self.cfg.set(name, value)
+
+    def load(self) -> Gateway:
+        """The WSGI application."""
+        return self._gateway
+
+
+def main(env: Mapping[str, str]) -> int:
+    """Serve until told to stop. Returns 1, with one line on stderr, where the configuration cannot be served."""
+    template = env.get("KONG_ERROR_TEMPLATE_JSON")
+    try:
+        if not env.get("KONG_DECLARATIVE_CONFIG"):
+            raise ConfigError("KONG_DECLARATIVE_CONFIG is not set: it names the rendered kong.yml")
+        config = load(Path(env["KONG_DECLARATIVE_CONFIG"]))
+        gateway = Gateway(config, Templates.read(Path(template) if template else None), log)
+    except (ConfigError, ValueError, OSError) as problem:
+        print(f"fakes.kong: {problem}", file=sys.stderr)
+        return 1
+    Server(gateway, env).run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(os.environ))

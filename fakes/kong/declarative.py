@@ -1,0 +1,247 @@
+"""The part of Kong 3.9's declarative schema that this fake serves; anything beyond it stops the start."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+import yaml
+from msgspec import Meta
+
+
+class ConfigError(Exception):
+    """Kong would refuse this file, or this fake would serve it otherwise than Kong; the message says where."""
+
+
+class Strict(msgspec.Struct, forbid_unknown_fields=True):
+    """A record whose unknown fields are an error, as in Kong's own schemas."""
+
+
+Text = Annotated[str, Meta(min_length=1)]
+Limit = Annotated[float, Meta(gt=0)]
+Milliseconds = Annotated[int, Meta(ge=1)]
+Nothing = Annotated[list[str], Meta(max_length=0)]
+Header = Annotated[str, Meta(pattern=r"^[A-Za-z0-9-]+$")]
+HeaderAndValue = Annotated[str, Meta(pattern=r"^[^:]+:.*$")]
+Origin = Annotated[str, Meta(pattern=r"^https?://[A-Za-z0-9.:-]+$")]  # Kong's regular expressions are not served
+Path_ = Annotated[str, Meta(pattern=r"^~?/")]
+
+
+class JwtConfig(Strict):
+    """Tokens come in headers only, and are HS256."""
+
+    uri_param_names: Nothing  # Kong's default is ["jwt"], so it has to be emptied by name
+    cookie_names: Nothing = []
+    header_names: list[Header] = msgspec.field(default_factory=lambda: ["authorization"])
+    key_claim_name: Text = "iss"
+    claims_to_verify: list[Literal["exp", "nbf"]] = []
+    secret_is_base64: Literal[False] = False
+    run_on_preflight: bool = True
+    anonymous: Text | None = None
+    realm: Text | None = None
+
+
+class CorsConfig(Strict):
+    """Literal origins only."""
+
+    origins: Annotated[list[Origin], Meta(min_length=1)]
+    methods: Annotated[list[Text], Meta(min_length=1)]
+    headers: list[Header] = []
+    exposed_headers: list[Header] = []
+    credentials: bool = False
+    max_age: int | None = None
+    preflight_continue: Literal[False] = False
+
+
+class RateLimitingConfig(Strict):
+    """`policy: local` is this process's own memory."""
+
+    limit_by: Literal["ip", "header"]
+    second: Limit | None = None
+    minute: Limit | None = None
+    hour: Limit | None = None
+    day: Limit | None = None
+    header_name: Header | None = None
+    policy: Literal["local"] = "local"
+    hide_client_headers: bool = False
+
+
+class RequestSizeLimitingConfig(Strict):
+    """`allowed_payload_size` is in units of `size_unit`."""
+
+    allowed_payload_size: int = 128
+    size_unit: Literal["megabytes", "kilobytes", "bytes"] = "megabytes"
+    require_content_length: Literal[False] = False
+
+
+class CorrelationIdConfig(Strict):
+    """Only uuid: the other generators are not served."""
+
+    header_name: Header
+    generator: Literal["uuid"]
+    echo_downstream: bool = False
+
+
+class IpRestrictionConfig(Strict):
+    """A deny list; `status` and `message` are what the denied are told."""
+
+    deny: Annotated[list[Text], Meta(min_length=1)]
+    status: Annotated[int, Meta(ge=400, le=599)] = 403
+    message: Text = "Your IP address is not allowed"
+
+
+class AddedHeaders(Strict):
+    """`Name:value` each, added where the response has none of that name."""
+
+    headers: Annotated[list[HeaderAndValue], Meta(min_length=1)]
+
+
+class ResponseTransformerConfig(Strict):
+    """Only `add.headers`."""
+
+    add: AddedHeaders
+
+
+class Jwt(Strict, tag_field="name", tag="jwt"):
+    config: JwtConfig
+
+
+class Cors(Strict, tag_field="name", tag="cors"):
+    config: CorsConfig
+
+
+class RateLimiting(Strict, tag_field="name", tag="rate-limiting"):
+    config: RateLimitingConfig
+
+
+class RequestSizeLimiting(Strict, tag_field="name", tag="request-size-limiting"):
+    config: RequestSizeLimitingConfig
+
+
+class CorrelationId(Strict, tag_field="name", tag="correlation-id"):
+    config: CorrelationIdConfig
+
+
+class IpRestriction(Strict, tag_field="name", tag="ip-restriction"):
+    config: IpRestrictionConfig
+
+
+class ResponseTransformer(Strict, tag_field="name", tag="response-transformer"):
+    config: ResponseTransformerConfig
+
+
+Plugin = Jwt | Cors | RateLimiting | RequestSizeLimiting | CorrelationId | IpRestriction | ResponseTransformer
+
+
+class Route(Strict):
+    """Paths are prefixes or, with a leading `~`, regular expressions anchored at their start."""
+
+    name: Text
+    paths: Annotated[list[Path_], Meta(min_length=1)]
+    strip_path: Literal[False]  # Kong's default is true, so it has to be switched off by name
+    methods: list[Text] | None = None
+    regex_priority: int = 0
+    plugins: list[Plugin] = []
+
+
+class Service(Strict):
+    """Where requests go. Timeouts in milliseconds; `retries` are tries beyond the first."""
+
+    name: Text
+    url: Annotated[str, Meta(pattern=r"^http://[^/?#]+$")]
+    connect_timeout: Milliseconds = 60000
+    read_timeout: Milliseconds = 60000
+    write_timeout: Milliseconds = 60000
+    retries: Annotated[int, Meta(ge=0)] = 5
+    routes: list[Route] = []
+    plugins: list[Plugin] = []
+
+
+class JwtSecret(Strict):
+    """What a consumer's tokens are signed with."""
+
+    key: Text
+    secret: Text
+    algorithm: Literal["HS256"] = "HS256"
+
+
+class Consumer(Strict):
+    """Who may call."""
+
+    username: Text
+    jwt_secrets: list[JwtSecret] = []
+    plugins: list[Plugin] = []
+
+
+class Config(Strict, rename={"format_version": "_format_version"}):
+    """The whole file."""
+
+    format_version: Literal["3.0"]
+    services: Annotated[list[Service], Meta(min_length=1)]
+    consumers: list[Consumer] = []
+    plugins: list[Plugin] = []
+
+
+def _twice(what: str, names: Iterable[object]) -> None:
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise ConfigError(f"{what} given more than once: {', '.join(map(str, repeated))}")
+
+
+def scopes(config: Config) -> Iterable[tuple[str, list[Plugin]]]:
+    """Every list of plugins, with the words for where it stands."""
+    yield "globally", config.plugins
+    for service in config.services:
+        yield f"service {service.name}", service.plugins
+        for route in service.routes:
+            yield f"route {route.name}", route.plugins
+    for consumer in config.consumers:
+        yield f"consumer {consumer.username}", consumer.plugins
+
+
+def _check_plugins(where: str, plugins: list[Plugin], consumers: set[str]) -> None:
+    _twice(f"plugin at {where}", (type(plugin).__name__ for plugin in plugins))
+    for plugin in plugins:
+        if where.startswith("consumer") and isinstance(plugin, Jwt | Cors):
+            raise ConfigError(f"{where}: {type(plugin).__name__} runs before a consumer is known")
+        if isinstance(plugin, Jwt) and plugin.config.anonymous not in consumers | {None}:
+            raise ConfigError(f"{where}: anonymous consumer {plugin.config.anonymous!r} is unknown")
+        if isinstance(plugin, RateLimiting):
+            _check_limits(where, plugin.config)
+
+
+def _check_limits(where: str, config: RateLimitingConfig) -> None:
+    limits = [limit for limit in (config.second, config.minute, config.hour, config.day) if limit]
+    if not limits or limits != sorted(limits):
+        raise ConfigError(f"{where}: rate-limiting needs a limit, and longer periods no lower ones")
+    if config.limit_by == "header" and not config.header_name:
+        raise ConfigError(f"{where}: rate-limiting by header needs header_name")
+
+
+def check(config: Config) -> None:
+    """What one record cannot tell of another: names, duplicate routes, references. Raises ConfigError."""
+    routes = [route for service in config.services for route in service.routes]
+    _twice("service", (service.name for service in config.services))
+    _twice("route", (route.name for route in routes))
+    _twice("path", ((p, m) for r in routes for p in r.paths for m in r.methods or ["any method"]))
+    _twice("consumer", (consumer.username for consumer in config.consumers))
+    _twice("jwt key", (secret.key for consumer in config.consumers for secret in consumer.jwt_secrets))
+    consumers = {consumer.username for consumer in config.consumers}
+    for where, plugins in scopes(config):
+        _check_plugins(where, plugins, consumers)
+
+
+def load(path: Path) -> Config:
+    """The configuration in the rendered file at `path`. Raises ConfigError for whatever this fake cannot serve."""
+    try:
+        config = msgspec.convert(yaml.safe_load(path.read_text()), Config)
+    except (OSError, yaml.YAMLError, msgspec.ValidationError) as problem:
+        raise ConfigError(f"{path}: {problem}") from None
+    try:
+        check(config)
+    except ConfigError as problem:
+        raise ConfigError(f"{path}: {problem}") from None
+    return config

@@ -1,0 +1,125 @@
+"""jwt: Kong's checks in Kong's order, with Kong's words."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+from uuid import NAMESPACE_DNS, uuid5
+
+import jwt
+
+from fakes.kong.declarative import Consumer, JwtConfig
+from fakes.kong.exchange import Exchange, Headers
+from fakes.kong.refusals import Refusal
+
+_jws = jwt.PyJWS()
+BEARER = re.compile(r"\s*[Bb]earer\s+(.+)")
+ALGORITHMS = frozenset(f"{family}{size}" for family in ("HS", "RS", "ES", "PS") for size in (256, 384, 512))
+
+
+class InvalidToken(Exception):
+    """What Kong says of the token. `errors` stands in for the message where Kong names claims."""
+
+    def __init__(
+        self, message: str, errors: dict[str, str] | None = None, challenge: str = ' error="invalid_token"'
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.body = errors or {"message": message}
+        self.challenge = challenge
+
+
+class JwtPlugin:
+    """Finds the consumer behind a token. Without one: the anonymous consumer, or 401 where none is configured."""
+
+    def __init__(self, config: JwtConfig, consumers: Iterable[Consumer]) -> None:
+        self._config = config
+        self._realm = f'Bearer realm="{config.realm}"' if config.realm else "Bearer"
+        self._secrets = {
+            secret.key: (consumer.username, secret.secret) for consumer in consumers for secret in consumer.jwt_secrets
+        }
+
+    def access(self, exchange: Exchange) -> Refusal | None:
+        """Set the exchange's consumer, or refuse."""
+        if exchange.method == "OPTIONS" and not self._config.run_on_preflight:
+            return None
+        try:
+            key, exchange.consumer = self._authenticate(exchange)
+        except InvalidToken as invalid:
+            exchange.note = invalid.message
+            return self._reject(exchange, invalid)
+        exchange.added["X-Consumer-ID"] = str(uuid5(NAMESPACE_DNS, exchange.consumer))
+        exchange.added["X-Consumer-Username"] = exchange.consumer
+        exchange.added["X-Credential-Identifier"] = key
+        return None
+
+    def answer(self, exchange: Exchange, headers: Headers) -> None:
+        """jwt says nothing on the way back."""
+
+    def _reject(self, exchange: Exchange, invalid: InvalidToken) -> Refusal | None:
+        if self._config.anonymous is not None:
+            exchange.consumer = self._config.anonymous
+            exchange.added["X-Anonymous-Consumer"] = "true"
+            return None
+        headers = (("WWW-Authenticate", self._realm + invalid.challenge),)
+        return Refusal(401, invalid.message, headers, json.dumps(invalid.body, separators=(",", ":")).encode())
+
+    def _authenticate(self, exchange: Exchange) -> tuple[str, str]:
+        token = self._token(exchange)
+        header, claims = _decode(token)
+        name = self._config.key_claim_name
+        key = claims.get(name) or header.get(name)
+        if key is None:
+            raise InvalidToken(f"No mandatory '{name}' in claims")
+        if key == "":
+            raise InvalidToken(f"Invalid '{name}' in claims")
+        if not isinstance(key, str) or key not in self._secrets:
+            raise InvalidToken(f"No credentials found for given '{name}'")
+        consumer, secret = self._secrets[key]
+        if header.get("alg") != "HS256":
+            raise InvalidToken("Invalid algorithm")
+        try:
+            _jws.decode(token, secret, algorithms=["HS256"])
+        except jwt.PyJWTError:
+            raise InvalidToken("Invalid signature") from None
+        self._check_claims(claims)
+        return key, consumer
+
+    def _token(self, exchange: Exchange) -> str:
+        found = (BEARER.search(exchange.header(name)) for name in self._config.header_names)
+        tokens = {match[1] for match in found if match}
+        if not tokens:
+            raise InvalidToken("Unauthorized", challenge="")
+        if len(tokens) > 1:
+            raise InvalidToken("Multiple tokens provided")
+        return tokens.pop()
+
+    def _check_claims(self, claims: Mapping[str, Any]) -> None:
+        now = time.time()
+        found = {name: _claim_error(name, claims.get(name), now) for name in self._config.claims_to_verify}
+        errors = {str(name): error for name, error in found.items() if error}
+        if errors:
+            raise InvalidToken("; ".join(f"{name}: {error}" for name, error in errors.items()), errors)
+
+
+def _decode(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The header and claims as they stand, not yet to be believed. Raises InvalidToken."""
+    try:
+        unverified = jwt.decode_complete(token, options={"verify_signature": False})
+    except (jwt.PyJWTError, UnicodeError):
+        raise InvalidToken("Bad token; invalid JSON") from None
+    header, claims = unverified["header"], unverified["payload"]
+    if header.get("alg") not in ALGORITHMS:
+        raise InvalidToken("Bad token; invalid alg")
+    return header, claims
+
+
+def _claim_error(name: str, value: object, now: float) -> str | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return "must be a number"
+    if name == "exp":
+        return "token expired" if value <= now else None
+    return "token not valid yet" if value > now else None

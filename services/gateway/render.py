@@ -1,0 +1,123 @@
+"""Renders kong.yml: `python -m services.gateway.render OUTPUT [--mode 600]`. Standard library only.
+
+DB-less Kong reads no environment inside its declarative file, so whatever differs between environments is filled in
+here, before Kong starts. Values go in as JSON scalars, which YAML reads as the same values whatever they contain.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+TEMPLATE = Path(__file__).with_name("kong.yml")
+PLACEHOLDER = re.compile(r"\{\{ ([A-Z_]+) \}\}")
+MIN_SECRET_BYTES = 32  # RFC 7518 §3.2: an HS256 key is at least as long as its hash
+UNSET_SECRETS = ("change_me", "changeme", "your_")
+
+
+class RenderError(Exception):
+    """The environment does not make a configuration; the message says in one line what to set."""
+
+
+def _text(env: Mapping[str, str], name: str, default: str | None = None) -> str:
+    value = env.get(name) or default
+    if value is None:
+        raise RenderError(f"{name} is not set")
+    if not value.isprintable():
+        raise RenderError(f"{name} contains characters that cannot be printed")
+    return value
+
+
+def _secret(env: Mapping[str, str], name: str) -> str:
+    value = _text(env, name)
+    if value.lower().startswith(UNSET_SECRETS):
+        raise RenderError(f"{name} still holds its placeholder: put a real secret there")
+    if len(value.encode()) < MIN_SECRET_BYTES:
+        raise RenderError(f"{name} is shorter than {MIN_SECRET_BYTES} bytes")
+    if value.startswith("{vault://"):
+        raise RenderError(f"{name} looks like a Kong vault reference, which Kong would resolve to something else")
+    return value
+
+
+def _url(env: Mapping[str, str], name: str) -> str:
+    value = _text(env, name).rstrip("/")
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.path or parts.query:
+        raise RenderError(f"{name}={value} is not of the form http://host:port")
+    return value
+
+
+def _limit(env: Mapping[str, str], name: str, default: int) -> int:
+    value = _text(env, name, str(default))
+    if not value.isdecimal() or int(value) < 1:
+        raise RenderError(f"{name}={value} is not a whole number of requests above 0")
+    return int(value)
+
+
+def _origins(env: Mapping[str, str], name: str, default: str) -> list[str]:
+    origins = [origin.strip() for origin in _text(env, name, default).split(",")]
+    for origin in origins:
+        if not re.fullmatch(r"https?://[A-Za-z0-9.-]+(:\d+)?", origin):
+            raise RenderError(f"{name}: {origin!r} is not an origin such as http://localhost:3000")
+    return origins
+
+
+def values(env: Mapping[str, str]) -> dict[str, object]:
+    """What the template's placeholders stand for. Raises RenderError at the first value missing or malformed."""
+    return {
+        "JWT_SECRET": _secret(env, "JWT_SECRET"),
+        "USER_SERVICE_URL": _url(env, "USER_SERVICE_URL"),
+        "EVENT_SERVICE_URL": _url(env, "EVENT_SERVICE_URL"),
+        "ORCHESTRATOR_URL": _url(env, "ORCHESTRATOR_URL"),
+        "RATE_LIMIT_PER_MINUTE": _limit(env, "RATE_LIMIT_PER_MINUTE", 600),
+        "RATE_LIMIT_PUBLIC_PER_MINUTE": _limit(env, "RATE_LIMIT_PUBLIC_PER_MINUTE", 120),
+        "CORS_ORIGINS": _origins(env, "CORS_ORIGINS", "http://localhost:3000"),
+    }
+
+
+def render(env: Mapping[str, str], template: str | None = None) -> str:
+    """The declarative configuration for this environment. Raises RenderError; has no side effect."""
+    found = values(env)
+
+    def fill(match: re.Match[str]) -> str:
+        if match[1] not in found:
+            raise RenderError(f"the template asks for {match[1]}, which nothing supplies")
+        return json.dumps(found[match[1]], ensure_ascii=False)
+
+    lines = (template if template is not None else TEMPLATE.read_text()).splitlines()
+    body = (line for line in lines if not line.startswith("#"))  # the head comment is about the template
+    return "\n".join(PLACEHOLDER.sub(fill, line) for line in body) + "\n"
+
+
+def write(path: Path, text: str, mode: int) -> None:
+    """Put `text` at `path` in one step, so that no reader meets half of it; it holds a secret, hence the mode."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    with open(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "w") as file:
+        os.fchmod(file.fileno(), mode)  # the umask would otherwise narrow a mode that was asked for
+        file.write(text)
+    unfinished.replace(path)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Render from the process's environment. Returns the exit status; what is wrong goes to stderr in one line."""
+    parser = argparse.ArgumentParser(prog="python -m services.gateway.render")
+    parser.add_argument("output", type=Path, help="where Kong reads it (KONG_DECLARATIVE_CONFIG)")
+    parser.add_argument("--mode", type=lambda text: int(text, 8), default=0o600, help="octal; default 600")
+    options = parser.parse_args(arguments)
+    try:
+        write(options.output, render(os.environ), options.mode)
+    except (RenderError, OSError) as problem:
+        print(f"gateway: {problem}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
