@@ -46,9 +46,8 @@ def apply(db: Database, key: str, effect: Callable[[Transaction], Answer]) -> An
         return _already(db, key, refusal)
     except Refused as refusal:
         _record_once(db, key, "REFUSED", {"code": refusal.code, "message": refusal.message, "details": refusal.details})
-    except AlreadyThere as twin:
-        if twin.constraint != "effects_pkey":
-            raise
+    except AlreadyThere as twin:  # it committed first; we met the key's own index, or another that the effect has
+        return _already(db, key, twin)
     return _replay(_recorded(db, key))
 
 
@@ -75,8 +74,9 @@ def _reverse(db: Database, key: str, answer: Answer, reverse: Callable[[Transact
             reverse(tx, answer)
             if not void(tx, key):
                 raise _Overtaken
-    except _Overtaken:
-        return  # another undo committed first; ours is rolled back
+    except (_Overtaken, AlreadyThere):  # another undo committed first; ours is rolled back
+        if _recorded(db, key)["outcome"] == "DONE":
+            raise
 
 
 def void(tx: Transaction, key: str) -> bool:
@@ -108,11 +108,11 @@ def _recorded(db: Database, key: str) -> Row:
         return tx.only(_FIND, key=key)
 
 
-def _already(db: Database, key: str, refusal: Refused) -> Answer:
+def _already(db: Database, key: str, failure: Refused | AlreadyThere) -> Answer:
     with db.transaction() as tx:
         found = tx.one(_FIND, key=key)
     if found is None:
-        raise refusal
+        raise failure
     return _replay(found)
 
 

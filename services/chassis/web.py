@@ -84,9 +84,11 @@ def decoded(raw: bytes, shape: type[T]) -> T:
     if b"\\u0000" in raw:  # legal JSON that no PostgreSQL text can hold
         raise Refused(ErrorCode.VALIDATION_ERROR, "Text may not contain the NUL character.")
     try:
-        return msgspec.json.decode(raw, type=shape)
+        return wire.decode_as(raw, shape)
     except (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise _not_valid(str(error)) from None
+    except ArithmeticError:  # an exponent that not even Decimal can hold
+        raise _not_valid("a number is out of range") from None
 
 
 def _not_valid(reason: str) -> Refused:

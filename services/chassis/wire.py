@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
-_encoder = msgspec.json.Encoder(decimal_format="number")
+from services.contracts.money import Amount
+
+T = TypeVar("T")
+
+
+def _plain(value: object) -> Decimal:
+    if isinstance(value, Decimal):  # a subclass, such as money.Amount
+        return Decimal(value)
+    raise NotImplementedError(type(value).__name__)
+
+
+_encoder = msgspec.json.Encoder(decimal_format="number", enc_hook=_plain)
 _decoder = msgspec.json.Decoder(float_hook=Decimal)
 
 
@@ -19,3 +30,17 @@ def encode(value: Any) -> bytes:
 def decode(raw: bytes | str) -> Any:
     """The value of a JSON text; numbers with a point become `Decimal`. Raises msgspec.DecodeError."""
     return _decoder.decode(raw)
+
+
+def decode_as(raw: bytes, shape: type[T]) -> T:
+    """JSON text as `shape`, a msgspec.Struct whose credits are `money.Amount`.
+
+    Raises msgspec.ValidationError or DecodeError, UnicodeDecodeError, or ArithmeticError for an absurd exponent.
+    """
+    return msgspec.json.Decoder(shape, dec_hook=_field, float_hook=Decimal).decode(raw)
+
+
+def _field(shape: type, value: Any) -> Any:
+    if issubclass(shape, Amount):
+        return Amount.of(value)
+    raise NotImplementedError(shape.__name__)

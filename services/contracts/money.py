@@ -8,6 +8,19 @@ CENT = Decimal("0.01")
 MAX_AMOUNT = Decimal("99999999.99")  # NUMERIC(10,2)
 
 
+class Amount(Decimal):
+    """A positive amount of credits with two decimals, as the field of a message. On the wire it is a JSON number."""
+
+    @classmethod
+    def of(cls, value: object) -> Amount:
+        """`value` (a decoded JSON number) as an amount. Raises ValueError with what is wrong."""
+        if isinstance(value, bool) or not isinstance(value, int | Decimal):
+            raise ValueError("send the amount as a JSON number")
+        if not is_amount(Decimal(value)):
+            raise ValueError(f"an amount is positive, has at most two decimals and is at most {MAX_AMOUNT}")
+        return cls(Decimal(value).quantize(CENT))
+
+
 def is_amount(value: Decimal, *, positive: bool = True) -> bool:
     """True when `value` is a payable amount of credits: finite, at most two decimals, within NUMERIC(10,2)."""
     if not value.is_finite() or abs(value) > MAX_AMOUNT:
