@@ -1,0 +1,163 @@
+"""`python -m harness`: the stack from the command line."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
+
+from harness.errors import StackError
+from harness.rundir import RunDir
+from harness.stack import Stack, take_down
+
+WATCH_SECONDS = 1.0
+
+
+def main() -> int:
+    """Parse the command line and do what it says; returns the exit status."""
+    options = _parser().parse_args()
+    commands: dict[str, Callable[[argparse.Namespace], None]] = {
+        "up": _up,
+        "down": _down,
+        "status": _status,
+        "logs": _logs,
+        "start": lambda given: Stack.attach(given.run_dir).start(given.service),
+        "stop": lambda given: Stack.attach(given.run_dir).stop(given.service),
+        "kill": lambda given: Stack.attach(given.run_dir).kill(given.service),
+        "restart": lambda given: Stack.attach(given.run_dir).restart(given.service, given.env),
+    }
+    try:
+        commands[options.command](options)
+    except StackError as error:
+        print(f"harness: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m harness", description=__doc__)
+    parser.add_argument("--run-dir", help="where the stack keeps everything (default: $TR_RUN_DIR, else .run)")
+    commands = parser.add_subparsers(dest="command", required=True)
+    up = commands.add_parser("up", help="start everything and stay until Ctrl-C")
+    up.add_argument("--detach", action="store_true", help="leave it running")
+    up.add_argument("--only", action="append", metavar="SERVICE", help="this one and what it needs; repeatable")
+    _environment(up, "a variable of compose.yaml")
+    down = commands.add_parser("down", help="end everything; data stays")
+    down.add_argument("--volumes", action="store_true", help="remove the data too")
+    status = commands.add_parser("status", help="what runs where")
+    status.add_argument("--json", action="store_true")
+    for name, text in (("start", "start one"), ("stop", "SIGTERM one"), ("kill", "SIGKILL one with its children")):
+        commands.add_parser(name, help=text).add_argument("service")
+    restart = commands.add_parser("restart", help="stop and start one")
+    restart.add_argument("service")
+    _environment(restart, "laid over its environment")
+    logs = commands.add_parser("logs", help="print one's log")
+    logs.add_argument("service")
+    logs.add_argument("-f", "--follow", action="store_true")
+    return parser
+
+
+def _environment(parser: argparse.ArgumentParser, text: str) -> None:
+    class Pair(argparse.Action):
+        def __call__(self, parser, namespace, value, option=None):  # type: ignore[no-untyped-def]
+            name, equals, content = value.partition("=")
+            if not equals:
+                parser.error(f"{value!r} is not NAME=VALUE")
+            setattr(namespace, self.dest, {**(getattr(namespace, self.dest) or {}), name: content})
+
+    parser.add_argument("--env", action=Pair, metavar="NAME=VALUE", help=f"{text}; repeatable")
+
+
+def _up(given: argparse.Namespace) -> None:
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    stack = Stack.up(given.run_dir, env=given.env, only=given.only, detach=given.detach)
+    _print_table(stack)
+    if given.detach:
+        return
+    try:
+        _watch(stack)
+    except KeyboardInterrupt:
+        print("stopping", file=sys.stderr)
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)  # it is bounded: nobody needs to hurry it
+        stack.down()
+
+
+def _watch(stack: Stack) -> None:
+    """Say when a process changes its state; return when another terminal has taken the stack down."""
+    pause, seen = threading.Event(), {name: stack.state(name) for name in stack.names}
+    while stack.run_dir.stack():
+        now = {name: stack.state(name) for name in stack.names}
+        for name in now:
+            if now[name] != seen[name] and stack.run_dir.stack():
+                print(f"{name} {now[name]}", file=sys.stderr)
+        seen = now
+        pause.wait(WATCH_SECONDS)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _down(given: argparse.Namespace) -> None:
+    directory = RunDir(given.run_dir)
+    if directory.stack() and directory.occupied():
+        Stack.attach(given.run_dir).down(given.volumes)
+    elif not take_down(directory, given.volumes):
+        print(f"nothing runs in {directory.path}")
+
+
+def _status(given: argparse.Namespace) -> None:
+    directory = RunDir(given.run_dir)
+    stack = Stack.attach(given.run_dir) if directory.occupied() else None
+    if given.json:
+        print(json.dumps({"run_dir": str(directory.path), "processes": _rows(stack) if stack else []}, indent=2))
+    elif stack:
+        _print_table(stack)
+    else:
+        print(f"nothing runs in {directory.path}")
+
+
+def _rows(stack: Stack) -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = []
+    for name in stack.names:
+        record = stack.run_dir.record(name)
+        ports = stack.ports(name)
+        rows.append(
+            {
+                "name": name,
+                "state": record.observed,
+                "pid": record.pid if record.alive else None,
+                "address": f"127.0.0.1:{next(iter(ports.values()))}",
+                "ports": {str(port): here for port, here in ports.items()},
+                "url": stack.url(name),
+                "log": str(stack.log_path(name)),
+                **({"databases": stack.dsns()} if name == "postgres" else {}),
+            }
+        )
+    return rows
+
+
+def _print_table(stack: Stack) -> None:
+    for row in _rows(stack):
+        print(f"{row['name']:<22} {row['state']:<9} {row['pid'] or '-':<8} {row['url']}", flush=True)
+
+
+def _logs(given: argparse.Namespace) -> None:
+    log = RunDir(given.run_dir).logs / f"{given.service}.log"
+    if not log.exists():
+        raise StackError(f"no log of {given.service!r} in {log.parent}")
+    os.execvp("tail", ["tail", "-n", "+1", *(["-F"] if given.follow else []), str(log)])  # noqa: S606
+
+
+if __name__ == "__main__":
+    sys.exit(main())

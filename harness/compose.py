@@ -1,0 +1,111 @@
+"""Reads compose.yaml, the one description of every process, as far as the harness needs it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from harness.errors import StackError
+
+ROOT = Path(__file__).resolve().parent.parent
+VARIABLE = re.compile(r"\$(?:(?P<escaped>\$)|\{(?P<name>\w+)(?:(?P<op>:?[-?])(?P<text>[^}]*))?\})")
+PROBE = re.compile(r"http://localhost:(?P<port>\d+)(?P<path>/[\w/.-]*)")
+INITDB = "/docker-entrypoint-initdb.d/"
+
+
+@dataclass(frozen=True)
+class Service:
+    """One entry of compose.yaml; `ports` are the container's, the main one first."""
+
+    name: str
+    image: str
+    command: tuple[str, ...]
+    environment: dict[str, str]
+    ports: tuple[int, ...]
+    probe: tuple[int, str] | None
+    depends_on: tuple[str, ...]
+    initdb: tuple[Path, ...]
+
+    @property
+    def kind(self) -> str:
+        """The image's bare name (`postgres`, `rabbitmq`, `kong`), or `python` for what is built here."""
+        return self.image.split(":")[0].rsplit("/", 1)[-1] or "python"
+
+
+def load(path: Path, variables: Mapping[str, str]) -> dict[str, Service]:
+    """Read the file at `path` with `variables` put in. Raises StackError for a variable that has no value."""
+    document = yaml.safe_load(path.read_text())
+    return {name: _service(name, raw, variables, path.parent) for name, raw in document["services"].items()}
+
+
+def variables_of(path: Path) -> frozenset[str]:
+    """The names of all variables that the file at `path` mentions."""
+    return frozenset(found["name"] for found in VARIABLE.finditer(path.read_text()) if found["name"])
+
+
+def interpolate(text: str, variables: Mapping[str, str]) -> str:
+    """Put `variables` into `text` by Compose's rules: `${A}`, `${A:-default}`, `${A:?message}`, `$$`."""
+
+    def value(found: re.Match[str]) -> str:
+        if found["escaped"]:
+            return "$"
+        name, op, default = found["name"], found["op"] or "", found["text"] or ""
+        given = variables.get(name)
+        if given is not None and (given or not op.startswith(":")):
+            return given
+        if op.endswith("?"):
+            raise StackError(f"compose.yaml needs {name}: {default}")
+        return default
+
+    return VARIABLE.sub(value, text)
+
+
+def ordered(services: Mapping[str, Service], names: Iterable[str]) -> list[str]:
+    """`names` and all that they depend on, dependencies first. Raises StackError for unknown names and cycles."""
+    done: list[str] = []
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        if name in path:
+            raise StackError(f"compose.yaml has a cycle: {' → '.join((*path, name))}")
+        if name not in services:
+            raise StackError(f"no service {name!r}; there are: {', '.join(sorted(services))}")
+        if name not in done:
+            for needed in services[name].depends_on:
+                visit(needed, (*path, name))
+            done.append(name)
+
+    for name in names:
+        visit(name, ())
+    return done
+
+
+def _service(name: str, raw: dict[str, Any], variables: Mapping[str, str], base: Path) -> Service:
+    environment = {k: interpolate(str(v), variables) for k, v in raw.get("environment", {}).items()}
+    published = [str(port).rsplit(":", 1)[-1] for port in raw.get("ports", [])]
+    return Service(
+        name=name,
+        image=raw.get("image", ""),
+        command=tuple(raw.get("command", ())),
+        environment=environment,
+        ports=tuple(int(port) for port in [*raw.get("expose", []), *published]),
+        probe=_probe(raw),
+        depends_on=tuple(raw.get("depends_on", ())),
+        initdb=_initdb(raw, base),
+    )
+
+
+def _probe(raw: dict[str, Any]) -> tuple[int, str] | None:
+    found = PROBE.search(" ".join(raw.get("healthcheck", {}).get("test", [])))
+    return (int(found["port"]), found["path"]) if found else None
+
+
+def _initdb(raw: dict[str, Any], base: Path) -> tuple[Path, ...]:
+    """The SQL that the image would run on first start, in the order in which it would."""
+    mounts = (volume.split(":") for volume in raw.get("volumes", ()))
+    scripts = sorted((target, source) for source, target, *_ in mounts if target.startswith(INITDB))
+    return tuple(base / source for _, source in scripts)

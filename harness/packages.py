@@ -1,0 +1,81 @@
+"""Finds what the machine must have, and installs it where the harness may."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from harness.errors import StackError
+
+POLICY = Path("/usr/sbin/policy-rc.d")  # Debian asks it whether a package may start its daemon
+HOMES = ("/usr/lib/rabbitmq/lib/rabbitmq_server-*", "/usr/local/lib/erlang/lib/rabbitmq_server-*", "/opt/rabbitmq*")
+HOMES_OF_BREW = ("/opt/homebrew/opt/rabbitmq", "/usr/local/opt/rabbitmq")
+DENY = "#!/bin/sh\nexit 101\n"
+
+
+def broker() -> Path:
+    """The broker's start script, installed first if need be. Raises StackError saying what to install."""
+    found = server() or _install("rabbitmq-server")
+    if not found:
+        raise StackError(
+            "RabbitMQ is not installed. Install it and run this again: `apt-get install rabbitmq-server` on Debian "
+            "and Ubuntu (as root or with sudo the harness does it itself), `brew install rabbitmq` on macOS, "
+            "elsewhere the generic Unix build under /opt/rabbitmq (needs Erlang)."
+        )
+    return found
+
+
+def server() -> Path | None:
+    """The broker's own start script on this machine, if there is one."""
+    brew = [Path(home) for home in HOMES_OF_BREW]
+    homes = [path for pattern in HOMES for path in Path("/").glob(pattern.lstrip("/"))]
+    found = (home / "sbin" / "rabbitmq-server" for home in [*sorted(homes, reverse=True), *brew])
+    return next((path for path in found if os.access(path, os.X_OK)), None)
+
+
+def _install(package: str) -> Path | None:
+    if not shutil.which("apt-get"):
+        return None
+    rights = _rights()
+    if rights is None:
+        return None
+    print(f"installing {package} with apt-get", file=sys.stderr, flush=True)
+    with _no_system_daemon(rights):
+        _apt(rights, "update", "-qq")
+        _apt(rights, "install", "-y", "-qq", "--no-install-recommends", package)
+    return server()
+
+
+def _rights() -> list[str] | None:
+    """The prefix that makes a command root's, or None when we may not."""
+    if os.geteuid() == 0:
+        return []
+    sudo = shutil.which("sudo")
+    if sudo and subprocess.run([sudo, "-n", "true"], capture_output=True, check=False).returncode == 0:
+        return [sudo, "-n"]
+    return None
+
+
+def _apt(rights: list[str], *arguments: str) -> None:
+    command = [*rights, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", *arguments]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise StackError(f"{' '.join(command)} failed:\n{done.stderr.strip()}")
+
+
+@contextmanager
+def _no_system_daemon(rights: list[str]) -> Iterator[None]:
+    """Keep apt from starting a system broker, which would take port 5672 and outlive us."""
+    if POLICY.exists():  # the machine has a policy of its own, which is not ours to change
+        yield
+        return
+    subprocess.run([*rights, "sh", "-c", f"printf '{DENY}' >{POLICY} && chmod 755 {POLICY}"], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run([*rights, "rm", "-f", str(POLICY)], check=True)

@@ -1,0 +1,100 @@
+"""One process of the stack as the harness runs it: what to start, when it is ready, how it ends."""
+
+from __future__ import annotations
+
+import re
+import signal
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+
+from harness.compose import Service
+from harness.ports import HOST
+
+Ports = Mapping[str, Mapping[int, int]]  # service → port in compose.yaml → port here
+ADDRESS = re.compile(r"(?<![\w.-])(?P<host>[a-z][a-z0-9-]*):(?P<port>\d+)\b")
+
+
+@dataclass
+class Program:
+    """A web service or fake: started as compose.yaml says, ready when its health check answers 200."""
+
+    name: str
+    argv: tuple[str, ...]
+    env: dict[str, str]
+    ports: dict[int, int]
+    probe: tuple[int, str]  # port here, path
+    needs: tuple[str, ...] = ()
+    stop_signal: signal.Signals = signal.SIGTERM
+    overrides: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def port(self) -> int:
+        """The main port here."""
+        return next(iter(self.ports.values()))
+
+    @property
+    def url(self) -> str:
+        """Where it is, without credentials."""
+        return f"http://{HOST}:{self.port}"
+
+    def prepare(self) -> None:
+        """What has to be on disk before the process starts."""
+
+    def ready(self) -> bool:
+        """Whether it answers its health check with 200 this instant."""
+        connection = HTTPConnection(HOST, self.probe[0], timeout=5)
+        try:
+            connection.request("GET", self.probe[1])
+            return connection.getresponse().status == 200
+        except (OSError, HTTPException):
+            return False
+        finally:
+            connection.close()
+
+    def after_ready(self) -> None:
+        """What has to be done in it before others may use it."""
+
+
+def web(service: Service, ports: Ports, needs: tuple[str, ...]) -> Program:
+    """The native form of a service that is Python in its container too; Kong becomes its stand-in."""
+    command = service.command if service.kind != "kong" else ("python", "-m", "fakes.kong")
+    probe_port, path = service.probe or (service.ports[0], "/health")
+    own = dict(ports[service.name])
+    return Program(
+        name=service.name,
+        argv=(sys.executable, *command[1:]) if command[0] == "python" else command,
+        env=native_environment(service, ports),
+        ports=own,
+        probe=(own[probe_port], path),
+        needs=needs,
+    )
+
+
+def native_environment(service: Service, ports: Ports) -> dict[str, str]:
+    """The service's environment with each `host:port` of compose.yaml replaced by where it is here."""
+    own = ports[service.name]
+    env = {"PORT": str(service.ports[0]), **service.environment, "BIND": HOST}
+    env = {name: ADDRESS.sub(lambda found: _moved(found, ports), value) for name, value in env.items()}
+    for name in ("PORT", "GRPC_PORT"):
+        if name in env:
+            env[name] = str(own[int(env[name])])
+    for name, host in list(env.items()):
+        if name.endswith("_HOST") and host in ports:
+            port = name.removesuffix("_HOST") + "_PORT"
+            env |= {name: HOST, port: str(ports[host][int(env[port])])}
+    return env
+
+
+def _moved(found: re.Match[str], ports: Ports) -> str:
+    port = ports.get(found["host"], {}).get(int(found["port"]))
+    return f"{HOST}:{port}" if port else found[0]
+
+
+def state_dir(run_dir: Path, name: str) -> Path:
+    """Where a program keeps its data; made if it is not there."""
+    path = run_dir / name
+    path.mkdir(parents=True, exist_ok=True)
+    return path
