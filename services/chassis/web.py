@@ -161,11 +161,10 @@ def _handle_errors(app: Flask) -> None:
 
 def _refused(refusal: Refused) -> Response:
     waits = refusal.meaning.http == 429 or refusal.code is ErrorCode.REQUEST_IN_PROGRESS
-    details = dict(refusal.details)
-    retry_after = int(details.pop("retry_after", 1)) if waits else None
+    retry_after = int(refusal.details.get("retry_after", 1)) if waits else None
     if refusal.meaning.http >= 500:
         logger.error("%s", refusal)
-    return error(refusal.code, refusal.message, details, retry_after)
+    return error(refusal.code, refusal.message, refusal.details, retry_after)
 
 
 def _unknown(unknown: Unknown) -> Response:
