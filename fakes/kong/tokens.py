@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import time
@@ -41,6 +42,7 @@ class JwtPlugin:
         self._secrets = {
             secret.key: (consumer.username, secret.secret) for consumer in consumers for secret in consumer.jwt_secrets
         }
+        self._verified = functools.lru_cache(maxsize=4096)(self._verify)  # a signature that held will hold again
 
     def access(self, exchange: Exchange) -> Refusal | None:
         """Set the exchange's consumer, or refuse."""
@@ -68,7 +70,12 @@ class JwtPlugin:
         return Refusal(401, invalid.message, headers, json.dumps(invalid.body, separators=(",", ":")).encode())
 
     def _authenticate(self, exchange: Exchange) -> tuple[str, str]:
-        token = self._token(exchange)
+        key, consumer, claims = self._verified(self._token(exchange))
+        self._check_claims(claims)
+        return key, consumer
+
+    def _verify(self, token: str) -> tuple[str, str, Mapping[str, Any]]:
+        """The key, its consumer and the claims of a token whose signature holds; its times are still to be checked."""
         header, claims = _decode(token)
         name = self._config.key_claim_name
         key = claims.get(name) or header.get(name)
@@ -85,8 +92,7 @@ class JwtPlugin:
             _jws.decode(token, secret, algorithms=["HS256"])
         except jwt.PyJWTError:
             raise InvalidToken("Invalid signature") from None
-        self._check_claims(claims)
-        return key, consumer
+        return key, consumer, claims
 
     def _token(self, exchange: Exchange) -> str:
         found = (BEARER.search(exchange.header(name)) for name in self._config.header_names)
