@@ -43,7 +43,8 @@ class Clock:
 
     def load(self, dumped: dict[str, Any]) -> None:
         frozen = dumped["frozen"]
-        self._offset, self._frozen = float(dumped["offset"]), None if frozen is None else float(frozen)
+        self._offset = _datable(time.time() + float(dumped["offset"])) - time.time()
+        self._frozen = None if frozen is None else _datable(float(frozen))
 
 
 def _datable(seconds: float) -> float:

@@ -75,6 +75,13 @@ class Plane:
             self.clock, self.ids, self.store = Clock(), Ids(seed), self._empty()
             self.changed.notify_all()
 
+    def _like(self, store: Store) -> Store:
+        """`store`, once it has the parts of an empty one."""
+        empty = self._empty()
+        if {k: type(v) for k, v in store.items()} != {k: type(v) for k, v in empty.items()}:
+            raise ValueError("not this fake's store")
+        return store
+
     def snapshot(self) -> dict[str, Any]:
         with self.lock:
             parts = {name: getattr(self, name).dump() for name in ("clock", "ids", "faults", "journal")}
@@ -88,8 +95,8 @@ class Plane:
             made = {"clock": Clock(), "ids": Ids(), "faults": FaultTable(), "journal": Journal()}
             for name, part in made.items():
                 part.load(taken[name])  # type: ignore[attr-defined]  # the four share dump and load
-            store = self._empty() | taken["store"]
-        except (KeyError, TypeError, ValueError) as wrong:
+            store = self._like(taken["store"])
+        except (AttributeError, KeyError, TypeError, ValueError) as wrong:
             raise ValueError("a snapshot is what GET /_control/snapshot gave") from wrong
         with self.lock:
             self.clear_faults()

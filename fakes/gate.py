@@ -5,6 +5,7 @@ import json
 import logging
 from collections.abc import Callable, Iterable
 from typing import Any
+from urllib.parse import parse_qsl
 
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Request, Response
@@ -29,11 +30,13 @@ def hold(environ: Environ) -> None:
 
 
 class Gate:
-    """WSGI middleware. `mount` is a path prefix under which the fake answers too; `summary` picks what
-    of an answer the journal keeps."""
+    """WSGI middleware. `excuse` is the body of a `status` fault that names none; `summary` picks what of an
+    answer the journal keeps; `mount` is a path prefix under which the fake answers too."""
 
-    def __init__(self, app: WsgiApp, plane: Plane, summary: Summary, mount: str = "") -> None:
-        self.app, self.plane, self.summary, self.mount = app, plane, summary, mount
+    def __init__(
+        self, app: WsgiApp, plane: Plane, excuse: Callable[[int], Any], summary: Summary, mount: str = ""
+    ) -> None:
+        self.app, self.plane, self.excuse, self.summary, self.mount = app, plane, excuse, summary, mount
         self.plays: dict[str, Callable[[Fault, Environ], Response]] = {
             "refuse": self._refuse,
             "reset": lambda fault, environ: wire.reset(environ),
@@ -100,13 +103,13 @@ class Gate:
         wire.truncate(environ, answer.status, list(answer.headers.items()), answer.get_data())
 
     def _status(self, fault: Fault, environ: Environ) -> Response:
-        plain = isinstance(fault.body, str) or fault.body is None
-        text = (fault.body or "") if plain else json.dumps(fault.body)
-        kind = "text/plain" if plain else "application/json"
+        body = self.excuse(fault.status) if fault.body is None else fault.body
         if fault.effect:
-            environ[OVERRIDE] = (fault.status, fault.body)
+            environ[OVERRIDE] = (fault.status, body)
             self._answer(environ)
-        return Response(text, fault.status, headers=fault.headers, content_type=kind)
+        if isinstance(body, str):
+            return Response(body, fault.status, headers=fault.headers)
+        return Response(json.dumps(body), fault.status, headers=fault.headers, content_type="application/json")
 
 
 def _read(environ: Environ) -> dict[str, Any]:
@@ -120,5 +123,5 @@ def _read(environ: Environ) -> dict[str, Any]:
         parsed = request.get_json(silent=True)
         return sent | parsed if isinstance(parsed, dict) else sent
     if request.mimetype == "application/x-www-form-urlencoded":
-        return sent | Request({**environ, "wsgi.input": io.BytesIO(body)}).form.to_dict()
+        return sent | dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True))
     return sent

@@ -32,13 +32,17 @@ def create_app(api_key: str | None = None) -> Flask:
         app.register_blueprint(routes)
     app.register_error_handler(HTTPException, _error)
     _routes(app, plane, key)
-    app.wsgi_app = Gate(app.wsgi_app, plane, lambda answer: answer, BASE_PATH)  # type: ignore[method-assign]
+    app.wsgi_app = Gate(app.wsgi_app, plane, _excuse, lambda answer: answer, BASE_PATH)  # type: ignore[method-assign]
     return app
 
 
-def _error(error: HTTPException) -> Response:
+def _excuse(status: int, message: str | None = "Scripted fault") -> dict[str, Any]:
     """The error body of an OutSystems REST service."""
-    response = jsonify(Errors=[error.description], StatusCode=error.code)
+    return {"Errors": [message], "StatusCode": status}
+
+
+def _error(error: HTTPException) -> Response:
+    response = jsonify(_excuse(error.code or 500, error.description))
     response.status_code = error.code or 500
     response.headers.extend(h for h in error.get_headers() if h[0] in ("Allow",))
     return response

@@ -1,0 +1,209 @@
+"""The life of a PaymentIntent: what each call changes, what it refuses, which events it leaves.
+
+Callers hold the plane's lock.
+"""
+
+import copy
+from typing import Any
+
+from fakes.ids import BASE62
+from fakes.stripe import objects
+from fakes.stripe.cards import CARDS, Card
+from fakes.stripe.errors import StripeError, bad_parameter, missing, unexpected_state
+from fakes.stripe.events import Call, new_id
+from fakes.stripe.params import FLAG, HASH, INTEGER, LIST, TEXT, Params, metadata
+
+Json = dict[str, Any]
+
+MINIMUM, MAXIMUM = 50, 99_999_999
+CURRENCIES = {"sgd", "usd", "eur", "gbp", "aud", "nzd", "cad", "myr", "hkd", "chf"}
+REASONS = {"duplicate", "fraudulent", "requested_by_customer", "abandoned"}
+
+DESCRIPTIVE = {
+    "description": TEXT,
+    "metadata": HASH,
+    "receipt_email": TEXT,
+    "statement_descriptor": TEXT,
+    "statement_descriptor_suffix": TEXT,
+}
+EXPAND = {"expand": LIST}
+CONFIRM = {
+    "payment_method": TEXT,
+    "return_url": TEXT,
+    "off_session": FLAG,
+    "error_on_requires_action": FLAG,
+    "use_stripe_sdk": FLAG,
+    "client_secret": TEXT,
+} | EXPAND
+CREATE = {
+    "amount": INTEGER,
+    "currency": TEXT,
+    "confirm": FLAG,
+    "automatic_payment_methods": HASH,
+    "payment_method_types": LIST,
+} | (DESCRIPTIVE | CONFIRM)
+UPDATE = {"amount": INTEGER, "payment_method": TEXT} | DESCRIPTIVE | EXPAND
+CANCEL = {"cancellation_reason": TEXT} | EXPAND
+
+
+def find(call: Call, ident: str, param: str = "intent") -> Json:
+    intent: Json | None = call.plane.store["intents"].get(ident)
+    if intent is None:
+        raise missing("payment_intent", ident, param)
+    return intent
+
+
+def create(call: Call, params: Params) -> Json:
+    currency = params["currency"].lower()
+    if currency not in CURRENCIES:
+        raise bad_parameter("currency", f"Invalid currency: {params['currency']}.")
+    _check_amount(params["amount"], currency)
+    described = _described({}, params)
+    method = _method(call, params["payment_method"]) if params.get("payment_method") else None
+    intent = _new(call, params["amount"], currency, params) | described
+    call.plane.store["intents"][intent["id"]] = intent
+    call.emit("payment_intent.created", intent)
+    if method is not None:
+        intent |= {"payment_method": method["id"], "status": "requires_confirmation"}
+    return confirm(call, intent, params) if params.get("confirm") else intent
+
+
+def _check_amount(amount: int, currency: str) -> None:
+    if amount < 1:
+        raise bad_parameter("amount", "This value must be greater than or equal to 1.", "parameter_invalid_integer")
+    if amount < MINIMUM:
+        raise bad_parameter("amount", f"Amount must be at least $0.50 {currency}", "amount_too_small")
+    if amount > MAXIMUM:
+        raise bad_parameter("amount", "Amount must be no more than $999,999.99", "amount_too_large")
+
+
+def _new(call: Call, amount: int, currency: str, params: Params) -> Json:
+    ident, secret = new_id(call.plane, "pi"), call.plane.ids.draw(BASE62, 25)
+    intent = objects.payment_intent(ident, secret, call.now, amount, currency)
+    types, automatic = params.get("payment_method_types"), params.get("automatic_payment_methods", {})
+    if types:
+        if types != ["card"]:
+            raise bad_parameter("payment_method_types", "This fake takes cards only")
+        intent["automatic_payment_methods"] = None
+    elif automatic.get("allow_redirects") in ("always", "never"):
+        intent["automatic_payment_methods"]["allow_redirects"] = automatic["allow_redirects"]
+    return intent
+
+
+def _described(old: Json, params: Params) -> Json:
+    """The descriptive fields sent, metadata merged into the old."""
+    described = {name: params[name] or None for name in DESCRIPTIVE if name in params}
+    if "metadata" in params:
+        described["metadata"] = metadata(old.get("metadata", {}), params["metadata"])
+    return described
+
+
+def update(call: Call, intent: Json, params: Params) -> Json:
+    if "amount" in params or "payment_method" in params:
+        _require(intent, "update", "requires_payment_method", "requires_confirmation", "requires_action")
+    if "amount" in params:
+        _check_amount(params["amount"], intent["currency"])
+    changed = _described(intent, params)
+    if params.get("payment_method"):
+        method = _method(call, params["payment_method"])
+        changed |= {"payment_method": method["id"], "status": "requires_confirmation"}
+    if "amount" in params:
+        changed["amount"] = params["amount"]
+    intent |= changed
+    return intent
+
+
+def confirm(call: Call, intent: Json, params: Params) -> Json:
+    """Try to take the money; raises a card error (402) when the bank declines."""
+    _require(intent, "confirm", "requires_payment_method", "requires_confirmation", "requires_action")
+    wanted = params.get("payment_method") or intent["payment_method"]
+    if not wanted:
+        message = "You cannot confirm this PaymentIntent because it's missing a payment method."
+        raise StripeError(400, message, code="payment_intent_unexpected_state", payment_intent=copy.deepcopy(intent))
+    method = _method(call, wanted)
+    card = _card_of(call, method)
+    intent |= {"payment_method": method["id"], "last_payment_error": None, "next_action": None}
+    if card.challenge:
+        return _challenge(call, intent, method, params)
+    return _charge(call, intent, method, card)
+
+
+def _method(call: Call, wanted: str) -> Json:
+    """A stored payment method, or a new one for the name of a test card."""
+    methods = call.plane.store["methods"]
+    if wanted in CARDS:
+        made = objects.payment_method(new_id(call.plane, "pm"), call.now, CARDS[wanted])
+        methods[made["id"]] = {"card": wanted, "object": made}
+        return made
+    if wanted not in methods:
+        raise missing("PaymentMethod", wanted, "payment_method", 400)
+    stored: Json = methods[wanted]["object"]
+    return stored
+
+
+def _card_of(call: Call, method: Json) -> Card:
+    return CARDS[call.plane.store["methods"][method["id"]]["card"]]
+
+
+def _charge(call: Call, intent: Json, method: Json, card: Card) -> Json:
+    charge = objects.charge(new_id(call.plane, "ch"), call.now, intent, method, card)
+    call.plane.store["charges"][charge["id"]] = charge
+    intent["latest_charge"] = charge["id"]
+    if card.code:
+        reason = {"code": card.code, "decline_code": card.decline_code, "charge": charge["id"]}
+        raise _fail(call, intent, method, card.message, reason)
+    intent |= {"status": "succeeded", "amount_received": intent["amount"], "next_action": None}
+    call.emit("payment_intent.succeeded", intent)
+    return intent
+
+
+def _challenge(call: Call, intent: Json, method: Json, params: Params) -> Json:
+    """3-D Secure: the customer must answer, unless nobody is there or the caller wants no questions."""
+    if params.get("off_session") or params.get("error_on_requires_action"):
+        code = "authentication_required"
+        message = "This payment requires authentication to proceed."
+        raise _fail(call, intent, method, message, {"code": code, "decline_code": code})
+    url = f"https://hooks.stripe.com/3d_secure_2/hosted?payment_intent={intent['id']}"
+    action: Json = {"type": "use_stripe_sdk", "use_stripe_sdk": {"type": "three_d_secure_redirect", "stripe_js": url}}
+    if params.get("return_url"):
+        redirect = {"return_url": params["return_url"], "url": url}
+        action = {"type": "redirect_to_url", "redirect_to_url": redirect}
+    intent |= {"status": "requires_action", "next_action": action}
+    call.emit("payment_intent.requires_action", intent)
+    return intent
+
+
+def authenticate(call: Call, intent: Json, passed: bool) -> Json:
+    """The customer's answer to 3-D Secure, given through the control plane."""
+    _require(intent, "authenticate", "requires_action")
+    method = call.plane.store["methods"][intent["payment_method"]]["object"]
+    if passed:
+        return _charge(call, intent, method, Card(last4=method["card"]["last4"]))
+    message = "We are unable to authenticate your payment method. Please choose a different one and try again."
+    _fail(call, intent, method, message, {"code": "payment_intent_authentication_failure"})
+    return intent
+
+
+def _fail(call: Call, intent: Json, method: Json, message: str, reason: Json) -> StripeError:
+    """Back to waiting for a payment method; the error to raise carries the intent as it is then."""
+    failure = StripeError(402, message, kind="card_error", **reason, payment_method=copy.deepcopy(method))
+    intent |= {"status": "requires_payment_method", "payment_method": None, "next_action": None}
+    intent["last_payment_error"] = dict(failure.error)
+    call.emit("payment_intent.payment_failed", intent)
+    failure.error["payment_intent"] = copy.deepcopy(intent)
+    return failure
+
+
+def cancel(call: Call, intent: Json, params: Params) -> Json:
+    reason = params.get("cancellation_reason")
+    if reason is not None and reason not in REASONS:
+        raise bad_parameter("cancellation_reason", f"Invalid cancellation_reason: {reason}")
+    _require(intent, "cancel", "requires_payment_method", "requires_confirmation", "requires_action")
+    intent |= {"status": "canceled", "canceled_at": call.now, "cancellation_reason": reason, "next_action": None}
+    call.emit("payment_intent.canceled", intent)
+    return intent
+
+
+def _require(intent: Json, verb: str, *statuses: str) -> None:
+    if intent["status"] not in statuses:
+        raise unexpected_state(verb, copy.deepcopy(intent))
