@@ -1,0 +1,26 @@
+"""Order's composition root.
+
+Order hears services only (D32), never a user's token, so it follows no list of ended logins.
+"""
+
+from __future__ import annotations
+
+from flask import Flask
+
+from services.chassis.db import Database
+from services.chassis.web import create_app, finish
+from services.chassis.worker import Worker
+from services.order.order_routes import order_routes
+from services.order.settings import Settings
+from services.order.sweeper import Sweeper
+from services.order.transfer_routes import transfer_routes
+
+
+def build(settings: Settings, database: Database | None = None) -> Flask:
+    """The app; its sweeper starts with the server."""
+    db = database or Database(settings.database)
+    app = create_app(settings.process, checks={"database": db.is_ready})
+    app.register_blueprint(order_routes(db))
+    app.register_blueprint(transfer_routes(db))
+    sweeper = Sweeper(db, grace_seconds=settings.grace_seconds)
+    return finish(app, Worker("order-sweeper", sweeper.sweep, settings.sweep_seconds))

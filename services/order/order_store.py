@@ -1,0 +1,177 @@
+"""Orders: the SQL, and what each row's status allows. Every status changes by compare-and-set in one statement."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from services.chassis import effects
+from services.chassis.db import Database, Row, Transaction
+from services.chassis.effects import Answer
+from services.chassis.errors import Refused, Unknown
+from services.contracts.enums import OrderStatus
+from services.contracts.errors import ErrorCode
+from services.order.bodies import NewOrder
+
+logger = logging.getLogger(__name__)
+
+FIELDS = (  # what callers see; the sid is given out with an attempt only
+    "order_id",
+    "user_id",
+    "seat_id",
+    "event_id",
+    "status",
+    "credits_charged",
+    "charge_key",
+    "otp_required",
+    "otp_verified_at",
+    "otp_attempts",
+    "expires_at",
+    "is_expired",
+    "created_at",
+    "confirmed_at",
+)
+
+_CREATE = """
+    INSERT INTO orders (order_id, user_id, seat_id, event_id, credits_charged, expires_at, otp_required)
+    VALUES (%(order_id)s, %(user_id)s, %(seat_id)s, %(event_id)s, %(price)s, %(expires_at)s, %(otp_required)s)
+    RETURNING *, expires_at <= app_now() AS is_expired"""
+_CONFIRM = """
+    UPDATE orders SET status = 'CONFIRMED', confirmed_at = app_now(), charge_key = %(charge_key)s
+    WHERE order_id = %(order_id)s AND status = 'PENDING'
+    RETURNING *, expires_at <= app_now() AS is_expired"""
+_REFUND = """
+    UPDATE orders SET status = 'REFUNDED' WHERE order_id = %(order_id)s AND status = 'CONFIRMED'
+    RETURNING *, expires_at <= app_now() AS is_expired"""
+_FAIL = "UPDATE orders SET status = 'FAILED' WHERE order_id = %(order_id)s AND status = %(made)s"
+_EXPIRE = """
+    UPDATE orders SET status = 'FAILED'
+    WHERE order_id = %(order_id)s AND status = 'PENDING' AND expires_at <= app_now()"""
+_STORE_SID = """
+    UPDATE orders SET verification_sid = CASE WHEN otp_verified_at IS NULL THEN %(sid)s END
+    WHERE order_id = %(order_id)s AND status = 'PENDING'
+    RETURNING *, expires_at <= app_now() AS is_expired"""
+_GET = "SELECT *, expires_at <= app_now() AS is_expired FROM orders WHERE order_id = %(order_id)s"
+# Parameters are written into the statement before it is planned, so a filter that is absent costs nothing.
+_LIST = """
+    SELECT *, expires_at <= app_now() AS is_expired FROM orders
+    WHERE (%(seat_id)s::uuid IS NULL OR seat_id = %(seat_id)s)
+      AND (%(user_id)s::uuid IS NULL OR user_id = %(user_id)s)
+      AND (%(status)s::text IS NULL OR status = %(status)s)
+    ORDER BY created_at DESC, order_id DESC LIMIT %(limit)s OFFSET %(offset)s"""
+_COUNT = """
+    SELECT count(*) AS total FROM orders
+    WHERE (%(seat_id)s::uuid IS NULL OR seat_id = %(seat_id)s)
+      AND (%(user_id)s::uuid IS NULL OR user_id = %(user_id)s)
+      AND (%(status)s::text IS NULL OR status = %(status)s)"""
+
+
+def view(row: Row) -> Answer:
+    """A row as callers see it."""
+    return {name: row[name] for name in FIELDS}
+
+
+def create(tx: Transaction, order: NewOrder) -> Answer:
+    """A PENDING order at the price of this moment. Raises AlreadyThere `orders_pkey`."""
+    row = tx.only(
+        _CREATE,
+        order_id=order.order_id,
+        user_id=order.user_id,
+        seat_id=order.seat_id,
+        event_id=order.event_id,
+        price=order.price,
+        expires_at=order.expires_at,
+        otp_required=order.otp_required,
+    )
+    logger.info("Order %s status: PENDING for user %s", order.order_id, order.user_id)
+    return view(row)
+
+
+def confirm(tx: Transaction, order_id: UUID, charge_key: str) -> Answer:
+    """PENDING → CONFIRMED. Raises Refused ORDER_NOT_FOUND, ORDER_ALREADY_CONFIRMED or ORDER_FAILED.
+
+    Expiry is not looked at: the seat's hold decides, at the pivot that follows.
+    """
+    row = tx.one(_CONFIRM, order_id=order_id, charge_key=charge_key)
+    if row is None:
+        raise not_pending(tx, order_id)
+    logger.info("Order %s status: PENDING → CONFIRMED", order_id)
+    return view(row)
+
+
+def refund(tx: Transaction, order_id: UUID) -> Answer:
+    """CONFIRMED → REFUNDED. Raises Refused ORDER_NOT_FOUND or ORDER_NOT_REFUNDABLE."""
+    row = tx.one(_REFUND, order_id=order_id)
+    if row is None:
+        find(tx, order_id)
+        raise Refused(ErrorCode.ORDER_NOT_REFUNDABLE)
+    logger.info("Order %s status: CONFIRMED → REFUNDED", order_id)
+    return view(row)
+
+
+def store_sid(tx: Transaction, order_id: UUID, sid: str) -> Answer:
+    """Keep the sid of the code that was just sent. Of no effect once verified. Raises Refused unless PENDING."""
+    row = tx.one(_STORE_SID, order_id=order_id, sid=sid)
+    if row is None:
+        raise not_pending(tx, order_id)
+    return view(row)
+
+
+def undo(db: Database, order_id: UUID, key: str) -> Answer:
+    """Undo the step under `key` (create or confirm): it never happens, and the order is FAILED.
+
+    A PENDING order fails whether or not the step ever came. A CONFIRMED one fails only if this very key confirmed it;
+    a REFUNDED one stays. Idempotent, never refused.
+    """
+    effects.undo(db, key, lambda tx, answer: _take_back(tx, order_id, answer))
+    with db.transaction() as tx:
+        _fail(tx, order_id, OrderStatus.PENDING)
+        row = tx.one(_GET, order_id=order_id)
+    return view(row) if row else {"order_id": order_id, "status": None}
+
+
+def _take_back(tx: Transaction, order_id: UUID, answer: Answer) -> None:
+    _fail(tx, order_id, OrderStatus.PENDING)
+    if answer.get("status") == OrderStatus.CONFIRMED:
+        _fail(tx, order_id, OrderStatus.CONFIRMED)
+
+
+def _fail(tx: Transaction, order_id: UUID, made: OrderStatus) -> None:
+    if tx.run(_FAIL, order_id=order_id, made=made):
+        logger.warning("Order %s status: %s → FAILED (compensation)", order_id, made)
+
+
+def expire(tx: Transaction, order_id: UUID) -> Answer:
+    """PENDING → FAILED if its time is up by this database's clock, else nothing. Raises Refused ORDER_NOT_FOUND."""
+    if tx.run(_EXPIRE, order_id=order_id):
+        logger.warning("Order %s status: PENDING → FAILED (its hold has expired)", order_id)
+    return {"order_id": order_id, "status": find(tx, order_id)["status"]}
+
+
+def find(tx: Transaction, order_id: UUID) -> Row:
+    """The order's row. Raises Refused ORDER_NOT_FOUND."""
+    row = tx.one(_GET, order_id=order_id)
+    if row is None:
+        raise Refused(ErrorCode.ORDER_NOT_FOUND)
+    return row
+
+
+def not_pending(tx: Transaction, order_id: UUID) -> Refused | Unknown:
+    """Why an order cannot be moved out of PENDING. Raises Refused ORDER_NOT_FOUND."""
+    status = find(tx, order_id)["status"]
+    if status == OrderStatus.CONFIRMED:
+        return Refused(ErrorCode.ORDER_ALREADY_CONFIRMED)
+    if status == OrderStatus.PENDING:
+        return Unknown("the order has just been created")  # between the two statements
+    return Refused(ErrorCode.ORDER_FAILED)
+
+
+def listed(tx: Transaction, filters: Mapping[str, Any], page: int, per_page: int) -> tuple[list[Answer], int]:
+    """A page of orders, newest first, and how many there are. `filters`: seat_id, user_id, status, each may be None."""
+    offset = (page - 1) * per_page
+    rows = [view(row) for row in tx.all(_LIST, **filters, limit=per_page, offset=offset)]
+    if 0 < len(rows) < per_page or (page == 1 and not rows):
+        return rows, offset + len(rows)  # the page is the last one: there is nothing left to count
+    return rows, int(tx.only(_COUNT, **filters)["total"])

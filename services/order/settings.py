@@ -1,0 +1,27 @@
+"""What Order reads from the environment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from services.chassis.settings import DatabaseSettings, Env, ProcessSettings
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Order's settings. The sweeper's times are in seconds."""
+
+    process: ProcessSettings
+    database: DatabaseSettings
+    sweep_seconds: float = 5.0
+    grace_seconds: float = 5.0
+
+    @classmethod
+    def read(cls, env: Env) -> Settings:
+        """Read the process's and database's settings, `SWEEP_SECONDS` and `SWEEP_GRACE_SECONDS`."""
+        return cls(
+            process=ProcessSettings.read(env, "order-service", 5001),
+            database=DatabaseSettings.read(env),
+            sweep_seconds=env.number("SWEEP_SECONDS", 5, low=0.05, high=3600),
+            grace_seconds=env.number("SWEEP_GRACE_SECONDS", 5, low=0, high=3600),
+        )

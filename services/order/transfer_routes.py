@@ -1,0 +1,120 @@
+"""Transfers over HTTP, for the orchestrator. Every effect is keyed; see `transfer_store` and `disputes`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+from flask import Blueprint, Response, request
+
+from services.chassis import effects, web
+from services.chassis.access import internal
+from services.chassis.db import Database, Transaction
+from services.chassis.effects import Answer
+from services.chassis.errors import Refused
+from services.contracts.enums import TransferStatus
+from services.contracts.errors import ErrorCode
+from services.order import attempts, disputes, guarded, transfer_store
+from services.order.bodies import Dispute, Keyed, NewTransfer, PartyAttempt, PartyAttemptEnd, TransferChange
+from services.order.transfer_otp import TransferOtp
+
+orchestrator = internal("orchestrator-service")
+Change = Callable[[Transaction, UUID, TransferChange], Answer]
+
+_TAKEN = {
+    transfer_store.ONE_OPEN: lambda: Refused(ErrorCode.TRANSFER_IN_PROGRESS),
+    "transfers_pkey": lambda: Refused(ErrorCode.VALIDATION_ERROR, "There is a transfer with this id already."),
+}
+_BY_STATUS: dict[str, Change] = {
+    TransferStatus.PENDING_OTP: transfer_store.await_codes,
+    TransferStatus.COMPLETED: transfer_store.complete,
+    TransferStatus.REVERSED: transfer_store.reverse,
+}
+
+
+def transfer_routes(db: Database) -> Blueprint:
+    """The routes under `/transfers`."""
+    routes = Blueprint("transfers", __name__)
+
+    @routes.post("/transfers")
+    @orchestrator
+    def create() -> Response:
+        transfer = web.body(NewTransfer)
+        return web.ok(guarded.apply(db, transfer.key, lambda tx: transfer_store.create(tx, transfer), _TAKEN), 201)
+
+    @routes.get("/transfers")
+    @orchestrator
+    def listed() -> Response:
+        page, per_page = web.page()
+        filters = _filters()
+        rows, total = db.read(lambda tx: transfer_store.listed(tx, filters, page, per_page))
+        return web.listed(rows, total, page, per_page)
+
+    @routes.get("/transfers/<transfer_id>")
+    @orchestrator
+    def get(transfer_id: str) -> Response:
+        which = web.as_id(transfer_id)
+        return web.ok(db.read(lambda tx: transfer_store.view(transfer_store.find(tx, which))))
+
+    @routes.patch("/transfers/<transfer_id>")
+    @orchestrator
+    def change(transfer_id: str) -> Response:
+        return web.ok(_changed(db, web.as_id(transfer_id), web.body(TransferChange)))
+
+    @routes.post("/transfers/<transfer_id>/cancel")
+    @orchestrator
+    def cancel(transfer_id: str) -> Response:
+        which = web.as_id(transfer_id)
+        return web.ok(effects.apply(db, web.body(Keyed).key, lambda tx: transfer_store.cancel(tx, which)))
+
+    @routes.post("/transfers/<transfer_id>/dispute")
+    @orchestrator
+    def dispute(transfer_id: str) -> Response:
+        which, asked = web.as_id(transfer_id), web.body(Dispute)
+        return web.ok(disputes.dispute(db, asked.key, which, asked.reason))
+
+    @routes.post("/transfers/<transfer_id>/otp-attempts")
+    @orchestrator
+    def take_attempt(transfer_id: str) -> Response:
+        which, asked = web.as_id(transfer_id), web.body(PartyAttempt)
+        return web.ok(attempts.take(db, asked.key, TransferOtp(which, asked.party)))
+
+    @routes.patch("/transfers/<transfer_id>/otp-attempts")
+    @orchestrator
+    def end_attempt(transfer_id: str) -> Response:
+        which, ended = web.as_id(transfer_id), web.body(PartyAttemptEnd)
+        return web.ok(attempts.end(db, ended.key, ended.outcome, TransferOtp(which, ended.party)))
+
+    return routes
+
+
+def _filters() -> dict[str, Any]:
+    ids = {"seat_id": web.query_id("seat_id"), "user_id": web.query_id("user_id")}
+    return {**ids, "status": _status(), "both_verified": _both_verified()}
+
+
+def _status() -> str | None:
+    status = request.args.get("status")
+    if status is not None and status not in TransferStatus.__members__:
+        raise Refused(ErrorCode.VALIDATION_ERROR, f"status is one of {', '.join(TransferStatus)}.")
+    return status
+
+
+def _both_verified() -> bool:
+    text = request.args.get("both_verified", "false")
+    if text not in ("true", "false"):
+        raise Refused(ErrorCode.VALIDATION_ERROR, "both_verified is true or false.")
+    return text == "true"
+
+
+def _changed(db: Database, transfer_id: UUID, change: TransferChange) -> Answer:
+    if change.status == TransferStatus.FAILED:
+        return transfer_store.undo(db, transfer_id, change.key)
+    return effects.apply(db, change.key, lambda tx: _forward(change)(tx, transfer_id, change))
+
+
+def _forward(change: TransferChange) -> Change:
+    if change.status is not None:
+        return _BY_STATUS[change.status]
+    return transfer_store.store_sids if change.credits_frozen is None else transfer_store.record_freeze

@@ -1,0 +1,211 @@
+"""Transfers: the SQL, and what each row's status allows. Every status changes by compare-and-set in one statement.
+
+One open transfer a seat is the partial unique index's doing, `one_open_transfer_a_seat`; nothing here checks first.
+When both parties have verified, only the swap ends a transfer: expiry and cancel look away.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from services.chassis import effects
+from services.chassis.db import Database, Row, Transaction
+from services.chassis.effects import Answer
+from services.chassis.errors import Refused
+from services.contracts.errors import ErrorCode
+from services.order.bodies import NewTransfer, TransferChange
+
+logger = logging.getLogger(__name__)
+
+LIFE_SECONDS = 600  # a transfer that nobody confirms gives its seat back (D16)
+ONE_OPEN = "one_open_transfer_a_seat"
+
+FIELDS = (  # what callers see; a sid is given out with an attempt only
+    "transfer_id",
+    "seat_id",
+    "order_id",
+    "seller_user_id",
+    "buyer_user_id",
+    "initiated_by",
+    "status",
+    "seller_otp_verified",
+    "buyer_otp_verified",
+    "otp_attempts",
+    "credits_amount",
+    "credits_frozen",
+    "freeze_key",
+    "dispute_reason",
+    "dispute_count",
+    "created_at",
+    "expires_at",
+    "is_expired",
+    "completed_at",
+)
+
+_CREATE = """
+    INSERT INTO transfers (transfer_id, seat_id, order_id, seller_user_id, buyer_user_id, initiated_by,
+                           credits_amount, expires_at)
+    VALUES (%(transfer_id)s, %(seat_id)s, %(order_id)s, %(seller_user_id)s, %(buyer_user_id)s, %(initiated_by)s,
+            %(credits_amount)s, app_now() + make_interval(secs => %(life)s))
+    RETURNING *, expires_at <= app_now() AS is_expired"""
+# A step asked again after a lost answer has sent new codes: the sids that come last are those that count.
+_AWAIT_CODES = """
+    UPDATE transfers SET status = 'PENDING_OTP', seller_verification_sid = %(seller_sid)s,
+        buyer_verification_sid = %(buyer_sid)s
+    WHERE transfer_id = %(transfer_id)s AND status IN ('INITIATED', 'PENDING_OTP')
+      AND NOT seller_otp_verified AND NOT buyer_otp_verified
+    RETURNING *, expires_at <= app_now() AS is_expired"""
+_STORE_SIDS = """
+    UPDATE transfers SET
+        seller_verification_sid = CASE WHEN seller_otp_verified THEN NULL
+                                       ELSE coalesce(%(seller_sid)s, seller_verification_sid) END,
+        buyer_verification_sid = CASE WHEN buyer_otp_verified THEN NULL
+                                      ELSE coalesce(%(buyer_sid)s, buyer_verification_sid) END
+    WHERE transfer_id = %(transfer_id)s AND status = 'PENDING_OTP'
+    RETURNING *, expires_at <= app_now() AS is_expired"""
+_COMPLETE = """
+    UPDATE transfers SET status = 'COMPLETED', completed_at = coalesce(completed_at, app_now())
+    WHERE transfer_id = %(transfer_id)s AND status = coalesce(%(expected)s, status)
+      AND (status = 'DISPUTED' OR status = 'PENDING_OTP' AND seller_otp_verified AND buyer_otp_verified)
+    RETURNING *, expires_at <= app_now() AS is_expired"""
+_REVERSE = """
+    UPDATE transfers SET status = 'REVERSED' WHERE transfer_id = %(transfer_id)s AND status = 'DISPUTED'
+    RETURNING *, expires_at <= app_now() AS is_expired"""
+_RECORD_FREEZE = """
+    UPDATE transfers SET credits_frozen = %(amount)s, freeze_key = %(freeze_key)s
+    WHERE transfer_id = %(transfer_id)s AND status = 'DISPUTED' AND %(amount)s <= credits_amount
+    RETURNING *, expires_at <= app_now() AS is_expired"""
+_CANCEL = """
+    UPDATE transfers SET status = 'FAILED'
+    WHERE transfer_id = %(transfer_id)s AND status IN ('INITIATED', 'PENDING_OTP')
+      AND NOT (seller_otp_verified AND buyer_otp_verified)
+    RETURNING *, expires_at <= app_now() AS is_expired"""
+_FAIL = """
+    UPDATE transfers SET status = 'FAILED'
+    WHERE transfer_id = %(transfer_id)s AND status IN ('INITIATED', 'PENDING_OTP')"""
+_GET = "SELECT *, expires_at <= app_now() AS is_expired FROM transfers WHERE transfer_id = %(transfer_id)s"
+# Parameters are written into the statement before it is planned, so a filter that is absent costs nothing.
+_LIST = """
+    SELECT *, expires_at <= app_now() AS is_expired FROM transfers
+    WHERE (%(seat_id)s::uuid IS NULL OR seat_id = %(seat_id)s)
+      AND (%(user_id)s::uuid IS NULL OR seller_user_id = %(user_id)s OR buyer_user_id = %(user_id)s)
+      AND (%(status)s::text IS NULL OR status = %(status)s)
+      AND (NOT %(both_verified)s OR (seller_otp_verified AND buyer_otp_verified))
+    ORDER BY created_at DESC, transfer_id DESC LIMIT %(limit)s OFFSET %(offset)s"""
+_COUNT = """
+    SELECT count(*) AS total FROM transfers
+    WHERE (%(seat_id)s::uuid IS NULL OR seat_id = %(seat_id)s)
+      AND (%(user_id)s::uuid IS NULL OR seller_user_id = %(user_id)s OR buyer_user_id = %(user_id)s)
+      AND (%(status)s::text IS NULL OR status = %(status)s)
+      AND (NOT %(both_verified)s OR (seller_otp_verified AND buyer_otp_verified))"""
+
+
+def view(row: Row) -> Answer:
+    """A row as callers see it."""
+    return {name: row[name] for name in FIELDS}
+
+
+def create(tx: Transaction, transfer: NewTransfer) -> Answer:
+    """INITIATED, for `LIFE_SECONDS`. Raises Refused SELF_TRANSFER, AlreadyThere `one_open_transfer_a_seat`."""
+    if transfer.seller_user_id == transfer.buyer_user_id:
+        raise Refused(ErrorCode.SELF_TRANSFER)
+    row = tx.only(
+        _CREATE,
+        transfer_id=transfer.transfer_id,
+        seat_id=transfer.seat_id,
+        order_id=transfer.order_id,
+        seller_user_id=transfer.seller_user_id,
+        buyer_user_id=transfer.buyer_user_id,
+        initiated_by=transfer.initiated_by,
+        credits_amount=transfer.credits_amount,
+        life=LIFE_SECONDS,
+    )
+    logger.info("Transfer %s status: INITIATED for seat %s", transfer.transfer_id, transfer.seat_id)
+    return view(row)
+
+
+def await_codes(tx: Transaction, transfer_id: UUID, change: TransferChange) -> Answer:
+    """INITIATED → PENDING_OTP with the sids of the codes that were sent."""
+    sids = {"seller_sid": change.seller_verification_sid, "buyer_sid": change.buyer_verification_sid}
+    return _moved(tx, transfer_id, "PENDING_OTP", tx.one(_AWAIT_CODES, transfer_id=transfer_id, **sids))
+
+
+def store_sids(tx: Transaction, transfer_id: UUID, change: TransferChange) -> Answer:
+    """Keep the sid of a code sent again; of no effect for a party that has verified. PENDING_OTP only."""
+    sids = {"seller_sid": change.seller_verification_sid, "buyer_sid": change.buyer_verification_sid}
+    return _moved(tx, transfer_id, "new codes", tx.one(_STORE_SIDS, transfer_id=transfer_id, **sids))
+
+
+def complete(tx: Transaction, transfer_id: UUID, change: TransferChange) -> Answer:
+    """PENDING_OTP, both verified → COMPLETED (the end of a swap), or DISPUTED → COMPLETED (a dispute dismissed)."""
+    row = tx.one(_COMPLETE, transfer_id=transfer_id, expected=change.expected)
+    return _moved(tx, transfer_id, "COMPLETED", row)
+
+
+def reverse(tx: Transaction, transfer_id: UUID, _change: TransferChange) -> Answer:
+    """DISPUTED → REVERSED."""
+    return _moved(tx, transfer_id, "REVERSED", tx.one(_REVERSE, transfer_id=transfer_id))
+
+
+def record_freeze(tx: Transaction, transfer_id: UUID, change: TransferChange) -> Answer:
+    """Remember what a dispute froze, and under which key. DISPUTED only."""
+    frozen = {"amount": change.credits_frozen, "freeze_key": change.freeze_key}
+    return _moved(tx, transfer_id, "credits frozen", tx.one(_RECORD_FREEZE, transfer_id=transfer_id, **frozen))
+
+
+def cancel(tx: Transaction, transfer_id: UUID) -> Answer:
+    """→ FAILED, while at most one party has verified. Raises Refused TRANSFER_INVALID_STATE."""
+    return _moved(tx, transfer_id, "FAILED (cancelled)", tx.one(_CANCEL, transfer_id=transfer_id))
+
+
+def _moved(tx: Transaction, transfer_id: UUID, now: str, row: Row | None) -> Answer:
+    if row is None:
+        raise invalid_state(tx, transfer_id)
+    logger.info("Transfer %s status: %s", transfer_id, now)
+    return view(row)
+
+
+def invalid_state(tx: Transaction, transfer_id: UUID) -> Refused:
+    """The refusal of a transfer whose status does not allow it. Raises Refused TRANSFER_NOT_FOUND."""
+    status = find(tx, transfer_id)["status"]
+    return Refused(ErrorCode.TRANSFER_INVALID_STATE, f"The transfer is {status}, which does not allow that.")
+
+
+def undo(db: Database, transfer_id: UUID, key: str) -> Answer:
+    """Undo the step under `key` (of initiate or swap): it never happens, and an open transfer is FAILED.
+
+    A tombstone if the step never came. COMPLETED, DISPUTED and REVERSED stay. Idempotent, never refused.
+    """
+    effects.undo(db, key, lambda tx, _answer: _fail(tx, transfer_id))
+    with db.transaction() as tx:
+        _fail(tx, transfer_id)
+        row = tx.one(_GET, transfer_id=transfer_id)
+    return view(row) if row else {"transfer_id": transfer_id, "status": None}
+
+
+def _fail(tx: Transaction, transfer_id: UUID) -> None:
+    if tx.run(_FAIL, transfer_id=transfer_id):
+        logger.warning("Transfer %s status: FAILED (compensation)", transfer_id)
+
+
+def find(tx: Transaction, transfer_id: UUID) -> Row:
+    """The transfer's row. Raises Refused TRANSFER_NOT_FOUND."""
+    row = tx.one(_GET, transfer_id=transfer_id)
+    if row is None:
+        raise Refused(ErrorCode.TRANSFER_NOT_FOUND)
+    return row
+
+
+def listed(tx: Transaction, filters: Mapping[str, Any], page: int, per_page: int) -> tuple[list[Answer], int]:
+    """A page of transfers, newest first, and how many there are.
+
+    `filters`: seat_id, user_id (seller or buyer), status, each may be None; both_verified (bool).
+    """
+    offset = (page - 1) * per_page
+    rows = [view(row) for row in tx.all(_LIST, **filters, limit=per_page, offset=offset)]
+    if 0 < len(rows) < per_page or (page == 1 and not rows):
+        return rows, offset + len(rows)  # the page is the last one: there is nothing left to count
+    return rows, int(tx.only(_COUNT, **filters)["total"])
