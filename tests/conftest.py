@@ -1,4 +1,4 @@
-"""What every suite shares: the embedded databases."""
+"""What every suite shares: the embedded databases and a broker."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from services.chassis.settings import DatabaseSettings
+from tests.brokers import Broker
 from tests.databases import Databases
 
 
@@ -22,3 +23,11 @@ def databases() -> Iterator[Databases]:
 def database_for(databases: Databases) -> Callable[[str], DatabaseSettings]:
     """`database_for("user")`: settings of that service's database, with its schema and seed in place."""
     return databases.database_for
+
+
+@pytest.fixture(scope="session")
+def broker() -> Iterator[Broker]:
+    """The RabbitMQ of this session, started when the first test asks for it."""
+    server = Broker()
+    yield server
+    server.close()

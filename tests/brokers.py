@@ -1,0 +1,117 @@
+"""One real RabbitMQ for a pytest session, run as the harness runs it, on ports and in a directory of its own.
+
+def test_something(broker):
+    Publisher(broker.settings, "test")
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import pika
+
+from harness import ports
+from harness.program import Program
+from harness.rabbitmq import epmd, rabbitmq
+from services.chassis.settings import BrokerSettings
+
+START_SECONDS = 60
+QUEUES = ("seat.hold.queue", "seat.release.queue", "seat.release.delay.queue", "seat.release.parking.queue")
+
+
+class Broker:
+    """RabbitMQ with the topology of services/rabbitmq/definitions.json. `close` stops it and removes its files."""
+
+    def __init__(self) -> None:
+        self._home = Path(tempfile.mkdtemp(prefix="ticketremaster-broker-"))
+        amqp, management, distribution, mapper = self._ports = ports.claim([20672, 21672, 22672, 23672])
+        own = {5672: amqp, 15672: management, 25672: distribution, 4369: mapper}
+        self._epmd = epmd(mapper, self._home)
+        self._rabbitmq = rabbitmq(own, self._home, "tester", "tester-pass")
+        self.settings = BrokerSettings(host=ports.HOST, port=amqp, user="tester", password="tester-pass")
+        self._processes = [self._started(self._epmd), self._started(self._rabbitmq)]
+
+    def restart(self) -> None:
+        """Stop the broker as an operator would, and start it again on the same data."""
+        self.stop()
+        self.start()
+
+    def stop(self) -> None:
+        """Stop the broker; its port mapper stays."""
+        process = self._processes.pop()
+        process.terminate()
+        process.wait(timeout=START_SECONDS)
+
+    def start(self) -> None:
+        """Start the broker again and wait until it takes connections."""
+        self._processes.append(self._started(self._rabbitmq))
+
+    def connect(self) -> pika.BlockingConnection:
+        """A plain connection for looking into queues. The caller closes it."""
+        credentials = pika.PlainCredentials(self.settings.user, self.settings.password)
+        return pika.BlockingConnection(
+            pika.ConnectionParameters(self.settings.host, self.settings.port, credentials=credentials)
+        )
+
+    def empty(self) -> None:
+        """Drop every waiting message."""
+        connection = self.connect()
+        channel = connection.channel()
+        for queue in (
+            "seat.hold.queue",
+            "seat.release.queue",
+            "seat.release.delay.queue",
+            "seat.release.parking.queue",
+        ):
+            channel.queue_purge(queue)
+        connection.close()
+
+    def take(self, queue: str, within: float = 5.0) -> tuple[Any, bytes] | None:
+        """Take the next message of `queue` as (properties, body); None when none came within `within` seconds."""
+        connection = self.connect()
+        try:
+            channel = connection.channel()
+            deadline = time.monotonic() + within
+            while time.monotonic() < deadline:
+                method, properties, body = channel.basic_get(queue, auto_ack=True)
+                if method is not None:
+                    return properties, body
+                connection.process_data_events(time_limit=0.05)
+            return None
+        finally:
+            connection.close()
+
+    def count(self, queue: str) -> int:
+        """How many messages of `queue` nobody has been given."""
+        connection = self.connect()
+        try:
+            return int(connection.channel().queue_declare(queue, passive=True).method.message_count)
+        finally:
+            connection.close()
+
+    def close(self) -> None:
+        """Stop broker and port mapper and remove their files."""
+        for process in reversed(self._processes):
+            process.terminate()
+            process.wait(timeout=START_SECONDS)
+        ports.release(self._ports)
+        shutil.rmtree(self._home, ignore_errors=True)
+
+    def _started(self, program: Program) -> subprocess.Popen[bytes]:
+        program.prepare()
+        with open(self._home / f"{program.name}.log", "ab") as log:
+            process = subprocess.Popen(program.argv, env={**os.environ, **program.env}, stdout=log, stderr=log)
+        deadline = time.monotonic() + START_SECONDS
+        while process.poll() is None and time.monotonic() < deadline:
+            if program.ready():
+                return process
+            time.sleep(0.1)  # between two looks, until the deadline
+        process.kill()
+        process.wait()
+        raise RuntimeError(f"{program.name} did not start:\n{(self._home / f'{program.name}.log').read_text()}")

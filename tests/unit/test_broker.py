@@ -1,0 +1,120 @@
+"""services/chassis/broker.py against a real RabbitMQ."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from uuid import uuid4
+
+import pytest
+
+from services.chassis.broker import Publisher
+from services.chassis.errors import Unknown
+from tests.brokers import Broker
+
+pytestmark = pytest.mark.unit
+
+PARKING = "seat.release.parking.queue"
+
+
+@pytest.fixture
+def publisher(broker: Broker) -> Iterator[Publisher]:
+    broker.empty()
+    publisher = Publisher(broker.settings, "test")
+    publisher.start()
+    eventually(publisher.is_ready)
+    yield publisher
+    publisher.stop()
+
+
+def eventually(condition: Callable[[], object], within: float = 15.0) -> None:
+    """Wait until `condition` holds; fail after `within` seconds."""
+    deadline = time.monotonic() + within
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true in time"
+        time.sleep(0.02)
+
+
+def test_confirmed_message_is_in_its_queue_with_its_properties(publisher, broker):
+    publisher.publish("", PARKING, b'{"a": 1}', message_id="m-1", headers={"attempts": 2})
+    properties, body = broker.take(PARKING)
+    assert body == b'{"a": 1}'
+    assert (properties.message_id, properties.delivery_mode, properties.headers["attempts"]) == ("m-1", 2, 2)
+
+
+def test_expired_hold_message_arrives_in_the_release_queue(publisher, broker):
+    name = str(uuid4())
+    publisher.publish("seat.hold.exchange", "seat.hold", b"{}", message_id=name, expiration_ms=50)
+    properties, _ = broker.take("seat.release.queue")
+    assert properties.message_id == name
+
+
+def test_message_that_no_queue_takes_is_unknown_to_its_own_caller_only(publisher):
+    publisher.publish("", PARKING, b"{}", message_id="fine")
+    with pytest.raises(Unknown, match="NO_ROUTE"):
+        publisher.publish("seat.hold.exchange", "nowhere", b"{}", message_id="lost")
+    publisher.publish("", PARKING, b"{}", message_id="fine too")
+
+
+def test_exchange_that_is_not_there_is_unknown_and_the_publisher_recovers(publisher):
+    with pytest.raises(Unknown):
+        publisher.publish("no.such.exchange", "x", b"{}", message_id="lost")
+    eventually(publisher.is_ready)
+    publisher.publish("", PARKING, b"{}", message_id="fine")
+
+
+def test_many_threads_publish_at_once_and_each_is_confirmed(publisher, broker):
+    threads = [threading.Thread(target=_publish_some, args=(publisher, 25)) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    eventually(lambda: broker.count(PARKING) == 16 * 25)
+
+
+def _publish_some(publisher: Publisher, number: int) -> None:
+    for _ in range(number):
+        publisher.publish("", PARKING, b"{}", message_id=str(uuid4()))
+
+
+def test_publisher_says_unknown_at_once_while_the_broker_is_down_and_recovers(publisher, broker):
+    broker.stop()
+    try:
+        eventually(lambda: not publisher.is_ready())
+        started = time.monotonic()
+        with pytest.raises(Unknown):
+            publisher.publish("", PARKING, b"{}", message_id="m")
+        assert time.monotonic() - started < 0.1
+    finally:
+        broker.start()
+    eventually(publisher.is_ready)
+    publisher.publish("", PARKING, b"{}", message_id="m")
+
+
+def test_stopped_publisher_takes_nothing(broker):
+    publisher = Publisher(broker.settings, "test")
+    publisher.start()
+    eventually(publisher.is_ready)
+    publisher.stop()
+    assert not publisher.is_ready()
+    with pytest.raises(Unknown):
+        publisher.publish("", PARKING, b"{}", message_id="m")
+
+
+def test_publisher_that_never_connected_stops_promptly(broker):
+    with closing(_unused_port()) as port:
+        nowhere = type(broker.settings)("127.0.0.1", port.getsockname()[1], "nobody", "x")
+        publisher = Publisher(nowhere, "test")
+        publisher.start()
+        started = time.monotonic()
+        publisher.stop()
+        assert time.monotonic() - started < 2
+
+
+def _unused_port() -> socket.socket:
+    bound = socket.socket()
+    bound.bind(("127.0.0.1", 0))  # bound and not listening: connections are refused
+    return bound
