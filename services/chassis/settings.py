@@ -21,6 +21,10 @@ class Env:
     def __init__(self, values: Mapping[str, str] | None = None) -> None:
         self._values = os.environ if values is None else values
 
+    def has(self, name: str) -> bool:
+        """True when `name` is set and not empty."""
+        return bool(self._values.get(name))
+
     def text(self, name: str, default: str | None = None) -> str:
         """The value of `name`. Raises ConfigurationError when it is unset or empty and there is no default."""
         value = self._values.get(name) or default

@@ -1,0 +1,154 @@
+"""A scan at the gate: read in two branches, judge, admit, and log whatever came of it (§7).
+
+VerifyTicket → event        order look-up
+          └──────┬───────────────┘
+              judge → MarkCheckedIn, or LogEntry
+"""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from services.chassis.errors import Refused, Unknown
+from services.contracts.enums import OrderStatus, ScanResult, SeatStatus
+from services.contracts.errors import ErrorCode
+from services.contracts.pb import inventory_pb2 as pb
+from services.orchestrator.asking import ask
+from services.orchestrator.participants import Participants
+from services.orchestrator.qr import Ticket
+from services.orchestrator.verification import MESSAGES, SeatFacts, judge_age, judge_seat
+
+logger = logging.getLogger(__name__)
+BRANCH_THREADS = 32
+
+
+@dataclass(frozen=True)
+class ScanRequest:
+    """Who scans what, where. `scan_id` makes it safe to ask again."""
+
+    scan_id: UUID
+    staff_id: UUID
+    hall_id: str
+    qr_payload: str
+
+    def facts(self, presented: str = "", expected: str = "") -> pb.ScanFacts:
+        """What goes into the entry log: staff and all three halls."""
+        return pb.ScanFacts(
+            scan_id=str(self.scan_id),
+            staff_id=str(self.staff_id),
+            hall_id_presented=presented,
+            hall_id_expected=expected,
+            hall_id_staff=self.hall_id,
+        )
+
+
+class Gate:
+    """Judges scans."""
+
+    def __init__(self, participants: Participants, ask_seconds: float) -> None:
+        self._to = participants
+        self._ask_seconds = ask_seconds
+        self._branches = ThreadPoolExecutor(BRANCH_THREADS, "gate")
+
+    def scan(self, request: ScanRequest) -> Mapping[str, Any]:
+        """What came of it; a refused scan is an answer, not an error.
+
+        Raises Refused QR_INVALID for what cannot be read; Unknown when a service does not answer: scan again.
+        """
+        try:
+            ticket = self._to.seal.open(request.qr_payload)
+        except Refused:
+            self._log("", ScanResult.QR_INVALID, request.facts())
+            raise
+        return self._judged(request, ticket)
+
+    def _judged(self, request: ScanRequest, ticket: Ticket) -> Mapping[str, Any]:
+        seat_id = str(ticket.seat_id)
+        if verdict := judge_age(ticket, datetime.now(UTC)):
+            return self._refused(request, ticket, verdict)
+        try:
+            seat, order_id, hall_id = self._look_up(seat_id)
+        except Refused as refusal:
+            if refusal.code is ErrorCode.SEAT_NOT_FOUND:
+                return self._refused(request, ticket, ScanResult.NOT_FOUND)
+            raise
+        facts = SeatFacts(SeatStatus(seat.status), seat.owner_user_id, order_id == seat.order_id != "", hall_id)
+        if verdict := judge_seat(ticket, facts, request.hall_id):
+            return self._refused(request, ticket, verdict, seat, hall_id)
+        return self._admitted(request, ticket, seat, hall_id)
+
+    def _look_up(self, seat_id: str) -> tuple[pb.Seat, str, str]:
+        context = contextvars.copy_context()
+        order = self._branches.submit(context.run, self._confirmed_order, seat_id)
+        seat = self._to.inventory.ticket(seat_id)
+        hall_id = self._to.events.get(seat.event_id)["hall_id"]
+        return seat, order.result(), str(hall_id)
+
+    def _confirmed_order(self, seat_id: str) -> str:
+        found = self._to.orders.page(seat_id=seat_id, status=OrderStatus.CONFIRMED, per_page=1)["data"]
+        return str(found[0]["order_id"]) if found else ""
+
+    def _admitted(self, request: ScanRequest, ticket: Ticket, seat: pb.Seat, hall_id: str) -> Mapping[str, Any]:
+        facts = request.facts(ticket.hall_id, hall_id)
+        deadline = time.monotonic() + self._ask_seconds
+        owner = str(ticket.user_id)
+        scan = ask(lambda: self._to.inventory.check_in(seat.seat_id, seat.order_id, owner, facts), deadline)
+        return _answer(ScanResult(scan.result), scan, seat, hall_id, request)
+
+    def _refused(
+        self,
+        request: ScanRequest,
+        ticket: Ticket,
+        verdict: ScanResult,
+        seat: pb.Seat | None = None,
+        hall_id: str = "",
+    ) -> Mapping[str, Any]:
+        if verdict is ScanResult.QR_INVALID:
+            self._log(str(ticket.seat_id), verdict, request.facts(ticket.hall_id))
+            raise Refused(ErrorCode.QR_INVALID)
+        scan = self._log(str(ticket.seat_id), verdict, request.facts(ticket.hall_id, hall_id))
+        return _answer(verdict, scan, seat, hall_id, request)
+
+    def _log(self, seat_id: str, result: ScanResult, facts: pb.ScanFacts) -> pb.Scan:
+        try:
+            return self._to.inventory.log_entry(seat_id, result, facts)
+        except Unknown:  # not critical (§7): the guest was refused all the same
+            logger.error("entry log of a %s scan is missing: seat %s scan %s", result, seat_id, facts.scan_id)
+            return pb.Scan(result=result)
+
+
+def _answer(
+    verdict: ScanResult, scan: pb.Scan, seat: pb.Seat | None, hall_id: str, request: ScanRequest
+) -> Mapping[str, Any]:
+    verdict = ScanResult(scan.result or verdict)
+    answer: dict[str, Any] = {"result": verdict, "scanned_at": _moment(scan)}
+    if seat is not None:
+        answer |= {"seat_id": seat.seat_id, "row_number": seat.row_number, "seat_number": seat.seat_number}
+    answer["message"] = _message(verdict, seat, hall_id)
+    if verdict is ScanResult.DUPLICATE and scan.HasField("first_scanned_at"):
+        answer |= _first_time(scan, request)
+    return answer
+
+
+def _message(verdict: ScanResult, seat: pb.Seat | None, hall_id: str) -> str:
+    row, number = (seat.row_number, seat.seat_number) if seat else ("", "")
+    return MESSAGES[verdict].format(row=row, number=number, hall=hall_id)
+
+
+def _first_time(scan: pb.Scan, request: ScanRequest) -> Mapping[str, Any]:
+    first = scan.first_scanned_at.ToDatetime(tzinfo=UTC)
+    who = "by you" if scan.first_staff_id == str(request.staff_id) else "by another staff member"
+    message = f"{MESSAGES[ScanResult.DUPLICATE]} First admitted at {first:%H:%M:%S} UTC {who}."
+    return {"first_scanned_at": first, "message": message}
+
+
+def _moment(scan: pb.Scan) -> datetime:
+    return scan.scanned_at.ToDatetime(tzinfo=UTC) if scan.HasField("scanned_at") else datetime.now(UTC)

@@ -1,0 +1,189 @@
+"""The journal: two writes a saga on the happy path, *begin* and *end* (rules R2, R3, R6 of docs/sagas.md).
+
+Whoever holds a saga does so under an epoch; an adopter takes a higher one, and the end write of the lower is void.
+Times here are the real clock's: a lease is about processes, not about holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+from uuid import UUID, uuid4
+
+from services.chassis import correlation, wire
+from services.chassis.db import Database, Row, Transaction
+
+LEASE_SECONDS = 2.0
+
+
+class Status(StrEnum):
+    """How a saga stands. PARKED waits for a person and still counts as live."""
+
+    RUNNING = "RUNNING"
+    DONE = "DONE"
+    REFUSED = "REFUSED"
+    UNDONE = "UNDONE"
+    PARKED = "PARKED"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A journal row as its holder sees it."""
+
+    saga_id: UUID
+    flow: str
+    subject: UUID
+    round: int
+    attempt: int
+    caller: UUID | None
+    given: Mapping[str, Any]
+    status: Status
+    result: Mapping[str, Any] | None
+    epoch: int
+    correlation_id: UUID | None
+    is_overdue: bool
+
+    @property
+    def is_live(self) -> bool:
+        """True while it keeps others off its subject."""
+        return self.status in (Status.RUNNING, Status.PARKED)
+
+
+@dataclass(frozen=True)
+class NoticeDue:
+    """A row for the outbox."""
+
+    user_id: str
+    message: str
+    fields: Mapping[str, Any]
+
+
+_COLUMNS = """saga_id, flow, subject, round, attempt, caller, given, status::text AS status, result, epoch,
+    correlation_id, park_after < clock_timestamp() AS is_overdue"""
+
+# One statement, so that there is nothing between looking and writing. It writes only if the last attempt that it
+# sees has ended other than done; if a twin began or ended in between, one of the two unique indexes refuses it.
+_BEGIN = f"""
+WITH last AS (
+    SELECT attempt, status FROM sagas WHERE flow = %(flow)s AND subject = %(subject)s AND round = %(round)s
+    ORDER BY attempt DESC LIMIT 1)
+INSERT INTO sagas (flow, subject, round, attempt, caller, given, owner, deadline, park_after, correlation_id)
+SELECT %(flow)s, %(subject)s, %(round)s, coalesce((SELECT attempt FROM last), 0) + 1, %(caller)s, %(given)s, %(owner)s,
+    clock_timestamp() + make_interval(secs => %(seconds)s),
+    clock_timestamp() + make_interval(secs => %(park_seconds)s), %(correlation_id)s
+WHERE NOT EXISTS (SELECT FROM last WHERE status IN ('DONE', 'RUNNING', 'PARKED') OR %(one_attempt)s)
+ON CONFLICT DO NOTHING
+RETURNING {_COLUMNS}"""
+
+_LAST = f"""SELECT {_COLUMNS} FROM sagas
+WHERE flow = %(flow)s AND subject = %(subject)s AND round = %(round)s ORDER BY attempt DESC LIMIT 1"""
+_LIVE = f"SELECT {_COLUMNS} FROM sagas WHERE subject = %(subject)s AND status IN ('RUNNING', 'PARKED')"
+_GET = f"SELECT {_COLUMNS} FROM sagas WHERE saga_id = %(saga_id)s"
+
+_END = """
+UPDATE sagas SET status = %(status)s::saga_status, result = %(result)s, ended_at = clock_timestamp()
+WHERE saga_id = %(saga_id)s AND epoch = %(epoch)s AND status = 'RUNNING'"""
+
+_NOTICE = """
+INSERT INTO outbox (saga_id, user_id, message, fields, correlation_id)
+VALUES (%(saga_id)s, %(user_id)s, %(message)s, %(fields)s, %(correlation_id)s)"""
+
+_ADOPT = f"""
+UPDATE sagas SET owner = %(owner)s, epoch = epoch + 1, adoptions = adoptions + 1,
+    deadline = clock_timestamp() + make_interval(secs => %(seconds)s)
+WHERE saga_id IN (
+    SELECT s.saga_id FROM sagas s
+    WHERE s.status = 'RUNNING' AND (s.deadline < clock_timestamp() OR NOT EXISTS (
+        SELECT FROM heartbeats h WHERE h.incarnation = s.owner AND h.lease_until > clock_timestamp()))
+    ORDER BY s.deadline LIMIT %(limit)s FOR UPDATE OF s SKIP LOCKED)
+RETURNING {_COLUMNS}"""
+
+_BEAT = """
+INSERT INTO heartbeats (incarnation, lease_until)
+VALUES (%(incarnation)s, clock_timestamp() + make_interval(secs => %(seconds)s))
+ON CONFLICT (incarnation) DO UPDATE SET lease_until = excluded.lease_until"""
+
+
+class Journal:
+    """The journal as one orchestrator process uses it. `incarnation` is this process, this time."""
+
+    def __init__(self, db: Database, *, deadline_seconds: float, park_seconds: float) -> None:
+        self._db = db
+        self._seconds = deadline_seconds
+        self._park_seconds = park_seconds
+        self.incarnation = uuid4()
+
+    def begin(
+        self, flow: str, subject: UUID, given: Mapping[str, Any], *, caller: UUID | None, round_: int, one_attempt: bool
+    ) -> tuple[Entry, bool]:
+        """Start an attempt: (entry, True). Or (the entry that stands in the way, False): the subject's live saga,
+        whatever its flow, or this flow's last attempt, whose answer is the answer. Raises Unknown."""
+        which = {"flow": flow, "subject": subject, "round": round_}
+        what = {"given": _json(given), "caller": caller, "one_attempt": one_attempt, "owner": self.incarnation}
+        when = {"seconds": self._seconds, "park_seconds": self._park_seconds, "correlation_id": correlation.current()}
+        while True:
+            with self._db.transaction() as tx:
+                row = tx.one(_BEGIN, **which, **what, **when)
+                found = row or tx.one(_LIVE, subject=subject) or tx.one(_LAST, **which)
+            if found and (row or _stands(found, one_attempt)):
+                return _entry(found), row is not None
+
+    def end(self, entry: Entry, status: Status, result: Mapping[str, Any], notices: Sequence[NoticeDue] = ()) -> bool:
+        """Write how it ended, with the notices due. False when another has adopted or ended it: theirs counts."""
+        with self._db.transaction() as tx:
+            mine = tx.run(_END, saga_id=entry.saga_id, epoch=entry.epoch, status=status, result=_json(result)) == 1
+            if mine:
+                _write_notices(tx, entry, notices)
+            return mine
+
+    def read(self, saga_id: UUID) -> Entry:
+        """The entry as it stands."""
+        with self._db.transaction() as tx:
+            return _entry(tx.only(_GET, saga_id=saga_id))
+
+    def beat(self) -> None:
+        """Renew this process's lease for `LEASE_SECONDS`."""
+        with self._db.transaction() as tx:
+            tx.run(_BEAT, incarnation=self.incarnation, seconds=LEASE_SECONDS)
+
+    def adopt(self, limit: int) -> list[Entry]:
+        """Take over sagas whose owner's lease or own deadline has run out; each gets a new epoch and deadline."""
+        with self._db.transaction() as tx:
+            return [_entry(row) for row in tx.all(_ADOPT, owner=self.incarnation, seconds=self._seconds, limit=limit)]
+
+    def resign(self) -> None:
+        """Let this process's lease end now, so that a restart's leftovers are adopted at once."""
+        with self._db.transaction() as tx:
+            tx.run("DELETE FROM heartbeats WHERE incarnation = %(incarnation)s", incarnation=self.incarnation)
+
+    def forget_the_dead(self) -> None:
+        """Drop the rows of processes that have been gone for an hour."""
+        with self._db.transaction() as tx:
+            tx.run("DELETE FROM heartbeats WHERE lease_until < clock_timestamp() - interval '1 hour'")
+
+
+def _stands(found: Row, one_attempt: bool) -> bool:
+    """False for an attempt that ended other than done between our two statements: begin anew."""
+    return one_attempt or found["status"] in (Status.RUNNING, Status.PARKED, Status.DONE)
+
+
+def _write_notices(tx: Transaction, entry: Entry, notices: Sequence[NoticeDue]) -> None:
+    for due in notices:
+        tx.run(
+            _NOTICE,
+            saga_id=entry.saga_id,
+            user_id=due.user_id,
+            message=due.message,
+            fields=_json(due.fields),
+            correlation_id=entry.correlation_id,
+        )
+
+
+def _entry(row: Row) -> Entry:
+    return Entry(**{**row, "status": Status(row["status"])})
+
+
+def _json(value: Mapping[str, Any]) -> str:
+    return wire.encode(value).decode()

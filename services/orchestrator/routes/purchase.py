@@ -1,0 +1,125 @@
+"""Scenario 1: reserve, verify a code, pay; one's own orders; the staff's refund (§5)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+from uuid import UUID
+
+import msgspec
+from flask import Blueprint, Response
+
+from services.chassis import web
+from services.chassis.access import customer, deciding_staff, identity, paying_customer
+from services.chassis.errors import Refused
+from services.contracts.enums import OrderStatus
+from services.contracts.errors import ErrorCode
+from services.orchestrator.desk import Desk
+from services.orchestrator.sagas import PAY, REFUND, RESERVE
+
+OtpCode = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{4,10}$")]
+
+
+class ReserveBody(msgspec.Struct):
+    seat_id: UUID
+    user_id: UUID | None = None
+
+
+class PayBody(msgspec.Struct):
+    order_id: UUID
+
+
+class VerifyOtpBody(msgspec.Struct):
+    otp_code: OtpCode
+    order_id: UUID | None = None
+
+
+def blueprint(desk: Desk) -> Blueprint:
+    """The routes of Scenario 1."""
+    routes = Blueprint("purchase", __name__)
+
+    @routes.post("/api/reserve")
+    @paying_customer
+    def reserve() -> Response:
+        body = web.body(ReserveBody)
+        desk.require_self(body.user_id)
+        return web.ok(desk.idempotent("reserve", lambda order_id: _reserve(desk, order_id, body.seat_id)))
+
+    @routes.post("/api/pay")
+    @paying_customer
+    def pay() -> Response:
+        order_id = web.body(PayBody).order_id
+        given = {"order_id": str(order_id), "user_id": str(identity().user_id)}
+        paid = desk.runner.run(PAY, order_id, given, caller=identity().user_id)
+        return web.ok({**_named(PAY.answer, paid, but="event_id"), **desk.first_qr(paid)})
+
+    @routes.post("/api/verify-otp")
+    @paying_customer
+    def verify_otp() -> Response:
+        body = web.body(VerifyOtpBody)
+        order_id = body.order_id or desk.order_awaiting_code()
+        desk.own_order(order_id)
+        desk.otp.check(f"orders/{order_id}", body.otp_code)
+        return web.ok({"verified": True, "order_id": order_id})
+
+    @routes.get("/api/orders")
+    @customer
+    def orders() -> Response:
+        page, per_page = web.page()
+        found = desk.to.orders.page(user_id=identity().user_id, page=page, per_page=per_page)
+        return web.ok([_order(order) for order in found["data"]], pagination=found["pagination"])
+
+    @routes.get("/api/orders/<order_id>")
+    @customer
+    def order(order_id: str) -> Response:
+        return web.ok(_order(desk.own_order(web.as_id(order_id))))
+
+    @routes.post("/api/orders/<order_id>/refund")
+    @deciding_staff
+    def refund(order_id: str) -> Response:
+        subject = web.as_id(order_id)
+        return web.ok(_named(REFUND.answer, desk.runner.run(REFUND, subject, {"order_id": str(subject)})))
+
+    return routes
+
+
+def _reserve(desk: Desk, order_id: UUID, seat_id: UUID) -> Mapping[str, Any]:
+    user_id = identity().user_id
+    given = {
+        "order_id": str(order_id),
+        "seat_id": str(seat_id),
+        "user_id": str(user_id),
+        "ttl_seconds": desk.settings.hold_ttl_seconds,
+    }
+    return _named(RESERVE.answer, desk.runner.run(RESERVE, order_id, given, caller=user_id))
+
+
+def _named(names: tuple[str, ...], answer: Mapping[str, Any], but: str = "") -> dict[str, Any]:
+    return {name: answer[name] for name in names if name != but}
+
+
+_PUBLIC = (
+    "order_id",
+    "seat_id",
+    "event_id",
+    "status",
+    "credits_charged",
+    "expires_at",
+    "otp_required",
+    "created_at",
+    "confirmed_at",
+)
+
+
+def _order(order: Mapping[str, Any]) -> dict[str, Any]:
+    shown = {name: order.get(name) for name in _PUBLIC}
+    shown["otp_verified"] = order.get("otp_verified_at") is not None
+    return shown
+
+
+def refuse_unless_pending(order: Mapping[str, Any]) -> None:
+    """Raise what stands against sending another code for this order."""
+    if order["status"] == OrderStatus.CONFIRMED:
+        raise Refused(ErrorCode.ORDER_ALREADY_CONFIRMED)
+    if order["status"] != OrderStatus.PENDING:
+        raise Refused(ErrorCode.ORDER_FAILED)

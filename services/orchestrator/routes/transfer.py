@@ -1,0 +1,190 @@
+"""Scenario 2: a ticket changes hands, with two codes; cancel, dispute, and the staff's decision (§6)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Annotated, Any
+from uuid import UUID
+
+import msgspec
+from flask import Blueprint, Response
+
+from services.chassis import web
+from services.chassis.access import customer, deciding_staff, identity, paying_customer
+from services.chassis.errors import Refused
+from services.contracts.enums import TransferStatus
+from services.contracts.errors import ErrorCode
+from services.contracts.money import is_amount
+from services.orchestrator.desk import Desk
+from services.orchestrator.routes.purchase import OtpCode, refuse_unless_pending
+from services.orchestrator.saga import Saga
+from services.orchestrator.sagas import DISMISS, DISPUTE, INITIATE, REVERSE, SWAP
+
+
+class InitiateBody(msgspec.Struct):
+    seat_id: UUID
+    seller_user_id: UUID
+    buyer_user_id: UUID
+    credits_amount: Decimal
+
+
+class ConfirmBody(msgspec.Struct):
+    transfer_id: UUID
+    seller_otp: OtpCode | None = None
+    buyer_otp: OtpCode | None = None
+
+
+class TransferBody(msgspec.Struct):
+    transfer_id: UUID
+
+
+class DisputeBody(msgspec.Struct):
+    transfer_id: UUID
+    reason: Annotated[str, msgspec.Meta(min_length=1, max_length=1000)]
+
+
+class ResendBody(msgspec.Struct):
+    order_id: UUID | None = None
+    transfer_id: UUID | None = None
+
+
+def blueprint(desk: Desk) -> Blueprint:
+    """The routes of Scenario 2."""
+    routes = Blueprint("transfer", __name__)
+
+    @routes.post("/api/transfer/initiate")
+    @paying_customer
+    def initiate() -> Response:
+        body = web.body(InitiateBody)
+        _require_sane(body)
+        return web.ok(desk.idempotent("initiate", lambda transfer_id: _initiate(desk, transfer_id, body)), 201)
+
+    @routes.post("/api/transfer/confirm")
+    @paying_customer
+    def confirm() -> Response:
+        body = web.body(ConfirmBody)
+        transfer = desk.own_transfer(body.transfer_id)
+        return web.ok(_confirm(desk, transfer, body))
+
+    @routes.post("/api/transfer/cancel")
+    @paying_customer
+    def cancel() -> Response:
+        transfer_id = web.body(TransferBody).transfer_id
+        desk.own_transfer(transfer_id)
+        desk.to.orders.cancel_transfer(transfer_id, f"cancel:{transfer_id}:1:cancel")
+        return web.ok({"transfer_id": transfer_id, "status": TransferStatus.FAILED})
+
+    @routes.post("/api/transfer/dispute")
+    @paying_customer
+    def dispute() -> Response:
+        body = web.body(DisputeBody)
+        transfer = desk.own_transfer(body.transfer_id)
+        number = transfer["dispute_count"] + (transfer["status"] != TransferStatus.DISPUTED)
+        given = {"transfer_id": str(body.transfer_id), "reason": body.reason}
+        return _decided(desk, DISPUTE, body.transfer_id, given, number)
+
+    @routes.post("/api/transfer/reverse")
+    @deciding_staff
+    def reverse() -> Response:
+        return _decide(desk, REVERSE, web.body(TransferBody).transfer_id)
+
+    @routes.post("/api/transfer/dismiss")
+    @deciding_staff
+    def dismiss() -> Response:
+        return _decide(desk, DISMISS, web.body(TransferBody).transfer_id)
+
+    @routes.get("/api/transfers")
+    @customer
+    def transfers() -> Response:
+        page, per_page = web.page()
+        found = desk.to.orders.transfers(user_id=identity().user_id, page=page, per_page=per_page)
+        return web.ok([_transfer(transfer) for transfer in found["data"]], pagination=found["pagination"])
+
+    @routes.post("/api/otp/resend")
+    @paying_customer
+    def resend() -> Response:
+        _resend(desk, web.body(ResendBody))
+        return web.ok({"sent": True})
+
+    return routes
+
+
+def _require_sane(body: InitiateBody) -> None:
+    if identity().user_id not in (body.seller_user_id, body.buyer_user_id):
+        raise Refused(ErrorCode.FORBIDDEN, "Only the seller or the buyer can start a transfer.")
+    if body.seller_user_id == body.buyer_user_id:
+        raise Refused(ErrorCode.SELF_TRANSFER)
+    if not is_amount(body.credits_amount):
+        raise Refused(ErrorCode.VALIDATION_ERROR, "credits_amount is a positive number with at most two decimals.")
+
+
+def _initiate(desk: Desk, transfer_id: UUID, body: InitiateBody) -> Mapping[str, Any]:
+    initiator = "SELLER" if identity().user_id == body.seller_user_id else "BUYER"
+    given: dict[str, Any] = {name: str(getattr(body, name)) for name in ("seat_id", "seller_user_id", "buyer_user_id")}
+    given |= {"transfer_id": str(transfer_id), "initiated_by": initiator, "credits_amount": body.credits_amount}
+    answer = desk.runner.run(INITIATE, transfer_id, given, caller=identity().user_id)
+    return {name: answer[name] for name in INITIATE.answer}
+
+
+def _confirm(desk: Desk, transfer: Mapping[str, Any], body: ConfirmBody) -> Mapping[str, Any]:
+    if body.seller_otp is None and body.buyer_otp is None:
+        raise Refused(ErrorCode.VALIDATION_ERROR, "Send seller_otp, buyer_otp, or both.")
+    of = f"transfers/{body.transfer_id}"
+    verified = dict(transfer)
+    for party, code in (("SELLER", body.seller_otp), ("BUYER", body.buyer_otp)):
+        if code is not None and transfer["status"] != TransferStatus.COMPLETED:
+            verified |= desk.otp.check(of, code, party=party)
+    answer = {"transfer_id": body.transfer_id, "status": transfer["status"]}
+    answer |= {name: verified[name] for name in ("seller_otp_verified", "buyer_otp_verified")}
+    if verified["seller_otp_verified"] and verified["buyer_otp_verified"]:
+        swapped = desk.runner.run(SWAP, body.transfer_id, {"transfer_id": str(body.transfer_id)})
+        answer |= {name: swapped[name] for name in SWAP.answer}
+    return answer
+
+
+def _decide(desk: Desk, saga: Saga, transfer_id: UUID) -> Response:
+    transfer = desk.to.orders.get_transfer(transfer_id)
+    return _decided(desk, saga, transfer_id, {"transfer_id": str(transfer_id)}, transfer["dispute_count"])
+
+
+def _decided(desk: Desk, saga: Saga, transfer_id: UUID, given: Mapping[str, Any], number: int) -> Response:
+    answer = desk.runner.run(saga, transfer_id, given, round_=number)
+    return web.ok({name: answer[name] for name in saga.answer})
+
+
+def _resend(desk: Desk, body: ResendBody) -> None:
+    if (body.order_id is None) == (body.transfer_id is None):
+        raise Refused(ErrorCode.VALIDATION_ERROR, "Send either order_id or transfer_id.")
+    if body.order_id is not None:
+        refuse_unless_pending(desk.own_order(body.order_id))
+        desk.otp.send(f"orders/{body.order_id}", identity().user_id, "verification_sid")
+    elif body.transfer_id is not None:
+        transfer = desk.own_transfer(body.transfer_id)
+        if transfer["status"] != TransferStatus.PENDING_OTP:
+            raise Refused(ErrorCode.TRANSFER_INVALID_STATE)
+        is_seller = transfer["seller_user_id"] == str(identity().user_id)
+        field = "seller_verification_sid" if is_seller else "buyer_verification_sid"
+        desk.otp.send(f"transfers/{body.transfer_id}", identity().user_id, field)
+
+
+_PUBLIC = (
+    "transfer_id",
+    "seat_id",
+    "seller_user_id",
+    "buyer_user_id",
+    "initiated_by",
+    "status",
+    "seller_otp_verified",
+    "buyer_otp_verified",
+    "credits_amount",
+    "credits_frozen",
+    "dispute_reason",
+    "expires_at",
+    "created_at",
+    "completed_at",
+)
+
+
+def _transfer(transfer: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: transfer.get(name) for name in _PUBLIC}

@@ -1,0 +1,40 @@
+"""Scenario 3: the gate (§7)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+from uuid import UUID
+
+import msgspec
+from flask import Blueprint, Response
+
+from services.chassis import web
+from services.chassis.access import identity, staff
+from services.orchestrator.desk import Desk
+from services.orchestrator.gate import ScanRequest
+
+
+class VerifyBody(msgspec.Struct):
+    qr_payload: Annotated[str, msgspec.Meta(min_length=1, max_length=4096)]
+    hall_id: Annotated[str, msgspec.Meta(min_length=1, max_length=20)]
+    staff_id: UUID | None = None
+
+
+def blueprint(desk: Desk) -> Blueprint:
+    """The route of Scenario 3."""
+    routes = Blueprint("verification", __name__)
+
+    @routes.post("/api/verify")
+    @staff
+    def verify() -> Response:
+        body = web.body(VerifyBody)
+        desk.require_self(body.staff_id)
+        staff_id = identity().user_id
+
+        def scan(scan_id: UUID) -> Mapping[str, Any]:
+            return desk.gate.scan(ScanRequest(scan_id, staff_id, body.hall_id, body.qr_payload))
+
+        return web.ok(desk.idempotent("verify", scan))
+
+    return routes

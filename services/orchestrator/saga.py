@@ -1,0 +1,109 @@
+"""The vocabulary of a saga: what a step is, what a pivot is, what a saga carries. `sagas.py` is written in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from services.contracts.errors import ErrorCode
+from services.orchestrator.participants import Participants
+
+
+class State(dict[str, Any]):
+    """What a saga knows: what it was given, the facts it read, and what its steps answered.
+
+    It can be rebuilt at any time by reading and asking again under the same keys, so it is never stored.
+    """
+
+    def __init__(self, flow: str, subject: UUID, round_: int, attempt: int, given: Mapping[str, Any]) -> None:
+        super().__init__(given)
+        turn = f"{round_}.{attempt}" if round_ else str(attempt)
+        self._prefix = f"{flow}:{subject}:{turn}"
+
+    def key(self, step: str) -> str:
+        """The key of a step's effect: `flow:subject:attempt:step`; a dispute's number goes before the attempt."""
+        return f"{self._prefix}:{step}"
+
+
+Facts = Callable[[Participants, State], Mapping[str, Any]]
+Check = Callable[[State], None]
+Do = Callable[[Participants, State, str], Mapping[str, Any] | None]
+Undo = Callable[[Participants, State, str], object]
+Settle = Callable[[Participants, State, str], bool]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One call to one participant. `do` answers what later steps need; `undo` gets the key of this same step.
+
+    A step without `undo` changes nothing that a later failure has to take back.
+    """
+
+    name: str
+    do: Do
+    undo: Undo | None = None
+
+
+@dataclass(frozen=True)
+class Pivot(Step):
+    """The step that decides. Before it everything can be undone; after it the saga only goes forward.
+
+    `settle` asks the participant whether it happened, and if it has not, makes sure that it never will. A pivot
+    that is its saga's first step needs none: the saga is simply run forward again.
+    """
+
+    settle: Settle | None = None
+
+
+@dataclass(frozen=True)
+class Notice:
+    """A message that somebody is due when the saga is done. `to` names the state's field with the user's id."""
+
+    message: str
+    to: str
+
+
+def nothing(_participants: Participants, _state: State) -> Mapping[str, Any]:
+    """The facts of a saga that has to read nothing first."""
+    return {}
+
+
+def always(_state: State) -> None:
+    """The check of a saga that has no precondition."""
+
+
+@dataclass(frozen=True)
+class Saga:
+    """A flow as a list of steps, with what it reads first, what it requires, and what it answers.
+
+    `undone_code` is what the caller is told when the flow failed and was fully compensated. `one_attempt` marks
+    flows whose subject they create themselves: how such a subject ended is its answer for ever. `subject_name` is
+    what a client knows the subject by.
+    """
+
+    flow: str
+    steps: tuple[Step, ...]
+    answer: tuple[str, ...]
+    facts: Facts = nothing
+    check: Check = always
+    notices: tuple[Notice, ...] = ()
+    notice_fields: tuple[str, ...] = ()
+    undone_code: ErrorCode = ErrorCode.INTERNAL_ERROR
+    one_attempt: bool = False
+    subject_name: str = "order_id"
+
+    @property
+    def pivot(self) -> Pivot | None:
+        """The deciding step, if there is one."""
+        return next((step for step in self.steps if isinstance(step, Pivot)), None)
+
+    @property
+    def pivot_is_first(self) -> bool:
+        """True when nothing comes before the deciding step."""
+        return self.steps[0] is self.pivot
+
+    def is_past_pivot(self, step: Step) -> bool:
+        """True for the steps that can only go forward."""
+        return self.pivot is not None and self.steps.index(step) > self.steps.index(self.pivot)

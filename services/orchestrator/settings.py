@@ -1,0 +1,54 @@
+"""The orchestrator's settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from services.chassis.settings import BrokerSettings, DatabaseSettings, Env, ProcessSettings
+
+SERVICE = "orchestrator-service"
+MAX_HOLD_SECONDS = 300  # the hold queue's own TTL, its upper bound (§8)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where everybody is, how long a hold lasts, how long a saga is asked for before it is settled."""
+
+    process: ProcessSettings
+    database: DatabaseSettings
+    broker: BrokerSettings
+    inventory_address: str
+    user_url: str
+    order_url: str
+    event_url: str
+    hold_ttl_seconds: int
+    forward_seconds: float
+    resolve_seconds: float
+    park_seconds: float
+    qr_key: bytes = field(repr=False)
+    qr_previous_key: bytes | None = field(repr=False, default=None)
+
+    @property
+    def deadline_seconds(self) -> float:
+        """After this a saga's request has surely given up, and anybody may adopt it."""
+        return self.forward_seconds + self.resolve_seconds + 1
+
+    @classmethod
+    def read(cls, env: Env) -> Settings:
+        """Read the environment; raises ConfigurationError."""
+        previous = env.key("QR_ENCRYPTION_KEY_PREVIOUS") if env.has("QR_ENCRYPTION_KEY_PREVIOUS") else None
+        return cls(
+            process=ProcessSettings.read(env, SERVICE, 5003),
+            database=DatabaseSettings.read(env),
+            broker=BrokerSettings.read(env),
+            inventory_address=env.text("INVENTORY_SERVICE_URL"),
+            user_url=env.text("USER_SERVICE_URL"),
+            order_url=env.text("ORDER_SERVICE_URL"),
+            event_url=env.text("EVENT_SERVICE_URL"),
+            hold_ttl_seconds=env.integer("HOLD_TTL_SECONDS", MAX_HOLD_SECONDS, low=1, high=MAX_HOLD_SECONDS),
+            forward_seconds=env.number("SAGA_FORWARD_SECONDS", 4, low=0.1, high=60),
+            resolve_seconds=env.number("SAGA_RESOLVE_SECONDS", 3, low=0.1, high=60),
+            park_seconds=env.number("SAGA_PARK_SECONDS", 120, low=0.1, high=86400),
+            qr_key=env.key("QR_ENCRYPTION_KEY"),
+            qr_previous_key=previous,
+        )
