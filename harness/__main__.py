@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import signal
@@ -11,9 +12,10 @@ import threading
 from collections.abc import Callable
 from types import FrameType
 
+from harness.cleanup import take_down
 from harness.errors import StackError
 from harness.rundir import RunDir
-from harness.stack import Stack, take_down
+from harness.stack import Stack
 
 WATCH_SECONDS = 1.0
 
@@ -110,9 +112,11 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 def _down(given: argparse.Namespace) -> None:
     directory = RunDir(given.run_dir)
-    if directory.stack() and directory.occupied():
-        Stack.attach(given.run_dir).down(given.volumes)
-    elif not take_down(directory, given.volumes):
+    if directory.occupied():
+        with contextlib.suppress(StackError):  # started from another compose.yaml: then there is no order to keep
+            Stack.attach(given.run_dir).down(given.volumes)
+            return
+    if not take_down(directory, given.volumes):
         print(f"nothing runs in {directory.path}")
 
 
@@ -131,7 +135,7 @@ def _rows(stack: Stack) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
     for name in stack.names:
         record = stack.run_dir.record(name)
-        ports = stack.ports(name)
+        ports = stack.ports_of(name)
         rows.append(
             {
                 "name": name,

@@ -92,7 +92,7 @@ def _service(name: str, raw: dict[str, Any], variables: Mapping[str, str], base:
         image=raw.get("image", ""),
         command=tuple(raw.get("command", ())),
         environment=environment,
-        ports=tuple(int(port) for port in [*raw.get("expose", []), *published]),
+        ports=tuple(int(port) for port in [*published, *raw.get("expose", [])]),
         probe=_probe(raw),
         depends_on=tuple(raw.get("depends_on", ())),
         initdb=_initdb(raw, base),

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from harness.compose import Service
+from harness.gateway import RENDERER, gateway
 from harness.ports import claim
 from harness.postgres import postgres
 from harness.program import Ports, Program, web
@@ -45,14 +46,18 @@ def programs(
             env, own = service.environment, dict(ports[service.name])
             planned["epmd"] = epmd(own[4369], run_dir)
             planned[service.name] = rabbitmq(own, run_dir, env["RABBITMQ_USER"], env["RABBITMQ_PASS"])
-        elif service.kind != "postgres":
+        elif service.kind == "kong":
+            needed = needs(service, services)
+            planned[service.name] = gateway(service, services[RENDERER], ports, needed, run_dir)
+        elif service.kind != "postgres" and service.name != RENDERER:
             planned[service.name] = web(service, ports, needs(service, services))
     return planned
 
 
 def needs(service: Service, services: Mapping[str, Service]) -> tuple[str, ...]:
     """The programs that have to be ready before `service` starts."""
-    return tuple(dict.fromkeys(native_name(services[name]) for name in service.depends_on))
+    names = (name for name in service.depends_on if name != RENDERER)
+    return tuple(dict.fromkeys(native_name(services[name]) for name in names))
 
 
 def databases(services: Mapping[str, Service]) -> list[tuple[Service, str]]:

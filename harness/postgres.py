@@ -10,7 +10,7 @@ import shutil
 import signal
 import stat
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -66,7 +66,7 @@ class Postgres(Program):
     password: str = ""
     databases: tuple[Database, ...] = ()
 
-    def prepare(self) -> None:
+    def prepare(self, env: Mapping[str, str]) -> None:
         """Make the cluster unless it is there, and forget a postmaster.pid whose server is gone."""
         if not (self.data / "PG_VERSION").exists():
             shutil.rmtree(self.data, ignore_errors=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 
+from harness.compose import ROOT
 from harness.errors import StackError
 
 MARK = "TR_STARTED_BY"  # in the environment of all that we start: the run directory, by which orphans are recognised
@@ -47,7 +48,7 @@ class Identity:
         return self.find() is not None
 
 
-def spawn(argv: Iterable[str], env: Mapping[str, str], log: Path, cwd: Path, run_dir: Path) -> Identity:
+def spawn(argv: Iterable[str], env: Mapping[str, str], log: Path, run_dir: Path) -> Identity:
     """Start a process in a session of its own, its output appended to `log`. Raises StackError if it cannot start."""
     command = list(argv)
     environment = {**_inherited(), **env, MARK: str(run_dir)}
@@ -56,7 +57,7 @@ def spawn(argv: Iterable[str], env: Mapping[str, str], log: Path, cwd: Path, run
             started = subprocess.Popen(
                 command,
                 env=environment,
-                cwd=cwd,
+                cwd=ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -138,7 +139,7 @@ def _belongs(process: psutil.Process, run_dir: Path) -> bool:
     try:
         if process.environ().get(MARK) == str(run_dir):
             return True
-        return process.name() == "postgres" and run_dir in Path(process.cwd()).parents
+        return process.name() == "postgres" and Path(process.cwd()) == run_dir / "postgres" / "data"
     except (psutil.Error, OSError):
         return False
 

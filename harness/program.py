@@ -6,15 +6,16 @@ import re
 import signal
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 from harness.compose import Service
+from harness.errors import StackError
 from harness.ports import HOST
 
 Ports = Mapping[str, Mapping[int, int]]  # service → port in compose.yaml → port here
-ADDRESS = re.compile(r"(?<![\w.-])(?P<host>[a-z][a-z0-9-]*):(?P<port>\d+)\b")
+ADDRESS = re.compile(r"(?<![\w.-])(?P<host>127\.0\.0\.1|[a-z][a-z0-9-]*):(?P<port>\d+)\b")
 
 
 @dataclass
@@ -28,7 +29,6 @@ class Program:
     probe: tuple[int, str]  # port here, path
     needs: tuple[str, ...] = ()
     stop_signal: signal.Signals = signal.SIGTERM
-    overrides: dict[str, str] = field(default_factory=dict)
 
     @property
     def port(self) -> int:
@@ -40,8 +40,8 @@ class Program:
         """Where it is, without credentials."""
         return f"http://{HOST}:{self.port}"
 
-    def prepare(self) -> None:
-        """What has to be on disk before the process starts."""
+    def prepare(self, env: Mapping[str, str]) -> None:
+        """Put on disk what has to be there before the process starts with `env`."""
 
     def ready(self) -> bool:
         """Whether it answers its health check with 200 this instant."""
@@ -59,13 +59,14 @@ class Program:
 
 
 def web(service: Service, ports: Ports, needs: tuple[str, ...]) -> Program:
-    """The native form of a service that is Python in its container too; Kong becomes its stand-in."""
-    command = service.command if service.kind != "kong" else ("python", "-m", "fakes.kong")
-    probe_port, path = service.probe or (service.ports[0], "/health")
+    """The native form of a service that is Python in its container too. Raises StackError if it has no health check."""
+    if service.probe is None or service.command[:1] != ("python",):
+        raise StackError(f"compose.yaml: {service.name} is no Python service with an HTTP health check")
+    probe_port, path = service.probe
     own = dict(ports[service.name])
     return Program(
         name=service.name,
-        argv=(sys.executable, *command[1:]) if command[0] == "python" else command,
+        argv=(sys.executable, *service.command[1:]),
         env=native_environment(service, ports),
         ports=own,
         probe=(own[probe_port], path),
@@ -76,11 +77,13 @@ def web(service: Service, ports: Ports, needs: tuple[str, ...]) -> Program:
 def native_environment(service: Service, ports: Ports) -> dict[str, str]:
     """The service's environment with each `host:port` of compose.yaml replaced by where it is here."""
     own = ports[service.name]
-    env = {"PORT": str(service.ports[0]), **service.environment, "BIND": HOST}
-    env = {name: ADDRESS.sub(lambda found: _moved(found, ports), value) for name, value in env.items()}
-    for name in ("PORT", "GRPC_PORT"):
-        if name in env:
-            env[name] = str(own[int(env[name])])
+    known = {**ports, HOST: own}
+    env = {**service.environment, "BIND": HOST}
+    if own:
+        env.setdefault("PORT", str(service.ports[0]))
+    env = {name: ADDRESS.sub(lambda found: _moved(found, known), value) for name, value in env.items()}
+    for name in env.keys() & {"PORT", "GRPC_PORT"}:
+        env[name] = str(own[int(env[name])])
     for name, host in list(env.items()):
         if name.endswith("_HOST") and host in ports:
             port = name.removesuffix("_HOST") + "_PORT"

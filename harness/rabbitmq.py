@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -39,7 +40,7 @@ class RabbitMQ(Program):
         """The AMQP URL, with credentials."""
         return f"amqp://{quote(self.user)}:{quote(self.password, safe='')}@{HOST}:{self.port}/%2F"
 
-    def prepare(self) -> None:
+    def prepare(self, env: Mapping[str, str]) -> None:
         """Write configuration, plugins, topology and the user into the broker's directory."""
         self.argv = (str(packages.broker()),)
         imported = state_dir(self.home, "definitions.d")
@@ -105,7 +106,7 @@ class Epmd(Program):
         """Where it listens; it speaks no protocol that has URLs."""
         return f"{HOST}:{self.port}"
 
-    def prepare(self) -> None:
+    def prepare(self, env: Mapping[str, str]) -> None:
         """See to it that the broker, and Erlang with it, is installed."""
         packages.broker()
 

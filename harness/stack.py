@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import threading
 import time
@@ -15,6 +14,7 @@ from types import TracebackType
 from typing import Self, cast
 
 from harness import compose, ports, process, variables
+from harness.cleanup import make_room, take_down
 from harness.errors import StackError
 from harness.plan import assign_ports, levels, needs, programs, with_needs
 from harness.postgres import Postgres
@@ -51,21 +51,25 @@ class Stack:
         only: Iterable[str] | None = None,
         detach: bool = False,
         quiet: bool = False,
+        overrides: Mapping[str, Mapping[str, str]] | None = None,
     ) -> Self:
         """Start everything, or `only` the services named with all that they need, and wait until it is ready.
 
-        `env` sets variables of compose.yaml. As a context manager it is taken down at the end; data stays in
-        `run_dir` (default: TR_RUN_DIR, else .run) for the next time. Raises StackError, with nothing left running.
+        `env` sets variables of compose.yaml, `overrides` lays an environment over one process's. As a context manager
+        it is taken down at the end; data stays in `run_dir` (default: TR_RUN_DIR, else .run) for the next time.
+        Raises StackError, with nothing left running.
         """
         _refuse_docker()
         directory = RunDir(run_dir)
         with directory.locked():
-            _sweep(directory)
+            make_room(directory)
             directory.make()
             values = variables.resolve(directory.variables(), env or {}, compose.variables_of(COMPOSE))
             assigned = assign_ports(compose.load(COMPOSE, values))
             directory.keep_variables(values)
             directory.describe(assigned, None if detach else Identity.of(os.getpid()))
+            for name, laid in (overrides or {}).items():
+                directory.write(Record(name, overrides=dict(laid)))
         stack = cls(directory, assigned, values, quiet)
         try:
             stack._start_all(with_needs(stack._programs, only or stack._programs))
@@ -76,13 +80,16 @@ class Stack:
 
     @classmethod
     def attach(cls, run_dir: Path | str | None = None, quiet: bool = False) -> Self:
-        """The stack that runs already. Raises StackError when there is none."""
+        """The stack that runs already. Raises StackError when there is none, or it came from another compose.yaml."""
         directory = RunDir(run_dir)
         written = directory.stack()
         if written is None or not directory.occupied():
             raise StackError(f"nothing runs in {directory.path}; start it with `python -m harness up`")
         assigned = {name: {int(p): here for p, here in own.items()} for name, own in written["ports"].items()}
-        return cls(directory, assigned, directory.variables(), quiet)
+        values = directory.variables()
+        if assigned.keys() != compose.load(COMPOSE, values).keys():
+            raise StackError("compose.yaml has other services than when the stack was started: take it down first")
+        return cls(directory, assigned, values, quiet)
 
     def __enter__(self) -> Self:
         return self
@@ -113,8 +120,8 @@ class Stack:
         if record.alive:
             return
         self._say(name, "starting")
-        program.prepare()
-        identity = process.spawn(program.argv, self.env(name), self.log_path(name), compose.ROOT, self.run_dir.path)
+        program.prepare(self.env(name))
+        identity = process.spawn(program.argv, self.env(name), self.log_path(name), self.run_dir.path)
         record = replace(record, pid=identity.pid, started=identity.started, state="starting")
         self.run_dir.write(record)
         self._await(program, record)
@@ -176,7 +183,7 @@ class Stack:
         """Each database with its role's DSN."""
         return {database.name: self.dsn(database.name) for database in self._postgres.databases}
 
-    def ports(self, name: str) -> dict[int, int]:
+    def ports_of(self, name: str) -> dict[int, int]:
         """Where each port of compose.yaml is here, the main one first."""
         return dict(self._program(name).ports)
 
@@ -255,29 +262,6 @@ class Stack:
     def _say(self, name: str, what: str) -> None:
         if not self._quiet:
             print(f"[{time.monotonic() - self._began:6.1f}s] {name:<22} {what}", file=sys.stderr, flush=True)
-
-
-def take_down(run_dir: RunDir, volumes: bool = False) -> int:
-    """End whatever still runs of the stack in `run_dir`, however it was left; returns how many processes that were."""
-    found = process.leftovers(run_dir.path) if run_dir.path.exists() else []
-    for left in found:
-        process.end(Identity(left.pid, left.create_time()), signal.SIGTERM, STOP_SECONDS)
-    run_dir.forget()
-    if volumes:
-        run_dir.clear()
-    return len(found)
-
-
-def _sweep(run_dir: RunDir) -> None:
-    """Make room for a new stack. Raises StackError if one lives there; ends what a crashed run left behind."""
-    if run_dir.occupied():
-        raise StackError(
-            f"a stack already runs in {run_dir.path}: `python -m harness status` shows it, `python -m harness down` "
-            "ends it, TR_RUN_DIR or --run-dir starts another beside it"
-        )
-    count = take_down(run_dir)
-    if count:
-        print(f"ended {count} processes that a crashed run left in {run_dir.path}", file=sys.stderr)
 
 
 def _refuse_docker() -> None:

@@ -1,0 +1,34 @@
+"""Ends what is left of a stack, however it was left, and makes room for the next."""
+
+from __future__ import annotations
+
+import sys
+
+from harness import process
+from harness.errors import StackError
+from harness.rundir import RunDir
+
+
+def take_down(run_dir: RunDir, volumes: bool = False) -> int:
+    """Kill whatever still runs of the stack in `run_dir` and forget it; returns how many processes that were.
+
+    PostgreSQL and RabbitMQ sync what they acknowledge, so that SIGKILL loses nothing. `volumes` removes the data.
+    """
+    found = process.leftovers(run_dir.path) if run_dir.path.exists() else []
+    process.kill_all(found)
+    run_dir.forget()
+    if volumes:
+        run_dir.clear()
+    return len(found)
+
+
+def make_room(run_dir: RunDir) -> None:
+    """Raises StackError if a stack lives in `run_dir`; ends what a crashed run left there."""
+    if run_dir.occupied():
+        raise StackError(
+            f"a stack already runs in {run_dir.path}: `python -m harness status` shows it, `python -m harness down` "
+            "ends it, TR_RUN_DIR or --run-dir starts another beside it"
+        )
+    count = take_down(run_dir)
+    if count:
+        print(f"ended {count} processes that a crashed run left in {run_dir.path}", file=sys.stderr)

@@ -1,0 +1,52 @@
+"""The gateway natively: Kong's stand-in, serving the same rendered file that Kong would."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.compose import ROOT, Service
+from harness.errors import StackError
+from harness.program import Ports, Program, native_environment, state_dir
+
+RENDERER = "gateway-config"  # in containers a service of its own, since Kong's image has no Python
+STATUS = (8100, "/status/ready")  # Kong's status API; in its container `kong health` asks
+
+
+@dataclass
+class Gateway(Program):
+    """`fakes.kong`; its configuration is rendered anew at each start."""
+
+    configuration: Path = Path()
+
+    def prepare(self, env: Mapping[str, str]) -> None:
+        """Render kong.yml. Raises StackError with the renderer's one line."""
+        command = [sys.executable, "-m", "services.gateway.render", str(self.configuration)]
+        done = subprocess.run(command, env={**os.environ, **env}, cwd=ROOT, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise StackError(f"{self.name}: {done.stderr.strip()}")
+
+
+def gateway(service: Service, renderer: Service, ports: Ports, needs: tuple[str, ...], run_dir: Path) -> Gateway:
+    """The gateway of compose.yaml and the service there that renders its configuration."""
+    configuration = state_dir(run_dir, "gateway") / "kong.yml"
+    env = {**native_environment(renderer, ports), **native_environment(service, ports)}
+    template = Path(env["KONG_ERROR_TEMPLATE_JSON"]).name
+    own = dict(ports[service.name])
+    return Gateway(
+        name=service.name,
+        argv=(sys.executable, "-m", "fakes.kong"),
+        env={
+            **env,
+            "KONG_DECLARATIVE_CONFIG": str(configuration),
+            "KONG_ERROR_TEMPLATE_JSON": str(ROOT / "services" / "gateway" / template),
+        },
+        ports=own,
+        probe=(own[STATUS[0]], STATUS[1]),
+        needs=needs,
+        configuration=configuration,
+    )
