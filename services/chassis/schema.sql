@@ -1,12 +1,14 @@
 -- What every service's database has: a clock and the record of effects. Safe to run again.
 
 -- One clock decides every expiry in this database. Only a test moves it, as superuser;
--- the services' roles may read the offset and no more.
+-- the service's own role may read the offset and no more.
 CREATE TABLE IF NOT EXISTS clock_offset (
     only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
     shift    interval NOT NULL DEFAULT '0'
 );
+GRANT SELECT, INSERT ON clock_offset TO CURRENT_USER;
 INSERT INTO clock_offset DEFAULT VALUES ON CONFLICT DO NOTHING;
+REVOKE INSERT, UPDATE, DELETE, TRUNCATE ON clock_offset FROM CURRENT_USER;
 
 CREATE OR REPLACE FUNCTION app_now() RETURNS timestamptz LANGUAGE sql STABLE AS
 $$ SELECT statement_timestamp() + shift FROM clock_offset $$;

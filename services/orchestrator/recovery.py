@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from prometheus_client import Counter
@@ -30,7 +29,6 @@ BEAT_SECONDS = LEASE_SECONDS / 4
 TICK_SECONDS = 0.5
 BATCH = 16
 COMPLETION_SECONDS = 2.0
-LEFT_ALONE_FOR = timedelta(seconds=10)  # a confirm under way starts its own swap within this
 PARKED = Counter("sagas_parked_total", "Sagas that wait for a person", ["flow"])
 ADOPTED = Counter("sagas_adopted_total", "Sagas taken over from another process or attempt", ["flow"])
 
@@ -97,16 +95,12 @@ class Completion:
         self._runner = runner
 
     def tick(self) -> None:
-        """Start the swap of each verified transfer that has been left alone."""
+        """Start the swap of each verified transfer; where its confirm is just doing so, this joins it."""
         waiting = self._orders.transfers(status=TransferStatus.PENDING_OTP, both_verified="true", per_page=50)
         for transfer in waiting["data"]:
-            if _left_alone(transfer.get("verified_at")):
-                self._take_up(transfer["transfer_id"])
+            self._take_up(transfer["transfer_id"])
 
     def _take_up(self, transfer_id: str) -> None:
         with suppress(Refused, Unknown):  # it ended otherwise, or somebody is at it, or the next tick tries again
             self._runner.run(SWAP, UUID(transfer_id), {"transfer_id": transfer_id})
 
-
-def _left_alone(verified_at: str | None) -> bool:
-    return verified_at is None or datetime.fromisoformat(verified_at) < datetime.now(UTC) - LEFT_ALONE_FOR
