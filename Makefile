@@ -1,0 +1,55 @@
+# Every verb sets up what it lacks. STACK=native|docker|auto says where the system runs (default: auto).
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest
+
+.PHONY: help setup venv up down demo verify lint contract saga concurrency e2e bench locust mutants report clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: venv ## .venv from the hash-pinned lock, and RabbitMQ (by apt, as root or with sudo)
+	@$(BIN)/python -m harness setup
+
+venv: # only does something when the lock has changed
+	@harness/venv.sh
+
+up: venv ## start the system, print every address, stay until Ctrl-C
+	@$(BIN)/python -m harness up
+
+down: venv ## end the system; its data stays
+	@$(BIN)/python -m harness down
+
+demo: venv ## buy a ticket through the gateway, each step shown, then check the invariants
+	@$(BIN)/python -m harness.demo
+
+verify: lint ## everything: lint, then every test
+	@$(PYTEST) -m "unit or saga or concurrency or contract or e2e"
+
+lint: venv ## ruff, mypy (strict), import-linter
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy services harness
+	@$(BIN)/lint-imports
+
+saga: venv ## every flow, a fault at every step
+	@$(PYTEST) -m saga
+
+e2e: venv ## whole flows through the gateway
+	@$(PYTEST) -m e2e
+
+contract: ## what the specs say is what runs
+concurrency: ## locks and indexes under load
+bench: ## what a hold costs against its floor in SQL
+locust: ## contention by hand, with locust's web UI
+mutants: ## each guard taken away: its check has to fail
+report: ## the last run's figures on one page
+contract concurrency bench locust mutants report:
+	@echo "make $@: not built yet" >&2; exit 1
+
+clean: down ## remove the stack's data and logs as well
+	@$(BIN)/python -m harness down --volumes
