@@ -82,8 +82,23 @@ class HttpPeer:
         logger.info("← %s %d in %.1f ms", self._name, status, (time.perf_counter() - started) * 1000)
         return self._understood(status, raw)
 
-    def _send(self, method: str, path: str, content: bytes | None) -> tuple[int, bytes]:
-        headers = {"Authorization": self._credential.header(), "Accept": "application/json"}
+    def fetch(self, path: str, unless: str | None = None) -> bytes | None:
+        """The undecoded envelope of a GET whose answer is large; None (304) while its ETag is still `unless`.
+
+        Raises Refused or Unknown.
+        """
+        asked = {"If-None-Match": f'"{unless}"'} if unless else {}
+        status, raw = self._send("GET", path, None, asked)
+        if status == 304 and unless:
+            return None
+        if status != 200:
+            self._understood(status, raw)
+        return raw
+
+    def _send(
+        self, method: str, path: str, content: bytes | None, asked: Mapping[str, str] | None = None
+    ) -> tuple[int, bytes]:
+        headers = {"Authorization": self._credential.header(), "Accept": "application/json", **(asked or {})}
         if content is not None:
             headers["Content-Type"] = "application/json"
         if current := correlation.current():
