@@ -1,0 +1,32 @@
+"""Event's composition root."""
+
+from __future__ import annotations
+
+from flask import Flask
+
+from services.chassis.access import Revocations
+from services.chassis.clients import HttpPeer, Transport
+from services.chassis.db import Database
+from services.chassis.revocations import RevocationPoller
+from services.chassis.tokens import Credential
+from services.chassis.web import create_app, finish
+from services.event.catalogue import Catalogue
+from services.event.routes import event_routes
+from services.event.seats import Seats
+from services.event.settings import Settings
+
+
+def build(
+    settings: Settings,
+    database: Database | None = None,
+    inventory: Transport | None = None,
+    revocations: Revocations | None = None,
+) -> Flask:
+    """The app. Without `revocations` it follows User's list of ended logins, from the start of the server."""
+    db = database or Database(settings.database)
+    credential = Credential(settings.process.service, settings.process.internal_jwt_secret)
+    seats = Seats(HttpPeer("inventory-service", settings.inventory_http_url, credential, inventory))
+    poller = RevocationPoller(HttpPeer("user-service", settings.user_service_url, credential))
+    app = create_app(settings.process, checks={"database": db.is_ready}, revocations=revocations or poller)
+    app.register_blueprint(event_routes(db, Catalogue(db, seats)))
+    return finish(app, *([] if revocations else [poller]))

@@ -1,0 +1,18 @@
+"""`python -m services.event.main`: the Event service."""
+
+from __future__ import annotations
+
+from services.chassis.serve import serve
+from services.chassis.settings import read_or_exit
+from services.event.app import build
+from services.event.settings import Settings
+
+
+def main() -> None:
+    """Serve until SIGTERM."""
+    settings = read_or_exit(Settings.read)
+    serve(settings.process, lambda: build(settings))
+
+
+if __name__ == "__main__":
+    main()
