@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import requests
 
-from tests.unit.fake_servers import FakeServer, running
+from tests.unit.fake_servers import FakeServer, await_, running
 
 pytestmark = pytest.mark.unit
 
@@ -237,10 +237,7 @@ def test_hang_waits_before_the_effect(smu: Smu) -> None:
         smu.post("/SendOTP", Mobile=MOBILE, timeout=0.1)
     assert smu.inbox() == []
     smu.server.clear("faults")  # lets the hanging call go on, after its caller gave up
-    deadline = time.monotonic() + 5
-    while not smu.inbox() and time.monotonic() < deadline:
-        time.sleep(0.01)  # between two looks at the inbox
-    assert len(smu.inbox()) == 1
+    await_(lambda: len(smu.inbox()) == 1)
 
 
 def test_hang_without_effect_ends_in_a_reset(smu: Smu) -> None:
