@@ -72,6 +72,7 @@ class Gateway:
         return [reply.body]
 
     def _write(self, refusal: Refusal, exchange: Exchange) -> Reply:
+        _discard(exchange)
         content_type, body = refusal.content_type, refusal.body
         if body is None:
             accept = exchange.header("Accept")
@@ -152,6 +153,15 @@ def _body(lane: Lane, exchange: Exchange) -> bytes | Refusal:
     if length and len(body) != int(length):  # the client went away half-way: half a request is none
         return Refusal(400, "Bad request")
     return body
+
+
+def _discard(exchange: Exchange) -> None:
+    """Read what a refused client sends all the same, or its kept connection would be cut."""
+    if exchange.header("Expect"):  # it was never told to go on
+        return
+    if exchange.environ.get("CONTENT_LENGTH") or exchange.header("Transfer-Encoding"):
+        while exchange.environ["wsgi.input"].read(2**16):
+            pass
 
 
 @functools.lru_cache(maxsize=1024)

@@ -82,6 +82,8 @@ def _explain(problem: HTTPError) -> Refusal:
     match problem:
         case NameResolutionError():
             status = 503
+        case NewConnectionError():  # which urllib3 counts among the connect timeouts
+            status = 502
         case ConnectTimeoutError() | ReadTimeoutError():
             status = 504
         case _:

@@ -1,0 +1,114 @@
+"""The stand-in gateway in front of a tiny upstream, asked in process: what the tests of fakes/kong stand on."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import jwt
+import yaml
+from werkzeug.test import Client, TestResponse
+
+from fakes.kong.declarative import load
+from fakes.kong.gateway import Gateway
+from fakes.kong.refusals import Templates
+from services.gateway import render
+
+SECRET = "a secret of more than thirty-two bytes"
+TEMPLATE = Path(render.__file__).with_name("error_template.json")
+
+
+class Upstream(BaseHTTPRequestHandler):
+    """Remembers what it was asked, and answers what the test wants."""
+
+    protocol_version = "HTTP/1.1"
+    server: Any
+
+    def answer(self) -> None:
+        length = int(self.headers.get("Content-Length") or 0)
+        self.server.seen.append((self.command, self.path, self.headers, self.rfile.read(length)))
+        self.server.ready.wait(5)
+        status, headers, body = self.server.reply
+        self.send_response_only(status)
+        for name, value in headers:
+            self.send_header(name, value)
+        if status not in (204, 304):
+            self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(b"" if self.command == "HEAD" else body)
+
+    do_GET = do_POST = do_HEAD = do_OPTIONS = do_PATCH = answer  # noqa: N815 - http.server's names
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def upstream_server() -> Iterator[Any]:
+    """One server for all services: `seen` has (method, path, headers, body), `reply` is its answer, once `ready`."""
+    server: Any = ThreadingHTTPServer(("127.0.0.1", 0), Upstream)
+    server.daemon_threads = True
+    server.handle_error = lambda *_: None  # a gateway that gave up waiting is what some tests are about
+    server.seen = []
+    server.ready = threading.Event()
+    server.ready.set()
+    server.reply = (200, [("Content-Type", "application/json")], b'{"success": true}')
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def rendered(upstream: Any) -> dict[str, Any]:
+    """The project's own configuration, every service at `upstream`."""
+    address = f"http://127.0.0.1:{upstream.server_port}"
+    env = {"JWT_SECRET": SECRET, "USER_SERVICE_URL": address, "EVENT_SERVICE_URL": address, "ORCHESTRATOR_URL": address}
+    loaded: dict[str, Any] = yaml.safe_load(render.render(env))
+    return loaded
+
+
+class Door:
+    """The gateway for `config`, built at the first call, so that a test may edit the configuration before."""
+
+    def __init__(self, config: dict[str, Any], folder: Path) -> None:
+        self._config = config
+        self._file = folder / "kong.yml"
+        self._client: Client | None = None
+        self.lines: list[tuple[str, str, str]] = []  # level, correlation id, message
+
+    def _log(self, level: str, correlation_id: str, message: str) -> None:
+        self.lines.append((level, correlation_id, message))
+
+    def __call__(self, method: str, path: str, headers: dict[str, str] | None = None, **more: Any) -> TestResponse:
+        """Ask; `path` goes in as raw as given, `client` is the address of who asks."""
+        if self._client is None:
+            self._file.write_text(yaml.safe_dump(self._config))
+            self._client = Client(Gateway(load(self._file), Templates.read(TEMPLATE), self._log))
+        overrides = {"REMOTE_ADDR": more.pop("client", "127.0.0.1"), "RAW_URI": path}
+        plain = path.partition("?")[0]
+        return self._client.open(plain, method=method, headers=headers, environ_overrides=overrides, **more)
+
+
+def token(secret: str = SECRET, **changes: Any) -> str:
+    """A user's token; a claim changed to None is left out."""
+    claims = {"iss": "ticketremaster", "sub": "u", "type": "access", "exp": int(time.time()) + 60, **changes}
+    return jwt.encode({name: value for name, value in claims.items() if value is not None}, secret, algorithm="HS256")
+
+
+def bearer(text: str | None = None) -> dict[str, str]:
+    return {"Authorization": f"Bearer {text or token()}"}
+
+
+def plugin(holder: dict[str, Any], name: str) -> dict[str, Any]:
+    """The configuration of that plugin, to read or edit."""
+    found: dict[str, Any] = next(entry["config"] for entry in holder["plugins"] if entry["name"] == name)
+    return found

@@ -1,0 +1,156 @@
+"""The rendered declarative file: what it says, and what stops it from being written."""
+
+from __future__ import annotations
+
+import stat
+from typing import Any
+
+import pytest
+import yaml
+
+from services.gateway import render
+
+pytestmark = pytest.mark.unit
+
+SECRET = "s" * 32
+ENV = {
+    "JWT_SECRET": SECRET,
+    "USER_SERVICE_URL": "http://user-service:5000",
+    "EVENT_SERVICE_URL": "http://event-service:5002/",
+    "ORCHESTRATOR_URL": "http://orchestrator-service:5003",
+}
+
+
+def rendered(**changes: str) -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load(render.render({**ENV, **changes}))
+    return loaded
+
+
+def routes(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {route["name"]: route for service in config["services"] for route in service["routes"]}
+
+
+def plugin(holder: dict[str, Any], name: str) -> dict[str, Any]:
+    found: dict[str, Any] = next(entry["config"] for entry in holder["plugins"] if entry["name"] == name)
+    return found
+
+
+def test_no_placeholder_remains():
+    assert "{{" not in render.render(ENV)
+
+
+def test_services_get_their_addresses():
+    urls = {service["name"]: service["url"] for service in rendered()["services"]}
+    assert urls == {
+        "user-service": "http://user-service:5000",
+        "event-service": "http://event-service:5002",
+        "orchestrator-service": "http://orchestrator-service:5003",
+    }
+
+
+def test_every_route_needs_a_token_but_the_public_ones():
+    open_routes = {
+        name: route["paths"]
+        for name, route in routes(rendered()).items()
+        if "jwt" not in [entry["name"] for entry in route["plugins"]]
+    }
+    assert open_routes == {
+        "auth-public": ["~/api/auth/login$", "~/api/auth/register$"],
+        "stripe-webhook": ["~/api/webhooks/stripe$"],
+        "docs": ["/docs"],
+        "health": ["~/health$"],
+    }
+
+
+def test_tokens_are_checked_alike_everywhere_and_come_in_headers_only():
+    checks = [plugin(routes(rendered())[name], "jwt") for name in ("auth", "events", "api")]
+    assert checks[0] == checks[1] == checks[2]
+    assert checks[0]["key_claim_name"] == "iss"
+    assert checks[0]["claims_to_verify"] == ["exp"]
+    assert checks[0]["uri_param_names"] == []
+
+
+def test_the_anonymous_are_refused_from_every_address():
+    config = rendered()
+    anonymous = next(
+        c for c in config["consumers"] if c["username"] == plugin(routes(config)["api"], "jwt")["anonymous"]
+    )
+    assert "jwt_secrets" not in anonymous
+    assert plugin(anonymous, "ip-restriction") == {
+        "deny": ["0.0.0.0/0", "::/0"],
+        "status": 401,
+        "message": "Unauthorized",
+    }
+
+
+def test_limits_come_from_the_environment():
+    config = rendered(RATE_LIMIT_PER_MINUTE="9000", RATE_LIMIT_PUBLIC_PER_MINUTE="8000")
+    assert plugin(config, "rate-limiting")["minute"] == 9000
+    assert plugin(routes(config)["auth-public"], "rate-limiting")["minute"] == 8000
+
+
+def test_limits_have_defaults():
+    config = rendered()
+    assert plugin(config, "rate-limiting")["minute"] == 600
+    assert plugin(routes(config)["auth-public"], "rate-limiting")["minute"] == 120
+
+
+def test_origins_come_from_the_environment():
+    config = rendered(CORS_ORIGINS="https://shop.example.com, http://localhost:3000")
+    assert plugin(config, "cors")["origins"] == ["https://shop.example.com", "http://localhost:3000"]
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "\"quoted\" and 'quoted' and 32 bytes long",
+        "back\\slash: #comment {flow} [list] & *",
+        "$(id) ${HOME} {{ X }} %s " * 2,
+        "ü€" * 16,
+    ],
+)
+def test_any_secret_survives_quoting(secret: str):
+    consumer = rendered(JWT_SECRET=secret)["consumers"][0]
+    assert consumer["jwt_secrets"] == [{"key": "ticketremaster", "algorithm": "HS256", "secret": secret}]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "complaint"),
+    [
+        ("JWT_SECRET", "", "JWT_SECRET is not set"),
+        ("JWT_SECRET", "s" * 31, "JWT_SECRET is shorter than 32 bytes"),
+        ("JWT_SECRET", "change_me" * 4, "JWT_SECRET still holds its placeholder"),
+        ("JWT_SECRET", "s" * 32 + "\n", "JWT_SECRET contains characters"),
+        ("JWT_SECRET", "{vault://env/some-secret-of-some-length}", "JWT_SECRET looks like a Kong vault reference"),
+        ("USER_SERVICE_URL", "", "USER_SERVICE_URL is not set"),
+        ("EVENT_SERVICE_URL", "event-service:5002", "EVENT_SERVICE_URL=event-service:5002 is not of the form"),
+        ("ORCHESTRATOR_URL", "http://o:1/api", "ORCHESTRATOR_URL=http://o:1/api is not of the form"),
+        ("RATE_LIMIT_PER_MINUTE", "many", "RATE_LIMIT_PER_MINUTE=many is not a whole number"),
+        ("RATE_LIMIT_PUBLIC_PER_MINUTE", "0", "RATE_LIMIT_PUBLIC_PER_MINUTE=0 is not a whole number"),
+        ("CORS_ORIGINS", "*", "CORS_ORIGINS: '*' is not an origin"),
+    ],
+)
+def test_a_bad_value_stops_with_one_line(name, value, complaint, monkeypatch, capsys, tmp_path):
+    for key, good in ENV.items():
+        monkeypatch.setenv(key, good)
+    monkeypatch.setenv(name, value)
+    assert render.main([str(tmp_path / "kong.yml")]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert complaint in lines[0]
+    assert not (tmp_path / "kong.yml").exists()
+
+
+def test_a_placeholder_that_nothing_supplies_is_an_error():
+    with pytest.raises(render.RenderError, match="asks for COLOUR"):
+        render.render(ENV, "colour: {{ COLOUR }}\n")
+
+
+@pytest.mark.parametrize(("arguments", "mode"), [([], 0o600), (["--mode", "644"], 0o644)])
+def test_the_file_holds_a_secret_and_is_the_owner_s_alone_unless_told(arguments, mode, monkeypatch, tmp_path):
+    for key, good in ENV.items():
+        monkeypatch.setenv(key, good)
+    output = tmp_path / "deeper" / "kong.yml"
+    assert render.main([str(output), *arguments]) == 0
+    assert stat.S_IMODE(output.stat().st_mode) == mode
+    assert [entry.name for entry in output.parent.iterdir()] == ["kong.yml"]
