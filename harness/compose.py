@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -45,7 +46,8 @@ def load(path: Path, variables: Mapping[str, str]) -> dict[str, Service]:
 
 def variables_of(path: Path) -> frozenset[str]:
     """The names of all variables that the file at `path` mentions."""
-    return frozenset(found["name"] for found in VARIABLE.finditer(path.read_text()) if found["name"])
+    text = json.dumps(yaml.safe_load(path.read_text()))  # without the comments
+    return frozenset(found["name"] for found in VARIABLE.finditer(text) if found["name"])
 
 
 def interpolate(text: str, variables: Mapping[str, str]) -> str:

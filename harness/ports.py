@@ -19,6 +19,7 @@ from harness.process import Identity
 HOST = "127.0.0.1"
 # Below the kernel's ephemeral range: no outgoing connection takes a port of ours while its process is restarted.
 MOVED = range(20000, 32000)
+CLAIMS = Path(tempfile.gettempdir()) / f"ticketremaster-ports-{os.getuid()}.json"
 
 
 def is_free(port: int) -> bool:
@@ -73,8 +74,7 @@ def _choose(preferred: int, taken: set[str]) -> int:
 @contextmanager
 def _claims() -> Iterator[dict[str, tuple[int, float]]]:
     """The claims of all harnesses of this user that still run, locked while in hand."""
-    path = Path(tempfile.gettempdir()) / f"ticketremaster-ports-{os.getuid()}.json"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    descriptor = os.open(CLAIMS, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     with os.fdopen(descriptor, "r+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         held = json.loads(file.read() or "{}")

@@ -71,7 +71,7 @@ class Postgres(Program):
         if not (self.data / "PG_VERSION").exists():
             shutil.rmtree(self.data, ignore_errors=True)
             self._initdb()
-        _forget_dead_postmaster(self.data)
+        forget_dead_postmaster(self.data)
 
     def ready(self) -> bool:
         """Whether the server takes connections."""
@@ -203,7 +203,7 @@ def _database(container: Service, user: str) -> Database:
     return Database(user, env["POSTGRES_DB"], env["POSTGRES_USER"], env["POSTGRES_PASSWORD"], container.initdb)
 
 
-def _forget_dead_postmaster(data: Path) -> None:
+def forget_dead_postmaster(data: Path) -> None:
     """Remove postmaster.pid if its process is not a server of this directory: the id may be somebody else's by now."""
     file = data / "postmaster.pid"
     if not file.exists():

@@ -79,7 +79,7 @@ def native_environment(service: Service, ports: Ports) -> dict[str, str]:
     own = ports[service.name]
     known = {**ports, HOST: own}
     env = {**service.environment, "BIND": HOST}
-    if own:
+    if service.ports:
         env.setdefault("PORT", str(service.ports[0]))
     env = {name: ADDRESS.sub(lambda found: _moved(found, known), value) for name, value in env.items()}
     for name in env.keys() & {"PORT", "GRPC_PORT"}:

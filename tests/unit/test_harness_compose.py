@@ -1,0 +1,160 @@
+"""compose.yaml as the harness reads it, and what it makes of it natively."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness import StackError, compose, variables
+from harness.compose import ROOT, Service, interpolate, ordered
+from harness.plan import levels, programs, with_needs
+from harness.program import native_environment
+
+pytestmark = pytest.mark.unit
+
+FILE = ROOT / "compose.yaml"
+DEMO = variables.resolve({}, {}, compose.variables_of(FILE))
+SERVICES = compose.load(FILE, DEMO)
+
+
+def service(name: str, *depends_on: str, environment: dict[str, str] | None = None) -> Service:
+    return Service(name, "", (), environment or {}, (), None, depends_on, ())
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("${A}-${B}", "a-"),
+        ("${A:-x}${B:-y}${C:-z}", "ayz"),
+        ("${B-y}${C-z}", "z"),  # without the colon an empty value counts as given
+        ("${A:?is needed}", "a"),
+        ("$$A costs $5", "$A costs $5"),
+    ],
+)
+def test_variables_follow_the_rules_of_compose(text: str, expected: str) -> None:
+    assert interpolate(text, {"A": "a", "B": ""}) == expected
+
+
+@pytest.mark.parametrize("text", ["${B:?set B}", "${C:?set C}", "${C?set C}"])
+def test_variable_that_must_be_set_is_named(text: str) -> None:
+    with pytest.raises(StackError, match=r"set [BC]"):
+        interpolate(text, {"B": ""})
+
+
+def test_dependencies_come_first() -> None:
+    services = {s.name: s for s in (service("a", "b", "c"), service("b", "c"), service("c"), service("d"))}
+    assert ordered(services, ["a"]) == ["c", "b", "a"]
+
+
+def test_cycle_is_shown() -> None:
+    services = {s.name: s for s in (service("a", "b"), service("b", "a"))}
+    with pytest.raises(StackError, match="a → b → a"):
+        ordered(services, ["a"])
+
+
+def test_unknown_service_is_answered_with_those_there_are() -> None:
+    with pytest.raises(StackError, match=r"'c'.*a"):
+        ordered({"a": service("a")}, ["c"])
+
+
+def test_compose_file_is_consistent() -> None:
+    ordered(SERVICES, SERVICES)
+    for name, found in SERVICES.items():
+        if found.kind == "python" and name != "gateway-config":
+            assert found.probe is not None, name
+            assert found.probe[0] == int(found.environment["PORT"]) == found.ports[0], name
+
+
+def test_each_database_gets_its_sql_in_order_and_its_own_service() -> None:
+    users = {}
+    for name, found in SERVICES.items():
+        if found.kind == "postgres":
+            assert [path.name for path in found.initdb][:2] == ["schema.sql", "schema.sql"], name
+            assert found.initdb[0] == ROOT / "services/chassis/schema.sql", name
+        elif "DB_HOST" in found.environment:
+            users[found.environment["DB_HOST"]] = found.environment
+    for name, env in users.items():
+        database = SERVICES[name].environment
+        assert (env["DB_NAME"], env["DB_USER"]) == (database["POSTGRES_DB"], database["POSTGRES_USER"])
+        assert env["DB_PASS"] == database["POSTGRES_PASSWORD"]
+    assert len(users) == 5
+
+
+def test_example_of_env_documents_every_variable_and_no_other() -> None:
+    assert variables.read(ROOT / ".env.example").keys() == compose.variables_of(FILE)
+
+
+def test_no_secret_has_a_default_in_compose_file() -> None:
+    with pytest.raises(StackError):
+        compose.load(FILE, {})
+    text = FILE.read_text()
+    for name in compose.variables_of(FILE):
+        if name.endswith(("_PASS", "_SECRET", "_KEY")):
+            assert f"${{{name}:-" not in text, name
+
+
+def test_addresses_move_to_where_things_are_and_values_stay() -> None:
+    env = {
+        "PORT": "5000",
+        "DB_HOST": "users-db",
+        "DB_PORT": "5432",
+        "URL": "http://order:5001/x",
+        "GRPC": "inventory:50051",
+        "DB_PASS": "users-db",
+        "OUTSIDE": "https://api.stripe.com:443",
+        "STATUS": "127.0.0.1:5000",
+    }
+    ports = {"me": {5000: 1}, "users-db": {5432: 2}, "order": {5001: 3}, "inventory": {8080: 4, 50051: 5}}
+    me = replace(service("me", environment=env), ports=(5000,))
+    assert native_environment(me, ports) == {
+        "PORT": "1",
+        "BIND": "127.0.0.1",
+        "DB_HOST": "127.0.0.1",
+        "DB_PORT": "2",
+        "URL": "http://127.0.0.1:3/x",
+        "GRPC": "127.0.0.1:5",
+        "DB_PASS": "users-db",
+        "OUTSIDE": "https://api.stripe.com:443",
+        "STATUS": "127.0.0.1:1",
+    }
+
+
+def test_native_programs_start_level_by_level(tmp_path: Path) -> None:
+    ports = {name: dict.fromkeys((*found.ports, 25672, 4369), 1) for name, found in SERVICES.items()}
+    planned = programs(SERVICES, ports, DEMO, tmp_path)
+    assert "gateway-config" not in planned
+    assert [level for level in levels(planned, planned) if "api-gateway" in level] == [["api-gateway"]]
+    assert levels(planned, planned)[-1] == ["api-gateway"]
+    assert with_needs(planned, ["order-service"]) == ["postgres", "order-service"]
+
+
+def test_secrets_stay_for_the_data_and_settings_do_not() -> None:
+    known = {"JWT_SECRET": "kept", "HOLD_TTL_SECONDS": "5"}
+    found = variables.resolve(known, {"LOG_LEVEL": "DEBUG"}, frozenset())
+    assert (found["JWT_SECRET"], found["HOLD_TTL_SECONDS"], found["LOG_LEVEL"]) == ("kept", "300", "DEBUG")
+    assert len(found["QR_ENCRYPTION_KEY"]) == 32
+    assert found["INTERNAL_JWT_SECRET"] != variables.resolve({}, {}, frozenset())["INTERNAL_JWT_SECRET"]
+
+
+def test_misspelt_variable_is_refused() -> None:
+    with pytest.raises(StackError, match="HOLD_TTL_SECS"):
+        variables.resolve({}, {"HOLD_TTL_SECS": "5"}, compose.variables_of(FILE))
+
+
+def test_topology_leads_every_expired_message_to_the_release_queue() -> None:
+    topology = json.loads((ROOT / "services/rabbitmq/definitions.json").read_text())
+    queues = {queue["name"]: queue["arguments"] for queue in topology["queues"]}
+    bound = {(b["source"], b["routing_key"]): b["destination"] for b in topology["bindings"]}
+    assert bound["seat.hold.exchange", "seat.hold"] == "seat.hold.queue"
+    for name in ("seat.hold.queue", "seat.release.delay.queue"):
+        arguments = queues[name]
+        target = arguments["x-dead-letter-exchange"], arguments["x-dead-letter-routing-key"]
+        assert bound[target] == "seat.release.queue"
+        assert arguments["x-dead-letter-strategy"] == "at-least-once"
+        assert arguments["x-overflow"] == "reject-publish"  # without it at-least-once falls back to at-most-once
+    assert queues["seat.hold.queue"]["x-message-ttl"] == 300_000
+    assert {arguments["x-queue-type"] for arguments in queues.values()} == {"quorum"}
+    assert "seat.release.parking.queue" in queues

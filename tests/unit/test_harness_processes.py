@@ -1,0 +1,211 @@
+"""Ports that move, processes that are ours and those that are not, leftovers of a crashed run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from harness import Stack, StackError, ports, process
+from harness.cleanup import make_room, take_down
+from harness.postgres import forget_dead_postmaster
+from harness.process import Identity
+from harness.rundir import Record, RunDir
+
+pytestmark = pytest.mark.unit
+
+NESTED = """
+import subprocess, sys
+print(subprocess.Popen(["sleep", "60"], start_new_session=True).pid, flush=True)
+sys.stdin = None
+import signal; signal.pause()
+"""
+
+
+@pytest.fixture
+def claims(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A claims file of this test's own."""
+    path = tmp_path / "claims.json"
+    monkeypatch.setattr(ports, "CLAIMS", path)
+    return path
+
+
+@pytest.fixture
+def stranger() -> Iterator[subprocess.Popen[bytes]]:
+    """A process that the harness did not start."""
+    with subprocess.Popen(["sleep", "60"], start_new_session=True) as started:
+        yield started
+        started.kill()
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> RunDir:
+    directory = RunDir(tmp_path / "run")
+    directory.make()
+    return directory
+
+
+def listening(reuse_port: bool = False) -> socket.socket:
+    server = socket.socket()
+    if reuse_port:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    server.bind(("127.0.0.1", 0))
+    server.listen()
+    return server
+
+
+def spawn(run_dir: RunDir, *argv: str) -> Identity:
+    return process.spawn(argv or ("sleep", "60"), {}, run_dir.logs / "it.log", run_dir.path)
+
+
+# ── Ports ──
+
+
+@pytest.mark.parametrize("reuse_port", [False, True])
+def test_taken_port_moves(claims: Path, reuse_port: bool) -> None:
+    with listening(reuse_port) as server:
+        taken: int = server.getsockname()[1]
+        (moved,) = ports.claim([taken])
+    assert moved in ports.MOVED
+
+
+def test_free_port_is_taken_as_wished_and_not_twice(claims: Path) -> None:
+    with listening() as server:
+        free: int = server.getsockname()[1]
+    first, second = ports.claim([free, free])
+    assert first == free
+    assert second in ports.MOVED
+    ports.release([first, second])
+    assert ports.claim([free]) == [free]
+
+
+def test_claim_of_a_living_harness_counts_and_of_a_dead_one_does_not(
+    claims: Path, stranger: subprocess.Popen[bytes]
+) -> None:
+    with listening() as server:
+        free: int = server.getsockname()[1]
+    other = Identity.of(stranger.pid)
+    claims.write_text(f'{{"{free}": [{other.pid}, {other.started}]}}')
+    assert ports.claim([free]) != [free]
+    stranger.kill()
+    stranger.wait()
+    assert ports.claim([free]) == [free]
+
+
+# ── Processes ──
+
+
+def test_reused_process_id_is_not_mistaken(stranger: subprocess.Popen[bytes]) -> None:
+    earlier = Identity(stranger.pid, psutil.Process(stranger.pid).create_time() - 60)
+    assert not earlier.alive()
+    process.kill(earlier)
+    process.end(earlier, signal.SIGTERM, grace=1)
+    assert stranger.poll() is None
+
+
+def test_kill_takes_children_that_left_the_session(run_dir: RunDir) -> None:
+    leader = spawn(run_dir, sys.executable, "-c", NESTED)
+    log = run_dir.logs / "it.log"
+    assert process.wait_for(lambda: log.read_text().endswith("\n"), seconds=10)
+    child = Identity.of(int(log.read_text()))
+    process.kill(leader)
+    assert not leader.alive()
+    assert not child.alive()
+
+
+def test_process_that_ignores_sigterm_is_killed_after_its_grace(run_dir: RunDir) -> None:
+    deaf = "import signal; signal.signal(15, signal.SIG_IGN); print(1, flush=True); signal.pause()"
+    leader = spawn(run_dir, sys.executable, "-c", deaf)
+    log = run_dir.logs / "it.log"
+    assert process.wait_for(lambda: log.read_text() == "1\n", seconds=10)
+    process.end(leader, signal.SIGTERM, grace=0.2)
+    assert not leader.alive()
+
+
+def test_command_that_is_not_there_is_named(run_dir: RunDir) -> None:
+    with pytest.raises(StackError, match="no-such-command"):
+        spawn(run_dir, "no-such-command")
+
+
+# ── Leftovers ──
+
+
+def test_orphan_is_ended_and_a_strangers_process_is_not(run_dir: RunDir, stranger: subprocess.Popen[bytes]) -> None:
+    orphan = spawn(run_dir)
+    beside = RunDir(run_dir.path.parent / "beside")
+    beside.make()
+    neighbour = spawn(beside)
+    assert take_down(run_dir) == 1
+    assert not orphan.alive()
+    assert neighbour.alive()
+    assert stranger.poll() is None
+    assert take_down(beside) == 1
+
+
+def test_stack_of_a_living_owner_is_left_alone(run_dir: RunDir) -> None:
+    run_dir.describe({}, Identity.of(os.getpid()))
+    with pytest.raises(StackError, match="already runs"):
+        make_room(run_dir)
+    with pytest.raises(StackError, match="already runs"):
+        Stack.up(run_dir.path)
+
+
+def test_stack_whose_owner_died_makes_room(run_dir: RunDir) -> None:
+    left = spawn(run_dir)
+    run_dir.write(Record("it", left.pid, left.started, "running"))
+    run_dir.describe({}, Identity(os.getpid(), 1.0))
+    make_room(run_dir)
+    assert not left.alive()
+    assert run_dir.stack() is None
+
+
+def test_detached_stack_lives_as_long_as_a_process_of_it(run_dir: RunDir) -> None:
+    left = spawn(run_dir)
+    run_dir.write(Record("it", left.pid, left.started, "running"))
+    run_dir.describe({}, None)
+    assert run_dir.occupied()
+    process.kill(left)
+    assert not run_dir.occupied()
+    assert run_dir.record("it").observed == "died"
+
+
+def test_down_keeps_data_and_volumes_clears_only_what_is_ours(run_dir: RunDir) -> None:
+    data, other = run_dir.path / "postgres" / "data", run_dir.path / "precious"
+    data.mkdir(parents=True)
+    other.touch()
+    take_down(run_dir)
+    assert data.exists()
+    take_down(run_dir, volumes=True)
+    assert not data.exists()
+    assert other.exists()
+
+
+@pytest.mark.parametrize("content", ["{pid}\n/elsewhere\n", "4194999\n", ""])
+def test_postmaster_pid_of_a_dead_server_is_forgotten(
+    tmp_path: Path, content: str, stranger: subprocess.Popen[bytes]
+) -> None:
+    file = tmp_path / "postmaster.pid"
+    file.write_text(content.format(pid=stranger.pid))
+    forget_dead_postmaster(tmp_path)
+    assert not file.exists()
+
+
+@pytest.mark.parametrize(("wanted", "words"), [("docker", "cannot drive containers"), ("podman", "native, docker")])
+def test_stack_other_than_native_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, wanted: str, words: str
+) -> None:
+    monkeypatch.setenv("STACK", wanted)
+    with pytest.raises(StackError, match=words):
+        Stack.up(tmp_path)
+
+
+def test_attaching_to_nothing_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(StackError, match="python -m harness up"):
+        Stack.attach(tmp_path)
