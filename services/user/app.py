@@ -1,0 +1,33 @@
+"""User's composition root: accounts, logins, credits, codes by SMS, payments by card."""
+
+from __future__ import annotations
+
+from flask import Flask
+
+from services.chassis.db import Database
+from services.chassis.web import create_app, finish
+from services.user.payments import Payments
+from services.user.routes.auth import auth_routes
+from services.user.routes.credits import credit_routes
+from services.user.routes.notifications import notification_routes
+from services.user.routes.otp import otp_routes
+from services.user.routes.topup import topup_routes
+from services.user.routes.users import user_routes
+from services.user.settings import Settings
+from services.user.smu import Smu
+from services.user.store.logins import StoredRevocations
+
+
+def build(settings: Settings, database: Database | None = None) -> Flask:
+    """The app. It asks its own database about ended logins, so it follows no list."""
+    db = database or Database(settings.database)
+    smu = Smu(settings.smu_url, settings.smu_key)
+    payments = Payments(settings.stripe_key, settings.stripe_webhook_secret, settings.stripe_base)
+    app = create_app(settings.process, checks={"database": db.is_ready}, revocations=StoredRevocations(db))
+    app.register_blueprint(auth_routes(db, settings.process.jwt_secret))
+    app.register_blueprint(user_routes(db))
+    app.register_blueprint(credit_routes(db))
+    app.register_blueprint(otp_routes(db, smu))
+    app.register_blueprint(topup_routes(db, payments))
+    app.register_blueprint(notification_routes(db, smu))
+    return finish(app)

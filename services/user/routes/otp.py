@@ -1,0 +1,58 @@
+"""One-time codes, by SMS through SMU (§9)."""
+
+from __future__ import annotations
+
+import logging
+from typing import Annotated
+from uuid import UUID
+
+import msgspec
+from flask import Blueprint, Response
+from msgspec import Meta
+
+from services.chassis import access, web
+from services.chassis.db import Database
+from services.chassis.logs import mask_phone
+from services.user.smu import NotSent, Smu
+from services.user.store import accounts, otp_quota
+
+logger = logging.getLogger(__name__)
+
+
+class Send(msgspec.Struct, forbid_unknown_fields=True):
+    user_id: UUID
+
+
+class Verify(msgspec.Struct, forbid_unknown_fields=True):
+    verification_sid: Annotated[str, Meta(min_length=1, max_length=128)]
+    otp_code: Annotated[str, Meta(min_length=1, max_length=16)]
+
+
+def otp_routes(db: Database, smu: Smu) -> Blueprint:
+    """Send a code, judge a code. Attempts are counted by whoever asks, with the order or transfer."""
+    routes = Blueprint("otp", __name__, url_prefix="/otp")
+
+    @routes.post("/send")
+    @access.internal("orchestrator-service")
+    def send() -> Response:
+        return web.ok({"verification_sid": _send(db, smu, web.body(Send).user_id)})
+
+    @routes.post("/verify")
+    @access.internal("orchestrator-service")
+    def verify() -> Response:
+        asked = web.body(Verify)
+        return web.ok({"status": smu.verify_otp(asked.verification_sid, asked.otp_code)})
+
+    return routes
+
+
+def _send(db: Database, smu: Smu, user_id: UUID) -> str:
+    phone = accounts.get(db, user_id)["phone"]
+    taken_at = otp_quota.take(db, phone)
+    try:
+        sid = smu.send_otp(phone)
+    except NotSent:
+        otp_quota.give_back(db, phone, taken_at)
+        raise
+    logger.info("Sent a code to user %s at %s", user_id, mask_phone(phone))
+    return sid

@@ -1,0 +1,41 @@
+"""What User reads from the environment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from services.chassis.errors import ConfigurationError
+from services.chassis.settings import DatabaseSettings, Env, ProcessSettings
+
+
+@dataclass(frozen=True)
+class Settings:
+    """User's settings: its database, and where SMU and Stripe (or their fakes) are."""
+
+    process: ProcessSettings
+    database: DatabaseSettings
+    smu_url: str
+    smu_key: str = field(repr=False)
+    stripe_base: str
+    stripe_key: str = field(repr=False)
+    stripe_webhook_secret: str = field(repr=False)
+
+    @classmethod
+    def read(cls, env: Env) -> Settings:
+        """Read the process's and database's settings, `SMU_API_*`, `STRIPE_*`."""
+        return cls(
+            process=ProcessSettings.read(env, "user-service", 5000),
+            database=DatabaseSettings.read(env),
+            smu_url=_url(env, "SMU_API_URL"),
+            smu_key=env.text("SMU_API_KEY"),
+            stripe_base=_url(env, "STRIPE_API_BASE", "https://api.stripe.com"),
+            stripe_key=env.text("STRIPE_SECRET_KEY"),
+            stripe_webhook_secret=env.text("STRIPE_WEBHOOK_SECRET"),
+        )
+
+
+def _url(env: Env, name: str, default: str | None = None) -> str:
+    value = env.text(name, default).rstrip("/")
+    if not value.startswith(("http://", "https://")):
+        raise ConfigurationError(f"{name}={value!r} is not an http(s) address")
+    return value

@@ -1,0 +1,42 @@
+"""Accounts: who there is."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from services.chassis.db import Database, Row
+from services.chassis.errors import Refused
+from services.contracts.errors import ErrorCode
+
+_ADD = """
+INSERT INTO users (email, phone, password_hash) VALUES (%(email)s, %(phone)s, %(password_hash)s)
+ON CONFLICT (email) DO NOTHING
+RETURNING user_id, email"""
+
+_BY_EMAIL = "SELECT user_id, email, role, credit_balance, password_hash FROM users WHERE email = %(email)s"
+
+_BY_ID = """
+SELECT user_id, email, phone, role, is_flagged, credit_balance, frozen_credits
+FROM users WHERE user_id = %(user_id)s"""
+
+
+def add(db: Database, email: str, phone: str, password_hash: str) -> Row:
+    """A new customer: user_id and e-mail. Raises Refused EMAIL_ALREADY_EXISTS."""
+    with db.transaction() as tx:
+        added = tx.one(_ADD, email=email, phone=phone, password_hash=password_hash)
+    if added is None:
+        raise Refused(ErrorCode.EMAIL_ALREADY_EXISTS)
+    return added
+
+
+def by_email(db: Database, email: str) -> Row | None:
+    """The account of an e-mail address in lower case, with its password's hash."""
+    return db.read(lambda tx: tx.one(_BY_EMAIL, email=email))
+
+
+def get(db: Database, user_id: UUID) -> Row:
+    """The account, without its password. Raises Refused USER_NOT_FOUND."""
+    found = db.read(lambda tx: tx.one(_BY_ID, user_id=user_id))
+    if found is None:
+        raise Refused(ErrorCode.USER_NOT_FOUND)
+    return found

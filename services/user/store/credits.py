@@ -1,0 +1,140 @@
+"""Credits as a keyed ledger (D6 of the decisions): the balance is the running total of its entries.
+
+Every function takes the user's row first, several rows in the order of their ids, and only then touches keys (R8),
+so that opposite movements between two users wait for each other instead of deadlocking.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+from uuid import UUID
+
+from services.chassis import effects
+from services.chassis.db import Row, Transaction
+from services.chassis.effects import Answer
+from services.chassis.errors import Refused
+from services.contracts.errors import ErrorCode
+
+# One statement a movement: the condition is judged, and the row locked, by the UPDATE itself.
+_MOVE = """
+WITH account AS (
+    UPDATE users SET credit_balance = credit_balance + %(amount)s
+    WHERE user_id = %(user_id)s AND credit_balance + %(amount)s >= 0
+    RETURNING user_id, credit_balance
+), entry AS (
+    INSERT INTO credit_entries (key, user_id, amount, kind)
+    SELECT %(key)s, user_id, %(amount)s, %(kind)s FROM account
+)
+SELECT credit_balance FROM account"""
+
+_FREEZE = """
+WITH account AS (
+    UPDATE users SET credit_balance = credit_balance - %(amount)s, frozen_credits = frozen_credits + %(amount)s
+    WHERE user_id = %(user_id)s AND credit_balance >= %(amount)s
+    RETURNING user_id, credit_balance
+), entry AS (
+    INSERT INTO credit_entries (key, user_id, amount, kind)
+    SELECT %(key)s, user_id, -%(amount)s, 'FREEZE' FROM account
+), hold AS (
+    INSERT INTO credit_holds (key, user_id, amount)
+    SELECT %(key)s, user_id, %(amount)s FROM account
+)
+SELECT credit_balance FROM account"""
+
+_BALANCE = "SELECT credit_balance FROM users WHERE user_id = %(user_id)s"
+_LOCK = _BALANCE + " FOR UPDATE"
+_DEDUCTED = "SELECT user_id, amount FROM credit_entries WHERE key = %(key)s AND kind = 'DEDUCT'"
+
+_LOCK_HOLDER = """
+SELECT user_id FROM users
+WHERE user_id = (SELECT user_id FROM credit_entries WHERE key = %(key)s AND kind = 'FREEZE') FOR UPDATE"""
+
+_LOCK_PARTIES = """
+SELECT user_id FROM users
+WHERE user_id = %(to_user_id)s OR user_id IN (SELECT user_id FROM credit_holds WHERE key = ANY(%(keys)s))
+ORDER BY user_id FOR UPDATE"""
+
+_THAW = """
+WITH hold AS (
+    DELETE FROM credit_holds WHERE key = ANY(%(keys)s) RETURNING key, user_id, amount
+), total AS (
+    SELECT user_id, sum(amount) AS amount FROM hold GROUP BY user_id
+), account AS (
+    UPDATE users SET frozen_credits = frozen_credits - total.amount FROM total WHERE users.user_id = total.user_id
+)
+SELECT key, user_id, amount FROM hold"""
+
+# A freeze of at most what was there may have found nothing: then there is a record of it and no hold.
+_NOTHING_FROZEN = """
+SELECT key FROM effects
+WHERE key = ANY(%(keys)s) AND outcome = 'DONE' AND (answer ->> 'amount')::numeric = 0"""
+
+
+def deduct(tx: Transaction, key: str, user_id: UUID, amount: Decimal) -> Answer:
+    """Take `amount` off the balance. Raises Refused INSUFFICIENT_CREDITS or USER_NOT_FOUND."""
+    moved = tx.one(_MOVE, key=key, user_id=user_id, amount=-amount, kind="DEDUCT")
+    return {"amount": amount, "credit_balance": _done(tx, moved, user_id)}
+
+
+def refund(tx: Transaction, key: str) -> None:
+    """Put back what the deduct under `key` took. Raises Refused VALIDATION_ERROR when the key is no deduct's."""
+    taken = tx.one(_DEDUCTED, key=key)
+    if taken is None:
+        raise Refused(ErrorCode.VALIDATION_ERROR, "That key is not a deduct's.")
+    tx.one(_MOVE, key=f"{key}:refund", user_id=taken["user_id"], amount=-taken["amount"], kind="REFUND")
+
+
+def freeze(tx: Transaction, key: str, user_id: UUID, amount: Decimal, *, at_most: bool) -> Answer:
+    """Move `amount` from balance to frozen; `at_most` moves what there is of it, be it nothing.
+
+    Raises Refused USER_NOT_FOUND, and INSUFFICIENT_CREDITS unless `at_most`.
+    """
+    if at_most:
+        balance = _done(tx, tx.one(_LOCK, user_id=user_id), user_id)
+        amount = min(amount, balance)
+        if amount == 0:
+            return {"amount": amount, "credit_balance": balance}
+    frozen = tx.one(_FREEZE, key=key, user_id=user_id, amount=amount)
+    return {"amount": amount, "credit_balance": _done(tx, frozen, user_id)}
+
+
+def unfreeze(tx: Transaction, key: str, answer: Answer) -> None:
+    """Give back what the freeze under `key` took.
+
+    Raises Refused CREDITS_UNAVAILABLE when these credits have gone on to somebody else: that cannot be undone here.
+    """
+    if answer["amount"] == 0:
+        return
+    tx.run(_LOCK_HOLDER, key=key)
+    thawed = tx.one(_THAW, keys=[key])
+    if thawed is not None:
+        tx.one(_MOVE, key=f"{key}:unfreeze", user_id=thawed["user_id"], amount=thawed["amount"], kind="UNFREEZE")
+    elif effects.void(tx, key):  # else another undo was faster, and the caller of `undo` finds that out
+        raise Refused(ErrorCode.CREDITS_UNAVAILABLE, "The frozen credits have been handed on.")
+
+
+def transfer(tx: Transaction, key: str, hold_keys: Sequence[str], to_user_id: UUID) -> Answer:
+    """Hand the credits of these holds to `to_user_id`. Raises Refused USER_NOT_FOUND or CREDITS_UNAVAILABLE."""
+    keys = list(hold_keys)
+    tx.run(_LOCK_PARTIES, to_user_id=to_user_id, keys=keys)
+    thawed = tx.all(_THAW, keys=keys)
+    missing = set(keys) - {hold["key"] for hold in thawed}
+    if missing and missing - {row["key"] for row in tx.all(_NOTHING_FROZEN, keys=list(missing))}:
+        raise Refused(ErrorCode.CREDITS_UNAVAILABLE, "Some of these credits are no longer frozen.")
+    amount = sum((hold["amount"] for hold in thawed), Decimal("0.00"))
+    moved = tx.one(_MOVE, key=key, user_id=to_user_id, amount=amount, kind="TRANSFER")
+    return {"amount": amount, "credit_balance": _done(tx, moved, to_user_id)}
+
+
+def top_up(tx: Transaction, key: str, user_id: UUID, amount: Decimal) -> bool:
+    """Add a payment's `amount`; False when there is no such user."""
+    return tx.one(_MOVE, key=key, user_id=user_id, amount=amount, kind="TOPUP") is not None
+
+
+def _done(tx: Transaction, row: Row | None, user_id: UUID) -> Decimal:
+    if row is None:
+        known = tx.one(_BALANCE, user_id=user_id)
+        raise Refused(ErrorCode.INSUFFICIENT_CREDITS if known else ErrorCode.USER_NOT_FOUND)
+    balance: Decimal = row["credit_balance"]
+    return balance

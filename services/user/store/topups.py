@@ -1,0 +1,33 @@
+"""Payments that Stripe tells of, credited once."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from uuid import UUID
+
+from services.chassis.db import Database
+from services.user.store import credits
+
+# Either index refuses: the same event again, or another event of the same PaymentIntent. A twin that has not
+# committed yet is waited for.
+_RECORD = """
+INSERT INTO stripe_events (event_id, payment_intent_id, user_id, amount)
+VALUES (%(event_id)s, %(payment_intent_id)s, %(user_id)s, %(amount)s)
+ON CONFLICT DO NOTHING"""
+
+
+class UnknownPayer(Exception):
+    """The payment names a user whom we do not have."""
+
+
+def credit(db: Database, event_id: str, payment_intent_id: str, user_id: UUID, amount: Decimal) -> bool:
+    """Add a payment to the user's balance; False when it has been added before. Raises UnknownPayer."""
+    with db.transaction() as tx:
+        recorded = tx.run(
+            _RECORD, event_id=event_id, payment_intent_id=payment_intent_id, user_id=user_id, amount=amount
+        )
+        if not recorded:
+            return False
+        if not credits.top_up(tx, f"topup:{payment_intent_id}:1:credit", user_id, amount):
+            raise UnknownPayer
+    return True
