@@ -76,7 +76,8 @@ class Gate:
             logging.getLogger(self.plane.service).info("%s %s %s", method, path, outcome, extra=correlation)
 
     def _summary(self, answer: Response) -> Any:
-        return self.summary(answer.get_json()) if answer.is_json else None
+        said = answer.get_json(silent=True)  # a HEAD has none
+        return self.summary(said) if isinstance(said, dict) else None
 
     def _refuse(self, fault: Fault, environ: Environ) -> Response:
         wire.refuse(fault.ms)

@@ -64,7 +64,10 @@ class FaultyWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is untyped
         super().finish_request(conn, fs)
 
     def close_port(self, ms: int) -> None:
-        """shutdown() takes a listening TCP socket out of LISTEN and keeps its port: connects get RST."""
+        """shutdown() takes a listening TCP socket out of LISTEN and keeps its port: connects get RST.
+        A port that is closed already stays so for as long as it was first told."""
+        if self.worker_connections == 0:
+            return
         self.worker_connections = 0  # keeps the worker's loop from accepting
         self.set_accept_enabled(False)
         self.murder_keepalived(force=True)
