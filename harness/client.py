@@ -1,6 +1,6 @@
 """The public API as verbs, for the demo, the suites and the load: what a customer's or a gate's app would send.
 
-A refusal is an answer: every verb returns an `Answer` with status, data and error code, and `.must()` insists on success.
+A refusal is an answer: every verb returns an `Answer` with status, data and error code; `.must()` insists on success.
 """
 
 from __future__ import annotations
@@ -60,7 +60,12 @@ class Api:
     pool: urllib3.PoolManager = field(default_factory=lambda: urllib3.PoolManager(maxsize=64, retries=False))
 
     def call(
-        self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None, token: str | None = None
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+        token: str | None = None,
     ) -> Answer:
         """One request; raises urllib3's errors when there is no answer."""
         sent = {"Authorization": f"Bearer {token or self.token}"} if token or self.token else {}
@@ -169,6 +174,8 @@ class Inbox:
 
     def messages(self, mobile: str) -> list[dict[str, Any]]:
         """Everything that went to a phone, newest first."""
-        answer = self.pool.request("GET", f"{self.url}/inbox", fields={"mobile": mobile}, headers={"Accept": "application/json"})
+        answer = self.pool.request(
+            "GET", f"{self.url}/inbox", fields={"mobile": mobile}, headers={"Accept": "application/json"}
+        )
         found = json.loads(answer.data)
         return list(found["messages"])

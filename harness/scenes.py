@@ -1,0 +1,201 @@
+"""The scenes of the demo, in the order of the reference: purchase, what can go wrong with it, transfer, gate.
+
+Every scene goes through the gateway as a customer would, and asserts what it shows.
+"""
+
+from __future__ import annotations
+
+import urllib.parse
+from contextlib import closing
+from threading import Thread
+from typing import Any
+
+import urllib3
+
+from harness.client import Answer, Api
+from harness.stage import Stage
+
+HALL = "HALL-A"
+SHORT_HOLD = {"HOLD_TTL_SECONDS": "3"}
+STAFF = "staff@example.com"
+
+
+def seat_id(number: int, event: int = 1) -> str:
+    """A seat of the seed by its number: event 1 has 100 in rows A–D of 25."""
+    return f"5ea7000{event}-0000-0000-0000-{number:012d}"
+
+
+def purchase(stage: Stage) -> None:
+    """§5, happy path."""
+    stage.scene("Scenario 1 · a ticket is bought")
+    buyer, seat = stage.someone("user1@example.com"), seat_id(1)
+    stage.step("before", seat, None, buyer)
+    held = buyer.reserve(seat).must(200)
+    stage.step(f"POST /api/reserve → HELD until {held['held_until']}", seat, held["order_id"], buyer)
+    paid = buyer.pay(held["order_id"]).must(200)
+    stage.step(f"POST /api/pay → {paid['status']}, QR {paid['qr_payload'][:24]}…", seat, held["order_id"], buyer)
+    again = buyer.pay(held["order_id"]).must(200)
+    assert again["remaining_balance"] == paid["remaining_balance"], "a second pay charged again"
+    stage.step("POST /api/pay once more → the same answer, no second charge", None, None, buyer)
+
+
+def top_up(stage: Stage) -> None:
+    """§9, Stripe: credits come with the webhook, once."""
+    stage.scene("Credits by Stripe · a top-up")
+    buyer = Api(stage.gateway).register("topped-up@example.com")
+    intent = buyer.post("/api/credits/topup", {"amount": 400}).must(200)
+    stage.step(f"POST /api/credits/topup → PaymentIntent {intent['payment_intent_id']}", None, None, buyer)
+    _pay_by_card(stage, intent["payment_intent_id"])
+    stage.until("the webhook has credited", lambda: buyer.balance() == 400)
+    stage.step("card confirmed at Stripe, signed webhook received", None, None, buyer)
+
+
+def flagged_purchase(stage: Stage) -> None:
+    """§5, high-risk path: a code before paying."""
+    stage.scene("Scenario 1 · a flagged user has to verify a code")
+    buyer, seat = stage.someone("user2@example.com"), seat_id(80)
+    held = buyer.reserve(seat).must(200)
+    stage.step(f"reserve → otp_required: {held['otp_required']}", seat, held["order_id"], buyer)
+    _refused(buyer.pay(held["order_id"]), 428, "OTP_REQUIRED")
+    stage.step("pay before the code → 428 OTP_REQUIRED")
+    code = stage.inbox.newest_code("+6591234568")
+    _refused(buyer.verify_otp("000000" if code != "000000" else "111111"), 401, "OTP_INVALID")
+    stage.step("a wrong code → 401 OTP_INVALID, two attempts left")
+    buyer.verify_otp(code, held["order_id"]).must(200)
+    buyer.pay(held["order_id"]).must(200)
+    stage.step("the right code, then pay", seat, held["order_id"], buyer)
+
+
+def abandonment(stage: Stage) -> None:
+    """§5, abandonment: the dead-lettered message releases the seat."""
+    stage.scene("Scenario 1 · a hold is abandoned; RabbitMQ's dead-lettered message releases it")
+    stage.stack.restart("orchestrator-service", SHORT_HOLD)
+    buyer, seat = stage.someone("user1@example.com"), seat_id(2)
+    held = buyer.reserve(seat).must(200)
+    stage.step("reserve with a TTL of 3 s, then walk away", seat, held["order_id"], buyer)
+    stage.until("the seat is free", lambda: stage.seat(seat)["status"] == "AVAILABLE")
+    stage.until("the order has failed", lambda: stage.order_status(held["order_id"]) == "FAILED")
+    stage.step("the message came back from seat.hold.queue", seat, held["order_id"], buyer)
+    _refused(buyer.pay(held["order_id"]), 409, "ORDER_FAILED")
+    stage.step("paying now → 409 ORDER_FAILED, nothing charged", None, None, buyer)
+
+
+def broker_outage(stage: Stage) -> None:
+    """The database holds the truth: with RabbitMQ gone the sweeper settles an abandoned hold."""
+    stage.scene("RabbitMQ is stopped; the sweeper does its work")
+    buyer, seat = stage.someone("user1@example.com"), seat_id(3)
+    held = buyer.reserve(seat).must(200)
+    stage.stack.stop("rabbitmq")
+    stage.step("reserve with a TTL of 3 s, then RabbitMQ is stopped", seat, held["order_id"], buyer)
+    lost = buyer.reserve(seat_id(4))
+    assert lost.status == 503, lost
+    stage.step(f"another reserve meanwhile → {lost.status} {lost.error_code}, its seat given back", seat_id(4))
+    stage.until("the sweeper has released the seat", lambda: stage.seat(seat)["status"] == "AVAILABLE", 60)
+    stage.until("the order has failed", lambda: stage.order_status(held["order_id"]) == "FAILED", 60)
+    stage.step("no message came; Inventory's and Order's sweepers settled it", seat, held["order_id"], buyer)
+    stage.stack.start("rabbitmq")
+    stage.stack.restart("orchestrator-service", {})
+
+
+def crash(stage: Stage) -> None:
+    """A SIGKILL between charge and confirm: recovery gives the money back."""
+    stage.scene("The orchestrator is SIGKILLed between charge and confirm")
+    buyer, seat = stage.someone("user1@example.com"), seat_id(5)
+    order_id = buyer.reserve(seat).must(200)["order_id"]
+    stage.step("reserved", seat, order_id, buyer)
+    with closing(stage.connect("orders_db")) as blocker, blocker.cursor() as cursor:
+        blocker.autocommit = False
+        cursor.execute("SELECT FROM orders WHERE order_id = %s FOR UPDATE", (order_id,))
+        Thread(target=_pay_and_lose_the_answer, args=(buyer, order_id), daemon=True).start()
+        stage.until("the charge is on the ledger", lambda: _charged(stage, order_id))
+        stage.stack.kill("orchestrator-service")
+        blocker.rollback()
+    stage.step("charged, then SIGKILL before the order could be confirmed", seat, order_id, buyer)
+    stage.stack.start("orchestrator-service")
+    saga = stage.until("recovery has ended the saga", lambda: _ended(stage, order_id)) or {}
+    stage.step(
+        f"recovery: the pivot never happened, so pay is {saga['status']} in epoch {saga['epoch']}",
+        seat,
+        order_id,
+        buyer,
+    )
+    assert stage.order_status(order_id) == "FAILED"
+
+
+def transfer_and_gate(stage: Stage) -> None:
+    """§6 and §7: two codes, the swap, and what the gate says to old and new owner."""
+    stage.scene("Scenario 2 · the ticket changes hands, with a code from each party")
+    seller, buyer, seat = stage.someone("user1@example.com"), stage.someone("topped-up@example.com"), seat_id(1)
+    old_qr = seller.qr(seat).must(200)["qr_payload"]
+    transfer_id = _transferred(stage, seller, buyer, seat, 300)
+    stage.step(f"transfer {transfer_id} COMPLETED for 300.00", seat, None, seller, buyer)
+    stage.scene("Scenario 3 · the gate")
+    staff = stage.someone(STAFF)
+    admitted = buyer.qr(seat).must(200)["qr_payload"]
+    _scanned(stage, staff, old_qr, "the old owner's QR", "NOT_OWNER", seat)
+    _scanned(stage, staff, admitted, "the new owner's QR", "SUCCESS", seat)
+    _scanned(stage, staff, admitted, "the same QR again", "DUPLICATE", seat)
+
+
+def dispute(stage: Stage) -> None:
+    """§6, dispute and reverse: the ticket goes back, and so does the money."""
+    stage.scene("Scenario 2 · a transfer is disputed and reversed")
+    seller, buyer, staff = (stage.someone(e) for e in ("user1@example.com", "topped-up@example.com", STAFF))
+    seat = seat_id(90)
+    seller.pay(seller.reserve(seat).must(200)["order_id"]).must(200)
+    transfer_id = _transferred(stage, seller, buyer, seat, 50)
+    stage.step("sold on for 50.00", seat, None, seller, buyer)
+    disputed = buyer.transfer("dispute", transfer_id, reason="not what was promised").must(200)
+    stage.step(f"the buyer disputes: {disputed['credits_frozen']} frozen at the seller", seat, None, seller, buyer)
+    staff.transfer("reverse", transfer_id).must(200)
+    assert str(stage.seat(seat)["owner_user_id"]) == seller.user_id
+    stage.step("staff reverse it: seat and credits are back where they were", seat, None, seller, buyer)
+
+
+def _transferred(stage: Stage, seller: Api, buyer: Api, seat: str, amount: int) -> str:
+    transfer_id: str = seller.initiate(seat, seller.user_id, buyer.user_id, amount).must(201)["transfer_id"]
+    stage.step("POST /api/transfer/initiate → PENDING_OTP, a code to each phone")
+    codes = {"seller_otp": _code(stage, seller), "buyer_otp": _code(stage, buyer)}
+    done = seller.confirm(transfer_id, **codes).must(200)
+    assert done["status"] == "COMPLETED", done
+    return transfer_id
+
+
+def _scanned(stage: Stage, staff: Api, qr: str, whose: str, expected: str, seat: str) -> None:
+    scan = staff.scan(qr, HALL).must(200)
+    assert scan["result"] == expected, scan
+    stage.step(f"{whose} → {scan['result']}: {scan['message']}", seat)
+
+
+def _code(stage: Stage, person: Api) -> str:
+    user = stage.row("users_db", "SELECT phone FROM users WHERE user_id = %s", person.user_id) or {}
+    return stage.inbox.newest_code(user["phone"])
+
+
+def _charged(stage: Stage, order_id: str) -> Any:
+    return stage.row("users_db", "SELECT key FROM credit_entries WHERE key = %s", f"pay:{order_id}:1:deduct_credits")
+
+
+def _ended(stage: Stage, order_id: str) -> dict[str, Any] | None:
+    sql = "SELECT status::text, epoch FROM sagas WHERE flow = 'pay' AND subject = %s AND status <> 'RUNNING'"
+    return stage.row("sagas_db", sql, order_id)
+
+
+def _pay_and_lose_the_answer(buyer: Api, order_id: str) -> None:
+    try:
+        buyer.pay(order_id)
+    except urllib3.exceptions.HTTPError:
+        return  # the orchestrator dies under this call; that is the scene
+
+
+def _pay_by_card(stage: Stage, intent_id: str) -> None:
+    key = stage.stack.env("user-service")["STRIPE_SECRET_KEY"]
+    content = urllib.parse.urlencode({"payment_method": "pm_card_visa"})
+    url = f"{stage.stack.url('fake-stripe')}/v1/payment_intents/{intent_id}/confirm"
+    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/x-www-form-urlencoded"}
+    answer = urllib3.request("POST", url, body=content, headers=headers)
+    assert answer.status == 200, answer.data
+
+
+def _refused(answer: Answer, status: int, code: str) -> None:
+    assert (answer.status, answer.error_code) == (status, code), answer
