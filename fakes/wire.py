@@ -53,6 +53,8 @@ def refuse(ms: int) -> None:
 class FaultyWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is untyped
     """A gthread worker whose port can be closed for a while and whose sockets may already be closed."""
 
+    worker_connections: int  # gunicorn's; 0 while the port is closed
+
     def init_process(self) -> None:
         _worker[:] = [self]
         super().init_process()
@@ -68,7 +70,7 @@ class FaultyWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is untyped
         A port that is closed already stays so for as long as it was first told."""
         if self.worker_connections == 0:
             return
-        self.worker_connections = 0  # keeps the worker's loop from accepting
+        self.worker_connections = 0  # keeps the worker's loop from accepting again
         self.set_accept_enabled(False)
         self.murder_keepalived(force=True)
         for listener in self.sockets:
