@@ -9,6 +9,7 @@ import grpc
 from flask import Flask
 
 from services.chassis import clients, web
+from services.chassis.access import Revocations
 from services.chassis.broker import Publisher
 from services.chassis.clients import GrpcPeer, HttpPeer, Transport
 from services.chassis.db import Database
@@ -65,8 +66,48 @@ def participants(settings: Settings, seams: Seams, publisher: Publishes) -> Part
     )
 
 
-def build(settings: Settings, seams: Seams = PRODUCTION) -> Flask:
-    """The whole service. Call it after the fork: it opens pools and threads."""
+@dataclass(frozen=True)
+class Orchestrator:
+    """The parts of one orchestrator process, put together and not yet started."""
+
+    settings: Settings
+    db: Database
+    publisher: Publishes
+    to: Participants
+    journal: Journal
+    runner: Runner
+    recovery: recovery.Recovery
+    completion: recovery.Completion
+    outbox: outbox.Outbox
+    keys: IdempotencyKeys
+
+    def app(self, revocations: Revocations) -> Flask:
+        """The guarded routes."""
+        seconds = self.settings.forward_seconds
+        desk = Desk(self.to, self.runner, OtpDesk(self.to, seconds), Gate(self.to, seconds), self.keys, self.settings)
+        app = web.create_app(self.settings.process, checks={"database": self.db.is_ready}, revocations=revocations)
+        for routes in (purchase, transfer, verification, account):
+            app.register_blueprint(routes.blueprint(desk))
+        return app
+
+    def workers(self) -> list[Background]:
+        """What runs beside the requests."""
+
+        def keep_house() -> None:
+            self.journal.forget_the_dead()
+            self.keys.forget_old()
+
+        return [
+            recovery.Heartbeat(self.journal),
+            Worker("recovery", self.recovery.tick, recovery.TICK_SECONDS),
+            Worker("completion", self.completion.tick, recovery.COMPLETION_SECONDS),
+            Worker("outbox", self.outbox.tick, outbox.TICK_SECONDS),
+            Worker("housekeeping", keep_house, HOUSEKEEPING_SECONDS),
+        ]
+
+
+def compose(settings: Settings, seams: Seams = PRODUCTION) -> Orchestrator:
+    """Put one process together: it opens pools, so call it after the fork."""
     db = Database(settings.database)
     publisher = seams.publisher or Publisher(settings.broker, SERVICE)
     to = participants(settings, seams, publisher)
@@ -78,28 +119,24 @@ def build(settings: Settings, seams: Seams = PRODUCTION) -> Flask:
         resolve_seconds=settings.resolve_seconds,
         observer=seams.observer,
     )
-    keys = IdempotencyKeys(db, journal.incarnation)
+    return Orchestrator(
+        settings=settings,
+        db=db,
+        publisher=publisher,
+        to=to,
+        journal=journal,
+        runner=runner,
+        recovery=recovery.Recovery(journal, runner),
+        completion=recovery.Completion(to, runner),
+        outbox=outbox.Outbox(db, to.users),
+        keys=IdempotencyKeys(db, journal.incarnation),
+    )
+
+
+def build(settings: Settings, seams: Seams = PRODUCTION) -> Flask:
+    """The whole service, ready to be served."""
+    orchestrator = compose(settings, seams)
     credential = Credential(SERVICE, settings.process.internal_jwt_secret)
     revocations = RevocationPoller(HttpPeer("User", settings.user_url, credential))
-    app = web.create_app(settings.process, checks={"database": db.is_ready}, revocations=revocations)
-    desk = Desk(to, runner, OtpDesk(to, settings.forward_seconds), Gate(to, settings.forward_seconds), keys, settings)
-    for routes in (purchase, transfer, verification, account):
-        app.register_blueprint(routes.blueprint(desk))
-    own = [publisher] if isinstance(publisher, Publisher) else []
-    return web.finish(app, *own, revocations, *_workers(db, journal, runner, keys, to))
-
-
-def _workers(
-    db: Database, journal: Journal, runner: Runner, keys: IdempotencyKeys, to: Participants
-) -> list[Background]:
-    def keep_house() -> None:
-        journal.forget_the_dead()
-        keys.forget_old()
-
-    return [
-        recovery.Heartbeat(journal),
-        Worker("recovery", recovery.Recovery(journal, runner).tick, recovery.TICK_SECONDS),
-        Worker("completion", recovery.Completion(to, runner).tick, recovery.COMPLETION_SECONDS),
-        Worker("outbox", outbox.Outbox(db, to.users).tick, outbox.TICK_SECONDS),
-        Worker("housekeeping", keep_house, HOUSEKEEPING_SECONDS),
-    ]
+    publisher = [orchestrator.publisher] if isinstance(orchestrator.publisher, Publisher) else []
+    return web.finish(orchestrator.app(revocations), *publisher, revocations, *orchestrator.workers())

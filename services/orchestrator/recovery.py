@@ -103,4 +103,3 @@ class Completion:
     def _take_up(self, transfer_id: str) -> None:
         with suppress(Refused, Unknown):  # it ended otherwise, or somebody is at it, or the next tick tries again
             self._runner.run(SWAP, UUID(transfer_id), {"transfer_id": transfer_id})
-
