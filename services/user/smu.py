@@ -54,7 +54,7 @@ class Smu:
         """
         answer = self._ask("VerifyOTP", VerificationSid=verification_sid, Code=code)
         status = answer.get("Status")
-        if answer.get("Success") is True and status in set(OtpStatus):
+        if answer.get("Success") is True and status in tuple(OtpStatus):
             return OtpStatus(status)
         if answer.get("Success") is False and GONE.search(str(answer.get("ErrorMessage"))):
             return OtpStatus.EXPIRED

@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from tests.databases import Databases
-from tests.unit.user_app import UserApp, at_once, codes, key
+from tests.unit.user_app import UserApp, at_once, codes, eventually, key
 
 pytestmark = pytest.mark.unit
 
@@ -164,7 +164,7 @@ def test_transfer_locks_the_lower_id_first(users: UserApp, databases: Databases)
         blocker.autocommit = False
         blocker.cursor().execute("SELECT 1 FROM users WHERE user_id = %s FOR UPDATE", (low,))
         transfer.start()
-        users.await_lock_wait()
+        eventually(users.waits_for_lock)
         probe.cursor().execute("SELECT 1 FROM users WHERE user_id = %s FOR UPDATE NOWAIT", (high,))
         blocker.rollback()
     transfer.join()

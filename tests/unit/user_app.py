@@ -113,9 +113,9 @@ class UserApp:
         """Those whose balance is not the sum of their entries, or frozen not the sum of holds (invariant I2)."""
         return self.db.read(lambda tx: tx.all(_CROOKED))
 
-    def await_lock_wait(self) -> None:
-        """Return as soon as some statement waits for a lock."""
-        eventually(lambda: self.db.read(lambda tx: tx.one(_WAITING)) is not None)
+    def waits_for_lock(self) -> bool:
+        """True while some statement waits for a lock."""
+        return self.db.read(lambda tx: tx.one(_WAITING)) is not None
 
 
 def refusal(answer: TestResponse) -> str:
