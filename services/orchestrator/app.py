@@ -17,14 +17,17 @@ from services.chassis.revocations import RevocationPoller
 from services.chassis.tokens import Credential
 from services.chassis.worker import Background, Worker
 from services.contracts.pb.inventory_pb2_grpc import InventoryStub
-from services.orchestrator import outbox, recovery
 from services.orchestrator.desk import Desk
 from services.orchestrator.gate import Gate
 from services.orchestrator.idempotency import IdempotencyKeys
 from services.orchestrator.journal import Journal
 from services.orchestrator.otp import OtpDesk
+from services.orchestrator.outbox import TICK_SECONDS as OUTBOX_SECONDS
+from services.orchestrator.outbox import Outbox
 from services.orchestrator.participants import Events, Holds, Inventory, Orders, Participants, Publishes, Users
 from services.orchestrator.qr import Seal
+from services.orchestrator.recovery import COMPLETION_SECONDS, Completion, Heartbeat, Recovery
+from services.orchestrator.recovery import TICK_SECONDS as RECOVERY_SECONDS
 from services.orchestrator.routes import account, purchase, transfer, verification
 from services.orchestrator.runner import Observer, Runner, silent
 from services.orchestrator.settings import SERVICE, Settings
@@ -76,9 +79,9 @@ class Orchestrator:
     to: Participants
     journal: Journal
     runner: Runner
-    recovery: recovery.Recovery
-    completion: recovery.Completion
-    outbox: outbox.Outbox
+    recovery: Recovery
+    completion: Completion
+    outbox: Outbox
     keys: IdempotencyKeys
 
     def app(self, revocations: Revocations) -> Flask:
@@ -98,10 +101,10 @@ class Orchestrator:
             self.keys.forget_old()
 
         return [
-            recovery.Heartbeat(self.journal),
-            Worker("recovery", self.recovery.tick, recovery.TICK_SECONDS),
-            Worker("completion", self.completion.tick, recovery.COMPLETION_SECONDS),
-            Worker("outbox", self.outbox.tick, outbox.TICK_SECONDS),
+            Heartbeat(self.journal),
+            Worker("recovery", self.recovery.tick, RECOVERY_SECONDS),
+            Worker("completion", self.completion.tick, COMPLETION_SECONDS),
+            Worker("outbox", self.outbox.tick, OUTBOX_SECONDS),
             Worker("housekeeping", keep_house, HOUSEKEEPING_SECONDS),
         ]
 
@@ -126,9 +129,9 @@ def compose(settings: Settings, seams: Seams = PRODUCTION) -> Orchestrator:
         to=to,
         journal=journal,
         runner=runner,
-        recovery=recovery.Recovery(journal, runner),
-        completion=recovery.Completion(to, runner),
-        outbox=outbox.Outbox(db, to.users),
+        recovery=Recovery(journal, runner),
+        completion=Completion(to, runner),
+        outbox=Outbox(db, to.users),
         keys=IdempotencyKeys(db, journal.incarnation),
     )
 

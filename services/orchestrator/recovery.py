@@ -75,7 +75,7 @@ class Recovery:
                     self._park(entry)
 
     def _park(self, entry: Entry) -> None:
-        at_stake = {"subject": str(entry.subject), "given": dict(entry.given)}
+        at_stake = {"subject": str(entry.subject), **self._runner.at_stake(SAGAS[entry.flow], entry)}
         result = {"code": "SERVICE_UNAVAILABLE", "message": "Parked: a person has to look at it.", "details": at_stake}
         if self._journal.end(entry, Status.PARKED, result):
             PARKED.labels(entry.flow).inc()

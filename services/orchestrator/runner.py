@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -29,6 +30,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 JOIN_PAUSE = 0.02  # seconds between two looks at an attempt that somebody else has in hand
+AT_STAKE = ("price", "amount", "credits_amount", "buyer_id", "seller_user_id", "buyer_user_id", "seat_id", "order_id")
 SAGAS = Counter("sagas_total", "Sagas ended", ["flow", "status"])
 COMPENSATIONS = Counter("saga_compensations_total", "Undo steps that ran", ["flow", "step"])
 
@@ -93,6 +95,13 @@ class Runner:
             return False
         self._end(saga, entry, execution, status, result)
         return True
+
+    def at_stake(self, saga: Saga, entry: Entry) -> Mapping[str, Any]:
+        """What a person needs to know of a saga that cannot be ended: whose money, how much, which seat (R7)."""
+        state = State(entry.flow, entry.subject, entry.round, entry.attempt, entry.given)
+        with suppress(Refused, Unknown):
+            state.update(saga.facts(self._participants, state))
+        return {name: str(state[name]) for name in AT_STAKE if name in state}
 
     def _execution(self, saga: Saga, entry: Entry) -> _Execution:
         return _Execution(saga, entry, self._participants, self._observer, self._forward_seconds, self._resolve_seconds)
