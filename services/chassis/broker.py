@@ -1,4 +1,4 @@
-"""RabbitMQ: a publisher whose callers wait for the broker's word.
+"""RabbitMQ: a publisher whose callers wait for the broker's word; `consumer.py` has the other end.
 
 Publishing is `mandatory` under publisher confirms (D36 of the decisions): when `publish` returns, the message is in a
 queue on disk. Whatever else happened, returned, nacked, unconfirmed or cut off, is `Unknown`: it may be there or not,
@@ -32,7 +32,8 @@ _STOP_SECONDS = 5
 _PERSISTENT = 2
 
 
-def _parameters(settings: BrokerSettings, name: str) -> pika.ConnectionParameters:
+def parameters(settings: BrokerSettings, name: str) -> pika.ConnectionParameters:
+    """How a connection called `name` is made."""
     return pika.ConnectionParameters(
         host=settings.host,
         port=settings.port,
@@ -42,9 +43,6 @@ def _parameters(settings: BrokerSettings, name: str) -> pika.ConnectionParameter
         stack_timeout=_CONNECTING_SECONDS,
         client_properties={"connection_name": name},
     )
-
-
-# ── publishing
 
 
 @dataclass(slots=True)
@@ -63,7 +61,7 @@ class Publisher:
     """
 
     def __init__(self, settings: BrokerSettings, name: str) -> None:
-        self._parameters = _parameters(settings, name)
+        self._parameters = parameters(settings, name)
         self._name = name
         self._stopped = threading.Event()
         self._session: _Session | None = None

@@ -96,6 +96,18 @@ class Database:
                 f"-c statement_timeout={settings.statement_timeout_ms}",
             },
         )
+        self._autocommit = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+
+    def statement(self, sql: str, **params: Any) -> Row | None:
+        """The first row of a statement that is a transaction by itself: one round trip, not four.
+
+        Raises what `transaction` raises.
+        """
+        try:
+            with self._autocommit.connect() as connection:
+                return Transaction(connection).one(sql, **params)
+        except (DBAPIError, PoolTimeout) as error:
+            raise _translated(error) from error
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:

@@ -22,7 +22,7 @@ from services.contracts.errors import ErrorCode
 Answer = dict[str, Any]
 
 _RECORD = "INSERT INTO effects (key, outcome, answer) VALUES (%(key)s, %(outcome)s, %(answer)s)"
-_RECORD_ONCE = _RECORD + " ON CONFLICT (key) DO NOTHING"
+_RECORD_ONCE = _RECORD + " ON CONFLICT (key) DO NOTHING RETURNING key"
 _FIND = "SELECT outcome, answer FROM effects WHERE key = %(key)s"
 _VOID = "UPDATE effects SET outcome = 'VOIDED' WHERE key = %(key)s AND outcome = 'DONE'"
 
@@ -37,15 +37,29 @@ def apply(db: Database, key: str, effect: Callable[[Transaction], Answer]) -> An
     `effect` raises Refused before or after it has written: its writes are rolled back, and the refusal is what
     the key will answer from then on. Under retry the first answer is given again, a refusal too.
     """
-    try:
+
+    def attempt() -> Answer:
         with db.transaction() as tx:
             answer = effect(tx)
             record(tx, key, answer)
             return answer
+
+    return apply_recorded(db, key, attempt)
+
+
+def apply_recorded(db: Database, key: str, attempt: Callable[[], Answer]) -> Answer:
+    """`apply` for an `attempt` that writes its own record: one statement that holds both effect and record.
+
+    Raises and promises what `apply` does; the primary key of `effects` tells a twin apart here too.
+    """
+    try:
+        return attempt()
     except NotKept as refusal:
         return _already(db, key, refusal)
     except Refused as refusal:
-        _record_once(db, key, "REFUSED", {"code": refusal.code, "message": refusal.message, "details": refusal.details})
+        kept = {"code": refusal.code, "message": refusal.message, "details": refusal.details}
+        if _record_once(db, key, "REFUSED", kept):
+            raise
     except AlreadyThere as twin:  # it committed first; we met the key's own index, or another that the effect has
         return _already(db, key, twin)
     return _replay(_recorded(db, key))
@@ -98,9 +112,10 @@ class _Overtaken(Exception):
     pass
 
 
-def _record_once(db: Database, key: str, outcome: str, answer: Answer) -> None:
-    with db.transaction() as tx:
-        tx.run(_RECORD_ONCE, key=key, outcome=outcome, answer=wire.encode(answer).decode())
+def _record_once(db: Database, key: str, outcome: str, answer: Answer) -> bool:
+    """Record, unless the key has an outcome already (then False)."""
+    params = {"key": key, "outcome": outcome, "answer": wire.encode(answer).decode()}
+    return db.statement(_RECORD_ONCE, **params) is not None
 
 
 def _recorded(db: Database, key: str) -> Row:

@@ -43,10 +43,12 @@ def create_app(
     *,
     checks: Mapping[str, Callable[[], bool]],
     revocations: Revocations | None = None,
+    facts: Callable[[], Mapping[str, Any]] = dict,
 ) -> Flask:
     """A Flask app with the frame in place; the caller registers its routes and then calls `finish`.
 
     `checks` are the readiness checks by name. Liveness is separate, so that a dead neighbour restarts nobody.
+    `facts` are shown beside the checks and decide nothing.
     """
     app = Flask(settings.service, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
@@ -55,7 +57,7 @@ def create_app(
     Guard(settings, revocations).protect(app)
     app.after_request(_close)
     _handle_errors(app)
-    _add_health(app, settings.service, checks)
+    _add_health(app, settings.service, checks, facts)
     return app
 
 
@@ -211,16 +213,18 @@ def _close(response: Response) -> Response:
 # ── health and metrics
 
 
-def _add_health(app: Flask, service: str, checks: Mapping[str, Callable[[], bool]]) -> None:
+def _add_health(
+    app: Flask, service: str, checks: Mapping[str, Callable[[], bool]], facts: Callable[[], Mapping[str, Any]]
+) -> None:
     @app.get("/health")
     @access.public
     def health() -> Response:
-        return _health(service, {name: check() for name, check in checks.items()})
+        return _health(service, {name: check() for name, check in checks.items()}, facts())
 
     @app.get("/health/live")
     @access.public
     def live() -> Response:
-        return _health(service, {})
+        return _health(service, {}, {})
 
     @app.get("/metrics")
     @access.public
@@ -228,9 +232,9 @@ def _add_health(app: Flask, service: str, checks: Mapping[str, Callable[[], bool
         return Response(generate_latest(), content_type=CONTENT_TYPE_LATEST)
 
 
-def _health(service: str, results: Mapping[str, bool]) -> Response:
+def _health(service: str, results: Mapping[str, bool], facts: Mapping[str, Any]) -> Response:
     well = all(results.values())
     states = {name: "ok" if passed else "unavailable" for name, passed in results.items()}
     status = {"status": "ok" if well else "unavailable", "service": service}
     moment = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return _json({**status, "timestamp": moment, "checks": states}, 200 if well else 503)
+    return _json({**status, "timestamp": moment, "checks": states, **facts}, 200 if well else 503)
