@@ -28,9 +28,10 @@ _FAIL_ONWARD = """
     WHERE seat_id = %(seat_id)s AND status IN ('INITIATED', 'PENDING_OTP')
       AND NOT (seller_otp_verified AND buyer_otp_verified)
     RETURNING transfer_id"""
-_OPEN = """
-    SELECT 1 FROM transfers
-    WHERE seat_id = %(seat_id)s AND status IN ('INITIATED', 'PENDING_OTP', 'DISPUTED') LIMIT 1"""
+# What was initiated since the statement before is not looked for here: the unique index meets it, and we look again.
+_IN_THE_WAY = """
+    SELECT 1 FROM transfers WHERE seat_id = %(seat_id)s
+      AND (status = 'DISPUTED' OR status = 'PENDING_OTP' AND seller_otp_verified AND buyer_otp_verified) LIMIT 1"""
 _DISPUTE = """
     UPDATE transfers SET status = 'DISPUTED', dispute_reason = %(reason)s, dispute_count = dispute_count + 1,
         credits_frozen = 0, freeze_key = NULL
@@ -80,5 +81,5 @@ def _check_latest(tx: Transaction, transfer: Row) -> None:
 def _clear_way(tx: Transaction, seat_id: UUID) -> None:
     for failed in tx.all(_FAIL_ONWARD, seat_id=seat_id):
         logger.warning("Transfer %s status: FAILED (the one before it is disputed)", failed["transfer_id"])
-    if tx.one(_OPEN, seat_id=seat_id):
-        raise Refused(ErrorCode.TRANSFER_INVALID_STATE, "The ticket is being handed over this moment.")
+    if tx.one(_IN_THE_WAY, seat_id=seat_id):
+        raise Refused(ErrorCode.TRANSFER_INVALID_STATE, "The ticket is being handed over, or disputed, at this moment.")

@@ -73,7 +73,13 @@ class OrderService:
     def create(self, key: str | None = None, **fields: Any) -> Reply:
         expires_at = (datetime.now(UTC) + timedelta(minutes=5)).isoformat()
         order = {"order_id": an_id(), "user_id": an_id(), "seat_id": an_id(), "event_id": an_id(), "price": 350}
-        body = {"key": a_key("create") if key is None else key, **order, "expires_at": expires_at, "otp_required": False, **fields}
+        body = {
+            "key": a_key("create") if key is None else key,
+            **order,
+            "expires_at": expires_at,
+            "otp_required": False,
+            **fields,
+        }
         return self.ask("POST", "/orders", body)
 
     def pending(self, **fields: Any) -> str:

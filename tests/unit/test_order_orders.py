@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -136,7 +137,7 @@ def test_an_undo_never_touches_a_refunded_order(service: OrderService) -> None:
 def test_confirm_and_undo_at_once_never_leave_a_sale(service: OrderService) -> None:
     for _ in range(10):
         order_id, key = service.pending(), a_key("confirm")
-        in_parallel([lambda o=order_id, k=key: service.confirm(o, k), lambda o=order_id, k=key: service.fail(o, k)])  # type: ignore[misc]
+        in_parallel([partial(service.confirm, order_id, key), partial(service.fail, order_id, key)])
         assert service.order(order_id)["status"] == "FAILED"
 
 
