@@ -108,6 +108,7 @@ class Payments:
             {
                 "amount": to_cents(amount),
                 "currency": CURRENCY,
+                "automatic_payment_methods": {"enabled": True, "allow_redirects": "never"},
                 "metadata": {"user_id": str(user_id), "topup_key": key},
             },
             {"idempotency_key": idempotency_key, "headers": _headers()},
