@@ -39,12 +39,14 @@ HOUSEKEEPING_SECONDS = 600.0
 class Seams:
     """What a suite may put in place of a real part; production takes every default.
 
-    `transport` carries HTTP, `channel` gRPC, `publisher` AMQP; `observer` is told of each turn of a saga.
+    `transport` carries HTTP, `channel` gRPC, `publisher` AMQP, `journal` the two writes of a saga; `observer` is told of
+    each turn.
     """
 
     transport: Transport | None = None
     channel: Callable[[str], grpc.Channel] = clients.channel
     publisher: Publishes | None = None
+    journal: Callable[..., Journal] = Journal
     observer: Observer = silent
 
 
@@ -114,7 +116,7 @@ def compose(settings: Settings, seams: Seams = PRODUCTION) -> Orchestrator:
     db = Database(settings.database)
     publisher = seams.publisher or Publisher(settings.broker, SERVICE)
     to = participants(settings, seams, publisher)
-    journal = Journal(db, deadline_seconds=settings.deadline_seconds, park_seconds=settings.park_seconds)
+    journal = seams.journal(db, deadline_seconds=settings.deadline_seconds, park_seconds=settings.park_seconds)
     runner = Runner(
         journal,
         to,

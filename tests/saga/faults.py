@@ -1,0 +1,269 @@
+"""Faults at the seams that production has: transports, gRPC interceptors, the publisher, the journal.
+
+Every outgoing call of an orchestrator is an *edge*, named by what crosses it: `user POST /credits/deduct`,
+`inventory ConfirmSeat`, `broker publish`, `journal end`. Edges are not listed anywhere: they are what the wire shows
+when a flow runs without faults. A call that a flow makes twice has two edges, the second with `#2`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, TypeVar
+
+import grpc
+import urllib3
+
+from services.chassis import clients
+from services.chassis.clients import Transport
+from services.chassis.errors import Unknown
+from services.orchestrator.journal import Entry, Journal, NoticeDue, Status
+from services.orchestrator.participants import Publishes
+
+T = TypeVar("T")
+_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+
+
+class Death(BaseException):
+    """The process is gone: nothing after this line runs in it. Not an Exception, so no handler keeps it alive."""
+
+
+class Kind(StrEnum):
+    """What can happen to one call. The first three hold for as long as the victim lives; the others strike once."""
+
+    REFUSED_CONNECTION = "refused before sending"
+    ERROR = "5xx"
+    TIMEOUT = "timeout before the effect"
+    BLINK = "refused before sending, once"
+    REPLY_LOST = "effect done, reply lost"
+    REPLIES_LOST = "effect done, every reply lost"
+    TWICE = "delivered twice"
+    LATE = "delivered after the caller gave up"
+    DIES_BEFORE = "dies before sending"
+    DIES_AFTER = "dies after the effect"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One kind at one edge."""
+
+    edge: str
+    kind: Kind
+
+    def __str__(self) -> str:
+        return f"{self.edge}: {self.kind}"
+
+
+@dataclass
+class Script:
+    """The faults of one execution, what was seen on the wire, and what is still to be delivered."""
+
+    faults: tuple[Fault, ...] = ()
+    seen: list[str] = field(default_factory=list)
+    fired: set[Fault] = field(default_factory=set)
+    late: list[Callable[[], Any]] = field(default_factory=list)
+    dead: bool = False
+    _counts: Counter[str] = field(default_factory=Counter)
+
+    def edge(self, name: str) -> str:
+        """The edge of this call: a name seen before in the same flow gets its number."""
+        self._counts[name] += 1
+        number = self._counts[name]
+        edge = name if number == 1 else f"{name}#{number}"
+        self.seen.append(edge)
+        return edge
+
+    def at(self, edge: str) -> Fault | None:
+        """The fault that strikes here now, noted as fired."""
+        for fault in self.faults:
+            lasting = fault.kind in LASTING and fault.edge == edge.partition("#")[0]
+            if fault.edge == edge and fault not in self.fired or lasting:
+                self.fired.add(fault)
+                return fault
+        return None
+
+    def deliver_late(self) -> None:
+        """What the network still carried arrives now; nobody hears the answers."""
+        for delivery in self.late:
+            try:
+                delivery()
+            except (Unknown, urllib3.exceptions.HTTPError, grpc.RpcError):
+                continue
+        self.late.clear()
+
+
+LASTING = (Kind.REFUSED_CONNECTION, Kind.ERROR, Kind.TIMEOUT, Kind.REPLIES_LOST)
+
+
+@dataclass(frozen=True)
+class Wire:
+    """How one kind of wire says *no connection*, *5xx* and *timeout*."""
+
+    unreachable: Callable[[], Exception]
+    error: Callable[[], Any]
+    timeout: Callable[[], Exception]
+
+
+def crossed(script: Script, name: str, wire: Wire, send: Callable[[], T]) -> T:
+    """One call across an edge, with whatever the script has for it."""
+    if script.dead:
+        raise Death
+    fault = script.at(script.edge(name))
+    if fault is None:
+        return send()
+    if fault.kind in (Kind.REFUSED_CONNECTION, Kind.BLINK):
+        raise wire.unreachable()
+    if fault.kind is Kind.ERROR:
+        answer: T = wire.error()
+        return answer
+    return _struck(script, fault.kind, wire, send)
+
+
+def _struck(script: Script, kind: Kind, wire: Wire, send: Callable[[], T]) -> T:
+    if kind is Kind.DIES_BEFORE:
+        script.dead = True
+        raise Death
+    if kind is Kind.LATE:
+        script.late.append(send)
+    elif kind is not Kind.TIMEOUT:
+        answer = send()
+        if kind is Kind.TWICE:
+            return send()
+        if kind is Kind.DIES_AFTER:
+            script.dead = True
+            raise Death
+        del answer  # the reply is lost
+    raise wire.timeout()
+
+
+# ── HTTP
+
+
+def _http_error() -> tuple[int, bytes]:
+    return 503, b'{"success": false, "error_code": "SERVICE_UNAVAILABLE", "message": "injected"}'
+
+
+HTTP = Wire(
+    unreachable=lambda: urllib3.exceptions.ProtocolError("injected: connection refused"),
+    error=_http_error,
+    timeout=lambda: urllib3.exceptions.TimeoutError("injected: no answer"),
+)
+
+
+@dataclass(frozen=True)
+class FaultyHttp:
+    """A transport with a script."""
+
+    script: Script
+    inner: Transport
+
+    def __call__(
+        self, method: str, url: str, body: bytes | None, headers: Mapping[str, str], timeout: float
+    ) -> tuple[int, bytes]:
+        host, _, path = url.removeprefix("http://").partition("/")
+        place = _ID.sub("{id}", path.partition("?")[0])
+        name = f"{host.partition('.')[0]} {method} /{place}"
+        return crossed(self.script, name, HTTP, lambda: self.inner(method, url, body, headers, timeout))
+
+
+# ── gRPC
+
+
+class InjectedRpcError(grpc.RpcError):  # type: ignore[misc]
+    """What a client sees when the server is away or silent."""
+
+    def __init__(self, code: grpc.StatusCode) -> None:
+        self._code = code
+
+    def code(self) -> grpc.StatusCode:
+        return self._code
+
+    def details(self) -> str:
+        return "injected"
+
+    def trailing_metadata(self) -> tuple[()]:
+        return ()
+
+
+def _raise_unavailable() -> Any:
+    raise InjectedRpcError(grpc.StatusCode.UNAVAILABLE)
+
+
+RPC = Wire(
+    unreachable=lambda: InjectedRpcError(grpc.StatusCode.UNAVAILABLE),
+    error=_raise_unavailable,
+    timeout=lambda: InjectedRpcError(grpc.StatusCode.DEADLINE_EXCEEDED),
+)
+
+
+@dataclass(frozen=True)
+class FaultyCallable:
+    """A unary call with a script."""
+
+    script: Script
+    verb: str
+    inner: Any
+
+    def __call__(self, request: Any, **options: Any) -> Any:
+        return crossed(self.script, f"inventory {self.verb}", RPC, lambda: self.inner(request, **options))
+
+
+class FaultyChannel:
+    """As much of a channel as a stub uses."""
+
+    def __init__(self, script: Script, address: str) -> None:
+        self._script = script
+        self._channel = clients.channel(address)
+
+    def unary_unary(self, path: str, *serializers: Any, **options: Any) -> FaultyCallable:
+        inner = self._channel.unary_unary(path, *serializers, **options)
+        return FaultyCallable(self._script, path.rpartition("/")[2], inner)
+
+
+# ── AMQP and the journal
+
+AMQP = Wire(
+    unreachable=lambda: Unknown("injected: no broker"),
+    error=lambda: (_ for _ in ()).throw(Unknown("injected: nacked")),
+    timeout=lambda: Unknown("injected: not confirmed"),
+)
+JOURNAL = Wire(
+    unreachable=lambda: Unknown("injected: no journal"),
+    error=lambda: (_ for _ in ()).throw(Unknown("injected: the journal answers with an error")),
+    timeout=lambda: Unknown("injected: the journal does not answer"),
+)
+
+
+@dataclass(frozen=True)
+class FaultyPublisher:
+    """A publisher with a script."""
+
+    script: Script
+    inner: Publishes
+
+    def publish(
+        self, exchange: str, routing_key: str, body: bytes, *, message_id: str, expiration_ms: int | None = None
+    ) -> None:
+        def send() -> None:
+            self.inner.publish(exchange, routing_key, body, message_id=message_id, expiration_ms=expiration_ms)
+
+        crossed(self.script, "broker publish", AMQP, send)
+
+
+class FaultyJournal(Journal):
+    """A journal with a script: *begin* and *end* are calls across a wire like any other."""
+
+    script: Script
+
+    def begin(self, *args: Any, **options: Any) -> tuple[Entry, bool]:
+        return crossed(self.script, "journal begin", JOURNAL, lambda: super(FaultyJournal, self).begin(*args, **options))
+
+    def end(
+        self, entry: Entry, status: Status, result: Mapping[str, Any], notices: Any = ()
+    ) -> bool:
+        due: tuple[NoticeDue, ...] = tuple(notices)
+        send = lambda: super(FaultyJournal, self).end(entry, status, result, due)  # noqa: E731
+        return crossed(self.script, "journal end", JOURNAL, send)

@@ -1,0 +1,36 @@
+"""Inventory in this process, behind a real gRPC server on a free loopback port."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from services.chassis.db import Database
+from services.chassis.rpc import GrpcServer
+from services.chassis.settings import ProcessSettings
+from services.contracts.pb import inventory_pb2 as pb
+from services.contracts.pb.inventory_pb2_grpc import add_InventoryServicer_to_server
+from services.inventory.servicer import Inventory
+from services.inventory.store import holds
+
+
+class InventoryServer:
+    """The servicer with its own database; `sweep` does what its sweeper does, now."""
+
+    def __init__(self, process: ProcessSettings, db: Database) -> None:
+        self._db = db
+        servicer = Inventory(db, replace(process, service="inventory-service").internal_jwt_secret)
+        self._server = GrpcServer(
+            "127.0.0.1:0",
+            lambda server: add_InventoryServicer_to_server(servicer, server),  # type: ignore[no-untyped-call]
+            pb.DESCRIPTOR.services_by_name["Inventory"],
+            threads=8,
+        )
+        self._server.start()
+        self.address = f"127.0.0.1:{self._server.port}"
+
+    def stop(self) -> None:
+        self._server.stop()
+
+    def sweep(self) -> None:
+        while holds.sweep(self._db, batch=200, grace_seconds=0):
+            pass
