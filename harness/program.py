@@ -57,6 +57,10 @@ class Program:
     def after_ready(self) -> None:
         """What has to be done in it before others may use it."""
 
+    def settled(self) -> bool:
+        """Whether a SIGKILL from now on loses nothing that was acknowledged."""
+        return True
+
 
 def web(service: Service, ports: Ports, needs: tuple[str, ...]) -> Program:
     """The native form of a service that is Python in its container too. Raises StackError if it has no health check."""

@@ -7,6 +7,7 @@ import re
 import shutil
 import socket
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -20,6 +21,7 @@ from harness.ports import HOST
 from harness.program import Program, state_dir
 
 SOURCES = ROOT / "services" / "rabbitmq"
+NODE = "ticketremaster@localhost"
 AMQP_GREETING = b"AMQP\x00\x00\x09\x01"
 # The management plugin would make the node five seconds slower to stop; the container has it.
 PLUGINS = "[].\n"
@@ -54,12 +56,22 @@ class RabbitMQ(Program):
         if not _greets(self.port):  # until then a client library would only log its failures
             return False
         try:
-            connection = pika.BlockingConnection(pika.URLParameters(self.url))
-            connection.channel().queue_declare("seat.release.queue", passive=True)
-            connection.close()
+            with closing(pika.BlockingConnection(pika.URLParameters(self.url))) as connection:
+                connection.channel().queue_declare("seat.release.queue", passive=True)
         except AMQPError:
             return False
         return True
+
+    def settled(self) -> bool:
+        """Whether the registry of quorum queues is on disk.
+
+        RabbitMQ 3.10 writes it a few seconds late: killed before that on its very first run, a node starts its queues
+        afresh, without their messages and without a leader, and every publish is refused.
+        """
+        registry = self.home / "data" / NODE / "quorum" / NODE / "names.dets"
+        topology = json.loads((SOURCES / "definitions.json").read_text())
+        written = registry.read_bytes() if registry.exists() else b""
+        return all(f"_{queue['name']}".encode() in written for queue in topology["queues"])
 
     def _configuration(self, imported: Path) -> str:
         shared = (SOURCES / "rabbitmq.conf").read_text()
@@ -122,7 +134,7 @@ def environment(home: Path, ports: dict[int, int]) -> dict[str, str]:
         "HOME": str(home),  # where the Erlang cookie is made
         "ERL_EPMD_PORT": str(ports[4369]),
         "ERL_EPMD_ADDRESS": HOST,
-        "RABBITMQ_NODENAME": "ticketremaster@localhost",
+        "RABBITMQ_NODENAME": NODE,
         "RABBITMQ_DIST_PORT": str(ports[25672]),
         "RABBITMQ_CONFIG_FILE": str(home / "rabbitmq.conf"),
         "RABBITMQ_ADVANCED_CONFIG_FILE": str(home / "advanced.config"),

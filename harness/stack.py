@@ -72,7 +72,9 @@ class Stack:
                 directory.write(Record(name, overrides=dict(laid)))
         stack = cls(directory, assigned, values, quiet)
         try:
-            stack._start_all(with_needs(stack._programs, only or stack._programs))
+            names = with_needs(stack._programs, only or stack._programs)
+            stack._start_all(names)
+            stack._settle(names)
         except BaseException:
             stack.down()
             raise
@@ -258,6 +260,11 @@ class Stack:
             trouble = f"not ready after {START_SECONDS:.0f} s" if record.alive else "ended while starting"
             log = self.log_path(program.name)
             raise StackError(f"{program.name} {trouble}; the end of {log}:\n{_tail(log)}")
+
+    def _settle(self, names: list[str]) -> None:
+        for name in names:
+            if not process.wait_for(self._programs[name].settled, START_SECONDS, self._cancelled):
+                raise StackError(f"{name} is up, but has not put on disk what it needs after a SIGKILL")
 
     def _say(self, name: str, what: str) -> None:
         if not self._quiet:
