@@ -1,0 +1,140 @@
+"""Starts, stops and kills the programs of one run directory, and knows the state of each."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from dataclasses import replace
+from pathlib import Path
+
+from harness import process
+from harness.errors import StackError
+from harness.ports import HOST
+from harness.program import Program
+from harness.rundir import Record, RunDir
+
+START_SECONDS = 60.0  # for one process to become ready; RabbitMQ takes five on two quiet cores
+STOP_SECONDS = 10.0  # for one process to end by itself before it is killed
+
+
+class Supervisor:
+    """The programs of one run directory."""
+
+    def __init__(self, run_dir: RunDir, programs: dict[str, Program], quiet: bool = False) -> None:
+        self.run_dir = run_dir
+        self.programs = programs
+        self._quiet = quiet
+        self._began = time.monotonic()
+        self._cancelled = threading.Event()
+
+    def start(self, name: str) -> None:
+        """Start `name` on the ports that it always had and wait until it is ready; no-op if it runs.
+
+        Raises StackError, with the end of its log, if it ends or does not become ready within 60 s.
+        """
+        program, record = self.program(name), self.run_dir.record(name)
+        if record.alive:
+            return
+        self._say(name, "starting")
+        program.prepare(self.env(name))
+        identity = process.spawn(program.argv, self.env(name), self.log_path(name), self.run_dir.path)
+        record = replace(record, pid=identity.pid, started=identity.started, state="starting")
+        self.run_dir.write(record)
+        self._await(program, record)
+        program.after_ready()
+        self.run_dir.write(replace(record, state="running"))
+        self._say(name, f"ready on {HOST}:{program.port}")
+
+    def stop(self, name: str) -> None:
+        """End `name` as production would (SIGTERM, then time to finish), and wait until it is gone."""
+        program, record = self.program(name), self.run_dir.record(name)
+        self.run_dir.write(replace(record, state="stopped"))
+        process.end(record.identity, program.stop_signal, STOP_SECONDS)
+        self._say(name, "stopped")
+
+    def kill(self, name: str) -> None:
+        """SIGKILL `name` and everything that it started, and wait until they are gone."""
+        self.program(name)
+        record = self.run_dir.record(name)
+        self.run_dir.write(replace(record, state="killed"))
+        process.kill(record.identity)
+        self._say(name, "killed")
+
+    def restart(self, name: str, env: Mapping[str, str] | None = None) -> None:
+        """Stop and start `name`; `env` is laid over its environment from now on, `{}` lifts what was laid before."""
+        self.stop(name)
+        if env is not None:
+            self.run_dir.write(replace(self.run_dir.record(name), overrides=dict(env)))
+        self.start(name)
+
+    def env(self, name: str) -> dict[str, str]:
+        """The environment that `name` is started with."""
+        return {**self.program(name).env, **self.run_dir.record(name).overrides}
+
+    def log_path(self, name: str) -> Path:
+        """Where the output of `name` goes, across restarts."""
+        return self.run_dir.logs / f"{self.program(name).name}.log"
+
+    def state(self, name: str) -> str:
+        """`starting`, `running`, `stopped`, `killed` (by us) or `died` (by itself)."""
+        self.program(name)
+        return self.run_dir.record(name).observed
+
+    @property
+    def names(self) -> list[str]:
+        """All programs, those first that others need; not all of them need be running."""
+        return list(self.programs)
+
+    def program(self, name: str) -> Program:
+        """The program of that name; raises StackError when there is none."""
+        if name not in self.programs:
+            raise StackError(f"no service {name!r}; there are: {', '.join(self.programs)}")
+        return self.programs[name]
+
+    def start_all(self, names: list[str]) -> None:
+        """Start each as soon as what it needs is ready. Raises the first failure; the others give up then."""
+        with ThreadPoolExecutor(len(names)) as pool:
+            started: dict[str, Future[None]] = {}
+            for name in names:
+                before = [started[needed] for needed in self.programs[name].needs]
+                started[name] = pool.submit(self._start_after, name, before)
+            try:
+                done, _ = wait(started.values(), return_when=FIRST_EXCEPTION)
+                for future in done:
+                    future.result()
+            except BaseException:
+                self._cancelled.set()
+                raise
+
+    def settle(self, names: list[str]) -> None:
+        """Wait until a SIGKILL of any of `names` would lose nothing. Raises StackError when that does not come about."""
+        for name in names:
+            if not process.wait_for(self.programs[name].settled, START_SECONDS, self._cancelled):
+                raise StackError(f"{name} is up, but has not put on disk what it needs after a SIGKILL")
+
+    def _start_after(self, name: str, before: list[Future[None]]) -> None:
+        for future in before:
+            future.result()
+        if not self._cancelled.is_set():
+            self.start(name)
+
+    def _await(self, program: Program, record: Record) -> None:
+        settled: Callable[[], bool] = lambda: not record.alive or program.ready()  # noqa: E731
+        in_time = process.wait_for(settled, START_SECONDS, self._cancelled)
+        if self._cancelled.is_set():
+            raise StackError(f"{program.name}: given up")
+        if not in_time or not record.alive:
+            trouble = f"not ready after {START_SECONDS:.0f} s" if record.alive else "ended while starting"
+            log = self.log_path(program.name)
+            raise StackError(f"{program.name} {trouble}; the end of {log}:\n{_tail(log)}")
+
+    def _say(self, name: str, what: str) -> None:
+        if not self._quiet:
+            print(f"[{time.monotonic() - self._began:6.1f}s] {name:<22} {what}", file=sys.stderr, flush=True)
+
+
+def _tail(log: Path, lines: int = 20) -> str:
+    return "\n".join(f"  {line}" for line in log.read_text(errors="replace").splitlines()[-lines:])
