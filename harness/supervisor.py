@@ -110,7 +110,7 @@ class Supervisor:
                 raise
 
     def settle(self, names: list[str]) -> None:
-        """Wait until a SIGKILL of any of `names` would lose nothing. Raises StackError when that does not come about."""
+        """Wait until a SIGKILL of any of `names` would lose nothing. Raises StackError if that does not come about."""
         for name in names:
             if not process.wait_for(self.programs[name].settled, START_SECONDS, self._cancelled):
                 raise StackError(f"{name} is up, but has not put on disk what it needs after a SIGKILL")
