@@ -104,9 +104,10 @@ class Broker:
         shutil.rmtree(self._home, ignore_errors=True)
 
     def _started(self, program: Program) -> subprocess.Popen[bytes]:
-        program.prepare()
+        env = {**os.environ, **program.env}
+        program.prepare(env)
         with open(self._home / f"{program.name}.log", "ab") as log:
-            process = subprocess.Popen(program.argv, env={**os.environ, **program.env}, stdout=log, stderr=log)
+            process = subprocess.Popen(program.argv, env=env, stdout=log, stderr=log)
         deadline = time.monotonic() + START_SECONDS
         while process.poll() is None and time.monotonic() < deadline:
             if program.ready():

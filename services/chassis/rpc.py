@@ -22,35 +22,40 @@ from services.contracts.errors import ErrorCode
 from services.contracts.pb import inventory_pb2
 
 logger = logging.getLogger(__name__)
-Method = TypeVar("Method", bound=Callable[..., Any])
+Answer = TypeVar("Answer")
 
 BEARER = "Bearer "
 STOP_SECONDS = 5
 
 
-def rpc(*callers: str) -> Callable[[Method], Method]:
+def rpc(*callers: str) -> Callable[[Callable[..., Answer]], Callable[..., Answer]]:
     """Mark a servicer's method as a call that only the named services may make.
 
     The method takes the request and returns the answer; Refused and Unknown become gRPC statuses.
     The servicer has `internal_jwt_secret`.
     """
 
-    def decorate(method: Method) -> Method:
+    def decorate(method: Callable[..., Answer]) -> Callable[..., Answer]:
         @functools.wraps(method)
-        def handler(servicer: Any, request: Any, context: grpc.ServicerContext) -> Any:
+        def handler(servicer: Any, request: Any, context: grpc.ServicerContext) -> Answer:
             metadata = dict(context.invocation_metadata())
             with correlation.correlated(str(metadata.get(correlation.METADATA) or "")):
                 return _answer(servicer, method, request, context, metadata, callers)
 
         handler.callers = callers  # type: ignore[attr-defined]
-        return handler  # type: ignore[return-value]
+        return handler
 
     return decorate
 
 
 def _answer(
-    servicer: Any, method: Any, request: Any, context: Any, metadata: dict[str, Any], callers: tuple[str, ...]
-) -> Any:
+    servicer: Any,
+    method: Callable[..., Answer],
+    request: Any,
+    context: Any,
+    metadata: dict[str, Any],
+    callers: tuple[str, ...],
+) -> Answer:
     started = time.perf_counter()
     try:
         _admit(servicer.internal_jwt_secret, metadata, callers)

@@ -1,0 +1,71 @@
+"""Inventory's composition root: gRPC for the orchestrator, HTTP for Event, the consumer, the sweeper."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from flask import Flask
+
+from services.chassis import rpc
+from services.chassis.broker import Publisher
+from services.chassis.clients import HttpPeer
+from services.chassis.consumer import Consumer
+from services.chassis.db import Database
+from services.chassis.tokens import Credential
+from services.chassis.web import create_app, finish
+from services.chassis.worker import Worker
+from services.contracts.pb import inventory_pb2
+from services.contracts.pb.inventory_pb2_grpc import add_InventoryServicer_to_server
+from services.inventory import metrics
+from services.inventory.consumer import PARKING_QUEUE, RELEASE_QUEUE, SeatReleases
+from services.inventory.notices import OrderNotices
+from services.inventory.routes import seat_routes
+from services.inventory.seat_maps import SeatMaps
+from services.inventory.servicer import Inventory
+from services.inventory.settings import Settings
+from services.inventory.sweeper import Sweeper
+
+
+def build(settings: Settings, database: Database | None = None) -> Flask:
+    """The app with all that runs beside it; nothing runs before its server starts it.
+
+    Readiness is the database's alone: with RabbitMQ down seats are still sold and the sweeper releases them.
+    """
+    db = database or Database(settings.database)
+    name = settings.process.service
+    publisher = Publisher(settings.broker, name)
+    notices = OrderNotices(
+        HttpPeer("Order", settings.order_url, Credential(name, settings.process.internal_jwt_secret))
+    )
+    consumer = Consumer(
+        settings.broker,
+        f"{name}-consumer",
+        RELEASE_QUEUE,
+        SeatReleases(db, publisher, notices).handle,
+        may_consume=db.is_ready,
+        counted_queue=PARKING_QUEUE,
+    )
+    metrics.PARKED_NOW.set_function(lambda: consumer.counted or 0)
+    sweeper = Worker("hold sweeper", Sweeper(db, settings.sweep_grace_seconds).tick, settings.sweep_seconds)
+    app = create_app(settings.process, checks={"database": db.is_ready}, facts=lambda: _facts(consumer))
+    app.register_blueprint(seat_routes(SeatMaps(db)))
+    return finish(app, publisher, notices, consumer, sweeper, grpc_server(settings, db))
+
+
+def grpc_server(settings: Settings, db: Database) -> rpc.GrpcServer:
+    """The gRPC server, bound to its port and not yet answering."""
+    service = inventory_pb2.DESCRIPTOR.services_by_name["Inventory"]
+    servicer = Inventory(db, settings.process.internal_jwt_secret)
+    rpc.require_callers(servicer, service)
+    return rpc.GrpcServer(
+        f"{settings.process.bind}:{settings.grpc_port}",
+        lambda server: add_InventoryServicer_to_server(servicer, server),  # type: ignore[no-untyped-call]
+        service,
+        settings.grpc_threads,
+    )
+
+
+def _facts(consumer: Consumer) -> Mapping[str, Any]:
+    """D38: what was given up is for people to see. None of it makes the service unready."""
+    return {"consumer": consumer.state, "parked_messages": consumer.counted}

@@ -1,0 +1,69 @@
+-- seats_db: seats, the holds on them, and who entered (reference §3). Safe to run again.
+-- Runs after services/chassis/schema.sql, which brings app_now() and the record of effects.
+
+DO $$ BEGIN
+    CREATE TYPE seat_status AS ENUM ('AVAILABLE', 'HELD', 'SOLD', 'CHECKED_IN');
+EXCEPTION WHEN duplicate_object THEN NULL; END $$;
+
+DO $$ BEGIN
+    CREATE TYPE scan_result AS ENUM (
+        'SUCCESS', 'DUPLICATE', 'WRONG_HALL', 'UNPAID', 'NOT_FOUND', 'EXPIRED',
+        'NOT_OWNER', 'QR_INVALID'  -- not in §3: the old owner's QR, and one that is not ours
+    );
+EXCEPTION WHEN duplicate_object THEN NULL; END $$;
+
+CREATE TABLE IF NOT EXISTS seats (
+    seat_id         uuid PRIMARY KEY,
+    event_id        uuid NOT NULL,
+    row_number      varchar(4) NOT NULL,
+    seat_number     int NOT NULL,
+    category        varchar(10) NOT NULL,
+    status          seat_status NOT NULL DEFAULT 'AVAILABLE',
+    held_by_user_id uuid,
+    held_until      timestamptz,
+    hold_id         uuid,  -- fencing token: a release or confirm that names another hold touches nothing
+    order_id        uuid,  -- the sale that stands
+    owner_user_id   uuid,
+    price_paid      numeric(10,2) CHECK (price_paid > 0),
+    qr_code_hash    text,
+    created_at      timestamptz NOT NULL DEFAULT app_now(),
+    -- The real clock, not app_now(): a seat map's version is made of it, and must not go backwards.
+    updated_at      timestamptz NOT NULL DEFAULT statement_timestamp(),
+    UNIQUE (event_id, row_number, seat_number),
+    CONSTRAINT seat_state_is_whole CHECK (CASE
+        WHEN status = 'AVAILABLE' THEN
+            num_nonnulls(held_by_user_id, held_until, hold_id, order_id, owner_user_id, price_paid, qr_code_hash) = 0
+        WHEN status = 'HELD' THEN
+            num_nulls(held_by_user_id, held_until, hold_id) = 0
+            AND num_nonnulls(order_id, owner_user_id, price_paid, qr_code_hash) = 0
+        ELSE num_nulls(hold_id, order_id, owner_user_id, price_paid, qr_code_hash) = 0
+            AND num_nonnulls(held_by_user_id, held_until) = 0
+    END)
+) WITH (fillfactor = 70);  -- a seat changes several times: leave room for its next version on its own page
+
+CREATE INDEX IF NOT EXISTS idx_seats_held_until ON seats (held_until) WHERE status = 'HELD';
+CREATE INDEX IF NOT EXISTS idx_seats_owner ON seats (owner_user_id, updated_at) WHERE owner_user_id IS NOT NULL;
+CREATE INDEX IF NOT EXISTS idx_seats_version ON seats (event_id, updated_at);
+
+CREATE TABLE IF NOT EXISTS entry_logs (
+    log_id              uuid PRIMARY KEY DEFAULT gen_random_uuid(),
+    seat_id             uuid,  -- null when the QR could not be read; no foreign key: it may be a counterfeit's
+    scan_id             text NOT NULL,
+    scanned_at          timestamptz NOT NULL DEFAULT app_now(),
+    scanned_by_staff_id uuid NOT NULL,
+    result              scan_result NOT NULL,
+    hall_id_presented   varchar(20),
+    hall_id_expected    varchar(20),
+    hall_id_staff       varchar(20)
+);
+-- Of N gates exactly one admits: one SUCCESS a seat, whatever the code above it does.
+CREATE UNIQUE INDEX IF NOT EXISTS idx_one_success_per_seat ON entry_logs (seat_id) WHERE result = 'SUCCESS';
+-- A staff member who asks again with the same scan gets the first answer.
+CREATE UNIQUE INDEX IF NOT EXISTS idx_one_entry_per_scan ON entry_logs (scanned_by_staff_id, scan_id);
+
+-- Wake-up messages that were worked off, written in the transaction that did it.
+CREATE TABLE IF NOT EXISTS release_messages (
+    message_id  text PRIMARY KEY,
+    outcome     text NOT NULL CHECK (outcome IN ('RELEASED', 'STALE')),
+    consumed_at timestamptz NOT NULL DEFAULT app_now()
+);

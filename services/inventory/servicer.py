@@ -1,0 +1,156 @@
+"""Inventory over gRPC (proto/inventory.proto): reads the request, asks the store, says what came of it."""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from services.chassis import effects
+from services.chassis.db import Database, Row
+from services.chassis.errors import Refused
+from services.chassis.rpc import rpc
+from services.contracts.errors import ErrorCode
+from services.contracts.pb import inventory_pb2 as pb
+from services.contracts.pb.inventory_pb2_grpc import InventoryServicer
+from services.inventory import metrics, reading
+from services.inventory.store import entries, holds, sales, seats
+
+logger = logging.getLogger(__name__)
+ORCHESTRATOR = "orchestrator-service"
+
+
+class Inventory(InventoryServicer):
+    """Every call is keyed and safe to repeat; see the proto for what each refuses."""
+
+    def __init__(self, db: Database, internal_jwt_secret: str) -> None:
+        self.internal_jwt_secret = internal_jwt_secret
+        self._db = db
+
+    @rpc(ORCHESTRATOR)
+    def ReserveSeat(self, request: pb.ReserveSeatRequest) -> pb.Hold:  # noqa: N802
+        hold = reading.hold_of(request)
+        try:
+            answer = holds.reserve(self._db, hold)
+        except holds.RowLocked:
+            metrics.NOWAIT_LOSSES.inc()
+            raise
+        metrics.HOLDS.inc()
+        if answer.pop("taken_over", False):
+            metrics.TAKEOVERS.inc()
+        logger.info("Seat %s HELD for user %s, TTL %d s", hold.seat_id, hold.user_id, hold.ttl_seconds)
+        held_until = answer.pop("held_until")
+        return pb.Hold(**answer, held_until=_moment(datetime.fromisoformat(held_until)))
+
+    @rpc(ORCHESTRATOR)
+    def ReleaseSeat(self, request: pb.ReleaseSeatRequest) -> pb.Released:  # noqa: N802
+        seat_id = reading.id_of(request.seat_id, "seat_id")
+        hold_id = reading.id_of(request.hold_id, "hold_id")
+        released = holds.release(self._db, hold_id)
+        if released:
+            metrics.RELEASES.labels("call").inc()
+            logger.info("Seat %s released: hold %s was given back", seat_id, hold_id)
+        return pb.Released(seat_id=str(seat_id), released=released)
+
+    @rpc(ORCHESTRATOR)
+    def ConfirmSeat(self, request: pb.ConfirmSeatRequest) -> pb.Sale:  # noqa: N802
+        answer = sales.confirm(self._db, _key(request), reading.purchase_of(request))
+        metrics.SALES.inc()
+        logger.info("Seat %s status: HELD → SOLD, order %s", answer["seat_id"], answer["order_id"])
+        return pb.Sale(**answer)
+
+    @rpc(ORCHESTRATOR)
+    def UpdateOwner(self, request: pb.UpdateOwnerRequest) -> pb.Sale:  # noqa: N802
+        new_owner_id = reading.id_of(request.new_owner_id, "new_owner_id")
+        qr_code_hash = reading.hash_of(request.qr_code_hash)
+        answer = sales.hand_over(self._db, _key(request), reading.ticket_of(request), new_owner_id, qr_code_hash)
+        logger.info("Seat %s has a new owner: %s", answer["seat_id"], new_owner_id)
+        return pb.Sale(**answer)
+
+    @rpc(ORCHESTRATOR)
+    def CancelSale(self, request: pb.CancelSaleRequest) -> pb.Released:  # noqa: N802
+        ticket = reading.ticket_of(request)
+        sales.cancel(self._db, _key(request), ticket)
+        logger.info("Seat %s status: SOLD → AVAILABLE, order %s taken back", ticket.seat_id, ticket.order_id)
+        return pb.Released(seat_id=str(ticket.seat_id), released=True)
+
+    @rpc(ORCHESTRATOR)
+    def Settle(self, request: pb.SettleRequest) -> pb.Settlement:  # noqa: N802
+        return pb.Settlement(done=effects.settle(self._db, _key(request)) is not None)
+
+    @rpc(ORCHESTRATOR)
+    def VerifyTicket(self, request: pb.SeatRequest) -> pb.Seat:  # noqa: N802
+        return self._seat(request)
+
+    @rpc(ORCHESTRATOR)
+    def GetSeatOwner(self, request: pb.SeatRequest) -> pb.Seat:  # noqa: N802
+        return self._seat(request)
+
+    @rpc(ORCHESTRATOR)
+    def MarkCheckedIn(self, request: pb.MarkCheckedInRequest) -> pb.Scan:  # noqa: N802
+        ticket, facts = reading.ticket_of(request), reading.facts_of(request.facts)
+        return _scan(entries.check_in(self._db, ticket, facts))
+
+    @rpc(ORCHESTRATOR)
+    def LogEntry(self, request: pb.LogEntryRequest) -> pb.Scan:  # noqa: N802
+        seat_id = reading.id_of(request.seat_id, "seat_id") if request.seat_id else None
+        result = reading.refused_result_of(request.result)
+        return _scan(entries.log(self._db, seat_id, result, reading.facts_of(request.facts)))
+
+    @rpc(ORCHESTRATOR)
+    def ListTickets(self, request: pb.ListTicketsRequest) -> pb.Tickets:  # noqa: N802
+        owner_user_id = reading.id_of(request.owner_user_id, "owner_user_id")
+        return pb.Tickets(seats=[_seat(row) for row in seats.owned_by(self._db, owner_user_id)])
+
+    def _seat(self, request: pb.SeatRequest) -> pb.Seat:
+        row = seats.find(self._db, reading.id_of(request.seat_id, "seat_id"))
+        if row is None:
+            raise Refused(ErrorCode.SEAT_NOT_FOUND)
+        return _seat(row)
+
+
+def _key(request: Any) -> str:
+    return reading.text_of(request.key, "key")
+
+
+def _moment(moment: datetime | None) -> Timestamp | None:
+    if moment is None:
+        return None
+    stamp = Timestamp()
+    stamp.FromDatetime(moment)
+    return stamp
+
+
+def _text(value: UUID | None) -> str:
+    return "" if value is None else str(value)
+
+
+def _seat(row: Row) -> pb.Seat:
+    return pb.Seat(
+        seat_id=str(row["seat_id"]),
+        event_id=str(row["event_id"]),
+        status=row["status"],
+        owner_user_id=_text(row["owner_user_id"]),
+        order_id=_text(row["order_id"]),
+        row_number=row["row_number"],
+        seat_number=row["seat_number"],
+        category=row["category"],
+        price_paid="" if row["price_paid"] is None else str(row["price_paid"]),
+        held_until=_moment(row["held_until"]),
+        held_by_user_id=_text(row["held_by_user_id"]),
+        hold_id=_text(row["hold_id"]),
+    )
+
+
+def _scan(entry: Row) -> pb.Scan:
+    metrics.SCANS.labels(entry["result"]).inc()
+    logger.info("Scan of seat %s: %s", entry["seat_id"], entry["result"])
+    return pb.Scan(
+        result=entry["result"],
+        scanned_at=_moment(entry["scanned_at"]),
+        first_scanned_at=_moment(entry["first_scanned_at"]),
+        first_staff_id=_text(entry["first_staff_id"]),
+    )

@@ -1,0 +1,187 @@
+"""Inventory over gRPC on a free port, spoken to in verbs; with real credentials and a real database."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from services.chassis.clients import GrpcPeer, channel
+from services.chassis.db import Database
+from services.chassis.errors import Refused
+from services.chassis.settings import BrokerSettings, DatabaseSettings, ProcessSettings
+from services.chassis.tokens import Credential
+from services.contracts.pb import inventory_pb2 as pb
+from services.contracts.pb.inventory_pb2_grpc import InventoryStub
+from services.inventory.app import grpc_server
+from services.inventory.settings import Settings
+from tests.databases import Databases
+
+SECRET, INTERNAL_SECRET = "s" * 32, "i" * 32
+HASH = hashlib.sha256(b"a ticket").hexdigest()
+EVENT = "e0e0e0e0-0000-0000-0000-000000000001"
+NOWHERE = BrokerSettings("127.0.0.1", 1, "nobody", "nothing")
+
+
+def settings_for(database: DatabaseSettings, broker: BrokerSettings = NOWHERE, **others: Any) -> Settings:
+    process = ProcessSettings("inventory-service", 1, "127.0.0.1", SECRET, INTERNAL_SECRET, "INFO", 4)
+    fields = {"grpc_port": 0, "grpc_threads": 40, "order_url": "http://127.0.0.1:1"}
+    fields |= {"sweep_seconds": 0.05, "sweep_grace_seconds": 0.0, **others}
+    return Settings(process=process, database=database, broker=broker, **fields)
+
+
+def an_id() -> str:
+    return str(uuid4())
+
+
+def a_key(step: str = "step") -> str:
+    return f"test:{uuid4()}:1:{step}"
+
+
+def in_parallel(calls: Sequence[Callable[[], Any]]) -> list[Any]:
+    """Every call at once, each in its own thread; a refused one gives its code."""
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return [future.result() for future in [pool.submit(outcome, call) for call in calls]]
+
+
+def outcome(call: Callable[[], Any]) -> Any:
+    """What the call answers, or the code that refuses it."""
+    try:
+        return call()
+    except Refused as refusal:
+        return refusal.code
+
+
+@contextmanager
+def refused(code: str) -> Iterator[Any]:
+    """The block is refused with `code`."""
+    with pytest.raises(Refused) as caught:
+        yield caught
+    assert caught.value.code == code
+
+
+class InventoryService:
+    """Inventory's calls, by the orchestrator unless `caller` says otherwise."""
+
+    def __init__(self, databases: Databases, caller: str = "orchestrator-service") -> None:
+        self._databases = databases
+        settings = databases.database_for("inventory")
+        self.db = Database(replace(settings, pool_size=40, lock_timeout_ms=1000))
+        self._server = grpc_server(settings_for(settings), self.db)
+        self._server.start()
+        self._channel = channel(f"127.0.0.1:{self._server.port}")
+        self._stub = InventoryStub(self._channel)
+        self._peer = GrpcPeer("Inventory", Credential(caller, INTERNAL_SECRET))
+
+    def close(self) -> None:
+        self._channel.close()
+        self._server.stop()
+        self.db.close()
+
+    def as_caller(self, caller: str, secret: str = INTERNAL_SECRET) -> GrpcPeer:
+        return GrpcPeer("Inventory", Credential(caller, secret))
+
+    def ask(self, verb: str, peer: GrpcPeer | None = None, **fields: Any) -> Any:
+        request = "SeatRequest" if verb in ("VerifyTicket", "GetSeatOwner") else f"{verb}Request"
+        return (peer or self._peer).call(getattr(self._stub, verb), getattr(pb, request)(**fields))
+
+    # ── verbs
+
+    def reserve(self, seat_id: str, user_id: str | None = None, hold_id: str | None = None, ttl: int = 300) -> Any:
+        fields = {"seat_id": seat_id, "user_id": user_id or an_id(), "hold_id": hold_id or an_id()}
+        return self.ask("ReserveSeat", **fields, ttl_seconds=ttl)
+
+    def release(self, seat_id: str, hold_id: str) -> bool:
+        return bool(self.ask("ReleaseSeat", seat_id=seat_id, hold_id=hold_id).released)
+
+    def confirm(self, seat_id: str, hold_id: str, user_id: str, key: str | None = None, **fields: str) -> Any:
+        sale = {"order_id": hold_id, "price": "350.00", "qr_code_hash": HASH, **fields}
+        key = key or a_key("confirm_seat")
+        return self.ask("ConfirmSeat", key=key, seat_id=seat_id, hold_id=hold_id, user_id=user_id, **sale)
+
+    def update_owner(self, seat_id: str, order_id: str, old: str, new: str, key: str | None = None) -> Any:
+        sale = {"seat_id": seat_id, "order_id": order_id, "expected_owner_id": old}
+        return self.ask("UpdateOwner", key=key or a_key("owner"), **sale, new_owner_id=new, qr_code_hash=HASH)
+
+    def cancel_sale(self, seat_id: str, order_id: str, owner: str, key: str | None = None) -> Any:
+        sale = {"seat_id": seat_id, "order_id": order_id, "expected_owner_id": owner}
+        return self.ask("CancelSale", key=key or a_key("cancel"), **sale)
+
+    def settle(self, key: str) -> bool:
+        return bool(self.ask("Settle", key=key).done)
+
+    def check_in(self, seat_id: str, order_id: str, owner: str, **facts: str) -> Any:
+        sale = {"seat_id": seat_id, "order_id": order_id, "expected_owner_id": owner}
+        return self.ask("MarkCheckedIn", **sale, facts=self.facts(**facts))
+
+    def log_entry(self, seat_id: str, result: str, **facts: str) -> Any:
+        return self.ask("LogEntry", seat_id=seat_id, result=result, facts=self.facts(**facts))
+
+    @staticmethod
+    def facts(**facts: str) -> pb.ScanFacts:
+        halls = {"hall_id_presented": "HALL-A", "hall_id_expected": "HALL-A", "hall_id_staff": "HALL-A"}
+        return pb.ScanFacts(**{"scan_id": an_id(), "staff_id": an_id(), **halls, **facts})
+
+    # ── what a test needs to begin with, and to look at
+
+    def new_seat(self, event_id: str = EVENT) -> str:
+        """A fresh AVAILABLE seat."""
+        seat_id = an_id()
+        insert = """INSERT INTO seats (seat_id, event_id, row_number, seat_number, category)
+            VALUES (%(seat_id)s, %(event_id)s, 'T', %(number)s, 'CAT1')"""
+        with self.db.transaction() as tx:
+            tx.run(insert, seat_id=seat_id, event_id=event_id, number=uuid4().int % 2**31)
+        return seat_id
+
+    def held_seat(self, **hold: Any) -> tuple[str, str, str]:
+        """A held seat: seat, hold and user."""
+        seat_id, hold_id, user_id = self.new_seat(), an_id(), an_id()
+        self.reserve(seat_id, user_id, hold_id, **hold)
+        return seat_id, hold_id, user_id
+
+    def sold_seat(self) -> tuple[str, str, str]:
+        """A sold seat: seat, order and owner."""
+        seat_id, hold_id, user_id = self.held_seat()
+        self.confirm(seat_id, hold_id, user_id)
+        return seat_id, hold_id, user_id
+
+    def seat(self, seat_id: str) -> Any:
+        return self.ask("VerifyTicket", seat_id=seat_id)
+
+    def row(self, sql: str, **params: Any) -> Any:
+        with self.db.transaction() as tx:
+            return tx.one(sql, **params)
+
+    def rows(self, sql: str, **params: Any) -> Any:
+        with self.db.transaction() as tx:
+            return tx.all(sql, **params)
+
+    def expire(self, seat_id: str) -> None:
+        """Let the seat's hold have run out a second ago."""
+        with self.db.transaction() as tx:
+            assert tx.run(
+                "UPDATE seats SET held_until = app_now() - interval '1 second' WHERE seat_id = %(seat_id)s",
+                seat_id=seat_id,
+            )
+
+    @contextmanager
+    def row_locked(self, seat_id: str) -> Iterator[None]:
+        """Somebody else holds the seat's row lock for as long as the block lasts."""
+        with self.db.transaction() as tx:
+            tx.one("SELECT 1 FROM seats WHERE seat_id = %(seat_id)s FOR UPDATE", seat_id=seat_id)
+            yield
+
+    @contextmanager
+    def clock_at(self, seconds: float) -> Iterator[None]:
+        """app_now() is `seconds` ahead for as long as the block lasts."""
+        self._databases.shift_clock("inventory", seconds)
+        try:
+            yield
+        finally:
+            self._databases.shift_clock("inventory", 0)
