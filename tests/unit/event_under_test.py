@@ -1,0 +1,139 @@
+"""The Event service over its test client, with an Inventory made of seats in memory behind the transport's seam."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from threading import Event as Signal
+from threading import Lock
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+from uuid import UUID, uuid4
+
+import urllib3
+
+from services.chassis import tokens
+from services.chassis.db import Database
+from services.chassis.settings import DatabaseSettings, ProcessSettings
+from services.chassis.tokens import Credential
+from services.event.app import build
+from services.event.settings import Settings
+
+SECRET, INTERNAL_SECRET = "s" * 32, "i" * 32
+FIRST, SECOND, PAST = (f"e0e0e0e0-0000-0000-0000-00000000000{n}" for n in (1, 2, 3))
+
+
+def seat(number: int, status: str = "AVAILABLE", category: str = "CAT1") -> dict[str, Any]:
+    """A seat as Inventory gives it."""
+    return {
+        "seat_id": str(UUID(int=number)),
+        "row_number": "A",
+        "seat_number": number,
+        "status": status,
+        "category": category,
+    }
+
+
+@dataclass
+class Inventory:
+    """Answers as Inventory's HTTP does; `down` does not answer, `gate` keeps an answer back until it is set."""
+
+    maps: dict[str, tuple[str, list[dict[str, Any]]]] = field(default_factory=dict)
+    down: bool = False
+    garbage: bytes | None = None
+    gate: Signal | None = None
+    entered: Signal = field(default_factory=Signal)
+    calls: list[tuple[str, str | None]] = field(default_factory=list)
+    callers: set[str] = field(default_factory=set)
+    lock: Lock = field(default_factory=Lock)
+
+    def __call__(
+        self, method: str, url: str, body: bytes | None, headers: Mapping[str, str], timeout: float
+    ) -> tuple[int, bytes]:
+        address = urlsplit(url)
+        with self.lock:
+            self.calls.append((address.path, headers.get("If-None-Match")))
+            self.callers.add(tokens.verify_caller(INTERNAL_SECRET, tokens.bearer(headers["Authorization"])))
+        self.entered.set()
+        if self.gate is not None:
+            assert self.gate.wait(timeout=10)
+        if self.down:
+            raise urllib3.exceptions.HTTPError("refused")
+        if self.garbage is not None:
+            return 200, self.garbage
+        asked = parse_qs(address.query)["event_id"]
+        return self._counts(asked) if address.path == "/seats/availability" else self._map(asked[0], headers)
+
+    def _map(self, event_id: str, headers: Mapping[str, str]) -> tuple[int, bytes]:
+        version, seats = self.maps.get(event_id, ("empty", []))
+        if headers.get("If-None-Match") == f'"{version}"':
+            return 304, b""
+        return 200, json.dumps({"success": True, "data": {"version": version, "seats": seats}}).encode()
+
+    def _counts(self, event_ids: list[str]) -> tuple[int, bytes]:
+        counts = [{"event_id": event_id, "available_seats": self._available(event_id)} for event_id in event_ids]
+        return 200, json.dumps({"success": True, "data": counts}).encode()
+
+    def _available(self, event_id: str) -> int:
+        return sum(seat["status"] == "AVAILABLE" for seat in self.maps.get(event_id, ("", []))[1])
+
+    def asked(self, path: str) -> int:
+        return sum(called == path for called, _ in self.calls)
+
+
+@dataclass
+class Logins:
+    """Ended logins, as the poller knows them."""
+
+    ended: set[str] = field(default_factory=set)
+    seconds: float = 0.0
+
+    def is_revoked(self, sid: str) -> bool:
+        return sid in self.ended
+
+    def age(self) -> float:
+        return self.seconds
+
+
+class EventService:
+    """Event's calls, by a signed-in customer unless they say otherwise."""
+
+    def __init__(self, database: DatabaseSettings) -> None:
+        self.inventory = Inventory()
+        self.logins = Logins()
+        self.db = Database(database)
+        process = ProcessSettings("event-service", 1, "127.0.0.1", SECRET, INTERNAL_SECRET, "INFO", 4)
+        self.settings = Settings(process, database, "http://inventory-service:8080", "http://user-service:5000")
+        self.app = build(self.settings, self.db, self.inventory, self.logins)
+
+    def get(self, path: str, headers: Mapping[str, str] | None = None, **by: str) -> Any:
+        return self.app.test_client().get(path, headers={**self.bearer(**by), **(headers or {})})
+
+    def bearer(self, caller: str | None = None, kind: str = "access", role: str = "customer", sid: str = "sid") -> Any:
+        if caller is not None:
+            return {"Authorization": Credential(caller, INTERNAL_SECRET).header()}
+        return {"Authorization": f"Bearer {tokens.issue(SECRET, UUID(int=7), role, sid, kind)}"}
+
+    def new_event(self, when: str = "1 day", total_seats: int = 3, prices: str = '{"CAT1": 350, "CAT2": 99.5}') -> str:
+        """An event in the database, `when` from now."""
+        event_id = uuid4()
+        sql = """INSERT INTO events SELECT %(id)s, 'An evening', venue_id, 'HALL-C', app_now() + %(when)s::interval,
+                 %(total)s, %(prices)s::jsonb FROM venues LIMIT 1"""
+        with self.db.transaction() as tx:
+            tx.run(sql, id=event_id, when=when, total=total_seats, prices=prices)
+        return str(event_id)
+
+    def run(self, sql: str, **params: Any) -> None:
+        with self.db.transaction() as tx:
+            tx.run(sql, **params)
+
+
+class Clock:
+    """A clock that a test turns."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
