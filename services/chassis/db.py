@@ -49,6 +49,13 @@ class AlreadyThere(Exception):
         super().__init__(constraint)
 
 
+class DatabaseFault(Exception):
+    """PostgreSQL refused a statement for a reason that no caller can mend.
+
+    It carries the primary message alone: the detail beneath it quotes the row's values, which no log may show.
+    """
+
+
 class Transaction:
     """The statements of one transaction. Parameters are named: `%(seat_id)s`."""
 
@@ -87,6 +94,7 @@ class Database:
             ),
             pool_size=settings.pool_size,
             max_overflow=0,
+            hide_parameters=True,  # they would reach the log with an error, and among them are secrets
             pool_timeout=settings.lock_timeout_ms / 1000,
             pool_use_lifo=True,
             connect_args={
@@ -107,7 +115,7 @@ class Database:
             with self._autocommit.connect() as connection:
                 return Transaction(connection).one(sql, **params)
         except (DBAPIError, PoolTimeout) as error:
-            raise _translated(error) from error
+            raise _translated(error) from None
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
@@ -120,7 +128,7 @@ class Database:
             with self._engine.begin() as connection:
                 yield Transaction(connection)
         except (DBAPIError, PoolTimeout) as error:
-            raise _translated(error) from error
+            raise _translated(error) from None
 
     def read(self, work: Callable[[Transaction], T]) -> T:
         """Run `work` in a transaction of its own and return its result."""
@@ -150,4 +158,8 @@ def _translated(error: DBAPIError | PoolTimeout) -> Exception:
         return LockNotGranted("the row is locked")
     if code in _ASK_AGAIN or code is None or code.startswith(("08", "57")) or error.connection_invalidated:
         return Unknown("the database did not answer")
-    return error
+    return DatabaseFault(f"{type(error.orig).__name__} {code}: {_primary(error.orig)}")
+
+
+def _primary(original: BaseException | None) -> str:
+    return str(original.diag.message_primary) if isinstance(original, psycopg2.Error) else "unknown"

@@ -92,9 +92,11 @@ class Payments:
     def _after(self, error: stripe.StripeError, key: str, user_id: UUID, amount: Decimal) -> Intent:
         """What to do about no answer: the intent may be there all the same (D34)."""
         status = error.http_status or 0
-        logger.warning("Stripe made no PaymentIntent: %s %s", type(error).__name__, status)
+        refused = 400 <= status < 500  # our key, or our request: nothing was made, and asking again changes nothing
+        level = logging.ERROR if refused else logging.WARNING
+        logger.log(level, "Stripe made no PaymentIntent: %s %s", type(error).__name__, status)
         try:
-            if not 400 <= status < 500 and (found := self._made_under(key)):
+            if not refused and (found := self._made_under(key)):
                 return found
             if status >= 500:  # Stripe repeats this 5xx under its key for a day, so the next try needs another
                 return self._create(f"{key}:{uuid4()}", key, user_id, amount)

@@ -12,7 +12,6 @@ import pytest
 from werkzeug.test import TestResponse
 
 from services.chassis.settings import DatabaseSettings
-from services.user import passwords
 from tests.databases import scripts
 from tests.unit.user_app import JWT_SECRET, UserApp, at_once, codes, refusal
 
@@ -126,7 +125,12 @@ def test_an_unknown_email_gets_the_same_answer_as_a_wrong_password(users: UserAp
 def test_an_unknown_email_costs_as_much_as_a_wrong_password(users: UserApp, monkeypatch: pytest.MonkeyPatch) -> None:
     checked: list[bytes] = []
     real = bcrypt.checkpw
-    monkeypatch.setattr(passwords.bcrypt, "checkpw", lambda sent, stored: checked.append(stored) or real(sent, stored))
+
+    def noted(sent: bytes, stored: bytes) -> bool:
+        checked.append(stored)
+        return real(sent, stored)
+
+    monkeypatch.setattr(bcrypt, "checkpw", noted)
     login(users, "nobody@example.com")
     login(users, registered(users)["email"], "wrong horse")
     assert [stored[:7] for stored in checked] == [b"$2b$10$", b"$2b$10$"]
@@ -188,7 +192,7 @@ def test_no_token_is_401(users: UserApp, path: str, header: str | None) -> None:
 def test_a_token_of_another_algorithm_or_secret_is_401(users: UserApp) -> None:
     claims = jwt.decode(logged_in(users)["access_token"], JWT_SECRET, ["HS256"])
     forged = [jwt.encode(claims, "x" * 64, algorithm="HS256"), jwt.encode(claims, JWT_SECRET * 2, algorithm="HS512")]
-    forged.append(jwt.encode(claims, None, algorithm="none"))
+    forged.append(jwt.encode(claims, None, algorithm="none"))  # type: ignore[arg-type]
     assert codes(bearing(users, "/api/auth/logout", token) for token in forged) == [401] * 3
 
 

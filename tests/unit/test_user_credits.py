@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from decimal import Decimal
+from functools import partial
 from uuid import uuid4
 
 import pytest
@@ -116,8 +117,8 @@ def test_a_deduct_and_its_refund_at_once_leave_nothing_taken(users: UserApp) -> 
     for _ in range(10):
         charge = key()
         at_once(
-            lambda charge=charge: users.call("POST", "/credits/deduct", {"key": charge, "user_id": user, "amount": 40}),
-            lambda charge=charge: users.call("POST", "/credits/refund", {"key": charge}),
+            partial(users.call, "POST", "/credits/deduct", {"key": charge, "user_id": user, "amount": 40}),
+            partial(users.call, "POST", "/credits/refund", {"key": charge}),
         )
         assert users.balance(user) == 100
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from decimal import Decimal
+from functools import partial
 from threading import Thread
 from uuid import UUID, uuid4
 
@@ -136,8 +137,8 @@ def test_unfreeze_and_transfer_at_once_move_the_credits_one_way(users: UserApp) 
         held = frozen_hold(users, buyer, 60)
         handover = {"key": key("transfer"), "hold_keys": [held], "to_user_id": seller}
         answers = at_once(
-            lambda held=held: users.call("POST", "/credits/unfreeze", {"key": held}),
-            lambda handover=handover: users.call("POST", "/credits/transfer", handover),
+            partial(users.call, "POST", "/credits/unfreeze", {"key": held}),
+            partial(users.call, "POST", "/credits/transfer", handover),
         )
         assert codes(answers) == [200, 409]
         assert users.balance(buyer) + users.balance(seller) == 100
@@ -149,7 +150,7 @@ def test_opposite_transfers_at_once_do_not_deadlock(users: UserApp) -> None:
     works = []
     for giver, taker in [(one, other), (other, one)] * 4:
         body = {"key": key("transfer"), "hold_keys": [frozen_hold(users, giver, 10)], "to_user_id": taker}
-        works.append(lambda body=body: users.call("POST", "/credits/transfer", body))
+        works.append(partial(users.call, "POST", "/credits/transfer", body))
     assert codes(at_once(*works)) == [200] * 8
     assert (users.balance(one), users.balance(other)) == (100, 100)
 

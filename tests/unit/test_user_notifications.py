@@ -30,7 +30,7 @@ def notify(users: UserApp, user: UUID, message: str, **fields: Any) -> Any:
 
 
 def sent(smu: responses.RequestsMock) -> Any:
-    return json.loads(smu.calls[-1].request.body)
+    return json.loads(smu.calls[-1].request.body or "")
 
 
 def test_an_sms_goes_to_the_users_phone(users: UserApp, smu: responses.RequestsMock) -> None:

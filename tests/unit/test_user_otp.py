@@ -173,7 +173,7 @@ def test_verify_asks_smu_as_its_contract_says(users: UserApp, smu: responses.Req
     judges(smu, Success=True, Status="approved", ErrorMessage="")
     answer = verify(users)
     assert (answer.status_code, answer.get_json()["data"]) == (200, {"status": "approved"})
-    assert json.loads(smu.calls[0].request.body) == {"VerificationSid": "VE1", "Code": "123456"}
+    assert json.loads(smu.calls[0].request.body or "") == {"VerificationSid": "VE1", "Code": "123456"}
     assert smu.calls[0].request.headers["X-Contacts-Key"] == SMU_KEY
 
 

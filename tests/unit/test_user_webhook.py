@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from decimal import Decimal
+from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -79,7 +80,7 @@ def test_one_event_id_with_two_payments_credits_once(users: UserApp) -> None:
 
 def test_two_payments_are_both_credited(users: UserApp) -> None:
     user = users.new_user("0.00")
-    at_once(*[lambda cents=cents: deliver(users, event(paid(user, cents))) for cents in (1000, 2000, 3000)])
+    at_once(*[partial(deliver, users, event(paid(user, cents))) for cents in (1000, 2000, 3000)])
     assert users.balance(user) == 60
 
 

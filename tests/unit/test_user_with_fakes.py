@@ -48,7 +48,7 @@ def users(
     """The service, and its webhook where the fake Stripe can reach it."""
     service = UserApp(user_settings(database_for("user"), smu_url=smu.url, stripe_base=stripe_server.url))
     server = make_server("127.0.0.1", 0, service.app, threaded=True)
-    thread = Thread(target=server.serve_forever)
+    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     for fake in (smu, stripe_server):
         fake.control("reset")

@@ -99,15 +99,13 @@ class UserApp:
         """The profile."""
         return wire.decode(self.call("GET", f"/users/{user_id}").data)["data"]
 
-    def balance(self, user_id: UUID) -> Decimal:
-        """Spendable credits."""
-        found: Decimal = self.account(user_id)["credit_balance"]
-        return found
+    def balance(self, user_id: UUID) -> Any:
+        """Spendable credits, a Decimal."""
+        return self.account(user_id)["credit_balance"]
 
-    def frozen(self, user_id: UUID) -> Decimal:
-        """Frozen credits."""
-        found: Decimal = self.account(user_id)["frozen_credits"]
-        return found
+    def frozen(self, user_id: UUID) -> Any:
+        """Frozen credits, a Decimal."""
+        return self.account(user_id)["frozen_credits"]
 
     def crooked_accounts(self) -> list[Any]:
         """Those whose balance is not the sum of their entries, or frozen not the sum of holds (invariant I2)."""

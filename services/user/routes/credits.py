@@ -75,7 +75,7 @@ def credit_routes(db: Database) -> Blueprint:
 
 
 def _deduct(db: Database, asked: Movement) -> Answer:
-    answer = effects.apply(db, asked.key, lambda tx: credits.deduct(tx, asked.key, asked.user_id, asked.amount))
+    answer = effects.apply_recorded(db, asked.key, lambda: credits.deduct(db, asked.key, asked.user_id, asked.amount))
     logger.info("Charged %s credits to user %s (%s)", answer["amount"], asked.user_id, asked.key)
     return answer
 

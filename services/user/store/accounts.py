@@ -22,8 +22,7 @@ FROM users WHERE user_id = %(user_id)s"""
 
 def add(db: Database, email: str, phone: str, password_hash: str) -> Row:
     """A new customer: user_id and e-mail. Raises Refused EMAIL_ALREADY_EXISTS."""
-    with db.transaction() as tx:
-        added = tx.one(_ADD, email=email, phone=phone, password_hash=password_hash)
+    added = db.statement(_ADD, email=email, phone=phone, password_hash=password_hash)
     if added is None:
         raise Refused(ErrorCode.EMAIL_ALREADY_EXISTS)
     return added
@@ -31,12 +30,12 @@ def add(db: Database, email: str, phone: str, password_hash: str) -> Row:
 
 def by_email(db: Database, email: str) -> Row | None:
     """The account of an e-mail address in lower case, with its password's hash."""
-    return db.read(lambda tx: tx.one(_BY_EMAIL, email=email))
+    return db.statement(_BY_EMAIL, email=email)
 
 
 def get(db: Database, user_id: UUID) -> Row:
     """The account, without its password. Raises Refused USER_NOT_FOUND."""
-    found = db.read(lambda tx: tx.one(_BY_ID, user_id=user_id))
+    found = db.statement(_BY_ID, user_id=user_id)
     if found is None:
         raise Refused(ErrorCode.USER_NOT_FOUND)
     return found

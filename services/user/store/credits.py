@@ -11,12 +11,28 @@ from decimal import Decimal
 from uuid import UUID
 
 from services.chassis import effects
-from services.chassis.db import Row, Transaction
+from services.chassis.db import Database, Row, Transaction
 from services.chassis.effects import Answer
 from services.chassis.errors import Refused
 from services.contracts.errors import ErrorCode
 
-# One statement a movement: the condition is judged, and the row locked, by the UPDATE itself.
+# The hot path, a transaction in one statement: the UPDATE judges the balance and locks the row, and what it
+# returns feeds the ledger and the record of the effect.
+_DEDUCT = """
+WITH account AS (
+    UPDATE users SET credit_balance = credit_balance - %(amount)s
+    WHERE user_id = %(user_id)s AND credit_balance >= %(amount)s
+    RETURNING user_id, credit_balance
+), entry AS (
+    INSERT INTO credit_entries (key, user_id, amount, kind)
+    SELECT %(key)s, user_id, -%(amount)s, 'DEDUCT' FROM account
+), record AS (
+    INSERT INTO effects (key, outcome, answer)
+    SELECT %(key)s, 'DONE', jsonb_build_object('amount', %(amount)s, 'credit_balance', credit_balance) FROM account
+    RETURNING answer
+)
+SELECT answer FROM record"""
+
 _MOVE = """
 WITH account AS (
     UPDATE users SET credit_balance = credit_balance + %(amount)s
@@ -71,10 +87,16 @@ SELECT key FROM effects
 WHERE key = ANY(%(keys)s) AND outcome = 'DONE' AND (answer ->> 'amount')::numeric = 0"""
 
 
-def deduct(tx: Transaction, key: str, user_id: UUID, amount: Decimal) -> Answer:
-    """Take `amount` off the balance. Raises Refused INSUFFICIENT_CREDITS or USER_NOT_FOUND."""
-    moved = tx.one(_MOVE, key=key, user_id=user_id, amount=-amount, kind="DEDUCT")
-    return {"amount": amount, "credit_balance": _done(tx, moved, user_id)}
+def deduct(db: Database, key: str, user_id: UUID, amount: Decimal) -> Answer:
+    """Take `amount` off the balance, and record the answer under `key`: an attempt for `effects.apply_recorded`.
+
+    Raises Refused INSUFFICIENT_CREDITS or USER_NOT_FOUND, AlreadyThere under a key that is taken.
+    """
+    deducted = db.statement(_DEDUCT, key=key, user_id=user_id, amount=amount)
+    if deducted is None:
+        raise _short(db.statement(_BALANCE, user_id=user_id))
+    answer: Answer = deducted["answer"]
+    return answer
 
 
 def refund(tx: Transaction, key: str) -> None:
@@ -134,7 +156,10 @@ def top_up(tx: Transaction, key: str, user_id: UUID, amount: Decimal) -> bool:
 
 def _done(tx: Transaction, row: Row | None, user_id: UUID) -> Decimal:
     if row is None:
-        known = tx.one(_BALANCE, user_id=user_id)
-        raise Refused(ErrorCode.INSUFFICIENT_CREDITS if known else ErrorCode.USER_NOT_FOUND)
+        raise _short(tx.one(_BALANCE, user_id=user_id))
     balance: Decimal = row["credit_balance"]
     return balance
+
+
+def _short(account: Row | None) -> Refused:
+    return Refused(ErrorCode.INSUFFICIENT_CREDITS if account else ErrorCode.USER_NOT_FOUND)

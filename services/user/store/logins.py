@@ -40,7 +40,7 @@ class StoredRevocations:
 
     def is_revoked(self, sid: str) -> bool:
         """True when the login was ended."""
-        return self._db.read(lambda tx: tx.one(_IS_REVOKED, sid=sid)) is not None
+        return self._db.statement(_IS_REVOKED, sid=sid) is not None
 
     def age(self) -> float:
         """Always 0 seconds."""
@@ -57,7 +57,7 @@ def revoke(db: Database, sid: str, user_id: UUID) -> None:
 
 def role_if_standing(db: Database, user_id: UUID, sid: str) -> str | None:
     """The user's present role, or None when the login was ended or the user is gone."""
-    found = db.read(lambda tx: tx.one(_ROLE_IF_STANDING, user_id=user_id, sid=sid))
+    found = db.statement(_ROLE_IF_STANDING, user_id=user_id, sid=sid)
     return None if found is None else str(found["role"])
 
 

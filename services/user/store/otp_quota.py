@@ -32,13 +32,12 @@ _GIVE_BACK = "UPDATE otp_sends SET sent_at = array_remove(sent_at, %(taken_at)s)
 
 def take(db: Database, phone: str) -> datetime:
     """Count one code to `phone`, and return when. Raises Refused RATE_LIMITED with `retry_after` in seconds."""
-    with db.transaction() as tx:
-        taken = tx.one(_TAKE, phone=phone, limit=LIMIT, window=WINDOW_SECONDS)
-        if taken is not None:
-            moment: datetime = taken["taken_at"]
-            return moment
-        seconds = tx.only(_FREE_IN, phone=phone, window=WINDOW_SECONDS)["seconds"]
-    wait = max(1, math.ceil(seconds or 1))
+    taken = db.statement(_TAKE, phone=phone, limit=LIMIT, window=WINDOW_SECONDS)
+    if taken is not None:
+        moment: datetime = taken["taken_at"]
+        return moment
+    oldest = db.statement(_FREE_IN, phone=phone, window=WINDOW_SECONDS)
+    wait = max(1, math.ceil(oldest["seconds"] or 1)) if oldest else 1
     raise Refused(ErrorCode.RATE_LIMITED, f"Too many codes; ask again in {wait} s.", retry_after=wait)
 
 
