@@ -125,10 +125,7 @@ class Postgres(Program):
             raise StackError(f"initdb failed:\n{done.stderr.strip()}")
 
     def _run_scripts(self, database: Database) -> None:
-        scripts = [path for path in database.scripts if path.exists()]
-        if not scripts:
-            return
-        files = [option for path in scripts for option in ("-f", str(path))]
+        files = [option for path in database.scripts for option in ("-f", str(path))]
         psql = [str(self.binaries / "psql"), "-X", "-q", "-v", "ON_ERROR_STOP=1", self.dsn(database.name), *files]
         done = _run(psql, PGOPTIONS="-c client_min_messages=warning")
         if done.returncode:
