@@ -161,7 +161,7 @@ def wheel_binaries(image: str) -> Path:
         raise StackError(f"{WHEEL} is not installed: run `make setup`")
     if major not in INSTALLED:
         raise StackError(f"{image}: {WHEEL} holds PostgreSQL {' and '.join(INSTALLED)} only")
-    return Path(package.origin).parent / INSTALLED[major] / "bin"
+    return Path(package.origin).resolve().parent / INSTALLED[major] / "bin"
 
 
 def as_owner(argv: list[str], data: Path) -> list[str]:

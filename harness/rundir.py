@@ -15,7 +15,7 @@ from typing import Any
 from harness.compose import ROOT
 from harness.process import Identity
 
-DATA = ("postgres", "rabbitmq", "variables.json", "logs")  # what `down` keeps and `down --volumes` clears
+DATA = ("postgres", "rabbitmq", "gateway", "variables.json", "logs")  # what `down` keeps and `down --volumes` clears
 
 
 @dataclass
