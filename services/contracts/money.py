@@ -23,7 +23,7 @@ class Amount(Decimal):
 
 def is_amount(value: Decimal, *, positive: bool = True) -> bool:
     """True when `value` is a payable amount of credits: finite, at most two decimals, within NUMERIC(10,2)."""
-    if not value.is_finite() or abs(value) > MAX_AMOUNT:
+    if not value.is_finite() or value.copy_abs() > MAX_AMOUNT:
         return False
     return value == value.quantize(CENT) and (value > 0 if positive else value >= 0)
 
