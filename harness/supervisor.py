@@ -133,7 +133,9 @@ class Supervisor:
 
     def _say(self, name: str, what: str) -> None:
         if not self._quiet:
-            print(f"[{time.monotonic() - self._began:6.1f}s] {name:<22} {what}", file=sys.stderr, flush=True)
+            # One write a line: several threads speak.
+            sys.stderr.write(f"[{time.monotonic() - self._began:6.1f}s] {name:<22} {what}\n")
+            sys.stderr.flush()
 
 
 def _tail(log: Path, lines: int = 20) -> str:
