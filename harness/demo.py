@@ -13,7 +13,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from harness import compose, invariants, scenes
+from harness.cleanup import make_room, take_down
 from harness.errors import StackError
+from harness.rundir import RunDir
 from harness.stack import Stack
 from harness.stage import Stage
 
@@ -42,14 +44,26 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     began = time.monotonic()
     try:
-        with Stack.up(run_dir=compose.ROOT / RUN_DIR) as stack:
-            played = _played(Stage(stack), [SCENES[name] for name in arguments or SCENES])
-            stack.down(volumes=True)
+        played = _staged([SCENES[name] for name in arguments or SCENES])
     except StackError as error:
         print(f"the system did not come up: {error}", file=sys.stderr)
         return 1
-    print(f"\n{'All as it should be' if played else 'NOT as it should be'}, in {time.monotonic() - began:.0f} s.")
+    seconds = time.monotonic() - began
+    print(
+        f"\nAll as it should be, in {seconds:.0f} s."
+        if played
+        else f"\nNOT as it should be; logs are in {RUN_DIR}/logs"
+    )
     return 0 if played else 1
+
+
+def _staged(chosen: list[Callable[[Stage], None]]) -> bool:
+    """From empty databases each time; what the run leaves stays there to be looked at, until the next."""
+    directory = RunDir(compose.ROOT / RUN_DIR)
+    make_room(directory)
+    take_down(directory, volumes=True)
+    with Stack.up(run_dir=directory.path) as stack:
+        return _played(Stage(stack), chosen)
 
 
 def _played(stage: Stage, chosen: list[Callable[[Stage], None]]) -> bool:

@@ -34,13 +34,13 @@ class OtpDesk:
         Answers what the owner recorded. Raises Refused OTP_INVALID, OTP_EXPIRED, OTP_MAX_RETRIES, or what taking an
         attempt was refused with; Unknown when SMU does not answer, and then no attempt is lost.
         """
-        key = f"verify_otp:{of}:{uuid4()}"
+        key = f"verify_otp:{of}:{uuid4()}:check"
         deadline = time.monotonic() + self._ask_seconds
-        taken = ask(lambda: self._orders.take_attempt(of, f"{key}:take", **party), deadline)
+        taken = ask(lambda: self._orders.take_attempt(of, key, **party), deadline)
         if taken.get("verified"):
             return taken
         outcome = self._outcome(taken["verification_sid"], otp_code, deadline)
-        closed = ask(lambda: self._orders.close_attempt(of, f"{key}:close", outcome, **party), deadline + 1)
+        closed = ask(lambda: self._orders.close_attempt(of, key, outcome, **party), deadline + 1)
         return _understood(outcome, closed)
 
     def _outcome(self, sid: str | None, otp_code: str, deadline: float) -> str:
