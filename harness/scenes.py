@@ -111,7 +111,7 @@ def crash(stage: Stage) -> None:
         stage.stack.kill("orchestrator-service")
         blocker.rollback()
     stage.step(
-        "charged, then SIGKILL; the confirm of the order, already under way, still arrives", seat, order_id, buyer
+        "charged, then SIGKILL; the order's confirm was under way and still arrives", seat, order_id, buyer
     )
     stage.stack.start("orchestrator-service")
     saga = stage.until("recovery has ended the saga", lambda: _ended(stage, order_id)) or {}
