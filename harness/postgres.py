@@ -177,7 +177,8 @@ def as_owner(argv: list[str], data: Path) -> list[str]:
     user, group = _unprivileged()
     command = ["setpriv", f"--reuid={user}", f"--regid={group}", "--clear-groups"]
     if not all(_open_to_all(parent) for path in (data, Path(argv[0])) for parent in path.resolve().parents):
-        command += ["--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
+        # no_setuid_fixup: access(2), with which initdb looks for its neighbours, would else ignore the capability
+        command += ["--inh-caps=+dac_override", "--ambient-caps=+dac_override", "--securebits=+no_setuid_fixup"]
     return [*command, "--", *argv]
 
 
