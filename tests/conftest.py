@@ -1,4 +1,4 @@
-"""What every suite shares: the embedded databases and a broker."""
+"""What every suite shares: the embedded databases, a broker, and the whole running system."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from harness import Stack
 from services.chassis.settings import DatabaseSettings
 from tests.brokers import Broker
 from tests.databases import Databases
+from tests.stack import Seats, running
 
 
 @pytest.fixture(scope="session")
@@ -31,3 +33,15 @@ def broker() -> Iterator[Broker]:
     server = Broker()
     yield server
     server.close()
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The whole system, started when the first test asks for it. Whoever kills or restarts a part puts it back."""
+    yield from running(tmp_path_factory.mktemp("stack"))
+
+
+@pytest.fixture(scope="session")
+def seats() -> Seats:
+    """`seats.take()`: a seat of event 2 that is nobody else's in this session."""
+    return Seats()
