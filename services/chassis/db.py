@@ -6,6 +6,7 @@ too long and a connection that breaks all arrive as `Unknown`: the caller asks a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -32,6 +33,8 @@ _ASK_AGAIN = {  # the server is well, this attempt was not: the same call may su
     errorcodes.QUERY_CANCELED,
     errorcodes.TOO_MANY_CONNECTIONS,
 }
+
+_PARAMETER = re.compile(r"%\((\w+)\)s")
 
 psycopg2.extras.register_uuid()  # type: ignore[no-untyped-call]
 psycopg2.extras.register_default_jsonb(globally=True, loads=wire.decode)
@@ -107,15 +110,15 @@ class Database:
         self._autocommit = self._engine.execution_options(isolation_level="AUTOCOMMIT")
 
     def statement(self, sql: str, **params: Any) -> Row | None:
-        """The first row of a statement that is a transaction by itself: one round trip, not four.
+        """The first row of a statement that is a transaction by itself: one round trip, planned once a connection.
 
         Raises what `transaction` raises.
         """
         try:
             with self._autocommit.connect() as connection:
-                return Transaction(connection).one(sql, **params)
+                return Transaction(connection).one(_prepared(connection, sql), **params)
         except (DBAPIError, PoolTimeout) as error:
-            raise _translated(error) from None
+            raise _translated(error) from error
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
@@ -146,6 +149,21 @@ class Database:
     def close(self) -> None:
         """Give every connection back to the server."""
         self._engine.dispose()
+
+
+def _prepared(connection: Connection, sql: str) -> str:
+    """The EXECUTE of `sql`, which this connection has prepared when it met it first.
+
+    PostgreSQL infers the parameters' types from where they stand.
+    """
+    known: dict[str, str] = connection.info.setdefault("prepared", {})
+    if sql not in known:
+        name, parameters = f"statement_{len(known)}", list(dict.fromkeys(_PARAMETER.findall(sql)))
+        numbered = _PARAMETER.sub(lambda found: f"${parameters.index(found[1]) + 1}", sql)
+        connection.exec_driver_sql(f"PREPARE {name} AS {numbered}")
+        values = ", ".join(f"%({parameter})s" for parameter in parameters)
+        known[sql] = f"EXECUTE {name} ({values})" if parameters else f"EXECUTE {name}"
+    return known[sql]
 
 
 def _translated(error: DBAPIError | PoolTimeout) -> Exception:

@@ -15,9 +15,9 @@ EXCEPTION WHEN duplicate_object THEN NULL; END $$;
 CREATE TABLE IF NOT EXISTS seats (
     seat_id         uuid PRIMARY KEY,
     event_id        uuid NOT NULL,
-    row_number      varchar(4) NOT NULL,
+    row_number      varchar(4) NOT NULL CHECK (row_number ~ '^[A-Za-z0-9]+$'),
     seat_number     int NOT NULL,
-    category        varchar(10) NOT NULL,
+    category        varchar(10) NOT NULL CHECK (category ~ '^[A-Za-z0-9_-]+$'),
     status          seat_status NOT NULL DEFAULT 'AVAILABLE',
     held_by_user_id uuid,
     held_until      timestamptz,

@@ -31,7 +31,7 @@ NOWHERE = BrokerSettings("127.0.0.1", 1, "nobody", "nothing")
 
 def settings_for(database: DatabaseSettings, broker: BrokerSettings = NOWHERE, **others: Any) -> Settings:
     process = ProcessSettings("inventory-service", 1, "127.0.0.1", SECRET, INTERNAL_SECRET, "INFO", 4)
-    fields = {"grpc_port": 0, "grpc_threads": 40, "order_url": "http://127.0.0.1:1"}
+    fields: dict[str, Any] = {"grpc_port": 0, "grpc_threads": 40, "order_url": "http://127.0.0.1:1"}
     fields |= {"sweep_seconds": 0.05, "sweep_grace_seconds": 0.0, **others}
     return Settings(process=process, database=database, broker=broker, **fields)
 
@@ -76,7 +76,7 @@ class InventoryService:
         self._server = grpc_server(settings_for(settings), self.db)
         self._server.start()
         self._channel = channel(f"127.0.0.1:{self._server.port}")
-        self._stub = InventoryStub(self._channel)
+        self._stub = InventoryStub(self._channel)  # type: ignore[no-untyped-call]
         self._peer = GrpcPeer("Inventory", Credential(caller, INTERNAL_SECRET))
 
     def close(self) -> None:
@@ -87,9 +87,12 @@ class InventoryService:
     def as_caller(self, caller: str, secret: str = INTERNAL_SECRET) -> GrpcPeer:
         return GrpcPeer("Inventory", Credential(caller, secret))
 
-    def ask(self, verb: str, peer: GrpcPeer | None = None, **fields: Any) -> Any:
+    def ask(self, verb: str, **fields: Any) -> Any:
+        return self.ask_as(self._peer, verb, **fields)
+
+    def ask_as(self, peer: GrpcPeer, verb: str, **fields: Any) -> Any:
         request = "SeatRequest" if verb in ("VerifyTicket", "GetSeatOwner") else f"{verb}Request"
-        return (peer or self._peer).call(getattr(self._stub, verb), getattr(pb, request)(**fields))
+        return peer.call(getattr(self._stub, verb), getattr(pb, request)(**fields))
 
     # ── verbs
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC
+from functools import partial
 
 import pytest
 
@@ -215,10 +216,12 @@ def test_release_that_names_another_seat_still_frees_the_one_that_is_held(invent
 def test_release_racing_its_own_reserve_never_leaves_a_hold(inventory):
     for _ in range(20):
         seat_id, hold_id = inventory.new_seat(), an_id()
-        in_parallel([
-            lambda s=seat_id, h=hold_id: inventory.reserve(s, hold_id=h),
-            lambda s=seat_id, h=hold_id: inventory.release(s, h),
-        ])  # fmt: skip
+        in_parallel(
+            [
+                partial(inventory.reserve, seat_id, hold_id=hold_id),
+                partial(inventory.release, seat_id, hold_id),
+            ]
+        )
         assert inventory.seat(seat_id).status == "AVAILABLE"
 
 
@@ -280,10 +283,12 @@ def test_confirm_racing_its_settlement_agrees_with_it(inventory):
     for _ in range(20):
         seat_id, hold_id, user_id = inventory.held_seat()
         key = a_key()
-        _, done = in_parallel([
-            lambda s=seat_id, h=hold_id, u=user_id, k=key: inventory.confirm(s, h, u, k),
-            lambda k=key: inventory.settle(k),
-        ])  # fmt: skip
+        _, done = in_parallel(
+            [
+                partial(inventory.confirm, seat_id, hold_id, user_id, key),
+                partial(inventory.settle, key),
+            ]
+        )
         assert (inventory.seat(seat_id).status == "SOLD") is done
 
 
@@ -291,10 +296,12 @@ def test_pay_in_flight_and_take_over_leave_the_seat_to_exactly_one(inventory):
     for _ in range(20):
         seat_id, hold_id, user_id = inventory.held_seat()
         inventory.expire(seat_id)
-        paid, taken = in_parallel([
-            lambda s=seat_id, h=hold_id, u=user_id: inventory.confirm(s, h, u),
-            lambda s=seat_id: inventory.reserve(s),
-        ])  # fmt: skip
+        paid, taken = in_parallel(
+            [
+                partial(inventory.confirm, seat_id, hold_id, user_id),
+                partial(inventory.reserve, seat_id),
+            ]
+        )
         assert paid in ("HOLD_EXPIRED", "SEAT_NOT_HELD")
         assert taken == "SEAT_UNAVAILABLE" or inventory.seat(seat_id).hold_id == taken.hold_id
 
@@ -322,7 +329,7 @@ def test_hold_that_runs_out_while_its_confirm_waits_for_the_row_is_expired(inven
     assert answers == ["HOLD_EXPIRED"]
 
 
-def _until(condition):
+def _until(condition: Callable[[], object]) -> None:
     deadline = time.monotonic() + 5
     while not condition():
         assert time.monotonic() < deadline

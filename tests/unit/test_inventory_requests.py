@@ -111,13 +111,13 @@ def test_scan_without_a_staff_member_is_refused(inventory, verb):
 @pytest.mark.parametrize("caller", ["user-service", "order-service", "event-service", "inventory-service", "stranger"])
 def test_only_the_orchestrator_may_call(inventory, verb, caller):
     with refused("FORBIDDEN"):
-        inventory.ask(verb, inventory.as_caller(caller), **GOOD[verb])
+        inventory.ask_as(inventory.as_caller(caller), verb, **GOOD[verb])
 
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_credential_signed_with_another_secret_opens_nothing(inventory, verb):
     with refused("UNAUTHORIZED"):
-        inventory.ask(verb, inventory.as_caller("orchestrator-service", "x" * 32), **GOOD[verb])
+        inventory.ask_as(inventory.as_caller("orchestrator-service", "x" * 32), verb, **GOOD[verb])
 
 
 def test_upper_case_id_is_the_same_seat(inventory):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -64,7 +65,7 @@ def test_settle_is_done_after_the_ticket_moved_on(inventory):
 def test_of_two_simultaneous_sales_by_one_owner_one_stands(inventory):
     seat_id, order_id, seller = inventory.sold_seat()
     buyers = [an_id(), an_id()]
-    answers = in_parallel([lambda b=b: inventory.update_owner(seat_id, order_id, seller, b) for b in buyers])
+    answers = in_parallel([partial(inventory.update_owner, seat_id, order_id, seller, buyer) for buyer in buyers])
     assert answers.count("NOT_SEAT_OWNER") == 1
     assert inventory.seat(seat_id).owner_user_id in buyers
 
