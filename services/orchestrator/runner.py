@@ -35,7 +35,7 @@ SAGAS = Counter("sagas_total", "Sagas ended", ["flow", "status"])
 COMPENSATIONS = Counter("saga_compensations_total", "Undo steps that ran", ["flow", "step"])
 
 Observer = Callable[[str, Saga, str], None]
-"""Told of each turn: ("begun" | "asking" | "answered" | "undoing" | "undone" | "settled" | "ended", saga, step)."""
+"""Told of each turn as (turn, saga, step): begun, asking and answered, undoing and undone, settled, ending and ended."""
 
 
 def silent(_turn: str, _saga: Saga, _step: str) -> None:
@@ -118,6 +118,7 @@ class Runner:
 
     def _end(self, saga: Saga, entry: Entry, execution: _Execution, status: Status, result: Mapping[str, Any]) -> bool:
         notices = execution.notices() if status is Status.DONE else []
+        self._observer("ending", saga, "")
         ended = self._journal.end(entry, status, result, notices)
         if ended:
             SAGAS.labels(saga.flow, status).inc()
