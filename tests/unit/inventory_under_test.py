@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -179,6 +180,21 @@ class InventoryService:
         with self.db.transaction() as tx:
             tx.one("SELECT 1 FROM seats WHERE seat_id = %(seat_id)s FOR UPDATE", seat_id=seat_id)
             yield
+
+    def all_at_the_row(self, seat_id: str, calls: Sequence[Callable[[], Any]]) -> list[Any]:
+        """What the calls answer when all of them have come to the seat's locked row before any gets past it."""
+        with ThreadPoolExecutor(len(calls)) as pool:
+            with self.row_locked(seat_id):
+                futures = [pool.submit(outcome, call) for call in calls]
+                deadline = time.monotonic() + 0.9  # lock_timeout is 1 s
+                while self._waiting() < len(calls):
+                    assert time.monotonic() < deadline, "not all of them came to the row"
+            return [future.result() for future in futures]
+
+    def _waiting(self) -> int:
+        """How many sessions wait for a lock on the seats table or for the transaction that holds one."""
+        blocked = "SELECT count(*) AS n FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = 'seats_db'"
+        return int(self.row(blocked)["n"])
 
     @contextmanager
     def clock_at(self, seconds: float) -> Iterator[None]:

@@ -184,6 +184,19 @@ def test_message_without_an_id_is_parked(broker, inventory):
     assert parked == [PARKING_QUEUE]
 
 
+def test_no_message_waits_so_long_that_it_holds_up_those_behind_it(inventory):
+    waits: list[int] = []
+
+    class Delays:
+        def publish(self, exchange: str, queue: str, body: bytes, **fields: Any) -> None:
+            waits.append(fields["expiration_ms"])
+
+    seat_id, hold_id, _ = inventory.held_seat(ttl=300)
+    body = wire.encode({"seat_id": seat_id, "order_id": hold_id})
+    SeatReleases(inventory.db, Delays(), Told()).handle(Message(body, an_id(), {}))  # type: ignore[arg-type]
+    assert waits == [module.MAX_DELAY_MS]
+
+
 # ── failures
 
 

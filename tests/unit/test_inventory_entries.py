@@ -56,6 +56,12 @@ def test_of_many_gates_one_admits(inventory):
     assert sorted(results(inventory, seat_id)) == ["DUPLICATE"] * 11 + ["SUCCESS"]
 
 
+def test_two_gates_at_the_seat_together_admit_once(inventory):
+    seat_id, order_id, owner = inventory.sold_seat()
+    scans = inventory.all_at_the_row(seat_id, [partial(inventory.check_in, seat_id, order_id, owner)] * 2)
+    assert sorted(getattr(scan, "result", scan) for scan in scans) == ["DUPLICATE", "SUCCESS"]
+
+
 def test_scan_asked_again_gets_its_first_answer_also_at_the_same_moment(inventory):
     seat_id, order_id, owner = inventory.sold_seat()
     scan = {"scan_id": an_id(), "staff_id": an_id()}

@@ -10,6 +10,7 @@ from functools import partial
 
 import pytest
 
+from services.chassis.db import DatabaseFault
 from services.chassis.errors import Unknown
 from services.inventory.store import holds
 from tests.databases import Databases
@@ -140,6 +141,15 @@ def test_expired_hold_is_taken_over_and_can_neither_be_confirmed_nor_made_again(
     with refused("STEP_VOIDED"):
         inventory.reserve(seat_id, old_user, old_hold)
     assert inventory.release(seat_id, old_hold) is False
+    assert inventory.seat(seat_id).hold_id == new_hold
+
+
+def test_hold_that_its_own_user_replaced_cannot_be_confirmed(inventory):
+    seat_id, old_hold, user_id = inventory.held_seat()
+    inventory.expire(seat_id)
+    new_hold = inventory.reserve(seat_id, user_id).hold_id
+    with refused("SEAT_NOT_HELD"):
+        inventory.confirm(seat_id, old_hold, user_id)
     assert inventory.seat(seat_id).hold_id == new_hold
 
 
@@ -334,6 +344,21 @@ def _until(condition: Callable[[], object]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "status = 'AVAILABLE'",  # with the hold's fields left behind
+        "status = 'SOLD'",  # without order, owner and price
+        "held_until = NULL",
+        "owner_user_id = gen_random_uuid()",
+    ],
+)
+def test_database_refuses_a_seat_that_is_half_one_thing_and_half_another(inventory, broken):
+    seat_id, _, _ = inventory.held_seat()
+    with pytest.raises(DatabaseFault, match="seat_state_is_whole"), inventory.db.transaction() as tx:
+        tx.run(f"UPDATE seats SET {broken} WHERE seat_id = %(seat_id)s", seat_id=seat_id)
 
 
 # ── the sweeper

@@ -9,7 +9,7 @@ import pytest
 
 from services.chassis.errors import Unknown
 from tests.databases import Databases
-from tests.unit.inventory_under_test import InventoryService, a_key, an_id, in_parallel, refused
+from tests.unit.inventory_under_test import InventoryService, a_key, an_id, refused
 
 pytestmark = pytest.mark.unit
 
@@ -65,9 +65,24 @@ def test_settle_is_done_after_the_ticket_moved_on(inventory):
 def test_of_two_simultaneous_sales_by_one_owner_one_stands(inventory):
     seat_id, order_id, seller = inventory.sold_seat()
     buyers = [an_id(), an_id()]
-    answers = in_parallel([partial(inventory.update_owner, seat_id, order_id, seller, buyer) for buyer in buyers])
+    answers = inventory.all_at_the_row(
+        seat_id, [partial(inventory.update_owner, seat_id, order_id, seller, buyer) for buyer in buyers]
+    )
     assert answers.count("NOT_SEAT_OWNER") == 1
     assert inventory.seat(seat_id).owner_user_id in buyers
+
+
+def test_of_a_swap_and_a_refund_at_once_one_happens(inventory):
+    seat_id, order_id, seller = inventory.sold_seat()
+    swap, refund = inventory.all_at_the_row(
+        seat_id,
+        [
+            partial(inventory.update_owner, seat_id, order_id, seller, an_id()),
+            partial(inventory.cancel_sale, seat_id, order_id, seller),
+        ],
+    )
+    assert isinstance(swap, str) is not isinstance(refund, str)
+    assert inventory.seat(seat_id).status == ("AVAILABLE" if isinstance(swap, str) else "SOLD")
 
 
 def test_cancelled_sale_leaves_the_seat_free_and_its_hold_dead(inventory):

@@ -64,7 +64,6 @@ _TIME_LEFT = """
 SELECT extract(epoch FROM held_until - app_now())::float8 AS seconds FROM seats
 WHERE seat_id = %(seat_id)s AND hold_id = %(hold_id)s AND status = 'HELD'
 """
-_WAS_CONSUMED = "SELECT outcome FROM release_messages WHERE message_id = %(message_id)s"
 _CONSUMED = """
 INSERT INTO release_messages (message_id, outcome) VALUES (%(message_id)s, %(outcome)s)
 ON CONFLICT (message_id) DO NOTHING
@@ -174,11 +173,12 @@ def release(db: Database, hold_id: UUID) -> bool:
 
 
 def release_expired(db: Database, seat_id: UUID, hold_id: UUID, message_id: str) -> WakeUp:
-    """Work off one wake-up message, once. A message that comes early changes nothing and is not remembered."""
+    """Work off one wake-up message. One that comes early changes nothing and is not remembered.
+
+    The same message again is STALE: its hold cannot come back, whoever holds the seat now.
+    """
     with db.transaction() as tx:
         tx.one(_LOCK, seat_id=seat_id)
-        if tx.one(_WAS_CONSUMED, message_id=message_id):
-            return WakeUp("STALE")
         if tx.run(_CLEAR_EXPIRED, seat_id=seat_id, hold_id=hold_id):
             effects.void(tx, key_of(hold_id))
             wake_up = WakeUp("RELEASED")
