@@ -57,15 +57,23 @@ def test_freeze_at_most_of_an_unknown_user_is_404(users: UserApp) -> None:
 def test_the_same_freeze_many_times_at_once_freezes_once(users: UserApp, at_most: bool) -> None:
     user, once = users.new_user("100.00"), key()
     body = {"key": once, "user_id": user, "amount": 30, "at_most": at_most}
-    assert codes(at_once(*[lambda: users.call("POST", "/credits/freeze", body)] * 8)) == [200] * 8
+    assert codes(users.queued(user, *[lambda: users.call("POST", "/credits/freeze", body)] * 5)) == [200] * 5
     assert (users.balance(user), users.frozen(user)) == (70, 30)
+
+
+def test_freezes_at_most_at_once_share_what_there_is(users: UserApp) -> None:
+    user = users.new_user("100.00")
+    freeze = {"user_id": user, "amount": 60, "at_most": True}
+    answers = users.queued(user, *[lambda: users.done("/credits/freeze", key=key(), **freeze)["amount"]] * 3)
+    assert sorted(answers) == [0, 40, 60]
+    assert (users.balance(user), users.frozen(user)) == (0, 100)
 
 
 def test_unfreeze_gives_back_once(users: UserApp) -> None:
     user = users.new_user("100.00")
     held = frozen_hold(users, user, 60)
-    answers = at_once(*[lambda: users.call("POST", "/credits/unfreeze", {"key": held})] * 8)
-    assert codes(answers) == [200] * 8
+    answers = users.queued(user, *[lambda: users.call("POST", "/credits/unfreeze", {"key": held})] * 5)
+    assert codes(answers) == [200] * 5
     assert (users.balance(user), users.frozen(user)) == (100, 0)
 
 
@@ -85,8 +93,8 @@ def test_unfreeze_of_an_empty_freeze_gives_nothing(users: UserApp) -> None:
 def test_transfer_hands_the_held_credits_on_once(users: UserApp) -> None:
     buyer, seller = users.new_user("100.00"), users.new_user("5.00")
     body = {"key": key("transfer"), "hold_keys": [frozen_hold(users, buyer, 60)], "to_user_id": seller}
-    answers = at_once(*[lambda: users.call("POST", "/credits/transfer", body)] * 8)
-    assert codes(answers) == [200] * 8
+    answers = users.queued(buyer, *[lambda: users.call("POST", "/credits/transfer", body)] * 5)
+    assert codes(answers) == [200] * 5
     assert answers[0].get_json()["data"] == {"amount": 60.0, "credit_balance": 65.0}
     assert (users.balance(buyer), users.frozen(buyer), users.balance(seller)) == (40, 0, 65)
 
@@ -136,7 +144,8 @@ def test_unfreeze_and_transfer_at_once_move_the_credits_one_way(users: UserApp) 
         buyer, seller = users.new_user("100.00"), users.new_user("0.00")
         held = frozen_hold(users, buyer, 60)
         handover = {"key": key("transfer"), "hold_keys": [held], "to_user_id": seller}
-        answers = at_once(
+        answers = users.queued(
+            buyer,
             partial(users.call, "POST", "/credits/unfreeze", {"key": held}),
             partial(users.call, "POST", "/credits/transfer", handover),
         )
@@ -156,16 +165,17 @@ def test_opposite_transfers_at_once_do_not_deadlock(users: UserApp) -> None:
 
 
 def test_transfer_locks_the_lower_id_first(users: UserApp, databases: Databases) -> None:
-    """The row that was inserted first has the higher id, so that the order of the table is the wrong one."""
+    """The row that was written last has the lower id, so that the order of the table is the wrong one."""
     high = users.new_user("100.00", UUID(int=uuid4().int | 0xFF << 120))
-    low = users.new_user("0.00", UUID(int=uuid4().int >> 8))
+    low = UUID(int=uuid4().int >> 8)
     body = {"key": key("transfer"), "hold_keys": [frozen_hold(users, high, 60)], "to_user_id": low}
+    users.new_user("0.00", low)
     transfer = Thread(target=lambda: users.call("POST", "/credits/transfer", body))
     with closing(databases.superuser("user")) as blocker, closing(databases.superuser("user")) as probe:
         blocker.autocommit = False
         blocker.cursor().execute("SELECT 1 FROM users WHERE user_id = %s FOR UPDATE", (low,))
         transfer.start()
-        eventually(users.waits_for_lock)
+        eventually(lambda: users.waiting() == 1)
         probe.cursor().execute("SELECT 1 FROM users WHERE user_id = %s FOR UPDATE NOWAIT", (high,))
         blocker.rollback()
     transfer.join()

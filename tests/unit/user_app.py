@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 from uuid import UUID, uuid4
@@ -56,10 +57,10 @@ def user_settings(database: DatabaseSettings, **addresses: str) -> Settings:
 
 
 class UserApp:
-    """One User service under test."""
+    """One User service under test. Its locks are waited for longer than in production: the machine may be busy."""
 
     def __init__(self, settings: Settings) -> None:
-        self.db = Database(settings.database)
+        self.db = Database(replace(settings.database, lock_timeout_ms=10_000, statement_timeout_ms=20_000))
         self.app: Flask = build(settings, self.db)
 
     def call(
@@ -111,9 +112,18 @@ class UserApp:
         """Those whose balance is not the sum of their entries, or frozen not the sum of holds (invariant I2)."""
         return self.db.read(lambda tx: tx.all(_CROOKED))
 
-    def waits_for_lock(self) -> bool:
-        """True while some statement waits for a lock."""
-        return self.db.read(lambda tx: tx.one(_WAITING)) is not None
+    def waiting(self) -> int:
+        """How many statements wait for a lock."""
+        return len(self.db.read(lambda tx: tx.all(_WAITING)))
+
+    def queued(self, user_id: UUID, *works: Callable[[], Any]) -> list[Any]:
+        """Run all works so that they meet at the user's row: none gets it before all of them want it."""
+        with ThreadPoolExecutor(len(works)) as pool:
+            with self.db.transaction() as tx:
+                tx.run("SELECT 1 FROM users WHERE user_id = %(user_id)s FOR UPDATE", user_id=user_id)
+                running = [pool.submit(work) for work in works]
+                eventually(lambda: self.waiting() == len(works))
+            return [work.result() for work in running]
 
 
 def refusal(answer: TestResponse) -> str:
