@@ -24,8 +24,8 @@ install_venv_support() { # Debian ships venv's ensurepip in a package of its own
         exit 1
     }
     echo "setup: installing python3-venv" >&2
-    as_root apt-get update -qq >&2
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3-venv >&2
+    as_root apt-get update -qq >/dev/null
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3-venv >/dev/null
 }
 
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
@@ -35,5 +35,6 @@ if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
     "$python" -m venv .venv
 fi
 echo "setup: installing $lock into .venv" >&2
-.venv/bin/python -m pip install --quiet --require-hashes -r "$lock" >&2
+# --no-compile: most of what is installed is never imported; the rest is compiled when it is.
+.venv/bin/python -m pip install --quiet --no-compile --require-hashes -r "$lock" >&2
 cp "$lock" "$made_from"
