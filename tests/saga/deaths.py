@@ -1,0 +1,105 @@
+"""Every turn at which an orchestrator can die, discovered from the sagas themselves, and how the saga must end then.
+
+Forward: the saga would have been done. Back: a participant refuses, and the process dies while it undoes. Two ends are
+honest, done and undone; which of them it is, the pivot decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from services.orchestrator.journal import Status
+from services.orchestrator.saga import Saga, Step
+from services.orchestrator.sagas import SAGAS
+from tests.saga.casts import Standing
+from tests.saga.plots import PLOTS, Plot
+
+
+@dataclass(frozen=True)
+class Death:
+    """The process dies at this turn of this flow."""
+
+    flow: str
+    turn: str
+    step: str = ""
+    back: bool = False
+
+    def __str__(self) -> str:
+        way = "back" if self.back else "forward"
+        return "-".join(filter(None, (self.flow, way, self.turn, self.step)))
+
+    @property
+    def kill_at(self) -> str:
+        """As the mortal's environment has it."""
+        return f"{self.flow}:{self.turn}:{self.step}"
+
+    @property
+    def saga(self) -> Saga:
+        """The saga that dies."""
+        return SAGAS[self.flow]
+
+    @property
+    def plot(self) -> Plot:
+        """How the flow is played."""
+        return PLOTS[self.flow]
+
+    @property
+    def is_adopted(self) -> bool:
+        """False when the process died after the end write: then nothing is left to be done."""
+        return self.turn != "ended"
+
+    @property
+    def outcome(self) -> Status:
+        """How the saga must end: a pivot that has been passed is never taken back, one that has not never comes."""
+        decided = not self.is_adopted or self.saga.pivot_is_first or self._has("answered", self.saga.pivot)
+        return Status.DONE if decided and not self.back else Status.UNDONE
+
+    @property
+    def standings(self) -> list[Standing]:
+        """How things may stand afterwards."""
+        if self.outcome is Status.DONE:
+            return [self.plot.done]
+        assert self.plot.undone, f"{self.flow} cannot be undone"
+        undone = self.plot.undone
+        if self.plot.made_by and not self.back and not self._has("answered", self._step(self.plot.made_by)):
+            undone = replace(undone, order=None) if undone.order == "FAILED" else replace(undone, transfer=None)
+        if self.back and self.plot.troubled_seat:
+            return [replace(undone, seat=status) for status in self.plot.troubled_seat]
+        return [undone]
+
+    @property
+    def again(self) -> tuple[int, str | None]:
+        """What the client is told that asks again."""
+        if self.outcome is Status.DONE:
+            return self.plot.again_done, None
+        return (self.plot.again_troubled if self.back else None) or self.plot.again_undone
+
+    def _step(self, name: str) -> Step:
+        return next(step for step in self.saga.steps if step.name == name)
+
+    def _has(self, turn: str, step: Step | None) -> bool:
+        """Whether this death, forward, comes at or after `turn` of `step`."""
+        if step is None or self.turn == "begun":
+            return False
+        if self.turn in ("ending", "ended"):
+            return True
+        here, there = self.saga.steps.index(self._step(self.step)), self.saga.steps.index(step)
+        return (here, self.turn == "answered") >= (there, turn == "answered")
+
+
+def of(saga: Saga) -> Iterator[Death]:
+    """Each turn of a saga: around every write, every step and every undo."""
+    yield Death(saga.flow, "begun")
+    for step in saga.steps:
+        yield Death(saga.flow, "asking", step.name)
+        yield Death(saga.flow, "answered", step.name)
+    yield Death(saga.flow, "ending")
+    yield Death(saga.flow, "ended")
+    for step in reversed(saga.steps):
+        if step.undo is not None:
+            yield Death(saga.flow, "undoing", step.name, back=True)
+            yield Death(saga.flow, "undone", step.name, back=True)
+
+
+DEATHS = [death for saga in SAGAS.values() for death in of(saga)]

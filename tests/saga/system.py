@@ -1,0 +1,194 @@
+"""The running system as the death tests see it: real processes, people and seats of each test's own, all the rows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from decimal import Decimal
+from itertools import count
+from pathlib import Path
+from typing import Any, Self, TypeVar
+from uuid import uuid4
+
+import psycopg2
+import psycopg2.extras
+import urllib3
+from psycopg2.extensions import parse_dsn
+
+from harness import Stack, ports
+from harness.client import Answer, Api, Inbox
+from services.chassis import tokens
+from services.chassis.db import Database, Row
+from services.chassis.settings import DatabaseSettings
+from services.orchestrator.journal import Status
+from tests.saga.nursery import Nursery
+
+T = TypeVar("T")
+ORCHESTRATOR = "orchestrator-service"
+DATABASES = ("seats_db", "users_db", "orders_db", "sagas_db")
+READY_SECONDS = 20
+LOOK_SECONDS = 0.02
+
+
+def until(what: str, reached: Callable[[], T | None], seconds: float) -> T:
+    """Look until `reached()` gives something and return it. Raises AssertionError after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not (found := reached()):
+        assert time.monotonic() < deadline, f"after {seconds:g} s still not: {what}"
+        time.sleep(LOOK_SECONDS)  # between two looks at a condition; bounded by the deadline
+    return found
+
+
+@dataclass(frozen=True)
+class Person:
+    """An account with a phone of its own, who may speak to any orchestrator."""
+
+    user_id: str
+    email: str
+    phone: str
+    token: str
+    pool: urllib3.PoolManager
+
+    def at(self, url: str) -> Api:
+        """This person at one orchestrator's door."""
+        return Api(url, self.token, {"user_id": self.user_id}, pool=self.pool)
+
+
+@dataclass(frozen=True)
+class Mortal:
+    """One orchestrator process whose end is near."""
+
+    pid: int
+    url: str
+    nursery: Nursery
+
+    def exit_code(self) -> int | None:
+        """How it ended, negative for a signal; None while it lives."""
+        return self.nursery.exit_code(self.pid)
+
+    def await_end(self, seconds: float) -> tuple[int, float]:
+        """Its exit code and when that was seen (seconds since the epoch). Raises AssertionError when it lives on."""
+        code = until(f"{self.url} has ended", lambda: [self.exit_code()] if self.exit_code() is not None else None, seconds)
+        assert code[0] is not None
+        return code[0], time.time()
+
+
+class System:
+    """All processes of one stack but the gateway, and the mortals beside them."""
+
+    def __init__(self, stack: Stack) -> None:
+        self.stack = stack
+        self.rescuer = stack.url(ORCHESTRATOR)
+        self.inbox = Inbox(stack.url("fake-smu"))
+        self.nursery = Nursery(stack.run_dir.path)
+        self._dbs = {name: Database(_settings(stack.dsn(name))) for name in DATABASES}
+        self._secret = stack.env(ORCHESTRATOR)["JWT_SECRET"]
+        self._pool = urllib3.PoolManager(num_pools=64, maxsize=64, retries=False)
+        self._mortals = count(1)
+
+    @classmethod
+    @contextmanager
+    def up(cls, run_dir: Path) -> Iterator[Self]:
+        """The system while it runs."""
+        with Stack.up(run_dir, env={"LOG_LEVEL": "WARNING"}, only=[ORCHESTRATOR], quiet=True) as stack:
+            system = cls(stack)
+            try:
+                yield system
+            finally:
+                system.nursery.close()
+                for db in system._dbs.values():
+                    db.close()
+
+    # ── processes
+
+    @contextmanager
+    def mortals(self, *environments: Mapping[str, str]) -> Iterator[list[Mortal]]:
+        """Orchestrators with an environment each laid over the rescuer's; those that outlive the block are killed."""
+        chosen = ports.claim([ports.MOVED.start] * len(environments))
+        started = [self._born(port, laid) for port, laid in zip(chosen, environments, strict=True)]
+        try:
+            for mortal in started:
+                until(f"{mortal.url} is ready", lambda mortal=mortal: self._is_ready(mortal), READY_SECONDS)  # type: ignore[misc]
+            yield started
+        finally:
+            for mortal in started:
+                self.nursery.kill(mortal.pid)
+            ports.release(chosen)
+
+    def _born(self, port: int, laid: Mapping[str, str]) -> Mortal:
+        env = {**self.stack.env(ORCHESTRATOR), **laid, "PORT": str(port)}
+        log = self.stack.run_dir.logs / f"mortal-{next(self._mortals)}.log"
+        return Mortal(self.nursery.start(env, log), f"http://{ports.HOST}:{port}", self.nursery)
+
+    def _is_ready(self, mortal: Mortal) -> bool:
+        """It serves, and knows which logins were ended: until then it moves no money."""
+        assert mortal.exit_code() is None, f"{mortal.url} did not start: see {self.stack.run_dir.logs}"
+        try:
+            return self._stranger.at(mortal.url).post("/api/pay").status == 400
+        except urllib3.exceptions.HTTPError:
+            return False
+
+    @property
+    def _stranger(self) -> Person:
+        user_id = str(uuid4())
+        return Person(user_id, "", "", self._token(user_id, "customer"), self._pool)
+
+    # ── people and seats
+
+    def person(self, balance: int, *, flagged: bool = False, role: str = "customer") -> Person:
+        """An account with an opening balance in whole credits."""
+        user_id, phone = str(uuid4()), f"+65{uuid4().int % 10**10:010d}"
+        email = f"{user_id}@example.com"
+        self.run(
+            "users_db",
+            """WITH account AS (
+                INSERT INTO users (user_id, email, phone, password_hash, credit_balance, is_flagged, role)
+                VALUES (%(user_id)s, %(email)s, %(phone)s, 'none', %(balance)s, %(flagged)s, %(role)s))
+            INSERT INTO credit_entries (key, user_id, amount, kind)
+            VALUES ('opening:' || %(user_id)s, %(user_id)s, %(balance)s, 'OPENING') RETURNING 1""",
+            user_id=user_id, email=email, phone=phone, balance=Decimal(balance), flagged=flagged, role=role,
+        )  # fmt: skip
+        return Person(user_id, email, phone, self._token(user_id, role), self._pool)
+
+    def seat(self, category: str) -> str:
+        """A free seat of the first event, which is in HALL-A."""
+        seat_id = str(uuid4())
+        self.run(
+            "seats_db",
+            """INSERT INTO seats (seat_id, event_id, row_number, seat_number, category)
+            VALUES (%(seat)s, 'e0e0e0e0-0000-0000-0000-000000000001', 'T', (random() * 2000000000)::int, %(category)s)
+            RETURNING 1""",
+            seat=seat_id, category=category,
+        )  # fmt: skip
+        return seat_id
+
+    def _token(self, user_id: str, role: str) -> str:
+        return tokens.issue(self._secret, user_id, role, str(uuid4()), "access")  # type: ignore[arg-type]
+
+    # ── rows
+
+    def run(self, database: str, sql: str, **params: Any) -> list[Row]:
+        """The rows of one statement, in a transaction of its own."""
+        with self._dbs[database].transaction() as tx:
+            return tx.all(sql, **params)
+
+    def connect(self, database: str) -> Any:
+        """A superuser's connection, as the invariants want it; the caller closes it."""
+        connection = psycopg2.connect(
+            self.stack.admin_dsn(database), cursor_factory=psycopg2.extras.RealDictCursor, connect_timeout=5
+        )
+        connection.autocommit = True
+        return connection
+
+    def running_sagas(self) -> int:
+        """How many sagas have not ended."""
+        return int(self.run("sagas_db", "SELECT count(*) FROM sagas WHERE status = 'RUNNING'")[0]["count"])
+
+
+def _settings(dsn: str) -> DatabaseSettings:
+    known = parse_dsn(dsn)
+    return DatabaseSettings(
+        known["host"], int(known["port"]), known["dbname"], known["user"], known["password"], pool_size=16
+    )
