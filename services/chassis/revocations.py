@@ -34,7 +34,7 @@ class RevocationPoller:
         asked_at = time.monotonic()
         news = self._users.get(f"/auth/revocations?after={self._cursor}")
         for entry in news["revocations"]:
-            self._revoked[entry["sid"]] = time.monotonic() + entry["seconds_left"]
+            self._revoked[entry["sid"]] = time.monotonic() + float(entry["seconds_left"])
         self._cursor = news["cursor"]
         self._fresh_at = None if news["more"] and self._fresh_at is None else asked_at
         self._forget(asked_at)

@@ -1,0 +1,28 @@
+"""The list of ended logins, as the services that follow it read it off the wire."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+
+from services.chassis.clients import HttpPeer
+from services.chassis.revocations import RevocationPoller
+from services.chassis.tokens import Credential
+
+pytestmark = pytest.mark.unit
+
+ONE = b'{"success":true,"data":{"revocations":[{"sid":"ended","seconds_left":959.876}],"cursor":1,"more":false}}'
+
+
+def answered(_method: str, _url: str, _body: bytes | None, _headers: Mapping[str, str], _timeout: float):
+    return 200, ONE
+
+
+def test_ended_login_is_known_after_one_look_and_the_list_is_fresh() -> None:
+    peer = HttpPeer("User", "http://user", Credential("event-service", "s" * 32), answered)
+    poller = RevocationPoller(peer)
+    poller.poll()
+    assert poller.is_revoked("ended")
+    assert not poller.is_revoked("another")
+    assert poller.age() < 5
