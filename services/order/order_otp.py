@@ -26,12 +26,10 @@ _APPROVE = """
     UPDATE orders SET otp_verified_at = app_now(), verification_sid = NULL
     WHERE order_id = %(order_id)s AND status = 'PENDING' AND otp_verified_at IS NULL"""
 _MISS = """
-    UPDATE orders SET otp_failures = otp_failures + 1
-    WHERE order_id = %(order_id)s AND status = 'PENDING' AND otp_verified_at IS NULL"""
-_FAIL = """
-    UPDATE orders SET status = 'FAILED'
+    UPDATE orders SET otp_failures = otp_failures + 1,
+        status = CASE WHEN otp_failures + 1 < %(max_attempts)s THEN status ELSE 'FAILED' END
     WHERE order_id = %(order_id)s AND status = 'PENDING' AND otp_verified_at IS NULL
-      AND otp_failures >= %(max_attempts)s"""
+    RETURNING status"""
 _GIVE_BACK = "UPDATE orders SET otp_attempts = otp_attempts - 1 WHERE order_id = %(order_id)s"
 
 _STANDING = "SELECT status, otp_verified_at, otp_attempts FROM orders WHERE order_id = %(order_id)s"
@@ -78,8 +76,8 @@ class OrderOtp:
 
     def miss(self, tx: Transaction) -> Answer:
         """A wrong code. The third fails the order, unless it has been verified: then nothing changes."""
-        tx.run(_MISS, order_id=self.subject_id)
-        if tx.run(_FAIL, order_id=self.subject_id, max_attempts=MAX_ATTEMPTS):
+        missed = tx.one(_MISS, order_id=self.subject_id, max_attempts=MAX_ATTEMPTS)
+        if missed and missed["status"] == OrderStatus.FAILED:
             logger.warning("Order %s status: PENDING → FAILED (three wrong codes)", self.subject_id)
         return self.standing(tx)
 

@@ -35,13 +35,11 @@ _APPROVE = """
         buyer_verification_sid = CASE WHEN %(party)s <> 'BUYER' THEN buyer_verification_sid END
     WHERE transfer_id = %(transfer_id)s AND status = 'PENDING_OTP'"""
 _MISS = """
-    UPDATE transfers SET otp_failures = otp_failures + 1
+    UPDATE transfers SET otp_failures = otp_failures + 1,
+        status = CASE WHEN otp_failures + 1 < %(max_attempts)s THEN status ELSE 'FAILED' END
     WHERE transfer_id = %(transfer_id)s AND status = 'PENDING_OTP'
-      AND NOT (seller_otp_verified AND buyer_otp_verified)"""
-_FAIL = """
-    UPDATE transfers SET status = 'FAILED'
-    WHERE transfer_id = %(transfer_id)s AND status = 'PENDING_OTP'
-      AND NOT (seller_otp_verified AND buyer_otp_verified) AND otp_failures >= %(max_attempts)s"""
+      AND NOT (seller_otp_verified AND buyer_otp_verified)
+    RETURNING status"""
 _GIVE_BACK = "UPDATE transfers SET otp_attempts = otp_attempts - 1 WHERE transfer_id = %(transfer_id)s"
 _STANDING = """
     SELECT status, seller_otp_verified, buyer_otp_verified, otp_attempts FROM transfers
@@ -95,8 +93,8 @@ class TransferOtp:
 
     def miss(self, tx: Transaction) -> Answer:
         """A wrong code. The third fails the transfer, unless both have verified: then nothing changes."""
-        tx.run(_MISS, transfer_id=self.subject_id)
-        if tx.run(_FAIL, transfer_id=self.subject_id, max_attempts=MAX_ATTEMPTS):
+        missed = tx.one(_MISS, transfer_id=self.subject_id, max_attempts=MAX_ATTEMPTS)
+        if missed and missed["status"] == TransferStatus.FAILED:
             logger.warning("Transfer %s status: PENDING_OTP → FAILED (three wrong codes)", self.subject_id)
         return self.standing(tx)
 
