@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc import status_pb2
-from grpc_health.v1 import health, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from grpc_status import rpc_status
 
@@ -102,6 +102,7 @@ class GrpcServer:
         add(self._server)
         names = (service.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
+        self._service_name = service.full_name
         self._address = address
         self.port = self._server.add_insecure_port(address)
         if self.port == 0:
@@ -110,6 +111,7 @@ class GrpcServer:
     def start(self) -> None:
         """Begin to answer."""
         self._server.start()
+        self.health.set(self._service_name, health_pb2.HealthCheckResponse.SERVING)
         logger.info("gRPC listens on %s", self._address)
 
     def stop(self) -> None:

@@ -76,12 +76,12 @@ class InventoryService:
         self.db = Database(replace(settings, pool_size=40, lock_timeout_ms=1000))
         self._server = grpc_server(settings_for(settings), self.db)
         self._server.start()
-        self._channel = channel(f"127.0.0.1:{self._server.port}")
-        self._stub = InventoryStub(self._channel)  # type: ignore[no-untyped-call]
+        self.channel = channel(f"127.0.0.1:{self._server.port}")
+        self._stub = InventoryStub(self.channel)  # type: ignore[no-untyped-call]
         self._peer = GrpcPeer("Inventory", Credential(caller, INTERNAL_SECRET))
 
     def close(self) -> None:
-        self._channel.close()
+        self.channel.close()
         self._server.stop()
         self.db.close()
 

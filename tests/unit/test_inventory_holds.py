@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC
 from functools import partial
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -127,6 +129,43 @@ def test_lost_lock_is_not_remembered(inventory):
         with refused("SEAT_UNAVAILABLE"):
             inventory.reserve(seat_id, hold_id=hold_id)
     assert inventory.reserve(seat_id, hold_id=hold_id).hold_id == hold_id
+
+
+@pytest.mark.parametrize("meanwhile", ["held", "released", "sold"])
+def test_hold_judges_the_row_as_it_is_once_locked_not_as_its_statement_first_saw_it(inventory, monkeypatch, meanwhile):
+    """The statement's snapshot is older than its lock: what was committed between the two must count."""
+    seat_id, hold_id, user_id = (inventory.new_seat(), "", "") if meanwhile == "held" else inventory.held_seat()
+    before = inventory.seat(seat_id)
+    slow = holds._HOLD.replace("WHERE seat_id = %(seat_id)s\n    FOR", _SLOWLY)
+    assert slow != holds._HOLD
+    change: dict[str, Callable[[], object]] = {
+        "held": lambda: holds.reserve(inventory.db, _a_hold(seat_id)),
+        "released": lambda: inventory.release(seat_id, hold_id),
+        "sold": lambda: inventory.confirm(seat_id, hold_id, user_id),
+    }
+    late = an_id()
+    with monkeypatch.context() as patch, ThreadPoolExecutor(1) as pool:
+        quick = holds._HOLD
+        patch.setattr(holds, "_HOLD", slow)
+        answer = pool.submit(outcome, lambda: inventory.reserve(seat_id, hold_id=late))
+        _until(lambda: inventory.row("SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'"))
+        patch.setattr(holds, "_HOLD", quick)
+        change[meanwhile]()
+        assert inventory.seat(seat_id) != before
+        assert not answer.done()
+    after = inventory.seat(seat_id)
+    if meanwhile == "released":
+        assert (answer.result().hold_id, after.status, after.hold_id) == (late, "HELD", late)
+    else:
+        assert answer.result() == ("SEAT_ALREADY_SOLD" if meanwhile == "sold" else "SEAT_UNAVAILABLE")
+        assert after.hold_id not in ("", late)
+
+
+_SLOWLY = "WHERE seat_id = %(seat_id)s AND pg_sleep(0.7) IS NOT NULL\n    FOR"
+
+
+def _a_hold(seat_id: str) -> holds.Hold:
+    return holds.Hold(UUID(seat_id), uuid4(), uuid4(), 300)
 
 
 # ── expiry and take-over

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from services.chassis.errors import ConfigurationError
 from services.chassis.rpc import require_callers
@@ -125,6 +127,19 @@ def test_upper_case_id_is_the_same_seat(inventory):
     hold_id = an_id()
     assert inventory.reserve(seat_id.upper(), hold_id=hold_id.upper()).hold_id == hold_id
     assert inventory.release(seat_id, hold_id) is True
+
+
+def test_health_and_reflection_answer_without_a_credential(inventory):
+    health = health_pb2_grpc.HealthStub(inventory.channel)
+    for name in ("", SERVICE.full_name):
+        answer = health.Check(health_pb2.HealthCheckRequest(service=name), timeout=5)
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+    listing = reflection_pb2.ServerReflectionRequest(list_services="")
+    answers = reflection_pb2_grpc.ServerReflectionStub(inventory.channel).ServerReflectionInfo(
+        iter([listing]), timeout=5
+    )
+    (answer,) = list(answers)
+    assert SERVICE.full_name in {service.name for service in answer.list_services_response.service}
 
 
 def test_method_that_names_no_callers_keeps_the_service_from_starting():
