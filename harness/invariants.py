@@ -10,11 +10,12 @@ Each check returns what it found wrong, one line a finding; an empty list is a p
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import psycopg2.extras
 
@@ -24,12 +25,38 @@ Rows = list[dict[str, Any]]
 GRACE_SECONDS = 60  # past a hold's or order's time until the sweepers must have settled it
 OPEN = ("INITIATED", "PENDING_OTP")
 STANDS = ("COMPLETED", "DISPUTED")
-TABLES = {
-    "seats_db": ("seats", "entry_logs"),
-    "users_db": ("users", "credit_entries", "credit_holds", "stripe_events"),
-    "orders_db": ("orders", "transfers"),
-    "sagas_db": ("sagas", "outbox"),
+TABLES: dict[str, dict[str, str | None]] = {  # database: its tables, each with the column that a scope goes by
+    "seats_db": {"seats": "seat_id", "entry_logs": "seat_id"},
+    "users_db": dict.fromkeys(("users", "credit_entries", "credit_holds", "stripe_events"), "user_id"),
+    "orders_db": {"orders": "seat_id", "transfers": "seat_id"},
+    "sagas_db": {"sagas": None, "outbox": None},
 }
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Look at these seats and users alone, and at every saga: for suites that run many small worlds in one database."""
+
+    seats: Sequence[UUID]
+    users: Sequence[UUID]
+
+    def ids(self, column: str) -> list[UUID]:
+        """The ids that a table's column may have."""
+        return list(self.seats if column == "seat_id" else self.users)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A connection that stays open when a look at it is over."""
+
+    connection: Any
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.connection, name)
+
+    def close(self) -> None:
+        """End the look, not the connection."""
+        self.connection.rollback()
 
 
 @dataclass
@@ -43,25 +70,38 @@ class Snapshot:
         return self.rows[table]
 
 
-def read(connect: Connect) -> Snapshot:
-    """Read everything, each database in one repeatable-read transaction."""
+def read(connect: Connect, scope: Scope | None = None) -> Snapshot:
+    """Read everything, or what is in `scope`, each database in one repeatable-read transaction."""
     snapshot = Snapshot()
     for database, tables in TABLES.items():
         with closing(connect(database)) as connection:
-            connection.autocommit = False
-            connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
+            _begin(connection)
             with connection.cursor(cursor_factory=psycopg2.extras.RealDictCursor) as cursor:
                 cursor.execute("SELECT app_now() AS now")
                 snapshot.now[database] = cursor.fetchone()["now"]
-                for table in tables:
-                    cursor.execute(f"SELECT * FROM {table}")
-                    snapshot.rows[table] = [dict(row) for row in cursor.fetchall()]
+                for table, column in tables.items():
+                    snapshot.rows[table] = _rows(cursor, table, column, scope)
     return snapshot
 
 
-def violations(connect: Connect, *, at_any_time: bool = False, parked: int = 0) -> list[str]:
+def _begin(connection: Any) -> None:
+    connection.rollback()
+    connection.set_session(isolation_level="REPEATABLE READ", readonly=True, autocommit=False)
+
+
+def _rows(cursor: Any, table: str, column: str | None, scope: Scope | None) -> Rows:
+    if scope is None or column is None:
+        cursor.execute(f"SELECT * FROM {table}")
+    else:
+        cursor.execute(f"SELECT * FROM {table} WHERE {column} = ANY(%s)", (scope.ids(column),))
+    return [dict(row) for row in cursor.fetchall()]
+
+
+def violations(
+    connect: Connect, *, at_any_time: bool = False, parked: int = 0, scope: Scope | None = None
+) -> list[str]:
     """Every finding. `parked` is how many parked sagas the test expected."""
-    snapshot = read(connect)
+    snapshot = read(connect, scope)
     checks = AT_ANY_TIME if at_any_time else (*AT_ANY_TIME, *AT_QUIESCENCE)
     found = [f"{check.__name__}: {line}" for check in checks for line in check(snapshot)]
     return found if at_any_time else [*found, *(f"i7_sagas_end: {line}" for line in _unended(snapshot, parked))]

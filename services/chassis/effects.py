@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from services.chassis import wire
-from services.chassis.db import AlreadyThere, Database, Row, Transaction
+from services.chassis.db import AlreadyThere, Database, DatabaseFault, Row, Transaction
 from services.chassis.errors import Refused
 from services.contracts.errors import ErrorCode
 
@@ -60,7 +60,7 @@ def apply_recorded(db: Database, key: str, attempt: Callable[[], Answer]) -> Ans
         kept = {"code": refusal.code, "message": refusal.message, "details": refusal.details}
         if _record_once(db, key, "REFUSED", kept):
             raise
-    except AlreadyThere as twin:  # it committed first; we met the key's own index, or another that the effect has
+    except (AlreadyThere, DatabaseFault) as twin:  # it committed first; redoing its effect met the key, or a constraint
         return _already(db, key, twin)
     return _replay(_recorded(db, key))
 

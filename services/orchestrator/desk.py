@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from flask import request
@@ -13,6 +14,7 @@ from services.chassis.access import identity
 from services.chassis.errors import Refused
 from services.contracts.enums import OrderStatus
 from services.contracts.errors import ErrorCode
+from services.orchestrator.asking import ask
 from services.orchestrator.gate import Gate
 from services.orchestrator.idempotency import Answer, IdempotencyKeys, Request
 from services.orchestrator.otp import OtpDesk
@@ -20,6 +22,9 @@ from services.orchestrator.participants import Participants
 from services.orchestrator.qr import Sealed
 from services.orchestrator.runner import Runner
 from services.orchestrator.settings import Settings
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,10 @@ class Desk:
         key = request.headers.get("Idempotency-Key")
         return self.keys.answer(Request(identity().user_id, operation, key, request.get_data(cache=True)), work)
 
+    def patiently(self, call: Callable[[], T]) -> T:
+        """What `call` answers, asked again for as long as a saga would. Raises Refused, Unknown."""
+        return ask(call, time.monotonic() + self.settings.forward_seconds)
+
     def require_self(self, user_id: UUID | None) -> None:
         """Raise Refused FORBIDDEN when the body names somebody else."""
         if user_id is not None and user_id != identity().user_id:
@@ -45,7 +54,7 @@ class Desk:
 
     def own_order(self, order_id: UUID) -> dict[str, Any]:
         """An order of the caller's. Raises Refused ORDER_NOT_FOUND or FORBIDDEN."""
-        order = self.to.orders.get(order_id)
+        order = self.patiently(lambda: self.to.orders.get(order_id))
         if order["user_id"] != str(identity().user_id):
             raise Refused(ErrorCode.FORBIDDEN, "This order is not yours.")
         return order
@@ -60,7 +69,7 @@ class Desk:
 
     def own_transfer(self, transfer_id: UUID) -> dict[str, Any]:
         """A transfer that the caller is a party of. Raises Refused TRANSFER_NOT_FOUND or FORBIDDEN."""
-        transfer = self.to.orders.get_transfer(transfer_id)
+        transfer = self.patiently(lambda: self.to.orders.get_transfer(transfer_id))
         if str(identity().user_id) not in (transfer["seller_user_id"], transfer["buyer_user_id"]):
             raise Refused(ErrorCode.FORBIDDEN, "You are not a party of this transfer.")
         return transfer

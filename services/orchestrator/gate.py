@@ -10,11 +10,11 @@ from __future__ import annotations
 import contextvars
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from services.chassis.errors import Refused, Unknown
@@ -28,6 +28,7 @@ from services.orchestrator.verification import MESSAGES, SeatFacts, judge_age, j
 
 logger = logging.getLogger(__name__)
 BRANCH_THREADS = 32
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -88,20 +89,23 @@ class Gate:
     def _look_up(self, seat_id: str) -> tuple[pb.Seat, str, str]:
         context = contextvars.copy_context()
         order = self._branches.submit(context.run, self._confirmed_order, seat_id)
-        seat = self._to.inventory.ticket(seat_id)
-        hall_id = self._to.events.get(seat.event_id)["hall_id"]
+        seat = self._ask(lambda: self._to.inventory.ticket(seat_id))
+        hall_id = self._ask(lambda: self._to.events.get(seat.event_id))["hall_id"]
         return seat, order.result(), str(hall_id)
 
     def _confirmed_order(self, seat_id: str) -> str:
-        found = self._to.orders.page(seat_id=seat_id, status=OrderStatus.CONFIRMED, per_page=1)["data"]
+        page = self._ask(lambda: self._to.orders.page(seat_id=seat_id, status=OrderStatus.CONFIRMED, per_page=1))
+        found = page["data"]
         return str(found[0]["order_id"]) if found else ""
 
     def _admitted(self, request: ScanRequest, ticket: Ticket, seat: pb.Seat, hall_id: str) -> Mapping[str, Any]:
         facts = request.facts(ticket.hall_id, hall_id)
-        deadline = time.monotonic() + self._ask_seconds
         owner = str(ticket.user_id)
-        scan = ask(lambda: self._to.inventory.check_in(seat.seat_id, seat.order_id, owner, facts), deadline)
+        scan = self._ask(lambda: self._to.inventory.check_in(seat.seat_id, seat.order_id, owner, facts))
         return _answer(ScanResult(scan.result), scan, seat, hall_id, request)
+
+    def _ask(self, call: Callable[[], T]) -> T:
+        return ask(call, time.monotonic() + self._ask_seconds)
 
     def _refused(
         self,

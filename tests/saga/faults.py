@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, TypeVar
@@ -17,7 +17,6 @@ from typing import Any, TypeVar
 import grpc
 import urllib3
 
-from services.chassis import clients
 from services.chassis.clients import Transport
 from services.chassis.errors import Unknown
 from services.orchestrator.journal import Entry, Journal, NoticeDue, Status
@@ -32,18 +31,32 @@ class Death(BaseException):
 
 
 class Kind(StrEnum):
-    """What can happen to one call. The first three hold for as long as the victim lives; the others strike once."""
+    """What can happen to one call.
 
-    REFUSED_CONNECTION = "refused before sending"
+    DOWN, ERROR, TIMEOUT and MUTE last for as long as the victim asks; the others strike once. After BLINK, LOST and
+    LATE the victim asks again and is answered; after the three that end in *gives up*, its time is over.
+    """
+
+    DOWN = "no connection"
     ERROR = "5xx"
     TIMEOUT = "timeout before the effect"
-    BLINK = "refused before sending, once"
-    REPLY_LOST = "effect done, reply lost"
-    REPLIES_LOST = "effect done, every reply lost"
+    MUTE = "effect done, no reply ever"
+    BLINK = "no connection, once"
+    LOST = "effect done, reply lost"
+    LATE = "arrives late, after the retry"
     TWICE = "delivered twice"
-    LATE = "delivered after the caller gave up"
+    BLINK_GIVES_UP = "no connection, gives up"
+    LOST_GIVES_UP = "reply lost, gives up"
+    LATE_GIVES_UP = "arrives late, gives up"
     DIES_BEFORE = "dies before sending"
     DIES_AFTER = "dies after the effect"
+
+
+LASTING = (Kind.DOWN, Kind.ERROR, Kind.TIMEOUT, Kind.MUTE)
+GIVES_UP = (Kind.BLINK_GIVES_UP, Kind.LOST_GIVES_UP, Kind.LATE_GIVES_UP)
+IMPATIENT = (*LASTING, *GIVES_UP)
+UNSENT = (Kind.DOWN, Kind.BLINK, Kind.BLINK_GIVES_UP)
+HELD_BACK = (Kind.LATE, Kind.LATE_GIVES_UP)
 
 
 @dataclass(frozen=True)
@@ -80,7 +93,7 @@ class Script:
         """The fault that strikes here now, noted as fired."""
         for fault in self.faults:
             lasting = fault.kind in LASTING and fault.edge == edge.partition("#")[0]
-            if fault.edge == edge and fault not in self.fired or lasting:
+            if (fault.edge == edge and fault not in self.fired) or lasting:
                 self.fired.add(fault)
                 return fault
         return None
@@ -93,9 +106,6 @@ class Script:
             except (Unknown, urllib3.exceptions.HTTPError, grpc.RpcError):
                 continue
         self.late.clear()
-
-
-LASTING = (Kind.REFUSED_CONNECTION, Kind.ERROR, Kind.TIMEOUT, Kind.REPLIES_LOST)
 
 
 @dataclass(frozen=True)
@@ -114,7 +124,7 @@ def crossed(script: Script, name: str, wire: Wire, send: Callable[[], T]) -> T:
     fault = script.at(script.edge(name))
     if fault is None:
         return send()
-    if fault.kind in (Kind.REFUSED_CONNECTION, Kind.BLINK):
+    if fault.kind in UNSENT:
         raise wire.unreachable()
     if fault.kind is Kind.ERROR:
         answer: T = wire.error()
@@ -126,7 +136,7 @@ def _struck(script: Script, kind: Kind, wire: Wire, send: Callable[[], T]) -> T:
     if kind is Kind.DIES_BEFORE:
         script.dead = True
         raise Death
-    if kind is Kind.LATE:
+    if kind in HELD_BACK:
         script.late.append(send)
     elif kind is not Kind.TIMEOUT:
         answer = send()
@@ -157,7 +167,7 @@ HTTP = Wire(
 class FaultyHttp:
     """A transport with a script."""
 
-    script: Script
+    script_of: Callable[[], Script]
     inner: Transport
 
     def __call__(
@@ -166,13 +176,13 @@ class FaultyHttp:
         host, _, path = url.removeprefix("http://").partition("/")
         place = _ID.sub("{id}", path.partition("?")[0])
         name = f"{host.partition('.')[0]} {method} /{place}"
-        return crossed(self.script, name, HTTP, lambda: self.inner(method, url, body, headers, timeout))
+        return crossed(self.script_of(), name, HTTP, lambda: self.inner(method, url, body, headers, timeout))
 
 
 # ── gRPC
 
 
-class InjectedRpcError(grpc.RpcError):  # type: ignore[misc]
+class InjectedRpcError(grpc.RpcError):
     """What a client sees when the server is away or silent."""
 
     def __init__(self, code: grpc.StatusCode) -> None:
@@ -203,24 +213,25 @@ RPC = Wire(
 class FaultyCallable:
     """A unary call with a script."""
 
-    script: Script
+    script_of: Callable[[], Script]
     verb: str
     inner: Any
 
     def __call__(self, request: Any, **options: Any) -> Any:
-        return crossed(self.script, f"inventory {self.verb}", RPC, lambda: self.inner(request, **options))
+        return crossed(self.script_of(), f"inventory {self.verb}", RPC, lambda: self.inner(request, **options))
 
 
+@dataclass(frozen=True)
 class FaultyChannel:
-    """As much of a channel as a stub uses."""
+    """As much of a channel as a stub uses, over a real one."""
 
-    def __init__(self, script: Script, address: str) -> None:
-        self._script = script
-        self._channel = clients.channel(address)
+    script_of: Callable[[], Script]
+    inner: grpc.Channel
 
     def unary_unary(self, path: str, *serializers: Any, **options: Any) -> FaultyCallable:
-        inner = self._channel.unary_unary(path, *serializers, **options)
-        return FaultyCallable(self._script, path.rpartition("/")[2], inner)
+        return FaultyCallable(
+            self.script_of, path.rpartition("/")[2], self.inner.unary_unary(path, *serializers, **options)
+        )
 
 
 # ── AMQP and the journal
@@ -241,7 +252,7 @@ JOURNAL = Wire(
 class FaultyPublisher:
     """A publisher with a script."""
 
-    script: Script
+    script_of: Callable[[], Script]
     inner: Publishes
 
     def publish(
@@ -250,20 +261,20 @@ class FaultyPublisher:
         def send() -> None:
             self.inner.publish(exchange, routing_key, body, message_id=message_id, expiration_ms=expiration_ms)
 
-        crossed(self.script, "broker publish", AMQP, send)
+        crossed(self.script_of(), "broker publish", AMQP, send)
 
 
 class FaultyJournal(Journal):
     """A journal with a script: *begin* and *end* are calls across a wire like any other."""
 
-    script: Script
+    def __init__(self, *args: Any, script_of: Callable[[], Script], **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._script_of = script_of
 
     def begin(self, *args: Any, **options: Any) -> tuple[Entry, bool]:
-        return crossed(self.script, "journal begin", JOURNAL, lambda: super(FaultyJournal, self).begin(*args, **options))
+        send = lambda: super(FaultyJournal, self).begin(*args, **options)  # noqa: E731
+        return crossed(self._script_of(), "journal begin", JOURNAL, send)
 
-    def end(
-        self, entry: Entry, status: Status, result: Mapping[str, Any], notices: Any = ()
-    ) -> bool:
-        due: tuple[NoticeDue, ...] = tuple(notices)
-        send = lambda: super(FaultyJournal, self).end(entry, status, result, due)  # noqa: E731
-        return crossed(self.script, "journal end", JOURNAL, send)
+    def end(self, entry: Entry, status: Status, result: Mapping[str, Any], notices: Sequence[NoticeDue] = ()) -> bool:
+        send = lambda: super(FaultyJournal, self).end(entry, status, result, notices)  # noqa: E731
+        return crossed(self._script_of(), "journal end", JOURNAL, send)

@@ -8,7 +8,7 @@ the *rescuer*, does what recovery does.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -16,12 +16,12 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID, uuid4
 
-import grpc
 from flask import Flask
 from flask.testing import FlaskClient
 
+from harness import invariants
 from harness.client import Answer
-from services.chassis import clients, tokens, wire
+from services.chassis import tokens, wire
 from services.chassis.db import Database
 from services.chassis.settings import BrokerSettings, ProcessSettings
 from services.event.app import build as build_event
@@ -47,10 +47,10 @@ DATABASES = ("inventory", "user", "order", "event", "orchestrator")
 
 @dataclass(frozen=True)
 class Budget:
-    """How long a saga asks, in seconds. Cells are quick: a participant that is down stays down for all of it."""
+    """How long a saga asks, in seconds: by default as production does."""
 
-    forward: float = 0.02
-    resolve: float = 0.02
+    forward: float = 4.0
+    resolve: float = 3.0
     park: float = 3600.0
 
 
@@ -95,16 +95,16 @@ class LocalHttp:
 class World:
     """One system for a pytest session; scenarios keep apart by fresh users and seats."""
 
-    def __init__(self, databases: Databases, smu_url: str, budget: Budget = Budget()) -> None:
+    def __init__(self, databases: Databases, smu_url: str) -> None:
         self.databases = databases
         self.process = ProcessSettings("test", 1, "127.0.0.1", JWT_SECRET, INTERNAL_SECRET, "WARNING", 4)
-        self.budget = budget
         self.dbs = {name: Database(databases.database_for(name)) for name in DATABASES}
         self.apps = {USER: self._user(smu_url), ORDER: self._order(), EVENT: self._event()}
         self.http = LocalHttp(self.apps)
         self.inventory = InventoryServer(self.process, self.dbs["inventory"])
         self.order_sweeper = OrderSweeper(self.dbs["order"], grace_seconds=0)
         self.rescuer = self.orchestrator(Seams(publisher=Published()))
+        self._open: dict[str, Any] = {}
 
     def close(self) -> None:
         self.inventory.stop()
@@ -115,7 +115,7 @@ class World:
 
     def orchestrator(self, seams: Seams, budget: Budget | None = None) -> Orchestrator:
         """Another orchestrator, with faults in its seams if wanted; HTTP stays within this process by default."""
-        chosen = budget or self.budget
+        chosen = budget or Budget()
         settings = Settings(
             process=replace(self.process, service="orchestrator-service"),
             database=self.databases.database_for("orchestrator"),
@@ -220,10 +220,11 @@ class World:
             row = tx.only(sql, id=user_id)
         return row["credit_balance"], row["frozen_credits"]
 
-    def sagas_of(self, subject: UUID | str) -> list[dict[str, Any]]:
-        sql = "SELECT *, status::text AS status FROM sagas WHERE subject = %(id)s ORDER BY created_at"
+    def sagas(self) -> list[dict[str, Any]]:
+        """The whole journal, oldest first."""
+        sql = "SELECT saga_id, flow, subject, attempt, status::text AS status FROM sagas ORDER BY created_at"
         with self.dbs["orchestrator"].transaction() as tx:
-            return [dict(row) for row in tx.all(sql, id=subject)]
+            return [dict(row) for row in tx.all(sql)]
 
     def expire_hold(self, seat_id: UUID) -> None:
         """As if the hold's time had passed, for this seat alone: in Inventory, and in Order."""
@@ -249,6 +250,19 @@ class World:
         finally:
             for name in DATABASES:
                 self.databases.shift_clock(name, 0)
+
+    def connect(self, database: str) -> Any:
+        """A superuser's connection for the invariants; kept open, so closing it only ends the look."""
+        if database not in self._open:
+            service = next(name for name in DATABASES if self.databases.database_for(name).name == database)
+            self._open[database] = self.databases.superuser(service)
+        return invariants.Kept(self._open[database])
+
+    def forget_sagas(self) -> None:
+        """Empty the journal, so that the next execution's is all there is."""
+        with self.dbs["orchestrator"].transaction() as tx:
+            tx.run("DELETE FROM outbox")
+            tx.run("DELETE FROM sagas")
 
     def recover(self) -> None:
         """What another orchestrator does until nothing is left that it can end."""
@@ -276,8 +290,4 @@ class Caller:
         answer = self._app.test_client().open(
             path, method=method, data=body, headers=sent, content_type="application/json" if body else None
         )
-        return Answer(answer.status_code, answer.data, answer.headers)
-
-
-ChannelFactory = Callable[[str], grpc.Channel]
-plain_channel: ChannelFactory = clients.channel
+        return Answer(answer.status_code, answer.data, dict(answer.headers))

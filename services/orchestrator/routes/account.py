@@ -17,6 +17,7 @@ from services.chassis.access import customer, identity, paying_customer
 from services.chassis.errors import Refused
 from services.contracts.enums import SeatStatus, TransferStatus
 from services.contracts.errors import ErrorCode
+from services.contracts.money import Amount
 from services.contracts.pb import inventory_pb2 as pb
 from services.orchestrator.desk import Desk
 from services.orchestrator.qr import TTL_SECONDS, Sealed
@@ -26,7 +27,7 @@ NEWEST = 100
 
 
 class TopUpBody(msgspec.Struct):
-    amount: Decimal
+    amount: Amount
 
 
 def blueprint(desk: Desk) -> Blueprint:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from decimal import Decimal
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -15,7 +14,7 @@ from services.chassis.access import customer, deciding_staff, identity, paying_c
 from services.chassis.errors import Refused
 from services.contracts.enums import TransferStatus
 from services.contracts.errors import ErrorCode
-from services.contracts.money import is_amount
+from services.contracts.money import Amount
 from services.orchestrator.desk import Desk
 from services.orchestrator.routes.purchase import OtpCode, refuse_unless_pending
 from services.orchestrator.saga import Saga
@@ -26,7 +25,7 @@ class InitiateBody(msgspec.Struct):
     seat_id: UUID
     seller_user_id: UUID
     buyer_user_id: UUID
-    credits_amount: Decimal
+    credits_amount: Amount
 
 
 class ConfirmBody(msgspec.Struct):
@@ -115,8 +114,6 @@ def _require_sane(body: InitiateBody) -> None:
         raise Refused(ErrorCode.FORBIDDEN, "Only the seller or the buyer can start a transfer.")
     if body.seller_user_id == body.buyer_user_id:
         raise Refused(ErrorCode.SELF_TRANSFER)
-    if not is_amount(body.credits_amount):
-        raise Refused(ErrorCode.VALIDATION_ERROR, "credits_amount is a positive number with at most two decimals.")
 
 
 def _initiate(desk: Desk, transfer_id: UUID, body: InitiateBody) -> Mapping[str, Any]:
@@ -144,7 +141,7 @@ def _confirm(desk: Desk, transfer: Mapping[str, Any], body: ConfirmBody) -> Mapp
 
 
 def _decide(desk: Desk, saga: Saga, transfer_id: UUID) -> Response:
-    transfer = desk.to.orders.get_transfer(transfer_id)
+    transfer = desk.patiently(lambda: desk.to.orders.get_transfer(transfer_id))
     return _decided(desk, saga, transfer_id, {"transfer_id": str(transfer_id)}, transfer["dispute_count"])
 
 

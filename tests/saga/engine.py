@@ -1,0 +1,146 @@
+"""Runs one cell: prepare, act under faults, recover as another process, deliver what came late, check everything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from flask import Flask
+
+from harness import invariants
+from harness.client import Answer, Inbox
+from services.chassis.clients import channel
+from services.orchestrator import asking, participants
+from services.orchestrator.app import Orchestrator, Seams
+from tests.saga.faults import (
+    IMPATIENT,
+    Death,
+    Fault,
+    FaultyChannel,
+    FaultyHttp,
+    FaultyJournal,
+    FaultyPublisher,
+    Script,
+)
+from tests.saga.scenarios import FLOWS, Case, Flow, standing
+from tests.saga.world import Budget, NeverRevoked, Published, World
+
+QUICK_PAUSE = 0.002  # seconds before asking again: cells ask as production does, in quick motion
+
+
+@dataclass
+class Outcome:
+    """What one execution came to."""
+
+    answer: Answer | None
+    standing: dict[str, Any]
+    sagas: tuple[str, ...]
+    seen: tuple[str, ...]
+    unfired: tuple[Fault, ...]
+    violations: list[str] = field(default_factory=list)
+
+    @property
+    def told(self) -> str:
+        """What the client was told: a status and code, or nothing since the process died."""
+        if self.answer is None:
+            return "died"
+        return f"{self.answer.status} {self.answer.error_code or ''}".strip()
+
+
+class Engine:
+    """A world with a preparer, a victim and a rescuer, and the script that the victim suffers."""
+
+    def __init__(self, world: World, smu_url: str) -> None:
+        self.world = world
+        self.script = Script()
+        self.inbox = Inbox(smu_url)
+        self.broker = Published()
+        self.preparer = world.orchestrator(Seams(publisher=Published()))
+        self.preparer_app = self.preparer.app(NeverRevoked())
+        self._patient = self._victim(Budget(forward=4.0, resolve=3.0))
+        self._impatient = self._victim(Budget(forward=0.0, resolve=0.0))
+
+    def _victim(self, budget: Budget) -> tuple[Orchestrator, Flask]:
+        """One that asks again until it is answered, or one whose time is over at the first answer that stays out."""
+
+        def script_of() -> Script:
+            return self.script
+
+        seams = Seams(
+            transport=FaultyHttp(script_of, self.world.http),
+            channel=lambda address: FaultyChannel(script_of, channel(address)),  # type: ignore[arg-type,return-value]
+            publisher=FaultyPublisher(script_of, self.broker),
+            journal=partial(FaultyJournal, script_of=script_of),
+        )
+        victim = self.world.orchestrator(seams, budget)
+        return victim, victim.app(NeverRevoked())
+
+    def run(self, flow: Flow, *faults: Fault) -> Outcome:
+        """One execution, from preparation to invariants."""
+        case = self.prepared(flow)
+        answer = self.act(flow, case, *faults)
+        self.settle()
+        return self.outcome(case, answer)
+
+    def prepared(self, flow: Flow) -> Case:
+        """A fresh case, ready for the flow's one request."""
+        self.preparer.journal.beat()
+        case = Case(self.world, self.preparer_app, self.inbox, self.world.new_seat())
+        flow.prepare(case)
+        case.before = self.world.sagas()
+        return case
+
+    def act(self, flow: Flow, case: Case, *faults: Fault) -> Answer | None:
+        """The request, under faults; None when the process died of it."""
+        hurried = any(fault.kind in IMPATIENT for fault in faults)
+        victim, app = self._impatient if hurried else self._patient
+        victim.journal.incarnation = uuid4()  # a new process: nobody takes it for the one that died before
+        victim.journal.beat()
+        self.script = Script(faults)
+        try:
+            return flow.act(case, app)
+        except Death:
+            return None
+        finally:
+            victim.journal.resign()  # gone, however it went: its lease has run out
+
+    def settle(self) -> None:
+        """Another process recovers; then the network delivers what it still carried; then recovery once more."""
+        self.world.recover()
+        self.script.deliver_late()
+        self.world.recover()
+
+    def outcome(self, case: Case, answer: Answer | None) -> Outcome:
+        """What it came to, with every invariant looked at for the people and the seat of this case."""
+        scope = invariants.Scope(seats=[case.seat], users=list(case.people.values()))
+        found = invariants.violations(self.world.connect, scope=scope)
+        sagas = tuple(f"{saga['flow']} {saga['status']}" for saga in self.world.sagas() if saga not in case.before)
+        self.world.forget_sagas()
+        unfired = tuple(fault for fault in self.script.faults if fault not in self.script.fired)
+        return Outcome(answer, standing(case), sagas, tuple(self.script.seen), unfired, found)
+
+    def edges(self, flow: Flow) -> list[str]:
+        """The edges of a flow, as an execution without faults shows them."""
+        clean = self.run(flow)
+        assert not clean.violations, clean.violations
+        assert clean.answer is not None
+        assert clean.answer.status < 300, clean.answer
+        return list(clean.seen)
+
+
+@contextmanager
+def quick_motion() -> Iterator[None]:
+    """Ask again after milliseconds instead of tens of them; ask Event each time, so that its edge is there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(asking, "FIRST_PAUSE", QUICK_PAUSE)
+        patch.setattr(asking, "LONGEST_PAUSE", QUICK_PAUSE * 4)
+        patch.setattr(participants, "EVENT_FACTS_SECONDS", 0.0)
+        yield
+
+
+__all__ = ["FLOWS", "Engine", "Outcome", "quick_motion"]

@@ -1,0 +1,200 @@
+"""The flows as the matrix runs them: who is there before, what is asked, and whom the invariants look at after.
+
+`prepare` uses an orchestrator without faults; `act` is the one request that the victim answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+from uuid import UUID, uuid4
+
+from flask import Flask
+
+from harness.client import Answer, Inbox
+from tests.saga.world import Caller, World
+
+HALL = "HALL-A"
+PRICE = Decimal(200)
+AMOUNT = Decimal(150)
+
+
+@dataclass
+class Case:
+    """One execution's people, seat and ids; `before` is the journal as the preparation left it."""
+
+    world: World
+    app: Flask
+    inbox: Inbox
+    seat: UUID
+    people: dict[str, UUID] = field(default_factory=dict)
+    ids: dict[str, str] = field(default_factory=dict)
+    before: list[dict[str, Any]] = field(default_factory=list)
+
+    def caller(self, who: str, app: Flask | None = None) -> Caller:
+        """Somebody at an orchestrator; the preparing one by default."""
+        role = "staff" if who == "staff" else "customer"
+        return Caller(app or self.app, self.world.token(self.people[who], role))
+
+    def code(self, who: str) -> str:
+        """The newest code that went to somebody's phone."""
+        return self.inbox.newest_code(self.world.phone(self.people[who]))
+
+
+Prepare = Callable[[Case], None]
+Act = Callable[[Case, Flask], Answer]
+
+
+@dataclass(frozen=True)
+class Flow:
+    """A request whose every edge gets every fault."""
+
+    name: str
+    prepare: Prepare
+    act: Act
+
+
+# ── scenario 1
+
+
+def _buyer(case: Case) -> None:
+    case.people["buyer"] = case.world.new_user()
+
+
+def _flagged_buyer(case: Case) -> None:
+    case.people["buyer"] = case.world.new_user(flagged=True)
+
+
+def _reserve(case: Case, app: Flask) -> Answer:
+    answer = case.caller("buyer", app).post("/api/reserve", {"seat_id": case.seat})
+    if answer.status == 200:
+        case.ids["order_id"] = answer.data["order_id"]
+    return answer
+
+
+def _held(case: Case) -> None:
+    _buyer(case)
+    _reserve(case, case.app).must(200)
+
+
+def _pay(case: Case, app: Flask) -> Answer:
+    return case.caller("buyer", app).post("/api/pay", {"order_id": case.ids["order_id"]})
+
+
+def _held_by_flagged(case: Case) -> None:
+    _flagged_buyer(case)
+    _reserve(case, case.app).must(200)
+    case.ids["code"] = case.code("buyer")
+
+
+def _verify_otp(case: Case, app: Flask) -> Answer:
+    body = {"order_id": case.ids["order_id"], "otp_code": case.ids["code"]}
+    return case.caller("buyer", app).post("/api/verify-otp", body)
+
+
+def _sold(case: Case) -> None:
+    _held(case)
+    _pay(case, case.app).must(200)
+    case.people["staff"] = case.world.new_user("0.00", role="staff")
+
+
+def _refund(case: Case, app: Flask) -> Answer:
+    return case.caller("staff", app).post(f"/api/orders/{case.ids['order_id']}/refund", {})
+
+
+# ── scenario 2
+
+
+def _two_parties(case: Case) -> None:
+    _sold(case)
+    case.people["seller"] = case.people["buyer"]
+    case.people["buyer"] = case.world.new_user()
+
+
+def _initiate(case: Case, app: Flask) -> Answer:
+    parties = {f"{who}_user_id": case.people[who] for who in ("seller", "buyer")}
+    body = {"seat_id": case.seat, **parties, "credits_amount": AMOUNT}
+    answer = case.caller("seller", app).post("/api/transfer/initiate", body)
+    if answer.status == 201:
+        case.ids["transfer_id"] = answer.data["transfer_id"]
+    return answer
+
+
+def _initiated(case: Case) -> None:
+    _two_parties(case)
+    _initiate(case, case.app).must(201)
+    case.ids |= {"seller_code": case.code("seller"), "buyer_code": case.code("buyer")}
+
+
+def _confirm(case: Case, app: Flask) -> Answer:
+    codes = {"seller_otp": case.ids["seller_code"], "buyer_otp": case.ids["buyer_code"]}
+    return case.caller("seller", app).post("/api/transfer/confirm", {"transfer_id": case.ids["transfer_id"], **codes})
+
+
+def _transferred(case: Case) -> None:
+    _initiated(case)
+    _confirm(case, case.app).must(200)
+
+
+def _dispute(case: Case, app: Flask) -> Answer:
+    body = {"transfer_id": case.ids["transfer_id"], "reason": "not what was promised"}
+    return case.caller("buyer", app).post("/api/transfer/dispute", body)
+
+
+def _disputed(case: Case) -> None:
+    _transferred(case)
+    _dispute(case, case.app).must(200)
+
+
+def _staff_verb(verb: str) -> Act:
+    def act(case: Case, app: Flask) -> Answer:
+        return case.caller("staff", app).post(f"/api/transfer/{verb}", {"transfer_id": case.ids["transfer_id"]})
+
+    return act
+
+
+# ── scenario 3
+
+
+def _with_qr(case: Case) -> None:
+    _sold(case)
+    case.ids["qr"] = case.caller("buyer").get(f"/api/tickets/{case.seat}/qr").must(200)["qr_payload"]
+    case.ids["scan"] = str(uuid4())
+
+
+def _scan(case: Case, app: Flask) -> Answer:
+    body = {"qr_payload": case.ids["qr"], "hall_id": HALL}
+    return case.caller("staff", app).post("/api/verify", body, **{"Idempotency-Key": case.ids["scan"]})
+
+
+FLOWS: Mapping[str, Flow] = {
+    flow.name: flow
+    for flow in (
+        Flow("reserve", _buyer, _reserve),
+        Flow("reserve flagged", _flagged_buyer, _reserve),
+        Flow("pay", _held, _pay),
+        Flow("verify-otp", _held_by_flagged, _verify_otp),
+        Flow("refund", _sold, _refund),
+        Flow("initiate", _two_parties, _initiate),
+        Flow("confirm", _initiated, _confirm),
+        Flow("dispute", _transferred, _dispute),
+        Flow("reverse", _disputed, _staff_verb("reverse")),
+        Flow("dismiss", _disputed, _staff_verb("dismiss")),
+        Flow("verify", _with_qr, _scan),
+    )
+}
+
+
+def standing(case: Case) -> dict[str, Any]:
+    """How things stand after an execution, in the words of the outcome table."""
+    order, transfer = case.world.order_of(case.seat), case.world.transfer_of(case.seat)
+    seat = case.world.seat(case.seat)
+    return {
+        "seat": seat["status"],
+        "owner": next((who for who, user in case.people.items() if user == seat["owner_user_id"]), None),
+        "order": order["status"] if order else None,
+        "transfer": transfer["status"] if transfer else None,
+        **{who: case.world.credits(user) for who, user in case.people.items() if who != "staff"},
+    }
