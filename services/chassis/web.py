@@ -89,6 +89,8 @@ def decoded(raw: bytes, shape: type[T]) -> T:
         return wire.decode_as(raw, shape)
     except (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise _not_valid(str(error)) from None
+    except RecursionError:
+        raise _not_valid("it is nested too deeply") from None
     except ArithmeticError:  # an exponent that not even Decimal can hold
         raise _not_valid("a number is out of range") from None
 
