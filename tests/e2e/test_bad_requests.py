@@ -1,0 +1,214 @@
+"""Whatever is malformed gets its error code in the envelope, at every public address, and never a 500 (issue 2)."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from harness.client import Answer
+from services.contracts.enums import Role
+from tests.e2e import surface
+from tests.e2e.people import Person, token
+from tests.e2e.surface import AN_ID, Route
+from tests.e2e.town import Town
+
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("invariants")]
+
+BODIES: dict[str, dict[str, Any]] = {
+    "/api/auth/register": {"email": "somebody@example.com", "phone": "+6581234567", "password": "long enough"},
+    "/api/auth/login": {"email": "nobody@example.com", "password": "long enough"},
+    "/api/reserve": {"seat_id": AN_ID},
+    "/api/pay": {"order_id": AN_ID},
+    "/api/verify-otp": {"otp_code": "123456", "order_id": AN_ID},
+    "/api/otp/resend": {"order_id": AN_ID},
+    "/api/transfer/initiate": {"seat_id": AN_ID, "seller_user_id": AN_ID, "buyer_user_id": AN_ID, "credits_amount": 10},
+    "/api/transfer/confirm": {"transfer_id": AN_ID, "seller_otp": "123456"},
+    "/api/transfer/dispute": {"transfer_id": AN_ID, "reason": "because"},
+    "/api/transfer/cancel": {"transfer_id": AN_ID},
+    "/api/transfer/reverse": {"transfer_id": AN_ID},
+    "/api/transfer/dismiss": {"transfer_id": AN_ID},
+    "/api/verify": {"qr_payload": "AAAA", "hall_id": "HALL-A"},
+    "/api/credits/topup": {"amount": 10},
+}
+WITHOUT_BODY = {"/api/auth/refresh", "/api/auth/logout", "/api/orders/<order_id>/refund"}
+SIGNED = "/api/webhooks/stripe"  # judged by its signature before anything else
+AMOUNTS = {"/api/transfer/initiate": "credits_amount", "/api/credits/topup": "amount"}
+PUBLIC = surface.public()
+WITH_BODY = [route for route in PUBLIC if route.rule in BODIES]
+BROKEN_JSON = [
+    b"", b"{", b"nonsense", b"[]", b"null", b"17", b'"text"', b"{} {}", b"\xff\xfe", b'{"a": "\xff"}', b"{'a': 1}",
+    b"[" * 30_000, b'{"a":' * 5_000, b"NaN", b"\xef\xbb\xbf{}",
+]  # fmt: skip
+WRONG_VALUES = [None, 17, -1.5, True, "", "not what was asked", [], {}, ["x"], "\x00", "\ud800", "x" * 5000]
+MEANT_AS_ABSENT = [("order_id", None), ("seller_otp", None)]
+WRONG_AMOUNTS = [b"0", b"-1", b"0.001", b"1e30", b"1e999999999", b"100000000", b'"10"', b"true", b"null", b"[]", b"NaN"]
+
+
+def caller(town: Town, route: Route) -> Person:
+    """Somebody whom the route's policy admits."""
+    if not route.for_users and route.rule != "/api/auth/refresh":  # there the gateway wants a token first
+        return town.visitor()
+    return town.staff() if route.policy.roles == {Role.STAFF} else town.person()
+
+
+def assert_refused(answer: Answer, status: int, *codes: str) -> None:
+    """The status, one of the codes, and an envelope that is whole."""
+    assert answer.status == status, answer
+    envelope = answer.envelope
+    assert envelope["success"] is False
+    assert envelope["error_code"] in codes, envelope
+    assert envelope["message"]
+    assert envelope["correlation_id"]
+    if envelope["error_code"] != "GATEWAY_REJECTED":  # Kong's own template knows its request id only
+        assert str(UUID(envelope["correlation_id"])) == envelope["correlation_id"]
+
+
+def test_every_public_address_is_known_here() -> None:
+    posts = {route.rule for route in PUBLIC if route.method == "POST"}
+    assert posts == BODIES.keys() | WITHOUT_BODY | {SIGNED}
+
+
+@pytest.mark.parametrize("route", WITH_BODY, ids=str)
+def test_a_body_that_is_not_a_json_object_is_a_validation_error(town: Town, route: Route) -> None:
+    person = caller(town, route)
+    for body in BROKEN_JSON:
+        assert_refused(person.call("POST", route.path, body), 400, "VALIDATION_ERROR")
+
+
+@pytest.mark.parametrize("route", WITH_BODY, ids=str)
+def test_a_field_of_the_wrong_kind_is_named_by_its_error(town: Town, route: Route) -> None:
+    person, body = caller(town, route), BODIES[route.rule]
+    for name in body:
+        for wrong in WRONG_VALUES:
+            answer = person.post(route.path, {**body, name: wrong})
+            assert answer.status < 500, (name, wrong, answer)
+            if (name, wrong) in MEANT_AS_ABSENT or (name in AMOUNTS.values() and wrong == 17):
+                continue
+            if name.endswith("_id") and name != "hall_id" and isinstance(wrong, str) and wrong.isprintable():
+                assert_refused(answer, 400, "INVALID_UUID")
+            elif answer.status == 400:
+                assert_refused(answer, 400, "VALIDATION_ERROR", "INVALID_UUID", "QR_INVALID")
+            else:  # a text is a text: it may be a reason, or somebody's password
+                assert isinstance(wrong, str), (name, wrong, answer)
+                assert name in ("reason", "hall_id", "password", "email"), (name, wrong, answer)
+
+
+@pytest.mark.parametrize("route", WITH_BODY, ids=str)
+def test_another_content_type_is_415(town: Town, route: Route) -> None:
+    person, body = caller(town, route), json.dumps(BODIES[route.rule]).encode()
+    for kind in (
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "multipart/form-data; boundary=x",
+        "application/xml",
+    ):
+        answer = person.call("POST", route.path, body, {"Content-Type": kind})
+        assert_refused(answer, 415, "UNSUPPORTED_MEDIA_TYPE")
+
+
+@pytest.mark.parametrize("route", WITH_BODY, ids=str)
+def test_a_body_that_is_too_large_is_413(town: Town, route: Route) -> None:
+    person = caller(town, route)
+    body = {**BODIES[route.rule], "padding": "x" * 70_000}
+    assert_refused(person.post(route.path, body), 413, "PAYLOAD_TOO_LARGE")
+    assert_refused(person.post(route.path, {"padding": "x" * 1_100_000}), 413, "GATEWAY_REJECTED")
+
+
+@pytest.mark.parametrize("rule", AMOUNTS)
+def test_an_amount_that_nobody_can_pay_is_a_validation_error(town: Town, rule: str) -> None:
+    person, other = town.person(), town.person()
+    body = {**BODIES[rule], "seller_user_id": person.user_id, "buyer_user_id": other.user_id, AMOUNTS[rule]: "AMOUNT"}
+    for amount in WRONG_AMOUNTS:
+        answer = person.call("POST", rule, json.dumps(body).encode().replace(b'"AMOUNT"', amount))
+        assert_refused(answer, 400, "VALIDATION_ERROR")
+
+
+@pytest.mark.parametrize("route", [route for route in PUBLIC if route.takes_id], ids=str)
+def test_an_address_with_a_malformed_id_is_invalid_uuid(town: Town, route: Route) -> None:
+    person = caller(town, route)
+    for text in (
+        "1",
+        "x" * 36,
+        AN_ID[:-1],
+        AN_ID + "0",
+        "%00",
+        "%F0%9F%8E%9F",
+        "'; DROP TABLE seats; --".replace(" ", "%20"),
+    ):
+        assert_refused(person.call(route.method, route.with_id(text)), 400, "INVALID_UUID")
+
+
+@pytest.mark.parametrize("route", PUBLIC, ids=str)
+def test_another_method_is_405(town: Town, route: Route) -> None:
+    known = {other.method for other in PUBLIC if other.rule == route.rule}
+    for method in {"GET", "POST", "PUT", "PATCH", "DELETE"} - known:
+        answer = caller(town, route).call(method, route.path)
+        assert_refused(answer, 405, "METHOD_NOT_ALLOWED")
+        assert route.method in answer.headers["Allow"]
+
+
+@pytest.mark.parametrize("route", [route for route in PUBLIC if route.for_users], ids=str)
+def test_without_a_token_that_is_ours_nothing_opens(town: Town, route: Route) -> None:
+    somebody, secret = town.person(), town.env("user-service")["JWT_SECRET"]
+    good = {"secret": secret, "user_id": somebody.user_id, "role": "customer"}
+    wrong = {
+        "forged": token(**{**good, "secret": "y" * 48}),
+        "expired": token(**good, exp=1_700_000_000),
+        "another issuer's": token(**good, iss="somebody-else"),
+        "no login": token(**good, sid=None),
+        "no such role": token(**{**good, "role": "admin"}),
+        "no user": token(**{**good, "user_id": "nobody"}),
+        "garbage": "garbage",
+        "cut": token(**good)[:-3],
+        "empty": "",
+        "unsigned": "eyJhbGciOiJub25lIiwidHlwIjoiSldUIn0." + token(**good).split(".")[1] + ".",
+    }
+    visitor = town.visitor()
+    for name, text in wrong.items():
+        headers = {"Authorization": f"Bearer {text}"}
+        at_the_gate = visitor.call(route.method, route.path, headers=headers)
+        behind_it = town.visitor(town.stack.url(route.service)).call(route.method, route.path, headers=headers)
+        for answer in (at_the_gate, behind_it):
+            assert answer.status == 401, (name, answer)
+        assert_refused(at_the_gate, 401, "GATEWAY_REJECTED", "UNAUTHORIZED")
+        assert_refused(behind_it, 401, "TOKEN_EXPIRED" if name == "expired" else "UNAUTHORIZED")
+    assert_refused(visitor.call(route.method, route.path), 401, "GATEWAY_REJECTED")
+
+
+def test_a_token_in_the_address_opens_nothing(town: Town) -> None:
+    somebody = town.person()
+    for name in ("jwt", "token", "access_token"):
+        assert town.visitor().get(f"/api/orders?{name}={somebody.token}").status == 401
+
+
+@pytest.mark.parametrize("query", ["page=0", "page=-1", "page=x", "per_page=0", "per_page=101", "page=1e3", "page=٣"])
+def test_a_page_that_is_none_is_a_validation_error(town: Town, query: str) -> None:
+    person = town.person()
+    for path in ("/api/events", "/api/orders", "/api/transfers"):
+        assert_refused(person.get(f"{path}?{query}"), 400, "VALIDATION_ERROR")
+
+
+def test_what_is_not_public_is_not_there(town: Town) -> None:
+    person = town.person()
+    assert_refused(person.get("/api/nothing"), 404, "NOT_FOUND")
+    hidden = [route for route in surface.routes() if not route.rule.startswith("/api/")]
+    for method, path in [("GET", "/"), ("GET", "/metrics"), *((route.method, route.path) for route in hidden)]:
+        assert_refused(person.call(method, path), 404, "GATEWAY_REJECTED")
+
+
+def test_a_webhook_without_stripes_signature_is_a_validation_error(town: Town) -> None:
+    visitor = town.visitor()
+    for body in (b"", b"{}", b"\xff", b'{"type": "payment_intent.succeeded"}', b"x" * 60_000):
+        for signature in ({}, {"Stripe-Signature": ""}, {"Stripe-Signature": "t=1,v1=00"}, {"Stripe-Signature": "x"}):
+            assert_refused(visitor.call("POST", SIGNED, body, signature), 400, "VALIDATION_ERROR")
+
+
+def test_a_correlation_id_is_returned_and_one_that_is_no_uuid_is_replaced(town: Town) -> None:
+    given, person = "b1a4e1f0-0000-4000-8000-000000000001", town.person()
+    answer = person.call("GET", "/api/nothing", headers={"X-Correlation-ID": given})
+    assert answer.headers["X-Correlation-ID"] == answer.envelope["correlation_id"] == given
+    for wrong in ("17", "x" * 200, "<script>"):
+        assert_refused(person.call("GET", "/api/nothing", headers={"X-Correlation-ID": wrong}), 404, "NOT_FOUND")

@@ -1,0 +1,111 @@
+"""No internal call without its caller's credential: every HTTP route and gRPC method × every caller (issue 2, D32)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+import psycopg2
+import pytest
+
+from services.contracts.pb import inventory_pb2
+from tests.e2e import surface
+from tests.e2e.people import credential, token
+from tests.e2e.surface import CALLERS, Route
+from tests.e2e.town import Town
+
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("invariants")]
+
+STRANGERS = ("api-gateway", "fake-smu", "nobody", "")
+UNSAID = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
+DATABASES = ("seats_db", "users_db", "orders_db", "events_db", "sagas_db")
+
+
+def not_credentials(town: Town) -> dict[str, str]:
+    """Tokens that are no service's word."""
+    secret, users = (town.env("user-service")[name] for name in ("INTERNAL_JWT_SECRET", "JWT_SECRET"))
+    return {
+        "a user's token": str(town.person().token),
+        "a staff member's": str(town.staff().token),
+        "signed with the users' secret": credential(users, "orchestrator-service"),
+        "for another audience": credential(secret, "orchestrator-service", aud="public"),
+        "of another issuer": credential(secret, "orchestrator-service", iss="somebody"),
+        "expired": credential(secret, "orchestrator-service", exp=1_700_000_000),
+        "a user token signed with the services' secret": token(secret, town.person().user_id, "staff"),
+        "garbage": "garbage",
+    }
+
+
+@pytest.fixture(scope="module")
+def channel(town: Town) -> Iterator[grpc.Channel]:
+    with grpc.insecure_channel(town.stack.address("inventory-service", 50051)) as opened:
+        yield opened
+
+
+def ask(channel: grpc.Channel, method: str, bearer: str | None) -> Any:
+    """The status of a call without a request to speak of."""
+    described = inventory_pb2.DESCRIPTOR.services_by_name["Inventory"].methods_by_name[method]
+    call = channel.unary_unary(f"/{described.containing_service.full_name}/{method}")
+    metadata = [] if bearer is None else [("authorization", f"Bearer {bearer}")]
+    try:
+        call(b"", metadata=metadata, timeout=5)
+    except grpc.RpcError as error:
+        return error.code()  # type: ignore[attr-defined]  # every error of a call has one
+    return grpc.StatusCode.OK
+
+
+@pytest.mark.parametrize("route", surface.internal(), ids=lambda route: f"{route.service} {route}")
+def test_an_internal_address_is_for_its_callers_only(town: Town, route: Route) -> None:
+    service = town.visitor(town.stack.url(route.service))
+    secret = town.env(route.service)["INTERNAL_JWT_SECRET"]
+    assert service.call(route.method, route.path).error_code == "UNAUTHORIZED"
+    for name, text in not_credentials(town).items():
+        answer = service.call(route.method, route.path, token=text)
+        assert answer.status == 401, (name, answer)
+    for caller in (*CALLERS, *STRANGERS):
+        answer = service.call(route.method, route.path, token=credential(secret, caller))
+        allowed = caller in route.policy.callers
+        assert (answer.error_code != "FORBIDDEN") == allowed, (caller, answer)
+        assert (answer.status not in (401, 403)) == allowed, (caller, answer)
+        assert answer.status < 500, (caller, answer)
+
+
+@pytest.mark.parametrize(("method", "callers"), surface.rpcs().items())
+def test_a_grpc_method_is_for_its_callers_only(
+    town: Town, channel: grpc.Channel, method: str, callers: tuple[str, ...]
+) -> None:
+    secret = town.env("inventory-service")["INTERNAL_JWT_SECRET"]
+    for text in (None, *not_credentials(town).values()):
+        assert ask(channel, method, text) is grpc.StatusCode.UNAUTHENTICATED
+    for caller in (*CALLERS, *STRANGERS):
+        code = ask(channel, method, credential(secret, caller))
+        assert code is not grpc.StatusCode.UNAUTHENTICATED
+        assert (code is not grpc.StatusCode.PERMISSION_DENIED) == (caller in callers), (caller, code)
+
+
+def test_every_internal_call_names_its_callers() -> None:
+    assert {route.service for route in surface.internal()} == set(CALLERS) - {"orchestrator-service"}
+    assert all(set(route.policy.callers) <= set(CALLERS) for route in surface.internal())
+    assert all(callers == ("orchestrator-service",) for callers in surface.rpcs().values())
+
+
+@pytest.mark.parametrize("database", DATABASES)
+def test_no_role_connects_to_the_database_of_another(town: Town, database: str) -> None:
+    own = town.stack.dsn(database)
+    psycopg2.connect(own).close()
+    for other in {*DATABASES, "postgres", "template1"} - {database}:
+        with pytest.raises(psycopg2.OperationalError, match="permission denied for database"):
+            psycopg2.connect(own.replace(f"/{database}", f"/{other}"))
+
+
+@pytest.mark.parametrize("service", CALLERS)
+def test_health_liveness_and_metrics_are_open_and_say_what_they_say(town: Town, service: str) -> None:
+    visitor = town.visitor(town.stack.url(service))
+    ready, live, metrics = (visitor.get(path) for path in ("/health", "/health/live", "/metrics"))
+    assert (ready.status, live.status, metrics.status) == (200, 200, 200)
+    assert ready.envelope["service"] == live.envelope["service"] == service
+    assert ready.envelope["checks"]["database"] == "ok"
+    assert {"status", "service", "timestamp", "checks"} <= ready.envelope.keys()
+    assert metrics.headers["Content-Type"].startswith("text/plain")
+    assert b"http_requests_total" in metrics.body
