@@ -39,7 +39,7 @@ HOUSEKEEPING_SECONDS = 600.0
 class Seams:
     """What a suite may put in place of a real part; production takes every default.
 
-    `transport` carries HTTP, `channel` gRPC, `publisher` AMQP, `journal` a saga's two writes; `observer` hears each turn.
+    `transport` carries HTTP, `channel` gRPC, `publisher` AMQP, `journal` the two writes; `observer` hears each turn.
     """
 
     transport: Transport | None = None

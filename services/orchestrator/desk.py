@@ -23,7 +23,6 @@ from services.orchestrator.qr import Sealed
 from services.orchestrator.runner import Runner
 from services.orchestrator.settings import Settings
 
-
 T = TypeVar("T")
 
 

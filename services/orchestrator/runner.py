@@ -35,7 +35,7 @@ SAGAS = Counter("sagas_total", "Sagas ended", ["flow", "status"])
 COMPENSATIONS = Counter("saga_compensations_total", "Undo steps that ran", ["flow", "step"])
 
 Observer = Callable[[str, Saga, str], None]
-"""Told of each turn as (turn, saga, step): begun, asking and answered, undoing and undone, settled, ending and ended."""
+"""Told of each turn as (turn, saga, step): begun, asking, answered, undoing, undone, settled, ending, ended."""
 
 
 def silent(_turn: str, _saga: Saga, _step: str) -> None:
