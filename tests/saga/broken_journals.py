@@ -18,8 +18,20 @@ class NeverBegun(Journal):
         self, flow: str, subject: UUID, given: Mapping[str, Any], *, caller: UUID | None, round_: int, one_attempt: bool
     ) -> tuple[Entry, bool]:
         """An entry that is in no database."""
-        what = {"flow": flow, "subject": subject, "round": round_, "attempt": 1, "caller": caller, "given": given}
-        entry = Entry(uuid4(), status=Status.RUNNING, result=None, epoch=1, correlation_id=None, is_overdue=False, **what)  # type: ignore[arg-type]
+        entry = Entry(
+            saga_id=uuid4(),
+            flow=flow,
+            subject=subject,
+            round=round_,
+            attempt=1,
+            caller=caller,
+            given=given,
+            status=Status.RUNNING,
+            result=None,
+            epoch=1,
+            correlation_id=None,
+            is_overdue=False,
+        )
         return entry, True
 
 

@@ -161,6 +161,22 @@ class Cast:
             AND (subject::text = ANY(%(subjects)s) OR given ->> 'seat_id' = %(seat)s) ORDER BY created_at"""
         return self.system.run("sagas_db", sql, flow=flow, subjects=[self.order_id, self.transfer_id], seat=self.seat)
 
+    def are_told(self, saga_id: Any) -> bool:
+        """Whether everybody has got what the outbox has for them of this saga."""
+        due = self.system.run("sagas_db", "SELECT * FROM outbox WHERE saga_id = %(saga)s", saga=saga_id)
+        people = {person.user_id: person for person in (self.seller, self.buyer)}
+        return all(row["sent_at"] and self.letters(people[str(row["user_id"])], row["message"]) for row in due)
+
+    def letters(self, person: Person, message: str) -> int:
+        """How many messages of one kind this person has got, by SMS or e-mail, about this order or transfer."""
+        about = self.order_id if message in ("booking_confirmed", "order_refunded") else self.transfer_id
+        return sum(about in letter for letter in self.system.letters(person))
+
+    def movements(self) -> list[str]:
+        """What moved the seller's credits, in order."""
+        sql = "SELECT kind FROM credit_entries WHERE user_id = %(id)s AND kind <> 'OPENING' ORDER BY created_at"
+        return [row["kind"] for row in self.system.run("users_db", sql, id=self.seller.user_id)]
+
     def violations(self) -> list[str]:
         """What the invariants find wrong among this cast's own rows: their money is conserved by itself."""
         snapshot = self._snapshot()

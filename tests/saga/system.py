@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import count
@@ -15,14 +15,14 @@ from uuid import uuid4
 import psycopg2
 import psycopg2.extras
 import urllib3
+from prometheus_client.parser import text_string_to_metric_families
 from psycopg2.extensions import parse_dsn
 
 from harness import Stack, ports
-from harness.client import Answer, Api, Inbox
+from harness.client import Api, Inbox
 from services.chassis import tokens
 from services.chassis.db import Database, Row
 from services.chassis.settings import DatabaseSettings
-from services.orchestrator.journal import Status
 from tests.saga.nursery import Nursery
 
 T = TypeVar("T")
@@ -70,9 +70,12 @@ class Mortal:
 
     def await_end(self, seconds: float) -> tuple[int, float]:
         """Its exit code and when that was seen (seconds since the epoch). Raises AssertionError when it lives on."""
-        code = until(f"{self.url} has ended", lambda: [self.exit_code()] if self.exit_code() is not None else None, seconds)
-        assert code[0] is not None
-        return code[0], time.time()
+        (code,) = until(f"{self.url} has ended", self._ended, seconds)
+        return code, time.time()
+
+    def _ended(self) -> tuple[int] | None:
+        code = self.exit_code()
+        return None if code is None else (code,)
 
 
 class System:
@@ -81,11 +84,11 @@ class System:
     def __init__(self, stack: Stack) -> None:
         self.stack = stack
         self.rescuer = stack.url(ORCHESTRATOR)
-        self.inbox = Inbox(stack.url("fake-smu"))
         self.nursery = Nursery(stack.run_dir.path)
         self._dbs = {name: Database(_settings(stack.dsn(name))) for name in DATABASES}
         self._secret = stack.env(ORCHESTRATOR)["JWT_SECRET"]
         self._pool = urllib3.PoolManager(num_pools=64, maxsize=64, retries=False)
+        self.inbox = Inbox(stack.url("fake-smu"), self._pool)
         self._mortals = count(1)
 
     @classmethod
@@ -167,6 +170,34 @@ class System:
     def _token(self, user_id: str, role: str) -> str:
         return tokens.issue(self._secret, user_id, role, str(uuid4()), "access")  # type: ignore[arg-type]
 
+    def letters(self, person: Person) -> list[str]:
+        """The texts of the SMS and e-mails that somebody has got, newest first."""
+        found = [*self.inbox.messages(person.phone), *self._mail(person.email)]
+        return [str(letter) for letter in found]
+
+    def _mail(self, address: str) -> list[Any]:
+        fields = {"email": address}
+        answer = self._pool.request("GET", f"{self.inbox.url}/inbox", fields, {"Accept": "application/json"})
+        return list(answer.json()["messages"])
+
+    @contextmanager
+    def slow_mail(self, address: str, kind: str) -> Iterator[Callable[[], bool]]:
+        """SMU takes a second over the next e-mail to somebody: `late` has sent it at once, `hang` never will.
+
+        Yields whether it has it in hand.
+        """
+        fault: dict[str, Any] = {"kind": kind, "path": "*/SendEmail", "where": {"emailAddress": address}, "ms": 1000}
+        self._smu("POST", {**fault, **({"effect": False} if kind == "hang" else {})})
+        try:
+            yield lambda: any(known["fired"] for known in self._smu("GET")["faults"])
+        finally:
+            self._smu("DELETE")
+
+    def _smu(self, method: str, fault: Mapping[str, Any] | None = None) -> Any:
+        answer = self._pool.request(method, f"{self.inbox.url}/_control/faults", json=fault)
+        assert answer.status < 300, answer.data
+        return answer.json() if answer.data else {}
+
     # ── rows
 
     def run(self, database: str, sql: str, **params: Any) -> list[Row]:
@@ -181,6 +212,28 @@ class System:
         )
         connection.autocommit = True
         return connection
+
+    def sagas_of(self, people: list[Person]) -> set[tuple[str, int]]:
+        """How the sagas of some callers stand: status and epoch."""
+        sql = "SELECT status::text AS status, epoch FROM sagas WHERE caller::text = ANY(%(callers)s)"
+        rows = self.run("sagas_db", sql, callers=[person.user_id for person in people])
+        return {(row["status"], row["epoch"]) for row in rows}
+
+    def order_status(self, order_id: str) -> str:
+        """How an order stands."""
+        return str(self.run("orders_db", "SELECT status FROM orders WHERE order_id = %(id)s", id=order_id)[0]["status"])
+
+    def write_notice(self, saga_id: Any, person: Person) -> None:
+        """The outbox row of a booking, by hand."""
+        sql = """INSERT INTO outbox (saga_id, user_id, message, fields)
+            SELECT saga_id, %(user)s, 'booking_confirmed', result FROM sagas WHERE saga_id = %(saga)s RETURNING 1"""
+        self.run("sagas_db", sql, saga=saga_id, user=person.user_id)
+
+    def metric(self, url: str, name: str, **labels: str) -> float:
+        """One figure of a process; 0 when it has not counted yet."""
+        text = self._pool.request("GET", f"{url}/metrics").data.decode()
+        samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+        return sum(sample.value for sample in samples if sample.name == name and sample.labels == labels)
 
     def running_sagas(self) -> int:
         """How many sagas have not ended."""
