@@ -19,6 +19,7 @@ from harness.rundir import RunDir
 from harness.stack import Stack
 
 WATCH_SECONDS = 1.0
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main() -> int:
@@ -81,19 +82,18 @@ def _environment(parser: argparse.ArgumentParser, text: str) -> None:
 
 
 def _up(given: argparse.Namespace) -> None:
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in SIGNALS:
         signal.signal(number, _interrupt)
-    stack = Stack.up(given.run_dir, env=given.env, only=given.only, detach=given.detach)
-    _print_table(stack)
-    if given.detach:
-        return
+    stack = None
     try:
-        _watch(stack)
+        stack = Stack.up(given.run_dir, env=given.env, only=given.only, detach=given.detach)
+        _print_table(stack)
+        if not given.detach:
+            _watch(stack)
     except KeyboardInterrupt:
+        if stack is None:  # interrupted while starting: whatever had started has been ended
+            raise
         print("stopping", file=sys.stderr)
-    finally:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)  # it is bounded: nobody needs to hurry it
         stack.down()
 
 
@@ -110,6 +110,8 @@ def _watch(stack: Stack) -> None:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
+    for again in SIGNALS:
+        signal.signal(again, signal.SIG_IGN)  # taking down is bounded: nobody needs to hurry it
     raise KeyboardInterrupt
 
 

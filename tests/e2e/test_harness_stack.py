@@ -152,7 +152,19 @@ def test_command_line_starts_shows_and_ends_a_second_stack_beside_the_first(stac
 def test_signal_takes_a_foreground_stack_down(tmp_path: Path, number: signal.Signals) -> None:
     with foreground(tmp_path) as started:
         started.send_signal(number)
-        assert started.wait(timeout=30) == 0
+        assert started.wait(timeout=60) == 0
+    assert leftovers(tmp_path) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_while_starting_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
+    command = [sys.executable, "-m", "harness", "--run-dir", str(tmp_path), "up", "--only", "rabbitmq"]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as started:
+        assert started.stderr is not None
+        assert any("rabbitmq" in line for line in started.stderr)
+        started.send_signal(number)
+        started.stderr.read()
+        assert started.wait(timeout=60) == 130
     assert leftovers(tmp_path) == []
 
 
@@ -166,8 +178,10 @@ def test_next_up_clears_what_a_killed_harness_left(tmp_path: Path) -> None:
         assert second.state("fake-smu") == "running"
 
 
-def foreground(run_dir: Path) -> subprocess.Popen[bytes]:
+def foreground(run_dir: Path) -> subprocess.Popen[str]:
+    """`harness up` as somebody at a terminal has it, its table of addresses printed."""
     command = [sys.executable, "-m", "harness", "--run-dir", str(run_dir), "up", "--only", "fake-smu"]
-    started = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    assert wait_for(lambda: RunDir(run_dir).record("fake-smu").state == "running", seconds=30)
+    started = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert started.stdout is not None
+    assert any(line.startswith("api-gateway") for line in started.stdout)
     return started
