@@ -1,0 +1,111 @@
+"""Reads the specs: one document a file, with what it refers to in other files brought in.
+
+    bundle("gateway")     what a tool needs that follows no reference out of a document
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+FOLDER = Path(__file__).parent
+SHARED = ("components", "errors")  # what others refer to; nothing is served from there
+SERVED = ("gateway", "orchestrator", "user", "order", "event", "inventory", "smu", "stripe")
+METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
+
+Document = dict[str, Any]
+
+
+@cache
+def _read(name: str, folder: Path) -> Document:
+    return dict(yaml.safe_load((folder / f"{name}.yaml").read_text()))
+
+
+def load(name: str, folder: Path = FOLDER) -> Document:
+    """A file as it stands."""
+    return copy.deepcopy(_read(name, folder))
+
+
+def bundle(name: str, folder: Path = FOLDER) -> Document:
+    """A document that refers to itself only. Raises LookupError for a reference that leads nowhere."""
+    document = load(name, folder)
+    document["paths"] = {path: _inlined(item, folder) for path, item in document["paths"].items()}
+    parts: Document = {}
+    for shared in (*SHARED, name):
+        for kind, entries in _read(shared, folder).get("components", {}).items():
+            parts.setdefault(kind, {}).update(copy.deepcopy(entries))
+    parts.pop("pathItems", None)
+    wanted = document.get("components", {}).get("securitySchemes", {})
+    parts["securitySchemes"] = {scheme: _own(parts["securitySchemes"], scheme, folder) for scheme in wanted}
+    document["components"] = parts
+    localized: Document = _localized(document)
+    _check(localized)
+    return localized
+
+
+def operations(document: Mapping[str, Any]) -> Iterator[tuple[str, str, Document]]:
+    """Each operation of a bundle: method in upper case, path, operation."""
+    for path, item in document["paths"].items():
+        for method in METHODS:
+            if method in item:
+                yield method.upper(), path, item[method]
+
+
+def resolve(document: Mapping[str, Any], node: Any) -> Any:
+    """The node itself, or what its reference within the bundle leads to (siblings of the reference laid over it)."""
+    while isinstance(node, dict) and "$ref" in node:
+        beside = {key: value for key, value in node.items() if key != "$ref"}
+        node = {**_at(document, node["$ref"].removeprefix("#")), **beside}
+    return node
+
+
+def _inlined(item: Document, folder: Path) -> Document:
+    if "$ref" not in item:
+        return item
+    file, _, pointer = item["$ref"].partition("#")
+    return copy.deepcopy(_at(_read(file.removesuffix(".yaml"), folder), pointer))
+
+
+def _own(schemes: Mapping[str, Any], name: str, folder: Path) -> Any:
+    scheme = schemes[name]
+    return _inlined(scheme, folder) if "$ref" in scheme else scheme
+
+
+def _at(document: Mapping[str, Any], pointer: str) -> Any:
+    node: Any = document
+    for part in pointer.lstrip("/").split("/"):
+        node = node[part.replace("~1", "/").replace("~0", "~")]
+    return node
+
+
+def _localized(node: Any) -> Any:
+    if isinstance(node, list):
+        return [_localized(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    return {key: "#" + value.partition("#")[2] if key == "$ref" else _localized(value) for key, value in node.items()}
+
+
+def _check(document: Document) -> None:
+    for pointer in _references(document):
+        try:
+            _at(document, pointer.removeprefix("#"))
+        except (KeyError, TypeError):
+            raise LookupError(f"{document['info']['title']}: {pointer} leads nowhere") from None
+
+
+def _references(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if key == "$ref" and isinstance(value, str):
+                yield value
+            else:
+                yield from _references(value)
+    elif isinstance(node, list):
+        for item in node:
+            yield from _references(item)
