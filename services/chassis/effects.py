@@ -123,7 +123,7 @@ def _recorded(db: Database, key: str) -> Row:
         return tx.only(_FIND, key=key)
 
 
-def _already(db: Database, key: str, failure: Refused | AlreadyThere) -> Answer:
+def _already(db: Database, key: str, failure: Refused | AlreadyThere | DatabaseFault) -> Answer:
     with db.transaction() as tx:
         found = tx.one(_FIND, key=key)
     if found is None:
