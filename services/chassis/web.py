@@ -164,7 +164,7 @@ def _handle_errors(app: Flask) -> None:
 
 
 def _refused(refusal: Refused) -> Response:
-    waits = refusal.meaning.http == 429 or refusal.code is ErrorCode.REQUEST_IN_PROGRESS
+    waits = refusal.meaning.http in (429, 503) or refusal.code is ErrorCode.REQUEST_IN_PROGRESS
     retry_after = int(refusal.details.get("retry_after", 1)) if waits else None
     if refusal.meaning.http >= 500:
         logger.error("%s", refusal)

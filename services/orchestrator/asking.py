@@ -12,10 +12,11 @@ T = TypeVar("T")
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 0.4  # seconds
 
 
-def ask(call: Callable[[], T], deadline: float, doubt: Callable[[], object] = lambda: None) -> T:
+def ask(call: Callable[[], T], deadline: float, doubt: Callable[[], object] = lambda: None, asks: int = 0) -> T:
     """What `call` answers. `doubt` is told of each answer that stayed out.
 
-    `deadline` is a reading of `time.monotonic()`. Raises Refused at once, Unknown when the deadline has passed.
+    `deadline` is a reading of `time.monotonic()`; `asks` is how often to ask at most, 0: as often as there is time.
+    Raises Refused at once, Unknown when the deadline has passed or `asks` are used up.
     """
     pause = FIRST_PAUSE
     while True:
@@ -23,7 +24,8 @@ def ask(call: Callable[[], T], deadline: float, doubt: Callable[[], object] = la
             return call()
         except Unknown:
             doubt()
-            if time.monotonic() + pause > deadline:
+            asks -= 1
+            if asks == 0 or time.monotonic() + pause > deadline:
                 raise
             time.sleep(pause)  # back off before the same question; bounded by the deadline
             pause = min(pause * 2, LONGEST_PAUSE)

@@ -251,7 +251,7 @@ class _Execution:
 
     def _take(self, step: Step) -> None:
         self._observer("asking", self._saga, step.name)
-        answer = self._ask(step, lambda: step.do(self._participants, self.state, self.state.key(step.name)))
+        answer = self._ask(step, lambda: step.do(self._participants, self.state, self.state.key(step.name)), step.asks)
         self.state.update(answer or {})
         self._observer("answered", self._saga, step.name)
 
@@ -271,8 +271,8 @@ class _Execution:
         COMPENSATIONS.labels(self._saga.flow, step.name).inc()
         self._observer("undone", self._saga, step.name)
 
-    def _ask(self, step: Step, call: Callable[[], T]) -> T:
-        return ask(call, self._deadline, lambda: self._doubtful.add(step.name))
+    def _ask(self, step: Step, call: Callable[[], T], asks: int = 0) -> T:
+        return ask(call, self._deadline, lambda: self._doubtful.add(step.name), asks)
 
     def _grant_time(self) -> None:
         self._deadline = time.monotonic() + self._resolve_seconds

@@ -38,12 +38,14 @@ Settle = Callable[[Participants, State, str], bool]
 class Step:
     """One call to one participant. `do` answers what later steps need; `undo` gets the key of this same step.
 
-    A step without `undo` changes nothing that a later failure has to take back.
+    A step without `undo` changes nothing that a later failure has to take back. `asks` is how often a step without a
+    key is tried at most; 0, for all others: until the time is up.
     """
 
     name: str
     do: Do
     undo: Undo | None = None
+    asks: int = 0
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,9 @@ RESERVE = Saga(
         Step("price_seat", s.price_seat),  # reads only
         Step("create_order", s.create_order, undo=s.fail_order),
         Step("announce_hold", s.announce_hold),  # a message for a hold that is gone does nothing
-        Step("send_otp", s.send_order_otp),  # an SMS cannot be taken back, and opens nothing but this order
+        # An SMS cannot be taken back, and opens nothing but this order. Each ask may send one, and counts against the
+        # phone's five in ten minutes: SMU's failure must not lock its owner out.
+        Step("send_otp", s.send_order_otp, asks=2),
     ),
     answer=("order_id", "seat_id", "status", "held_until", "ttl_seconds", "price", "otp_required"),
     undone_code=ErrorCode.SERVICE_UNAVAILABLE,
@@ -59,7 +61,7 @@ INITIATE = Saga(
     check=t.may_be_transferred,
     steps=(
         Step("create_transfer", t.create_transfer, undo=t.fail_transfer),
-        Step("send_otps", t.send_transfer_otps),  # codes for a transfer that has failed open nothing
+        Step("send_otps", t.send_transfer_otps, asks=2),  # codes for a transfer that has failed open nothing
     ),
     answer=("transfer_id", "seat_id", "status", "expires_at"),
     notices=(Notice("transfer_initiated", to="seller_user_id"), Notice("transfer_initiated", to="buyer_user_id")),
