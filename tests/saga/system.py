@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import count
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 from uuid import uuid4
 
+import pika
 import psycopg2
 import psycopg2.extras
 import urllib3
@@ -234,6 +235,13 @@ class System:
         text = self._pool.request("GET", f"{url}/metrics").data.decode()
         samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
         return sum(sample.value for sample in samples if sample.name == name and sample.labels == labels)
+
+    def messages(self, queue: str) -> set[str]:
+        """The ids of all messages that wait in a queue; they stay there."""
+        with closing(pika.BlockingConnection(pika.URLParameters(self.stack.url("rabbitmq")))) as connection:
+            channel = connection.channel()
+            waiting = iter(lambda: channel.basic_get(queue), (None, None, None))
+            return {str(properties.message_id) for _, properties, _ in waiting}  # unacknowledged: put back at once
 
     def running_sagas(self) -> int:
         """How many sagas have not ended."""

@@ -24,9 +24,9 @@ from tests.saga.system import Mortal, System, until
 
 KILL_SECONDS = 5.0  # from a fatal request to the process being gone
 RESCUE_SECONDS = 5.0  # from another orchestrator being ready to the end of every saga
-NOTICE_SECONDS = 5.0
+NOTICE_SECONDS = 15.0  # no promise but that they come; one process sends them one by one
 TRIES = 3
-SETTING = 8  # casts that are set at a time
+AT_ONCE = 8  # casts that are set, and judged, at a time
 VICTIM = "recovery,completion,outbox"  # what a victim leaves to the rescuer: it dies of its own requests alone
 
 
@@ -49,7 +49,14 @@ class Doomed:
 
 
 def prepare(system: System, death: Death) -> Cast:
-    """Everything up to the request that will be fatal."""
+    """Everything up to the request that will be fatal. A cast that a loaded machine put off is replaced by another."""
+    for _ in range(TRIES - 1):
+        with suppress(AssertionError):
+            return _prepared(system, death)
+    return _prepared(system, death)
+
+
+def _prepared(system: System, death: Death) -> Cast:
     cast = Cast(system, flagged=death.plot.flagged)
     death.plot.before(cast)
     if death.back and death.plot.trouble:
@@ -60,7 +67,7 @@ def prepare(system: System, death: Death) -> Cast:
 @contextmanager
 def doomed(system: System, deaths: Sequence[Death]) -> Iterator[list[Doomed]]:
     """For each death a process and a cast, ready to go."""
-    with ThreadPoolExecutor(SETTING) as setting:
+    with ThreadPoolExecutor(AT_ONCE) as setting:
         casts = [setting.submit(prepare, system, death) for death in deaths]
         with system.mortals(*({"KILL_AT": death.kill_at, "IDLE": VICTIM} for death in deaths)) as mortals:
             ready = [cast.result() for cast in casts]
@@ -93,8 +100,9 @@ def ended(dead: Dead, ready_at: float) -> Any:
     """The row of the attempt that died, once it has ended. Raises AssertionError after `RESCUE_SECONDS`."""
 
     def terminal() -> Any:
-        rows = dead.cast.sagas(dead.death.flow)
-        return rows[0] if rows and rows[0]["status"] != Status.RUNNING else None
+        attempts = dead.cast.sagas(dead.death.flow)
+        assert attempts, f"{dead.death}: the journal knows of no such saga"
+        return attempts[0] if attempts[0]["status"] != Status.RUNNING else None
 
     row = until(f"{dead.death} has ended", terminal, RESCUE_SECONDS + 1)
     took = row["ended_at"].timestamp() - max(dead.at, ready_at)
@@ -132,7 +140,10 @@ Verdicts = dict[Death, BaseException | None]
 
 def judge_all(dead: Sequence[Dead], ready_at: float = 0.0, adopters: int = 1) -> Verdicts:
     """For each death what was wrong, or None."""
-    with ThreadPoolExecutor(len(dead)) as pool:
+    system = dead[0].cast.system
+    with suppress(AssertionError):  # one looks for all; which of them is late, each one's own judge will say
+        until("all have ended", lambda: system.running_sagas() == 0, RESCUE_SECONDS)
+    with ThreadPoolExecutor(AT_ONCE) as pool:
         judged = {one.death: pool.submit(judge, one, ready_at, adopters) for one in dead}
         return {death: verdict.exception() for death, verdict in judged.items()}
 
