@@ -11,13 +11,12 @@ from services.chassis.effects import Answer
 from services.chassis.errors import Refused, Unknown
 from services.contracts.enums import OrderStatus, TransferStatus
 from services.contracts.errors import ErrorCode
-from services.order.transfer_store import ONE_OPEN, invalid_state, view
+from services.order.transfer_store import ONE_OPEN, find, invalid_state, view
 
 logger = logging.getLogger(__name__)
 
 TRIES = 3
 
-_LOCK = "SELECT * FROM transfers WHERE transfer_id = %(transfer_id)s FOR UPDATE"
 # A refund of the sale waits for this transaction, or is seen by it.
 _SALE = "SELECT status FROM orders WHERE order_id = %(order_id)s FOR SHARE"
 _LATER = """
@@ -55,13 +54,16 @@ def dispute(db: Database, key: str, transfer_id: UUID, reason: str) -> Answer:
 
 
 def _disputed(tx: Transaction, transfer_id: UUID, reason: str) -> Answer:
-    transfer = tx.one(_LOCK, transfer_id=transfer_id)
-    if transfer is None or transfer["status"] != TransferStatus.COMPLETED:
+    transfer = find(tx, transfer_id)
+    if transfer["status"] != TransferStatus.COMPLETED:
         raise invalid_state(tx, transfer_id)
     _check_sale_stands(tx, transfer)
-    _check_latest(tx, transfer)
     _clear_way(tx, transfer["seat_id"])
-    row = tx.only(_DISPUTE, transfer_id=transfer_id, reason=reason)
+    row = tx.one(_DISPUTE, transfer_id=transfer_id, reason=reason)
+    if row is None:  # another dispute was faster
+        raise invalid_state(tx, transfer_id)
+    # Not before: only now, as the seat's one open or disputed transfer, can no other complete behind our back.
+    _check_latest(tx, transfer)
     logger.info("Transfer %s status: COMPLETED → DISPUTED", transfer_id)
     return view(row)
 

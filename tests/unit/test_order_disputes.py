@@ -8,7 +8,9 @@ from uuid import UUID
 
 import pytest
 
+from services.chassis.db import Transaction
 from services.chassis.settings import DatabaseSettings
+from services.order import disputes
 from tests.unit.order_under_test import OrderService, a_key, an_id, in_parallel
 
 pytestmark = pytest.mark.unit
@@ -76,6 +78,21 @@ def test_only_the_latest_transfer_of_a_sale_can_be_disputed(service: OrderServic
     assert service.dispute(first).code == "TRANSFER_INVALID_STATE"
     assert service.dispute(second).status == 200
     assert service.dispute(first).code == "TRANSFER_INVALID_STATE"
+
+
+def test_an_onward_transfer_that_completes_behind_the_disputes_back_is_seen(
+    service: OrderService, seat: Seat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, onward = service.completed(**seat.ids), service.verified(**seat.ids)
+    clear_way = disputes._clear_way
+
+    def completed_meanwhile(tx: Transaction, seat_id: UUID) -> None:
+        assert service.change_transfer(onward, status="COMPLETED").status == 200
+        clear_way(tx, seat_id)
+
+    monkeypatch.setattr(disputes, "_clear_way", completed_meanwhile)
+    assert service.dispute(first).code == "TRANSFER_INVALID_STATE"
+    assert service.transfer(first)["status"] == "COMPLETED"
 
 
 def test_after_a_reversal_the_transfer_before_is_the_latest(service: OrderService, seat: Seat) -> None:
