@@ -28,7 +28,7 @@ from services.orchestrator.participants import Events, Holds, Inventory, Orders,
 from services.orchestrator.qr import Seal
 from services.orchestrator.recovery import COMPLETION_SECONDS, Completion, Heartbeat, Recovery
 from services.orchestrator.recovery import TICK_SECONDS as RECOVERY_SECONDS
-from services.orchestrator.routes import account, purchase, transfer, verification
+from services.orchestrator.routes import account, docs, purchase, transfer, verification
 from services.orchestrator.runner import Observer, Runner, silent
 from services.orchestrator.settings import SERVICE, Settings
 
@@ -92,6 +92,7 @@ class Orchestrator:
         app = web.create_app(self.settings.process, checks={"database": self.db.is_ready}, revocations=revocations)
         for routes in (purchase, transfer, verification, account):
             app.register_blueprint(routes.blueprint(desk))
+        app.register_blueprint(docs.blueprint())
         return app
 
     def workers(self) -> list[Background]:
