@@ -72,7 +72,7 @@ def _judge(seat: Row | None, ticket: Ticket) -> ScanResult:
         return ScanResult.NOT_FOUND
     if seat["status"] == SeatStatus.CHECKED_IN:
         return ScanResult.DUPLICATE
-    if seat["status"] != SeatStatus.SOLD or seat["order_id"] != ticket.order_id:
+    if seat["order_id"] != ticket.order_id:  # free, held, or sold anew: the sale that the gate saw is no more
         return ScanResult.UNPAID
     return ScanResult.SUCCESS if seat["owner_user_id"] == ticket.expected_owner_id else ScanResult.NOT_OWNER
 
