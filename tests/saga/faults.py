@@ -92,7 +92,7 @@ class Script:
     def at(self, edge: str) -> Fault | None:
         """The fault that strikes here now, noted as fired."""
         for fault in self.faults:
-            lasting = fault.kind in LASTING and fault.edge == edge.partition("#")[0]
+            lasting = fault.kind in LASTING and _comes_to(fault.edge, edge)
             if (fault.edge == edge and fault not in self.fired) or lasting:
                 self.fired.add(fault)
                 return fault
@@ -106,6 +106,13 @@ class Script:
             except (Unknown, urllib3.exceptions.HTTPError, grpc.RpcError):
                 continue
         self.late.clear()
+
+
+def _comes_to(first: str, edge: str) -> bool:
+    """True when `edge` is `first` or the same call made again."""
+    name, _, number = first.partition("#")
+    again, _, count = edge.partition("#")
+    return name == again and int(count or 1) >= int(number or 1)
 
 
 @dataclass(frozen=True)
