@@ -166,7 +166,14 @@ def test_only_a_code_that_may_have_been_sent_counts(
 ) -> None:
     smu.post(f"{SMU_URL}/SendOTP", **failure)
     user = users.new_user()
-    assert codes(send(users, user) for _ in range(6)) == [429] + [503] * 5 if counted else [503] * 6
+    assert codes(send(users, user) for _ in range(6)) == ([429] + [503] * 5 if counted else [503] * 6)
+
+
+def test_a_redirect_is_no_answer_wherever_it_leads(users: UserApp, smu: responses.RequestsMock) -> None:
+    smu.post(f"{SMU_URL}/SendOTP", status=302, headers={"Location": f"{SMU_URL}/elsewhere"})
+    smu.get(f"{SMU_URL}/elsewhere", json={"VerificationSid": "VE1", "Success": True})
+    assert send(users, users.new_user()).status_code == 503
+    assert len(smu.calls) == 1
 
 
 def test_verify_asks_smu_as_its_contract_says(users: UserApp, smu: responses.RequestsMock) -> None:
