@@ -1,0 +1,112 @@
+"""A QR that is not exactly what we drew never admits, never answers 500, and is logged (issue 5)."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from collections.abc import Iterable
+
+import pytest
+
+from tests.e2e import qr
+from tests.e2e.at_once import at_once
+from tests.e2e.test_gate import HALL, entries, fresh, key
+from tests.e2e.town import Town
+
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("invariants")]
+
+ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+
+
+def truncated(payload: str) -> Iterable[str]:
+    """Shorter by a little, by a lot, and from the front."""
+    raw = base64.b64decode(payload)
+    yield from (payload[:length] for length in (1, 2, 3, 16, 40, len(payload) // 2, len(payload) - 4, len(payload) - 1))
+    yield from (base64.b64encode(raw[:length]).decode() for length in (1, 11, 12, 13, 27, 28, 29, len(raw) - 1))
+    yield base64.b64encode(raw[1:]).decode()
+
+
+def bit_flipped(payload: str) -> Iterable[str]:
+    """One bit changed: in the IV, in the text, in the tag."""
+    raw = base64.b64decode(payload)
+    for position in [*range(0, len(raw), 7), len(raw) - 1]:
+        flipped = bytearray(raw)
+        flipped[position] ^= 1 << position % 8
+        yield base64.b64encode(bytes(flipped)).decode()
+
+
+def re_encoded(payload: str) -> Iterable[str]:
+    """The same bytes in another text."""
+    raw = base64.b64decode(payload)
+    yield payload + "="
+    yield payload + "\n"
+    yield " " + payload
+    yield payload[:40] + "\n" + payload[40:]
+    yield payload[:40] + "=" + payload[40:]
+    yield payload.rstrip("=") + "!"
+    yield raw.hex()
+    yield base64.b32encode(raw).decode()
+    yield base64.b85encode(raw).decode()
+    yield payload.encode().hex()
+    yield from non_canonical(payload)
+    yield from (other for other in (base64.urlsafe_b64encode(raw).decode(), payload.rstrip("=")) if other != payload)
+
+
+def non_canonical(payload: str) -> Iterable[str]:
+    """The last letter before the padding has bits that decode to nothing."""
+    text = payload.rstrip("=")
+    padding = len(payload) - len(text)
+    if padding:
+        yield text[:-1] + ALPHABET[ALPHABET.index(text[-1]) ^ 1] + "=" * padding
+
+
+def forged(town: Town, seat: str, owner: str) -> Iterable[str]:
+    """Made by somebody without the key, or with the key and nonsense inside."""
+    secret = key(town)
+    yield qr.seal("k" * 32, seat, owner)
+    yield base64.b64encode(json.dumps({"seat_id": seat, "user_id": owner}).encode()).decode()
+    yield base64.b64encode(os.urandom(180)).decode()
+    yield from ("x", "A" * 4000, "🎟" * 20, "null", "{}", "\x01", "%00", "' OR 1=1 --")
+    yield from (qr.seal_text(secret, text) for text in ("", "{}", "[]", "null", "17", "nonsense", "\x00", "{" * 500))
+    yield qr.seal(secret, "not a uuid", owner)
+    yield qr.seal(secret, seat, "not a uuid")
+    yield qr.seal(secret, seat, owner, seat_id=None)
+    yield qr.seal(secret, seat, owner, extra="field")
+    yield from (
+        qr.seal(secret, seat, owner, generated_at=moment) for moment in (None, 17, "now", "2026-01-01T00:00:00")
+    )
+    yield qr.seal(secret, seat, owner, hall_id=7)
+
+
+def future_dated(town: Town, seat: str, owner: str) -> Iterable[str]:
+    """Of a time that has not come, so that it would be good for longer than 60 seconds."""
+    yield from (qr.seal(key(town), seat, owner, age_seconds=-ahead) for ahead in (8, 60, 86_400, 10**8))
+    yield qr.seal(key(town), seat, owner, generated_at="9999-12-31T23:59:59Z")
+
+
+@pytest.mark.parametrize("how", ["truncated", "bit_flipped", "re_encoded", "forged", "future_dated"])
+def test_it_never_admits_never_answers_500_and_is_logged(town: Town, how: str) -> None:
+    owner, staff = town.person(), town.staff()
+    seat = town.ticket(owner)
+    payload = fresh(town, owner, seat)
+    by_name = {"truncated": truncated, "bit_flipped": bit_flipped, "re_encoded": re_encoded}
+    made = {"forged": forged, "future_dated": future_dated}
+    payloads = list(by_name[how](payload) if how in by_name else made[how](town, seat, owner.user_id))
+    for text in payloads:
+        answer = staff.scan(text, HALL)
+        assert (answer.status, answer.error_code) == (400, "QR_INVALID"), (text, answer)
+    logged = entries(town, staff)
+    assert [entry["result"] for entry in logged] == ["QR_INVALID"] * len(payloads)
+    assert {entry["hall_id_staff"] for entry in logged} == {HALL}
+    assert town.seat_status(seat) == "SOLD"
+    assert staff.scan(payload, HALL).must(200)["result"] == "SUCCESS"
+
+
+def test_forgeries_beside_the_true_one_change_nothing(town: Town) -> None:
+    owner, gates = town.person(), town.people(10, "0.00", role="staff")
+    payload = fresh(town, owner, town.ticket(owner))
+    texts = [payload, *list(bit_flipped(payload))[:9]]
+    answers = at_once([lambda g=g, t=t: g.scan(t, HALL) for g, t in zip(gates, texts, strict=True)])
+    assert answers[0].must(200)["result"] == "SUCCESS"
+    assert {a.status for a in answers[1:]} == {400}

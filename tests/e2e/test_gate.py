@@ -1,0 +1,148 @@
+"""Scenario 3 through the gateway: every business rule, and N gates of which one admits (issue 5)."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from tests.e2e import qr
+from tests.e2e.at_once import at_once, outcomes
+from tests.e2e.people import Person
+from tests.e2e.town import Town
+
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("invariants")]
+
+HALL, OTHER_HALL = "HALL-B", "HALL-A"
+ROUNDS = 200
+NO_SEAT = "5ea7000f-0000-0000-0000-000000000001"
+
+
+def entries(town: Town, staff: Person) -> list[dict[str, Any]]:
+    """What a staff member's scans left behind, oldest first."""
+    sql = "SELECT * FROM entry_logs WHERE scanned_by_staff_id = %s ORDER BY scanned_at, log_id"
+    return town.rows("seats_db", sql, staff.user_id)
+
+
+def key(town: Town) -> str:
+    """What QRs are sealed with."""
+    return town.env("orchestrator-service")["QR_ENCRYPTION_KEY"]
+
+
+def fresh(town: Town, owner: Person, seat: str) -> str:
+    """The owner's QR of this second."""
+    return str(owner.qr(seat).must(200)["qr_payload"])
+
+
+def test_the_owner_is_admitted_once_and_the_entry_says_who_where_and_what(town: Town) -> None:
+    owner, staff = town.person(), town.staff()
+    seat = town.ticket(owner)
+    admitted = staff.scan(fresh(town, owner, seat), HALL).must(200)
+    assert (admitted["result"], admitted["seat_id"]) == ("SUCCESS", seat)
+    assert {"message", "row_number", "seat_number", "scanned_at"} <= admitted.keys()
+    assert town.seat_status(seat) == "CHECKED_IN"
+    (entry,) = entries(town, staff)
+    halls = [entry[f"hall_id_{of}"] for of in ("presented", "expected", "staff")]
+    assert (str(entry["seat_id"]), entry["result"], halls) == (seat, "SUCCESS", [HALL] * 3)
+
+
+@pytest.mark.parametrize("same_staff", [True, False])
+def test_a_second_scan_is_duplicate_and_says_when_and_by_whom(town: Town, same_staff: bool) -> None:
+    owner, staff = town.person(), town.staff()
+    payload = fresh(town, owner, town.ticket(owner))
+    first = staff.scan(payload, HALL).must(200)
+    again = (staff if same_staff else town.staff()).scan(payload, HALL).must(200)
+    assert again["result"] == "DUPLICATE"
+    assert again["first_scanned_at"] == first["scanned_at"]
+    assert again["message"].startswith("Already Checked In")
+    assert ("by you" in again["message"]) == same_staff
+
+
+def test_the_qr_of_a_purchase_and_of_a_refresh_say_whose_seat_it_is_and_admit(town: Town) -> None:
+    owner, staff = town.person(), town.staff()
+    seat, order_id = town.held(owner)
+    paid = owner.pay(order_id).must(200)
+    said = qr.open_(key(town), paid["qr_payload"])
+    assert said.keys() == {"seat_id", "user_id", "hall_id", "generated_at"}
+    assert (said["seat_id"], said["user_id"], said["hall_id"]) == (seat, owner.user_id, HALL)
+    assert fresh(town, owner, seat) != fresh(town, owner, seat), "no two are alike"
+    assert staff.scan(paid["qr_payload"], HALL).must(200)["result"] == "SUCCESS"
+
+
+def test_each_rule_refuses_and_leaves_an_entry_and_the_seat_as_it_was(town: Town) -> None:
+    owner, staff, secret = town.person("5000.00"), town.staff(), key(town)
+    seat = town.ticket(owner)
+    held, _ = town.held(owner)
+    refunded, order_id = town.bought(owner)
+    staff.refund(order_id).must()
+    scans = [
+        ("UNPAID", qr.seal(secret, held, owner.user_id), HALL, "Incomplete Payment"),
+        ("UNPAID", qr.seal(secret, refunded, owner.user_id), HALL, "Incomplete Payment"),
+        ("NOT_FOUND", qr.seal(secret, NO_SEAT, owner.user_id), HALL, "Possible Counterfeit"),
+        ("EXPIRED", qr.seal(secret, seat, owner.user_id, age_seconds=62), HALL, "Expired QR"),
+        ("NOT_OWNER", qr.seal(secret, seat, town.person().user_id), HALL, "transferred"),
+        ("WRONG_HALL", qr.seal(secret, seat, owner.user_id), OTHER_HALL, f"Go to {HALL}"),
+        ("WRONG_HALL", qr.seal(secret, seat, owner.user_id, hall=OTHER_HALL), OTHER_HALL, f"Go to {HALL}"),
+        ("WRONG_HALL", qr.seal(secret, seat, owner.user_id, hall=OTHER_HALL), HALL, f"Go to {HALL}"),
+    ]
+    for expected, payload, hall, message in scans:
+        answer = staff.scan(payload, hall).must(200)
+        assert (answer["result"], message in answer["message"]) == (expected, True), answer
+    logged = entries(town, staff)
+    assert [entry["result"] for entry in logged] == [expected for expected, *_ in scans]
+    halls = ("hall_id_presented", "hall_id_expected", "hall_id_staff")
+    assert [logged[-2][name] for name in halls] == [OTHER_HALL, HALL, OTHER_HALL]
+    assert [logged[-1][name] for name in halls] == [OTHER_HALL, HALL, HALL]
+    assert (town.seat_status(seat), town.seat_status(held)) == ("SOLD", "HELD")
+    assert staff.scan(qr.seal(secret, seat, owner.user_id, age_seconds=55), HALL).must()["result"] == "SUCCESS"
+
+
+def test_after_a_transfer_the_old_owners_qr_is_refused_and_the_new_owners_admitted(town: Town) -> None:
+    seller, buyer, staff = town.person(), town.person(), town.staff()
+    seat = town.ticket(seller)
+    old = fresh(town, seller, seat)
+    town.transferred(seller, buyer, seat, 10)
+    assert staff.scan(old, HALL).must(200)["result"] == "NOT_OWNER"
+    assert outcomes([seller.qr(seat)]) == {"403 NOT_SEAT_OWNER": 1}
+    assert staff.scan(fresh(town, buyer, seat), HALL).must(200)["result"] == "SUCCESS"
+
+
+def test_two_gates_with_one_qr_never_admit_twice_in_200_rounds(town: Town) -> None:
+    owner, gates, secret = town.person(), [town.staff(), town.staff()], key(town)
+    seats = town.tickets(owner, ROUNDS)
+    for seat in seats:
+        payload = qr.seal(secret, seat, owner.user_id)
+        answers = at_once([lambda g=g: g.scan(payload, HALL) for g in gates])
+        assert sorted(a.must(200)["result"] for a in answers) == ["DUPLICATE", "SUCCESS"]
+    sql = "SELECT seat_id FROM entry_logs WHERE result = 'SUCCESS' AND seat_id = ANY(%s::uuid[])"
+    assert len(town.rows("seats_db", sql, seats)) == ROUNDS
+
+
+def test_twenty_gates_with_one_qr_admit_once(town: Town) -> None:
+    owner, gates = town.person(), town.people(20, "0.00", role="staff")
+    payload = fresh(town, owner, town.ticket(owner))
+    answers = at_once([lambda g=g: g.scan(payload, HALL) for g in gates])
+    results = sorted(a.must(200)["result"] for a in answers)
+    assert results == ["DUPLICATE"] * 19 + ["SUCCESS"]
+
+
+def test_a_gate_that_asks_again_after_a_lost_reply_is_told_success(town: Town) -> None:
+    owner, staff = town.person(), town.staff()
+    payload, again = fresh(town, owner, town.ticket(owner)), {"Idempotency-Key": str(uuid4())}
+    first = staff.scan(payload, HALL, **again).must(200)
+    assert first["result"] == "SUCCESS"
+    assert staff.scan(payload, HALL, **again).must(200) == first
+    assert [entry["result"] for entry in entries(town, staff)] == ["SUCCESS"]
+    assert staff.scan(payload, HALL).must(200)["result"] == "DUPLICATE"
+
+
+def test_a_gate_whose_reply_was_lost_in_a_crash_is_told_success(town: Town) -> None:
+    owner, staff = town.person(), town.staff()
+    payload, again = fresh(town, owner, town.ticket(owner)), {"Idempotency-Key": str(uuid4())}
+    staff.scan(payload, HALL, **again).must(200)
+    # The reply was never kept, as if the process had died between the admission and its own record of it.
+    lost = "UPDATE idempotency_keys SET answer = NULL, owner = NULL WHERE key = %s"
+    town.rows("sagas_db", lost, again["Idempotency-Key"])
+    assert staff.scan(payload, HALL, **again).must(200)["result"] == "SUCCESS"
+    assert len(entries(town, staff)) == 1

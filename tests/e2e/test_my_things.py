@@ -1,0 +1,120 @@
+"""My tickets, my orders, my transfers, my QR as a picture (issue 5)."""
+
+from __future__ import annotations
+
+import re
+import struct
+import zlib
+from uuid import uuid4
+
+import pytest
+
+from tests.e2e.at_once import outcomes
+from tests.e2e.town import Town
+
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("invariants")]
+
+PNG = b"\x89PNG\r\n\x1a\n"
+SCALE, BORDER = 6, 4
+
+
+def modules(width: int) -> int:
+    """How many squares a side the symbol itself has, of its width in pixels."""
+    assert width % SCALE == 0
+    return width // SCALE - 2 * BORDER
+
+
+def is_qr_size(side: int) -> bool:
+    """QR versions 1 to 40 have 21 to 177 modules a side, in steps of four."""
+    return 21 <= side <= 177 and side % 4 == 1
+
+
+def test_tickets_are_shown_as_purchased_and_as_sold_with_what_they_cost_whom(town: Town) -> None:
+    seller, buyer = town.person("1000.00"), town.person("500.00")
+    seat, order_id = town.bought(seller)
+    kept, _ = seller.get("/api/tickets").must()["purchased"][0], None
+    assert (kept["seat_id"], kept["order_id"], kept["status"]) == (seat, order_id, "SOLD")
+    assert kept["price"] == 1000 - seller.balance()
+    assert kept["event"]["hall_id"] == "HALL-B"
+    transfer_id = town.transferred(seller, buyer, seat, 77.70)
+    mine, theirs = buyer.get("/api/tickets").must(), seller.get("/api/tickets").must()
+    assert [(t["seat_id"], float(t["price"])) for t in mine["purchased"]] == [(seat, 77.70)]
+    assert mine["sold"] == theirs["purchased"] == []
+    (sold,) = theirs["sold"]
+    assert (sold["transfer_id"], sold["buyer_user_id"], float(sold["price"])) == (transfer_id, buyer.user_id, 77.70)
+    town.staff().scan(buyer.qr(seat).must()["qr_payload"], "HALL-B").must()
+    assert buyer.get("/api/tickets").must()["purchased"][0]["status"] == "CHECKED_IN"
+
+
+def test_orders_come_newest_first_page_by_page_and_are_only_mine(town: Town) -> None:
+    buyer = town.person()
+    made = [town.held(buyer)[1] for _ in range(5)]
+    town.held(town.person())
+    pages = [buyer.get(f"/api/orders?per_page=2&page={page}") for page in (1, 2, 3, 4)]
+    assert [order["order_id"] for page in pages for order in page.must()] == made[::-1]
+    assert pages[0].envelope["pagination"] == {"page": 1, "per_page": 2, "total": 5, "total_pages": 3}
+    assert "verification_sid" not in str(pages[0].body)
+
+
+def test_transfers_are_those_that_i_am_a_party_of(town: Town) -> None:
+    one, two, three = (town.person() for _ in range(3))
+    first = town.transferred(one, two, town.ticket(one), 10)
+    second = town.initiated(two, three, town.ticket(two), 10)
+    seen = [{t["transfer_id"] for t in who.get("/api/transfers").must()} for who in (one, two, three)]
+    assert seen == [{first}, {first, second}, {second}]
+    assert "verification_sid" not in str(two.get("/api/transfers").body)
+
+
+def test_a_qr_comes_with_its_times_and_lives_for_60_seconds(town: Town) -> None:
+    owner = town.person()
+    answer = owner.qr(town.ticket(owner))
+    assert answer.data.keys() == {"qr_payload", "generated_at", "expires_at", "ttl_seconds"}
+    assert answer.data["ttl_seconds"] == 60
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", answer.data["generated_at"])
+    assert answer.headers["Cache-Control"] == "no-store"
+
+
+def test_a_qr_comes_as_svg_and_as_png_of_a_qr_symbols_size(town: Town) -> None:
+    owner = town.person()
+    path = f"/api/tickets/{town.ticket(owner)}/qr"
+    svg, png = (owner.call("GET", path, headers={"Accept": kind}) for kind in ("image/svg+xml", "image/png"))
+    assert (svg.status, svg.headers["Content-Type"]) == (200, "image/svg+xml")
+    assert b"<svg" in svg.body
+    width, height = (int(found) for found in re.findall(rb'(?:width|height)="(\d+)"', svg.body)[:2])
+    assert width == height
+    assert is_qr_size(modules(width))
+    assert (png.status, png.headers["Content-Type"]) == (200, "image/png")
+    assert png.body.startswith(PNG)
+    length, kind, wide, high = struct.unpack(">I4sII", png.body[8:24])
+    assert (length, kind, wide) == (13, b"IHDR", high)
+    assert is_qr_size(modules(wide))
+    assert dark_finder(png.body, wide)
+    assert {svg.headers["Cache-Control"], png.headers["Cache-Control"]} == {"no-store"}
+
+
+def dark_finder(png: bytes, width: int) -> bool:
+    """Whether the row through the top left finder pattern reads 7 dark modules after the quiet zone."""
+    depth, colour = png[24], png[25]
+    assert (depth, colour) in ((1, 0), (1, 3)), "one bit a pixel"
+    data, position = b"", 8
+    while position < len(png):
+        (length,) = struct.unpack(">I", png[position : position + 4])
+        if png[position + 4 : position + 8] == b"IDAT":
+            data += png[position + 8 : position + 8 + length]
+        position += 12 + length
+    stride = 1 + (width + 7) // 8
+    row = zlib.decompress(data)[stride * (BORDER * SCALE) :][:stride]
+    assert row[0] == 0, "an unfiltered row"
+    bits = "".join(f"{byte:08b}" for byte in row[1:])[:width]
+    squares = bits[SCALE // 2 :: SCALE]
+    light, dark = squares[0], "10"[int(squares[0])]
+    return squares.startswith(light * BORDER + dark * 7 + light)
+
+
+def test_only_the_owner_gets_a_qr_and_only_while_the_ticket_is_good(town: Town) -> None:
+    owner, stranger, staff = town.person(), town.person(), town.staff()
+    seat = town.ticket(owner)
+    answers = [stranger.qr(seat), owner.qr(str(uuid4())), owner.qr(town.seat())]
+    assert [a.error_code for a in answers] == ["NOT_SEAT_OWNER", "SEAT_NOT_FOUND", "NOT_SEAT_OWNER"]
+    staff.scan(owner.qr(seat).must()["qr_payload"], "HALL-B").must()
+    assert outcomes([owner.qr(seat)]) == {"409 SEAT_UNAVAILABLE": 1}
