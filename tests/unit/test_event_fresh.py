@@ -99,14 +99,19 @@ def test_a_neighbour_that_is_down_is_asked_once_a_second() -> None:
 
 
 def test_a_key_that_is_refused_is_not_kept() -> None:
-    clock = Clock()
-    source = Source(clock)
-    source.failure = Refused(ErrorCode.EVENT_NOT_FOUND)
-    fresh: FreshByKey[str, Any] = FreshByKey(lambda _key: source, clock)
-    with pytest.raises(Refused):
-        fresh.get("a")
-    source.failure = None
-    assert fresh.get("a") == 2
+    clock, made = Clock(), []
+
+    def load(key: str) -> Source:
+        made.append(key)
+        source = Source(clock)
+        source.failure = Refused(ErrorCode.EVENT_NOT_FOUND)
+        return source
+
+    fresh: FreshByKey[str, Any] = FreshByKey(load, clock)
+    for _ in range(2):
+        with pytest.raises(Refused):
+            fresh.get("a")
+    assert made == ["a", "a"]
 
 
 def test_a_key_that_nobody_asks_for_is_forgotten() -> None:
