@@ -149,11 +149,12 @@ def judge_all(dead: Sequence[Dead], ready_at: float = 0.0, adopters: int = 1) ->
 
 
 def run(system: System, deaths: Sequence[Death]) -> Verdicts:
-    """One wave; for each death what was wrong, or None."""
+    """One wave; for each death what was wrong, or None. What nobody's own rows explain is held against all."""
     try:
         with doomed(system, deaths) as stage:
             verdicts = judge_all(kill_all(stage))
-        invariants.assert_hold(system.connect)
+        if not any(verdicts.values()):
+            invariants.assert_hold(system.connect)
     except Exception as broken:
         verdicts = dict.fromkeys(deaths, broken)
     return verdicts
