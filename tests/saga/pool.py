@@ -26,7 +26,11 @@ Cell = tuple[str, tuple[tuple[str, str], ...]]  # flow, ((edge, kind), …)
 Result = dict[str, Any]
 
 _engine: Engine | None = None
-SECOND = (Kind.BLINK_GIVES_UP, Kind.LOST_GIVES_UP, Kind.LATE_GIVES_UP, Kind.DIES_BEFORE, Kind.DIES_AFTER)
+SECOND = (
+    Kind.LOST_GIVES_UP,
+    Kind.DIES_BEFORE,
+    Kind.DIES_AFTER,
+)  # an answer lost, and death on either side of an effect
 
 
 def workers() -> int:
@@ -55,7 +59,7 @@ def _spread(work: Any, items: list[Any]) -> dict[Any, Any]:
 
 
 def _open_world() -> None:
-    global _engine
+    global _engine  # noqa: PLW0603 - one world a worker process, opened when it starts
     logging.disable(logging.CRITICAL)
     stack = contextlib.ExitStack()
     atexit.register(stack.close)
