@@ -12,8 +12,11 @@ import requests
 from werkzeug.serving import make_server
 
 from services.chassis.settings import DatabaseSettings
+from services.user import payments
+from services.user import smu as smu_module
 from tests.unit.fake_servers import FakeServer, running
 from tests.unit.user_app import (
+    PATIENCE,
     SMU_KEY,
     STRIPE_KEY,
     WEBHOOK_SECRET,
@@ -43,9 +46,14 @@ def stripe_server() -> Iterator[FakeServer]:
 
 @pytest.fixture
 def users(
-    database_for: Callable[[str], DatabaseSettings], smu: FakeServer, stripe_server: FakeServer
+    database_for: Callable[[str], DatabaseSettings],
+    smu: FakeServer,
+    stripe_server: FakeServer,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[UserApp]:
-    """The service, and its webhook where the fake Stripe can reach it."""
+    """The service, patient with a busy machine, and its webhook where the fake Stripe can reach it."""
+    for outside in (smu_module, payments):
+        monkeypatch.setattr(outside, "TIMEOUT", (PATIENCE, PATIENCE))
     service = UserApp(user_settings(database_for("user"), smu_url=smu.url, stripe_base=stripe_server.url))
     server = make_server("127.0.0.1", 0, service.app, threaded=True)
     thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
@@ -179,7 +187,8 @@ def test_smu_that_does_not_answer_is_503(users: UserApp, smu: FakeServer, kind: 
     assert users.call("POST", "/otp/send", {"user_id": users.new_user()}).status_code == 503
 
 
-def test_smu_that_hangs_is_given_up(users: UserApp, smu: FakeServer) -> None:
+def test_smu_that_hangs_is_given_up(users: UserApp, smu: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(smu_module, "TIMEOUT", (PATIENCE, 0.3))
     smu.fault("hang", "/SendOTP", ms=10_000)
     assert users.call("POST", "/otp/send", {"user_id": users.new_user()}).status_code == 503
 
