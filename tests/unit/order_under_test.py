@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -16,6 +18,10 @@ from services.chassis.tokens import Credential
 from services.order.app import build
 from services.order.settings import Settings
 
+PATIENCE = 3.0  # seconds until a condition that does not come fails the test
+_WAITING = """
+    SELECT count(*) AS waiting FROM pg_stat_activity
+    WHERE datname = current_database() AND wait_event_type = 'Lock'"""
 SECRET, INTERNAL_SECRET = "s" * 32, "i" * 32
 
 
@@ -53,8 +59,8 @@ def in_parallel(calls: Sequence[Callable[[], Reply]]) -> list[Reply]:
 class OrderService:
     """Order's calls. Each method is one call by the orchestrator unless it says otherwise."""
 
-    def __init__(self, database: DatabaseSettings) -> None:
-        self.db = Database(replace(database, pool_size=24, lock_timeout_ms=1000))
+    def __init__(self, database: DatabaseSettings, lock_timeout_ms: int = 1000) -> None:
+        self.db = Database(replace(database, pool_size=24, lock_timeout_ms=lock_timeout_ms))
         self.app = build(Settings(process("order-service"), database), self.db)
 
     def ask(
@@ -67,6 +73,17 @@ class OrderService:
         parsed = answer.get_json()
         code = parsed.get("error_code")
         return Reply(answer.status_code, parsed.get("data"), code, parsed, answer.data, answer.headers)
+
+    @contextmanager
+    def held_back(self, table: str, row_id: str, waiters: int) -> Iterator[None]:
+        """Keep a row locked until `waiters` calls, started in the block, wait for it; so that they meet there."""
+        with self.db.transaction() as tx:
+            tx.one(f"SELECT 1 FROM {table}s WHERE {table}_id = %(id)s FOR UPDATE", id=row_id)
+            yield
+            deadline = time.monotonic() + PATIENCE
+            while self.db.read(lambda look: look.only(_WAITING))["waiting"] < waiters:
+                assert time.monotonic() < deadline, "nobody waits for the row"
+                time.sleep(0.01)  # between two looks; bounded by the deadline
 
     # ── orders
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from uuid import UUID
 
@@ -45,11 +46,15 @@ def test_a_completed_transfer_is_disputed_once(service: OrderService, seat: Seat
     assert service.dispute(transfer_id).code == "TRANSFER_INVALID_STATE"
 
 
-def test_of_two_disputes_at_once_one_opens_it(service: OrderService, seat: Seat) -> None:
-    transfer_id = service.completed(**seat.ids)
-    replies = in_parallel([lambda: service.dispute(transfer_id)] * 4)
-    assert sorted(reply.status for reply in replies) == [200, 409, 409, 409]
+def test_of_four_disputes_at_once_one_opens_it(database_for: Callable[[str], DatabaseSettings]) -> None:
+    service = OrderService(database_for("order"), lock_timeout_ms=4000)
+    transfer_id = service.completed(**Seat(service).ids)
+    with ThreadPoolExecutor(4) as pool:
+        with service.held_back("transfer", transfer_id, waiters=4):  # all have seen it COMPLETED
+            asked = [pool.submit(service.dispute, transfer_id) for _ in range(4)]
+        assert sorted(dispute.result().status for dispute in asked) == [200, 409, 409, 409]
     assert service.transfer(transfer_id)["dispute_count"] == 1
+    service.db.close()
 
 
 @pytest.mark.parametrize("stage", ["initiated", "awaiting", "verified"])

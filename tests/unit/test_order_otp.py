@@ -101,6 +101,16 @@ def test_wrong_codes_never_fail_an_order_that_is_verified(service: OrderService)
     assert service.order(order_id)["status"] == "PENDING"
 
 
+def test_wrong_codes_never_fail_a_sale(service: OrderService) -> None:
+    order_id, keys = service.flagged(), [a_key("take") for _ in range(3)]
+    for key in keys:
+        service.take(f"orders/{order_id}", key)
+    service.confirm(order_id)
+    for key in keys:
+        service.end(f"orders/{order_id}", key, "wrong")
+    assert service.order(order_id)["status"] == "CONFIRMED"
+
+
 def test_a_right_code_after_the_order_failed_is_refused(service: OrderService) -> None:
     order_id, key = service.flagged(), a_key("take")
     service.take(f"orders/{order_id}", key)
