@@ -67,17 +67,36 @@ def test_exchange_that_is_not_there_is_unknown_and_the_publisher_recovers(publis
 
 
 def test_many_threads_publish_at_once_and_each_is_confirmed(publisher, broker):
-    threads = [threading.Thread(target=_publish_some, args=(publisher, 25)) for _ in range(16)]
+    failures: list[str] = []
+    threads = [threading.Thread(target=_publish_some, args=(publisher, 25, failures)) for _ in range(16)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    assert failures == []
     eventually(lambda: broker.count(PARKING) == 16 * 25)
 
 
-def _publish_some(publisher: Publisher, number: int) -> None:
+def test_returned_messages_fail_nobody_else_who_waits_for_a_confirm(publisher, broker):
+    failures: list[str] = []
+    threads = [threading.Thread(target=_publish_some, args=(publisher, 30, failures)) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for _ in range(30):
+        with pytest.raises(Unknown):
+            publisher.publish("seat.hold.exchange", "nowhere", b"{}", message_id=str(uuid4()))
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    eventually(lambda: broker.count(PARKING) == 6 * 30)
+
+
+def _publish_some(publisher: Publisher, number: int, failures: list[str]) -> None:
     for _ in range(number):
-        publisher.publish("", PARKING, b"{}", message_id=str(uuid4()))
+        try:
+            publisher.publish("", PARKING, b"{}", message_id=str(uuid4()))
+        except Unknown as unknown:
+            failures.append(unknown.message)
 
 
 def test_publisher_says_unknown_at_once_while_the_broker_is_down_and_recovers(publisher, broker):
