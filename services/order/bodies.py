@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Literal
 from uuid import UUID
@@ -33,6 +33,12 @@ class NewOrder(Keyed, kw_only=True):
     price: Amount
     expires_at: Moment
     otp_required: bool
+
+    def __post_init__(self) -> None:
+        try:
+            self.expires_at = self.expires_at.astimezone(UTC)  # PostgreSQL takes no offset beyond ±15:59
+        except OverflowError:
+            raise ValueError("expires_at is out of range") from None
 
 
 class OrderChange(Keyed, kw_only=True):
