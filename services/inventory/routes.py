@@ -12,7 +12,7 @@ from services.chassis.errors import Refused
 from services.contracts.errors import ErrorCode
 from services.inventory.seat_maps import SeatMaps
 
-MAX_EVENTS = 100
+MAX_EVENTS = 50  # more ids than fit a request line would be the server's own 414, without an envelope
 
 
 def seat_routes(maps: SeatMaps) -> Blueprint:

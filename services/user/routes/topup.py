@@ -23,7 +23,7 @@ LEAST, MOST = Decimal("0.50"), Decimal("10000.00")  # SGD; Stripe charges no les
 
 
 class TopUp(msgspec.Struct, forbid_unknown_fields=True):
-    key: Annotated[str, Meta(min_length=1, max_length=200)]  # Stripe's idempotency key, which ends at 255
+    key: Annotated[str, Meta(max_length=200, pattern=r"\A[!-~]+\Z")]  # Stripe's idempotency key: a header, up to 255
     user_id: UUID
     amount: Amount
 
