@@ -1,6 +1,6 @@
 """Reads the specs: one document a file, with what it refers to in other files brought in.
 
-    bundle("gateway")     what a tool needs that follows no reference out of a document
+bundle("gateway")     what a tool needs that follows no reference out of a document
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ def bundle(name: str, folder: Path = FOLDER) -> Document:
     document["components"] = parts
     localized: Document = _localized(document)
     _check(localized)
+    _keep_own_links(localized)
     return localized
 
 
@@ -97,6 +98,15 @@ def _check(document: Document) -> None:
             _at(document, pointer.removeprefix("#"))
         except (KeyError, TypeError):
             raise LookupError(f"{document['info']['title']}: {pointer} leads nowhere") from None
+
+
+def _keep_own_links(document: Document) -> None:
+    """A path shared with the gateway's document links to operations of that one, which may be missing here."""
+    known = {operation["operationId"] for _, _, operation in operations(document)}
+    for _, _, operation in operations(document):
+        for response in operation["responses"].values():
+            links = response.get("links", {})
+            response["links"] = {name: link for name, link in links.items() if link["operationId"] in known}
 
 
 def _references(node: Any) -> Iterator[str]:
