@@ -42,7 +42,7 @@ BROKEN_JSON = [
     b"", b"{", b"nonsense", b"[]", b"null", b"17", b'"text"', b"{} {}", b"\xff\xfe", b'{"a": "\xff"}', b"{'a': 1}",
     b"[" * 30_000, b'{"a":' * 5_000, b"NaN", b"\xef\xbb\xbf{}",
 ]  # fmt: skip
-WRONG_VALUES = [None, 17, -1.5, True, "", "not what was asked", [], {}, ["x"], "\x00", "\ud800", "x" * 5000]
+WRONG_VALUES: list[Any] = [None, 17, -1.5, True, "", "not what was asked", [], {}, ["x"], "\x00", "\ud800", "x" * 5000]
 MEANT_AS_ABSENT = [("order_id", None), ("seller_otp", None)]
 WRONG_AMOUNTS = [b"0", b"-1", b"0.001", b"1e30", b"1e999999999", b"100000000", b'"10"', b"true", b"null", b"[]", b"NaN"]
 

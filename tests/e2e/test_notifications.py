@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any
 
 import pytest
@@ -49,7 +50,7 @@ def test_both_parties_are_told_of_each_turn_of_a_transfer(town: Town) -> None:
     town.staff().transfer("reverse", transfer_id).must(200)
     for party in (seller, buyer):
         for word in ("was started", "has changed hands", "is disputed", "was reversed"):
-            town.until(f"told that it {word}", lambda p=party, w=word: told(town, p, w, transfer_id))
+            town.until(f"told that it {word}", partial(told, town, party, word, transfer_id))
         assert len(told(town, party, transfer_id)) == 4, "each once"
 
 
@@ -65,7 +66,7 @@ def test_what_smu_could_not_take_is_delivered_when_it_is_back(town: Town) -> Non
         assert letters(town, buyer) == []
     town.until("the letter comes", lambda: [m for m in letters(town, buyer) if order_id in m["html"]])
     for party in (seller, other):
-        town.until("the SMS comes", lambda p=party: told(town, p, "has changed hands", transfer_id))
+        town.until("the SMS comes", partial(told, town, party, "has changed hands", transfer_id))
 
 
 def test_a_crash_between_end_and_send_loses_no_notice(town: Town) -> None:

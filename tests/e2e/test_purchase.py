@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from decimal import Decimal
+from functools import partial
 
 import pytest
 
@@ -71,7 +72,7 @@ def test_the_price_is_that_of_the_seats_category(town: Town, number: int, price:
 def test_of_200_simultaneous_reserves_one_wins_and_the_rest_are_refused_without_waiting(town: Town) -> None:
     buyers, seat = town.people(200), town.seat()
     with watched_locks(town) as waiters:
-        answers = at_once([lambda b=b: b.reserve(seat) for b in buyers])
+        answers = at_once([partial(b.reserve, seat) for b in buyers])
     assert outcomes(answers) == {"200": 1, "409 SEAT_UNAVAILABLE": 199}
     assert len(waiters) > 20
     assert Counter(waiters) == {0: len(waiters)}, "somebody waited for a lock"
@@ -116,7 +117,7 @@ def test_of_many_orders_paid_at_once_only_those_that_the_balance_covers_are_conf
     price = orders[0]["price"]
     town.rows("users_db", "UPDATE users SET credit_balance = %s WHERE user_id = %s", price * 2, buyer.user_id)
     town.rows("users_db", "UPDATE credit_entries SET amount = %s WHERE user_id = %s", price * 2, buyer.user_id)
-    answers = at_once([lambda o=o: buyer.pay(o["order_id"]) for o in orders])
+    answers = at_once([partial(buyer.pay, o["order_id"]) for o in orders])
     assert outcomes(answers) == {"200": 2, "402 INSUFFICIENT_CREDITS": 3}
     assert town.credits(buyer) == (0, 0)
 

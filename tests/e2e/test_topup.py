@@ -13,7 +13,7 @@ from tests.e2e.town import Town
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("invariants", "calm_stripe")]
 
-CALM = {"copies": 1, "hold": False, "signatures": ["good"], "max_attempts": 10}
+CALM: dict[str, Any] = {"copies": 1, "hold": False, "signatures": ["good"], "max_attempts": 10}
 WEBHOOK = "/api/webhooks/stripe"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from harness.client import Answer
@@ -37,7 +39,7 @@ def test_confirm_against_confirm_moves_credits_once(town: Town, nth: int) -> Non
     seller, buyer, seat = pair(town)
     transfer_id = town.initiated(seller, buyer, seat)
     codes = both_codes(town, seller, buyer)
-    answers = at_once([lambda w=w: w.confirm(transfer_id, **codes) for w in (seller, buyer)])
+    answers = at_once([partial(w.confirm, transfer_id, **codes) for w in (seller, buyer)])
     assert settled(town, transfer_id) == "COMPLETED", answers
     assert any(a.status == 200 and a.data["status"] == "COMPLETED" for a in answers)
     assert outcomes(answers).keys() <= {"200", "410 OTP_EXPIRED"}, answers  # a code is good once
@@ -63,7 +65,7 @@ def test_each_partys_own_confirm_at_the_same_moment_completes_once(town: Town, n
 def test_initiate_against_initiate_opens_one_transfer(town: Town) -> None:
     seller = town.person()
     buyers, seat = town.people(10), town.ticket(seller)
-    answers = at_once([lambda b=b: b.initiate(seat, seller.user_id, b.user_id, 10) for b in buyers])
+    answers = at_once([partial(b.initiate, seat, seller.user_id, b.user_id, 10) for b in buyers])
     seen = outcomes(answers)
     assert seen["201"] == 1, seen
     assert seen.keys() <= {"201", "409 TRANSFER_IN_PROGRESS"}, seen
@@ -82,7 +84,7 @@ def test_reverse_against_reverse_gives_back_once(town: Town, nth: int) -> None:
 def test_reverse_against_dismiss_decides_once(town: Town, nth: int) -> None:
     seller, buyer, seat = pair(town)
     transfer_id, staff = town.disputed(seller, buyer, seat), town.staff()
-    answers = at_once([lambda v=v: staff.transfer(v, transfer_id) for v in ("reverse", "dismiss")])
+    answers = at_once([partial(staff.transfer, verb, transfer_id) for verb in ("reverse", "dismiss")])
     assert sorted(a.status for a in answers) == [200, 409], answers
     decided = settled(town, transfer_id)
     owner = seller if decided == "REVERSED" else buyer
@@ -93,7 +95,7 @@ def test_reverse_against_dismiss_decides_once(town: Town, nth: int) -> None:
 def test_dispute_against_dispute_freezes_once(town: Town) -> None:
     seller, buyer, seat = pair(town)
     transfer_id = town.transferred(seller, buyer, seat)
-    answers = at_once([lambda w=w: w.transfer("dispute", transfer_id, reason="odd") for w in [seller, buyer] * 2])
+    answers = at_once([partial(w.transfer, "dispute", transfer_id, reason="odd") for w in [seller, buyer] * 2])
     assert outcomes(answers).keys() <= {"200", "409 TRANSFER_INVALID_STATE"}
     assert settled(town, transfer_id) == "DISPUTED"
     assert town.credits(seller) == (0, 100)

@@ -162,8 +162,8 @@ class Town:
         """A transfer as Order has it."""
         return self.rows("orders_db", "SELECT * FROM transfers WHERE transfer_id = %s", transfer_id)[0]
 
-    def credits(self, person: Person) -> tuple[Decimal, Decimal]:
-        """Spendable and frozen."""
+    def credits(self, person: Person) -> tuple[Any, Any]:
+        """Spendable and frozen, as decimals."""
         row = self.rows("users_db", "SELECT * FROM users WHERE user_id = %s", person.user_id)[0]
         return row["credit_balance"], row["frozen_credits"]
 

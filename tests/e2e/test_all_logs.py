@@ -1,0 +1,155 @@
+"""What everybody has logged during the whole session: the fields of §13, and no secret (issue 2). Runs last."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from harness.client import PASSWORD
+from tests.e2e.inserts import HASH
+from tests.e2e.town import SERVICES, Town
+
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("played")]
+
+OURS = (*SERVICES, "api-gateway", "fake-smu", "fake-stripe")
+LEVELS = {"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"}
+ENVIRONMENT_SECRETS = re.compile("SECRET|PASS|KEY")
+RUN = re.compile(r"[A-Za-z0-9]+")
+ALONE = re.compile(r"(?<![\w.-])\w{4,7}(?![\w.-])")
+CODE = 8  # characters; what is shorter is a code, and counts only where it stands alone
+
+
+@pytest.fixture(scope="module")
+def played(town: Town) -> None:
+    """Every kind of secret is used at least once, when this module runs alone as well."""
+    person = town.visitor().register()
+    town.phones.add(town.rows("users_db", "SELECT phone FROM users WHERE user_id = %s", person.user_id)[0]["phone"])
+    flagged, buyer, staff = town.person(flagged=True), town.person(), town.staff()
+    seat, order_id = town.held(flagged)
+    flagged.verify_otp("000001", order_id)
+    flagged.verify_otp(town.code(flagged), order_id)
+    flagged.pay(order_id).must(200)
+    town.transferred(flagged, buyer, seat, 10)
+    buyer.top_up(10).must(200)
+    staff.scan(buyer.qr(seat).must()["qr_payload"], "HALL-B").must()
+    person.call("POST", "/api/auth/refresh", token=person.refresh_token).must()
+    person.post("/api/auth/logout").must()
+    town.bought(buyer)
+    buyer.get("/api/events/e0e0e0e0-0000-0000-0000-000000000001").must()
+
+
+def logs(town: Town) -> list[Path]:
+    """Every log file of the stack, broker and database included."""
+    return sorted(town.stack.run_dir.logs.glob("*.log"))
+
+
+def lines_of(town: Town, service: str) -> Iterable[str]:
+    """A service's log, line by line."""
+    return town.stack.log_path(service).read_text(encoding="utf-8", errors="replace").splitlines()
+
+
+def secrets(town: Town) -> set[str]:
+    """Every secret that anybody used: tokens, codes, tickets, passwords, and the keys of the processes."""
+    from_environment = {
+        value
+        for name in town.stack.names
+        for variable, value in town.env(name).items()
+        if ENVIRONMENT_SECRETS.search(variable) and value
+    }
+    numbers = {phone.lstrip("+") for phone in town.phones} | {"6591234567", "6591234568", "6591234569"}
+    return town.secrets | codes(town) | from_environment | numbers | {PASSWORD, HASH}
+
+
+def codes(town: Town) -> set[str]:
+    """Every code that the fake SMU sent."""
+    stored = town.smu.ask("snapshot", "GET")["store"]["verifications"]
+    return {verification["code"] for verification in stored.values()}
+
+
+def core(secret: str) -> str:
+    """The longest run of letters and digits in a secret: where the secret is, its core is a run of the text."""
+    return str(max(RUN.findall(secret), key=len))
+
+
+@pytest.mark.parametrize("service", OURS)
+def test_every_line_is_json_with_the_fields_of_the_reference(town: Town, service: str) -> None:
+    seen = 0
+    for text in lines_of(town, service):
+        line: dict[str, Any] = json.loads(text)
+        assert {"timestamp", "level", "service", "correlation_id", "message"} <= line.keys(), text
+        assert datetime.fromisoformat(line["timestamp"]).tzinfo is not None, text
+        assert line["level"] in LEVELS, text
+        assert line["service"] == service, text
+        seen += 1
+    assert seen
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_request_is_logged_with_its_correlation_id_and_nothing_is_said_at_debug(town: Town, service: str) -> None:
+    lines = [json.loads(text) for text in lines_of(town, service)]
+    assert "DEBUG" not in {line["level"] for line in lines}
+    requests = [line for line in lines if re.match(r"(GET|POST|PATCH) /", line["message"])]
+    assert requests
+    assert {line["level"] for line in requests} == {"INFO"}
+    for line in requests:
+        UUID(line["correlation_id"])
+
+
+@pytest.mark.parametrize(
+    ("service", "event", "level"),
+    [
+        ("orchestrator-service", "POST /api/reserve", "INFO"),
+        ("orchestrator-service", "→ Inventory gRPC ReserveSeat", "INFO"),
+        ("orchestrator-service", "← Inventory OK in", "INFO"),
+        ("inventory-service", "HELD for user", "INFO"),
+        ("inventory-service", "status: HELD → SOLD", "INFO"),
+        ("order-service", "status: PENDING → CONFIRMED", "INFO"),
+        ("user-service", "Charged", "INFO"),
+        ("orchestrator-service", "Compensating: ", "WARNING"),
+        ("inventory-service", "Auto-released seat", "WARNING"),
+    ],
+)
+def test_what_the_reference_wants_logged_is_logged_at_its_level(
+    town: Town, service: str, event: str, level: str
+) -> None:
+    levels = Counter(line["level"] for line in town.log_lines(service) if event in line["message"])
+    if level == "WARNING" and not levels:
+        pytest.skip("nothing was compensated in this session")
+    assert levels.keys() == {level}
+
+
+def test_no_secret_and_no_whole_phone_number_is_in_any_log_line(town: Town) -> None:
+    looked_for = secrets(town)
+    assert len(looked_for) > 20
+    cores = {core(secret): secret for secret in looked_for if len(secret) >= CODE}
+    short = {secret for secret in looked_for if len(secret) < CODE}
+    found = []
+    for path in logs(town):
+        text = path.read_text(encoding="utf-8", errors="replace")
+        given_away = [cores[run] for run in cores.keys() & set(RUN.findall(text)) if cores[run] in text]
+        given_away += short & set(ALONE.findall(text))
+        found += [(path.name, secret, around(text, secret)) for secret in given_away]
+    assert not found
+
+
+def around(text: str, secret: str) -> str:
+    """The line that gives a secret away."""
+    return next(line for line in text.splitlines() if secret in line)[:300]
+
+
+def test_nothing_failed_that_nobody_expected(town: Town) -> None:
+    unhandled = [
+        (service, line["message"], line.get("exception", "")[-400:])
+        for service in SERVICES
+        for line in town.log_lines(service, "exception")
+        if line.get("exception") or line["message"].startswith("unhandled")
+    ]
+    assert not unhandled

@@ -1,0 +1,109 @@
+"""PostgreSQL and RabbitMQ go away under the stack and come back: every service recovers by itself (issues 2 and 3)."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import pytest
+import urllib3
+
+from tests.e2e.town import SERVICES, Town
+
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("invariants")]
+
+BUYERS = 3
+RECOVERED_SECONDS = 30.0
+
+
+def pids(town: Town) -> dict[str, int]:
+    """Which process each service is."""
+    return {service: town.stack.run_dir.record(service).pid for service in SERVICES}
+
+
+@contextmanager
+def traffic(town: Town) -> Iterator[list[int]]:
+    """People who buy, one purchase after the other, whatever happens; the statuses that they got."""
+    over, statuses = threading.Event(), []
+
+    def keep_buying() -> None:
+        buyer = town.person("100000.00")
+        while not over.is_set():
+            try:
+                held = buyer.reserve(town.seat())
+                statuses.append(held.status)
+                if held.status == 200:
+                    statuses.append(buyer.pay(held.data["order_id"]).status)
+            except urllib3.exceptions.HTTPError:
+                statuses.append(599)
+            over.wait(0.25)  # between two purchases, as people do
+
+    buyers = [threading.Thread(target=keep_buying) for _ in range(BUYERS)]
+    for buyer in buyers:
+        buyer.start()
+    try:
+        yield statuses
+    finally:
+        over.set()
+        for buyer in buyers:
+            buyer.join()
+
+
+def bounce(town: Town, name: str, how: str) -> None:
+    """Take a process away and put it back."""
+    (town.stack.kill if how == "kill" else town.stack.stop)(name)
+    town.stack.start(name)
+
+
+# RabbitMQ stopped in good order is test_expiry's: it takes long to come back
+@pytest.mark.parametrize(("name", "how"), [("postgres", "stop"), ("postgres", "kill"), ("rabbitmq", "kill")])
+def test_every_service_recovers_by_itself_and_no_invariant_is_broken(town: Town, name: str, how: str) -> None:
+    before = pids(town)
+    with traffic(town) as statuses:
+        town.until("people are buying", lambda: statuses.count(200) > BUYERS)
+        bounce(town, name, how)
+        town.until("every service is well", town.healthy, RECOVERED_SECONDS)
+        town.until("a purchase goes through", lambda: can_buy(town), RECOVERED_SECONDS)
+        bought = len(statuses)
+        town.until("people buy again", lambda: statuses[bought:].count(200) > BUYERS)
+    assert pids(town) == before, "no service was restarted"
+    assert set(statuses) <= {200, 500, 503, 409}, "an answer in the envelope, whatever happened"
+    assert 200 in statuses
+    town.assert_invariants()
+
+
+def can_buy(town: Town) -> bool:
+    """Whether a purchase of somebody new goes through."""
+    buyer = town.person()
+    held = buyer.reserve(town.seat())
+    return held.status == 200 and buyer.pay(held.data["order_id"]).status == 200
+
+
+@pytest.mark.parametrize("name", ["order-service", "inventory-service", "user-service", "event-service"])
+def test_a_killed_service_is_missed_only_while_it_is_away(town: Town, name: str) -> None:
+    with traffic(town) as statuses:
+        town.until("people are buying", lambda: statuses.count(200) > BUYERS)
+        town.stack.kill(name)
+        town.stack.start(name)
+        town.until("a purchase goes through", lambda: can_buy(town), RECOVERED_SECONDS)
+    assert set(statuses) <= {200, 500, 503, 409}, statuses
+    town.assert_invariants()
+
+
+def is_unready(town: Town, service: str) -> bool:
+    """Whether a service says that it is not ready."""
+    return town.health(service).status == 503
+
+
+def test_a_service_without_its_database_is_not_ready_and_yet_alive(town: Town) -> None:
+    town.stack.stop("postgres")
+    try:
+        for service in SERVICES:
+            town.until(f"{service} says so", partial(is_unready, town, service))
+            live = town.visitor(town.stack.url(service)).get("/health/live")
+            assert live.status == 200
+    finally:
+        town.stack.start("postgres")
+    town.until("every service is well", town.healthy, RECOVERED_SECONDS)
