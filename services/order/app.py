@@ -11,6 +11,7 @@ from services.chassis.db import Database
 from services.chassis.web import create_app, finish
 from services.chassis.worker import Worker
 from services.order.order_routes import order_routes
+from services.order.otp_routes import otp_routes
 from services.order.settings import Settings
 from services.order.sweeper import Sweeper
 from services.order.transfer_routes import transfer_routes
@@ -22,5 +23,6 @@ def build(settings: Settings, database: Database | None = None) -> Flask:
     app = create_app(settings.process, checks={"database": db.is_ready})
     app.register_blueprint(order_routes(db))
     app.register_blueprint(transfer_routes(db))
+    app.register_blueprint(otp_routes(db))
     sweeper = Sweeper(db, grace_seconds=settings.grace_seconds)
     return finish(app, Worker("order-sweeper", sweeper.sweep, settings.sweep_seconds))

@@ -13,9 +13,8 @@ from services.chassis.effects import Answer
 from services.chassis.errors import Refused
 from services.contracts.enums import OrderStatus
 from services.contracts.errors import ErrorCode
-from services.order import attempts, guarded, order_store
-from services.order.bodies import AttemptEnd, Keyed, NewOrder, OrderChange
-from services.order.order_otp import OrderOtp
+from services.order import guarded, order_store
+from services.order.bodies import NewOrder, OrderChange
 
 orchestrator = internal("orchestrator-service")
 inventory = internal("inventory-service")
@@ -59,18 +58,6 @@ def order_routes(db: Database) -> Blueprint:
     def expire(order_id: str) -> Response:
         which = web.as_id(order_id)
         return web.ok(db.read(lambda tx: order_store.expire(tx, which)))
-
-    @routes.post("/orders/<order_id>/otp-attempts")
-    @orchestrator
-    def take_attempt(order_id: str) -> Response:
-        which = web.as_id(order_id)
-        return web.ok(attempts.take(db, web.body(Keyed).key, OrderOtp(which)))
-
-    @routes.patch("/orders/<order_id>/otp-attempts")
-    @orchestrator
-    def end_attempt(order_id: str) -> Response:
-        which, ended = web.as_id(order_id), web.body(AttemptEnd)
-        return web.ok(attempts.end(db, ended.key, ended.outcome, OrderOtp(which)))
 
     return routes
 

@@ -15,9 +15,8 @@ from services.chassis.effects import Answer
 from services.chassis.errors import Refused
 from services.contracts.enums import TransferStatus
 from services.contracts.errors import ErrorCode
-from services.order import attempts, disputes, guarded, transfer_store
-from services.order.bodies import Dispute, Keyed, NewTransfer, PartyAttempt, PartyAttemptEnd, TransferChange
-from services.order.transfer_otp import TransferOtp
+from services.order import disputes, guarded, transfer_store
+from services.order.bodies import Dispute, Keyed, NewTransfer, TransferChange
 
 orchestrator = internal("orchestrator-service")
 Change = Callable[[Transaction, UUID, TransferChange], Answer]
@@ -46,16 +45,14 @@ def transfer_routes(db: Database) -> Blueprint:
     @routes.get("/transfers")
     @orchestrator
     def listed() -> Response:
-        page, per_page = web.page()
-        filters = _filters()
+        filters, page, per_page = _filters(), *web.page()
         rows, total = db.read(lambda tx: transfer_store.listed(tx, filters, page, per_page))
         return web.listed(rows, total, page, per_page)
 
     @routes.get("/transfers/<transfer_id>")
     @orchestrator
     def get(transfer_id: str) -> Response:
-        which = web.as_id(transfer_id)
-        return web.ok(db.read(lambda tx: transfer_store.view(transfer_store.find(tx, which))))
+        return web.ok(_one(db, web.as_id(transfer_id)))
 
     @routes.patch("/transfers/<transfer_id>")
     @orchestrator
@@ -74,19 +71,11 @@ def transfer_routes(db: Database) -> Blueprint:
         which, asked = web.as_id(transfer_id), web.body(Dispute)
         return web.ok(disputes.dispute(db, asked.key, which, asked.reason))
 
-    @routes.post("/transfers/<transfer_id>/otp-attempts")
-    @orchestrator
-    def take_attempt(transfer_id: str) -> Response:
-        which, asked = web.as_id(transfer_id), web.body(PartyAttempt)
-        return web.ok(attempts.take(db, asked.key, TransferOtp(which, asked.party)))
-
-    @routes.patch("/transfers/<transfer_id>/otp-attempts")
-    @orchestrator
-    def end_attempt(transfer_id: str) -> Response:
-        which, ended = web.as_id(transfer_id), web.body(PartyAttemptEnd)
-        return web.ok(attempts.end(db, ended.key, ended.outcome, TransferOtp(which, ended.party)))
-
     return routes
+
+
+def _one(db: Database, transfer_id: UUID) -> Answer:
+    return db.read(lambda tx: transfer_store.view(transfer_store.find(tx, transfer_id)))
 
 
 def _filters() -> dict[str, Any]:

@@ -233,6 +233,7 @@ BAD_BODIES = [
     ({"price": True}, "VALIDATION_ERROR"),
     ({"expires_at": "tomorrow"}, "VALIDATION_ERROR"),
     ({"expires_at": "2026-01-01T00:00:00"}, "VALIDATION_ERROR"),
+    ({"expires_at": "0001-01-01T00:00:00+14:00"}, "VALIDATION_ERROR"),
     ({"otp_required": 1}, "VALIDATION_ERROR"),
     ({"key": ""}, "VALIDATION_ERROR"),
     ({"key": "k" * 513}, "VALIDATION_ERROR"),
@@ -245,6 +246,11 @@ BAD_BODIES = [
 def test_a_bad_order_is_refused_with_its_code(service: OrderService, fields: dict[str, Any], code: str) -> None:
     fields = {"key": a_key(), **fields}
     assert service.create(**fields).code == code
+
+
+def test_any_legal_offset_of_a_time_is_taken(service: OrderService) -> None:
+    reply = service.create(expires_at="2030-01-02T00:00:00+23:59")
+    assert (reply.status, reply.data["expires_at"]) == (201, "2030-01-01T00:01:00Z")
 
 
 @pytest.mark.parametrize(
