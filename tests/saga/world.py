@@ -214,6 +214,27 @@ class World:
             found = tx.one(sql, id=seat_id)
         return dict(found) if found else None
 
+    def transfer(self, transfer_id: str) -> dict[str, Any]:
+        with self.dbs["order"].transaction() as tx:
+            return dict(tx.only("SELECT * FROM transfers WHERE transfer_id = %(id)s", id=transfer_id))
+
+    def statuses(self, orders: list[str], transfers: list[str]) -> dict[str, str]:
+        """The status of each order and transfer by its id."""
+        sql = """SELECT order_id AS id, status FROM orders WHERE order_id = ANY(%(orders)s::uuid[])
+            UNION ALL SELECT transfer_id, status FROM transfers WHERE transfer_id = ANY(%(transfers)s::uuid[])"""
+        with self.dbs["order"].transaction() as tx:
+            return {str(row["id"]): row["status"] for row in tx.all(sql, orders=orders, transfers=transfers)}
+
+    def forget_otp_sends(self) -> None:
+        """As if ten minutes had passed since the last code."""
+        with self.dbs["user"].transaction() as tx:
+            tx.run("DELETE FROM otp_sends")
+
+    def post_webhook(self, payload: bytes, headers: Mapping[str, str]) -> None:
+        """What Stripe sends."""
+        answer = self.apps[USER].test_client().post("/api/webhooks/stripe", data=payload, headers=dict(headers))
+        assert answer.status_code == 200, answer.text
+
     def credits(self, user_id: UUID) -> tuple[Decimal, Decimal]:
         sql = "SELECT credit_balance, frozen_credits FROM users WHERE user_id = %(id)s"
         with self.dbs["user"].transaction() as tx:

@@ -1,0 +1,239 @@
+"""What the system should do, small and pure: seats, credits, orders, transfers as plain data. Imports nothing of ours.
+
+Each verb returns what the caller is told (`"ok"` or an error code) and changes the model accordingly. The `undo_…`
+verbs say how a verb that failed half-way and was compensated leaves things.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import dataclass, field
+
+PRICE = 200
+OPEN = ("PENDING_OTP",)
+STANDS = ("COMPLETED", "DISPUTED")
+
+
+@dataclass
+class Seat:
+    status: str = "AVAILABLE"
+    order: str | None = None
+    owner: str | None = None
+
+
+@dataclass
+class Order:
+    user: str
+    seat: str
+    status: str = "PENDING"
+
+
+@dataclass
+class Transfer:
+    order: str
+    seat: str
+    seller: str
+    buyer: str
+    amount: int
+    status: str = "PENDING_OTP"
+    number: int = 0
+    frozen: int = 0
+    cancelled: bool = False
+    dismissed: bool = False
+
+
+@dataclass
+class User:
+    balance: int
+    frozen: int = 0
+
+
+@dataclass
+class Model:
+    """Everything that is observable."""
+
+    users: dict[str, User] = field(default_factory=dict)
+    seats: dict[str, Seat] = field(default_factory=dict)
+    orders: dict[str, Order] = field(default_factory=dict)
+    transfers: dict[str, Transfer] = field(default_factory=dict)
+
+    def copy(self) -> Model:
+        return deepcopy(self)
+
+    # ── scenario 1
+
+    def reserve(self, user: str, seat_id: str, order_id: str) -> str:
+        seat = self.seats[seat_id]
+        if seat.status in ("SOLD", "CHECKED_IN"):
+            return "SEAT_ALREADY_SOLD"
+        if seat.status == "HELD":
+            return "SEAT_UNAVAILABLE"
+        seat.status, seat.order = "HELD", order_id
+        self.orders[order_id] = Order(user, seat_id)
+        return "ok"
+
+    def undo_reserve(self, user: str, seat_id: str, order_id: str) -> None:
+        """Nothing is held; an order, if there was one, has failed."""
+
+    def pay(self, user: str, order_id: str) -> str:
+        order = self.orders[order_id]
+        if order.user != user:
+            return "FORBIDDEN"
+        if order.status == "CONFIRMED":
+            return "ok"  # the answer that it had
+        if order.status == "REFUNDED":
+            return "ok"  # it was paid once; the answer is that answer
+        if order.status != "PENDING":
+            return "ORDER_FAILED"
+        if self.users[user].balance < PRICE:
+            return "INSUFFICIENT_CREDITS"
+        self.users[user].balance -= PRICE
+        order.status = "CONFIRMED"
+        self.seats[order.seat] = Seat("SOLD", order_id, user)
+        return "ok"
+
+    def undo_pay(self, _user: str, order_id: str) -> None:
+        self.orders[order_id].status = "FAILED"
+
+    def expire(self, seat_id: str) -> str:
+        seat = self.seats[seat_id]
+        if seat.status == "HELD":
+            order = self.orders.get(seat.order or "")
+            if order is not None and order.status == "PENDING":
+                order.status = "FAILED"
+            self.seats[seat_id] = Seat()
+        return "ok"
+
+    def refund(self, order_id: str) -> str:
+        order = self.orders[order_id]
+        seat = self.seats[order.seat]
+        if order.status == "REFUNDED":
+            return "ok"
+        if order.status != "CONFIRMED" or self._live_transfer(order.seat):
+            return "ORDER_NOT_REFUNDABLE"
+        if (seat.status, seat.order, seat.owner) != ("SOLD", order_id, order.user):
+            return "ORDER_NOT_REFUNDABLE"
+        order.status = "REFUNDED"
+        self.users[order.user].balance += PRICE
+        self.seats[order.seat] = Seat()
+        return "ok"
+
+    def top_up(self, user: str, amount: int, *, again: bool) -> str:
+        if not again:
+            self.users[user].balance += amount
+        return "ok"
+
+    # ── scenario 2
+
+    def initiate(self, seat_id: str, seller: str, buyer: str, amount: int, transfer_id: str) -> str:
+        seat = self.seats[seat_id]
+        if seller == buyer:
+            return "SELF_TRANSFER"
+        if seat.owner != seller:
+            return "NOT_SEAT_OWNER"
+        if seat.status != "SOLD":
+            return "SEAT_UNAVAILABLE"
+        if self.users[buyer].balance < amount:
+            return "INSUFFICIENT_CREDITS"
+        if self._live_transfer(seat_id):
+            return "TRANSFER_IN_PROGRESS"
+        self.transfers[transfer_id] = Transfer(
+            seat.order or "", seat_id, seller, buyer, amount, number=len(self.transfers)
+        )
+        return "ok"
+
+    def confirm(self, transfer_id: str) -> str:
+        transfer = self.transfers[transfer_id]
+        if transfer.status == "COMPLETED":
+            return "ok"
+        if transfer.status != "PENDING_OTP":
+            return "TRANSFER_INVALID_STATE"
+        buyer, seat = self.users[transfer.buyer], self.seats[transfer.seat]
+        if buyer.balance < transfer.amount:
+            transfer.status = "FAILED"
+            return "INSUFFICIENT_CREDITS"
+        if seat.status != "SOLD" or seat.order != transfer.order:
+            transfer.status = "FAILED"
+            return "SEAT_UNAVAILABLE"
+        buyer.balance -= transfer.amount
+        self.users[transfer.seller].balance += transfer.amount
+        seat.owner, transfer.status = transfer.buyer, "COMPLETED"
+        return "ok"
+
+    def undo_confirm(self, transfer_id: str) -> None:
+        self.transfers[transfer_id].status = "FAILED"
+
+    def cancel(self, transfer_id: str) -> str:
+        transfer = self.transfers[transfer_id]
+        if transfer.cancelled:
+            return "ok"  # the answer that it had
+        if transfer.status != "PENDING_OTP":
+            return "TRANSFER_INVALID_STATE"
+        transfer.status, transfer.cancelled = "FAILED", True
+        return "ok"
+
+    def dispute(self, transfer_id: str) -> str:
+        transfer = self.transfers[transfer_id]
+        if transfer.status == "DISPUTED":
+            return "ok"
+        if transfer.status != "COMPLETED" or not self._is_latest(transfer_id):
+            return "TRANSFER_INVALID_STATE"
+        if self.orders[transfer.order].status != "CONFIRMED":
+            return "TRANSFER_INVALID_STATE"
+        for onward in self.transfers.values():
+            if onward.seat == transfer.seat and onward.status in OPEN:
+                onward.status = "FAILED"
+        seller = self.users[transfer.seller]
+        transfer.status, transfer.frozen = "DISPUTED", min(seller.balance, transfer.amount)
+        transfer.dismissed = False
+        seller.balance, seller.frozen = seller.balance - transfer.frozen, seller.frozen + transfer.frozen
+        return "ok"
+
+    def reverse(self, transfer_id: str) -> str:
+        transfer = self.transfers[transfer_id]
+        if transfer.status == "REVERSED":
+            return "ok"
+        if transfer.status != "DISPUTED":
+            return "TRANSFER_INVALID_STATE"
+        seller, seat = self.users[transfer.seller], self.seats[transfer.seat]
+        rest = transfer.amount - transfer.frozen
+        if seller.balance < rest:
+            return "CREDITS_UNAVAILABLE"
+        if (seat.status, seat.order, seat.owner) != ("SOLD", transfer.order, transfer.buyer):
+            return "SEAT_UNAVAILABLE"
+        seller.balance, seller.frozen = seller.balance - rest, seller.frozen - transfer.frozen
+        self.users[transfer.buyer].balance += transfer.amount
+        seat.owner, transfer.status, transfer.frozen = transfer.seller, "REVERSED", 0
+        return "ok"
+
+    def dismiss(self, transfer_id: str) -> str:
+        transfer = self.transfers[transfer_id]
+        if transfer.dismissed:
+            return "ok"  # the answer that it had
+        if transfer.status != "DISPUTED":
+            return "TRANSFER_INVALID_STATE"
+        seller = self.users[transfer.seller]
+        seller.balance, seller.frozen = seller.balance + transfer.frozen, seller.frozen - transfer.frozen
+        transfer.status, transfer.frozen, transfer.dismissed = "COMPLETED", 0, True
+        return "ok"
+
+    def _live_transfer(self, seat_id: str) -> bool:
+        return any(t.seat == seat_id and t.status in (*OPEN, "DISPUTED") for t in self.transfers.values())
+
+    def _is_latest(self, transfer_id: str) -> bool:
+        this = self.transfers[transfer_id]
+        standing = [t for t in self.transfers.values() if t.order == this.order and t.status in STANDS]
+        return max(standing, key=lambda t: t.number) is this
+
+    # ── scenario 3
+
+    def scan(self, seat_id: str, user: str) -> str:
+        seat = self.seats[seat_id]
+        if seat.status in ("AVAILABLE", "HELD"):
+            return "UNPAID"
+        if seat.status == "CHECKED_IN":
+            return "DUPLICATE"
+        if seat.owner != user:
+            return "NOT_OWNER"
+        seat.status = "CHECKED_IN"
+        return "SUCCESS"
