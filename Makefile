@@ -7,7 +7,7 @@ SHELL := /bin/bash
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help setup venv up down demo verify lint contract saga concurrency e2e bench locust mutants report clean
+.PHONY: help setup venv up down demo verify lint contract saga concurrency e2e bench locust mutants report smu stripe proto clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,15 @@ mutants: ## each guard taken away: its check has to fail
 report: ## the last run's figures on one page
 contract concurrency bench locust mutants report:
 	@echo "make $@: not built yet" >&2; exit 1
+
+smu: venv ## the fake SMU alone, with its inbox page, on port 6001
+	@PORT=$${PORT:-6001} $(BIN)/python -m fakes.smu
+
+stripe: venv ## the fake Stripe alone, on port 6002
+	@PORT=$${PORT:-6002} $(BIN)/python -m fakes.stripe
+
+proto: venv ## generate services/contracts/pb from proto/
+	@$(BIN)/python -m harness.proto
 
 clean: down ## remove the stack's data and logs as well
 	@$(BIN)/python -m harness down --volumes

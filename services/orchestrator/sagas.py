@@ -121,7 +121,7 @@ DISMISS = Saga(
     "dismiss",
     facts=t.load_transfer,
     steps=(
-        Pivot("complete_transfer", t.complete_transfer),  # first step: run forward again, or refused
+        Pivot("dismiss_dispute", t.dismiss_dispute),  # first step: run forward again, or refused
         Step("unfreeze_dispute", t.unfreeze_dispute),
     ),
     answer=("transfer_id", "status"),

@@ -131,8 +131,12 @@ def pay_seller(to: Participants, state: State, key: str) -> Answer:
 
 
 def complete_transfer(to: Participants, state: State, key: str) -> Answer:
-    """→ COMPLETED."""
-    to.orders.change_transfer(state["transfer_id"], key, status=TransferStatus.COMPLETED)
+    """PENDING_OTP → COMPLETED."""
+    return _completed(to, state, key, expected=TransferStatus.PENDING_OTP)
+
+
+def _completed(to: Participants, state: State, key: str, expected: TransferStatus) -> Answer:
+    to.orders.change_transfer(state["transfer_id"], key, status=TransferStatus.COMPLETED, expected=expected)
     return {"status": TransferStatus.COMPLETED}
 
 
@@ -204,6 +208,11 @@ def mark_reversed(to: Participants, state: State, key: str) -> Answer:
     """DISPUTED → REVERSED."""
     to.orders.change_transfer(state["transfer_id"], key, status=TransferStatus.REVERSED)
     return {"status": TransferStatus.REVERSED}
+
+
+def dismiss_dispute(to: Participants, state: State, key: str) -> Answer:
+    """DISPUTED → COMPLETED, and from nothing else: a swap that has not run must not look as if it had."""
+    return _completed(to, state, key, expected=TransferStatus.DISPUTED)
 
 
 def unfreeze_dispute(to: Participants, state: State, _key: str) -> Answer:

@@ -13,8 +13,7 @@ import hashlib
 import hmac
 import json
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable
 from decimal import Decimal
 from statistics import median
 from typing import Any
@@ -28,14 +27,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from harness import invariants
 from harness.client import Answer
-from tests.databases import Databases
-from tests.saga.engine import Engine, quick_motion
+from tests.saga.engine import Engine
 from tests.saga.faults import Fault, Kind
 from tests.saga.model import PRICE, Model, Seat, User
 from tests.saga.outcomes import TABLE
 from tests.saga.scenarios import HALL, Case, Flow
-from tests.saga.world import Caller, World
-from tests.unit.fake_servers import running
+from tests.saga.world import Caller
 
 pytestmark = pytest.mark.saga
 
@@ -305,15 +302,6 @@ def _event(user_id: UUID, amount: int) -> bytes:
     event |= {"created": int(time.time()), "data": {"object": intent | {"metadata": metadata}}}
     event["data"]["object"]["amount_received"] = amount * 100  # type: ignore[index]
     return json.dumps(event).encode()
-
-
-@pytest.fixture(scope="module")
-def engine(databases: Databases) -> Iterator[Engine]:
-    """A world of this module's own, on the session's database server."""
-    with running("fakes.smu", SMU_API_KEY="key") as smu, quick_motion(), closing(World(databases, smu.url)) as world:
-        made = Engine(world, smu.url)
-        made.world.forget_sagas()
-        yield made
 
 
 def test_system_behaves_as_the_model_whatever_strikes(engine: Engine) -> None:

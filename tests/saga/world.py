@@ -26,6 +26,7 @@ from services.chassis.db import Database
 from services.chassis.settings import BrokerSettings, ProcessSettings
 from services.event.app import build as build_event
 from services.event.settings import Settings as EventSettings
+from services.orchestrator.admin import ParkedSagas
 from services.orchestrator.app import Orchestrator, Seams, compose
 from services.orchestrator.settings import Settings
 from services.order.app import build as build_order
@@ -278,6 +279,22 @@ class World:
             service = next(name for name in DATABASES if self.databases.database_for(name).name == database)
             self._open[database] = self.databases.superuser(service)
         return invariants.Kept(self._open[database])
+
+    def impatient_rescue(self) -> None:
+        """One round of recovery by an orchestrator that does not ask twice."""
+        impatient = self.orchestrator(Seams(publisher=Published()), Budget(forward=0.0, resolve=0.0))
+        impatient.journal.beat()
+        impatient.recovery.tick()
+        impatient.journal.resign()
+        impatient.db.close()
+
+    def parked(self) -> list[dict[str, Any]]:
+        """What the admin command lists."""
+        return [dict(row) for row in self.admin().list()]
+
+    def admin(self) -> ParkedSagas:
+        """The admin command's verbs."""
+        return ParkedSagas(self.dbs["orchestrator"])
 
     def forget_sagas(self) -> None:
         """Empty the journal, so that the next execution's is all there is."""
