@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import grpc_tools
 from grpc_tools import protoc
 
 from harness.compose import ROOT
@@ -14,7 +15,9 @@ PACKAGE = "services.contracts.pb"
 
 def generate(out: Path) -> int:
     """Write messages, stubs and types into `out`; protoc's exit status."""
-    arguments = [f"-I{ROOT / 'proto'}", *(f"--{kind}_out={out}" for kind in ("python", "pyi", "grpc_python"))]
+    known = Path(grpc_tools.__file__).parent / "_proto"  # google's own, such as timestamp.proto
+    kinds = (f"--{kind}_out={out}" for kind in ("python", "pyi", "grpc_python"))
+    arguments = [f"-I{ROOT / 'proto'}", f"-I{known}", *kinds]
     status: int = protoc.main(["protoc", *arguments, *map(str, (ROOT / "proto").glob("*.proto"))])
     for stub in out.glob("*_pb2_grpc.py"):  # protoc imports its messages as if they lay at the top
         stub.write_text(
