@@ -56,6 +56,7 @@ def users(
         monkeypatch.setattr(outside, "TIMEOUT", (PATIENCE, PATIENCE))
     service = UserApp(user_settings(database_for("user"), smu_url=smu.url, stripe_base=stripe_server.url))
     server = make_server("127.0.0.1", 0, service.app, threaded=True)
+    server.daemon_threads = False  # type: ignore[attr-defined]  # so that closing waits for the deliveries under way
     thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     for fake in (smu, stripe_server):
@@ -151,7 +152,7 @@ def test_a_500_that_made_nothing_is_tried_again(users: UserApp, stripe_server: F
 
 def test_stripe_unreachable_is_503_and_the_same_key_succeeds_later(users: UserApp, stripe_server: FakeServer) -> None:
     user, once = users.new_user(), key("create")
-    stripe_server.fault("refuse", "/v1/payment_intents", count=2)
+    stripe_server.fault("reset", "/v1/payment_intents", count=2)  # the creation and the look-up
     body = {"key": once, "user_id": user, "amount": 50}
     assert users.call("POST", "/credits/topup", body).status_code == 503
     assert users.call("POST", "/credits/topup", body).status_code == 200
