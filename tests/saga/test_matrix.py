@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.saga import pool
+from tests.saga.drawing import draw
 from tests.saga.faults import Kind
 from tests.saga.outcomes import ENDS, declared
 from tests.saga.pool import Cell, Result
@@ -61,6 +62,7 @@ def report(request: pytest.FixtureRequest) -> Iterator[dict[str, object]]:
         kept |= {"singles": list(single.values()), "pairs": sum(map(len, paired.values()))}
         REPORT.parent.mkdir(exist_ok=True)
         REPORT.write_text(json.dumps(kept, indent=1, ensure_ascii=False))
+        draw(kept, REPORT.with_suffix(".html"))
 
 
 def test_declared_edges_are_those_on_the_wire(report: dict[str, object]) -> None:
