@@ -118,7 +118,7 @@ class Database:
             with self._autocommit.connect() as connection:
                 return Transaction(connection).one(_prepared(connection, sql), **params)
         except (DBAPIError, PoolTimeout) as error:
-            raise _translated(error) from error
+            raise _translated(error) from None  # the original quotes rows, and a log would show them
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
@@ -131,7 +131,7 @@ class Database:
             with self._engine.begin() as connection:
                 yield Transaction(connection)
         except (DBAPIError, PoolTimeout) as error:
-            raise _translated(error) from None
+            raise _translated(error) from None  # the original quotes rows, and a log would show them
 
     def read(self, work: Callable[[Transaction], T]) -> T:
         """Run `work` in a transaction of its own and return its result."""
