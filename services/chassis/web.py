@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 MAX_BODY_BYTES = 64 * 1024
+MAX_DRAINED_BYTES = 1024 * 1024  # the gateway lets no more through
 MAX_PER_PAGE = 100
 QUIET = ("/health", "/metrics")
 REQUESTS = Counter("http_requests_total", "Requests answered", ["method", "route", "status"])
@@ -200,7 +201,16 @@ def _open() -> None:
         logger.info("%s %s", request.method, request.path)
 
 
+def _drain() -> None:
+    """Read what a refused caller still sends: closing on unread bytes resets the connection, and the answer is lost."""
+    left = MAX_DRAINED_BYTES
+    while left > 0 and (read := request.environ["wsgi.input"].read(min(left, MAX_BODY_BYTES))):
+        left -= len(read)
+
+
 def _close(response: Response) -> Response:
+    if response.status_code >= 400 and (request.content_length or 0) > 0:
+        _drain()
     response.headers[correlation.HEADER] = correlation.current() or ""
     if request.path.startswith(QUIET):
         return response
