@@ -9,6 +9,8 @@ as the service's own role. Tests share it and keep apart by fresh ids; nothing i
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 import signal
 import subprocess
@@ -21,6 +23,7 @@ from typing import Any
 import psycopg2
 
 from harness.postgres import SUPERUSER, as_owner, wheel_binaries
+from harness.process import Identity, kill_all, leftovers
 from services.chassis.settings import DatabaseSettings
 
 BIN = wheel_binaries("postgres:16")  # the version of compose.yaml
@@ -33,6 +36,7 @@ ROLES = {  # service: (database, role)
     "orchestrator": ("sagas_db", "orchestrator_user"),
 }
 START_SECONDS = 30
+PREFIX, OWNER = "ticketremaster-test-", "owner"
 FAST = ("-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off")  # nothing outlives a test run
 
 
@@ -40,8 +44,13 @@ class Databases:
     """The embedded server. `close` stops it and removes its files."""
 
     def __init__(self) -> None:
-        self._home = Path(tempfile.mkdtemp(prefix="ticketremaster-test-"))
-        self._home.chmod(0o777)  # whoever PostgreSQL runs as when we are root makes its data in here
+        end_leftovers()
+        self._home = Path(tempfile.mkdtemp(prefix=PREFIX))
+        self._data = self._home / "postgres" / "data"  # where `process.leftovers` looks for a server
+        self._data.parent.mkdir()
+        for directory in (self._home, self._data.parent):
+            directory.chmod(0o777)  # whoever PostgreSQL runs as when we are root makes its files in here
+        _sign(self._home)
         self._process = self._start()
         self._ready: dict[str, DatabaseSettings] = {}
 
@@ -68,18 +77,17 @@ class Databases:
         shutil.rmtree(self._home, ignore_errors=True)
 
     def _start(self) -> subprocess.Popen[bytes]:
-        data = self._home / "data"
-        made = ["initdb", "-D", str(data), "-U", SUPERUSER, "--auth=trust", "--encoding=UTF8"]
+        made = ["initdb", "-D", str(self._data), "-U", SUPERUSER, "--auth=trust", "--encoding=UTF8"]
         made += ["--locale=C.UTF-8", "--no-sync"]
         subprocess.run(self._command(*made), check=True, stdout=subprocess.DEVNULL, cwd="/")
-        server = self._command("postgres", "-D", str(data), "-k", str(self._home), "-h", "", *FAST)
+        server = self._command("postgres", "-D", str(self._data), "-k", str(self._home), "-h", "", *FAST)
         with open(self._home / "postgres.log", "wb") as log:
             process = subprocess.Popen(server, stdout=log, stderr=log, cwd="/")
         self._await_server(process)
         return process
 
     def _command(self, program: str, *arguments: str) -> list[str]:
-        return as_owner([str(BIN / program), *arguments], self._home / "data")
+        return as_owner([str(BIN / program), *arguments], self._data)
 
     def _await_server(self, process: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + START_SECONDS
@@ -107,6 +115,21 @@ class Databases:
             for script in scripts(service):
                 cursor.execute(script.read_text())
         return DatabaseSettings(host=str(self._home), port=5432, name=name, user=role, password="")
+
+
+def end_leftovers() -> None:
+    """A session that was killed could not stop its server: the next one stops it and removes its files."""
+    for owner in Path(tempfile.gettempdir()).glob(f"{PREFIX}*/{OWNER}"):
+        if owner.stat().st_uid == os.getuid() and not Identity(*json.loads(owner.read_text())).alive():
+            kill_all(leftovers(owner.parent))
+            shutil.rmtree(owner.parent, ignore_errors=True)
+
+
+def _sign(home: Path) -> None:
+    me = Identity.of(os.getpid())
+    unfinished = home / f"{OWNER}.new"
+    unfinished.write_text(json.dumps([me.pid, me.started]))
+    unfinished.rename(home / OWNER)  # whole from its first moment: another session may be looking
 
 
 def scripts(service: str) -> list[Path]:
