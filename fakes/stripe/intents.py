@@ -85,9 +85,16 @@ def _new(call: Call, amount: int, currency: str, params: Params) -> Json:
         if types != ["card"]:
             raise bad_parameter("payment_method_types", "This fake takes cards only")
         intent["automatic_payment_methods"] = None
-    elif automatic.get("allow_redirects") in ("always", "never"):
+    elif "allow_redirects" in automatic:
+        _check_redirects(automatic["allow_redirects"])
         intent["automatic_payment_methods"]["allow_redirects"] = automatic["allow_redirects"]
     return intent
+
+
+def _check_redirects(given: str) -> None:
+    if given not in ("always", "never"):
+        param = "automatic_payment_methods[allow_redirects]"
+        raise bad_parameter(param, f"Invalid {param}: must be one of always or never")
 
 
 def _described(old: Json, params: Params) -> Json:
