@@ -18,6 +18,7 @@ from schemathesis.engine.recorder import ScenarioRecorder
 from schemathesis.generation import GenerationMode
 from schemathesis.generation.meta import TestPhase
 from schemathesis.openapi import from_dict
+from schemathesis.schemas import BaseSchema
 
 from harness.compose import ROOT
 from tests.contract.callers import Callers, Headers, schemes_of
@@ -75,10 +76,9 @@ def fuzz(
         schema.config.phases.get_by_name(name=phase).enabled = phase in phases
     if examples is not None:
         schema.config.generation.update(max_examples=examples)
-    if only is not None:
-        schema = schema.include(operation_id=sorted(only))
-    schema.auth(refresh_interval=None)(_provider(document, callers, user_id))
-    return _noted(from_schema(schema).execute())
+    chosen: BaseSchema = schema if only is None else schema.include(operation_id=sorted(only))
+    chosen.auth(refresh_interval=None)(_provider(document, callers, user_id))
+    return _noted(from_schema(chosen).execute())
 
 
 def _noted(stream: Iterator[Any]) -> Outcome:
@@ -108,7 +108,7 @@ def _provider(document: Document, callers: Callers, user_id: UUID | None) -> typ
 
 
 @schemathesis.hook
-def before_call(_context: Any, case: schemathesis.Case, _kwargs: Mapping[str, Any]) -> None:
+def before_call(_context: Any, case: schemathesis.Case[Any], _kwargs: Mapping[str, Any]) -> None:
     """Make valid data what JSON Schema cannot say: cents in binary, bytes of a password, keys not sent before."""
     if case.meta is not None and case.meta.generation.mode != GenerationMode.POSITIVE:
         return

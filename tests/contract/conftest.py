@@ -1,0 +1,122 @@
+"""What the contract suite shares: who calls whom where, and everything that was said."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pytest
+
+from harness import Stack
+from specs.bundle import SERVED, Document, bundle
+from tests.contract import faults, internal, scenes
+from tests.contract.callers import CUSTOMER, STAFF, Callers
+from tests.contract.exchanges import Contract, Exchange, Listening, Reached
+from tests.contract.fuzzing import Outcome, fuzz
+from tests.contract.probes import Prober, all_of
+from tests.e2e.town import Town
+from tests.stack import Seats, running
+
+PROGRAMS = {"gateway": "api-gateway", "smu": "fake-smu", "stripe": "fake-stripe"}
+RUNS = {  # spec, as whom, in which phases
+    "gateway by a customer": ("gateway", CUSTOMER, ("examples", "coverage", "fuzzing", "stateful")),
+    "gateway by staff": ("gateway", STAFF, ("examples", "stateful")),
+    "gateway by nobody": ("gateway", None, ("examples",)),
+    "orchestrator by a customer": ("orchestrator", CUSTOMER, ("examples",)),
+    "user": ("user", CUSTOMER, ("examples", "coverage", "fuzzing", "stateful")),
+    "order": ("order", CUSTOMER, ("examples", "coverage", "fuzzing", "stateful")),
+    "event": ("event", CUSTOMER, ("examples", "coverage", "fuzzing", "stateful")),
+    "inventory": ("inventory", CUSTOMER, ("examples", "coverage", "fuzzing", "stateful")),
+    "smu": ("smu", CUSTOMER, ("examples", "coverage", "fuzzing", "stateful")),
+    "stripe": ("stripe", CUSTOMER, ("examples", "coverage", "fuzzing", "stateful")),
+}
+
+
+@dataclass
+class Session:
+    """The running system as the contract suite sees it. Every run is made once, when it is first asked for."""
+
+    stack: Stack
+    town: Town
+    callers: Callers
+    pool: Listening
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+
+    def url(self, server: str) -> str:
+        """Where the server is that a spec speaks for."""
+        return self.stack.url(PROGRAMS.get(server, f"{server}-service"))
+
+    def outcome(self, run: str) -> Outcome:
+        """What Schemathesis found in one of `RUNS`."""
+        if run not in self.outcomes:
+            server, user_id, phases = RUNS[run]
+            self.outcomes[run] = fuzz(bundle(server), self.url(server), self.callers, user_id, phases=phases)
+        return self.outcomes[run]
+
+    def converse(self) -> list[Exchange]:
+        """Probe every operation, play every scene, cause every fault; all that was said."""
+        addresses = {server: self.url(server) for server in SERVED}
+        for server in SERVED:
+            prober = Prober(addresses[server], self.callers, self.pool)
+            for operation in all_of(bundle(server)):
+                prober.probe(operation)
+        scenes.play(self.town)
+        internal.play(self.town, addresses, self.callers, self.pool)
+        faults.undone(self.town)
+        faults.limited(self.stack, self.pool, self.callers)
+        addresses["gateway"] = self.url("gateway")
+        faults.without_databases(self.town, self.stack, self.pool, self.callers, addresses)
+        return self.pool.heard
+
+    def reached(self, said: list[Exchange], contracts: dict[str, Contract]) -> dict[str, set[Reached]]:
+        """By server: what Schemathesis and the conversation have reached."""
+        found: dict[str, set[Reached]] = {server: set() for server in SERVED}
+        for run, (server, _, _) in RUNS.items():
+            found[server] |= set(self.outcome(run).reached)
+        for exchange in said:
+            if one := contracts[exchange.server].reached(exchange):
+                found[exchange.server].add(one)
+        return found
+
+
+@pytest.fixture(scope="package")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A system of this suite's own, ended with it.
+
+    Participants are asked straight here for what no saga would ask: charges without an order, transfers of seats that
+    are not there. The invariants of the suites that share the session's stack would find all that.
+    """
+    yield from running(tmp_path_factory.mktemp("contract"))
+
+
+@pytest.fixture(scope="package")
+def seats() -> Seats:
+    """The seats of that system."""
+    return Seats()
+
+
+@pytest.fixture(scope="package")
+def session(stack: Stack, seats: Seats) -> Session:
+    """The running system."""
+    servers = {stack.url(PROGRAMS.get(s, f"{s}-service")).removeprefix("http://"): s for s in SERVED}
+    pool, town = Listening(servers, maxsize=64), Town(stack, seats)
+    town._pool = pool  # everybody in town speaks over it
+    return Session(stack, town, Callers.of(stack), pool)
+
+
+@pytest.fixture(scope="session")
+def contracts() -> dict[str, Contract]:
+    """Every spec of something that is served."""
+    return {server: Contract(bundle(server)) for server in SERVED}
+
+
+@pytest.fixture(scope="package")
+def said(session: Session) -> list[Exchange]:
+    """A conversation with every server that reaches what needs people, clocks, races or faults."""
+    return session.converse()
+
+
+@pytest.fixture
+def documents() -> dict[str, Document]:
+    """Every spec, for a test to break."""
+    return {server: bundle(server) for server in SERVED}

@@ -1,0 +1,99 @@
+"""The answers that need a fault underneath: 500 of a saga undone, 503 without databases, 429 at the gateway."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from harness import Stack
+from specs.bundle import Document, bundle
+from tests.contract.callers import CUSTOMER, STAFF, Callers
+from tests.contract.exchanges import Listening
+from tests.contract.probes import Operation, Prober, all_of
+from tests.contract.scenes import answer, locked, signed
+from tests.e2e import qr
+from tests.e2e.town import Town
+
+UNDONE_SECONDS = 5.0  # longer than a saga asks for (4 s), shorter than it settles (3 s more)
+
+
+def undone(town: Town) -> None:
+    """500 INTERNAL_ERROR: the seat's row is locked until the saga has given up, and everything is taken back."""
+    with ThreadPoolExecutor(4) as pool:
+        works = (_pay_undone, _swap_undone, _reverse_undone, _initiate_undone)
+        for done in [pool.submit(work, town) for work in works]:
+            done.result()
+
+
+def _pay_undone(town: Town) -> None:
+    buyer = town.person()
+    seat, order = town.held(buyer)
+    with locked(town, "seats_db", "seats", "seat_id", seat, UNDONE_SECONDS):
+        answer(buyer.pay(order), 500)
+
+
+def _swap_undone(town: Town) -> None:
+    seller, buyer = town.people(2)
+    seat = town.ticket(seller)
+    transfer = town.initiated(seller, buyer, seat)
+    codes = {"seller_otp": town.code(seller), "buyer_otp": town.code(buyer)}
+    with locked(town, "seats_db", "seats", "seat_id", seat, UNDONE_SECONDS):
+        answer(seller.confirm(transfer, **codes), 500)
+
+
+def _reverse_undone(town: Town) -> None:
+    (seller, buyer), staff = town.people(2), town.staff()
+    seat = town.ticket(seller)
+    transfer = town.disputed(seller, buyer, seat)
+    with locked(town, "seats_db", "seats", "seat_id", seat, UNDONE_SECONDS):
+        answer(staff.transfer("reverse", transfer), 500)
+
+
+def _initiate_undone(town: Town) -> None:
+    seller, buyer = town.people(2)
+    seat = town.ticket(seller)
+    with town.smu.fault("status", "/SendOTP", where={"Mobile": seller.phone}, status=503):
+        answer(seller.initiate(seat, seller.user_id, buyer.user_id, 10), 500)
+
+
+def limited(stack: Stack, pool: Listening, callers: Callers) -> None:
+    """429 GATEWAY_REJECTED: one call a minute, for every operation."""
+    one = {"RATE_LIMIT_PER_MINUTE": "1", "RATE_LIMIT_PUBLIC_PER_MINUTE": "1"}
+    stack.restart("api-gateway", env=one)
+    pool.move("gateway", stack.url("api-gateway"))
+    try:
+        prober = Prober(stack.url("api-gateway"), callers, pool)
+        for operation in all_of(bundle("gateway")):
+            if 429 in operation.statuses:
+                token = callers.headers(operation.definition, operation.schemes, CUSTOMER)
+                for _ in range(2):
+                    prober.ask(operation, None, headers=token)
+    finally:
+        stack.restart("api-gateway", env={})
+        pool.move("gateway", stack.url("api-gateway"))
+
+
+def without_databases(town: Town, stack: Stack, pool: Listening, callers: Callers, addresses: dict[str, str]) -> None:
+    """503 SERVICE_UNAVAILABLE: every operation that needs a database, with PostgreSQL stopped."""
+    key = town.env("orchestrator-service")["QR_ENCRYPTION_KEY"]
+    ticket = qr.seal(key, town.seat(), str(CUSTOMER))
+    event, signature = signed(town)
+    special: dict[str, dict[str, Any]] = {
+        "stripeWebhook": {"body": event, "headers": signature},
+        "verify": {"body": {"qr_payload": ticket, "hall_id": "HALL-B"}},
+    }
+    stack.stop("postgres")
+    try:
+        with ThreadPoolExecutor(8) as several:  # some ask again for seconds before they give up
+            for server, url in addresses.items():
+                prober = Prober(url, callers, pool)
+                for operation in _needing(bundle(server)):
+                    user_id = STAFF if "Staff" in operation.definition["tags"] else CUSTOMER
+                    several.submit(prober.ask, operation, user_id, **special.get(operation.id, {}))
+    finally:
+        stack.start("postgres")
+        town.until("everybody is well again", town.healthy, 60)
+
+
+def _needing(document: Document) -> list[Operation]:
+    return [operation for operation in all_of(document) if 503 in operation.statuses]

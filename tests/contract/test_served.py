@@ -1,0 +1,58 @@
+"""What the specs say is what runs: asked by Schemathesis, and played through to every documented answer."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.contract.conftest import RUNS, Session
+from tests.contract.exchanges import Contract, Exchange
+
+pytestmark = pytest.mark.contract
+
+EVERY_CHECK = {
+    "not_a_server_error",
+    "status_code_conformance",
+    "content_type_conformance",
+    "response_schema_conformance",
+    "response_headers_conformance",
+    "positive_data_acceptance",
+    "negative_data_rejection",
+    "unsupported_method",
+    "allow_header_conformance",
+    "ignored_auth",
+    "use_after_free",
+    "ensure_resource_availability",
+    "missing_required_header",
+    "object_level_authorization",
+}
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_schemathesis_finds_nothing(session: Session, run: str) -> None:
+    failures = session.outcome(run).failures
+    assert not failures, "\n\n".join(f"{title}\n{found}" for title, found in failures.items())
+
+
+def test_every_check_of_schemathesis_is_on(session: Session) -> None:
+    assert session.outcome("gateway by a customer").checks >= EVERY_CHECK
+
+
+def test_refusal_of_a_large_body_is_never_lost_with_the_connection(session: Session) -> None:
+    caller, large = session.town.person(), b'"' + b"x" * 500_000 + b'"'
+    statuses = {caller.call("POST", "/api/pay", large, {"Content-Type": "application/json"}).status for _ in range(100)}
+    assert statuses == {413}
+
+
+def test_every_answer_of_the_conversation_is_as_specified(said: list[Exchange], contracts: dict[str, Contract]) -> None:
+    problems = [problem for exchange in said for problem in contracts[exchange.server].violations(exchange)]
+    assert not problems, "\n".join(problems)
+
+
+def test_every_operation_and_documented_status_is_reached(
+    session: Session, said: list[Exchange], contracts: dict[str, Contract]
+) -> None:
+    found = session.reached(said, contracts)
+    shared = found["gateway"]  # the services' public path items are the gateway's
+    for server, contract in contracts.items():
+        missing = contract.documented - found[server] - (shared if server != "gateway" else set())
+        assert not missing, f"{server}: never answered {sorted(missing)}"
