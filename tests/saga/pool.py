@@ -100,7 +100,13 @@ def _run_after(cell: Cell) -> list[Result]:
     alone = _run(cell)
     [(edge, _)] = faults
     later = alone["seen"][alone["seen"].index(edge) + 1 :]
-    return [_run((flow, (*faults, second))) for second in _seconds(later)]
+    results = [_run((flow, (*faults, second))) for second in _seconds(later)]
+    return [result for result in results if not _died_in_a_branch_beside(result)]
+
+
+def _died_in_a_branch_beside(result: Result) -> bool:
+    """The gate asks in two branches at once: a death in one may come before the other's fault could strike."""
+    return bool(result["unfired"]) and result["told"] == "died"
 
 
 def _seconds(edges: Iterable[str]) -> Iterator[tuple[str, str]]:
