@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 
 import pytest
 import urllib3
 
+from tests.e2e.people import Person
 from tests.e2e.town import SERVICES, Town
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("invariants")]
 
 BUYERS = 3
 RECOVERED_SECONDS = 30.0
+ENDED_SECONDS = 5.0  # of an orchestrator being ready, with all participants up
 
 
 def pids(town: Town) -> dict[str, int]:
@@ -79,6 +81,36 @@ def can_buy(town: Town) -> bool:
     buyer = town.person()
     held = buyer.reserve(town.seat())
     return held.status == 200 and buyer.pay(held.data["order_id"]).status == 200
+
+
+def test_an_orchestrator_killed_between_charge_and_confirm_has_its_saga_ended_in_five_seconds(town: Town) -> None:
+    buyer = town.person("1000.00")
+    seat, order_id = town.held(buyer)
+    charged = "SELECT 1 FROM credit_entries WHERE user_id = %s AND kind = 'DEDUCT'"
+    ended = "SELECT status::text FROM sagas WHERE flow = 'pay' AND subject = %s AND status <> 'RUNNING'"
+    with closing(town.stage.connect("orders_db")) as blocker, blocker.cursor() as cursor:
+        blocker.autocommit = False
+        cursor.execute("SELECT FROM orders WHERE order_id = %s FOR UPDATE", (order_id,))
+        pay = threading.Thread(target=pay_and_lose_the_answer, args=(town, buyer, order_id))
+        pay.start()
+        town.until("the charge is on the ledger", lambda: town.rows("users_db", charged, buyer.user_id))
+        town.stack.kill("orchestrator-service")
+        blocker.rollback()
+    town.stack.start("orchestrator-service")
+    (saga,) = town.until("recovery has ended it", lambda: town.rows("sagas_db", ended, order_id), ENDED_SECONDS)
+    pay.join()
+    assert saga["status"] == "UNDONE"
+    assert (buyer.balance(), town.order_status(order_id)) == (1000, "FAILED")
+    assert town.seat_status(seat) == "HELD", "the seat is left to its TTL"
+    town.assert_invariants()
+
+
+def pay_and_lose_the_answer(town: Town, buyer: Person, order_id: str) -> None:
+    """A pay whose answer may never come, for the orchestrator dies under it; the gateway says so, or nobody does."""
+    try:
+        assert buyer.pay(order_id).status >= 500
+    except urllib3.exceptions.HTTPError:
+        assert town.stack.state("api-gateway") == "running"
 
 
 @pytest.mark.parametrize("name", ["order-service", "inventory-service", "user-service", "event-service"])
