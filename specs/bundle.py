@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import yaml
 
@@ -80,7 +81,7 @@ def _own(schemes: Mapping[str, Any], name: str, folder: Path) -> Any:
 def _at(document: Mapping[str, Any], pointer: str) -> Any:
     node: Any = document
     for part in pointer.lstrip("/").split("/"):
-        node = node[part.replace("~1", "/").replace("~0", "~")]
+        node = node[unquote(part).replace("~1", "/").replace("~0", "~")]
     return node
 
 

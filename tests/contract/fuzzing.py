@@ -5,6 +5,7 @@ Which checks are widened for which operation, and why, is in schemathesis.toml.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from harness.compose import ROOT
 from tests.contract.callers import Callers, Headers, schemes_of
 
 CONFIG = ROOT / "schemathesis.toml"
+TIMES = 10 if os.environ.get("CONTRACT_DEEP") else 1
 LONGEST_PASSWORD = 72  # bytes
 NEW_ID_OF = {"createOrder": "order_id", "createTransfer": "transfer_id"}
 Document = dict[str, Any]
@@ -66,7 +68,6 @@ def fuzz(
     *,
     only: set[str] | None = None,
     phases: tuple[str, ...] = ("examples", "coverage", "fuzzing", "stateful"),
-    examples: int | None = None,
 ) -> Outcome:
     """Run the engine against `url` as `user_id` (a service where the spec asks for one; None: with nothing)."""
     config = SchemathesisConfig.from_path(CONFIG)
@@ -74,8 +75,7 @@ def fuzz(
     schema.config.update(base_url=url)
     for phase in ("examples", "coverage", "fuzzing", "stateful"):
         schema.config.phases.get_by_name(name=phase).enabled = phase in phases
-    if examples is not None:
-        schema.config.generation.update(max_examples=examples)
+    schema.config.generation.update(max_examples=(schema.config.generation.max_examples or 1) * TIMES)
     chosen: BaseSchema = schema if only is None else schema.include(operation_id=sorted(only))
     chosen.auth(refresh_interval=None)(_provider(document, callers, user_id))
     return _noted(from_schema(chosen).execute())

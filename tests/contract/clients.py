@@ -1,0 +1,109 @@
+"""What other teams are handed, Postman's collection and OutSystems' Swagger, against the public spec."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from harness.compose import ROOT
+from specs.bundle import Document, operations, resolve
+
+POSTMAN = ROOT / "specs" / "postman" / "TicketRemaster.postman_collection.json"
+OUTSYSTEMS = ROOT / "specs" / "outsystems" / "verification-api-swagger.json"
+FOLDERS = ["Auth", "Purchase", "Transfer", "Verification"]
+ASSERTED = re.compile(r"pm\.test\('(\d{3})(?: ([A-Z_]+))?'")
+
+
+def read(path: Any) -> Document:
+    """A JSON file."""
+    return dict(json.loads(path.read_text()))
+
+
+def postman(collection: Document, public: Document) -> Iterator[str]:
+    """Every request goes to an operation, sends what it takes, and asserts a status and code that it documents."""
+    if [folder["name"] for folder in collection["item"]] != FOLDERS:
+        yield f"the folders are not {', '.join(FOLDERS)}"
+    for folder in collection["item"]:
+        for item in folder["item"]:
+            if item["request"]["url"]["host"] == ["{{gateway_url}}"]:
+                yield from (f"{item['name']}: {problem}" for problem in _request(item, public))
+
+
+def _request(item: Document, public: Document) -> Iterator[str]:
+    request = item["request"]
+    path = "/" + "/".join(request["url"]["path"])
+    found = _operation(public, request["method"], path)
+    if found is None:
+        yield f"{request['method']} {path} is no operation"
+        return
+    yield from _body(public, found, request)
+    script = "\n".join(line for event in item["event"] if event["listen"] == "test" for line in event["script"]["exec"])
+    asserted = ASSERTED.findall(script)
+    if not asserted:
+        yield "asserts no status"
+    for status, code in asserted:
+        answer = resolve(public, found["responses"].get(status))
+        if answer is None:
+            yield f"{status} is not documented"
+        elif code and code not in _codes(answer):
+            yield f"{code} is not documented for {status}"
+
+
+def _operation(public: Document, method: str, path: str) -> Document | None:
+    for known, template, operation in operations(public):
+        if known == method and re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", template), path):
+            return operation
+    return None
+
+
+def _codes(answer: Document) -> list[str]:
+    schema = answer["content"]["application/json"]["schema"]
+    return list(schema.get("properties", {}).get("error_code", {}).get("enum", []))
+
+
+def _body(public: Document, operation: Document, request: Document) -> Iterator[str]:
+    takes = operation.get("requestBody", {}).get("content", {}).get("application/json")
+    if takes is None or "body" not in request:
+        return
+    schema, sent = resolve(public, takes["schema"]), json.loads(request["body"]["raw"])
+    variants = schema.get("oneOf", [schema])
+    if not any(sent.keys() <= v["properties"].keys() and set(v.get("required", [])) <= sent.keys() for v in variants):
+        yield f"sends {sorted(sent)}, which the spec does not take"
+
+
+def outsystems(swagger: Document, public: Document) -> Iterator[str]:
+    """The same calls with the same fields, required ones, enums and statuses."""
+    for path, item in swagger["paths"].items():
+        for method, operation in item.items():
+            known = public["paths"].get(path, {}).get(method)
+            if known is None:
+                yield f"{method} {path} is no operation"
+                continue
+            if operation["responses"].keys() != known["responses"].keys():
+                yield f"{path}: statuses {sorted(operation['responses'])} and {sorted(known['responses'])}"
+            yield from (f"{path}: {problem}" for problem in _shapes(swagger, operation, public, known))
+
+
+def _shapes(swagger: Document, operation: Document, public: Document, known: Document) -> Iterator[str]:
+    success = known["responses"]["200"]["content"]["application/json"]["schema"]
+    yield from _same(swagger, operation["responses"]["200"]["schema"], public, success, "answer")
+    bodies = [parameter["schema"] for parameter in operation.get("parameters", []) if parameter["in"] == "body"]
+    for body in bodies:
+        yield from _same(swagger, body, public, known["requestBody"]["content"]["application/json"]["schema"], "body")
+
+
+def _same(swagger: Document, theirs: Document, public: Document, ours: Document, where: str) -> Iterator[str]:
+    theirs, ours = resolve(swagger, theirs), resolve(public, ours)
+    if set(theirs.get("required", [])) != set(ours.get("required", [])):
+        yield f"{where}: required {theirs.get('required')} and {ours.get('required')}"
+    if "enum" in theirs and theirs["enum"] != ours.get("enum"):
+        yield f"{where}: {theirs['enum']} and {ours.get('enum')}"
+    if "const" not in ours and "enum" not in ours and theirs["type"] != ours["type"]:
+        yield f"{where}: {theirs['type']} and {ours['type']}"
+    mine, yours = theirs.get("properties", {}), ours.get("properties", {})
+    if mine.keys() != yours.keys():
+        yield f"{where}: {sorted(mine)} and {sorted(yours)}"
+    for name in mine.keys() & yours.keys():
+        yield from _same(swagger, mine[name], public, yours[name], f"{where}.{name}")

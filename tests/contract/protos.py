@@ -1,0 +1,93 @@
+"""The gRPC contract: how it is to be written, and what may not change once somebody relies on it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import grpc_tools
+from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto, FileDescriptorSet
+from grpc_tools import protoc
+
+from harness.compose import ROOT
+
+FILE = "proto/inventory.proto"
+SNAKE, PASCAL = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*"), re.compile(r"([A-Z][a-z0-9]+)+")
+SERVICE, RPC = 6, 2  # field numbers in a SourceCodeInfo path
+
+
+def described(text: str) -> FileDescriptorProto:
+    """A .proto's text as a descriptor, with its comments. Raises ValueError when protoc refuses it."""
+    known = Path(grpc_tools.__file__).parent / "_proto"
+    with TemporaryDirectory() as folder:
+        (Path(folder) / "inventory.proto").write_text(text)
+        out = Path(folder) / "set"
+        options = ["--include_source_info", f"--descriptor_set_out={out}"]
+        if protoc.main(["protoc", f"-I{folder}", f"-I{known}", *options, "inventory.proto"]):
+            raise ValueError("protoc refuses it")
+        return FileDescriptorSet.FromString(out.read_bytes()).file[0]
+
+
+def lint(file: FileDescriptorProto) -> Iterator[str]:
+    """Names as Google's style guide has them, a versioned package, a comment at every call, one message a call."""
+    if not re.fullmatch(r"[a-z_]+(\.[a-z_]+)*\.v\d+", file.package):
+        yield f"package {file.package} has no version"
+    commented = {tuple(place.path) for place in file.source_code_info.location if place.leading_comments}
+    for message in file.message_type:
+        yield from _message(message)
+    for number, service in enumerate(file.service):
+        for index, method in enumerate(service.method):
+            if not PASCAL.fullmatch(method.name):
+                yield f"rpc {method.name} is not PascalCase"
+            if (SERVICE, number, RPC, index) not in commented:
+                yield f"rpc {method.name} is not explained"
+
+
+def _message(message: DescriptorProto) -> Iterator[str]:
+    if not PASCAL.fullmatch(message.name):
+        yield f"message {message.name} is not PascalCase"
+    for field in message.field:
+        if not SNAKE.fullmatch(field.name):
+            yield f"{message.name}.{field.name} is not snake_case"
+
+
+def breaking(old: FileDescriptorProto, new: FileDescriptorProto) -> Iterator[str]:
+    """What a caller that was built from `old` would no longer understand."""
+    if old.package != new.package:
+        yield f"package {old.package} became {new.package}"
+    messages = {message.name: message for message in new.message_type}
+    for message in old.message_type:
+        if message.name not in messages:
+            yield f"message {message.name} is gone"
+            continue
+        yield from _fields(message, messages[message.name])
+    calls = {(s.name, m.name): (m.input_type, m.output_type) for s in new.service for m in s.method}
+    for service in old.service:
+        for method in service.method:
+            if calls.get((service.name, method.name)) != (method.input_type, method.output_type):
+                yield f"rpc {method.name} is gone, or takes or answers something else"
+
+
+def _fields(old: DescriptorProto, new: DescriptorProto) -> Iterator[str]:
+    fields = {field.number: field for field in new.field}
+    reserved = {number for span in new.reserved_range for number in range(span.start, span.end)}
+    for field in old.field:
+        now = fields.get(field.number)
+        if now is None and field.number not in reserved:
+            yield f"{old.name}.{field.name} is gone, and its number is not reserved"
+        elif now is not None and (now.type, now.label, now.type_name) != (field.type, field.label, field.type_name):
+            yield f"{old.name}.{field.name} has another type"
+
+
+def at_last_tag() -> str | None:
+    """The contract as it was released last; None before the first release."""
+    tag = _git("describe", "--tags", "--abbrev=0")
+    return _git("show", f"{tag.strip()}:{FILE}") if tag else None
+
+
+def _git(*arguments: str) -> str | None:
+    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.stdout if done.returncode == 0 else None

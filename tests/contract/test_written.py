@@ -1,0 +1,109 @@
+"""What is written twice agrees: specs, code, gateway, broker, generated files, and what other teams are handed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import jsonschema_rs
+import pytest
+from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR, SWAGGER_20_VALIDATOR
+
+from harness.compose import ROOT
+from harness.proto import generate
+from services.chassis import wire
+from services.orchestrator.participants import Holds
+from specs import render
+from specs.bundle import SERVED, SHARED, Document, bundle, load, operations, resolve
+from tests.contract import clients, drift, protos
+
+pytestmark = pytest.mark.contract
+
+
+@pytest.mark.parametrize("name", [*SERVED, *SHARED])
+def test_spec_is_valid_openapi(name: str) -> None:
+    assert [error.message for error in OPENAPI_31_VALIDATOR.iter_errors(load(name))] == []
+
+
+@pytest.mark.parametrize("name", SERVED)
+def test_every_example_fits_its_schema(name: str) -> None:
+    document = bundle(name)
+    wrong = []
+    for method, path, operation in operations(document):
+        medias = list(examples_of(document, operation))
+        assert medias, f"{method} {path} has no example"
+        for schema, example in medias:
+            validator = jsonschema_rs.Draft202012Validator({**schema, "components": document["components"]})
+            wrong += [f"{method} {path}: {error.message}" for error in validator.iter_errors(example)]
+    assert wrong == []
+
+
+def examples_of(document: Document, operation: Document) -> Iterator[tuple[Document, object]]:
+    contents = [operation.get("requestBody", {}).get("content", {})]
+    contents += [resolve(document, answer).get("content", {}) for answer in operation["responses"].values()]
+    for media in (media for content in contents for media in content.values()):
+        if "example" in media:
+            yield media["schema"], media["example"]
+        yield from ((media["schema"], entry["value"]) for entry in media.get("examples", {}).values())
+
+
+def test_kong_routes_are_the_public_spec() -> None:
+    assert list(drift.gateway(drift.kong_config(), bundle("gateway"))) == []
+
+
+@pytest.mark.parametrize("server", ["orchestrator", "user", "order", "event", "inventory"])
+def test_routes_in_the_code_are_those_of_the_spec(server: str) -> None:
+    assert list(drift.routes(server, bundle(server))) == []
+
+
+def test_error_table_is_what_specs_document_and_services_raise() -> None:
+    assert list(drift.error_codes(drift.refusals(), drift.whole())) == []
+
+
+def test_queues_are_those_that_rabbitmq_is_given() -> None:
+    assert list(drift.queues(load("queues"), drift.definitions())) == []
+
+
+def test_message_that_is_published_is_the_one_that_is_specified() -> None:
+    sent: list[bytes] = []
+
+    class Published:
+        def publish(
+            self, exchange: str, routing_key: str, body: bytes, *, message_id: str, expiration_ms: int | None = None
+        ) -> None:
+            sent.append(body)
+
+    spec = load("queues")
+    said = spec["components"]["messages"]["hold"]["examples"][0]["payload"]
+    Holds(Published()).announce(said["seat_id"], said["user_id"], said["order_id"], datetime.now(UTC), 300)
+    validator = jsonschema_rs.Draft202012Validator(drift.hold_message(spec), validate_formats=True)
+    assert [error.message for error in validator.iter_errors(wire.decode(sent[0]))] == []
+
+
+def test_postman_asks_and_asserts_what_the_public_spec_has() -> None:
+    assert list(clients.postman(clients.read(clients.POSTMAN), bundle("gateway"))) == []
+
+
+def test_outsystems_file_is_valid_and_says_what_the_public_spec_says() -> None:
+    swagger = clients.read(clients.OUTSYSTEMS)
+    assert [error.message for error in SWAGGER_20_VALIDATOR.iter_errors(swagger)] == []
+    assert list(clients.outsystems(swagger, bundle("gateway"))) == []
+
+
+def test_generated_grpc_code_is_current(tmp_path: Path) -> None:
+    assert generate(tmp_path) == 0
+    committed = ROOT / "services" / "contracts" / "pb"
+    for file in tmp_path.iterdir():
+        assert file.read_text() == (committed / file.name).read_text(), f"{file.name} is out of date: make proto"
+
+
+def test_proto_is_well_written_and_breaks_nobody() -> None:
+    now = protos.described((ROOT / protos.FILE).read_text())
+    assert list(protos.lint(now)) == []
+    released = protos.at_last_tag()
+    assert released is None or list(protos.breaking(protos.described(released), now)) == []
+
+
+def test_api_page_is_current() -> None:
+    assert render.TARGET.read_text() == render.rendered(), "run python -m specs.render"
