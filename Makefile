@@ -7,7 +7,7 @@ SHELL := /bin/bash
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help setup venv up down demo verify lint contract saga concurrency e2e bench locust mutants report smu stripe proto clean
+.PHONY: help setup venv up down demo verify lint contract contract-deep saga concurrency e2e bench locust mutants report smu stripe proto clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,13 +42,18 @@ saga: venv ## every flow, a fault at every step
 e2e: venv ## whole flows through the gateway
 	@$(PYTEST) -m e2e
 
-contract: ## what the specs say is what runs
+contract: venv ## what the specs say is what runs
+	@$(PYTEST) -m contract
+
+contract-deep: venv ## the same, with ten times the examples
+	@CONTRACT_DEEP=1 $(PYTEST) -m contract
+
 concurrency: ## locks and indexes under load
 bench: ## what a hold costs against its floor in SQL
 locust: ## contention by hand, with locust's web UI
 mutants: ## each guard taken away: its check has to fail
 report: ## the last run's figures on one page
-contract concurrency bench locust mutants report:
+concurrency bench locust mutants report:
 	@echo "make $@: not built yet" >&2; exit 1
 
 smu: venv ## the fake SMU alone, with its inbox page, on port 6001
