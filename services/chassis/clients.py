@@ -24,6 +24,17 @@ from services.contracts.pb import inventory_pb2
 
 logger = logging.getLogger(__name__)
 
+# A peer that says one of these speaks of our call, not of the business: a rotated secret, a route not there yet.
+# It is no verdict on the effect, so it is never taken for one.
+ABOUT_THE_CALL = {
+    ErrorCode.UNAUTHORIZED,
+    ErrorCode.TOKEN_EXPIRED,
+    ErrorCode.FORBIDDEN,
+    ErrorCode.NOT_FOUND,
+    ErrorCode.METHOD_NOT_ALLOWED,
+    ErrorCode.UNSUPPORTED_MEDIA_TYPE,
+    ErrorCode.PAYLOAD_TOO_LARGE,
+}
 CALL_SECONDS = 2.0  # an answer later than this is no answer
 
 
@@ -112,7 +123,7 @@ class HttpPeer:
         envelope = self._decoded(status, raw)
         if status < 300 and "data" in envelope:
             return envelope
-        if 400 <= status < 500 and envelope.get("error_code") in ErrorCode.__members__:
+        if 400 <= status < 500 and _is_verdict(envelope.get("error_code")):
             details = envelope.get("details") or {}
             raise Refused(envelope["error_code"], envelope.get("message"), **details)
         raise Unknown(f"{self._name} answered {status}")
@@ -154,11 +165,15 @@ class GrpcPeer:
 
     def _translated(self, verb: str, error: Any) -> Exception:
         refusal = _refusal_in(error)
-        if refusal is None or refusal.code not in ErrorCode.__members__:
+        if refusal is None or not _is_verdict(refusal.code):
             logger.warning("← %s %s %s", self._name, verb, error.code())
             return Unknown(f"{self._name} did not answer {verb} ({error.code().name})")
         logger.info("← %s refused %s: %s", self._name, verb, refusal.code)
         return Refused(refusal.code, refusal.message, **(wire.decode(refusal.details_json or "{}")))
+
+
+def _is_verdict(code: object) -> bool:
+    return code in ErrorCode.__members__ and code not in ABOUT_THE_CALL
 
 
 def _refusal_in(error: Any) -> Any | None:

@@ -1,7 +1,7 @@
 -- What every service's database has: a clock and the record of effects. Safe to run again.
 
 -- One clock decides every expiry in this database. Only a test moves it, as superuser;
--- the service's own role may read the offset and no more.
+-- the service's own role may read the offset and no more (in a container that role is the superuser).
 CREATE TABLE IF NOT EXISTS clock_offset (
     only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
     shift    interval NOT NULL DEFAULT '0'

@@ -27,7 +27,7 @@ _LIST = f"SELECT {_COLUMNS} FROM sagas WHERE status = 'PARKED' ORDER BY created_
 _SHOW = f"SELECT {_COLUMNS} FROM sagas WHERE saga_id = %(saga_id)s"
 _RETRY = """
 UPDATE sagas SET status = 'RUNNING', result = NULL, ended_at = NULL, owner = NULL, deadline = clock_timestamp(),
-    park_after = clock_timestamp() + (park_after - created_at)
+    park_after = clock_timestamp() + interval '2 minutes'
 WHERE saga_id = %(saga_id)s AND status = 'PARKED'"""
 _RESOLVE = """
 UPDATE sagas SET status = %(status)s::saga_status, epoch = epoch + 1, ended_at = clock_timestamp(),

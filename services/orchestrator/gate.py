@@ -119,12 +119,17 @@ class Gate:
             self._log(str(ticket.seat_id), verdict, request.facts(ticket.hall_id))
             raise Refused(ErrorCode.QR_INVALID)
         scan = self._log(str(ticket.seat_id), verdict, request.facts(ticket.hall_id, hall_id))
+        if scan.result == ScanResult.SUCCESS and seat is None:  # asked again, and by now its QR has aged
+            seat = self._ask(lambda: self._to.inventory.ticket(str(ticket.seat_id)))
         return _answer(verdict, scan, seat, hall_id, request)
 
     def _log(self, seat_id: str, result: ScanResult, facts: pb.ScanFacts) -> pb.Scan:
         try:
-            return self._to.inventory.log_entry(seat_id, result, facts)
-        except Unknown:  # not critical (§7): the guest was refused all the same
+            return self._ask(lambda: self._to.inventory.log_entry(seat_id, result, facts))
+        except Unknown:
+            if result in (ScanResult.DUPLICATE, ScanResult.EXPIRED):
+                raise  # it may be this very scan, asked again, that was admitted: only the log can tell
+            # not critical (§7): the guest was refused all the same
             logger.error("entry log of a %s scan is missing: seat %s scan %s", result, seat_id, facts.scan_id)
             return pb.Scan(result=result)
 

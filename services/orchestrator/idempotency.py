@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid4
@@ -19,15 +20,19 @@ from services.contracts.errors import ErrorCode
 
 MAX_KEY_CHARS = 255
 KEPT_HOURS = 24
+CLAIM_SECONDS = 30  # no request works for longer: after that the next asker goes on, whatever became of the first
+
+NOT_FINAL = (ErrorCode.REQUEST_IN_PROGRESS, ErrorCode.RATE_LIMITED)
 
 Answer = Mapping[str, Any]
 
 _CLAIM = """
 INSERT INTO idempotency_keys AS k (caller, operation, key, body_hash, subject, owner)
 VALUES (%(caller)s, %(operation)s, %(key)s, %(body_hash)s, %(subject)s, %(owner)s)
-ON CONFLICT (caller, operation, key) DO UPDATE SET owner = excluded.owner
-WHERE k.body_hash = excluded.body_hash AND k.answer IS NULL AND NOT EXISTS (
-    SELECT FROM heartbeats h WHERE h.incarnation = k.owner AND h.lease_until > clock_timestamp())
+ON CONFLICT (caller, operation, key) DO UPDATE SET owner = excluded.owner, claimed_at = excluded.claimed_at
+WHERE k.body_hash = excluded.body_hash AND k.answer IS NULL AND (
+    k.claimed_at < clock_timestamp() - make_interval(secs => %(claim_seconds)s) OR NOT EXISTS (
+        SELECT FROM heartbeats h WHERE h.incarnation = k.owner AND h.lease_until > clock_timestamp()))
 RETURNING subject"""
 _WHICH = " WHERE caller = %(caller)s AND operation = %(operation)s AND key = %(key)s"
 _FIND = "SELECT body_hash, answer FROM idempotency_keys" + _WHICH
@@ -75,7 +80,9 @@ class IdempotencyKeys:
     def _claim(self, request: Request, which: dict[str, Any]) -> UUID | Answer:
         digest = hashlib.sha256(request.body).hexdigest()
         with self._db.transaction() as tx:
-            claimed = tx.one(_CLAIM, **which, body_hash=digest, subject=uuid4(), owner=self._incarnation)
+            claimed = tx.one(
+                _CLAIM, **which, body_hash=digest, subject=uuid4(), owner=self._incarnation, claim_seconds=CLAIM_SECONDS
+            )
             found = claimed or tx.one(_FIND, **which)
         if claimed:
             return UUID(str(claimed["subject"]))
@@ -87,14 +94,15 @@ class IdempotencyKeys:
         except Refused as refusal:
             self._close(which, refusal)
             raise
-        except Unknown:
-            self._run(_LET_GO, which)
+        except BaseException:
+            with suppress(Unknown):
+                self._run(_LET_GO, which)
             raise
         self._run(_KEEP, which, answer=wire.encode({"answer": answer}).decode())
         return answer
 
     def _close(self, which: dict[str, Any], refusal: Refused) -> None:
-        if refusal.meaning.http >= 500 or refusal.code is ErrorCode.REQUEST_IN_PROGRESS:
+        if refusal.meaning.http >= 500 or refusal.code in NOT_FINAL:
             self._run(_DROP, which)
             return
         kept = {"code": refusal.code, "message": refusal.message, "details": refusal.details}

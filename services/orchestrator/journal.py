@@ -95,7 +95,8 @@ UPDATE sagas SET owner = %(owner)s, epoch = epoch + 1, adoptions = adoptions + 1
     deadline = clock_timestamp() + make_interval(secs => %(seconds)s)
 WHERE saga_id IN (
     SELECT s.saga_id FROM sagas s
-    WHERE s.status = 'RUNNING' AND (s.deadline < clock_timestamp() OR NOT EXISTS (
+    WHERE s.status = 'RUNNING' AND (s.deadline < clock_timestamp()
+        OR s.owner IS DISTINCT FROM %(owner)s AND NOT EXISTS (
         SELECT FROM heartbeats h WHERE h.incarnation = s.owner AND h.lease_until > clock_timestamp()))
     ORDER BY s.deadline LIMIT %(limit)s FOR UPDATE OF s SKIP LOCKED)
 RETURNING {_COLUMNS}"""

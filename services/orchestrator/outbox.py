@@ -19,7 +19,7 @@ NOTICES = Counter("notices_total", "Notices by outcome", ["message", "outcome"])
 
 # Taking a row counts the try and puts the next one off, so that a crash while sending costs a try and no notice.
 _TAKE = """
-UPDATE outbox SET tries = tries + 1, next_try_at = clock_timestamp() + make_interval(secs => power(2, tries))
+UPDATE outbox SET tries = tries + 1, next_try_at = clock_timestamp() + make_interval(secs => 3 * power(2, tries))
 WHERE notice_id = (
     SELECT notice_id FROM outbox WHERE sent_at IS NULL AND given_up_at IS NULL AND next_try_at <= clock_timestamp()
     ORDER BY next_try_at LIMIT 1 FOR UPDATE SKIP LOCKED)

@@ -71,8 +71,17 @@ class Recovery:
             ADOPTED.labels(entry.flow).inc()
             logger.warning("adopted %s %s in epoch %d", entry.flow, entry.subject, entry.epoch)
             with suppress(Unknown):  # the journal itself is away: the saga stays as it is
-                if not self._runner.resolve(SAGAS[entry.flow], entry) and entry.is_overdue:
+                if not self._resolved(entry) and entry.is_overdue:
                     self._park(entry)
+
+    def _resolved(self, entry: Entry) -> bool:
+        try:
+            return self._runner.resolve(SAGAS[entry.flow], entry)
+        except Unknown:
+            raise
+        except Exception:  # whatever it is, it must not be tried for ever in silence
+            logger.exception("%s %s cannot be resolved", entry.flow, entry.subject)
+            return False
 
     def _park(self, entry: Entry) -> None:
         at_stake = {"subject": str(entry.subject), **self._runner.at_stake(SAGAS[entry.flow], entry)}

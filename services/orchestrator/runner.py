@@ -30,6 +30,15 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 JOIN_PAUSE = 0.02  # seconds between two looks at an attempt that somebody else has in hand
+# Facts that are refused with one of these: there is no such thing, or it is not the caller's. No step was ever taken.
+NOTHING_TO_WORK_ON = (
+    ErrorCode.ORDER_NOT_FOUND,
+    ErrorCode.TRANSFER_NOT_FOUND,
+    ErrorCode.SEAT_NOT_FOUND,
+    ErrorCode.USER_NOT_FOUND,
+    ErrorCode.EVENT_NOT_FOUND,
+    ErrorCode.FORBIDDEN,
+)
 AT_STAKE = ("price", "amount", "credits_amount", "buyer_id", "seller_user_id", "buyer_user_id", "seat_id", "order_id")
 SAGAS = Counter("sagas_total", "Sagas ended", ["flow", "status"])
 COMPENSATIONS = Counter("saga_compensations_total", "Undo steps that ran", ["flow", "step"])
@@ -140,9 +149,12 @@ class Runner:
             entry = self._journal.read(entry.saga_id)
         if entry.is_live:
             raise not_known_yet(saga, entry)
+        result = entry.result or {}
+        if "resolved_by_hand" in result:
+            raise Refused(saga.by_hand_code, "This was put right by hand; look at it by GET.")
         if entry.status is not Status.DONE:
-            raise refusal_in(entry.result or {})
-        return entry.result or {}
+            raise refusal_in(result)
+        return result
 
 
 class _Execution:
@@ -175,8 +187,9 @@ class _Execution:
             self._saga.check(self.state)
         except Refused as refusal:
             return Status.REFUSED, _as_result(refusal)
-        except Unknown:
-            return self._resolved()
+        except Unknown as unknown:  # no step was asked for: there is nothing to settle, and nothing to undo
+            logger.warning("%s %s has not begun: %s", self._saga.flow, self._entry.subject, unknown.message)
+            return Status.UNDONE, _undone_result(ErrorCode.SERVICE_UNAVAILABLE)
         return self._forward_or_back()
 
     def _forward_or_back(self) -> tuple[Status, Mapping[str, Any]]:
@@ -196,9 +209,14 @@ class _Execution:
         if self._saga.is_past_pivot(refused):
             raise Unknown(f"{refused.name} is refused after the pivot: {refusal.code}") from refusal
         self._grant_time()
+        if self._is_doubtful_pivot(refused) and self._ask_settle(refused):
+            return self._again_forward()
         # A refusal after a lost answer may hide an effect of our own: that step is undone too (R8).
         self._undo([*done, refused] if refused.name in self._doubtful else done)
         return Status.REFUSED, _as_result(refusal)
+
+    def _is_doubtful_pivot(self, step: Step) -> bool:
+        return step is self._saga.pivot and not self._saga.pivot_is_first and step.name in self._doubtful
 
     # ── when an answer stays out
 
@@ -207,7 +225,9 @@ class _Execution:
         try:
             self._read_facts()
         except Refused as refusal:
-            return Status.REFUSED, _as_result(refusal)  # nothing to work on: no step can have been taken
+            if refusal.code not in NOTHING_TO_WORK_ON:
+                raise Unknown(f"the facts of {self._saga.flow} are refused: {refusal.code}") from refusal
+            return Status.REFUSED, _as_result(refusal)
         return self._settled()
 
     def _resolved(self) -> tuple[Status, Mapping[str, Any]]:
@@ -240,8 +260,7 @@ class _Execution:
 
     def _undone(self) -> tuple[Status, Mapping[str, Any]]:
         self._undo(list(self._saga.steps))
-        code = self._saga.undone_code
-        return Status.UNDONE, {"code": code, "message": ERRORS[code].message, "details": {}}
+        return Status.UNDONE, _undone_result(self._saga.undone_code)
 
     # ── one step, one undo, one question
 
@@ -286,6 +305,10 @@ class _Execution:
         """Who is to be told what, now that it is done."""
         fields = {name: self.state.get(name) for name in self._saga.notice_fields}
         return [NoticeDue(str(self.state[notice.to]), notice.message, fields) for notice in self._saga.notices]
+
+
+def _undone_result(code: ErrorCode) -> Mapping[str, Any]:
+    return {"code": code, "message": ERRORS[code].message, "details": {}}
 
 
 def _as_result(refusal: Refused) -> Mapping[str, Any]:

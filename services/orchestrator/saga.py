@@ -97,6 +97,12 @@ class Saga:
     subject_name: str = "order_id"
 
     @property
+    def by_hand_code(self) -> ErrorCode:
+        """What a request is told whose saga a person has ended: there is no answer of ours to give again."""
+        is_order = self.subject_name == "order_id"
+        return ErrorCode.ORDER_ALREADY_CONFIRMED if is_order else ErrorCode.TRANSFER_INVALID_STATE
+
+    @property
     def pivot(self) -> Pivot | None:
         """The deciding step, if there is one."""
         return next((step for step in self.steps if isinstance(step, Pivot)), None)

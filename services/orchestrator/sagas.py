@@ -29,7 +29,7 @@ RESERVE = Saga(
 
 PAY = Saga(
     "pay",
-    facts=s.load_order,
+    facts=s.load_own_order,
     check=s.may_be_paid,
     steps=(
         Step("deduct_credits", s.deduct_credits, undo=s.refund_credits),

@@ -43,7 +43,8 @@ CREATE TABLE IF NOT EXISTS idempotency_keys (
     body_hash  text NOT NULL,
     subject    uuid NOT NULL,
     owner      uuid,                            -- null: nobody works on it, the next asker goes on
-    answer     jsonb,                           -- {status, data} or {code, message, details}
+    claimed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    answer     jsonb,                           -- {answer} or {refusal: {code, message, details}}
     created_at timestamptz NOT NULL DEFAULT app_now(),
     PRIMARY KEY (caller, operation, key)
 );

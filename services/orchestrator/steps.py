@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from services.chassis.errors import Refused
+from services.chassis.errors import Refused, Unknown
 from services.contracts.enums import OrderStatus, SeatStatus, TransferStatus
 from services.contracts.errors import ErrorCode
 from services.orchestrator.participants import Participants
@@ -38,6 +38,8 @@ def price_seat(to: Participants, state: State, _key: str) -> Answer:
     event = to.events.get(state["event_id"])
     if event["ended"] or _is_past(event["event_date"]):
         raise Refused(ErrorCode.EVENT_ENDED)
+    if state["category"] not in event["pricing_tiers"]:
+        raise Unknown(f"event {state['event_id']} has no price for category {state['category']}")
     price = Decimal(event["pricing_tiers"][state["category"]])
     return {"price": price, "otp_required": to.users.risk(state["user_id"])["is_flagged"]}
 
@@ -92,16 +94,22 @@ def load_order(to: Participants, state: State) -> Answer:
     return {"order": order, "hall_id": event["hall_id"], "event_name": event["name"], **_facts_of(order)}
 
 
+def load_own_order(to: Participants, state: State) -> Answer:
+    """`load_order`, for its buyer alone: whose it is never changes, so whoever adopts the saga checks it too."""
+    facts = load_order(to, state)
+    if facts["buyer_id"] != state["user_id"]:
+        raise Refused(ErrorCode.FORBIDDEN, "This order is not yours.")
+    return facts
+
+
 def _facts_of(order: Mapping[str, Any]) -> Answer:
     price = Decimal(order["credits_charged"])
     return {"seat_id": order["seat_id"], "event_id": order["event_id"], "buyer_id": order["user_id"], "price": price}
 
 
 def may_be_paid(state: State) -> None:
-    """The caller's own, PENDING, verified where that is required, and in time."""
+    """PENDING, verified where that is required, and in time."""
     order = state["order"]
-    if order["user_id"] != state["user_id"]:
-        raise Refused(ErrorCode.FORBIDDEN, "This order is not yours.")
     if order["status"] == OrderStatus.CONFIRMED:
         raise Refused(ErrorCode.ORDER_ALREADY_CONFIRMED)
     if order["status"] == OrderStatus.PENDING and order["is_expired"]:
@@ -163,10 +171,9 @@ def load_sale(to: Participants, state: State) -> Answer:
     """The order, and whether a transfer of its seat is open or disputed. Reads only."""
     facts = load_order(to, state)
     open_ones = (TransferStatus.INITIATED, TransferStatus.PENDING_OTP, TransferStatus.DISPUTED)
-    counts = [
-        to.orders.transfers(seat_id=facts["seat_id"], status=status)["pagination"]["total"] for status in open_ones
-    ]
-    return {**facts, "open_transfers": sum(counts)}
+    found = [to.orders.transfers(seat_id=facts["seat_id"], status=status)["data"] for status in open_ones]
+    of_this_sale = [transfer for page in found for transfer in page if transfer["order_id"] == state["order_id"]]
+    return {**facts, "open_transfers": len(of_this_sale)}
 
 
 def cancel_sale(to: Participants, state: State, key: str) -> Answer:

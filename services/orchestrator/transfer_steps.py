@@ -27,7 +27,6 @@ def load_seat_and_buyer(to: Participants, state: State) -> Answer:
         "seat_owner": seat.owner_user_id,
         "order_id": seat.order_id,
         "buyer": buyer,
-        "event_ended": event["ended"],
         "event_name": event["name"],
     }
 

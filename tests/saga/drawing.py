@@ -9,7 +9,15 @@ from typing import Any
 from tests.saga.faults import Kind
 from tests.saga.outcomes import declared
 
-COLOURS = {"D": "#cfe8cf", "U": "#fde7c3", "u": "#fdf1dc", "N": "#e4e8ee", "?": "#f4b9b9"}
+COLOURS = {
+    "D": "#cfe8cf",
+    "A": "#cfe8cf",
+    "U": "#fde7c3",
+    "u": "#fdf1dc",
+    "E": "#dbe7f4",
+    "N": "#e4e8ee",
+    "?": "#f4b9b9",
+}
 MEANING = {
     "=": "told success",
     "5": "told: failed and undone",
@@ -19,6 +27,8 @@ MEANING = {
     "D": "done",
     "U": "undone",
     "u": "undone before there was an order or transfer",
+    "E": "ended before its first step",
+    "A": "that, and taken up again",
     "N": "nothing begun",
 }
 HEAD = """<!doctype html><meta charset="utf-8"><meta name="viewport" content="width=device-width">
@@ -44,7 +54,7 @@ def _fault(result: dict[str, Any]) -> tuple[str, str]:
 
 
 def _summary(report: dict[str, Any]) -> str:
-    kinds = "".join(f'<span style="background:{COLOURS[c]}">{c} {MEANING[c]}</span>' for c in "DUuN")
+    kinds = "".join(f'<span style="background:{COLOURS[c]}">{c} {MEANING[c]}</span>' for c in "DUuEAN")
     told = " · ".join(f"{c} {MEANING[c]}" for c in "=534†")
     counts = f"{report['executions']} executions: {report['cells']} cells, {report['pairs']} pairs of faults"
     gaps = f"{len(report['undeclared'])} undeclared, {len(report['unreached'])} unreached"

@@ -10,7 +10,8 @@ A row is an edge, in the order in which the flow comes to it; a column a kind of
 
 A cell is two characters. What the client is told:  = success · 5 fully compensated, 500 (reserve: 503, as R10 has it) ·
 3 503, not known yet or try again · 4 a definite refusal · † nothing, the process died. How it ends, after recovery:
-D done · U undone · u undone before there was an order or transfer · N nothing begun. `ENDS` spells each end out.
+D done · U undone · u undone before there was an order or transfer · E ended before its first step, so that it can be
+asked for again · A that, and taken up again by recovery · N nothing begun. `ENDS` spells each end out.
 
 The rows of the reference's compensation matrices (§5, §6, §7) stand above the flows that implement them.
 """
@@ -51,8 +52,8 @@ TABLE = {
     # §5 ConfirmSeat fails: refund, order → FAILED, seat held, INTERNAL_ERROR; silence is settled first.
     "pay": """
         journal begin                               3N  3N  3N  3U  3N  3U  3U  3U  3N  3U  3U  †N  †U
-        order GET /orders/{id}                      3U  3U  3U  3U  =D  =D  =D  =D  5U  5U  5U  †U  †U
-        event GET /events/{id}                      3U  3U  3U  3U  =D  =D  =D  =D  5U  5U  5U  †U  †U
+        order GET /orders/{id}                      3E  3E  3E  3E  =D  =D  =D  =D  3E  3E  3E  †U  †U
+        event GET /events/{id}                      3E  3E  3E  3E  =D  =D  =D  =D  3E  3E  3E  †U  †U
         user POST /credits/deduct                   5U  5U  5U  5U  =D  =D  =D  =D  5U  5U  5U  †U  †U
         order PATCH /orders/{id}                    3U  3U  3U  3U  =D  =D  =D  =D  5U  5U  5U  †U  †U
         inventory ConfirmSeat                       5U  5U  5U  3D  =D  =D  =D  =D  5U  =D  5U  †U  †D
@@ -68,11 +69,11 @@ TABLE = {
     # D10: the pivot is the first step, so it is only ever run forward.
     "refund": """
         journal begin                               3N  3N  3N  3D  3N  3D  3D  3D  3N  3D  3D  †N  †D
-        order GET /orders/{id}                      3D  3D  3D  3D  =D  =D  =D  =D  =D  =D  =D  †D  †D
-        event GET /events/{id}                      3D  3D  3D  3D  =D  =D  =D  =D  =D  =D  =D  †D  †D
-        order GET /transfers                        3D  3D  3D  3D  =D  =D  =D  =D  =D  =D  =D  †D  †D
-        order GET /transfers#2                      3D  3D  3D  3D  =D  =D  =D  =D  =D  =D  =D  †D  †D
-        order GET /transfers#3                      3D  3D  3D  3D  =D  =D  =D  =D  =D  =D  =D  †D  †D
+        order GET /orders/{id}                      3E  3E  3E  3E  =D  =D  =D  =D  3E  3E  3E  †D  †D
+        event GET /events/{id}                      3E  3E  3E  3E  =D  =D  =D  =D  3E  3E  3E  †D  †D
+        order GET /transfers                        3E  3E  3E  3E  =D  =D  =D  =D  3E  3E  3E  †D  †D
+        order GET /transfers#2                      3E  3E  3E  3E  =D  =D  =D  =D  3E  3E  3E  †D  †D
+        order GET /transfers#3                      3E  3E  3E  3E  =D  =D  =D  =D  3E  3E  3E  †D  †D
         inventory CancelSale                        3D  3D  3D  3D  =D  =D  =D  =D  =D  =D  =D  †D  †D
         user POST /credits/refund                   3D  3D  3D  3D  =D  =D  =D  =D  =D  =D  =D  †D  †D
         order PATCH /orders/{id}                    3D  3D  3D  3D  =D  =D  =D  =D  =D  =D  =D  †D  †D
@@ -82,9 +83,9 @@ TABLE = {
     # §6 OTP send fails: transfer → FAILED.
     "initiate": """
         journal begin                               3N  3N  3N  3u  3N  3u  3u  3u  3N  3u  3u  †N  †u
-        inventory GetSeatOwner                      3u  3u  3u  3u  =D  =D  =D  =D  5u  5u  5u  †u  †u
-        user GET /users/{id}                        3u  3u  3u  3u  =D  =D  =D  =D  5u  5u  5u  †u  †u
-        event GET /events/{id}                      3u  3u  3u  3u  =D  =D  =D  =D  5u  5u  5u  †u  †u
+        inventory GetSeatOwner                      3u  3u  3u  3u  =D  =D  =D  =D  3u  3u  3u  †u  †u
+        user GET /users/{id}                        3u  3u  3u  3u  =D  =D  =D  =D  3u  3u  3u  †u  †u
+        event GET /events/{id}                      3u  3u  3u  3u  =D  =D  =D  =D  3u  3u  3u  †u  †u
         order POST /transfers                       5u  5u  5u  5U  =D  =D  =D  =D  5u  5U  5u  †u  †U
         user POST /otp/send                         5U  5U  5U  5U  =D  =D  =D  =D  5U  5U  5U  †U  †U
         user POST /otp/send#2                       5U  5U  5U  5U  =D  =D  =D  =D  5U  5U  5U  †U  †U
@@ -102,9 +103,9 @@ TABLE = {
         user POST /otp/verify#2                     3N  3N  3N  3N  =D  4N  =D  4N  3N  3N  3N  †N  †N
         order PATCH /transfers/{id}/otp-attempts#2  3N  3N  3N  3D  =D  =D  =D  =D  =D  =D  =D  †N  †D
         journal begin                               3D  3D  3D  3U  3D  3U  3D  3U  3D  3U  3D  †D  †U
-        order GET /transfers/{id}#2                 3U  3U  3U  3U  =D  =D  =D  =D  5U  5U  5U  †U  †U
-        order GET /orders/{id}                      3U  3U  3U  3U  =D  =D  =D  =D  5U  5U  5U  †U  †U
-        event GET /events/{id}                      3U  3U  3U  3U  =D  =D  =D  =D  5U  5U  5U  †U  †U
+        order GET /transfers/{id}#2                 3A  3A  3A  3A  =D  =D  =D  =D  3A  3A  3A  †U  †U
+        order GET /orders/{id}                      3A  3A  3A  3A  =D  =D  =D  =D  3A  3A  3A  †U  †U
+        event GET /events/{id}                      3A  3A  3A  3A  =D  =D  =D  =D  3A  3A  3A  †U  †U
         user POST /credits/freeze                   5U  5U  5U  5U  =D  =D  =D  =D  5U  5U  5U  †U  †U
         inventory UpdateOwner                       5U  5U  5U  3D  =D  =D  =D  =D  5U  =D  5U  †U  †D
         user POST /credits/transfer                 3D  3D  3D  3D  =D  =D  =D  =D  =D  =D  =D  †D  †D
@@ -115,9 +116,9 @@ TABLE = {
     "dispute": """
         order GET /transfers/{id}                   3N  3N  3N  3N  =D  =D  =D  =D  3N  3N  3N  †N  †N
         journal begin                               3N  3N  3N  3D  3N  3D  3D  3D  3N  3D  3D  †N  †D
-        order GET /transfers/{id}#2                 3D  3D  3D  3D  =D  =D  =D  =D  =D  =D  =D  †D  †D
-        order GET /orders/{id}                      3D  3D  3D  3D  =D  =D  =D  =D  =D  =D  =D  †D  †D
-        event GET /events/{id}                      3D  3D  3D  3D  =D  =D  =D  =D  =D  =D  =D  †D  †D
+        order GET /transfers/{id}#2                 3E  3E  3E  3E  =D  =D  =D  =D  3E  3E  3E  †D  †D
+        order GET /orders/{id}                      3E  3E  3E  3E  =D  =D  =D  =D  3E  3E  3E  †D  †D
+        event GET /events/{id}                      3E  3E  3E  3E  =D  =D  =D  =D  3E  3E  3E  †D  †D
         order POST /transfers/{id}/dispute          3D  3D  3D  3D  =D  =D  =D  =D  =D  =D  =D  †D  †D
         user POST /credits/freeze                   3D  3D  3D  3D  =D  =D  =D  =D  =D  =D  =D  †D  †D
         order PATCH /transfers/{id}                 3D  3D  3D  3D  =D  =D  =D  =D  =D  =D  =D  †D  †D
@@ -127,9 +128,9 @@ TABLE = {
     "reverse": """
         order GET /transfers/{id}                   3N  3N  3N  3N  =D  =D  =D  =D  3N  3N  3N  †N  †N
         journal begin                               3N  3N  3N  3U  3N  3U  3U  3U  3N  3U  3U  †N  †U
-        order GET /transfers/{id}#2                 3U  3U  3U  3U  =D  =D  =D  =D  5U  5U  5U  †U  †U
-        order GET /orders/{id}                      3U  3U  3U  3U  =D  =D  =D  =D  5U  5U  5U  †U  †U
-        event GET /events/{id}                      3U  3U  3U  3U  =D  =D  =D  =D  5U  5U  5U  †U  †U
+        order GET /transfers/{id}#2                 3U  3U  3U  3U  =D  =D  =D  =D  3U  3U  3U  †U  †U
+        order GET /orders/{id}                      3U  3U  3U  3U  =D  =D  =D  =D  3U  3U  3U  †U  †U
+        event GET /events/{id}                      3U  3U  3U  3U  =D  =D  =D  =D  3U  3U  3U  †U  †U
         inventory UpdateOwner                       5U  5U  5U  3D  =D  =D  =D  =D  5U  =D  5U  †U  †D
         user POST /credits/transfer                 3D  3D  3D  3D  =D  =D  =D  =D  =D  =D  =D  †D  †D
         order PATCH /transfers/{id}                 3D  3D  3D  3D  =D  =D  =D  =D  =D  =D  =D  †D  †D
@@ -139,9 +140,9 @@ TABLE = {
     "dismiss": """
         order GET /transfers/{id}                   3N  3N  3N  3N  =D  =D  =D  =D  3N  3N  3N  †N  †N
         journal begin                               3N  3N  3N  3D  3N  3D  3D  3D  3N  3D  3D  †N  †D
-        order GET /transfers/{id}#2                 3D  3D  3D  3D  =D  =D  =D  =D  =D  =D  =D  †D  †D
-        order GET /orders/{id}                      3D  3D  3D  3D  =D  =D  =D  =D  =D  =D  =D  †D  †D
-        event GET /events/{id}                      3D  3D  3D  3D  =D  =D  =D  =D  =D  =D  =D  †D  †D
+        order GET /transfers/{id}#2                 3E  3E  3E  3E  =D  =D  =D  =D  3E  3E  3E  †D  †D
+        order GET /orders/{id}                      3E  3E  3E  3E  =D  =D  =D  =D  3E  3E  3E  †D  †D
+        event GET /events/{id}                      3E  3E  3E  3E  =D  =D  =D  =D  3E  3E  3E  †D  †D
         order PATCH /transfers/{id}                 3D  3D  3D  3D  =D  =D  =D  =D  =D  =D  =D  †D  †D
         user POST /credits/unfreeze                 3D  3D  3D  3D  =D  =D  =D  =D  =D  =D  =D  †D  †D
         journal end                                 3D  3D  3D  3D  3D  3D  3D  =D  3D  3D  3D  †D  †D
@@ -176,6 +177,7 @@ ENDS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "D": {**SOLD, "owner": "buyer", **PAID},
         "U": {"seat": "HELD", "order": "FAILED", "owner": None, **BUYER},
         "N": {"seat": "HELD", "order": "PENDING", "owner": None, **BUYER},
+        "E": {"seat": "HELD", "order": "PENDING", "owner": None, **BUYER},
     },
     "verify-otp": {
         "D": {"seat": "HELD", "order": "PENDING", **BUYER},
@@ -184,6 +186,7 @@ ENDS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "refund": {
         "D": {"seat": "AVAILABLE", "order": "REFUNDED", "owner": None, **BUYER},
         "N": {**SOLD, "owner": "buyer", **PAID},
+        "E": {**SOLD, "owner": "buyer", **PAID},
     },
     "initiate": {
         "D": {**SOLD, "transfer": "PENDING_OTP", **PARTIES},
@@ -193,12 +196,14 @@ ENDS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     },
     "confirm": {
         "D": {**SOLD, "transfer": "COMPLETED", **SWAPPED},
+        "A": {**SOLD, "transfer": "COMPLETED", **SWAPPED},
         "U": {**SOLD, "transfer": "FAILED", **PARTIES},
         "N": {**SOLD, "transfer": "PENDING_OTP", **PARTIES},
     },
     "dispute": {
         "D": {**SOLD, "transfer": "DISPUTED", **FROZEN},
         "N": {**SOLD, "transfer": "COMPLETED", **SWAPPED},
+        "E": {**SOLD, "transfer": "COMPLETED", **SWAPPED},
     },
     "reverse": {
         "D": {**SOLD, "transfer": "REVERSED", **PARTIES},
@@ -208,6 +213,7 @@ ENDS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "dismiss": {
         "D": {**SOLD, "transfer": "COMPLETED", **SWAPPED},
         "N": {**SOLD, "transfer": "DISPUTED", **FROZEN},
+        "E": {**SOLD, "transfer": "DISPUTED", **FROZEN},
     },
     "verify": {
         "D": {"seat": "CHECKED_IN", "order": "CONFIRMED", "owner": "buyer", **PAID},
@@ -216,12 +222,14 @@ ENDS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 }
 
 JOURNALLED = {"reserve flagged": "reserve", "confirm": "swap", "verify-otp": None, "verify": None}
-STATUS = {"D": "DONE", "U": "UNDONE", "u": "UNDONE"}
+STATUS = {"D": "DONE", "U": "UNDONE", "u": "UNDONE", "E": "UNDONE"}
 
 
 def sagas_at(flow: str, end: str) -> tuple[str, ...]:
     """What the journal has gained by then."""
     saga = JOURNALLED.get(flow, flow)
+    if end == "A":
+        return (f"{saga} UNDONE", f"{saga} DONE")
     return (f"{saga} {STATUS[end]}",) if saga and end in STATUS else ()
 
 

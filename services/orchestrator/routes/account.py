@@ -38,10 +38,9 @@ def blueprint(desk: Desk) -> Blueprint:
     @customer
     def tickets() -> Response:
         user_id = str(identity().user_id)
-        moved = desk.to.orders.transfers(user_id=user_id, per_page=NEWEST)["data"]
-        stand = [t for t in moved if t["status"] in (TransferStatus.COMPLETED, TransferStatus.DISPUTED)]
-        bought = {t["seat_id"]: t["credits_amount"] for t in reversed(stand) if t["buyer_user_id"] == user_id}
-        owned = [_owned(desk, seat, bought.get(seat.seat_id)) for seat in desk.to.inventory.tickets(user_id)]
+        stand = _standing_transfers(desk, user_id)
+        bought = {t["order_id"]: t["credits_amount"] for t in reversed(stand) if t["buyer_user_id"] == user_id}
+        owned = [_owned(desk, seat, bought.get(seat.order_id)) for seat in desk.to.inventory.tickets(user_id)]
         sold = [_sold(desk, t) for t in stand if t["seller_user_id"] == user_id]
         return web.ok({"purchased": owned, "sold": sold})
 
@@ -70,6 +69,15 @@ def blueprint(desk: Desk) -> Blueprint:
         return web.ok(desk.idempotent("topup", create))
 
     return routes
+
+
+def _standing_transfers(desk: Desk, user_id: str) -> list[dict[str, Any]]:
+    """The caller's transfers that went through, newest first."""
+    pages = (
+        desk.to.orders.transfers(user_id=user_id, status=status, per_page=NEWEST)["data"]
+        for status in (TransferStatus.COMPLETED, TransferStatus.DISPUTED)
+    )
+    return sorted((t for page in pages for t in page), key=lambda t: str(t["completed_at"]), reverse=True)[:NEWEST]
 
 
 NO_STORE = {"Cache-Control": "no-store"}  # a ticket that somebody else's cache keeps is somebody else's ticket

@@ -17,7 +17,7 @@ from services.contracts.errors import ErrorCode
 from services.orchestrator.desk import Desk
 from services.orchestrator.sagas import PAY, REFUND, RESERVE
 
-OtpCode = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{4,10}$")]
+OtpCode = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{4,10}\Z")]
 
 
 class ReserveBody(msgspec.Struct):
@@ -117,9 +117,9 @@ def _order(order: Mapping[str, Any]) -> dict[str, Any]:
     return shown
 
 
-def refuse_unless_pending(order: Mapping[str, Any]) -> None:
+def refuse_unless_awaiting_code(order: Mapping[str, Any]) -> None:
     """Raise what stands against sending another code for this order."""
-    if order["status"] == OrderStatus.CONFIRMED:
-        raise Refused(ErrorCode.ORDER_ALREADY_CONFIRMED)
-    if order["status"] != OrderStatus.PENDING:
+    if order["status"] == OrderStatus.CONFIRMED or order["otp_verified_at"] or not order["otp_required"]:
+        raise Refused(ErrorCode.ORDER_ALREADY_CONFIRMED, "This order waits for no code.")
+    if order["status"] != OrderStatus.PENDING or order["is_expired"]:
         raise Refused(ErrorCode.ORDER_FAILED)

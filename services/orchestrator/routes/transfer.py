@@ -16,7 +16,7 @@ from services.contracts.enums import TransferStatus
 from services.contracts.errors import ErrorCode
 from services.contracts.money import Amount
 from services.orchestrator.desk import Desk
-from services.orchestrator.routes.purchase import OtpCode, refuse_unless_pending
+from services.orchestrator.routes.purchase import OtpCode, refuse_unless_awaiting_code
 from services.orchestrator.saga import Saga
 from services.orchestrator.sagas import DISMISS, DISPUTE, INITIATE, REVERSE, SWAP
 
@@ -154,15 +154,14 @@ def _resend(desk: Desk, body: ResendBody) -> None:
     if (body.order_id is None) == (body.transfer_id is None):
         raise Refused(ErrorCode.VALIDATION_ERROR, "Send either order_id or transfer_id.")
     if body.order_id is not None:
-        refuse_unless_pending(desk.own_order(body.order_id))
+        refuse_unless_awaiting_code(desk.own_order(body.order_id))
         desk.otp.send(f"orders/{body.order_id}", identity().user_id, "verification_sid")
     elif body.transfer_id is not None:
         transfer = desk.own_transfer(body.transfer_id)
-        if transfer["status"] != TransferStatus.PENDING_OTP:
-            raise Refused(ErrorCode.TRANSFER_INVALID_STATE)
-        is_seller = transfer["seller_user_id"] == str(identity().user_id)
-        field = "seller_verification_sid" if is_seller else "buyer_verification_sid"
-        desk.otp.send(f"transfers/{body.transfer_id}", identity().user_id, field)
+        party = "seller" if transfer["seller_user_id"] == str(identity().user_id) else "buyer"
+        if transfer["status"] != TransferStatus.PENDING_OTP or transfer[f"{party}_otp_verified"]:
+            raise Refused(ErrorCode.TRANSFER_INVALID_STATE, "This transfer waits for no code of yours.")
+        desk.otp.send(f"transfers/{body.transfer_id}", identity().user_id, f"{party}_verification_sid")
 
 
 _PUBLIC = (
