@@ -110,9 +110,7 @@ def crash(stage: Stage) -> None:
         stage.until("the charge is on the ledger", lambda: _charged(stage, order_id))
         stage.stack.kill("orchestrator-service")
         blocker.rollback()
-    stage.step(
-        "charged, then SIGKILL; the order's confirm was under way and still arrives", seat, order_id, buyer
-    )
+    stage.step("charged, then SIGKILL; the order's confirm was under way and still arrives", seat, order_id, buyer)
     stage.stack.start("orchestrator-service")
     saga = stage.until("recovery has ended the saga", lambda: _ended(stage, order_id)) or {}
     stage.step(
