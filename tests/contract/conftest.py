@@ -11,7 +11,7 @@ from harness import Stack
 from specs.bundle import SERVED, Document, bundle
 from tests.contract import faults, internal, scenes
 from tests.contract.callers import CUSTOMER, STAFF, Callers
-from tests.contract.exchanges import Contract, Exchange, Listening, Reached
+from tests.contract.exchanges import Contract, Exchange, Listening
 from tests.contract.fuzzing import Outcome, fuzz
 from tests.contract.probes import Prober, all_of
 from tests.e2e.town import Town
@@ -67,16 +67,6 @@ class Session:
         addresses["gateway"] = self.url("gateway")
         faults.without_databases(self.town, self.stack, self.pool, self.callers, addresses)
         return self.pool.heard
-
-    def reached(self, said: list[Exchange], contracts: dict[str, Contract]) -> dict[str, set[Reached]]:
-        """By server: what Schemathesis and the conversation have reached."""
-        found: dict[str, set[Reached]] = {server: set() for server in SERVED}
-        for run, (server, _, _) in RUNS.items():
-            found[server] |= set(self.outcome(run).reached)
-        for exchange in said:
-            if one := contracts[exchange.server].reached(exchange):
-                found[exchange.server].add(one)
-        return found
 
 
 @pytest.fixture(scope="package")

@@ -39,6 +39,8 @@ def play(town: Town, addresses: dict[str, str], callers: Callers, pool: Listenin
     transfers(desks["order"])
     stripe(town, desks["stripe"], callers)
     maps(desks["inventory"], pool)
+    for name in ("smuSendOtp", "smuVerifyOtp", "smuSendSms", "smuSendEmail"):
+        desks["smu"].ask(name, 200)
 
 
 def a_key() -> str:
@@ -148,8 +150,13 @@ def stripe(town: Town, desk: Desk, callers: Callers) -> None:
     made = town.person().top_up(50).must(200)["payment_intent_id"]
     desk.ask("confirmIntent", 403, publishable, intent=made)
     desk.ask("confirmIntent", 402, intent=made, payment_method="pm_card_chargeDeclined")
+    desk.ask("retrieveIntent", 200, intent=made)
     desk.ask("updateIntent", 200, intent=made)
-    desk.ask("cancelIntent", 200, intent=made)
+    desk.ask("confirmIntent", 200, intent=made)
+    desk.ask("confirmIntent", 400, intent=made)
+    abandoned = town.person().top_up(50).must(200)["payment_intent_id"]
+    desk.ask("cancelIntent", 200, intent=abandoned)
+    desk.ask("retrieveEvent", 200, event=_newest_event(town, callers))
     for name in ("createIntent", "listIntents", "listEvents"):
         desk.ask(name, 403, publishable)
     for name in ("retrieveIntent", "updateIntent", "cancelIntent"):
@@ -159,6 +166,11 @@ def stripe(town: Town, desk: Desk, callers: Callers) -> None:
     with town.stripe.fault("hang", "/v1/payment_intents", ms=700, count=1):
         town_pool = [lambda: _made(town, key), lambda: _made(town, key)]
         assert 409 in at_once(*town_pool)
+
+
+def _newest_event(town: Town, callers: Callers) -> str:
+    listed = town.visitor(town.stripe.url).call("GET", "/v1/events?limit=1", token=callers.stripe_key)
+    return str(listed.envelope["data"][0]["id"])
 
 
 def _made(town: Town, headers: dict[str, str]) -> Any:
