@@ -85,16 +85,17 @@ def _new(call: Call, amount: int, currency: str, params: Params) -> Json:
         if types != ["card"]:
             raise bad_parameter("payment_method_types", "This fake takes cards only")
         intent["automatic_payment_methods"] = None
-    elif "allow_redirects" in automatic:
-        _check_redirects(automatic["allow_redirects"])
-        intent["automatic_payment_methods"]["allow_redirects"] = automatic["allow_redirects"]
+    else:
+        _check_automatic(automatic)
+        intent["automatic_payment_methods"]["allow_redirects"] = automatic.get("allow_redirects", "always")
     return intent
 
 
-def _check_redirects(given: str) -> None:
-    if given not in ("always", "never"):
-        param = "automatic_payment_methods[allow_redirects]"
-        raise bad_parameter(param, f"Invalid {param}: must be one of always or never")
+def _check_automatic(automatic: Json) -> None:
+    for name, values in {"enabled": ("true", "false"), "allow_redirects": ("always", "never")}.items():
+        if automatic.get(name, values[0]) not in values:
+            param = f"automatic_payment_methods[{name}]"
+            raise bad_parameter(param, f"Invalid {param}: must be one of {' or '.join(values)}")
 
 
 def _described(old: Json, params: Params) -> Json:
