@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
+from harness.client import Api
+from specs.bundle import SHARED
 from tests.contract.conftest import RUNS, Session
 from tests.contract.exchanges import Contract, Exchange
 
@@ -41,6 +45,16 @@ def test_refusal_of_a_large_body_is_never_lost_with_the_connection(session: Sess
     caller, large = session.town.person(), b'"' + b"x" * 500_000 + b'"'
     statuses = {caller.call("POST", "/api/pay", large, {"Content-Type": "application/json"}).status for _ in range(100)}
     assert statuses == {413}
+
+
+def test_docs_page_needs_nothing_from_elsewhere(session: Session) -> None:
+    visitor = Api(session.url("gateway"))
+    parts = re.findall(r'(?:href|src)="([^"]+)"', visitor.get("/docs").body.decode())
+    assert len(parts) == 4
+    for part in [*parts, *(f"/docs/{name}.yaml" for name in ("gateway", *SHARED))]:
+        assert (part.startswith("/docs/"), visitor.get(part).status) == (True, 200), part
+    assert visitor.get("/docs/..%2f..%2fetc%2fpasswd").status == 404
+    assert visitor.get("/docs/user.yaml").error_code == "NOT_FOUND"
 
 
 def test_every_answer_of_the_conversation_is_as_specified(said: list[Exchange], contracts: dict[str, Contract]) -> None:
