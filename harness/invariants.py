@@ -190,10 +190,7 @@ def i3_sold_means_paid(s: Snapshot) -> Iterable[str]:
         is_sold = seat["status"] in ("SOLD", "CHECKED_IN")
         if len(orders) != int(is_sold):
             yield f"seat {seat['seat_id']} is {seat['status']} with {len(orders)} confirmed orders"
-        elif is_sold and (seat["order_id"], seat["price_paid"]) != (
-            orders[0]["order_id"],
-            orders[0]["credits_charged"],
-        ):
+        elif is_sold and not _same_sale(seat, orders[0]):
             yield f"seat {seat['seat_id']} says {seat['price_paid']}, its order {orders[0]['credits_charged']}"
     yield from (f"confirmed orders of unknown seat {seat_id}" for seat_id in confirmed)
 

@@ -72,9 +72,6 @@ class Model:
         self.orders[order_id] = Order(user, seat_id)
         return "ok"
 
-    def undo_reserve(self, user: str, seat_id: str, order_id: str) -> None:
-        """Nothing is held; an order, if there was one, has failed."""
-
     def pay(self, user: str, order_id: str) -> str:
         order = self.orders[order_id]
         if order.user != user:

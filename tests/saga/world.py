@@ -8,8 +8,7 @@ the *rescuer*, does what recovery does.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -261,17 +260,6 @@ class World:
         self.inventory.sweep()
         while self.order_sweeper.sweep():
             pass
-
-    @contextmanager
-    def shifted(self, seconds: float) -> Iterator[None]:
-        """Every database's app_now() moved."""
-        for name in DATABASES:
-            self.databases.shift_clock(name, seconds)
-        try:
-            yield
-        finally:
-            for name in DATABASES:
-                self.databases.shift_clock(name, 0)
 
     def connect(self, database: str) -> Any:
         """A superuser's connection for the invariants; kept open, so closing it only ends the look."""
