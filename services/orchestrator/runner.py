@@ -216,7 +216,7 @@ class _Execution:
         return Status.REFUSED, _as_result(refusal)
 
     def _is_doubtful_pivot(self, step: Step) -> bool:
-        return step is self._saga.pivot and not self._saga.pivot_is_first and step.name in self._doubtful
+        return step is self._saga.pivot and not self._saga.runs_forward_again and step.name in self._doubtful
 
     # ── when an answer stays out
 
@@ -238,7 +238,7 @@ class _Execution:
         pivot = self._saga.pivot
         if pivot is None:
             return self._undone()
-        if not self._saga.pivot_is_first and not self._ask_settle(pivot):
+        if not self._saga.runs_forward_again and not self._ask_settle(pivot):
             return self._undone()
         return self._again_forward()
 
@@ -253,7 +253,7 @@ class _Execution:
             try:
                 self._take(step)
             except Refused as refusal:
-                if step is self._saga.pivot and self._saga.pivot_is_first:
+                if step is self._saga.pivot and self._saga.runs_forward_again:
                     return Status.REFUSED, _as_result(refusal)
                 raise Unknown(f"{step.name} is refused after the pivot: {refusal.code}") from refusal
         return Status.DONE, self._result()

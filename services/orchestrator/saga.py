@@ -52,8 +52,8 @@ class Step:
 class Pivot(Step):
     """The step that decides. Before it everything can be undone; after it the saga only goes forward.
 
-    `settle` asks the participant whether it happened, and if it has not, makes sure that it never will. A pivot
-    that is its saga's first step needs none: the saga is simply run forward again.
+    `settle` asks the participant whether it happened, and if it has not, makes sure that it never will. A first
+    step whose participant checks all that the saga requires needs none: the saga is simply run forward again.
     """
 
     settle: Settle | None = None
@@ -108,9 +108,9 @@ class Saga:
         return next((step for step in self.steps if isinstance(step, Pivot)), None)
 
     @property
-    def pivot_is_first(self) -> bool:
-        """True when nothing comes before the deciding step."""
-        return self.steps[0] is self.pivot
+    def runs_forward_again(self) -> bool:
+        """True when an unfinished attempt is simply run again: its pivot needs no settling."""
+        return self.pivot is not None and self.pivot.settle is None
 
     def is_past_pivot(self, step: Step) -> bool:
         """True for the steps that can only go forward."""

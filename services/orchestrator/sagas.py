@@ -46,7 +46,7 @@ REFUND = Saga(
     facts=s.load_sale,
     check=s.may_be_refunded,
     steps=(
-        Pivot("cancel_sale", s.cancel_sale),  # first step: run forward again, or refused
+        Pivot("cancel_sale", s.cancel_sale, settle=s.settle_seat),
         Step("refund_charge", s.refund_charge),
         Step("mark_refunded", s.mark_refunded),
     ),

@@ -52,7 +52,7 @@ class Death:
     @property
     def outcome(self) -> Status:
         """How the saga must end: a pivot that has been passed is never taken back, one that has not never comes."""
-        decided = not self.is_adopted or self.saga.pivot_is_first or self._has("answered", self.saga.pivot)
+        decided = not self.is_adopted or self.saga.runs_forward_again or self._has("answered", self.saga.pivot)
         return Status.DONE if decided and not self.back else Status.UNDONE
 
     @property

@@ -66,15 +66,15 @@ TABLE = {
         user POST /otp/verify                       3N  3N  3N  3N  =D  4N  =D  4N  3N  3N  3N  †N  †N
         order PATCH /orders/{id}/otp-attempts       3N  3N  3N  3N  =D  =D  =D  =D  =D  =D  =D  †N  †N
     """,
-    # D10: the pivot is the first step, so it is only ever run forward.
+    # D10: nothing comes before the pivot: undone is as it was, and the refund can be asked for again.
     "refund": """
-        journal begin                               3N  3N  3N  3D  3N  3D  3D  3D  3N  3D  3D  †N  †D
-        order GET /orders/{id}                      3E  3E  3E  3E  =D  =D  =D  =D  3E  3E  3E  †D  †D
-        event GET /events/{id}                      3E  3E  3E  3E  =D  =D  =D  =D  3E  3E  3E  †D  †D
-        order GET /transfers                        3E  3E  3E  3E  =D  =D  =D  =D  3E  3E  3E  †D  †D
-        order GET /transfers#2                      3E  3E  3E  3E  =D  =D  =D  =D  3E  3E  3E  †D  †D
-        order GET /transfers#3                      3E  3E  3E  3E  =D  =D  =D  =D  3E  3E  3E  †D  †D
-        inventory CancelSale                        3D  3D  3D  3D  =D  =D  =D  =D  =D  =D  =D  †D  †D
+        journal begin                               3N  3N  3N  3U  3N  3U  3U  3U  3N  3U  3U  †N  †U
+        order GET /orders/{id}                      3U  3U  3U  3U  =D  =D  =D  =D  3U  3U  3U  †U  †U
+        event GET /events/{id}                      3U  3U  3U  3U  =D  =D  =D  =D  3U  3U  3U  †U  †U
+        order GET /transfers                        3U  3U  3U  3U  =D  =D  =D  =D  3U  3U  3U  †U  †U
+        order GET /transfers#2                      3U  3U  3U  3U  =D  =D  =D  =D  3U  3U  3U  †U  †U
+        order GET /transfers#3                      3U  3U  3U  3U  =D  =D  =D  =D  3U  3U  3U  †U  †U
+        inventory CancelSale                        5U  5U  5U  3D  =D  =D  =D  =D  5U  =D  5U  †U  †D
         user POST /credits/refund                   3D  3D  3D  3D  =D  =D  =D  =D  =D  =D  =D  †D  †D
         order PATCH /orders/{id}                    3D  3D  3D  3D  =D  =D  =D  =D  =D  =D  =D  †D  †D
         journal end                                 3D  3D  3D  3D  3D  3D  3D  =D  3D  3D  3D  †D  †D
@@ -186,7 +186,7 @@ ENDS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "refund": {
         "D": {"seat": "AVAILABLE", "order": "REFUNDED", "owner": None, **BUYER},
         "N": {**SOLD, "owner": "buyer", **PAID},
-        "E": {**SOLD, "owner": "buyer", **PAID},
+        "U": {**SOLD, "owner": "buyer", **PAID},
     },
     "initiate": {
         "D": {**SOLD, "transfer": "PENDING_OTP", **PARTIES},

@@ -57,7 +57,12 @@ PLOTS = {
         trouble=Cast.let_hold_run_out,
         troubled_seat=("HELD", "AVAILABLE"),
     ),
-    "refund": Plot(before=Cast.buy, ask=Cast.ask_refund, done=Standing("AVAILABLE", None, "REFUNDED", seller=(200, 0))),
+    "refund": Plot(
+        before=Cast.buy,
+        ask=Cast.ask_refund,
+        done=Standing("AVAILABLE", None, "REFUNDED", seller=(200, 0)),
+        undone=Standing("SOLD", "seller", "CONFIRMED", seller=(0, 0)),
+    ),
     "initiate": Plot(
         before=Cast.buy,
         ask=Cast.ask_initiate,

@@ -184,3 +184,13 @@ def test_saga_that_keeps_failing_is_parked_with_what_is_at_stake(engine: Engine)
     engine.settle()
     assert _balance(case, "buyer") == 1000
     _hold_invariants(engine, case)
+
+
+def test_refund_that_died_unread_leaves_a_sale_whose_transfer_is_open(engine: Engine) -> None:
+    """It had begun and read nothing: whoever adopts it may not cancel a sale that a transfer is waiting for."""
+    case = engine.prepared(FLOWS["confirm"])
+    assert engine.act(_again(case, "refund"), case, Fault("journal begin", Kind.DIES_AFTER)) is None
+    engine.settle()
+    assert case.world.seat(case.seat)["status"] == "SOLD"
+    assert FLOWS["confirm"].act(case, case.app).status == 200, "the transfer goes on as if nothing had been"
+    _hold_invariants(engine, case)
