@@ -1,7 +1,7 @@
 """What the system should do, small and pure: seats, credits, orders, transfers as plain data. Imports nothing of ours.
 
-Each verb returns what the caller is told (`"ok"` or an error code) and changes the model accordingly. The `undo_…`
-verbs say how a verb that failed half-way and was compensated leaves things.
+Each verb changes the model and returns what the caller is told: `"ok"` or an error code. `undo_…` says how a verb that
+was compensated leaves things.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 
 PRICE = 200
-OPEN = ("PENDING_OTP",)
 STANDS = ("COMPLETED", "DISPUTED")
 
 
@@ -25,7 +24,9 @@ class Seat:
 class Order:
     user: str
     seat: str
+    needs_code: bool = False
     status: str = "PENDING"
+    wrong_codes: int = 0
 
 
 @dataclass
@@ -45,6 +46,7 @@ class Transfer:
 @dataclass
 class User:
     balance: int
+    is_flagged: bool = False
     frozen: int = 0
 
 
@@ -69,19 +71,31 @@ class Model:
         if seat.status == "HELD":
             return "SEAT_UNAVAILABLE"
         seat.status, seat.order = "HELD", order_id
-        self.orders[order_id] = Order(user, seat_id)
+        self.orders[order_id] = Order(user, seat_id, needs_code=self.users[user].is_flagged)
         return "ok"
+
+    def verify(self, order_id: str, *, right: bool) -> str:
+        order = self.orders[order_id]
+        if order.status != "PENDING":
+            failed = "OTP_MAX_RETRIES" if order.wrong_codes == 3 else "ORDER_FAILED"
+            return "ORDER_ALREADY_CONFIRMED" if order.status == "CONFIRMED" else failed
+        order.wrong_codes += order.needs_code and not right
+        if order.wrong_codes == 3:
+            order.status = "FAILED"
+            return "OTP_MAX_RETRIES"
+        order.needs_code = order.needs_code and not right
+        return "OTP_INVALID" if order.needs_code else "ok"
 
     def pay(self, user: str, order_id: str) -> str:
         order = self.orders[order_id]
         if order.user != user:
             return "FORBIDDEN"
-        if order.status == "CONFIRMED":
-            return "ok"  # the answer that it had
-        if order.status == "REFUNDED":
+        if order.status in ("CONFIRMED", "REFUNDED"):
             return "ok"  # it was paid once; the answer is that answer
         if order.status != "PENDING":
             return "ORDER_FAILED"
+        if order.needs_code:
+            return "OTP_REQUIRED"
         if self.users[user].balance < PRICE:
             return "INSUFFICIENT_CREDITS"
         self.users[user].balance -= PRICE
@@ -178,7 +192,7 @@ class Model:
         if self.orders[transfer.order].status != "CONFIRMED":
             return "TRANSFER_INVALID_STATE"
         for onward in self.transfers.values():
-            if onward.seat == transfer.seat and onward.status in OPEN:
+            if onward.seat == transfer.seat and onward.status == "PENDING_OTP":
                 onward.status = "FAILED"
         seller = self.users[transfer.seller]
         transfer.status, transfer.frozen = "DISPUTED", min(seller.balance, transfer.amount)
@@ -215,7 +229,7 @@ class Model:
         return "ok"
 
     def _live_transfer(self, seat_id: str) -> bool:
-        return any(t.seat == seat_id and t.status in (*OPEN, "DISPUTED") for t in self.transfers.values())
+        return any(t.seat == seat_id and t.status in ("PENDING_OTP", "DISPUTED") for t in self.transfers.values())
 
     def _is_latest(self, transfer_id: str) -> bool:
         this = self.transfers[transfer_id]

@@ -1,322 +1,90 @@
-"""The whole system against a small pure model: random verbs, deaths and lost answers, time moved, payments replayed.
+"""Runs the state machine (`machine.py`): 300 examples of up to 40 steps, in several processes, the same in every run.
 
-After every step the databases have to look as the model does; a verb struck by a fault may have ended done, or
-compensated, or not begun, and nothing else. Invariants at the end of every example. A failure prints the shrunk steps;
-its seed replays it:
+    pytest tests/saga/test_machine.py                                the examples of CI
+    pytest tests/saga/test_machine.py --hypothesis-seed=N            others
+    pytest tests/saga/test_machine.py --hypothesis-profile=soak      for hours
 
-    pytest tests/saga/test_machine.py --hypothesis-seed=N          (soak: --hypothesis-profile=soak)
+A failure prints the shrunk steps and the one command that replays them.
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import json
-import time
-from collections.abc import Callable
-from decimal import Decimal
+import os
+import re
+import traceback
+from dataclasses import dataclass
 from statistics import median
-from typing import Any
-from uuid import UUID, uuid4
 
 import pytest
-from flask import Flask
-from hypothesis import HealthCheck, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+from hypothesis import HealthCheck, core, reproduce_failure, seed, settings
+from hypothesis.stateful import run_state_machine_as_test
 
-from harness import invariants
-from harness.client import Answer
-from tests.saga.engine import Engine
-from tests.saga.faults import Fault, Kind
-from tests.saga.model import PRICE, Model, Seat, User
-from tests.saga.outcomes import TABLE
-from tests.saga.scenarios import HALL, Case, Flow
-from tests.saga.world import Caller
+from tests.saga import pool
+from tests.saga.machine import System
+from tests.saga.model import PRICE
 
 pytestmark = pytest.mark.saga
 
-USERS, SEATS = ("ann", "ben", "cho"), ("s1", "s2", "s3")
-STRIKES = (Kind.DIES_BEFORE, Kind.DIES_AFTER, Kind.LOST_GIVES_UP, Kind.LATE_GIVES_UP, Kind.TWICE)
-EDGES = {flow: [line.split("  ")[0].strip() for line in block.strip().splitlines()] for flow, block in TABLE.items()}
-WEBHOOK_SECRET = b"whsec_x"
-
-users, seats = st.sampled_from(USERS), st.sampled_from(SEATS)
-amounts = st.sampled_from([50, 200, 700])
-strikes = st.one_of(st.none(), st.none(), st.tuples(st.sampled_from(STRIKES), st.integers(0, 15)))
-NOTHING = "nothing"  # the id of what a struck verb would have made, and did not
-steps_taken: list[int] = []
-
-
-class System(RuleBasedStateMachine):
-    """Verbs of the public API, and what the world does to it."""
-
-    engine: Engine
-
-    @initialize()
-    def open(self) -> None:
-        world = self.engine.world
-        self.ids = {name: world.new_user() for name in USERS}
-        self.seat_ids = {name: world.new_seat() for name in SEATS}
-        self.staff = world.new_user("0.00", role="staff")
-        self.model = Model({u: User(1000) for u in USERS}, {s: Seat() for s in SEATS})
-        self.events: list[tuple[str, int, bytes]] = []
-        self.steps = 0
-
-    # ── scenario 1
-
-    @rule(user=users, seat=seats, strike=strikes)
-    def reserve(self, user: str, seat: str, strike: Any) -> None:
-        def act(app: Flask) -> Answer:
-            return self._as(user, app).post("/api/reserve", {"seat_id": self.seat_ids[seat]})
-
-        def done(model: Model) -> str:
-            held = self.engine.world.seat(self.seat_ids[seat])["hold_id"]
-            return model.reserve(user, seat, str(held or NOTHING))
-
-        self._verb("reserve", act, done, None, strike)
-
-    @precondition(lambda self: self.model.orders)
-    @rule(user=users, data=st.data(), strike=strikes)
-    def pay(self, user: str, data: Any, strike: Any) -> None:
-        order = data.draw(st.sampled_from(list(self.model.orders)))
-        payer = data.draw(st.sampled_from([user, self.model.orders[order].user, self.model.orders[order].user]))
-        self._verb(
-            "pay",
-            lambda app: self._as(payer, app).post("/api/pay", {"order_id": order}),
-            lambda model: model.pay(payer, order),
-            lambda model: model.undo_pay(payer, order),
-            strike,
-        )
-
-    @rule(seat=seats)
-    def hold_expires(self, seat: str) -> None:
-        if self.model.seats[seat].status == "HELD":
-            self.engine.world.expire_hold(self.seat_ids[seat])
-            self.engine.world.sweep()
-        self.model.expire(seat)
-        self._compare()
-
-    @precondition(lambda self: self.model.orders)
-    @rule(data=st.data(), strike=strikes)
-    def refund(self, data: Any, strike: Any) -> None:
-        order = data.draw(st.sampled_from(list(self.model.orders)))
-        act = lambda app: self._staff(app).post(f"/api/orders/{order}/refund", {})  # noqa: E731
-        self._verb("refund", act, lambda model: model.refund(order), None, strike)
-
-    @rule(user=users, amount=amounts, data=st.data())
-    def top_up(self, user: str, amount: int, data: Any) -> None:
-        """A signed webhook; now and then one that came before."""
-        again = bool(self.events) and data.draw(st.booleans())
-        if again:
-            user, amount, payload = data.draw(st.sampled_from(self.events))
-        else:
-            payload = _event(self.ids[user], amount)
-            self.events.append((user, amount, payload))
-        self._webhook(payload)
-        self.model.top_up(user, amount, again=again)
-        self._compare()
-
-    # ── scenario 2
-
-    @rule(seat=seats, seller=users, buyer=users, amount=amounts, strike=strikes)
-    def initiate(self, seat: str, seller: str, buyer: str, amount: int, strike: Any) -> None:
-        owner = self.model.seats[seat].owner or seller
-        body = {"seat_id": self.seat_ids[seat], "seller_user_id": self.ids[owner], "buyer_user_id": self.ids[buyer]}
-
-        def done(model: Model) -> str:
-            newest = self.engine.world.transfer_of(self.seat_ids[seat])
-            known = newest is None or str(newest["transfer_id"]) in model.transfers
-            return model.initiate(
-                seat, owner, buyer, amount, NOTHING if known or newest is None else str(newest["transfer_id"])
-            )
-
-        act = lambda app: self._as(owner, app).post("/api/transfer/initiate", {**body, "credits_amount": amount})  # noqa: E731
-        self._verb("initiate", act, done, None, strike)
-
-    @precondition(lambda self: self.model.transfers)
-    @rule(data=st.data(), strike=strikes)
-    def confirm(self, data: Any, strike: Any) -> None:
-        transfer_id = data.draw(st.sampled_from(list(self.model.transfers)))
-        transfer = self.model.transfers[transfer_id]
-        codes = self._codes(transfer_id)
-        body = {"transfer_id": transfer_id, **codes}
-        self._verb(
-            "confirm",
-            lambda app: self._as(transfer.seller, app).post("/api/transfer/confirm", body),
-            lambda model: model.confirm(transfer_id),
-            lambda model: model.undo_confirm(transfer_id),
-            strike,
-        )
-
-    @precondition(lambda self: self.model.transfers)
-    @rule(data=st.data())
-    def cancel(self, data: Any) -> None:
-        transfer_id = data.draw(st.sampled_from(list(self.model.transfers)))
-        act = lambda app: self._party(transfer_id, app).post("/api/transfer/cancel", {"transfer_id": transfer_id})  # noqa: E731
-        self._verb("cancel", act, lambda model: model.cancel(transfer_id), None, None)
-
-    @precondition(lambda self: self.model.transfers)
-    @rule(data=st.data(), strike=strikes)
-    def dispute(self, data: Any, strike: Any) -> None:
-        transfer_id = data.draw(st.sampled_from(list(self.model.transfers)))
-        body = {"transfer_id": transfer_id, "reason": "as the machine has it"}
-        act = lambda app: self._party(transfer_id, app).post("/api/transfer/dispute", body)  # noqa: E731
-        self._verb("dispute", act, lambda model: model.dispute(transfer_id), None, strike)
-
-    @precondition(lambda self: self.model.transfers)
-    @rule(data=st.data(), verb=st.sampled_from(["reverse", "dismiss"]), strike=strikes)
-    def decide(self, data: Any, verb: str, strike: Any) -> None:
-        transfer_id = data.draw(st.sampled_from(list(self.model.transfers)))
-        act = lambda app: self._staff(app).post(f"/api/transfer/{verb}", {"transfer_id": transfer_id})  # noqa: E731
-        self._verb(verb, act, lambda model: getattr(model, verb)(transfer_id), None, strike)
-
-    # ── scenario 3
-
-    @rule(seat=seats, user=users)
-    def scan(self, seat: str, user: str) -> None:
-        sealed = self.engine.world.rescuer.to.seal.seal(self.seat_ids[seat], self.ids[user], HALL)
-        body = {"qr_payload": sealed.payload, "hall_id": HALL}
-        answer = self._staff(self.engine.preparer_app).post("/api/verify", body).must(200)
-        assert answer["result"] == self.model.scan(seat, user)
-        self._compare()
-
-    # ── how a verb is checked
-
-    def _verb(
-        self,
-        flow: str,
-        act: Callable[[Flask], Answer],
-        done: Callable[[Model], str],
-        undone: Callable[[Model], None] | None,
-        strike: tuple[Kind, int] | None,
-    ) -> None:
-        self.engine.world.forget_otp_sends()
-        case = Case(self.engine.world, self.engine.preparer_app, self.engine.inbox, next(iter(self.seat_ids.values())))
-        answer = self.engine.act(Flow(flow, lambda _: None, lambda _, app: act(app)), case, *_faults(flow, strike))
-        self.engine.settle()
-        self._adopt(answer, done, undone, struck=strike is not None)
-
-    def _adopt(
-        self,
-        answer: Answer | None,
-        done: Callable[[Model], str],
-        undone: Callable[[Model], None] | None,
-        *,
-        struck: bool,
-    ) -> None:
-        after = self.model.copy()
-        told = done(after)
-        if not struck or (answer is not None and answer.status < 300):
-            assert answer is not None
-            assert (answer.error_code or "ok") == told, answer
-            self.model = after
-            self._compare()
-            return
-        candidates = [after, self.model]
-        if undone is not None and told == "ok":
-            compensated = self.model.copy()
-            undone(compensated)
-            candidates.append(compensated)
-        fitting = [model for model in candidates if not self._differences(model)]
-        assert fitting, [self._differences(model) for model in candidates]
-        self.model = fitting[0]
-
-    def _compare(self) -> None:
-        self.steps += 1
-        assert not self._differences(self.model)
-
-    def _differences(self, model: Model) -> list[str]:
-        if NOTHING in model.orders or NOTHING in model.transfers:
-            return ["what the model has done never came to be"]
-        world, name_of = self.engine.world, {user_id: name for name, user_id in self.ids.items()}
-        found = []
-        for name, seat_id in self.seat_ids.items():
-            row, seat = world.seat(seat_id), model.seats[name]
-            actual = (row["status"], name_of.get(row["owner_user_id"]))
-            if actual != (seat.status, seat.owner):
-                found.append(f"seat {name}: {actual}, model {(seat.status, seat.owner)}")
-        for name, user_id in self.ids.items():
-            balance = model.users[name]
-            if world.credits(user_id) != (Decimal(balance.balance), Decimal(balance.frozen)):
-                found.append(f"{name}: {world.credits(user_id)}, model {balance}")
-        expected = {
-            **{o: v.status for o, v in model.orders.items()},
-            **{t: v.status for t, v in model.transfers.items()},
-        }
-        actual_statuses = world.statuses(list(model.orders), list(model.transfers))
-        found += [
-            f"{i}: {actual_statuses.get(i)}, model {s}" for i, s in expected.items() if actual_statuses.get(i) != s
-        ]
-        return found
-
-    def _codes(self, transfer_id: str) -> dict[str, str]:
-        """A fresh code for each party that has still to verify; any code where the transfer is over."""
-        transfer = self.model.transfers[transfer_id]
-        stands = self.engine.world.transfer(transfer_id)
-        codes = {}
-        for party, name in (("seller", transfer.seller), ("buyer", transfer.buyer)):
-            if transfer.status == "PENDING_OTP" and not stands[f"{party}_otp_verified"]:
-                self.engine.world.forget_otp_sends()
-                self._as(name, self.engine.preparer_app).post("/api/otp/resend", {"transfer_id": transfer_id}).must(200)
-                codes[f"{party}_otp"] = self.engine.inbox.newest_code(self.engine.world.phone(self.ids[name]))
-        return codes or {"seller_otp": "000000"}
-
-    def _as(self, name: str, app: Flask) -> Caller:
-        return Caller(app, self.engine.world.token(self.ids[name]))
-
-    def _staff(self, app: Flask) -> Caller:
-        return Caller(app, self.engine.world.token(self.staff, "staff"))
-
-    def _party(self, transfer_id: str, app: Flask) -> Caller:
-        return self._as(self.model.transfers[transfer_id].buyer, app)
-
-    def _webhook(self, payload: bytes) -> None:
-        moment = str(int(time.time()))
-        signature = hmac.new(WEBHOOK_SECRET, f"{moment}.".encode() + payload, hashlib.sha256).hexdigest()
-        headers = {"Stripe-Signature": f"t={moment},v1={signature}", "Content-Type": "application/json"}
-        self.engine.world.post_webhook(payload, headers)
-
-    def teardown(self) -> None:
-        if not hasattr(self, "ids"):
-            return
-        steps_taken.append(self.steps)
-        people = [*self.ids.values(), self.staff]
-        scope = invariants.Scope(seats=list(self.seat_ids.values()), users=people)
-        found = invariants.violations(self.engine.world.connect, scope=scope)
-        self.engine.world.forget_sagas()
-        assert not found, found
-
-
-def _faults(flow: str, strike: tuple[Kind, int] | None) -> list[Fault]:
-    if strike is None or flow not in EDGES:
-        return []
-    kind, place = strike
-    return [Fault(EDGES[flow][place % len(EDGES[flow])], kind)]
-
-
-def _event(user_id: UUID, amount: int) -> bytes:
-    metadata = {"user_id": str(user_id)}
-    intent = {"id": f"pi_{uuid4().hex}", "object": "payment_intent", "status": "succeeded", "currency": "sgd"}
-    event = {"id": f"evt_{uuid4().hex}", "object": "event", "type": "payment_intent.succeeded", "livemode": False}
-    event |= {"created": int(time.time()), "data": {"object": intent | {"metadata": metadata}}}
-    event["data"]["object"]["amount_received"] = amount * 100  # type: ignore[index]
-    return json.dumps(event).encode()
-
-
-def test_system_behaves_as_the_model_whatever_strikes(engine: Engine) -> None:
-    System.engine = engine
-    run_state_machine_as_test(System, settings=settings())
-    print(f"{len(steps_taken)} examples, median {median(steps_taken)} steps; each seat costs {PRICE}")
-
+BATCHES = 6  # whichever process is free takes the next
+REPLAY = "MACHINE_REPLAY"  # hypothesis's version and blob of one failure
 
 settings.register_profile(
     "default",
-    max_examples=25,
+    max_examples=300,
     stateful_step_count=40,
-    derandomize=True,  # the same examples in every run of CI; the soak looks for new ones
+    database=None,  # a batch is its seed: nothing of earlier runs
     deadline=None,
     suppress_health_check=list(HealthCheck),
     print_blob=True,
 )
-settings.register_profile("soak", parent=settings.get_profile("default"), max_examples=20_000, derandomize=False)
+settings.register_profile("soak", parent=settings.get_profile("default"), max_examples=20_000)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some of the examples: a seed, and how many."""
+
+    number: int
+    examples: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """How many steps each example took, and how one failed."""
+
+    steps: list[int]
+    failure: str | None
+
+
+def test_system_behaves_as_the_model_whatever_strikes() -> None:
+    chosen = settings()
+    first = (core.global_force_seed or 0) * BATCHES
+    batches = [Batch(first + number, chosen.max_examples // BATCHES) for number in range(BATCHES)]
+    if REPLAY in os.environ:
+        batches = [Batch(0, 1)]
+    reports = pool._spread(_explored, batches).values()
+    failures = [report.failure for report in reports if report.failure]
+    assert not failures, "\n\n".join(failures)
+    steps = [count for report in reports for count in report.steps]
+    print(f"{len(steps)} examples, median {median(steps)} steps; each seat costs {PRICE}")
+
+
+def _explored(batch: Batch) -> Report:
+    System.engine = pool._in_this_process()
+    System.steps_taken.clear()
+    machine = seed(batch.number)(type(f"System{batch.number}", (System,), {}))
+    if REPLAY in os.environ:
+        version, _, blob = os.environ[REPLAY].partition(":")
+        reproduce_failure(version, blob.encode())(machine)
+    try:
+        run_state_machine_as_test(machine, settings=settings(max_examples=batch.examples))
+    except Exception as failure:
+        return Report(System.steps_taken.copy(), _told(failure))
+    return Report(System.steps_taken.copy(), None)
+
+
+def _told(failure: BaseException) -> str:
+    text = "".join(traceback.format_exception(failure))
+    blob = re.search(r"reproduce_failure\('([^']+)', b'([^']+)'\)", text)
+    replay = f"{REPLAY}='{blob[1]}:{blob[2]}' pytest tests/saga/test_machine.py" if blob else "(no blob)"
+    return f"{text}\nReplay: {replay}"
