@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -9,14 +10,14 @@ import pytest
 from harness import Stack
 from services.chassis.settings import DatabaseSettings
 from tests.brokers import Broker
-from tests.databases import Databases
+from tests.databases import LENT, Databases
 from tests.stack import Seats, running
 
 
 @pytest.fixture(scope="session")
 def databases() -> Iterator[Databases]:
     """The embedded PostgreSQL of this session, started when the first test asks for it."""
-    server = Databases()
+    server = Databases(os.environ.get(LENT))
     yield server
     server.close()
 

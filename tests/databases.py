@@ -36,22 +36,26 @@ ROLES = {  # service: (database, role)
     "orchestrator": ("sagas_db", "orchestrator_user"),
 }
 START_SECONDS = 30
+LENT = "TEST_POSTGRES_HOME"  # names a server for a whole session (see `Databases`)
 PREFIX, OWNER = "ticketremaster-test-", "owner"
 FAST = ("-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off")  # nothing outlives a test run
 
+_EMPTIED = """
+DROP SCHEMA public CASCADE;
+CREATE SCHEMA public AUTHORIZATION pg_database_owner;
+GRANT USAGE ON SCHEMA public TO PUBLIC"""
+
 
 class Databases:
-    """The embedded server. `close` stops it and removes its files."""
+    """The embedded server. `close` stops it and removes its files.
 
-    def __init__(self) -> None:
-        end_leftovers()
-        self._home = Path(tempfile.mkdtemp(prefix=PREFIX))
-        self._data = self._home / "postgres" / "data"  # where `process.leftovers` looks for a server
-        self._data.parent.mkdir()
-        for directory in (self._home, self._data.parent):
-            directory.chmod(0o777)  # whoever PostgreSQL runs as when we are root makes its files in here
-        _sign(self._home)
-        self._process = self._start()
+    `lent` is the home of a server that somebody else runs: its databases are made here, and nothing is stopped.
+    """
+
+    def __init__(self, lent: str | None = None) -> None:
+        self.home = Path(lent or tempfile.mkdtemp(prefix=PREFIX))
+        self._data = self.home / "postgres" / "data"  # where `process.leftovers` looks for a server
+        self._process = None if lent else self._opened()
         self._ready: dict[str, DatabaseSettings] = {}
 
     def database_for(self, service: str) -> DatabaseSettings:
@@ -70,18 +74,41 @@ class Databases:
         with closing(self.superuser(service)) as connection, connection.cursor() as cursor:
             cursor.execute("UPDATE clock_offset SET shift = make_interval(secs => %s)", (seconds,))
 
+    def empty(self) -> None:
+        """Drop all that is in the databases, whoever made it and whoever is still connected."""
+        self._ready.clear()
+        with closing(self._connected("postgres", SUPERUSER)) as connection, connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT datname FROM pg_database WHERE datname = ANY(%s)", ([name for name, _ in ROLES.values()],)
+            )
+            made = [name for (name,) in cursor.fetchall()]
+            cursor.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = ANY(%s)", (made,))
+        for name in made:
+            with closing(self._connected(name, SUPERUSER)) as connection, connection.cursor() as cursor:
+                cursor.execute(_EMPTIED)
+
     def close(self) -> None:
         """Stop the server at once and remove its files."""
+        if self._process is None:
+            return
         self._process.send_signal(signal.SIGINT)  # PostgreSQL's fast shutdown: it does not wait for idle clients
         self._process.wait(timeout=START_SECONDS)
-        shutil.rmtree(self._home, ignore_errors=True)
+        shutil.rmtree(self.home, ignore_errors=True)
+
+    def _opened(self) -> subprocess.Popen[bytes]:
+        end_leftovers()
+        self._data.parent.mkdir()
+        for directory in (self.home, self._data.parent):
+            directory.chmod(0o777)  # whoever PostgreSQL runs as when we are root makes its files in here
+        _sign(self.home)
+        return self._start()
 
     def _start(self) -> subprocess.Popen[bytes]:
         made = ["initdb", "-D", str(self._data), "-U", SUPERUSER, "--auth=trust", "--encoding=UTF8"]
         made += ["--locale=C.UTF-8", "--no-sync"]
         subprocess.run(self._command(*made), check=True, stdout=subprocess.DEVNULL, cwd="/")
-        server = self._command("postgres", "-D", str(self._data), "-k", str(self._home), "-h", "", *FAST)
-        with open(self._home / "postgres.log", "wb") as log:
+        server = self._command("postgres", "-D", str(self._data), "-k", str(self.home), "-h", "", *FAST)
+        with open(self.home / "postgres.log", "wb") as log:
             process = subprocess.Popen(server, stdout=log, stderr=log, cwd="/")
         self._await_server(process)
         return process
@@ -99,22 +126,24 @@ class Databases:
                 time.sleep(0.02)  # until the deadline: the server says by accepting that it is up
         process.kill()
         process.wait()
-        raise RuntimeError(f"PostgreSQL did not start:\n{(self._home / 'postgres.log').read_text()}")
+        raise RuntimeError(f"PostgreSQL did not start:\n{(self.home / 'postgres.log').read_text()}")
 
     def _connected(self, database: str, user: str) -> Any:
-        connection = psycopg2.connect(host=str(self._home), dbname=database, user=user)
+        connection = psycopg2.connect(host=str(self.home), dbname=database, user=user)
         connection.autocommit = True
         return connection
 
     def _created(self, service: str) -> DatabaseSettings:
         name, role = ROLES[service]
         with closing(self._connected("postgres", SUPERUSER)) as connection, connection.cursor() as cursor:
-            cursor.execute(f"CREATE ROLE {role} LOGIN")
-            cursor.execute(f"CREATE DATABASE {name} OWNER {role}")
+            cursor.execute("SELECT FROM pg_database WHERE datname = %s", (name,))
+            if not cursor.rowcount:  # else this server was lent to others before us, and emptied
+                cursor.execute(f"CREATE ROLE {role} LOGIN")
+                cursor.execute(f"CREATE DATABASE {name} OWNER {role}")
         with closing(self._connected(name, role)) as connection, connection.cursor() as cursor:
             for script in scripts(service):
                 cursor.execute(script.read_text())
-        return DatabaseSettings(host=str(self._home), port=5432, name=name, user=role, password="")
+        return DatabaseSettings(host=str(self.home), port=5432, name=name, user=role, password="")
 
 
 def end_leftovers() -> None:

@@ -15,6 +15,7 @@ import pytest
 from services.chassis.db import DatabaseFault
 from services.chassis.errors import Unknown
 from services.inventory.store import holds
+from services.inventory.sweeper import Sweeper
 from tests.databases import Databases
 from tests.unit.inventory_under_test import HASH, InventoryService, a_key, an_id, in_parallel, outcome, refused
 
@@ -248,6 +249,15 @@ def test_release_by_a_stale_hold_touches_nothing(inventory):
     assert inventory.seat(seat_id).hold_id == hold_id
 
 
+def test_release_by_a_hold_that_was_taken_over_leaves_the_one_that_did(inventory):
+    seat_id, old_hold, _ = inventory.held_seat()
+    inventory.expire(seat_id)
+    new_hold = an_id()
+    inventory.reserve(seat_id, hold_id=new_hold)
+    assert inventory.release(seat_id, old_hold) is False
+    assert inventory.seat(seat_id).hold_id == new_hold
+
+
 def test_release_after_the_sale_leaves_the_sale(inventory):
     seat_id, hold_id, user_id = inventory.sold_seat()
     assert inventory.release(seat_id, hold_id) is False
@@ -414,6 +424,15 @@ def test_sweeper_releases_expired_holds_only_and_kills_their_keys(inventory):
     assert inventory.seat(live).hold_id == live_hold
     with refused("STEP_VOIDED"):
         inventory.reserve(expired, user_id, old_hold)
+
+
+def test_ticks_of_the_sweeper_free_what_has_expired(inventory):
+    seat_id, *_ = inventory.held_seat()
+    inventory.expire(seat_id)
+    sweeper = Sweeper(inventory.db, grace_seconds=0)
+    while sweeper.tick():
+        pass
+    assert inventory.seat(seat_id).status == "AVAILABLE"
 
 
 def test_sweeper_leaves_the_grace_to_the_message(inventory):
