@@ -6,6 +6,7 @@ A refusal is an answer: every verb returns an `Answer` with status, data and err
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -16,6 +17,8 @@ import urllib3
 
 PASSWORD = "password123"  # noqa: S105 - the seed's, in the README
 SECONDS = 15.0
+HEARD: deque[tuple[str, str]] = deque(maxlen=200)
+"""The last requests of this process: correlation id, and what was asked and answered."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,7 @@ class Api:
         answer = self.pool.request(
             method, self.url + path, body=content, headers={**sent, **(headers or {})}, timeout=SECONDS
         )
+        HEARD.append((answer.headers.get("X-Correlation-ID", ""), f"{method} {path} → {answer.status}"))
         return Answer(answer.status, answer.data, answer.headers)
 
     def get(self, path: str, **headers: str) -> Answer:

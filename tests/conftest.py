@@ -13,6 +13,8 @@ from tests.brokers import Broker
 from tests.databases import LENT, Databases
 from tests.stack import Seats, running
 
+pytest_plugins = ["tests.claims.plugin"]
+
 
 @pytest.fixture(scope="session")
 def databases() -> Iterator[Databases]:

@@ -1,0 +1,148 @@
+"""What the suites measured, as rows for the page. Whatever has not been written is None, and the page says so."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from harness import invariants as checks
+from harness.report.results import Results
+
+WARN = 0.2  # a ratio that has moved this far from the baseline is worth a look
+CONTROL = re.compile(r"found_out|the_check_fails|would_be_found|_oversell|_makes_the_run_fail|a_weakened|_without_")
+
+
+def flat(content: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every figure of a document with its path in words."""
+    if isinstance(content, Mapping):
+        for name, value in content.items():
+            yield from flat(value, f"{path} · {name}" if path else str(name))
+    elif not isinstance(content, list):
+        yield path, content
+    elif len(content) <= 8 and all(isinstance(entry, int | float | str) for entry in content):
+        yield path, ", ".join(_shown(entry) for entry in content)
+
+
+def table(content: Any) -> list[tuple[str, list[tuple[str, str]]]] | None:
+    """Subject by subject, its figures."""
+    if not isinstance(content, Mapping):
+        return None
+    return [(subject, [(name, _shown(value)) for name, value in flat(figures)]) for subject, figures in content.items()]
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 10_000 else f"{value:,.0f}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+# ── contract
+
+
+def contract(content: Any) -> list[dict[str, Any]] | None:
+    """Server by server: operations and documented answers, and how many were reached."""
+    if not isinstance(content, Mapping):
+        return None
+    return [{"server": server, **figures} for server, figures in content.get("servers", content).items()]
+
+
+# ── invariants
+
+
+def invariants(counted: Mapping[str, int]) -> list[tuple[str, str, int]]:
+    """Each invariant: its name, what it says, how often it was checked."""
+    every = (*checks.AT_ANY_TIME, *checks.AT_QUIESCENCE)
+    rows = [(check.__name__, inspect.getdoc(check) or "", counted.get(check.__name__, 0)) for check in every]
+    rows.append(
+        ("i7_sagas_end", "Every saga is terminal, or parked where that was expected.", counted.get("i7_sagas_end", 0))
+    )
+    return sorted(rows, key=lambda row: int(re.sub(r"\D.*", "", row[0][1:])))
+
+
+# ── controls
+
+
+@dataclass(frozen=True)
+class Controls:
+    """Guards that were taken away on purpose: whether that was seen."""
+
+    tests: list[tuple[str, int, int]]  # function, cases, of which passed
+    mutants: list[tuple[str, bool, str]] | None  # what was planted, whether it was caught, by what
+
+    @property
+    def caught(self) -> int:
+        """How many were seen."""
+        return sum(passed for _, _, passed in self.tests) + sum(caught for _, caught, _ in self.mutants or [])
+
+    @property
+    def planted(self) -> int:
+        """Of how many."""
+        return sum(cases for _, cases, _ in self.tests) + len(self.mutants or [])
+
+
+def controls(mutants: Any, results: Results) -> Controls:
+    """Tests that break something on purpose, and the mutants of `make mutants` where it has run."""
+    found: dict[str, list[bool]] = {}
+    for test, outcome in results.outcomes.items():
+        function = test.partition("[")[0]
+        if CONTROL.search(function.rpartition("::")[2]):
+            found.setdefault(function.removeprefix("tests/"), []).append(outcome == "passed")
+    return Controls([(name, len(cases), sum(cases)) for name, cases in found.items()], _mutants(mutants))
+
+
+def _mutants(content: Any) -> list[tuple[str, bool, str]] | None:
+    entries = content.get("mutants") if isinstance(content, Mapping) else content
+    if isinstance(entries, Mapping):
+        entries = [{"name": name, **(value if isinstance(value, Mapping) else {})} for name, value in entries.items()]
+    if not isinstance(entries, list):
+        return None
+    return [_mutant(entry) for entry in entries if isinstance(entry, Mapping)]
+
+
+def _mutant(entry: Mapping[str, Any]) -> tuple[str, bool, str]:
+    by = entry.get("caught_by") or entry.get("killed_by") or entry.get("failed") or []
+    caught = entry.get("caught", bool(by))
+    names = list(by) if isinstance(by, list | Mapping) else [str(by)]
+    return str(entry.get("name", "?")), bool(caught), ", ".join(str(name).removeprefix("tests/") for name in names[:2])
+
+
+# ── bench
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A figure of the bench against the last committed one."""
+
+    name: str
+    now: float
+    before: float | None
+
+    @property
+    def change(self) -> float | None:
+        """How far it has moved, of the baseline."""
+        return (self.now - self.before) / self.before if self.before else None
+
+    @property
+    def warns(self) -> bool:
+        """Whether it has moved too far."""
+        return self.change is not None and abs(self.change) > WARN
+
+
+def bench(now: Any, baseline: Any) -> list[Ratio] | None:
+    """Every ratio of the last bench."""
+    if not isinstance(now, Mapping):
+        return None
+    before = dict(flat(baseline.get("ratios", baseline))) if isinstance(baseline, Mapping) else {}
+    ratios = flat(now.get("ratios", now))
+    return [
+        Ratio(name, float(value), _number(before.get(name)))
+        for name, value in ratios
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    ]
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) else None

@@ -1,0 +1,45 @@
+"""How often each invariant was checked in a run, by all its processes.
+
+A run that wants to know makes a `Tally`; every process below it that checks invariants leaves its counts there when it
+ends. Without one, nothing is kept.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+_VARIABLE = "TR_TALLY"
+_counts: Counter[str] = Counter()
+
+
+def count(checks: list[str]) -> None:
+    """These were checked once more."""
+    if not _counts and _VARIABLE in os.environ:
+        atexit.register(_leave, os.getpid())
+    _counts.update(checks)
+
+
+def _leave(pid: int) -> None:
+    directory = Path(os.environ.get(_VARIABLE, ""))
+    if os.getpid() == pid and directory.is_dir():
+        (directory / f"{pid}.json").write_text(json.dumps(_counts))
+
+
+class Tally:
+    """Counts of this process, and of its children that have ended."""
+
+    def __init__(self) -> None:
+        self._directory = tempfile.TemporaryDirectory(prefix="ticketremaster-tally-")
+        os.environ[_VARIABLE] = self._directory.name
+
+    def counted(self) -> dict[str, int]:
+        """Checks by name."""
+        total = Counter(_counts)
+        for path in Path(self._directory.name).glob("*.json"):
+            total.update(json.loads(path.read_text()))
+        return dict(sorted(total.items()))

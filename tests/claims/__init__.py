@@ -1,0 +1,1 @@
+"""What the reference claims, which tests prove it, and what came of them in this run."""

@@ -1,0 +1,62 @@
+"""How much of a long run is left, in a line now and then."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+import pytest
+
+EVERY_SECONDS = 20.0
+USUAL = {"saga": 0.22, "e2e": 0.3, "contract": 1.0, "concurrency": 4.0, "unit": 0.05}
+"""Seconds a test, by suite, until a run on this machine has shown better."""
+
+
+class Progress:
+    """Between two files, at most every 20 s: tests done, time gone, time left as the last run had it."""
+
+    def __init__(self, config: pytest.Config, last: Mapping[str, float]) -> None:
+        self._config, self._last = config, last
+        self._began = self._said = time.monotonic()
+        self._left: dict[str, float] = {}
+        self._expected = self._done = 0.0
+        self._count, self._file = 0, ""
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Expect of each test what it took last time."""
+        self._began = self._said = time.monotonic()
+        self._left = {item.nodeid: self._last.get(item.nodeid, _usual(item.nodeid)) for item in session.items}
+        self._expected = sum(self._left.values())
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        """Say it before the next file's name."""
+        file, _, _ = nodeid.partition("::")
+        now = time.monotonic()
+        if file != self._file and now - self._said > EVERY_SECONDS:
+            self._said = now
+            self._say(now - self._began)
+        self._file = file
+
+    def pytest_runtest_logfinish(self, nodeid: str) -> None:
+        """One less."""
+        self._count += 1
+        self._done += self._left.get(nodeid, 0.0)
+
+    def _say(self, gone: float) -> None:
+        pace = gone / self._done if self._done else 1.0
+        left = (self._expected - self._done) * min(max(pace, 0.5), 2.0)
+        reporter = self._config.pluginmanager.getplugin("terminalreporter")
+        if reporter is not None:
+            reporter.ensure_newline()
+            text = f"  {self._count} of {len(self._left)} tests in {_minutes(gone)}, about {_minutes(left)} left"
+            reporter.write_line(text, cyan=True)
+            reporter.currentfspath = None
+
+
+def _usual(nodeid: str) -> float:
+    return USUAL.get(nodeid.split("/")[1], 0.1)
+
+
+def _minutes(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d} min"

@@ -1,0 +1,120 @@
+"""What came of a run: every test with its outcome, and of every failure what it takes to understand it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shlex
+import subprocess
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from harness import client, tally, trace
+from harness.compose import ROOT
+from tests.claims.check import Carried
+
+REPLAY = ".venv/bin/python -m pytest"
+RUN = ROOT / "reports" / "run.json"
+TEXT = 12_000  # characters of a failure that the page shows, from its end
+REQUESTS = 6  # of a failed test, the last ones are shown with their log lines
+LINES = 80  # of each
+
+
+class Record:
+    """Collects outcomes as they come."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.carried: Carried = {}
+        self.selected: list[str] = []
+        self._config, self._began = config, time.time()
+        self._outcomes: dict[str, tuple[str, float]] = {}
+        self._failures: dict[str, dict[str, Any]] = {}
+        self._tally = tally.Tally() if config.getoption("--report") else None
+
+    @staticmethod
+    def last_seconds(path: Path = RUN) -> dict[str, float]:
+        """How long each test of the last run took, in seconds."""
+        try:
+            return {test: seconds for test, (_, seconds) in json.loads(path.read_text())["tests"].items()}
+        except (OSError, ValueError, KeyError):
+            return {}
+
+    def begin(self) -> None:
+        """The next test begins: what was asked before it is not its."""
+        client.HEARD.clear()
+
+    def add(self, report: pytest.TestReport) -> None:
+        """One phase of a test: the worst outcome counts, the times add up."""
+        before, seconds = self._outcomes.get(report.nodeid, ("passed", 0.0))
+        outcome = before if before == "failed" or report.outcome == "passed" else report.outcome
+        self._outcomes[report.nodeid] = (outcome, seconds + report.duration)
+        if report.failed and report.nodeid not in self._failures:
+            heard = list(client.HEARD)[-REQUESTS:]
+            text = "\n".join([report.longreprtext, *(f"── {title}\n{content}" for title, content in report.sections)])
+            self._failures[report.nodeid] = {"when": report.when, "text": text[-TEXT:], "heard": heard}
+
+    def write(self, exitstatus: int, base: Path) -> None:
+        """Write reports/run.json; `base` is where the stacks of this session keep their logs."""
+        known = {test: (outcome, round(seconds, 3)) for test, (outcome, seconds) in self._outcomes.items()}
+        found = {
+            "began": datetime.fromtimestamp(self._began, UTC).isoformat(timespec="seconds"),
+            "seconds": round(time.time() - self._began, 1),
+            "exit": exitstatus,
+            "command": shlex.join(["pytest", *self._config.invocation_params.args]),
+            "commit": _commit(),
+            "machine": machine(),
+            "selected": len(self.selected),
+            "not_run": [test for test in self.selected if test not in known],
+            "tests": known,
+            "claims": self.carried,
+            "failures": self._explained(base),
+            "invariants": self._tally.counted() if self._tally else {},
+        }
+        RUN.parent.mkdir(exist_ok=True)
+        RUN.write_text(json.dumps(found, ensure_ascii=False))
+
+    def _explained(self, base: Path) -> list[dict[str, Any]]:
+        wanted = {request[0] for failure in self._failures.values() for request in failure["heard"]}
+        lines = trace.find(sorted(base.rglob("logs/*.log")), wanted.__contains__) if wanted else {}
+        return [_explained(test, failure, lines) for test, failure in self._failures.items()]
+
+
+def _explained(test: str, failure: Mapping[str, Any], lines: Mapping[str, list[trace.Line]]) -> dict[str, Any]:
+    requests = [
+        {"id": correlation_id, "asked": asked, "lines": trace.told(lines.get(correlation_id, [])[:LINES])}
+        for correlation_id, asked in failure["heard"]
+    ]
+    replay = f"{REPLAY} {shlex.quote(test)}"
+    return {"test": test, "when": failure["when"], "replay": replay, "text": failure["text"], "requests": requests}
+
+
+def machine() -> dict[str, str]:
+    """What the figures of this run are to be seen against."""
+    memory = psutil.virtual_memory().total / 2**30
+    return {
+        "cores": str(len(os.sched_getaffinity(0))),
+        "processor": _processor(),
+        "memory": f"{memory:.0f} GiB",
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+    }
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def _commit() -> str:
+    asked = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=10"]
+    answer = subprocess.run(asked, capture_output=True, text=True, check=False)
+    return answer.stdout.strip() if answer.returncode == 0 else ""
