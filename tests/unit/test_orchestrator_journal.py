@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
 from threading import Barrier
 from uuid import UUID, uuid4
 
@@ -11,7 +12,9 @@ import pytest
 
 from services.chassis.db import Database
 from services.chassis.settings import DatabaseSettings
-from services.orchestrator.journal import Entry, Journal, Status
+from services.orchestrator.journal import LEASE_SECONDS, Entry, Journal, NoticeDue, Status
+from services.orchestrator.recovery import Heartbeat
+from tests.unit.user_app import eventually
 
 pytestmark = pytest.mark.unit
 
@@ -109,6 +112,42 @@ def test_end_write_of_an_older_epoch_changes_nothing(db: Database, journal: Jour
     assert not journal.end(entry, Status.DONE, {"who": "the first"})
     assert journal.end(adopted, Status.UNDONE, {"who": "the adopter"})
     assert journal.read(entry.saga_id).result == {"who": "the adopter"}
+
+
+def test_notices_are_written_with_the_end_that_counts_and_with_no_other(db: Database, journal: Journal) -> None:
+    entry, _ = _begin(_process(db, deadline_seconds=-1), uuid4())
+    [adopted] = [e for e in journal.adopt(16) if e.saga_id == entry.saga_id]
+    due = [NoticeDue(str(uuid4()), "booking_confirmed", {"a": 1})]
+    assert not journal.end(entry, Status.DONE, {}, due)
+    assert _outbox(db, entry) == []
+    assert journal.end(adopted, Status.DONE, {}, due)
+    assert _outbox(db, entry) == [(due[0].user_id, "booking_confirmed")]
+
+
+def _outbox(db: Database, entry: Entry) -> list[tuple[str, str]]:
+    with db.transaction() as tx:
+        rows = tx.all("SELECT user_id, message FROM outbox WHERE saga_id = %(saga_id)s", saga_id=entry.saga_id)
+    return [(str(row["user_id"]), row["message"]) for row in rows]
+
+
+def test_a_heart_that_beats_keeps_its_sagas(db: Database, journal: Journal) -> None:
+    """Longer than a lease: it is the beating that keeps them, not the first lease."""
+    alive = Journal(db, deadline_seconds=60, park_seconds=120)
+    heart = Heartbeat(alive)
+    heart.start()
+    eventually(lambda: _leases(db, alive))
+    kept, _ = _begin(alive, uuid4())
+    [first] = _leases(db, alive)
+    eventually(lambda: _leases(db, alive)[0] - first >= timedelta(seconds=LEASE_SECONDS))
+    assert journal.adopt(16) == []
+    heart.stop()
+    assert [e.saga_id for e in journal.adopt(16)] == [kept.saga_id], "resigned: nobody waits for the lease to run out"
+
+
+def _leases(db: Database, journal: Journal) -> list[datetime]:
+    sql = "SELECT lease_until FROM heartbeats WHERE incarnation = %(incarnation)s"
+    with db.transaction() as tx:
+        return [row["lease_until"] for row in tx.all(sql, incarnation=journal.incarnation)]
 
 
 def test_live_owner_in_time_is_left_alone_and_a_dead_one_is_not(db: Database, journal: Journal) -> None:

@@ -1,0 +1,68 @@
+"""What an answer of another service is taken for: done, refused, or no verdict at all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+import urllib3
+
+from services.chassis.clients import HttpPeer
+from services.chassis.errors import Refused, Unknown
+from services.chassis.tokens import Credential
+
+pytestmark = pytest.mark.unit
+
+
+def _peer(status: int, body: bytes) -> HttpPeer:
+    def answer(_method: str, _url: str, _body: bytes | None, _headers: Mapping[str, str], _seconds: float) -> object:
+        if status == 0:
+            raise urllib3.exceptions.TimeoutError("no answer")
+        return status, body
+
+    return HttpPeer("Order", "http://order.test", Credential("event-service", "s" * 32), answer)  # type: ignore[arg-type]
+
+
+def _refusal(code: str) -> bytes:
+    return b'{"success": false, "error_code": "%s", "message": "no"}' % code.encode()
+
+
+def test_success_is_its_data() -> None:
+    assert _peer(200, b'{"success": true, "data": {"a": 1}}').get("/orders/1") == {"a": 1}
+
+
+def test_definite_refusal_keeps_its_code() -> None:
+    with pytest.raises(Refused, match="ORDER_FAILED"):
+        _peer(409, _refusal("ORDER_FAILED")).post("/orders", key="k")
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (0, b""),
+        (503, _refusal("SERVICE_UNAVAILABLE")),
+        (500, _refusal("INTERNAL_ERROR")),
+        (409, _refusal("A_CODE_OF_SOMEBODY_ELSE")),
+        (200, b"<html>"),
+        (200, b"[]"),
+    ],
+    ids=["silence", "503", "500", "unknown code", "no JSON", "no envelope"],
+)
+def test_anything_else_is_no_verdict(status: int, body: bytes) -> None:
+    with pytest.raises(Unknown):
+        _peer(status, body).post("/orders", key="k")
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (401, "UNAUTHORIZED"),
+        (401, "TOKEN_EXPIRED"),
+        (403, "FORBIDDEN"),
+        (404, "NOT_FOUND"),
+        (405, "METHOD_NOT_ALLOWED"),
+    ],
+)
+def test_refusal_of_the_call_itself_is_no_verdict_on_the_effect(status: int, code: str) -> None:
+    with pytest.raises(Unknown):
+        _peer(status, _refusal(code)).post("/credits/deduct", key="k")
