@@ -17,10 +17,11 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-import psycopg2.extras
+import psycopg2.extensions
 
 Connect = Callable[[str], Any]
 Rows = list[dict[str, Any]]
+TUPLES = psycopg2.extensions.cursor
 
 GRACE_SECONDS = 60  # past a hold's or order's time until the sweepers must have settled it
 OPEN = ("INITIATED", "PENDING_OTP")
@@ -47,7 +48,7 @@ class Scope:
 
 @dataclass(frozen=True)
 class Kept:
-    """A connection that stays open when a look at it is over."""
+    """A connection that stays open when a look is over."""
 
     connection: Any
 
@@ -55,8 +56,7 @@ class Kept:
         return getattr(self.connection, name)
 
     def close(self) -> None:
-        """End the look, not the connection."""
-        self.connection.rollback()
+        """The look is over, the connection is not."""
 
 
 @dataclass
@@ -74,19 +74,22 @@ def read(connect: Connect, scope: Scope | None = None) -> Snapshot:
     """Read everything, or what is in `scope`, each database in one repeatable-read transaction."""
     snapshot = Snapshot()
     for database, tables in TABLES.items():
-        with closing(connect(database)) as connection:
-            _begin(connection)
-            with connection.cursor(cursor_factory=psycopg2.extras.RealDictCursor) as cursor:
-                cursor.execute("SELECT app_now() AS now")
-                snapshot.now[database] = cursor.fetchone()["now"]
+        with closing(connect(database)) as connection, connection.cursor(cursor_factory=TUPLES) as cursor:
+            snapshot.now[database] = _begin(connection, cursor)
+            try:
                 for table, column in tables.items():
                     snapshot.rows[table] = _rows(cursor, table, column, scope)
+            finally:
+                cursor.execute("ROLLBACK")
     return snapshot
 
 
-def _begin(connection: Any) -> None:
+def _begin(connection: Any, cursor: Any) -> Any:
+    """The database's own time; the transaction begins in the same round trip."""
     connection.rollback()
-    connection.set_session(isolation_level="REPEATABLE READ", readonly=True, autocommit=False)
+    connection.set_session(autocommit=True)
+    cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT app_now()")
+    return cursor.fetchone()[0]
 
 
 def _rows(cursor: Any, table: str, column: str | None, scope: Scope | None) -> Rows:
@@ -94,14 +97,19 @@ def _rows(cursor: Any, table: str, column: str | None, scope: Scope | None) -> R
         cursor.execute(f"SELECT * FROM {table}")
     else:
         cursor.execute(f"SELECT * FROM {table} WHERE {column} = ANY(%s)", (scope.ids(column),))
-    return [dict(row) for row in cursor.fetchall()]
+    names = [column.name for column in cursor.description]
+    return [dict(zip(names, row, strict=True)) for row in cursor]
 
 
 def violations(
     connect: Connect, *, at_any_time: bool = False, parked: int = 0, scope: Scope | None = None
 ) -> list[str]:
     """Every finding. `parked` is how many parked sagas the test expected."""
-    snapshot = read(connect, scope)
+    return findings(read(connect, scope), at_any_time=at_any_time, parked=parked)
+
+
+def findings(snapshot: Snapshot, *, at_any_time: bool = False, parked: int = 0) -> list[str]:
+    """What is wrong in a snapshot that was read already."""
     checks = AT_ANY_TIME if at_any_time else (*AT_ANY_TIME, *AT_QUIESCENCE)
     found = [f"{check.__name__}: {line}" for check in checks for line in check(snapshot)]
     return found if at_any_time else [*found, *(f"i7_sagas_end: {line}" for line in _unended(snapshot, parked))]

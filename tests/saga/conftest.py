@@ -10,14 +10,13 @@ import pytest
 from tests.databases import Databases
 from tests.saga.engine import Engine, quick_motion
 from tests.saga.world import World
-from tests.unit.fake_servers import running
 
 
 @pytest.fixture(scope="session")
 def engine(databases: Databases) -> Iterator[Engine]:
     """A world with a preparer, victims and a rescuer, on the session's database server."""
-    with running("fakes.smu", SMU_API_KEY="key") as smu, quick_motion(), closing(World(databases, smu.url)) as world:
-        yield Engine(world, smu.url)
+    with quick_motion(), closing(World(databases)) as world:
+        yield Engine(world)
 
 
 @pytest.fixture(autouse=True)

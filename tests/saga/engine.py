@@ -13,9 +13,9 @@ import pytest
 from flask import Flask
 
 from harness import invariants
-from harness.client import Answer, Inbox
+from harness.client import Answer
 from services.chassis.clients import channel
-from services.orchestrator import asking, participants
+from services.orchestrator import asking, otp, participants
 from services.orchestrator.app import Orchestrator, Seams
 from tests.saga.faults import (
     IMPATIENT,
@@ -25,12 +25,15 @@ from tests.saga.faults import (
     FaultyHttp,
     FaultyJournal,
     FaultyPublisher,
+    Kind,
     Script,
 )
 from tests.saga.scenarios import FLOWS, Case, Flow, standing
 from tests.saga.world import Budget, NeverRevoked, Published, World
 
 QUICK_PAUSE = 0.002  # seconds before asking again: cells ask as production does, in quick motion
+QUICK_CLOSING = 0.3  # seconds for giving an attempt at a code back
+OWN_TWIN = Fault("journal begin", Kind.TWICE)  # the second finds the first and waits for it, as long as it has time
 
 
 @dataclass
@@ -55,10 +58,10 @@ class Outcome:
 class Engine:
     """A world with a preparer, a victim and a rescuer, and the script that the victim suffers."""
 
-    def __init__(self, world: World, smu_url: str) -> None:
+    def __init__(self, world: World) -> None:
         self.world = world
         self.script = Script()
-        self.inbox = Inbox(smu_url)
+        self.inbox = world.inbox
         self.broker = Published()
         self.preparer = world.orchestrator(Seams(publisher=Published()))
         self.preparer_app = self.preparer.app(NeverRevoked())
@@ -89,15 +92,14 @@ class Engine:
 
     def prepared(self, flow: Flow) -> Case:
         """A fresh case, ready for the flow's one request."""
-        self.preparer.journal.beat()
+        self.world.beat(self.preparer)
         case = Case(self.world, self.preparer_app, self.inbox, self.world.new_seat())
         flow.prepare(case)
-        case.before = self.world.sagas()
         return case
 
     def act(self, flow: Flow, case: Case, *faults: Fault) -> Answer | None:
         """The request, under faults; None when the process died of it."""
-        hurried = any(fault.kind in IMPATIENT for fault in faults)
+        hurried = any(fault.kind in IMPATIENT or fault == OWN_TWIN for fault in faults)
         victim, app = self._impatient if hurried else self._patient
         victim.journal.incarnation = uuid4()  # a new process: nobody takes it for the one that died before
         victim.journal.beat()
@@ -112,17 +114,23 @@ class Engine:
     def settle(self) -> None:
         """Another process recovers; then the network delivers what it still carried; then recovery once more."""
         self.world.recover()
-        self.script.deliver_late()
-        self.world.recover()
+        if self.script.deliver_late():
+            self.world.recover()
 
     def outcome(self, case: Case, answer: Answer | None) -> Outcome:
         """What it came to, with every invariant looked at for the people and the seat of this case."""
         scope = invariants.Scope(seats=[case.seat], users=list(case.people.values()))
-        found = invariants.violations(self.world.connect, scope=scope)
-        sagas = tuple(f"{saga['flow']} {saga['status']}" for saga in self.world.sagas() if saga not in case.before)
+        snapshot = invariants.read(self.world.connect, scope)
+        sagas = sorted(snapshot["sagas"], key=lambda saga: saga["created_at"])
         self.world.forget_sagas()
-        unfired = tuple(fault for fault in self.script.faults if fault not in self.script.fired)
-        return Outcome(answer, standing(case), sagas, tuple(self.script.seen), unfired, found)
+        return Outcome(
+            answer=answer,
+            standing=standing(case, snapshot),
+            sagas=tuple(f"{saga['flow']} {saga['status']}" for saga in sagas),
+            seen=tuple(self.script.seen),
+            unfired=tuple(fault for fault in self.script.faults if fault not in self.script.fired),
+            violations=invariants.findings(snapshot),
+        )
 
     def edges(self, flow: Flow) -> list[str]:
         """The edges of a flow, as an execution without faults shows them."""
@@ -140,6 +148,7 @@ def quick_motion() -> Iterator[None]:
         patch.setattr(asking, "FIRST_PAUSE", QUICK_PAUSE)
         patch.setattr(asking, "LONGEST_PAUSE", QUICK_PAUSE * 4)
         patch.setattr(participants, "EVENT_FACTS_SECONDS", 0.0)
+        patch.setattr(otp, "CLOSING_SECONDS", QUICK_CLOSING)
         yield
 
 

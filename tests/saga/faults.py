@@ -98,14 +98,16 @@ class Script:
                 return fault
         return None
 
-    def deliver_late(self) -> None:
-        """What the network still carried arrives now; nobody hears the answers."""
+    def deliver_late(self) -> bool:
+        """What the network still carried arrives now; nobody hears the answers. False when there was nothing."""
+        carried = bool(self.late)
         for delivery in self.late:
             try:
                 delivery()
             except (Unknown, urllib3.exceptions.HTTPError, grpc.RpcError):
                 continue
         self.late.clear()
+        return carried
 
 
 def _comes_to(first: str, edge: str) -> bool:

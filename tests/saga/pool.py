@@ -20,7 +20,6 @@ from tests.saga.faults import Fault, Kind
 from tests.saga.outcomes import ENDS, sagas_at
 from tests.saga.scenarios import FLOWS
 from tests.saga.world import World
-from tests.unit.fake_servers import running
 
 Cell = tuple[str, tuple[tuple[str, str], ...]]  # flow, ((edge, kind), …)
 Result = dict[str, Any]
@@ -64,10 +63,9 @@ def _open_world() -> None:
     stack = contextlib.ExitStack()
     atexit.register(stack.close)
     databases = stack.enter_context(contextlib.closing(Databases()))
-    smu = stack.enter_context(running("fakes.smu", SMU_API_KEY="key"))
-    world = stack.enter_context(contextlib.closing(World(databases, smu.url)))
+    world = stack.enter_context(contextlib.closing(World(databases)))
     stack.enter_context(quick_motion())
-    _engine = Engine(world, smu.url)
+    _engine = Engine(world)
 
 
 def _in_this_process() -> Engine:
