@@ -16,6 +16,7 @@ from specs.bundle import Document, operations, resolve
 
 Reached = tuple[str, str, int]  # method, path as the spec spells it, status
 BODILESS = (204, 304)
+JSON = "application/json"
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Contract:
     def __init__(self, document: Document) -> None:
         self.document = document
         self._routes = [(method, _pattern(path), path, operation) for method, path, operation in operations(document)]
-        self._validators: dict[tuple[str, str, str, str], jsonschema_rs.Draft202012Validator] = {}
+        self._validators: dict[Reached, jsonschema_rs.Draft202012Validator] = {}
 
     @property
     def documented(self) -> set[Reached]:
@@ -53,8 +54,8 @@ class Contract:
         found = self._operation(exchange)
         return (exchange.method, found[0], exchange.status) if found else None
 
-    def violations(self, exchange: Exchange) -> Iterator[str]:
-        """What the spec does not allow about an answer."""
+    def violations(self, exchange: Exchange, *, body_only: bool = False) -> Iterator[str]:
+        """What the spec does not allow about an answer; `body_only` where its headers are not known."""
         found = self._operation(exchange)
         if found is None:
             if exchange.status not in (404, 405):
@@ -65,7 +66,8 @@ class Contract:
         if response is None:
             yield f"{exchange}: undocumented status"
             return
-        yield from (f"{exchange}: {problem}" for problem in self._judge(exchange, path, response))
+        judge = self._body if body_only else self._judge
+        yield from (f"{exchange}: {problem}" for problem in judge(exchange, path, response))
 
     def _operation(self, exchange: Exchange) -> tuple[str, Document] | None:
         for method, pattern, path, operation in self._routes:
@@ -79,20 +81,27 @@ class Contract:
             if resolve(self.document, header).get("required") and name.lower() not in sent:
                 yield f"header {name} is missing"
         content = response.get("content", {})
-        if exchange.status in BODILESS or not content:
-            return
         kind = exchange.headers.get("Content-Type", "").partition(";")[0]
-        if kind not in content:
+        if content and exchange.status not in BODILESS and kind not in content:
             yield f"undocumented media type {kind!r}"
-        elif kind == "application/json":
-            yield from self._against(exchange, path, content[kind]["schema"])
+        elif kind == JSON:
+            yield from self._body(exchange, path, response)
+
+    def _body(self, exchange: Exchange, path: str, response: Document) -> Iterator[str]:
+        if exchange.status not in BODILESS and JSON in response.get("content", {}):
+            yield from self._against(exchange, path, response["content"][JSON]["schema"])
 
     def _against(self, exchange: Exchange, path: str, schema: Document) -> Iterator[str]:
-        key = (exchange.method, path, str(exchange.status), "application/json")
+        key = (exchange.method, path, exchange.status)
         if key not in self._validators:
             whole = {**schema, "components": self.document.get("components", {})}
             self._validators[key] = jsonschema_rs.Draft202012Validator(whole, validate_formats=True)
-        for error in self._validators[key].iter_errors(json.loads(exchange.body)):
+        try:
+            said = json.loads(exchange.body)
+        except ValueError:
+            yield "no JSON"
+            return
+        for error in self._validators[key].iter_errors(said):
             yield f"{'.'.join(map(str, error.instance_path))}: {error.message[:300]}"
 
 

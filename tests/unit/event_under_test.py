@@ -19,6 +19,7 @@ from services.chassis.settings import DatabaseSettings, ProcessSettings
 from services.chassis.tokens import Credential
 from services.event.app import build
 from services.event.settings import Settings
+from tests.stubs import fits
 
 SECRET, INTERNAL_SECRET = "s" * 32, "i" * 32
 FIRST, SECOND, PAST = (f"e0e0e0e0-0000-0000-0000-00000000000{n}" for n in (1, 2, 3))
@@ -61,9 +62,10 @@ class Inventory:
         if self.down:
             raise urllib3.exceptions.HTTPError("refused")
         if self.garbage is not None:
-            return 200, self.garbage
+            return fits("inventory", method, url, 200, self.garbage, wrong=True)
         asked = parse_qs(address.query)["event_id"]
-        return self._counts(asked) if address.path == "/seats/availability" else self._map(asked[0], headers)
+        answer = self._counts(asked) if address.path == "/seats/availability" else self._map(asked[0], headers)
+        return fits("inventory", method, url, *answer)
 
     def _map(self, event_id: str, headers: Mapping[str, str]) -> tuple[int, bytes]:
         version, seats = self.maps.get(event_id, ("empty", []))
@@ -72,11 +74,13 @@ class Inventory:
         return 200, json.dumps({"success": True, "data": {"version": version, "seats": seats}}).encode()
 
     def _counts(self, event_ids: list[str]) -> tuple[int, bytes]:
-        counts = [{"event_id": event_id, "available_seats": self._available(event_id)} for event_id in event_ids]
+        counts = [self._count(event_id) for event_id in event_ids]
         return 200, json.dumps({"success": True, "data": counts}).encode()
 
-    def _available(self, event_id: str) -> int:
-        return sum(seat["status"] == "AVAILABLE" for seat in self.maps.get(event_id, ("", []))[1])
+    def _count(self, event_id: str) -> dict[str, Any]:
+        seats = self.maps.get(event_id, ("", []))[1]
+        available = sum(seat["status"] == "AVAILABLE" for seat in seats)
+        return {"event_id": event_id, "total_seats": len(seats), "available_seats": available}
 
     def asked(self, path: str) -> int:
         return sum(called == path for called, _ in self.calls)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -13,25 +14,26 @@ from services.chassis.clients import HttpPeer
 from services.chassis.tokens import Credential
 from services.inventory import notices as module
 from services.inventory.notices import OrderNotices
+from tests.stubs import example, fits
 
 pytestmark = pytest.mark.unit
 
 SECRET = "i" * 32
-DONE = (200, b'{"success": true, "data": {"status": "FAILED"}}')
+DONE = (200, json.dumps(example("order", "POST", "/orders/{order_id}/expire", 200)).encode())
 
 
 class Order:
     """Order at the transport: answers as told, and remembers what was asked."""
 
-    def __init__(self, answer: Callable[[], tuple[int, bytes]]) -> None:
-        self._answer = answer
+    def __init__(self, answer: Callable[[], tuple[int, bytes]], wrong: bool = False) -> None:
+        self._answer, self._wrong = answer, wrong
         self.asked: list[str] = []
 
     def __call__(
         self, method: str, url: str, body: bytes | None, headers: Mapping[str, str], timeout: float
     ) -> tuple[int, bytes]:
         self.asked.append(f"{method} {url}")
-        return self._answer()
+        return fits("order", method, url, *self._answer(), wrong=self._wrong)
 
 
 def _notices(order: Order) -> OrderNotices:
@@ -51,7 +53,7 @@ def test_order_is_told_of_each_expired_order_once():
 
 @pytest.mark.parametrize("answer", [(503, b""), (404, b'{"error_code": "ORDER_NOT_FOUND"}'), (200, b"not json")])
 def test_order_that_fails_is_not_asked_again_and_the_next_is_told(answer):
-    order = Order(lambda: answer)
+    order = Order(lambda: answer, wrong=True)
     notices = _notices(order)
     notices.tell(UUID(int=1))
     notices.tell(UUID(int=2))

@@ -26,6 +26,7 @@ from services.contracts.pb import inventory_pb2 as pb
 from services.contracts.pb.inventory_pb2_grpc import InventoryStub
 from tests.brokers import Broker
 from tests.databases import Databases
+from tests.stubs import example, fits
 from tests.unit.inventory_under_test import INTERNAL_SECRET, SECRET, InventoryService, an_id
 
 pytestmark = pytest.mark.unit
@@ -72,9 +73,11 @@ class _OrderHandler(BaseHTTPRequestHandler):
         caller = tokens.verify_caller(INTERNAL_SECRET, tokens.bearer(self.headers["Authorization"]))
         assert isinstance(self.server, Order)
         self.server.told.append((caller, self.path))
-        self.send_response(200)
+        done = json.dumps(example("order", "POST", "/orders/{order_id}/expire", 200)).encode()
+        status, body = fits("order", "POST", self.path, 200, done)
+        self.send_response(status)
         self.end_headers()
-        self.wfile.write(b'{"success": true, "data": {"status": "FAILED"}}')
+        self.wfile.write(body)
 
     def log_message(self, *_: Any) -> None:
         pass

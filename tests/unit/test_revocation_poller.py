@@ -9,14 +9,15 @@ import pytest
 from services.chassis.clients import HttpPeer
 from services.chassis.revocations import RevocationPoller
 from services.chassis.tokens import Credential
+from tests.stubs import fits
 
 pytestmark = pytest.mark.unit
 
 ONE = b'{"success":true,"data":{"revocations":[{"sid":"ended","seconds_left":959.876}],"cursor":1,"more":false}}'
 
 
-def answered(_method: str, _url: str, _body: bytes | None, _headers: Mapping[str, str], _timeout: float):
-    return 200, ONE
+def answered(method: str, url: str, _body: bytes | None, _headers: Mapping[str, str], _timeout: float):
+    return fits("user", method, url, 200, ONE)
 
 
 def test_ended_login_is_known_after_one_look_and_the_list_is_fresh() -> None:

@@ -8,10 +8,10 @@ from uuid import uuid4
 
 import pytest
 import requests
-import responses
 import stripe
 
 from services.chassis.logs import JsonFormatter
+from tests.stubs import Stubs, example
 from tests.unit.user_app import (
     INTERNAL_SECRET,
     JWT_SECRET,
@@ -42,7 +42,7 @@ def lines(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 def test_no_log_line_shows_a_secret(users: UserApp, lines: pytest.LogCaptureFixture) -> None:
     email = f"{uuid4()}@example.com"
     phone = f"+65{uuid4().int % 10**8:08d}"
-    with responses.RequestsMock(assert_all_requests_are_fired=False) as stub:
+    with Stubs() as stub:
         session = whole_life(users, stub, email, phone)
     secrets = [phone, phone[1:], PASSWORD, CODE, SID, CLIENT_SECRET, SMU_KEY, STRIPE_KEY, WEBHOOK_SECRET]
     secrets += [JWT_SECRET, INTERNAL_SECRET, session["access_token"], session["refresh_token"], "$2b$", "Bearer"]
@@ -51,7 +51,7 @@ def test_no_log_line_shows_a_secret(users: UserApp, lines: pytest.LogCaptureFixt
     assert f"…{phone[-4:]}" in lines.text
 
 
-def whole_life(users: UserApp, stub: responses.RequestsMock, email: str, phone: str) -> dict[str, str]:
+def whole_life(users: UserApp, stub: Stubs, email: str, phone: str) -> dict[str, str]:
     """Everything that handles a secret, going well and going wrong; the session."""
     person = {"email": email, "phone": phone, "password": PASSWORD}
     made = users.public("POST", "/api/auth/register", person).get_json()["data"]
@@ -67,31 +67,43 @@ def whole_life(users: UserApp, stub: responses.RequestsMock, email: str, phone: 
     return session
 
 
-def codes(users: UserApp, stub: responses.RequestsMock, user_id: str, phone: str) -> None:
+def codes(users: UserApp, stub: Stubs, user_id: str, phone: str) -> None:
     told = {"Success": False, "ErrorMessage": f"60200: Invalid parameter To: {phone}"}
+    sent = {"Success": True, "VerificationSid": SID, "ErrorMessage": ""}
+    stub.answers("POST", f"{SMU_URL}/SendOTP", json=sent)
+    users.call("POST", "/otp/send", {"user_id": user_id})
     sends: list[dict[str, Any]] = [
-        {"json": {"Success": True, "VerificationSid": SID}}, {"json": told}, {"body": f"<p>{phone}"},
+        {"json": told}, {"body": f"<p>{phone}"},
         {"status": 500, "json": told}, {"body": requests.ConnectionError(phone)},
     ]  # fmt: skip
     for answer in sends:
-        stub.upsert("POST", f"{SMU_URL}/SendOTP", **answer)
+        stub.misbehaves("POST", f"{SMU_URL}/SendOTP", instead=True, **answer)
         users.call("POST", "/otp/send", {"user_id": user_id})
-    judged: list[dict[str, Any]] = [
-        {"json": {"Success": True, "Status": "pending"}}, {"json": told}, {"body": requests.Timeout(CODE)},
-    ]  # fmt: skip
+    guess = {"verification_sid": SID, "otp_code": CODE}
+    stub.answers("POST", f"{SMU_URL}/VerifyOTP", json={"Success": True, "Status": "pending", "ErrorMessage": ""})
+    users.call("POST", "/otp/verify", guess)
+    judged: list[dict[str, Any]] = [{"json": told}, {"body": requests.Timeout(CODE)}]
     for answer in judged:
-        stub.upsert("POST", f"{SMU_URL}/VerifyOTP", **answer)
-        users.call("POST", "/otp/verify", {"verification_sid": SID, "otp_code": CODE})
-    stub.post(f"{SMU_URL}/SendSMS", json={"status": "queued"})
+        stub.misbehaves("POST", f"{SMU_URL}/VerifyOTP", instead=True, **answer)
+        users.call("POST", "/otp/verify", guess)
+    stub.answers("POST", f"{SMU_URL}/SendSMS", json={"status": "queued"})
     users.call("POST", "/notifications", {"user_id": user_id, "message": "transfer_completed"})
 
 
-def payments(users: UserApp, stub: responses.RequestsMock, user_id: str) -> None:
-    intent = {"id": "pi_1", "object": "payment_intent", "client_secret": CLIENT_SECRET, "metadata": {}}
-    refused = {"error": {"type": "invalid_request_error", "message": f"Invalid API Key provided: {STRIPE_KEY}"}}
-    for answer in ({"json": intent}, {"status": 401, "json": refused}, {"status": 500, "json": refused}):
-        stub.upsert("POST", f"{STRIPE_BASE}/v1/payment_intents", **answer)
+def payments(users: UserApp, stub: Stubs, user_id: str) -> None:
+    def top_up() -> None:
         users.call("POST", "/credits/topup", {"key": key(), "user_id": user_id, "amount": 20})
+
+    url = f"{STRIPE_BASE}/v1/payment_intents"
+    intent = {**example("stripe", "POST", "/v1/payment_intents", 200), "client_secret": CLIENT_SECRET}
+    refused = {"error": {"type": "invalid_request_error", "message": f"Invalid API Key provided: {STRIPE_KEY}"}}
+    answers: list[dict[str, Any]] = [{"json": intent}, {"status": 401, "json": refused}]
+    for answer in answers:
+        stub.answers("POST", url, instead=True, **answer)
+        top_up()
+    stub.misbehaves("POST", url, instead=True, status=500, json=refused)
+    stub.misbehaves("GET", url, body=requests.ConnectionError(STRIPE_KEY))
+    top_up()
     for secret in (WEBHOOK_SECRET, "whsec_forged"):
         signature = stripe.WebhookSignature.generate_signature_header("{}", secret)
         users.public("POST", "/api/webhooks/stripe", b"{}", **{"Stripe-Signature": signature})

@@ -10,30 +10,31 @@ from uuid import UUID, uuid4
 
 import pytest
 import requests
-import responses
 from responses import matchers
 from urllib3.exceptions import MaxRetryError, NewConnectionError
 
 from services.chassis.clients import CALL_SECONDS
 from services.user import smu as smu_module
 from tests.databases import Databases
+from tests.stubs import Stubs
 from tests.unit.user_app import SMU_KEY, SMU_URL, UserApp, at_once, codes, refusal
 
 pytestmark = pytest.mark.unit
 
 
 @pytest.fixture
-def smu() -> Iterator[responses.RequestsMock]:
-    with responses.RequestsMock(assert_all_requests_are_fired=False) as stub:
+def smu() -> Iterator[Stubs]:
+    with Stubs() as stub:
         yield stub
 
 
-def sends(smu: responses.RequestsMock, **changes: Any) -> None:
-    smu.post(f"{SMU_URL}/SendOTP", json={"VerificationSid": "VE1", "Success": True, "ErrorMessage": ""} | changes)
+def sends(smu: Stubs, **changes: Any) -> None:
+    sent = {"VerificationSid": "VE1", "Success": True, "ErrorMessage": ""}
+    smu.answers("POST", f"{SMU_URL}/SendOTP", json=sent | changes)
 
 
-def judges(smu: responses.RequestsMock, **answer: Any) -> None:
-    smu.post(f"{SMU_URL}/VerifyOTP", json=answer)
+def judges(smu: Stubs, **answer: Any) -> None:
+    smu.answers("POST", f"{SMU_URL}/VerifyOTP", json=answer)
 
 
 def send(users: UserApp, user: UUID) -> Any:
@@ -49,10 +50,11 @@ def unreachable() -> requests.ConnectionError:
     return requests.ConnectionError(MaxRetryError(None, "/SendOTP", reason))  # type: ignore[arg-type]
 
 
-def test_send_asks_smu_as_its_contract_says(users: UserApp, smu: responses.RequestsMock) -> None:
+def test_send_asks_smu_as_its_contract_says(users: UserApp, smu: Stubs) -> None:
     user, correlation = users.new_user(), str(uuid4())
     expected = {"X-Contacts-Key": SMU_KEY, "Content-Type": "application/json", "X-Correlation-ID": correlation}
-    smu.post(
+    smu.answers(
+        "POST",
         f"{SMU_URL}/SendOTP",
         json={"VerificationSid": "VE1", "Success": True, "ErrorMessage": ""},
         match=[
@@ -70,7 +72,7 @@ def test_smu_is_given_up_before_our_caller_gives_up() -> None:
     assert sum(smu_module.TIMEOUT) < CALL_SECONDS
 
 
-def test_send_to_an_unknown_user_is_404_and_asks_nobody(users: UserApp, smu: responses.RequestsMock) -> None:
+def test_send_to_an_unknown_user_is_404_and_asks_nobody(users: UserApp, smu: Stubs) -> None:
     assert refusal(send(users, uuid4())) == "USER_NOT_FOUND"
     assert len(smu.calls) == 0
 
@@ -88,16 +90,19 @@ def test_send_to_an_unknown_user_is_404_and_asks_nobody(users: UserApp, smu: res
     ],
     ids=str,
 )  # fmt: skip
-def test_a_code_that_smu_did_not_confirm_is_503(
-    users: UserApp, smu: responses.RequestsMock, failure: dict[str, Any]
-) -> None:
-    smu.post(f"{SMU_URL}/SendOTP", **failure)
+def test_a_code_that_smu_did_not_confirm_is_503(users: UserApp, smu: Stubs, failure: dict[str, Any]) -> None:
+    smu.misbehaves("POST", f"{SMU_URL}/SendOTP", **failure)
     answer = send(users, users.new_user())
     assert (answer.status_code, refusal(answer)) == (503, "SERVICE_UNAVAILABLE")
     assert answer.headers["Retry-After"]
 
 
-def test_the_sixth_code_in_ten_minutes_is_refused_and_says_when(users: UserApp, smu: responses.RequestsMock) -> None:
+def test_a_code_that_smu_would_not_send_is_503(users: UserApp, smu: Stubs) -> None:
+    sends(smu, VerificationSid="", Success=False, ErrorMessage="60200: Invalid parameter `To`")
+    assert refusal(send(users, users.new_user())) == "SERVICE_UNAVAILABLE"
+
+
+def test_the_sixth_code_in_ten_minutes_is_refused_and_says_when(users: UserApp, smu: Stubs) -> None:
     sends(smu)
     user = users.new_user()
     assert codes(send(users, user) for _ in range(5)) == [200] * 5
@@ -109,14 +114,14 @@ def test_the_sixth_code_in_ten_minutes_is_refused_and_says_when(users: UserApp, 
     assert len(smu.calls) == 5
 
 
-def test_of_many_sends_at_once_five_get_through(users: UserApp, smu: responses.RequestsMock) -> None:
+def test_of_many_sends_at_once_five_get_through(users: UserApp, smu: Stubs) -> None:
     sends(smu)
     user = users.new_user()
     assert codes(at_once(*[lambda: send(users, user)] * 12)) == [200] * 5 + [429] * 7
     assert len(smu.calls) == 5
 
 
-def test_the_limit_is_the_phones_not_the_users(users: UserApp, smu: responses.RequestsMock) -> None:
+def test_the_limit_is_the_phones_not_the_users(users: UserApp, smu: Stubs) -> None:
     sends(smu)
     one, other = users.new_user(), users.new_user()
     with users.db.transaction() as tx:
@@ -125,7 +130,7 @@ def test_the_limit_is_the_phones_not_the_users(users: UserApp, smu: responses.Re
     assert codes(send(users, user) for user in [one, other] * 3) == [200] * 5 + [429]
 
 
-def test_the_limit_moves_on_with_time(users: UserApp, smu: responses.RequestsMock, databases: Databases) -> None:
+def test_the_limit_moves_on_with_time(users: UserApp, smu: Stubs, databases: Databases) -> None:
     sends(smu)
     user = users.new_user()
     assert codes(send(users, user) for _ in range(6)) == [200] * 5 + [429]
@@ -136,7 +141,7 @@ def test_the_limit_moves_on_with_time(users: UserApp, smu: responses.RequestsMoc
         databases.shift_clock("user", 0)
 
 
-def test_the_limit_is_a_window_that_slides(users: UserApp, smu: responses.RequestsMock, databases: Databases) -> None:
+def test_the_limit_is_a_window_that_slides(users: UserApp, smu: Stubs, databases: Databases) -> None:
     sends(smu)
     user = users.new_user()
     phone = users.account(user)["phone"]
@@ -162,21 +167,21 @@ def test_the_limit_is_a_window_that_slides(users: UserApp, smu: responses.Reques
     ids=str,
 )  # fmt: skip
 def test_only_a_code_that_may_have_been_sent_counts(
-    users: UserApp, smu: responses.RequestsMock, failure: dict[str, Any], counted: bool
+    users: UserApp, smu: Stubs, failure: dict[str, Any], counted: bool
 ) -> None:
-    smu.post(f"{SMU_URL}/SendOTP", **failure)
+    smu.misbehaves("POST", f"{SMU_URL}/SendOTP", **failure)
     user = users.new_user()
     assert codes(send(users, user) for _ in range(6)) == ([429] + [503] * 5 if counted else [503] * 6)
 
 
-def test_a_redirect_is_no_answer_wherever_it_leads(users: UserApp, smu: responses.RequestsMock) -> None:
-    smu.post(f"{SMU_URL}/SendOTP", status=302, headers={"Location": f"{SMU_URL}/elsewhere"})
-    smu.get(f"{SMU_URL}/elsewhere", json={"VerificationSid": "VE1", "Success": True})
+def test_a_redirect_is_no_answer_wherever_it_leads(users: UserApp, smu: Stubs) -> None:
+    smu.misbehaves("POST", f"{SMU_URL}/SendOTP", status=302, headers={"Location": f"{SMU_URL}/elsewhere"})
+    smu.misbehaves("GET", f"{SMU_URL}/elsewhere", json={"VerificationSid": "VE1", "Success": True})
     assert send(users, users.new_user()).status_code == 503
     assert len(smu.calls) == 1
 
 
-def test_verify_asks_smu_as_its_contract_says(users: UserApp, smu: responses.RequestsMock) -> None:
+def test_verify_asks_smu_as_its_contract_says(users: UserApp, smu: Stubs) -> None:
     judges(smu, Success=True, Status="approved", ErrorMessage="")
     answer = verify(users)
     assert (answer.status_code, answer.get_json()["data"]) == (200, {"status": "approved"})
@@ -197,15 +202,13 @@ def test_verify_asks_smu_as_its_contract_says(users: UserApp, smu: responses.Req
         ({"Success": False, "Status": "", "ErrorMessage": "60202: Max check attempts reached"}, "expired"),
     ],
 )
-def test_what_smu_says_is_what_we_say(
-    users: UserApp, smu: responses.RequestsMock, smu_says: dict[str, Any], status: str
-) -> None:
+def test_what_smu_says_is_what_we_say(users: UserApp, smu: Stubs, smu_says: dict[str, Any], status: str) -> None:
     judges(smu, **smu_says)
     assert verify(users).get_json()["data"] == {"status": status}
 
 
-def test_smus_404_is_expired(users: UserApp, smu: responses.RequestsMock) -> None:
-    smu.post(f"{SMU_URL}/VerifyOTP", status=404, json={"Errors": ["x"]})
+def test_smus_404_is_expired(users: UserApp, smu: Stubs) -> None:
+    smu.misbehaves("POST", f"{SMU_URL}/VerifyOTP", status=404, json={"Errors": ["x"]})
     assert verify(users).get_json()["data"] == {"status": "expired"}
 
 
@@ -220,12 +223,15 @@ def test_smus_404_is_expired(users: UserApp, smu: responses.RequestsMock) -> Non
     ],
     ids=str,
 )  # fmt: skip
-def test_a_code_that_smu_did_not_judge_is_503(
-    users: UserApp, smu: responses.RequestsMock, failure: dict[str, Any]
-) -> None:
-    smu.post(f"{SMU_URL}/VerifyOTP", **failure)
+def test_a_code_that_smu_did_not_judge_is_503(users: UserApp, smu: Stubs, failure: dict[str, Any]) -> None:
+    smu.misbehaves("POST", f"{SMU_URL}/VerifyOTP", **failure)
     answer = verify(users)
     assert (answer.status_code, refusal(answer)) == (503, "SERVICE_UNAVAILABLE")
+
+
+def test_a_failure_that_smu_owns_up_to_is_503(users: UserApp, smu: Stubs) -> None:
+    judges(smu, Success=False, Status="", ErrorMessage="20500: Twilio is down")
+    assert refusal(verify(users)) == "SERVICE_UNAVAILABLE"
 
 
 @pytest.mark.parametrize("body", [{}, {"verification_sid": "VE1"}, {"verification_sid": "", "otp_code": "1"},
