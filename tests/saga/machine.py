@@ -11,6 +11,7 @@ import hmac
 import json
 import time
 from collections.abc import Callable
+from copy import deepcopy
 from decimal import Decimal
 from typing import Any, ClassVar
 from uuid import UUID, uuid4
@@ -210,7 +211,7 @@ class System(RuleBasedStateMachine):
         *,
         struck: bool,
     ) -> None:
-        after = self.model.copy()
+        after = deepcopy(self.model)
         told = done(after)
         if not struck or (answer is not None and answer.status < 300):
             assert answer is not None
@@ -219,8 +220,8 @@ class System(RuleBasedStateMachine):
             self._compare()
             return
         candidates = [after, self.model]
-        if undone is not None and told == "ok":
-            compensated = self.model.copy()
+        if undone is not None:  # also one that would have been refused: it died before it had read anything
+            compensated = deepcopy(self.model)
             undone(compensated)
             candidates.append(compensated)
         fitting = [model for model in candidates if not self._differences(model)]

@@ -6,7 +6,6 @@ was compensated leaves things.
 
 from __future__ import annotations
 
-from copy import deepcopy
 from dataclasses import dataclass, field
 
 PRICE = 200
@@ -59,9 +58,6 @@ class Model:
     orders: dict[str, Order] = field(default_factory=dict)
     transfers: dict[str, Transfer] = field(default_factory=dict)
 
-    def copy(self) -> Model:
-        return deepcopy(self)
-
     # ── scenario 1
 
     def reserve(self, user: str, seat_id: str, order_id: str) -> str:
@@ -103,8 +99,9 @@ class Model:
         self.seats[order.seat] = Seat("SOLD", order_id, user)
         return "ok"
 
-    def undo_pay(self, _user: str, order_id: str) -> None:
-        self.orders[order_id].status = "FAILED"
+    def undo_pay(self, user: str, order_id: str) -> None:
+        order = self.orders[order_id]
+        order.status = "FAILED" if (order.status, order.user) == ("PENDING", user) else order.status
 
     def expire(self, seat_id: str) -> str:
         seat = self.seats[seat_id]
@@ -172,7 +169,8 @@ class Model:
         return "ok"
 
     def undo_confirm(self, transfer_id: str) -> None:
-        self.transfers[transfer_id].status = "FAILED"
+        transfer = self.transfers[transfer_id]
+        transfer.status = "FAILED" if transfer.status == "PENDING_OTP" else transfer.status
 
     def cancel(self, transfer_id: str) -> str:
         transfer = self.transfers[transfer_id]
