@@ -13,7 +13,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from services.chassis import correlation, wire
-from services.chassis.db import Database, Row, Transaction
+from services.chassis.db import Database, Row
 
 LEASE_SECONDS = 2.0
 
@@ -82,13 +82,17 @@ WHERE flow = %(flow)s AND subject = %(subject)s AND round = %(round)s ORDER BY a
 _LIVE = f"SELECT {_COLUMNS} FROM sagas WHERE subject = %(subject)s AND status IN ('RUNNING', 'PARKED')"
 _GET = f"SELECT {_COLUMNS} FROM sagas WHERE saga_id = %(saga_id)s"
 
+# The notices are written by the statement that ends the saga: there is no moment with one and without the other.
 _END = """
-UPDATE sagas SET status = %(status)s::saga_status, result = %(result)s, ended_at = clock_timestamp()
-WHERE saga_id = %(saga_id)s AND epoch = %(epoch)s AND status = 'RUNNING'"""
-
-_NOTICE = """
-INSERT INTO outbox (saga_id, user_id, message, fields, correlation_id)
-VALUES (%(saga_id)s, %(user_id)s, %(message)s, %(fields)s, %(correlation_id)s)"""
+WITH ended AS (
+    UPDATE sagas SET status = %(status)s::text::saga_status, result = %(result)s, ended_at = clock_timestamp()
+    WHERE saga_id = %(saga_id)s AND epoch = %(epoch)s AND status = 'RUNNING'
+    RETURNING saga_id, correlation_id),
+noticed AS (
+    INSERT INTO outbox (saga_id, user_id, message, fields, correlation_id)
+    SELECT saga_id, due.user_id, due.message, due.fields, correlation_id
+    FROM ended, jsonb_to_recordset(%(notices)s::jsonb) AS due (user_id uuid, message text, fields jsonb))
+SELECT saga_id FROM ended"""
 
 _ADOPT = f"""
 UPDATE sagas SET owner = %(owner)s, epoch = epoch + 1, adoptions = adoptions + 1,
@@ -104,7 +108,8 @@ RETURNING {_COLUMNS}"""
 _BEAT = """
 INSERT INTO heartbeats (incarnation, lease_until)
 VALUES (%(incarnation)s, clock_timestamp() + make_interval(secs => %(seconds)s))
-ON CONFLICT (incarnation) DO UPDATE SET lease_until = excluded.lease_until"""
+ON CONFLICT (incarnation) DO UPDATE SET lease_until = excluded.lease_until
+RETURNING incarnation"""
 
 
 class Journal:
@@ -125,19 +130,16 @@ class Journal:
         what = {"given": _json(given), "caller": caller, "one_attempt": one_attempt, "owner": self.incarnation}
         when = {"seconds": self._seconds, "park_seconds": self._park_seconds, "correlation_id": correlation.current()}
         while True:
-            with self._db.transaction() as tx:
-                row = tx.one(_BEGIN, **which, **what, **when)
-                found = row or tx.one(_LIVE, subject=subject) or tx.one(_LAST, **which)
+            row = self._db.statement(_BEGIN, **which, **what, **when)
+            found = row or self._db.statement(_LIVE, subject=subject) or self._db.statement(_LAST, **which)
             if found and (row or _stands(found, one_attempt)):
                 return _entry(found), row is not None
 
     def end(self, entry: Entry, status: Status, result: Mapping[str, Any], notices: Sequence[NoticeDue] = ()) -> bool:
         """Write how it ended, with the notices due. False when another has adopted or ended it: theirs counts."""
-        with self._db.transaction() as tx:
-            mine = tx.run(_END, saga_id=entry.saga_id, epoch=entry.epoch, status=status, result=_json(result)) == 1
-            if mine:
-                _write_notices(tx, entry, notices)
-            return mine
+        due = [{"user_id": n.user_id, "message": n.message, "fields": n.fields} for n in notices]
+        what = {"status": status, "result": _json(result), "notices": wire.encode(due).decode()}
+        return self._db.statement(_END, saga_id=entry.saga_id, epoch=entry.epoch, **what) is not None
 
     def read(self, saga_id: UUID) -> Entry:
         """The entry as it stands."""
@@ -146,8 +148,7 @@ class Journal:
 
     def beat(self) -> None:
         """Renew this process's lease for `LEASE_SECONDS`."""
-        with self._db.transaction() as tx:
-            tx.run(_BEAT, incarnation=self.incarnation, seconds=LEASE_SECONDS)
+        self._db.statement(_BEAT, incarnation=self.incarnation, seconds=LEASE_SECONDS)
 
     def adopt(self, limit: int) -> list[Entry]:
         """Take over sagas whose owner's lease or own deadline has run out; each gets a new epoch and deadline."""
@@ -168,18 +169,6 @@ class Journal:
 def _stands(found: Row, one_attempt: bool) -> bool:
     """False for an attempt that ended other than done between our two statements: begin anew."""
     return one_attempt or found["status"] in (Status.RUNNING, Status.PARKED, Status.DONE)
-
-
-def _write_notices(tx: Transaction, entry: Entry, notices: Sequence[NoticeDue]) -> None:
-    for due in notices:
-        tx.run(
-            _NOTICE,
-            saga_id=entry.saga_id,
-            user_id=due.user_id,
-            message=due.message,
-            fields=_json(due.fields),
-            correlation_id=entry.correlation_id,
-        )
 
 
 def _entry(row: Row) -> Entry:
