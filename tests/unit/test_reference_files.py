@@ -1,0 +1,290 @@
+"""What the reference says of files: the tree (§2), compose (§4), the environment (§10), schema and seed (§14)."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
+from typing import Any
+
+import psycopg2
+import pytest
+import yaml
+
+from harness.compose import ROOT
+from services.chassis.settings import DatabaseSettings
+from tests.databases import scripts
+
+pytestmark = pytest.mark.unit
+
+COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text())
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+EXAMPLE = (ROOT / ".env.example").read_text()
+ROOMS = {  # claim: what has to be there
+    "2.tree.1": ("compose.yaml",),
+    "2.tree.3": (".env.example",),
+    "2.tree.4": ("API.md",),
+    "2.tree.5": ("CONTRIBUTING.md",),
+    "2.tree.6": ("services/gateway/kong.yml",),
+    "2.tree.7": tuple(f"services/orchestrator/{n}.py" for n in ("routes/purchase", "routes/transfer", "gate", "sagas")),
+    "2.tree.8": ("proto/inventory.proto", "services/inventory/consumer.py", "services/inventory/store"),
+    "2.tree.9": tuple(f"services/user/routes/{n}.py" for n in ("auth", "credits", "otp", "topup")),
+    "2.tree.10": tuple(f"services/order/{n}.py" for n in ("order_store", "transfer_store", "disputes")),
+    "2.tree.11": ("services/event/catalogue.py", "services/event/schema.sql"),
+    "2.tree.12": ("specs/outsystems/README.md", "specs/outsystems/verification-api-swagger.json"),
+    "2.tree.13": ("services/rabbitmq/definitions.json", "services/rabbitmq/rabbitmq.conf"),
+    "15.tools.7": ("specs/postman/TicketRemaster.postman_collection.json",),
+}
+DATABASES = {
+    "4.compose.2": ("seats-db", "inventory", "seats_db", "inventory_user"),
+    "4.compose.3": ("users-db", "user", "users_db", "user_svc_user"),
+    "4.compose.4": ("orders-db", "order", "orders_db", "order_svc_user"),
+    "4.compose.5": ("events-db", "event", "events_db", "event_svc_user"),
+}
+PROCESSES = {
+    "4.compose.7": ("inventory-service", 8080, {"seats-db", "rabbitmq"}, {"RABBITMQ_HOST"}),
+    "4.compose.8": (
+        "user-service",
+        5000,
+        {"users-db"},
+        {"STRIPE_SECRET_KEY", "STRIPE_WEBHOOK_SECRET", "SMU_API_URL", "SMU_API_KEY", "JWT_SECRET"},
+    ),
+    "4.compose.9": ("order-service", 5001, {"orders-db"}, {"DB_HOST"}),
+    "4.compose.10": ("event-service", 5002, {"events-db"}, {"DB_HOST"}),
+    "4.compose.11": (
+        "orchestrator-service",
+        5003,
+        {"inventory-service", "user-service", "order-service", "event-service", "rabbitmq"},
+        {"INVENTORY_SERVICE_URL", "USER_SERVICE_URL", "ORDER_SERVICE_URL", "EVENT_SERVICE_URL", "QR_ENCRYPTION_KEY"},
+    ),
+}
+VARIABLES = {  # of `.env`
+    "10.env.1": ("INVENTORY_DB_PASS",),
+    "10.env.2": ("USER_DB_PASS",),
+    "10.env.3": ("ORDER_DB_PASS",),
+    "10.env.4": ("EVENT_DB_PASS",),
+    "10.env.6": ("RABBITMQ_USER", "RABBITMQ_PASS"),
+    "10.env.7": ("STRIPE_SECRET_KEY", "STRIPE_WEBHOOK_SECRET"),
+    "10.env.8": ("SMU_API_URL", "SMU_API_KEY"),
+    "10.env.11": ("JWT_SECRET",),
+    "10.env.12": ("QR_ENCRYPTION_KEY",),
+}
+
+
+def by_claim(cases: dict[str, Any]) -> list[Any]:
+    """A case a claim."""
+    return [pytest.param(*case, marks=pytest.mark.claim(claim), id=claim) for claim, case in cases.items()]
+
+
+def by_claim_whole(cases: dict[str, Any]) -> list[Any]:
+    """A case a claim, whose value is one argument."""
+    return by_claim({claim: (case,) for claim, case in cases.items()})
+
+
+# ── §2
+
+
+@pytest.mark.parametrize("paths", by_claim_whole(ROOMS))
+def test_what_the_tree_of_the_reference_has_is_here(paths: tuple[str, ...]) -> None:
+    for path in paths:
+        found = ROOT / path
+        assert found.is_dir() or found.stat().st_size, path
+
+
+# ── §4
+
+
+@pytest.mark.parametrize(("name", "folder", "database", "role"), by_claim(DATABASES))
+def test_each_database_is_a_postgres_of_its_own(name: str, folder: str, database: str, role: str) -> None:
+    described = SERVICES[name]
+    assert described["image"] == "postgres:16"
+    assert (described["environment"]["POSTGRES_DB"], described["environment"]["POSTGRES_USER"]) == (database, role)
+    assert "pg_isready" in described["healthcheck"]["test"]
+    at_first_start = [volume for volume in described["volumes"] if "/docker-entrypoint-initdb.d/" in volume]
+    assert any(f"./services/{folder}/schema.sql:" in volume for volume in at_first_start)
+
+
+@pytest.mark.claim("4.compose.14", "14.sql.4")
+@pytest.mark.parametrize("name", ["seats-db", "users-db", "orders-db", "events-db", "sagas-db"])
+def test_data_of_each_database_is_in_a_named_volume(name: str) -> None:
+    [source] = [v.partition(":")[0] for v in SERVICES[name]["volumes"] if ":/var/lib/postgresql/data" in v]
+    assert source in COMPOSE["volumes"]
+    assert sum(f"{source}:" in str(s.get("volumes")) for s in SERVICES.values()) == 1, "and in nobody else's"
+
+
+@pytest.mark.claim("14.sql.3")
+@pytest.mark.parametrize("name", ["seats-db", "users-db", "events-db"])
+def test_schema_comes_before_the_seed_at_the_first_start(name: str) -> None:
+    scripts = sorted(v.split(":")[1] for v in SERVICES[name]["volumes"] if "/docker-entrypoint-initdb.d/" in v)
+    assert [script.rpartition("-")[2] for script in scripts] == ["chassis.sql", "schema.sql", "seed.sql"]
+
+
+@pytest.mark.claim("4.compose.6")
+def test_rabbitmq_has_its_management_and_its_files() -> None:
+    described = SERVICES["rabbitmq"]
+    assert described["image"] == "rabbitmq:3-management"
+    assert "./services/rabbitmq/rabbitmq.conf:/etc/rabbitmq/rabbitmq.conf:ro" in described["volumes"]
+    assert "rabbitmq-diagnostics" in described["healthcheck"]["test"]
+
+
+@pytest.mark.parametrize(("name", "port", "waits_for", "knows"), by_claim(PROCESSES))
+def test_each_service_waits_for_what_it_needs_and_is_checked(
+    name: str, port: int, waits_for: set[str], knows: set[str]
+) -> None:
+    described = SERVICES[name]
+    healthy = {n for n, need in described["depends_on"].items() if need["condition"] == "service_healthy"}
+    assert waits_for <= healthy
+    assert knows <= described["environment"].keys()
+    assert f"localhost:{port}/health" in described["healthcheck"]["test"][-1]
+
+
+@pytest.mark.claim("4.compose.12", "4.compose.13")
+def test_the_gateway_is_kong_without_a_database_and_its_admin_port_is_closed() -> None:
+    described = SERVICES["api-gateway"]
+    assert described["image"].startswith("kong:3")
+    assert described["environment"]["KONG_DATABASE"] == "off"
+    assert described["environment"]["KONG_ADMIN_LISTEN"] == "off"
+    assert described["ports"] == ["127.0.0.1:8000:8000"]
+    assert described["depends_on"]["orchestrator-service"]["condition"] == "service_healthy"
+
+
+@pytest.mark.claim("1.pattern.1")
+def test_only_the_gateway_and_the_brokers_page_are_published_and_on_loopback() -> None:
+    published = {name: described["ports"] for name, described in SERVICES.items() if "ports" in described}
+    assert published == {"api-gateway": ["127.0.0.1:8000:8000"], "rabbitmq": ["127.0.0.1:15672:15672"]}
+
+
+@pytest.mark.claim("1.layers.9", "1.layers.10")
+def test_user_alone_knows_stripe_and_smu() -> None:
+    outside = re.compile("STRIPE|SMU")
+    knowing = {
+        name for name, described in SERVICES.items() if any(map(outside.match, described.get("environment", {})))
+    }
+    assert knowing == {"user-service", "fake-smu", "fake-stripe"}
+
+
+# ── §10
+
+
+@pytest.mark.parametrize("names", by_claim_whole(VARIABLES))
+def test_variable_is_in_the_example_and_used(names: tuple[str, ...]) -> None:
+    for name in names:
+        assert re.search(rf"^{name}=", EXAMPLE, re.M), name
+        assert f"${{{name}" in (ROOT / "compose.yaml").read_text(), name
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        pytest.param("RABBITMQ_HOST", "rabbitmq", marks=pytest.mark.claim("10.env.5")),
+        pytest.param("RABBITMQ_PORT", "5672", marks=pytest.mark.claim("10.env.5")),
+        pytest.param("INVENTORY_SERVICE_URL", "inventory-service:50051", marks=pytest.mark.claim("10.env.9")),
+        pytest.param("USER_SERVICE_URL", "http://user-service:5000", marks=pytest.mark.claim("10.env.10")),
+        pytest.param("ORDER_SERVICE_URL", "http://order-service:5001", marks=pytest.mark.claim("10.env.10")),
+        pytest.param("EVENT_SERVICE_URL", "http://event-service:5002", marks=pytest.mark.claim("10.env.10")),
+    ],
+)
+def test_the_orchestrator_finds_everybody_under_the_names_of_the_reference(name: str, value: str) -> None:
+    assert SERVICES["orchestrator-service"]["environment"][name] == value
+
+
+# ── §8 and §14
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "arguments"),
+    [
+        pytest.param("exchanges", "seat.hold.exchange", {}, marks=pytest.mark.claim("8.queues.2")),
+        pytest.param("exchanges", "seat.release.exchange", {}, marks=pytest.mark.claim("8.queues.4")),
+        pytest.param("queues", "seat.release.queue", {}, marks=pytest.mark.claim("8.queues.5")),
+        pytest.param(
+            "queues",
+            "seat.hold.queue",
+            {"x-message-ttl": 300_000, "x-dead-letter-exchange": "seat.release.exchange"},
+            marks=pytest.mark.claim("8.queues.3"),
+        ),
+    ],
+)
+def test_definitions_have_what_the_reference_names(kind: str, name: str, arguments: dict[str, Any]) -> None:
+    definitions = json.loads((ROOT / "services/rabbitmq/definitions.json").read_text())
+    [found] = [entry for entry in definitions[kind] if entry["name"] == name]
+    assert found["durable"]
+    assert kind == "queues" or found["type"] == "direct"
+    assert arguments.items() <= found["arguments"].items()
+
+
+SetUp = Callable[[str, int], AbstractContextManager[Any]]
+
+
+@pytest.fixture
+def set_up(database_for: Callable[[str], DatabaseSettings]) -> SetUp:
+    """`set_up(service, times)`: a cursor in a schema of its own where the scripts have run; then it is gone."""
+
+    @contextmanager
+    def fresh(service: str, times: int) -> Iterator[Any]:
+        at = database_for(service)
+        access = {"host": at.host, "port": at.port, "user": at.user, "password": at.password}
+        with closing(psycopg2.connect(dbname=at.name, **access)) as connection, connection.cursor() as cursor:
+            cursor.execute("CREATE SCHEMA fresh; SET LOCAL search_path = fresh")
+            for script in scripts(service) * times:
+                cursor.execute(script.read_text())
+            yield cursor
+            connection.rollback()
+
+    return fresh
+
+
+@pytest.mark.parametrize(
+    ("service", "sql", "expected"),
+    [
+        pytest.param(
+            "event",
+            "SELECT name, total_halls FROM venues",
+            [("Singapore Indoor Stadium", 3)],
+            marks=pytest.mark.claim("14.seed.1"),
+        ),
+        pytest.param(
+            "event",
+            "SELECT hall_id, pricing_tiers FROM events WHERE name LIKE 'Taylor Swift%'",
+            [("HALL-A", {"CAT1": 350, "CAT2": 200, "CAT3": 120})],
+            marks=pytest.mark.claim("14.seed.5"),
+        ),
+        pytest.param(
+            "inventory",
+            """SELECT array_agg(DISTINCT row_number::text), count(*), bool_and(status = 'AVAILABLE') FROM seats
+               WHERE event_id = 'e0e0e0e0-0000-0000-0000-000000000001'""",
+            [(["A", "B", "C", "D"], 100, True)],
+            marks=pytest.mark.claim("14.seed.2"),
+        ),
+        pytest.param(
+            "user",
+            "SELECT is_flagged, credit_balance > 0 FROM users WHERE role = 'customer' ORDER BY user_id",
+            [(False, True), (True, True)],
+            marks=pytest.mark.claim("14.seed.3"),
+        ),
+        pytest.param("order", "SELECT * FROM orders", [], marks=pytest.mark.claim("14.seed.4")),
+    ],
+)
+def test_seed_is_what_the_reference_asks_for(service: str, sql: str, expected: list[Any], set_up: SetUp) -> None:
+    with set_up(service, 1) as cursor:
+        cursor.execute(sql)
+        assert cursor.fetchall() == expected
+
+
+@pytest.mark.claim("14.sql.1", "14.sql.2")
+@pytest.mark.parametrize("service", ["inventory", "user", "order", "event", "orchestrator"])
+def test_schema_and_seed_can_be_run_again_and_change_nothing(service: str, set_up: SetUp) -> None:
+    assert rows(set_up, service, 1) == rows(set_up, service, 2)
+
+
+def rows(set_up: SetUp, service: str, times: int) -> dict[str, int]:
+    """How many rows each table has when the scripts have run so often."""
+    with set_up(service, times) as cursor:
+        cursor.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'fresh'")
+        counts = {}
+        for (table,) in cursor.fetchall():
+            cursor.execute(f"SELECT count(*) FROM fresh.{table}")
+            counts[table] = cursor.fetchone()[0]
+        assert counts
+        return counts

@@ -1,0 +1,162 @@
+"""The tables of the reference's §3, column by column, in the databases as they are set up."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from contextlib import closing
+from functools import cache
+from typing import Any
+
+import psycopg2
+import pytest
+
+from services.chassis.settings import DatabaseSettings
+
+pytestmark = pytest.mark.unit
+
+TIME = "timestamp with time zone"
+MONEY = "numeric(10,2)"
+SERVICES = {
+    "seats": "inventory", "entry_logs": "inventory", "users": "user", "orders": "order", "transfers": "order",
+    "venues": "event", "events": "event",
+}  # fmt: skip
+TABLES = {  # in the order of the reference: column, type, and `?` where it may be null
+    "seats": f"""seat_id uuid; event_id uuid; owner_user_id uuid?; status seat_status; held_by_user_id uuid?;
+        held_until {TIME}?; qr_code_hash text?; price_paid {MONEY}?; row_number character varying(4);
+        seat_number integer; created_at {TIME}; updated_at {TIME}""",
+    "entry_logs": f"""log_id uuid; seat_id uuid?; scanned_at {TIME}; scanned_by_staff_id uuid; result scan_result;
+        hall_id_presented character varying(20)?; hall_id_expected character varying(20)?""",
+    "users": f"""user_id uuid; email character varying(255); phone character varying(20); password_hash text;
+        credit_balance {MONEY}; two_fa_secret text?; is_flagged boolean; created_at {TIME}""",
+    "orders": f"""order_id uuid; user_id uuid; seat_id uuid; event_id uuid; status text; credits_charged {MONEY};
+        verification_sid text?; created_at {TIME}; confirmed_at {TIME}?""",
+    "transfers": f"""transfer_id uuid; seat_id uuid; seller_user_id uuid; buyer_user_id uuid; initiated_by text;
+        status text; seller_otp_verified boolean; buyer_otp_verified boolean; seller_verification_sid text?;
+        buyer_verification_sid text?; credits_amount {MONEY}; dispute_reason text?; created_at {TIME};
+        completed_at {TIME}?""",
+    "venues": f"""venue_id uuid; name character varying(255); address text; total_halls integer; created_at {TIME}""",
+    "events": f"""event_id uuid; name character varying(255); venue_id uuid; hall_id character varying(20);
+        event_date {TIME}; total_seats integer; pricing_tiers jsonb""",
+}
+COLUMNS = [
+    pytest.param(
+        table, *column.strip().split(" ", 1), marks=pytest.mark.claim(f"3.{table}.{number}"), id=f"{table}-{n}"
+    )
+    for table, columns in TABLES.items()
+    for number, column in enumerate(columns.split(";"), 1)
+    for n in [column.split()[0]]
+]
+
+Ask = Callable[[str, str], list[tuple[Any, ...]]]
+
+
+@pytest.fixture(scope="module")
+def ask(database_for: Callable[[str], DatabaseSettings]) -> Ask:
+    """`ask(table, sql)`: what a query over that table's catalogue entry finds, once each."""
+
+    @cache
+    def found(table: str, sql: str) -> list[tuple[Any, ...]]:
+        where = database_for(SERVICES[table])
+        access = {"host": where.host, "port": where.port, "user": where.user, "password": where.password}
+        with closing(psycopg2.connect(dbname=where.name, **access)) as connection, connection.cursor() as cursor:
+            cursor.execute(sql, (table,))
+            return list(cursor.fetchall())
+
+    return found
+
+
+def constraints(ask: Ask, table: str) -> str:
+    """Every constraint of a table."""
+    return "\n".join(
+        row[0]
+        for row in ask(table, "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid = %s::regclass")
+    )
+
+
+@pytest.mark.parametrize(("table", "column", "kind"), COLUMNS)
+def test_column_is_as_the_reference_has_it(table: str, column: str, kind: str, ask: Ask) -> None:
+    sql = """SELECT attname, format_type(atttypid, atttypmod), attnotnull FROM pg_attribute
+             WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped"""
+    columns = {name: (form, required) for name, form, required in ask(table, sql)}
+    assert columns[column] == (kind.rstrip("?"), not kind.endswith("?"))
+
+
+@pytest.mark.parametrize(
+    ("table", "key"),
+    [
+        pytest.param(table, columns.split()[0], marks=pytest.mark.claim(f"3.{table}.1"), id=table)
+        for table, columns in TABLES.items()
+    ],
+)
+def test_first_column_is_the_primary_key(table: str, key: str, ask: Ask) -> None:
+    assert f"PRIMARY KEY ({key})" in constraints(ask, table)
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "values", "ours"),
+    [
+        pytest.param(
+            "orders", "status", "PENDING CONFIRMED FAILED REFUNDED", "", marks=pytest.mark.claim("3.orders.5")
+        ),
+        pytest.param(
+            "transfers",
+            "status",
+            "INITIATED PENDING_OTP COMPLETED DISPUTED REVERSED",
+            "FAILED",
+            marks=pytest.mark.claim("3.transfers.6"),
+        ),
+        pytest.param("transfers", "initiated_by", "SELLER BUYER", "", marks=pytest.mark.claim("3.transfers.5")),
+    ],
+)
+def test_database_takes_these_words_and_no_others(table: str, column: str, values: str, ours: str, ask: Ask) -> None:
+    [check] = [c for c in constraints(ask, table).splitlines() if c.startswith(f"CHECK (({column} = ANY")]
+    assert sorted(re.findall(r"'(\w+)'", check)) == sorted([*values.split(), *ours.split()])
+
+
+@pytest.mark.parametrize(
+    ("table", "kind", "values", "ours"),
+    [
+        pytest.param(
+            "seats", "seat_status", "AVAILABLE HELD SOLD CHECKED_IN", "", marks=pytest.mark.claim("3.seats.4")
+        ),
+        pytest.param(
+            "entry_logs",
+            "scan_result",
+            "SUCCESS DUPLICATE WRONG_HALL UNPAID NOT_FOUND EXPIRED",
+            "NOT_OWNER QR_INVALID",
+            marks=pytest.mark.claim("3.entry_logs.5"),
+        ),
+    ],
+)
+def test_enumeration_has_these_words(table: str, kind: str, values: str, ours: str, ask: Ask) -> None:
+    sql = f"SELECT enumlabel FROM pg_enum WHERE enumtypid = '{kind}'::regtype AND %s <> ''"
+    labels = [row[0] for row in ask(table, sql)]
+    assert sorted(labels) == sorted([*values.split(), *ours.split()])
+
+
+@pytest.mark.claim("3.users.2")
+def test_an_email_is_in_the_table_once(ask: Ask) -> None:
+    assert "UNIQUE (email)" in constraints(ask, "users")
+
+
+@pytest.mark.claim("3.events.3")
+def test_an_event_is_at_a_venue_that_there_is(ask: Ask) -> None:
+    assert "FOREIGN KEY (venue_id) REFERENCES venues(venue_id)" in constraints(ask, "events")
+
+
+@pytest.mark.claim("1.pattern.3", "3.seats.2", "3.orders.2", "3.orders.3")
+@pytest.mark.parametrize("table", ["seats", "entry_logs", "orders", "transfers"])
+def test_ids_of_other_services_are_ids_only(table: str, ask: Ask) -> None:
+    assert "FOREIGN KEY" not in constraints(ask, table)
+
+
+@pytest.mark.claim("3.transfers.15", "12.transfers.1")
+def test_one_open_transfer_a_seat_is_an_index(ask: Ask) -> None:
+    [(definition,)] = [
+        row
+        for row in ask("transfers", "SELECT indexdef FROM pg_indexes WHERE tablename = %s")
+        if "one_open_transfer_a_seat" in row[0]
+    ]
+    assert definition.startswith("CREATE UNIQUE INDEX")
+    assert re.findall(r"'(\w+)'", definition) == ["INITIATED", "PENDING_OTP", "DISPUTED"]
