@@ -21,7 +21,7 @@ INITDB = "/docker-entrypoint-initdb.d/"
 
 @dataclass(frozen=True)
 class Service:
-    """One entry of compose.yaml; `ports` are the container's, the main one first."""
+    """One entry of compose.yaml; `ports` are the container's, the main one first; no `image` means built here."""
 
     name: str
     image: str
@@ -39,9 +39,13 @@ class Service:
 
 
 def load(path: Path, variables: Mapping[str, str]) -> dict[str, Service]:
-    """Read the file at `path` with `variables` put in. Raises StackError for a variable that has no value."""
+    """Read the file at `path` with `variables` put in, less what only a profile starts.
+
+    Raises StackError for a variable that has no value.
+    """
     document = yaml.safe_load(path.read_text())
-    return {name: _service(name, raw, variables, path.parent) for name, raw in document["services"].items()}
+    services = {name: raw for name, raw in document["services"].items() if not raw.get("profiles")}
+    return {name: _service(name, raw, variables, path.parent) for name, raw in services.items()}
 
 
 def variables_of(path: Path) -> frozenset[str]:
@@ -91,7 +95,7 @@ def _service(name: str, raw: dict[str, Any], variables: Mapping[str, str], base:
     published = [str(port).rsplit(":", 1)[-1] for port in raw.get("ports", [])]
     return Service(
         name=name,
-        image=raw.get("image", ""),
+        image="" if "build" in raw else raw["image"],
         command=tuple(raw.get("command", ())),
         environment=environment,
         ports=tuple(int(port) for port in [*published, *raw.get("expose", [])]),
