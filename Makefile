@@ -48,12 +48,14 @@ contract: venv ## what the specs say is what runs
 contract-deep: venv ## the same, with ten times the examples
 	@CONTRACT_DEEP=1 $(PYTEST) -m contract
 
-concurrency: ## locks and indexes under load
+concurrency: venv ## locks and indexes under load
+	@$(PYTEST) -m concurrency
+
 bench: ## what a hold costs against its floor in SQL
 locust: ## contention by hand, with locust's web UI
 mutants: ## each guard taken away: its check has to fail
 report: ## the last run's figures on one page
-concurrency bench locust mutants report:
+bench locust mutants report:
 	@echo "make $@: not built yet" >&2; exit 1
 
 smu: venv ## the fake SMU alone, with its inbox page, on port 6001

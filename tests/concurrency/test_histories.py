@@ -1,0 +1,235 @@
+"""What clients of the running system saw, recorded and judged: every seat behaves as one seat, whoever asks."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from random import Random
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from harness import Stack
+from services.chassis.errors import Refused, Unknown
+from tests.concurrency.callers import InventoryCaller, inventory
+from tests.concurrency.figures import Figures
+from tests.concurrency.linearizability import Op, check
+from tests.concurrency.recorder import Recorder, partitioned
+from tests.concurrency.seat_model import FREE, LOST, OK, SeatModel, excused
+from tests.e2e.people import Person
+from tests.e2e.town import Town
+
+pytestmark = [pytest.mark.concurrency, pytest.mark.usefixtures("invariants")]
+
+SECONDS = 8.0
+HALL = "HALL-B"
+Answered = tuple[tuple[str, ...], str | None]
+
+
+def judge(recorder: Recorder) -> dict[str, list[Op]]:
+    """Fail with the counterexample, if there is one; the histories otherwise."""
+    histories = {seat: excused(ops) for seat, ops in partitioned(recorder.ops).items()}
+    counterexample = check(histories, SeatModel(), FREE)
+    assert counterexample is None, str(counterexample)
+    return histories
+
+
+def report(figures: Figures, name: str, histories: dict[str, list[Op]]) -> Counter[str]:
+    """How much there was to judge, by operation and answer."""
+    ops = [op for history in histories.values() for op in history]
+    seen = Counter(f"{op.what} {op.got if op.what != 'look' else ''}".strip() for op in ops)
+    figures.add(name, seats=len(histories), operations=len(ops), seen=dict(sorted(seen.items())))
+    return seen
+
+
+class Handler:
+    """One client straight at Inventory: holds, sells, hands over and takes back, its own seats and others'."""
+
+    def __init__(
+        self, number: int, caller: InventoryCaller, recorder: Recorder, known: dict[str, tuple[str, str]]
+    ) -> None:
+        self._name, self._user = f"client {number}", str(uuid4())
+        self._dice, self._caller, self._recorder = Random(number), caller, recorder
+        self._known = known  # seat: the order and owner last heard of, by anybody; good for stale requests too
+
+    def step(self, seat: str) -> None:
+        """One operation on `seat`."""
+        verb = self._dice.choice(
+            (self._reserve, self._reserve, self._release, self._sell, self._hand_over, self._take_back, self._look)
+        )
+        verb(seat)
+
+    def _run(self, seat: str, what: str, given: tuple[str, ...], verb: str, refused: str, **fields: str) -> str | None:
+        def call() -> Answered:
+            try:
+                answer = self._caller.call(verb, seat_id=seat, **fields)
+            except Refused as refusal:
+                return given, str(refusal.code) if what == "reserve" else refused
+            except Unknown:
+                return given, None
+            return given, refused if verb == "ReleaseSeat" and not answer.released else OK
+
+        return self._recorder.run(self._name, seat, what, call)
+
+    def _reserve(self, seat: str) -> None:
+        order = str(uuid4())
+        given = (order, self._user)
+        fields: dict[str, Any] = {"hold_id": order, "user_id": self._user, "ttl_seconds": 300}
+        if self._run(seat, "reserve", given, "ReserveSeat", "", **fields) == OK:
+            self._known[seat] = given
+
+    def _release(self, seat: str) -> None:
+        order, user = self._whose(seat)
+        self._run(seat, "release", (order, user), "ReleaseSeat", "NOT_HELD", hold_id=order)
+
+    def _sell(self, seat: str) -> None:
+        order, user = self._whose(seat)
+        fields = {"key": f"pay:{uuid4()}:1:confirm_seat", "hold_id": order, "order_id": order, "user_id": user}
+        fields |= {"price": "1.00", "qr_code_hash": "0" * 64}
+        self._run(seat, "sell", (order, user), "ConfirmSeat", "NOT_HELD", **fields)
+
+    def _hand_over(self, seat: str) -> None:
+        order, user = self._whose(seat)
+        fields = {"key": f"swap:{uuid4()}:1:hand_over_seat", "order_id": order, "expected_owner_id": user}
+        fields |= {"new_owner_id": self._user, "qr_code_hash": "1" * 64}
+        if self._run(seat, "hand_over", (order, user, self._user), "UpdateOwner", "NOT_SOLD", **fields) == OK:
+            self._known[seat] = (order, self._user)
+
+    def _take_back(self, seat: str) -> None:
+        order, user = self._whose(seat)
+        fields = {"key": f"refund:{uuid4()}:1:cancel_sale", "order_id": order, "expected_owner_id": user}
+        self._run(seat, "take_back", (order, user), "CancelSale", "NOT_SOLD", **fields)
+
+    def _look(self, seat: str) -> None:
+        self._recorder.run(self._name, seat, "look", lambda: ((), self._caller.look(seat)))
+
+    def _whose(self, seat: str) -> tuple[str, str]:
+        return self._known.get(seat) or (str(uuid4()), self._user)
+
+
+def at_play(clients: list[Callable[[], None]]) -> None:
+    """Let every client do one thing after another until the time is up."""
+    deadline = time.monotonic() + SECONDS
+
+    def play(step: Callable[[], None]) -> None:
+        while time.monotonic() < deadline:
+            step()
+
+    with ThreadPoolExecutor(len(clients)) as pool:
+        for done in [pool.submit(play, client) for client in clients]:
+            done.result()
+
+
+def tidy(town: Town, caller: InventoryCaller, seats: list[str]) -> None:
+    """No order stands behind what was sold straight at Inventory: take it back, so that the invariants hold."""
+    for seat in seats:
+        row = town.seat_row(seat)
+        if row["status"] == "HELD":
+            caller.call("ReleaseSeat", seat_id=seat, hold_id=str(row["hold_id"]))
+        elif row["status"] == "SOLD":
+            fields = {"order_id": str(row["order_id"]), "expected_owner_id": str(row["owner_user_id"])}
+            caller.call("CancelSale", key=f"refund:{uuid4()}:1:cancel_sale", seat_id=seat, **fields)
+
+
+def test_every_seat_of_inventory_is_linearizable(town: Town, stack: Stack, figures: Figures) -> None:
+    recorder, seats, known = Recorder(), [town.seat() for _ in range(6)], dict[str, tuple[str, str]]()
+    dice = Random(5)
+    with inventory(stack) as caller:
+        handlers = [Handler(number, caller, recorder, known) for number in range(8)]
+        at_play([lambda handler=handler: handler.step(dice.choice(seats)) for handler in handlers])  # type: ignore[misc]
+        tidy(town, caller, seats)
+    seen = report(figures, "history at Inventory", judge(recorder))
+    assert all(seen[f"{what} OK"] > 10 for what in ("reserve", "release", "sell", "hand_over", "take_back")), seen
+
+
+class Customer:
+    """One customer through the gateway: reserves, pays, hands on to a friend, asks staff for a refund, goes in."""
+
+    def __init__(self, town: Town, recorder: Recorder, caller: InventoryCaller, number: int) -> None:
+        self._town, self._recorder, self._caller = town, recorder, caller
+        self._me, self._friend = town.people(2, "100000.00")
+        self._staff = town.staff()
+        self._name, self._dice = f"customer {number}", Random(100 + number)
+
+    def step(self, seat: str) -> None:
+        """Look at a seat, try to have it, and do something with it."""
+        self._recorder.run(self._name, seat, "look", lambda: ((), self._caller.look(seat)))
+        order = self._reserve(seat)
+        if order is None or self._dice.random() < 0.2:  # abandoned
+            return
+        self._pay(seat, order)
+        next_thing = self._dice.random()
+        if next_thing < 0.1:
+            self._go_in(seat, order, self._me)
+        elif next_thing < 0.4:
+            self._hand_over(seat, order)
+        elif next_thing < 0.9:
+            self._refund(seat, order)
+
+    def _reserve(self, seat: str) -> str | None:
+        order: list[str] = []
+
+        def call() -> Answered:
+            answer = self._me.reserve(seat)
+            if answer.status == 200:
+                order.append(answer.data["order_id"])
+                return (order[0], self._me.user_id), OK
+            assert answer.status == 409, answer
+            return ("none", self._me.user_id), answer.error_code
+
+        self._recorder.run(self._name, seat, "reserve", call)
+        return order[0] if order else None
+
+    def _pay(self, seat: str, order: str) -> None:
+        self._recorder.run(
+            self._name, seat, "sell", lambda: ((order, self._me.user_id), _ok(self._me.pay(order).status))
+        )
+
+    def _refund(self, seat: str, order: str) -> None:
+        def call() -> Answered:
+            return (order, self._me.user_id), _ok(self._staff.refund(order).status)
+
+        self._recorder.run(self._name, seat, "take_back", call)
+
+    def _hand_over(self, seat: str, order: str) -> None:
+        transfer = self._town.initiated(self._me, self._friend, seat, 10)
+        codes = {"seller_otp": self._town.code(self._me), "buyer_otp": self._town.code(self._friend)}
+
+        def call() -> Answered:
+            return (order, self._me.user_id, self._friend.user_id), _ok(self._me.confirm(transfer, **codes).status)
+
+        self._recorder.run(self._name, seat, "hand_over", call)
+
+    def _go_in(self, seat: str, order: str, owner: Person) -> None:
+        qr = owner.qr(seat).must(200)["qr_payload"]
+
+        def call() -> Answered:
+            result = self._staff.scan(qr, HALL).must(200)["result"]
+            return (order, owner.user_id), OK if result == "SUCCESS" else result
+
+        self._recorder.run(self._name, seat, "admit", call)
+        self._recorder.run(self._name, seat, "admit", call)
+
+
+def _ok(status: int) -> str:
+    assert status < 500, status
+    return OK if status == 200 else LOST
+
+
+def test_every_seat_behind_the_gateway_is_linearizable(town: Town, stack: Stack, figures: Figures) -> None:
+    recorder, dice = Recorder(), Random(6)
+    free = [town.seat() for _ in range(4)]
+
+    def some_seat() -> str:
+        if dice.random() < 0.15:  # those handed on, admitted or abandoned are not to be had again
+            free[dice.randrange(len(free))] = town.seat()
+        return dice.choice(free)
+
+    with inventory(stack) as caller:
+        customers = [Customer(town, recorder, caller, number) for number in range(8)]
+        at_play([lambda customer=customer: customer.step(some_seat()) for customer in customers])  # type: ignore[misc]
+    seen = report(figures, "history behind the gateway", judge(recorder))
+    assert all(seen[f"{what} OK"] for what in ("reserve", "sell", "hand_over", "take_back", "admit")), seen

@@ -1,0 +1,120 @@
+"""One seat, everybody at once; and a seat whose row somebody has locked: the answer comes at once."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from functools import partial
+from typing import TypeVar
+
+import pytest
+
+from harness.charts import dots
+from harness.ports import HOST
+from harness.strategies import Waiters, percentile
+from tests.concurrency.callers import inventory
+from tests.concurrency.figures import Figures
+from tests.concurrency.weakened import weakened
+from tests.e2e.at_once import at_once, outcomes
+from tests.e2e.town import Town
+
+pytestmark = [pytest.mark.concurrency, pytest.mark.usefixtures("invariants")]
+
+CLIENTS, ALONE = 240, 25
+CALLERS = 50
+AT_ONCE_SECONDS = 0.9  # below lock_timeout: who waited for the lock cannot have been answered by then
+T = TypeVar("T")
+
+
+def timed(call: Callable[[], T]) -> Callable[[], tuple[T, float]]:
+    """The call, with the seconds that it took."""
+
+    def run() -> tuple[T, float]:
+        began = time.perf_counter()
+        return call(), time.perf_counter() - began
+
+    return run
+
+
+def seats_db(town: Town) -> Waiters:
+    """Who waits for a lock in Inventory's database."""
+    return Waiters(town.stack.admin_dsn("seats_db"), "seats_db")
+
+
+def test_of_240_clients_one_holds_the_seat_and_all_others_are_told_at_once(town: Town, figures: Figures) -> None:
+    first, *clients = town.people(CLIENTS + 1)
+    alone = [timed(partial(first.reserve, town.seat()))()[1] for _ in range(ALONE)]
+    seat = town.seat()
+    with seats_db(town) as waiters:
+        results = at_once([timed(partial(client.reserve, seat)) for client in clients])
+    answers = [answer for answer, _ in results]
+    lost = [seconds for answer, seconds in results if answer.status == 409]
+    told = {"losers' p50": percentile(lost, 0.5), "losers' p99": percentile(lost, 0.99)}
+    told = {name: round(seconds * 1000, 1) for name, seconds in told.items()}
+    p50_alone = round(percentile(alone, 0.5) * 1000, 1)
+    figures.add("hot seat", clients=CLIENTS, milliseconds=told, alone_p50_ms=p50_alone, looks=waiters.looks)
+    figures.picture(
+        "hot-seat", dots(f"{CLIENTS} clients, one seat", "ms", {"all at once": told, "alone": {"p50": p50_alone}})
+    )
+    assert outcomes(answers) == {"200": 1, "409 SEAT_UNAVAILABLE": CLIENTS - 1}
+    assert town.seat_status(seat) == "HELD"
+    assert waiters.most == 0, waiters.queries
+
+
+@contextmanager
+def locked(town: Town, seat: str) -> Iterator[None]:
+    """The seat's row in the hands of a second connection."""
+    with closing(town.stage.connect("seats_db")) as connection, connection.cursor() as cursor:
+        connection.autocommit = False
+        cursor.execute("SELECT FROM seats WHERE seat_id = %s FOR UPDATE", (seat,))
+        yield
+        connection.rollback()
+
+
+def assert_told_at_once(town: Town, address: str = "") -> list[float]:
+    """While the row is locked every caller of Inventory is refused, fast, and nobody waits for the lock."""
+    seat = town.seat()
+    with inventory(town.stack, address) as caller:
+        assert caller.call("GetSeatOwner", seat_id=seat).status == "AVAILABLE"
+        with locked(town, seat), seats_db(town) as waiters:
+            answers = at_once([timed(partial(caller.reserve, seat))] * CALLERS)
+        assert waiters.most == 0, f"{waiters.most} waited for the row: {waiters.queries}"
+        assert Counter(code for code, _ in answers) == {"SEAT_UNAVAILABLE": CALLERS}
+        seconds = [taken for _, taken in answers]
+        assert max(seconds) < AT_ONCE_SECONDS
+        assert caller.reserve(seat) == "OK", "free again, it is for the next one to take"
+        _give_back(town, seat)
+    return seconds
+
+
+def _give_back(town: Town, seat: str) -> None:
+    with inventory(town.stack) as caller:
+        caller.call("ReleaseSeat", seat_id=seat, hold_id=str(town.seat_row(seat)["hold_id"]))
+
+
+def test_a_locked_row_is_answered_at_once_by_inventory(town: Town, figures: Figures) -> None:
+    seconds = assert_told_at_once(town)
+    figures.add("held lock", callers=CALLERS, p99_ms=round(percentile(seconds, 0.99) * 1000, 1))
+
+
+def test_control_without_nowait_callers_wait_in_pg_locks(town: Town) -> None:
+    patch = (
+        "from services.inventory.store import holds\n"
+        "assert ' NOWAIT' in holds._HOLD\n"
+        "holds._HOLD = holds._HOLD.replace(' NOWAIT', '')"
+    )
+    with weakened(town.stack, "inventory-service", patch) as ports:
+        with pytest.raises(AssertionError, match="waited for the row"):
+            assert_told_at_once(town, f"{HOST}:{ports['GRPC_PORT']}")
+
+
+def test_a_locked_row_is_a_409_at_the_gateway_while_it_is_locked(town: Town) -> None:
+    seat, clients = town.seat(), town.people(CALLERS)
+    with locked(town, seat), seats_db(town) as waiters:
+        answers = at_once([partial(client.reserve, seat) for client in clients])
+    assert outcomes(answers) == {"409 SEAT_UNAVAILABLE": CALLERS}
+    assert waiters.most == 0, waiters.queries
+    assert town.seat_status(seat) == "AVAILABLE"
+    assert clients[0].reserve(seat).status == 200

@@ -1,0 +1,78 @@
+"""The partial unique index under load: of any number of transfers of one seat, started at once, one is open."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from functools import partial
+from typing import Any
+from uuid import uuid4
+
+import psycopg2
+import pytest
+
+from harness.client import Answer, Api
+from harness.ports import HOST
+from tests.concurrency.callers import credential
+from tests.concurrency.figures import Figures
+from tests.concurrency.weakened import database_without, weakened
+from tests.e2e.at_once import at_once, outcomes
+from tests.e2e.town import Town
+
+pytestmark = [pytest.mark.concurrency, pytest.mark.usefixtures("invariants")]
+
+INITIATIONS = 100
+INDEX = "one_open_transfer_a_seat"
+ONE_OPENED = {"201": 1, "409 TRANSFER_IN_PROGRESS": INITIATIONS - 1}
+
+
+def order_service(town: Town, url: str) -> Api:
+    """Order itself, called as the orchestrator calls it."""
+    return Api(url, token=credential(town.stack).header().removeprefix("Bearer "))
+
+
+def storm(order: Api, seat: str) -> list[Answer]:
+    """As many initiations for one seat at once, each by other people, under its own id and key."""
+    return at_once([partial(_initiate, order, seat) for _ in range(INITIATIONS)])
+
+
+def _initiate(order: Api, seat: str) -> Answer:
+    ids = {name: str(uuid4()) for name in ("transfer_id", "order_id", "seller_user_id", "buyer_user_id")}
+    key = f"initiate:{ids['transfer_id']}:1:create_transfer"
+    return order.post(
+        "/transfers", {**ids, "key": key, "seat_id": seat, "initiated_by": "SELLER", "credits_amount": 10}
+    )
+
+
+def opened(dsn: str, seat: str) -> int:
+    """How many transfers of the seat are open, as the database has it."""
+    with closing(psycopg2.connect(dsn)) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM transfers WHERE seat_id = %s AND status = 'INITIATED'", (seat,))
+        return int((cursor.fetchone() or (0,))[0])
+
+
+def assert_one_is_open(order: Api, dsn: str, seat: str) -> list[Answer]:
+    """The check that the control has to fail."""
+    answers = storm(order, seat)
+    number = opened(dsn, seat)
+    assert number == 1, f"{number} transfers of one seat are open"
+    assert outcomes(answers) == ONE_OPENED
+    return answers
+
+
+def test_of_100_initiations_at_once_one_is_open(town: Town, figures: Figures) -> None:
+    order = order_service(town, town.stack.url("order-service"))
+    answers = assert_one_is_open(order, town.stack.admin_dsn("orders_db"), town.seat())
+    won: Any = next(answer for answer in answers if answer.status == 201).data
+    figures.add("index storm", initiations=INITIATIONS, opened=1)
+    order.post(f"/transfers/{won['transfer_id']}/cancel", {"key": f"cancel:{won['transfer_id']}:1:cancel"}).must(200)
+
+
+def test_control_without_the_index_more_are_open(town: Town, figures: Figures) -> None:
+    with (
+        database_without(town.stack, "order-service", INDEX) as name,
+        weakened(town.stack, "order-service", "", {"DB_NAME": name}) as ports,
+    ):
+        order = order_service(town, f"http://{HOST}:{ports['PORT']}")
+        with pytest.raises(AssertionError, match="transfers of one seat are open"):
+            assert_one_is_open(order, dsn := town.stack.admin_dsn(name), seat := town.seat())
+        figures.add("index storm without the index", initiations=INITIATIONS, opened=opened(dsn, seat))

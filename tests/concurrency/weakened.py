@@ -1,0 +1,66 @@
+"""Copies of a service with one guard taken out, for the negative controls: the same check has to fail against them.
+
+A copy is a process of its own, on ports of its own; the code on disk and the running stack stay as they are.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import psycopg2
+from psycopg2 import sql
+
+from harness import Stack, ports, process
+from harness.compose import ROOT
+from harness.program import Program
+
+STOP_SECONDS = 10.0
+
+
+@contextmanager
+def weakened(stack: Stack, service: str, patch: str, env: Mapping[str, str] | None = None) -> Iterator[dict[str, int]]:
+    """A copy of `service` that runs `patch` before it starts; yields its ports, `PORT` and perhaps `GRPC_PORT`."""
+    environment = {**stack.env(service), **(env or {})}
+    names: list[str] = [name for name in ("PORT", "GRPC_PORT") if name in environment]
+    own = dict(zip(names, ports.claim([int(environment[name]) for name in names]), strict=True))
+    environment |= {name: str(port) for name, port in own.items()}
+    package = service.removesuffix("-service")
+    script = f"{patch}\nfrom services.{package}.main import main\nmain()"
+    program = Program(service, (sys.executable, "-c", script), environment, {}, (own["PORT"], "/health"))
+    log = stack.run_dir.logs / f"{service}-weakened.log"
+    identity = process.spawn(program.argv, environment, log, stack.run_dir.path)
+    try:
+        assert process.wait_for(program.ready, 30), Path(log).read_text()[-2000:]
+        yield own
+    finally:
+        process.end(identity, signal.SIGTERM, STOP_SECONDS)
+        ports.release(list(own.values()))
+
+
+@contextmanager
+def database_without(stack: Stack, service: str, index: str) -> Iterator[str]:
+    """The name of an empty database of `service`, on the stack's server, that lacks one index."""
+    env = stack.env(service)
+    name = f"{env['DB_NAME']}_without"
+    with closing(psycopg2.connect(stack.admin_dsn("postgres"))) as admin, admin.cursor() as cursor:
+        admin.autocommit = True
+        owner = sql.Identifier(env["DB_USER"])
+        cursor.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(sql.Identifier(name), owner))
+        try:
+            _fill(stack.dsn(service).replace(f"/{env['DB_NAME']}", f"/{name}"), service, index)
+            yield name
+        finally:
+            cursor.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def _fill(dsn: str, service: str, index: str) -> None:
+    package = service.removesuffix("-service")
+    with closing(psycopg2.connect(dsn)) as connection, connection.cursor() as cursor:
+        for part in ("chassis", package):
+            cursor.execute((ROOT / "services" / part / "schema.sql").read_text())
+        cursor.execute(sql.SQL("DROP INDEX {}").format(sql.Identifier(index)))
+        connection.commit()
