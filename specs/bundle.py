@@ -93,12 +93,18 @@ def _localized(node: Any) -> Any:
     return {key: "#" + value.partition("#")[2] if key == "$ref" else _localized(value) for key, value in node.items()}
 
 
-def _check(document: Document) -> None:
+def dangling(document: Mapping[str, Any]) -> Iterator[str]:
+    """References within a document that lead nowhere."""
     for pointer in _references(document):
         try:
             _at(document, pointer.removeprefix("#"))
         except (KeyError, TypeError):
-            raise LookupError(f"{document['info']['title']}: {pointer} leads nowhere") from None
+            yield f"{document['info']['title']}: {pointer} leads nowhere"
+
+
+def _check(document: Document) -> None:
+    for problem in dangling(document):
+        raise LookupError(problem)
 
 
 def _keep_own_links(document: Document) -> None:

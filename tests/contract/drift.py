@@ -9,11 +9,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import jsonschema_rs
 import yaml
 
 from harness.compose import ROOT
 from services.contracts.errors import ERRORS
-from specs.bundle import Document, bundle, load, operations, resolve
+from specs.bundle import Document, bundle, dangling, load, operations, resolve
 
 SERVICES = ROOT / "services"
 GATEWAY_ONLY = "GATEWAY_REJECTED"  # Kong's own, by its error template
@@ -143,6 +144,7 @@ def queues(spec: Document, definitions: Document) -> Iterator[str]:
     """queues.yaml ⇔ definitions.json: exchanges, queues with their arguments, bindings."""
     channels = [(channel, channel["bindings"]["amqp"]) for channel in spec["channels"].values()]
     written = {queue["name"]: queue["arguments"] for queue in definitions["queues"]}
+    yield from _durability(channels, definitions)
     waiting = [(channel, amqp) for channel, amqp in channels if amqp["is"] == "queue"]
     specified = {amqp["queue"]["name"]: channel.get("x-arguments") for channel, amqp in waiting}
     if written != specified:
@@ -159,6 +161,25 @@ def queues(spec: Document, definitions: Document) -> Iterator[str]:
     exchanges = {(a["exchange"]["name"], a["exchange"]["type"]) for _, a in channels if a["is"] == "routingKey"}
     if kinds != exchanges:
         yield f"exchanges: {kinds} and {exchanges}"
+
+
+def _durability(channels: list[tuple[Document, Document]], definitions: Document) -> Iterator[str]:
+    """Vhost, what survives a restart, and what goes with its last user."""
+    kept = ("vhost", "durable", "auto_delete")
+    things = {**{q["name"]: q for q in definitions["queues"]}, **{e["name"]: e for e in definitions["exchanges"]}}
+    for _, amqp in channels:
+        said = amqp.get("queue") or amqp["exchange"]
+        there = things.get(said["name"], {})
+        if [there.get(name) for name in kept] != [said["vhost"], said["durable"], said["autoDelete"]]:
+            yield f"{said['name']}: vhost, durable or autoDelete are not those of definitions.json"
+
+
+def asyncapi(spec: Document) -> Iterator[str]:
+    """What AsyncAPI's own schema says against a document, and references that lead nowhere."""
+    schema = json.loads((ROOT / "specs" / "vendor" / "asyncapi" / "3.0.0.json").read_text())
+    for error in jsonschema_rs.Draft7Validator(schema).iter_errors(spec):
+        yield f"{'.'.join(map(str, error.instance_path))}: {error.message[:300]}"
+    yield from dangling(spec)
 
 
 def definitions() -> Document:

@@ -9,12 +9,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import grpc_tools
+from google.protobuf import text_format
 from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto, FileDescriptorSet
 from grpc_tools import protoc
 
 from harness.compose import ROOT
 
 FILE = "proto/inventory.proto"
+BASELINE = ROOT / "proto" / "released.txtpb"
 SNAKE, PASCAL = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*"), re.compile(r"([A-Z][a-z0-9]+)+")
 SERVICE, RPC = 6, 2  # field numbers in a SourceCodeInfo path
 
@@ -82,12 +84,24 @@ def _fields(old: DescriptorProto, new: DescriptorProto) -> Iterator[str]:
             yield f"{old.name}.{field.name} has another type"
 
 
-def at_last_tag() -> str | None:
-    """The contract as it was released last; None before the first release."""
-    tag = _git("describe", "--tags", "--abbrev=0")
-    return _git("show", f"{tag.strip()}:{FILE}") if tag else None
+def released() -> Iterator[FileDescriptorProto]:
+    """What callers may have been built from: the committed baseline, and the last tag's where this clone has tags."""
+    yield text_format.Parse(BASELINE.read_text(), FileDescriptorProto())
+    tag = _git("describe", "--tags", "--abbrev=0", "--match", "v*")
+    if tag and (then := _git("show", f"{tag.strip()}:{FILE}")):
+        yield described(then)
 
 
 def _git(*arguments: str) -> str | None:
     done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
     return done.stdout if done.returncode == 0 else None
+
+
+def _baseline() -> str:
+    now = described((ROOT / FILE).read_text())
+    now.ClearField("source_code_info")
+    return f"# {FILE} as released last; at the next release `python -m tests.contract.protos` writes it anew.\n{now}"
+
+
+if __name__ == "__main__":
+    BASELINE.write_text(_baseline())

@@ -155,11 +155,45 @@ def other_exchange(spec: Document) -> None:
     spec["channels"]["releases"]["bindings"]["amqp"]["exchange"]["type"] = "fanout"
 
 
-@pytest.mark.parametrize("breaks", [other_ttl, other_binding, other_exchange], ids=lambda breaks: breaks.__name__)
+def transient(spec: Document) -> None:
+    spec["channels"]["wakeUps"]["bindings"]["amqp"]["queue"]["durable"] = False
+
+
+def passing(spec: Document) -> None:
+    spec["channels"]["holds"]["bindings"]["amqp"]["exchange"]["autoDelete"] = True
+
+
+QUEUE_BREAKS = (other_ttl, other_binding, other_exchange, transient, passing)
+
+
+@pytest.mark.parametrize("breaks", QUEUE_BREAKS, ids=lambda breaks: breaks.__name__)
 def test_changed_queue_is_found_out(breaks: Break) -> None:
     spec = load("queues")
     breaks(spec)
     assert list(drift.queues(spec, drift.definitions()))
+
+
+def shouting(spec: Document) -> None:
+    spec["operations"]["park"]["action"] = "shout"
+
+
+def colourful(spec: Document) -> None:
+    spec["channels"]["holds"]["colour"] = "red"
+
+
+def unbound(spec: Document) -> None:
+    spec["channels"]["holds"]["bindings"]["amqp"]["is"] = "topic"
+
+
+def nowhere(spec: Document) -> None:
+    spec["operations"]["park"]["channel"]["$ref"] = "#/channels/garage"
+
+
+@pytest.mark.parametrize("breaks", [shouting, colourful, unbound, nowhere], ids=lambda breaks: breaks.__name__)
+def test_document_that_is_not_asyncapi_is_found_out(breaks: Break) -> None:
+    spec = load("queues")
+    breaks(spec)
+    assert list(drift.asyncapi(spec))
 
 
 def a_request(collection: Document) -> Document:
@@ -213,7 +247,7 @@ def test_changed_outsystems_definition_is_found_out(definition: str, change: dic
 def test_breaking_change_of_the_proto_is_found_out(old: str, new: str, said: str) -> None:
     text = (ROOT / protos.FILE).read_text()
     assert old in text
-    before, after = protos.described(text), protos.described(text.replace(old, new))
+    before, after = next(protos.released()), protos.described(text.replace(old, new))
     assert any(said in problem for problem in protos.breaking(before, after))
 
 
