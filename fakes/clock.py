@@ -42,9 +42,10 @@ class Clock:
         return {"offset": self._offset, "frozen": self._frozen}
 
     def load(self, dumped: dict[str, Any]) -> None:
-        frozen = dumped["frozen"]
-        self._offset = _datable(time.time() + float(dumped["offset"])) - time.time()
+        offset, frozen = float(dumped["offset"]), dumped["frozen"]
+        _datable(time.time() + offset)
         self._frozen = None if frozen is None else _datable(float(frozen))
+        self._offset = offset
 
 
 def _datable(seconds: float) -> float:
