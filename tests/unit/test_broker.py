@@ -38,6 +38,7 @@ def eventually(condition: Callable[[], object], within: float = 15.0) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.claim("5.happy.3", "8.queues.2")
 def test_confirmed_message_is_in_its_queue_with_its_properties(publisher, broker):
     publisher.publish("", PARKING, b'{"a": 1}', message_id="m-1", headers={"attempts": 2})
     properties, body = broker.take(PARKING)
@@ -45,6 +46,7 @@ def test_confirmed_message_is_in_its_queue_with_its_properties(publisher, broker
     assert (properties.message_id, properties.delivery_mode, properties.headers["attempts"]) == ("m-1", 2, 2)
 
 
+@pytest.mark.claim("5.abandon.2", "8.queues.6")
 def test_expired_hold_message_arrives_in_the_release_queue(publisher, broker):
     name = str(uuid4())
     publisher.publish("seat.hold.exchange", "seat.hold", b"{}", message_id=name, expiration_ms=50)
@@ -99,6 +101,7 @@ def _publish_some(publisher: Publisher, number: int, failures: list[str]) -> Non
             failures.append(unknown.message)
 
 
+@pytest.mark.claim("5.matrix.2")
 def test_publisher_says_unknown_at_once_while_the_broker_is_down_and_recovers(publisher, broker):
     broker.stop()
     try:

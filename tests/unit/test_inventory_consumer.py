@@ -106,6 +106,7 @@ def consumed(inventory: InventoryService, message_id: str) -> str | None:
 # ── messages
 
 
+@pytest.mark.claim("1.wires.4", "5.abandon.2", "5.abandon.3", "8.queues.5", "8.consumer.2", "8.consumer.3")
 def test_expired_hold_is_released_by_its_dead_lettered_message_and_order_is_told_once(flow, inventory, caplog):
     seat_id, hold_id, user_id = inventory.held_seat(ttl=1)
     message_id = flow.wake_up(seat_id, hold_id, after_ms=1500)
@@ -139,6 +140,7 @@ def test_message_of_an_older_hold_leaves_the_one_that_took_over(flow, inventory)
     assert inventory.seat(seat_id).hold_id == new_hold
 
 
+@pytest.mark.claim("12.phases.10")
 def test_late_message_leaves_the_sale(flow, inventory):
     seat_id, order_id, owner = inventory.sold_seat()
     message_id = flow.wake_up(seat_id, order_id)
@@ -200,6 +202,7 @@ def test_no_message_waits_so_long_that_it_holds_up_those_behind_it(inventory):
 # ── failures
 
 
+@pytest.mark.claim("8.consumer.4")
 def test_failure_that_passes_is_tried_again_and_then_released(flow, inventory):
     seat_id, hold_id, _ = inventory.held_seat()
     inventory.expire(seat_id)
@@ -234,6 +237,7 @@ def test_bug_parks_its_message_in_the_end_instead_of_going_round_for_ever(flow, 
     assert properties.message_id == message_id
 
 
+@pytest.mark.claim("8.consumer.3", "8.consumer.4")
 def test_consumer_pauses_while_the_database_is_down_and_loses_nothing(flow, broker, inventory, monkeypatch):
     down = _DatabaseDown(flow, inventory, monkeypatch)
     seat_id, hold_id, _ = inventory.held_seat()
@@ -296,6 +300,7 @@ def test_consumer_survives_a_restart_of_the_broker(flow, broker, inventory):
     eventually(lambda: consumed(inventory, message_id) == "RELEASED")
 
 
+@pytest.mark.claim("8.consumer.5")
 def test_two_consumers_share_the_queue(flow, broker, inventory):
     other = flow.another(broker)
     other.start()

@@ -32,6 +32,7 @@ def inventory(databases: Databases) -> Iterator[InventoryService]:
 # ── reserve
 
 
+@pytest.mark.claim("3.seats.5", "3.seats.6", "5.happy.2", "12.phases.4")
 def test_free_seat_is_held_until_its_time_is_up(inventory):
     seat_id, user_id, hold_id = inventory.new_seat(), an_id(), an_id()
     hold = inventory.reserve(seat_id, user_id, hold_id, ttl=60)
@@ -49,6 +50,7 @@ def test_same_hold_asked_again_gets_its_first_answer(inventory):
     assert inventory.reserve(seat_id, user_id, hold_id) == first
 
 
+@pytest.mark.claim("12.phases.2")
 def test_held_seat_is_unavailable_and_names_the_hold_to_its_own_user_only(inventory):
     seat_id, hold_id, user_id = inventory.held_seat()
     with refused("SEAT_UNAVAILABLE") as own:
@@ -80,6 +82,7 @@ def test_refusal_is_given_again_after_the_seat_became_free(inventory):
         inventory.reserve(seat_id, hold_id=late)
 
 
+@pytest.mark.claim("12.phases.3")
 def test_of_many_simultaneous_reserves_exactly_one_wins(inventory):
     seat_id = inventory.new_seat()
     answers = in_parallel([lambda: inventory.reserve(seat_id)] * 30)
@@ -89,6 +92,7 @@ def test_of_many_simultaneous_reserves_exactly_one_wins(inventory):
     assert inventory.seat(seat_id).hold_id == winners[0].hold_id
 
 
+@pytest.mark.claim("1.wires.1", "12.phases.3", "12.phases.5", "5.matrix.1")
 def test_locked_row_is_lost_at_once_and_nobody_waits_for_it(inventory):
     seat_id = inventory.new_seat()
     seen = _Waiters(inventory)
@@ -226,6 +230,7 @@ def test_of_many_take_overs_of_one_expired_hold_exactly_one_wins(inventory):
 # ── release
 
 
+@pytest.mark.claim("5.abandon.3")
 def test_released_seat_is_free_and_the_hold_never_comes_back(inventory):
     seat_id, hold_id, user_id = inventory.held_seat()
     assert inventory.release(seat_id, hold_id) is True
@@ -258,6 +263,7 @@ def test_release_by_a_hold_that_was_taken_over_leaves_the_one_that_did(inventory
     assert inventory.seat(seat_id).hold_id == new_hold
 
 
+@pytest.mark.claim("12.phases.10")
 def test_release_after_the_sale_leaves_the_sale(inventory):
     seat_id, hold_id, user_id = inventory.sold_seat()
     assert inventory.release(seat_id, hold_id) is False
@@ -287,6 +293,7 @@ def test_release_racing_its_own_reserve_never_leaves_a_hold(inventory):
 # ── confirm and settle
 
 
+@pytest.mark.claim("3.seats.3", "3.seats.7", "3.seats.8", "5.happy.8", "7.points.1", "12.phases.9", "1.layers.4")
 def test_confirmed_hold_is_a_sale(inventory):
     seat_id, hold_id, user_id = inventory.held_seat()
     key = a_key()
@@ -395,6 +402,7 @@ def _until(condition: Callable[[], object]) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.claim("3.seats.3", "3.seats.5")
 @pytest.mark.parametrize(
     "broken",
     [
@@ -413,6 +421,7 @@ def test_database_refuses_a_seat_that_is_half_one_thing_and_half_another(invento
 # ── the sweeper
 
 
+@pytest.mark.claim("8.queues.1", "5.abandon.3")
 def test_sweeper_releases_expired_holds_only_and_kills_their_keys(inventory):
     expired, old_hold, user_id = inventory.held_seat()
     live, live_hold, _ = inventory.held_seat()

@@ -27,6 +27,7 @@ def _refused(seal: Seal, payload: str) -> bool:
     return refusal.value.code == "QR_INVALID"
 
 
+@pytest.mark.claim("7.flow.2", "7.payload.1", "7.payload.2", "7.payload.3", "7.payload.4", "7.cipher.1")
 def test_what_was_sealed_opens_to_the_second() -> None:
     sealed = SEAL.seal(SEAT, USER, "HALL-A")
     ticket = SEAL.open(sealed.payload)
@@ -36,16 +37,19 @@ def test_what_was_sealed_opens_to_the_second() -> None:
     assert sealed.expires_at - sealed.generated_at == timedelta(seconds=60)
 
 
+@pytest.mark.claim("7.cipher.3", "7.cipher.7", "7.threats.4")
 def test_no_two_payloads_are_alike() -> None:
     assert len({SEAL.seal(SEAT, USER, "HALL-A").payload for _ in range(50)}) == 50
 
 
+@pytest.mark.claim("7.cipher.1", "7.cipher.4", "7.cipher.3")
 def test_layout_is_nonce_ciphertext_tag() -> None:
     raw = base64.b64decode(SEAL.seal(SEAT, USER, "HALL-A").payload)
     plain = len(f'{{"seat_id":"{SEAT}","user_id":"{USER}","hall_id":"HALL-A","generated_at":"2026-02-19T18:10:45Z"}}')
     assert len(raw) == 12 + plain + 16
 
 
+@pytest.mark.claim("7.cipher.6", "7.threats.3")
 @given(st.integers(min_value=0, max_value=10_000), st.integers(min_value=0, max_value=7))
 def test_one_flipped_bit_is_refused(position: int, bit: int) -> None:
     raw = bytearray(base64.b64decode(SEAL.seal(SEAT, USER, "HALL-A").payload))
@@ -53,6 +57,7 @@ def test_one_flipped_bit_is_refused(position: int, bit: int) -> None:
     assert _refused(SEAL, base64.b64encode(bytes(raw)).decode())
 
 
+@pytest.mark.claim("7.matrix.1")
 @given(st.text(max_size=400))
 def test_any_text_is_refused_and_nothing_else(text: str) -> None:
     assert _refused(SEAL, text)
@@ -87,6 +92,7 @@ def test_trailing_bits_of_the_last_character_cannot_be_changed() -> None:
     assert _refused(SEAL, twin)
 
 
+@pytest.mark.claim("7.cipher.2", "7.cipher.5", "10.env.12")
 def test_previous_key_opens_after_a_rotation_and_a_third_does_not() -> None:
     before = SEAL.seal(SEAT, USER, "HALL-A").payload
     assert Seal(OTHER_KEY, previous=KEY).open(before).seat_id == SEAT

@@ -20,6 +20,7 @@ TICKET = Ticket(seat_id=uuid4(), user_id=OWNER, hall_id="HALL-A", generated_at=N
 SOLD = SeatFacts(SeatStatus.SOLD, str(OWNER), has_confirmed_order=True, hall_id="HALL-A")
 
 
+@pytest.mark.claim("7.flow.3", "7.rules.6", "7.threats.1")
 @pytest.mark.parametrize(
     ("age", "verdict"),
     [
@@ -35,6 +36,7 @@ def test_age_decides_to_the_second(age: int, verdict: ScanResult | None) -> None
     assert judge_age(TICKET, NOW + timedelta(seconds=age)) is verdict
 
 
+@pytest.mark.claim("7.flow.8", "7.rules.1", "7.rules.2", "7.rules.3", "7.rules.5", "7.threats.2")
 @pytest.mark.parametrize(
     ("seat", "hall", "verdict"),
     [

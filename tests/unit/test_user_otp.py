@@ -50,6 +50,7 @@ def unreachable() -> requests.ConnectionError:
     return requests.ConnectionError(MaxRetryError(None, "/SendOTP", reason))  # type: ignore[arg-type]
 
 
+@pytest.mark.claim("9.smu.1", "9.smu.2", "9.smu.3", "1.wires.5", "5.risk.2", "3.users.3")
 def test_send_asks_smu_as_its_contract_says(users: UserApp, smu: Stubs) -> None:
     user, correlation = users.new_user(), str(uuid4())
     expected = {"X-Contacts-Key": SMU_KEY, "Content-Type": "application/json", "X-Correlation-ID": correlation}
@@ -77,6 +78,7 @@ def test_send_to_an_unknown_user_is_404_and_asks_nobody(users: UserApp, smu: Stu
     assert len(smu.calls) == 0
 
 
+@pytest.mark.claim("9.smu.10")
 @pytest.mark.parametrize(
     "failure",
     [
@@ -181,6 +183,7 @@ def test_a_redirect_is_no_answer_wherever_it_leads(users: UserApp, smu: Stubs) -
     assert len(smu.calls) == 1
 
 
+@pytest.mark.claim("9.smu.1", "9.smu.4", "5.risk.4")
 def test_verify_asks_smu_as_its_contract_says(users: UserApp, smu: Stubs) -> None:
     judges(smu, Success=True, Status="approved", ErrorMessage="")
     answer = verify(users)
@@ -189,6 +192,7 @@ def test_verify_asks_smu_as_its_contract_says(users: UserApp, smu: Stubs) -> Non
     assert smu.calls[0].request.headers["X-Contacts-Key"] == SMU_KEY
 
 
+@pytest.mark.claim("9.smu.5", "9.smu.6", "9.smu.7", "9.smu.11")
 @pytest.mark.parametrize(
     ("smu_says", "status"),
     [
@@ -212,6 +216,7 @@ def test_smus_404_is_expired(users: UserApp, smu: Stubs) -> None:
     assert verify(users).get_json()["data"] == {"status": "expired"}
 
 
+@pytest.mark.claim("9.smu.11", "9.smu.10")
 @pytest.mark.parametrize(
     "failure",
     [
