@@ -79,6 +79,7 @@ def core(secret: str) -> str:
     return str(max(RUN.findall(secret), key=len, default=secret))
 
 
+@pytest.mark.claim("13.json.1", "13.json.3")
 @pytest.mark.parametrize("service", OURS)
 def test_every_line_is_json_with_the_fields_of_the_reference(town: Town, service: str) -> None:
     seen = 0
@@ -92,6 +93,7 @@ def test_every_line_is_json_with_the_fields_of_the_reference(town: Town, service
     assert seen
 
 
+@pytest.mark.claim("13.levels.1", "13.levels.2", "13.events.1")
 @pytest.mark.parametrize("service", SERVICES)
 def test_a_request_is_logged_with_its_correlation_id_and_nothing_is_said_at_debug(town: Town, service: str) -> None:
     lines = [json.loads(text) for text in lines_of(town, service)]
@@ -103,18 +105,23 @@ def test_a_request_is_logged_with_its_correlation_id_and_nothing_is_said_at_debu
         UUID(line["correlation_id"])
 
 
+def logged(service: str, event: str, level: str, *claims: str) -> Any:
+    """A line of §13's table, and the claims that it is."""
+    return pytest.param(service, event, level, marks=pytest.mark.claim(*claims))
+
+
 @pytest.mark.parametrize(
     ("service", "event", "level"),
     [
-        ("orchestrator-service", "POST /api/reserve", "INFO"),
-        ("orchestrator-service", "→ Inventory gRPC ReserveSeat", "INFO"),
-        ("orchestrator-service", "← Inventory OK in", "INFO"),
-        ("inventory-service", "HELD for user", "INFO"),
-        ("inventory-service", "status: HELD → SOLD", "INFO"),
-        ("order-service", "status: PENDING → CONFIRMED", "INFO"),
-        ("user-service", "Charged", "INFO"),
-        ("orchestrator-service", "Compensating: ", "WARNING"),
-        ("inventory-service", "Auto-released seat", "WARNING"),
+        logged("orchestrator-service", "POST /api/reserve", "INFO", "13.events.1"),
+        logged("orchestrator-service", "→ Inventory gRPC ReserveSeat", "INFO", "13.events.2"),
+        logged("orchestrator-service", "← Inventory OK in", "INFO", "13.events.3"),
+        logged("inventory-service", "HELD for user", "INFO", "13.events.4"),
+        logged("inventory-service", "status: HELD → SOLD", "INFO", "13.events.5"),
+        logged("order-service", "status: PENDING → CONFIRMED", "INFO", "13.events.5"),
+        logged("user-service", "Charged", "INFO", "13.events.4"),
+        logged("orchestrator-service", "Compensating: ", "WARNING", "13.events.6"),
+        logged("inventory-service", "Auto-released seat", "WARNING", "13.events.7", "13.levels.3"),
     ],
 )
 def test_what_the_reference_wants_logged_is_logged_at_its_level(

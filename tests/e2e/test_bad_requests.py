@@ -150,6 +150,7 @@ def test_another_method_is_405(town: Town, route: Route) -> None:
         assert route.method in answer.headers["Allow"]
 
 
+@pytest.mark.claim("1.layers.2", "11.library.2", "11.life.2", "11.gateway.1")
 @pytest.mark.parametrize("route", [route for route in PUBLIC if route.for_users], ids=str)
 def test_without_a_token_that_is_ours_nothing_opens(town: Town, route: Route) -> None:
     somebody, secret = town.person(), town.env("user-service")["JWT_SECRET"]
@@ -178,6 +179,7 @@ def test_without_a_token_that_is_ours_nothing_opens(town: Town, route: Route) ->
     assert_refused(visitor.call(route.method, route.path), 401, "GATEWAY_REJECTED")
 
 
+@pytest.mark.claim("11.gateway.1")
 def test_a_token_in_the_address_opens_nothing(town: Town) -> None:
     somebody = town.person()
     for name in ("jwt", "token", "access_token"):
@@ -191,6 +193,7 @@ def test_a_page_that_is_none_is_a_validation_error(town: Town, query: str) -> No
         assert_refused(person.get(f"{path}?{query}"), 400, "VALIDATION_ERROR")
 
 
+@pytest.mark.claim("1.pattern.1", "11.gateway.3")
 def test_what_is_not_public_is_not_there(town: Town) -> None:
     person = town.person()
     assert_refused(person.get("/api/nothing"), 404, "NOT_FOUND")
@@ -199,6 +202,7 @@ def test_what_is_not_public_is_not_there(town: Town) -> None:
         assert_refused(person.call(method, path), 404, "GATEWAY_REJECTED")
 
 
+@pytest.mark.claim("9.stripe.4")
 def test_a_webhook_without_stripes_signature_is_a_validation_error(town: Town) -> None:
     visitor = town.visitor()
     for body in (b"", b"{}", b"\xff", b'{"type": "payment_intent.succeeded"}', b"x" * 60_000):
@@ -206,6 +210,7 @@ def test_a_webhook_without_stripes_signature_is_a_validation_error(town: Town) -
             assert_refused(visitor.call("POST", SIGNED, body, signature), 400, "VALIDATION_ERROR")
 
 
+@pytest.mark.claim("13.correlation.1")
 def test_a_correlation_id_is_returned_and_one_that_is_no_uuid_is_replaced(town: Town) -> None:
     given, person = "b1a4e1f0-0000-4000-8000-000000000001", town.person()
     answer = person.call("GET", "/api/nothing", headers={"X-Correlation-ID": given})

@@ -13,6 +13,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("invariants")]
 NOTHING = "00000000-0000-4000-8000-000000000000"
 
 
+@pytest.mark.claim("6.failures.6")
 @pytest.mark.parametrize("party", ["seller", "buyer"])
 def test_a_dispute_freezes_what_the_seller_still_has(town: Town, party: str) -> None:
     seller, buyer, seat = pair(town)
@@ -33,6 +34,7 @@ def test_a_disputed_ticket_still_scans_and_is_not_sold_on(town: Town) -> None:
     assert town.staff().scan(buyer.qr(seat).must()["qr_payload"], "HALL-B").must()["result"] == "SUCCESS"
 
 
+@pytest.mark.claim("6.failures.7")
 def test_reverse_gives_ticket_and_credits_back(town: Town) -> None:
     seller, buyer, seat = pair(town)
     transfer_id, staff = town.disputed(seller, buyer, seat, 120), town.staff()
@@ -54,6 +56,7 @@ def test_dismiss_lets_the_transfer_stand_and_a_second_dispute_can_be_reversed(to
     assert (owner_of(town, seat), town.credits(seller), town.credits(buyer)) == (seller.user_id, (0, 0), (500, 0))
 
 
+@pytest.mark.claim("6.failures.7")
 def test_a_seller_who_has_spent_the_credits_cannot_be_reversed_until_they_are_back(town: Town) -> None:
     seller, buyer, seat = pair(town, seller="250.00")
     transfer_id, staff = town.transferred(seller, buyer, seat, 120), town.staff()
@@ -89,6 +92,7 @@ def test_only_the_latest_completed_transfer_can_be_disputed(town: Town) -> None:
     assert outcomes(answers) == {"409 TRANSFER_INVALID_STATE": 2}
 
 
+@pytest.mark.claim("6.failures.6")
 def test_a_dispute_fails_a_pending_onward_transfer(town: Town) -> None:
     seller, buyer, seat = pair(town)
     first, third = town.transferred(seller, buyer, seat), town.person()
@@ -97,6 +101,7 @@ def test_a_dispute_fails_a_pending_onward_transfer(town: Town) -> None:
     assert town.transfer_row(onward)["status"] == "FAILED"
 
 
+@pytest.mark.claim("3.orders.5")
 def test_a_refund_returns_the_price_and_frees_the_seat_once(town: Town) -> None:
     buyer, staff = town.person("1000.00"), town.staff()
     seat, order_id = town.bought(buyer)

@@ -63,6 +63,7 @@ def without(town: Town, name: str) -> Iterator[None]:
         town.until("every service is well", town.healthy, 30)
 
 
+@pytest.mark.claim("1.layers.8", "1.wires.4", "5.abandon.1", "5.abandon.2", "5.abandon.3", "5.abandon.4", "8.queues.6")
 def test_an_abandoned_hold_is_released_by_its_dead_lettered_message_within_ttl_and_two_seconds(town: Town) -> None:
     buyer = town.person()
     seat, order_id = town.held(buyer)
@@ -79,6 +80,7 @@ def test_an_abandoned_hold_is_released_by_its_dead_lettered_message_within_ttl_a
     town.bought(town.person(), seat)
 
 
+@pytest.mark.claim("13.correlation.2", "13.correlation.3", "13.correlation.4", "8.queues.6")
 def test_one_correlation_id_is_in_every_log_from_the_gateway_to_the_consumers_line(town: Town) -> None:
     buyer, seat, correlation_id = town.person(), town.seat(), str(uuid4())
     buyer.reserve(seat, **{"X-Correlation-ID": correlation_id}).must(200)
@@ -92,6 +94,7 @@ def test_one_correlation_id_is_in_every_log_from_the_gateway_to_the_consumers_li
     assert any("/expire" in message for message in told), "and on from the consumer"
 
 
+@pytest.mark.claim("5.matrix.2", "8.queues.1")
 def test_while_the_broker_is_away_a_reserve_fails_with_nothing_held_and_a_hold_is_swept(town: Town) -> None:
     buyer = town.person()
     seat, order_id = town.held(buyer)
@@ -108,6 +111,7 @@ def test_while_the_broker_is_away_a_reserve_fails_with_nothing_held_and_a_hold_i
     town.until("the same seat is reserved", lambda: lost.reserve(wanted).status == 200)
 
 
+@pytest.mark.claim("8.consumer.3", "8.consumer.4")
 def test_messages_that_wait_while_the_database_is_away_are_neither_parked_nor_lost(town: Town) -> None:
     before, parked = consumed(town), broker.depth(town.stack, broker.PARKING)
     held = [town.held(town.person()) for _ in range(6)]
@@ -141,6 +145,7 @@ def test_a_malformed_message_is_parked_at_once_and_shown(town: Town, body: bytes
     broker.purge(town.stack, broker.PARKING)
 
 
+@pytest.mark.claim("5.abandon.3")
 def test_a_message_for_an_older_hold_touches_nobody_elses(town: Town) -> None:
     first, second = town.person(), town.person()
     seat, old_order = town.held(first)
@@ -154,6 +159,7 @@ def test_a_message_for_an_older_hold_touches_nobody_elses(town: Town) -> None:
     assert second.pay(new_order).must(200)["status"] == "CONFIRMED"
 
 
+@pytest.mark.claim("12.phases.10")
 def test_an_early_message_waits_and_a_late_or_repeated_one_leaves_the_sale(town: Town) -> None:
     buyer = town.person()
     seat, order_id = town.held(buyer)

@@ -36,6 +36,19 @@ def fresh(town: Town, owner: Person, seat: str) -> str:
     return str(owner.qr(seat).must(200)["qr_payload"])
 
 
+@pytest.mark.claim(
+    "7.flow.1",
+    "7.flow.5",
+    "7.flow.7",
+    "7.flow.9",
+    "7.flow.10",
+    "7.flow.11",
+    "7.rules.1",
+    "3.entry_logs.2",
+    "3.entry_logs.4",
+    "3.entry_logs.6",
+    "3.entry_logs.7",
+)
 def test_the_owner_is_admitted_once_and_the_entry_says_who_where_and_what(town: Town) -> None:
     owner, staff = town.person(), town.staff()
     seat = town.ticket(owner)
@@ -48,6 +61,7 @@ def test_the_owner_is_admitted_once_and_the_entry_says_who_where_and_what(town: 
     assert (str(entry["seat_id"]), entry["result"], halls) == (seat, "SUCCESS", [HALL] * 3)
 
 
+@pytest.mark.claim("7.rules.2")
 @pytest.mark.parametrize("same_staff", [True, False])
 def test_a_second_scan_is_duplicate_and_says_when_and_by_whom(town: Town, same_staff: bool) -> None:
     owner, staff = town.person(), town.staff()
@@ -60,6 +74,9 @@ def test_a_second_scan_is_duplicate_and_says_when_and_by_whom(town: Town, same_s
     assert ("by you" in again["message"]) == same_staff
 
 
+@pytest.mark.claim(
+    "5.happy.9", "7.flow.2", "7.payload.1", "7.payload.2", "7.payload.3", "7.payload.4", "7.points.1", "7.points.3"
+)
 def test_the_qr_of_a_purchase_and_of_a_refresh_say_whose_seat_it_is_and_admit(town: Town) -> None:
     owner, staff = town.person(), town.staff()
     seat, order_id = town.held(owner)
@@ -71,6 +88,20 @@ def test_the_qr_of_a_purchase_and_of_a_refresh_say_whose_seat_it_is_and_admit(to
     assert staff.scan(paid["qr_payload"], HALL).must(200)["result"] == "SUCCESS"
 
 
+@pytest.mark.claim(
+    "7.flow.3",
+    "7.flow.6",
+    "7.flow.8",
+    "7.flow.11",
+    "7.rules.3",
+    "7.rules.4",
+    "7.rules.5",
+    "7.rules.6",
+    "7.threats.1",
+    "7.threats.2",
+    "7.points.5",
+    "7.payload.3",
+)
 def test_each_rule_refuses_and_leaves_an_entry_and_the_seat_as_it_was(town: Town) -> None:
     owner, staff, secret = town.person("5000.00"), town.staff(), key(town)
     seat = town.ticket(owner)
@@ -99,6 +130,7 @@ def test_each_rule_refuses_and_leaves_an_entry_and_the_seat_as_it_was(town: Town
     assert staff.scan(qr.seal(secret, seat, owner.user_id, age_seconds=55), HALL).must()["result"] == "SUCCESS"
 
 
+@pytest.mark.claim("6.happy.9", "7.threats.5", "7.points.2")
 def test_after_a_transfer_the_old_owners_qr_is_refused_and_the_new_owners_admitted(town: Town) -> None:
     seller, buyer, staff = town.person(), town.person(), town.staff()
     seat = town.ticket(seller)
@@ -109,6 +141,7 @@ def test_after_a_transfer_the_old_owners_qr_is_refused_and_the_new_owners_admitt
     assert staff.scan(fresh(town, buyer, seat), HALL).must(200)["result"] == "SUCCESS"
 
 
+@pytest.mark.claim("7.rules.2")
 def test_two_gates_with_one_qr_never_admit_twice_in_200_rounds(town: Town) -> None:
     owner, gates, secret = town.person(), [town.staff(), town.staff()], key(town)
     seats = town.tickets(owner, ROUNDS)
@@ -120,6 +153,7 @@ def test_two_gates_with_one_qr_never_admit_twice_in_200_rounds(town: Town) -> No
     assert len(town.rows("seats_db", sql, seats)) == ROUNDS
 
 
+@pytest.mark.claim("7.rules.2")
 def test_twenty_gates_with_one_qr_admit_once(town: Town) -> None:
     owner, gates = town.person(), town.people(20, "0.00", role="staff")
     payload = fresh(town, owner, town.ticket(owner))

@@ -51,6 +51,7 @@ def harness(run_dir: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
 
 
+@pytest.mark.claim("1.pattern.3")
 def test_no_role_reaches_the_database_of_another(stack: Stack) -> None:
     own, other = stack.dsn("order-service"), stack.dsn("users_db")
     assert sql(own, "SELECT current_user, current_database()") == [("order_svc_user", "orders_db")]
@@ -73,6 +74,7 @@ def test_server_is_durable_and_listens_on_the_loopback_only(stack: Stack) -> Non
     assert listening <= {"127.0.0.1", "::1"}
 
 
+@pytest.mark.claim("14.sql.4", "14.sql.5")
 def test_killed_postgres_comes_back_with_its_data(stack: Stack) -> None:
     dsn = stack.dsn("events_db")
     sql(dsn, "CREATE TABLE kept AS SELECT 1 AS one")
@@ -92,6 +94,7 @@ def test_killed_rabbitmq_comes_back_with_its_messages(stack: Stack) -> None:
         assert wait_for(lambda: receiving.basic_get(queue, auto_ack=True)[2] == b"kept", seconds=10)
 
 
+@pytest.mark.claim("5.abandon.2", "8.queues.3", "8.queues.4", "8.queues.6")
 def test_expired_messages_are_dead_lettered_to_the_release_queue(stack: Stack) -> None:
     short = pika.BasicProperties(expiration="1", delivery_mode=2)
     got: set[bytes] = set()
@@ -133,6 +136,7 @@ def test_failing_start_shows_the_end_of_the_log_and_leaves_nothing(tmp_path: Pat
     assert leftovers(tmp_path) == []
 
 
+@pytest.mark.claim("2.tree.1", "15.tools.3")
 def test_command_line_starts_shows_and_ends_a_second_stack_beside_the_first(stack: Stack, tmp_path: Path) -> None:
     assert harness(tmp_path, "up", "--detach", "--only", "fake-smu").returncode == 0
     status = json.loads(harness(tmp_path, "status", "--json").stdout)

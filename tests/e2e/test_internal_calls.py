@@ -55,6 +55,7 @@ def ask(channel: grpc.Channel, method: str, bearer: str | None) -> Any:
     return grpc.StatusCode.OK
 
 
+@pytest.mark.claim("1.pattern.1", "1.pattern.2")
 @pytest.mark.parametrize("route", surface.internal(), ids=lambda route: f"{route.service} {route}")
 def test_an_internal_address_is_for_its_callers_only(town: Town, route: Route) -> None:
     service = town.visitor(town.stack.url(route.service))
@@ -90,6 +91,7 @@ def test_every_internal_call_names_its_callers() -> None:
     assert all(callers == ("orchestrator-service",) for callers in surface.rpcs().values())
 
 
+@pytest.mark.claim("1.pattern.3")
 @pytest.mark.parametrize("database", DATABASES)
 def test_no_role_connects_to_the_database_of_another(town: Town, database: str) -> None:
     own = town.stack.dsn(database)

@@ -29,6 +29,7 @@ def is_qr_size(side: int) -> bool:
     return 21 <= side <= 177 and side % 4 == 1
 
 
+@pytest.mark.claim("6.happy.10")
 def test_tickets_are_shown_as_purchased_and_as_sold_with_what_they_cost_whom(town: Town) -> None:
     seller, buyer = town.person("1000.00"), town.person("500.00")
     seat, order_id = town.bought(seller)
@@ -56,6 +57,7 @@ def test_orders_come_newest_first_page_by_page_and_are_only_mine(town: Town) -> 
     assert "verification_sid" not in str(pages[0].body)
 
 
+@pytest.mark.claim("12.transfers.3")
 def test_transfers_are_those_that_i_am_a_party_of(town: Town) -> None:
     one, two, three = (town.person() for _ in range(3))
     first = town.transferred(one, two, town.ticket(one), 10)
@@ -65,6 +67,7 @@ def test_transfers_are_those_that_i_am_a_party_of(town: Town) -> None:
     assert "verification_sid" not in str(two.get("/api/transfers").body)
 
 
+@pytest.mark.claim("7.payload.4", "7.points.3", "7.points.4")
 def test_a_qr_comes_with_its_times_and_lives_for_60_seconds(town: Town) -> None:
     owner = town.person()
     answer = owner.qr(town.ticket(owner))
@@ -111,6 +114,7 @@ def dark_finder(png: bytes, width: int) -> bool:
     return squares.startswith(light * BORDER + dark * 7 + light)
 
 
+@pytest.mark.claim("7.points.4")
 def test_only_the_owner_gets_a_qr_and_only_while_the_ticket_is_good(town: Town) -> None:
     owner, stranger, staff = town.person(), town.person(), town.staff()
     seat = town.ticket(owner)

@@ -26,6 +26,7 @@ def wrong(code: str) -> str:
     return f"{(int(code) + 1) % 1_000_000:06d}"
 
 
+@pytest.mark.claim("3.users.7", "5.risk.1", "5.risk.2", "5.risk.3", "5.risk.4", "5.risk.5", "1.wires.5", "5.matrix.6")
 def test_a_flagged_user_pays_after_the_code_and_not_before(town: Town) -> None:
     buyer, seat, order_id = held_by_flagged(town)
     assert outcomes([buyer.pay(order_id)]) == {"428 OTP_REQUIRED": 1}
@@ -39,12 +40,14 @@ def test_a_flagged_user_pays_after_the_code_and_not_before(town: Town) -> None:
     assert town.seat_status(seat) == "SOLD"
 
 
+@pytest.mark.claim("5.risk.1")
 def test_who_is_not_flagged_gets_no_code(town: Town) -> None:
     buyer = town.person()
     assert buyer.reserve(town.seat()).must(200)["otp_required"] is False
     assert town.inbox.messages(buyer.phone) == []
 
 
+@pytest.mark.claim("5.matrix.6")
 def test_twenty_parallel_wrong_codes_cost_three_attempts_and_never_a_fourth_guess(town: Town) -> None:
     buyer, seat, order_id = held_by_flagged(town)
     code, before = town.code(buyer), len(town.smu.journal())
@@ -77,6 +80,7 @@ def test_a_code_sent_again_replaces_the_first(town: Town) -> None:
     assert buyer.pay(order_id).status == 200
 
 
+@pytest.mark.claim("9.smu.7")
 def test_an_expired_code_is_no_failed_guess_and_another_one_serves(town: Town) -> None:
     buyer, _, order_id = held_by_flagged(town)
     with town.smu.later(TEN_MINUTES):

@@ -83,6 +83,7 @@ def can_buy(town: Town) -> bool:
     return held.status == 200 and buyer.pay(held.data["order_id"]).status == 200
 
 
+@pytest.mark.claim("1.layers.3", "5.matrix.5")
 def test_an_orchestrator_killed_between_charge_and_confirm_has_its_saga_ended_in_five_seconds(town: Town) -> None:
     buyer = town.person("1000.00")
     seat, order_id = town.held(buyer)

@@ -17,6 +17,7 @@ def command() -> list[str]:
     return newman()
 
 
+@pytest.mark.claim("15.tools.2", "15.tools.10")
 def test_every_request_of_the_collection_gets_the_answer_that_it_asserts(
     stack: Stack, command: list[str], tmp_path: Path
 ) -> None:

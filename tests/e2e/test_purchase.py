@@ -49,6 +49,20 @@ def charges(town: Town, user_id: str) -> list[Decimal]:
     return [row["amount"] for row in town.rows("users_db", sql, user_id)]
 
 
+@pytest.mark.claim(
+    "1.layers.3",
+    "5.happy.1",
+    "5.happy.2",
+    "5.happy.4",
+    "5.happy.5",
+    "5.happy.6",
+    "5.happy.7",
+    "5.happy.8",
+    "5.happy.9",
+    "12.phases.9",
+    "3.seats.8",
+    "15.tools.10",
+)
 def test_a_seat_is_reserved_and_paid_for(town: Town) -> None:
     buyer, seat = town.person("500.00"), town.seat()
     held = buyer.reserve(seat).must(200)
@@ -63,12 +77,14 @@ def test_a_seat_is_reserved_and_paid_for(town: Town) -> None:
     assert buyer.order(held["order_id"]).must()["status"] == "CONFIRMED"
 
 
+@pytest.mark.claim("3.orders.6", "3.events.7")
 @pytest.mark.parametrize(("number", "price"), [(24, 350), (26, 200), (99, 120)])
 def test_the_price_is_that_of_the_seats_category(town: Town, number: int, price: int) -> None:
     held = town.person().reserve(f"{SEATS_OF_THE_SEED}{number:02d}").must(200)
     assert held["price"] == price
 
 
+@pytest.mark.claim("1.wires.1", "12.phases.3", "12.phases.5", "5.matrix.1", "15.tools.4")
 def test_of_200_simultaneous_reserves_one_wins_and_the_rest_are_refused_without_waiting(town: Town) -> None:
     buyers, seat = town.people(200), town.seat()
     with watched_locks(town) as waiters:
@@ -80,6 +96,7 @@ def test_of_200_simultaneous_reserves_one_wins_and_the_rest_are_refused_without_
     assert str(town.seat_row(seat)["held_by_user_id"]) == winner.user_id
 
 
+@pytest.mark.claim("1.wires.1", "5.happy.2", "5.matrix.1", "12.phases.3", "12.phases.5")
 def test_a_seat_in_somebodys_hands_is_refused_at_once(town: Town) -> None:
     buyer, seat = town.person(), town.seat()
     with closing(town.stage.connect("seats_db")) as other, other.cursor() as cursor, watched_locks(town) as waiters:
@@ -92,6 +109,7 @@ def test_a_seat_in_somebodys_hands_is_refused_at_once(town: Town) -> None:
     buyer.reserve(seat).must(200)
 
 
+@pytest.mark.claim("12.phases.7")
 def test_30_simultaneous_pays_of_one_order_charge_once(town: Town) -> None:
     buyer = town.person("1000.00")
     seat, order_id = town.held(buyer)
@@ -111,6 +129,7 @@ def test_a_pay_repeated_later_gives_the_first_answer_and_charges_nothing(town: T
     assert len(charges(town, buyer.user_id)) == 1
 
 
+@pytest.mark.claim("12.phases.7", "12.phases.6")
 def test_of_many_orders_paid_at_once_only_those_that_the_balance_covers_are_confirmed(town: Town) -> None:
     buyer = town.person("5000.00")
     orders = [buyer.reserve(town.seat()).must(200) for _ in range(5)]
@@ -122,6 +141,7 @@ def test_of_many_orders_paid_at_once_only_those_that_the_balance_covers_are_conf
     assert town.credits(buyer) == (0, 0)
 
 
+@pytest.mark.claim("5.matrix.3", "5.happy.6", "1.wires.6")
 def test_who_cannot_pay_keeps_the_seat_held_and_pays_after_a_top_up(town: Town) -> None:
     buyer = town.person("1.00")
     seat, order_id = town.held(buyer)

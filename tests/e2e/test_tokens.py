@@ -38,6 +38,7 @@ def at_each_service(town: Town, who: Person) -> list[int]:
     ]
 
 
+@pytest.mark.claim("11.life.1", "11.life.3", "15.tools.9", "11.library.4")
 def test_registering_logging_in_and_refreshing_opens_the_api(town: Town) -> None:
     email = f"new-{time.time_ns()}@example.com"
     phone = town.person().phone
@@ -53,6 +54,7 @@ def test_registering_logging_in_and_refreshing_opens_the_api(town: Town) -> None
     assert person.call("GET", "/api/orders", token=renewed["access_token"]).status == 200
 
 
+@pytest.mark.claim("11.claims.5")
 @pytest.mark.parametrize("route", FOR_USERS, ids=str)
 def test_a_refresh_token_opens_nothing_but_refresh(town: Town, route: Route) -> None:
     secret = town.env("user-service")["JWT_SECRET"]
@@ -62,15 +64,18 @@ def test_a_refresh_token_opens_nothing_but_refresh(town: Town, route: Route) -> 
         assert outcomes([answer]) == {"401 UNAUTHORIZED": 1}
 
 
+@pytest.mark.claim("11.claims.5", "11.life.3")
 def test_an_access_token_does_not_refresh(town: Town) -> None:
     assert outcomes([town.person().post("/api/auth/refresh")]) == {"401 UNAUTHORIZED": 1}
 
 
+@pytest.mark.claim("11.gateway.4", "11.claims.2")
 @pytest.mark.parametrize("route", [route for route in FOR_USERS if not route.admits(Role.STAFF)], ids=str)
 def test_customers_verbs_refuse_staff(town: Town, route: Route) -> None:
     assert outcomes([town.staff().call(route.method, route.path)]) == {"403 FORBIDDEN": 1}
 
 
+@pytest.mark.claim("11.gateway.5", "11.claims.2")
 @pytest.mark.parametrize("route", [route for route in FOR_USERS if not route.admits(Role.CUSTOMER)], ids=str)
 def test_staffs_verbs_refuse_customers(town: Town, route: Route) -> None:
     assert outcomes([town.person().call(route.method, route.path)]) == {"403 FORBIDDEN": 1}
@@ -83,6 +88,7 @@ def test_a_services_credential_is_no_users_token(town: Town, route: Route) -> No
     assert outcomes([answer]) == {"401 UNAUTHORIZED": 1}
 
 
+@pytest.mark.claim("11.library.3", "5.happy.1", "7.flow.1")
 def test_a_body_that_names_somebody_else_is_refused(town: Town) -> None:
     person, other, third, staff = town.person(), town.person(), town.person(), town.staff()
     seat = town.seat()
@@ -96,6 +102,7 @@ def test_a_body_that_names_somebody_else_is_refused(town: Town) -> None:
     assert person.post("/api/reserve", {"seat_id": seat, "user_id": person.user_id}).status == 200
 
 
+@pytest.mark.claim("11.library.5")
 def test_logout_ends_access_and_refresh_token_at_every_service_within_a_second(town: Town) -> None:
     person = logged_in(town)
     elsewhere = town.visitor().login(person.email)

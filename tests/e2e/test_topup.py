@@ -65,6 +65,7 @@ def test_the_same_event_five_times_at_once_credits_once(town: Town) -> None:
     assert top_ups(town, person) == [40]
 
 
+@pytest.mark.claim("1.wires.6", "9.stripe.1", "9.stripe.3", "3.users.5")
 def test_a_payment_confirmed_twice_credits_once(town: Town) -> None:
     person = town.person("0.00")
     intent = intent_of(person)
@@ -75,6 +76,7 @@ def test_a_payment_confirmed_twice_credits_once(town: Town) -> None:
     assert (top_ups(town, person), person.balance()) == ([40], 40)
 
 
+@pytest.mark.claim("9.stripe.4")
 @pytest.mark.parametrize("card", ["pm_card_chargeDeclined", "pm_card_chargeDeclinedInsufficientFunds"])
 def test_a_declined_card_credits_nothing_and_the_next_card_credits_once(town: Town, card: str) -> None:
     person = town.person("0.00")
@@ -86,6 +88,7 @@ def test_a_declined_card_credits_nothing_and_the_next_card_credits_once(town: To
     town.until("it is credited", lambda: top_ups(town, person) == [40])
 
 
+@pytest.mark.claim("9.stripe.4")
 @pytest.mark.parametrize("signature", ["stale", "bad", "none"])
 def test_a_stale_or_forged_webhook_is_refused_and_credits_nothing(town: Town, signature: str) -> None:
     person = town.person("0.00")

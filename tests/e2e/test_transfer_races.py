@@ -46,6 +46,7 @@ def test_confirm_against_confirm_moves_credits_once(town: Town, nth: int) -> Non
     assert (owner_of(town, seat), seller.balance(), buyer.balance()) == (buyer.user_id, 100, 400)
 
 
+@pytest.mark.claim("6.happy.8")
 @again
 def test_each_partys_own_confirm_at_the_same_moment_completes_once(town: Town, nth: int) -> None:
     seller, buyer, seat = pair(town)
@@ -62,6 +63,7 @@ def test_each_partys_own_confirm_at_the_same_moment_completes_once(town: Town, n
     assert (owner_of(town, seat), seller.balance(), buyer.balance()) == (buyer.user_id, 100, 400)
 
 
+@pytest.mark.claim("12.transfers.4", "6.failures.4")
 def test_initiate_against_initiate_opens_one_transfer(town: Town) -> None:
     seller = town.person()
     buyers, seat = town.people(10), town.ticket(seller)

@@ -26,6 +26,18 @@ def owner_of(town: Town, seat: str) -> str:
     return str(town.seat_row(seat)["owner_user_id"])
 
 
+@pytest.mark.claim(
+    "6.happy.1",
+    "6.happy.5",
+    "6.happy.6",
+    "6.happy.7",
+    "6.happy.8",
+    "6.happy.10",
+    "1.wires.5",
+    "1.layers.3",
+    "3.transfers.11",
+    "15.tools.10",
+)
 def test_one_call_with_both_codes_swaps_ticket_and_credits(town: Town) -> None:
     seller, buyer, seat = pair(town)
     made = seller.initiate(seat, seller.user_id, buyer.user_id, 120.50).must(201)
@@ -40,6 +52,7 @@ def test_one_call_with_both_codes_swaps_ticket_and_credits(town: Town) -> None:
     assert [t["transfer_id"] for t in seller.get("/api/transfers").must()] == [made["transfer_id"]]
 
 
+@pytest.mark.claim("6.happy.1", "6.happy.7", "6.happy.3")
 def test_each_party_may_send_its_own_code_and_the_buyer_may_begin(town: Town) -> None:
     seller, buyer, seat = pair(town)
     transfer_id = buyer.initiate(seat, seller.user_id, buyer.user_id, 100).must(201)["transfer_id"]
@@ -52,6 +65,7 @@ def test_each_party_may_send_its_own_code_and_the_buyer_may_begin(town: Town) ->
     assert (seller.balance(), buyer.balance()) == (100, 400)
 
 
+@pytest.mark.claim("6.happy.2", "6.failures.2", "6.failures.3", "6.failures.5", "6.matrix.1")
 def test_what_cannot_be_transferred_is_refused_before_any_code_is_sent(town: Town) -> None:
     seller, buyer, seat = pair(town)
     held, _ = town.held(town.person())
@@ -74,6 +88,7 @@ def test_what_cannot_be_transferred_is_refused_before_any_code_is_sent(town: Tow
     assert buyer.get("/api/transfers").must() == []
 
 
+@pytest.mark.claim("6.happy.2", "6.failures.4", "12.transfers.2")
 def test_a_seat_with_an_open_transfer_takes_no_second_one(town: Town) -> None:
     seller, buyer, seat = pair(town)
     transfer_id = town.initiated(seller, buyer, seat)
@@ -83,6 +98,7 @@ def test_a_seat_with_an_open_transfer_takes_no_second_one(town: Town) -> None:
     assert seller.initiate(seat, seller.user_id, buyer.user_id, 10).status == 201
 
 
+@pytest.mark.claim("6.failures.1", "6.matrix.4")
 @pytest.mark.parametrize("party", ["seller", "buyer"])
 def test_three_wrong_codes_in_total_fail_the_transfer(town: Town, party: str) -> None:
     seller, buyer, seat = pair(town)
@@ -107,6 +123,7 @@ def test_twenty_parallel_wrong_codes_cost_three_attempts(town: Town) -> None:
     assert len(town.smu.calls("/VerifyOTP", before)) == 3
 
 
+@pytest.mark.claim("6.failures.1")
 def test_an_expired_code_may_be_sent_again(town: Town) -> None:
     seller, buyer, seat = pair(town)
     transfer_id = town.initiated(seller, buyer, seat)
@@ -118,6 +135,7 @@ def test_an_expired_code_may_be_sent_again(town: Town) -> None:
         assert seller.confirm(transfer_id, **codes).must(200)["status"] == "COMPLETED"
 
 
+@pytest.mark.claim("6.matrix.3", "6.happy.4")
 def test_while_smu_is_down_a_transfer_fails_and_leaves_its_seat_free(town: Town) -> None:
     seller, buyer, seat = pair(town)
     with town.smu.fault("status", "/SendOTP", status=500):
@@ -126,6 +144,7 @@ def test_while_smu_is_down_a_transfer_fails_and_leaves_its_seat_free(town: Town)
     town.transferred(seller, buyer, seat)
 
 
+@pytest.mark.claim("6.matrix.5")
 def test_a_buyer_who_spent_the_credits_meanwhile_keeps_nothing_and_the_seller_keeps_the_ticket(town: Town) -> None:
     seller, buyer, seat = pair(town)
     transfer_id = town.initiated(seller, buyer, seat, 400)
@@ -137,6 +156,7 @@ def test_a_buyer_who_spent_the_credits_meanwhile_keeps_nothing_and_the_seller_ke
     assert town.credits(buyer)[1] == 0
 
 
+@pytest.mark.claim("6.matrix.6")
 def test_a_seat_scanned_between_initiate_and_confirm_stays_where_it_is(town: Town) -> None:
     seller, buyer, seat = pair(town)
     transfer_id = town.initiated(seller, buyer, seat)
