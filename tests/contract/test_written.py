@@ -48,10 +48,12 @@ def examples_of(document: Document, operation: Document) -> Iterator[tuple[Docum
         yield from ((media["schema"], entry["value"]) for entry in media.get("examples", {}).values())
 
 
+@pytest.mark.claim("1.layers.2", "2.tree.6")
 def test_kong_routes_are_the_public_spec() -> None:
     assert list(drift.gateway(drift.kong_config(), bundle("gateway"))) == []
 
 
+@pytest.mark.claim("1.wires.2", "1.layers.5", "1.layers.6", "1.layers.7")
 @pytest.mark.parametrize("server", ["orchestrator", "user", "order", "event", "inventory"])
 def test_routes_in_the_code_are_those_of_the_spec(server: str) -> None:
     assert list(drift.routes(server, bundle(server))) == []
@@ -65,10 +67,12 @@ def test_queues_file_is_valid_asyncapi() -> None:
     assert list(drift.asyncapi(load("queues"))) == []
 
 
+@pytest.mark.claim("8.queues.8", "2.tree.13")
 def test_queues_are_those_that_rabbitmq_is_given() -> None:
     assert list(drift.queues(load("queues"), drift.definitions())) == []
 
 
+@pytest.mark.claim("8.queues.7")
 def test_message_that_is_published_is_the_one_that_is_specified() -> None:
     sent: list[bytes] = []
 
@@ -85,16 +89,19 @@ def test_message_that_is_published_is_the_one_that_is_specified() -> None:
     assert [error.message for error in validator.iter_errors(wire.decode(sent[0]))] == []
 
 
+@pytest.mark.claim("15.tools.2")
 def test_postman_asks_and_asserts_what_the_public_spec_has() -> None:
     assert list(clients.postman(clients.read(clients.POSTMAN), bundle("gateway"))) == []
 
 
+@pytest.mark.claim("1.layers.1", "2.tree.12")
 def test_outsystems_file_is_valid_and_says_what_the_public_spec_says() -> None:
     swagger = clients.read(clients.OUTSYSTEMS)
     assert [error.message for error in SWAGGER_20_VALIDATOR.iter_errors(swagger)] == []
     assert list(clients.outsystems(swagger, bundle("gateway"))) == []
 
 
+@pytest.mark.claim("1.layers.4")
 def test_generated_grpc_code_is_current(tmp_path: Path) -> None:
     assert generate(tmp_path) == 0
     committed = ROOT / "services" / "contracts" / "pb"
@@ -109,5 +116,6 @@ def test_proto_is_well_written_and_breaks_nobody() -> None:
         assert list(protos.breaking(released, now)) == []
 
 
+@pytest.mark.claim("2.tree.4")
 def test_api_page_is_current() -> None:
     assert render.TARGET.read_text() == render.rendered(), "run python -m specs.render"
