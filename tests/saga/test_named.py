@@ -39,6 +39,7 @@ def _again(case: Case, name: str) -> Flow:
     return Flow(name, lambda _: None, FLOWS[name].act)
 
 
+@pytest.mark.claim("5.matrix.5")
 def test_confirm_seat_arriving_after_the_refund_is_refused(engine: Engine) -> None:
     case = engine.prepared(FLOWS["pay"])
     told = engine.act(_again(case, "pay"), case, Fault("inventory ConfirmSeat", Kind.LATE_GIVES_UP))
@@ -83,6 +84,7 @@ def test_same_pay_many_times_at_once_charges_once(engine: Engine) -> None:
     _hold_invariants(engine, case)
 
 
+@pytest.mark.claim("6.matrix.6")
 def test_owner_change_refused_after_the_seller_spent_everything_gives_the_buyer_all_back(engine: Engine) -> None:
     case = engine.prepared(FLOWS["confirm"])
     other = Case(case.world, case.app, case.inbox, case.world.new_seat(), {"buyer": case.people["seller"]})
@@ -162,6 +164,7 @@ def test_stranger_neither_joins_nor_learns_the_answer_of_a_pay(engine: Engine) -
     _hold_invariants(engine, case)
 
 
+@pytest.mark.claim("6.matrix.7")
 def test_saga_that_keeps_failing_is_parked_with_what_is_at_stake(engine: Engine) -> None:
     case = engine.prepared(FLOWS["pay"])
     engine.act(_again(case, "pay"), case, Fault("inventory ConfirmSeat", Kind.DIES_BEFORE))

@@ -67,6 +67,7 @@ def rescuer_gone(system: System) -> Iterator[None]:
 # ── the matrix
 
 
+@pytest.mark.claim("1.pattern.2")
 @pytest.mark.parametrize("death", DEATHS, ids=str)
 def test_saga_of_a_killed_orchestrator_is_finished_by_another(death: Death, verdicts: Waves) -> None:
     if wrong := verdicts.verdict(death):
@@ -193,6 +194,7 @@ def test_notice_survives_the_death_of_its_sender(fault: str, letters: int, syste
 # ── holds
 
 
+@pytest.mark.claim("5.happy.3", "8.queues.1")
 def test_every_promised_hold_has_its_wake_up_call(system: System) -> None:
     """I9, as far as this module goes: whoever was promised a hold, the broker has its message or has delivered it."""
     rows = system.run("sagas_db", "SELECT subject::text AS id FROM sagas WHERE flow = 'reserve' AND status = 'DONE'")
