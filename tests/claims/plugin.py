@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from harness.report import claims, page
-from tests.claims import check
+from tests.claims import cells, check
 from tests.claims.progress import Progress
 from tests.claims.record import Record
 
@@ -48,9 +48,12 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
 
 
 def claims_of(item: pytest.Item) -> Iterator[str]:
-    """The claims that a test carries, by markers on itself, its case or its module."""
+    """The claims that a test carries: by markers on itself, its case or its module; a cell by its edge as well."""
     for marker in item.iter_markers("claim"):
         yield from marker.args
+    flow, faults = getattr(item, "callspec", None) and item.callspec.params.get("cell") or ("", ())
+    for edge, _ in faults:
+        yield from cells.claims_of(flow, edge)
 
 
 def is_whole(config: pytest.Config) -> bool:

@@ -164,8 +164,10 @@ def test_stranger_neither_joins_nor_learns_the_answer_of_a_pay(engine: Engine) -
     _hold_invariants(engine, case)
 
 
-@pytest.mark.claim("6.matrix.7")
-def test_saga_that_keeps_failing_is_parked_with_what_is_at_stake(engine: Engine) -> None:
+@pytest.mark.claim("13.levels.5")
+def test_saga_that_keeps_failing_is_parked_with_what_is_at_stake(
+    engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
     case = engine.prepared(FLOWS["pay"])
     engine.act(_again(case, "pay"), case, Fault("inventory ConfirmSeat", Kind.DIES_BEFORE))
     with case.world.dbs["orchestrator"].transaction() as tx:
@@ -174,6 +176,7 @@ def test_saga_that_keeps_failing_is_parked_with_what_is_at_stake(engine: Engine)
         tx.only("SELECT 1 FROM users WHERE user_id = %(id)s FOR UPDATE", id=case.people["buyer"])
         case.world.impatient_rescue()
     [parked] = [saga for saga in case.world.parked() if saga["flow"] == "pay"]
+    assert {line.levelname for line in caplog.records if line.getMessage().startswith("PARKED pay")} == {"CRITICAL"}
     assert parked["result"]["details"] == {
         "subject": case.ids["order_id"],
         "price": "200.00",

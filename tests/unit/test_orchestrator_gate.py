@@ -1,0 +1,79 @@
+"""How the gate asks, and what it does when an entry cannot be written (§7)."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from threading import Barrier
+from typing import Any, cast
+from uuid import uuid4
+
+import pytest
+
+from services.chassis.errors import Unknown
+from services.contracts.enums import ScanResult, SeatStatus
+from services.contracts.pb import inventory_pb2 as pb
+from services.orchestrator.gate import Gate, ScanRequest
+from services.orchestrator.participants import Participants
+from services.orchestrator.qr import Seal
+
+pytestmark = pytest.mark.unit
+
+SEAT, OWNER, ORDER, HALL = uuid4(), uuid4(), str(uuid4()), "HALL-A"
+
+
+@dataclass
+class Neighbours:
+    """Inventory, Order and Event in one: a seat of OWNER's, and an entry log that may be away."""
+
+    status: SeatStatus = SeatStatus.SOLD
+    meet: Barrier = field(default_factory=lambda: Barrier(1))
+    log_is_away: bool = False
+    seal: Seal = field(default_factory=lambda: Seal(b"k" * 32))
+
+    def ticket(self, seat_id: str) -> pb.Seat:
+        self.meet.wait(5)
+        return pb.Seat(seat_id=seat_id, status=self.status, owner_user_id=str(OWNER), order_id=ORDER, event_id="e")
+
+    def page(self, **_asked: Any) -> dict[str, Any]:
+        self.meet.wait(5)
+        return {"data": [{"order_id": ORDER}]}
+
+    def get(self, _event_id: str) -> dict[str, str]:
+        return {"hall_id": HALL}
+
+    def check_in(self, *_scan: Any) -> pb.Scan:
+        return pb.Scan(result=ScanResult.SUCCESS)
+
+    def log_entry(self, _seat_id: str, result: ScanResult, _facts: Any) -> pb.Scan:
+        if self.log_is_away:
+            raise Unknown("Inventory does not answer")
+        return pb.Scan(result=result)
+
+    @property
+    def as_participants(self) -> Participants:
+        """All of them, as the gate is given them."""
+        self.inventory = self.orders = self.events = self
+        return cast(Participants, self)
+
+
+def scanned(neighbours: Neighbours) -> Any:
+    """What a scan of the owner's QR gets."""
+    payload = neighbours.seal.seal(SEAT, OWNER, HALL).payload
+    return Gate(neighbours.as_participants, ask_seconds=0.1).scan(ScanRequest(uuid4(), uuid4(), HALL, payload))
+
+
+@pytest.mark.claim("7.flow.4")
+def test_seat_and_order_are_asked_for_side_by_side() -> None:
+    """Each answers only when both have been asked."""
+    assert scanned(Neighbours(meet=Barrier(2)))["result"] == ScanResult.SUCCESS
+
+
+@pytest.mark.claim("7.matrix.4")
+def test_an_entry_that_cannot_be_written_is_an_error_for_the_audit_and_the_guest_is_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    refused = scanned(Neighbours(status=SeatStatus.HELD, log_is_away=True))
+    assert refused["result"] == ScanResult.UNPAID
+    [line] = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert f"entry log of a UNPAID scan is missing: seat {SEAT}" in line.getMessage()
