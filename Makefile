@@ -51,11 +51,13 @@ contract-deep: venv ## the same, with ten times the examples
 concurrency: venv ## locks and indexes under load
 	@$(PYTEST) -m concurrency
 
-bench: ## what a hold costs against its floor in SQL
+bench: venv ## every figure as a ratio to the floor in SQL; fails where a gate is missed
+	@$(BIN)/python -m harness.bench
+
 locust: ## contention by hand, with locust's web UI
 mutants: ## each guard taken away: its check has to fail
 report: ## the last run's figures on one page
-bench locust mutants report:
+locust mutants report:
 	@echo "make $@: not built yet" >&2; exit 1
 
 smu: venv ## the fake SMU alone, with its inbox page, on port 6001

@@ -1,0 +1,54 @@
+"""The floor: what the bare SQL of a hold costs on this server, by pgbench, 8 clients on row ranges of their own."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from contextlib import closing
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import psycopg2
+
+from harness.errors import StackError
+from harness.postgres import wheel_binaries
+from harness.stack import Stack
+
+CLIENTS, ROWS_A_CLIENT = 8, 1000
+_TABLE = """
+DROP TABLE IF EXISTS floor;
+CREATE TABLE floor (seat_id int PRIMARY KEY, status text NOT NULL, held_until timestamptz) WITH (fillfactor = 70);
+INSERT INTO floor SELECT generate_series(0, %s), 'AVAILABLE'"""
+_HOLD = f"""
+\\set seat {ROWS_A_CLIENT} * :client_id + random(0, {ROWS_A_CLIENT - 1})
+BEGIN;
+SELECT status FROM floor WHERE seat_id = :seat FOR UPDATE NOWAIT;
+UPDATE floor SET status = 'HELD', held_until = now() WHERE seat_id = :seat;
+COMMIT;
+"""
+_RATE = re.compile(r"tps = ([\d.]+)")
+
+
+def lay(stack: Stack, rows: int) -> None:
+    """Make the table anew with at least `rows` rows, of which the clients use the first 8,000."""
+    with closing(psycopg2.connect(stack.admin_dsn("postgres"))) as connection, connection.cursor() as cursor:
+        connection.autocommit = True
+        cursor.execute(_TABLE, (max(rows, CLIENTS * ROWS_A_CLIENT) - 1,))
+        cursor.execute("VACUUM ANALYZE floor")
+
+
+def floor(stack: Stack, seconds: float) -> float:
+    """Transactions a second. Raises StackError when pgbench fails."""
+    with TemporaryDirectory() as directory:
+        script = Path(directory) / "hold.sql"
+        script.write_text(_HOLD)
+        pgbench = [str(wheel_binaries("postgres:16") / "pgbench"), "--no-vacuum", "--protocol=prepared"]
+        pgbench += [f"--client={CLIENTS}", "--jobs=2", f"--time={max(1, round(seconds))}", f"--file={script}"]
+        done = subprocess.run(
+            [*pgbench, stack.admin_dsn("postgres")], capture_output=True, text=True, env=dict(os.environ), check=False
+        )
+    found = _RATE.search(done.stdout)
+    if done.returncode or not found:
+        raise StackError(f"pgbench failed: {done.stderr.strip()}")
+    return float(found[1])
