@@ -12,6 +12,11 @@ from tests.saga.engine import Engine, quick_motion
 from tests.saga.world import World
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add --cell, which replays one cell of the fault matrix."""
+    parser.addoption("--cell", metavar="'FLOW | EDGE | FAULT'", help="run this one cell of the fault matrix")
+
+
 @pytest.fixture(scope="session")
 def engine(databases: Databases) -> Iterator[Engine]:
     """A world with a preparer, victims and a rescuer, on the session's database server."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from html import escape
-from pathlib import Path
 from typing import Any
 
 from tests.saga.faults import Kind
@@ -40,12 +39,12 @@ th.k{writing-mode:vertical-rl;transform:rotate(180deg);font-weight:500;height:9.
 </style>"""
 
 
-def draw(report: dict[str, Any], path: Path) -> None:
-    """Write the page for what `reports/saga.json` holds."""
+def draw(report: dict[str, Any]) -> str:
+    """The page for what `reports/saga.json` holds."""
     results = {(r["flow"], *_fault(r)): r for r in report["singles"]}
     flows = list(dict.fromkeys(flow for flow, _, _ in declared()))
     body = "".join(_table(flow, results) for flow in flows)
-    path.write_text(HEAD + _summary(report) + body)
+    return HEAD + _summary(report) + body
 
 
 def _fault(result: dict[str, Any]) -> tuple[str, str]:

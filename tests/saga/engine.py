@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -15,8 +15,10 @@ from flask import Flask
 from harness import invariants
 from harness.client import Answer
 from services.chassis.clients import channel
+from services.chassis.errors import Unknown
 from services.orchestrator import asking, otp, participants
 from services.orchestrator.app import Orchestrator, Seams
+from services.orchestrator.participants import Publishes
 from tests.saga.faults import (
     IMPATIENT,
     Death,
@@ -29,6 +31,7 @@ from tests.saga.faults import (
     Script,
 )
 from tests.saga.scenarios import FLOWS, Case, Flow, standing
+from tests.saga.wakeups import WakeUps
 from tests.saga.world import Budget, NeverRevoked, Published, World
 
 QUICK_PAUSE = 0.002  # seconds before asking again: cells ask as production does, in quick motion
@@ -58,15 +61,18 @@ class Outcome:
 class Engine:
     """A world with a preparer, a victim and a rescuer, and the script that the victim suffers."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, wakeups: WakeUps | None = None) -> None:
         self.world = world
         self.script = Script()
         self.inbox = world.inbox
-        self.broker = Published()
+        self.wakeups = wakeups
+        self.broker: Publishes = wakeups or Published()
         self.preparer = world.orchestrator(Seams(publisher=Published()))
         self.preparer_app = self.preparer.app(NeverRevoked())
         self._patient = self._victim(Budget(forward=4.0, resolve=3.0))
         self._impatient = self._victim(Budget(forward=0.0, resolve=0.0))
+        self._rescuer, _ = self._victim(Budget())
+        self._impatient_rescuer, _ = self._victim(Budget(forward=0.0, resolve=0.0))
 
     def _victim(self, budget: Budget) -> tuple[Orchestrator, Flask]:
         """One that asks again until it is answered, or one whose time is over at the first answer that stays out."""
@@ -101,24 +107,33 @@ class Engine:
         """The request, under faults; None when the process died of it."""
         hurried = any(fault.kind in IMPATIENT or fault == OWN_TWIN for fault in faults)
         victim, app = self._impatient if hurried else self._patient
-        victim.journal.incarnation = uuid4()  # a new process: nobody takes it for the one that died before
-        victim.journal.beat()
         self.script = Script(faults)
-        try:
-            return flow.act(case, app)
-        except Death:
-            return None
-        finally:
-            victim.journal.resign()  # gone, however it went: its lease has run out
+        with _new_process(victim):
+            try:
+                return flow.act(case, app)
+            except Death:
+                return None
 
     def settle(self) -> None:
-        """Another process recovers; then the network delivers what it still carried; then recovery once more."""
-        self.world.recover()
+        """Another process recovers; then the network delivers what it still carried; then recovery once more.
+
+        Where faults wait for that other process too, a third one, without any, ends what is left.
+        """
+        troubled = self.script.troubles_recovery
+        self.script.recovery()
+        if troubled:
+            with _new_process(self._impatient_rescuer), suppress(Death, Unknown):
+                _recover(self._impatient_rescuer)
+            self.world.recover()
+        else:
+            self.world.beat(self._rescuer)
+            _recover(self._rescuer)
         if self.script.deliver_late():
             self.world.recover()
 
     def outcome(self, case: Case, answer: Answer | None) -> Outcome:
         """What it came to, with every invariant looked at for the people and the seat of this case."""
+        astray = self.wakeups.violations() if self.wakeups else []
         scope = invariants.Scope(seats=[case.seat], users=list(case.people.values()))
         snapshot = invariants.read(self.world.connect, scope)
         sagas = sorted(snapshot["sagas"], key=lambda saga: saga["created_at"])
@@ -129,16 +144,25 @@ class Engine:
             sagas=tuple(f"{saga['flow']} {saga['status']}" for saga in sagas),
             seen=tuple(self.script.seen),
             unfired=tuple(fault for fault in self.script.faults if fault not in self.script.fired),
-            violations=invariants.findings(snapshot),
+            violations=[*astray, *invariants.findings(snapshot)],
         )
 
-    def edges(self, flow: Flow) -> list[str]:
-        """The edges of a flow, as an execution without faults shows them."""
-        clean = self.run(flow)
-        assert not clean.violations, clean.violations
-        assert clean.answer is not None
-        assert clean.answer.status < 300, clean.answer
-        return list(clean.seen)
+
+@contextmanager
+def _new_process(orchestrator: Orchestrator) -> Iterator[None]:
+    """As if it had just started, so that nobody takes it for the one before; gone at the end, however it went."""
+    orchestrator.journal.incarnation = uuid4()
+    orchestrator.journal.beat()
+    try:
+        yield
+    finally:
+        orchestrator.journal.resign()
+
+
+def _recover(rescuer: Orchestrator) -> None:
+    while rescuer.recovery.tick():
+        pass
+    rescuer.completion.tick()
 
 
 @contextmanager

@@ -56,6 +56,8 @@ LASTING = (Kind.DOWN, Kind.ERROR, Kind.TIMEOUT, Kind.MUTE)
 GIVES_UP = (Kind.BLINK_GIVES_UP, Kind.LOST_GIVES_UP, Kind.LATE_GIVES_UP)
 IMPATIENT = (*LASTING, *GIVES_UP)
 UNSENT = (Kind.DOWN, Kind.BLINK, Kind.BLINK_GIVES_UP)
+HEALED = (Kind.BLINK, Kind.LOST, Kind.LATE, Kind.TWICE)
+RECOVERY = "recovery: "  # begins the name of an edge that a rescuer comes to
 HELD_BACK = (Kind.LATE, Kind.LATE_GIVES_UP)
 
 
@@ -80,9 +82,20 @@ class Script:
     late: list[Callable[[], Any]] = field(default_factory=list)
     dead: bool = False
     _counts: Counter[str] = field(default_factory=Counter)
+    _phase: str = ""
+
+    def recovery(self) -> None:
+        """From now on it is a rescuer that calls: its edges are `recovery: …`, and it lives."""
+        self.dead, self._phase = False, RECOVERY
+
+    @property
+    def troubles_recovery(self) -> bool:
+        """True when a fault waits for the rescuer."""
+        return any(fault.edge.startswith(RECOVERY) for fault in self.faults)
 
     def edge(self, name: str) -> str:
-        """The edge of this call: a name seen before in the same flow gets its number."""
+        """The edge of this call: a name seen before in the same phase gets its number."""
+        name = self._phase + name
         self._counts[name] += 1
         number = self._counts[name]
         edge = name if number == 1 else f"{name}#{number}"

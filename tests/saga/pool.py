@@ -1,6 +1,6 @@
-"""Many cells on all cores: each worker process has a world of its own (database server, fake SMU, services).
+"""Many executions on all cores: each worker process has a world of its own (database server, services, orchestrators).
 
-Cells are plain tuples and outcomes plain dictionaries, so that they cross process boundaries and into the report.
+One more process runs the cells of the broker, against the session's RabbitMQ: what is in the queues is its alone.
 """
 
 from __future__ import annotations
@@ -9,27 +9,51 @@ import atexit
 import contextlib
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from multiprocessing import get_context
-from typing import Any
+from typing import Any, TypeVar
 
+from services.chassis.settings import BrokerSettings
 from tests.databases import Databases
 from tests.saga.engine import Engine, Outcome, quick_motion
-from tests.saga.faults import Fault, Kind
+from tests.saga.faults import RECOVERY, Fault, Kind
+from tests.saga.judging import Cell, Result
 from tests.saga.outcomes import ENDS, sagas_at
 from tests.saga.scenarios import FLOWS
+from tests.saga.wakeups import WakeUps
 from tests.saga.world import World
 
-Cell = tuple[str, tuple[tuple[str, str], ...]]  # flow, ((edge, kind), …)
-Result = dict[str, Any]
+Item = TypeVar("Item")
+Came = TypeVar("Came")
 
+BROKER = "broker publish"
+LOOK = RECOVERY + "order GET /transfers"  # for swaps to take up: at the end of every recovery, whatever is left to do
 _engine: Engine | None = None
-SECOND = (
-    Kind.LOST_GIVES_UP,
-    Kind.DIES_BEFORE,
-    Kind.DIES_AFTER,
-)  # an answer lost, and death on either side of an effect
+
+# What is laid over a first fault, at every edge that is reached after it. Death in recovery strikes the rescuer, and a
+# third process ends the work.
+DEATHS = (Kind.DIES_BEFORE, Kind.DIES_AFTER)
+SECONDS = {
+    Kind.LOST: DEATHS,
+    Kind.BLINK_GIVES_UP: (Kind.LOST_GIVES_UP, *DEATHS),
+    Kind.LOST_GIVES_UP: (Kind.LOST_GIVES_UP, *DEATHS),
+    Kind.DIES_AFTER: (Kind.LOST_GIVES_UP, *DEATHS),
+}
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One cell; `paired`: and then, laid over it, every second fault that can be reached."""
+
+    cell: Cell
+    paired: bool = False
+
+    @property
+    def needs_broker(self) -> bool:
+        """True for the cells of AMQP: theirs is real."""
+        return any(edge == BROKER for edge, _ in self.cell[1])
 
 
 def workers() -> int:
@@ -37,80 +61,88 @@ def workers() -> int:
     return min(len(os.sched_getaffinity(0)), 4)
 
 
-def run_all(cells: list[Cell]) -> dict[Cell, Result]:
-    """Run every cell; whichever worker is free takes the next."""
-    return _spread(_run, cells)
-
-
-def run_pairs(firsts: list[Cell]) -> dict[Cell, list[Result]]:
-    """For each first fault, every second one that can still be reached after it."""
-    return _spread(_run_after, firsts)
-
-
-def edges_of_all() -> dict[str, list[str]]:
-    """Every flow's edges, discovered on the wire."""
-    return _spread(_edges, list(FLOWS))
-
-
-def _spread(work: Any, items: list[Any]) -> dict[Any, Any]:
-    with ProcessPoolExecutor(workers(), get_context("spawn"), _open_world) as pool:
+def spread(work: Callable[[Item], Came], items: Sequence[Item]) -> dict[Item, Came]:
+    """`work` on every item in one of the worker processes; whichever is free takes the next."""
+    with _processes(min(workers(), len(items))) as pool:
         return dict(zip(items, pool.map(work, items), strict=True))
 
 
-def _open_world() -> None:
+def run(units: Sequence[Unit], broker: Callable[[], BrokerSettings]) -> dict[Unit, list[Result]]:
+    """What each unit's executions came to, the first alone and then the pairs; `broker` is asked for one if needed."""
+    real = [unit for unit in units if unit.needs_broker]
+    rest = [unit for unit in units if not unit.needs_broker]
+    with contextlib.ExitStack() as stack:
+        found = {}
+        for some, count, settings in ((real, 1, broker() if real else None), (rest, workers(), None)):
+            if some:
+                pool = stack.enter_context(_processes(min(count, len(some)), settings))
+                found[count] = zip(some, pool.map(_run_unit, some), strict=True)
+        return dict(pair for pairs in found.values() for pair in pairs)
+
+
+def engine() -> Engine:
+    """The engine of this worker process."""
+    assert _engine is not None
+    return _engine
+
+
+def _processes(count: int, broker: BrokerSettings | None = None) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(count, get_context("spawn"), _open_world, (broker,))
+
+
+def _open_world(broker: BrokerSettings | None) -> None:
     global _engine  # noqa: PLW0603 - one world a worker process, opened when it starts
     logging.disable(logging.CRITICAL)
     stack = contextlib.ExitStack()
     atexit.register(stack.close)
     databases = stack.enter_context(contextlib.closing(Databases()))
     world = stack.enter_context(contextlib.closing(World(databases)))
+    wakeups = stack.enter_context(contextlib.closing(WakeUps(broker, world.dbs["inventory"]))) if broker else None
     stack.enter_context(quick_motion())
-    _engine = Engine(world)
+    _engine = Engine(world, wakeups)
 
 
-def _in_this_process() -> Engine:
-    assert _engine is not None
-    return _engine
-
-
-def _edges(flow: str) -> list[str]:
-    return _in_this_process().edges(FLOWS[flow])
-
-
-def _run(cell: Cell) -> Result:
+def run_cell(cell: Cell) -> Result:
+    """One execution, in this process."""
     flow, faults = cell
-    outcome = _in_this_process().run(FLOWS[flow], *(Fault(edge, Kind(kind)) for edge, kind in faults))
+    outcome = engine().run(FLOWS[flow], *(Fault(edge, Kind(kind)) for edge, kind in faults))
     return {
         "flow": flow,
-        "faults": [f"{edge}: {kind}" for edge, kind in faults],
+        "faults": faults,
         "code": code_of(flow, outcome),
         "told": outcome.told,
         "standing": {name: str(value) for name, value in outcome.standing.items()},
         "sagas": list(outcome.sagas),
         "seen": list(outcome.seen),
-        "unfired": [str(fault) for fault in outcome.unfired],
+        "unfired": [(fault.edge, fault.kind.value) for fault in outcome.unfired],
         "violations": outcome.violations,
     }
 
 
-def _run_after(cell: Cell) -> list[Result]:
+def _run_unit(unit: Unit) -> list[Result]:
+    alone = run_cell(unit.cell)
+    return [alone, *(_run_after(unit.cell, alone) if unit.paired else ())]
+
+
+def _run_after(cell: Cell, alone: Result) -> Iterator[Result]:
     flow, faults = cell
-    alone = _run(cell)
-    [(edge, _)] = faults
+    [(edge, kind)] = faults
+    if edge not in alone["seen"]:
+        return  # it never fired: that is found wrong of the cell itself
     later = alone["seen"][alone["seen"].index(edge) + 1 :]
-    results = [_run((flow, (*faults, second))) for second in _seconds(later)]
-    return [result for result in results if not _died_in_a_branch_beside(result)]
+    for second in _seconds(later, SECONDS[Kind(kind)]):
+        result = run_cell((flow, (*faults, second)))
+        if not _died_in_a_branch_beside(result):
+            yield result
+
+
+def _seconds(edges: Iterable[str], kinds: Sequence[Kind]) -> Iterator[tuple[str, str]]:
+    return ((edge, kind.value) for edge in edges if edge != LOOK for kind in kinds)
 
 
 def _died_in_a_branch_beside(result: Result) -> bool:
     """The gate asks in two branches at once: a death in one may come before the other's fault could strike."""
-    return bool(result["unfired"]) and result["told"] == "died"
-
-
-def _seconds(edges: Iterable[str]) -> Iterator[tuple[str, str]]:
-    for edge in edges:
-        for kind in SECOND:
-            yield edge, kind.value
+    return bool(result["unfired"]) and result["told"] == "died" and result["flow"] == "verify"
 
 
 def code_of(flow: str, outcome: Outcome) -> str:

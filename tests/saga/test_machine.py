@@ -62,7 +62,7 @@ def test_system_behaves_as_the_model_whatever_strikes() -> None:
     batches = [Batch(first + number, chosen.max_examples // BATCHES) for number in range(BATCHES)]
     if REPLAY in os.environ:
         batches = [Batch(0, 1)]
-    reports = pool._spread(_explored, batches).values()
+    reports = pool.spread(_explored, batches).values()
     failures = [report.failure for report in reports if report.failure]
     if failures:
         pytest.fail("\n\n".join(failures), pytrace=False)
@@ -71,7 +71,7 @@ def test_system_behaves_as_the_model_whatever_strikes() -> None:
 
 
 def _explored(batch: Batch) -> Report:
-    System.engine = pool._in_this_process()
+    System.engine = pool.engine()
     System.steps_taken.clear()
     machine = seed(batch.number)(type(f"System{batch.number}", (System,), {}))
     if REPLAY in os.environ:

@@ -187,7 +187,7 @@ class World(Rows):
             pass
 
     def recover(self) -> None:
-        """What another orchestrator does until nothing is left that it can end."""
+        """What another orchestrator, without faults, does until nothing is left that it can end."""
         self.beat(self.rescuer)
         while self.rescuer.recovery.tick():
             pass
