@@ -1,0 +1,56 @@
+"""Serves the page and what it shows. Nothing is fetched from elsewhere, and nobody elsewhere may ask."""
+
+from __future__ import annotations
+
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from harness import ports
+from harness.live.watch import Watch
+
+PAGE = Path(__file__).parent / "page.html"
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'"
+
+
+class Server:
+    """The page at `url`, from `start` to `stop`."""
+
+    def __init__(self, watch: Watch, port: int) -> None:
+        self._http = ThreadingHTTPServer((ports.HOST, port), _handler(watch))
+        self._thread = threading.Thread(target=self._http.serve_forever, name="page", kwargs={"poll_interval": 0.1})
+        self.url = f"http://{ports.HOST}:{self._http.server_port}"
+
+    def start(self) -> None:
+        """Serve."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Serve no more."""
+        self._http.shutdown()
+        self._thread.join()
+        self._http.server_close()
+
+
+def _handler(watch: Watch) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.path == "/":
+                self._answer(PAGE.read_bytes(), "text/html; charset=utf-8")
+            elif self.path == "/state":
+                self._answer(watch.latest, "application/json")
+            else:
+                self.send_error(404)
+
+        def _answer(self, body: bytes, kind: str) -> None:
+            self.send_response(200)
+            headers = {"Content-Type": kind, "Content-Length": str(len(body)), "Cache-Control": "no-store"}
+            for name, value in {**headers, "Content-Security-Policy": POLICY}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Nothing: the terminal is for what matters."""
+
+    return Handler
