@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from functools import cache
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 import requests
@@ -21,7 +21,7 @@ from specs.bundle import bundle, resolve
 from tests.contract.exchanges import Contract, Exchange
 
 SERVERS = {"smu.test": "smu", "stripe.test": "stripe"}  # whom a host stands for
-HEADERS = {"stripe": {"Request-Id": "req_1"}}  # on every answer of that server
+HEADERS = {"stripe": {"Request-Id": "req_1"}}  # on an answer of that server that says nothing of headers
 
 
 class Drifted(BaseException):
@@ -41,6 +41,10 @@ class Stubs(responses.RequestsMock):
         super().__init__(assert_all_requests_are_fired=False)
         self._made: list[tuple[responses.BaseResponse, bool]] = []
 
+    def __enter__(self) -> Self:
+        super().__enter__()
+        return self
+
     def answers(self, method: str, url: str, *, instead: bool = False, **answer: Any) -> None:
         """This, which its spec allows, after what was said before, or `instead` of it."""
         self._make(method, url, answer, instead, wrong=False)
@@ -50,7 +54,7 @@ class Stubs(responses.RequestsMock):
         self._make(method, url, answer, instead, wrong=True)
 
     def _make(self, method: str, url: str, answer: dict[str, Any], instead: bool, *, wrong: bool) -> None:
-        headers = {**HEADERS.get(_server(url), {}), **answer.pop("headers", {})}
+        headers = answer.pop("headers", HEADERS.get(_server(url), {}))
         make = self.upsert if instead else self.add
         self._made.append((make(method, url, headers=headers, **answer), wrong))
 
@@ -68,8 +72,9 @@ class Stubs(responses.RequestsMock):
         if len(given) != len(self.calls):
             raise Drifted("a call was answered by nobody, or past answers() and misbehaves(): nobody judges that")
         for call, wrong in given:
-            if isinstance(call.response, requests.Response):
-                _judge(_said(call.request, call.response), wrong=wrong)
+            answer: Any = call.response  # or the error that was raised in its place
+            if isinstance(answer, requests.Response):
+                _judge(_said(call.request, answer), wrong=wrong)
             elif not wrong:
                 raise Drifted(f"{call.request.url}: no answer is none that a spec has")
 
