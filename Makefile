@@ -33,7 +33,7 @@ verify: lint ## everything: lint, then every test
 lint: venv ## ruff, mypy (strict), import-linter
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy services harness
+	@$(BIN)/mypy services harness specs
 	@$(BIN)/lint-imports
 
 saga: venv ## every flow, a fault at every step
@@ -54,10 +54,12 @@ concurrency: venv ## locks and indexes under load
 bench: venv ## every figure as a ratio to the floor in SQL; fails where a gate is missed
 	@$(BIN)/python -m harness.bench
 
-locust: ## contention by hand, with locust's web UI
+locust: venv ## a contended sale: locust's web UI, and the hall live beside it
+	@$(BIN)/python -m harness.live
+
 mutants: ## each guard taken away: its check has to fail
 report: ## the last run's figures on one page
-locust mutants report:
+mutants report:
 	@echo "make $@: not built yet" >&2; exit 1
 
 smu: venv ## the fake SMU alone, with its inbox page, on port 6001
