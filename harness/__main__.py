@@ -162,10 +162,15 @@ def _print_table(stack: Stack) -> None:
 
 
 def _logs(given: argparse.Namespace) -> None:
-    log = RunDir(given.run_dir).logs / f"{given.service}.log"
-    if not log.exists():
-        raise StackError(f"no log of {given.service!r} in {log.parent}")
-    os.execvp("tail", ["tail", "-n", "+1", *(["-F"] if given.follow else []), str(log)])  # noqa: S606
+    directory = RunDir(given.run_dir)
+    if directory.occupied():
+        command = Stack.attach(given.run_dir).log_command(given.service, given.follow)
+    else:
+        log = directory.logs / f"{given.service}.log"
+        if not log.exists():
+            raise StackError(f"no log of {given.service!r} in {log.parent}")
+        command = ["cat", str(log)]
+    os.execvp(command[0], command)  # noqa: S606
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from harness import process
+from harness import engine, process
 from harness.errors import StackError
 from harness.rundir import RunDir
 
@@ -12,10 +12,12 @@ from harness.rundir import RunDir
 def take_down(run_dir: RunDir, volumes: bool = False) -> int:
     """Kill whatever still runs of the stack in `run_dir` and forget it; returns how many processes that were.
 
-    PostgreSQL and RabbitMQ sync what they acknowledge, so that SIGKILL loses nothing. `volumes` removes the data.
+    Containers are removed as compose does it. PostgreSQL and RabbitMQ sync what they acknowledge, so that SIGKILL loses
+    nothing. `volumes` removes the data.
     """
     found = process.leftovers(run_dir.path) if run_dir.path.exists() else []
     process.kill_all(found)
+    engine.Project.of(run_dir.path).remove(volumes)
     run_dir.forget()
     if volumes:
         run_dir.clear()

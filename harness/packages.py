@@ -30,6 +30,13 @@ def broker() -> Path:
     return found
 
 
+def obtainable() -> str | None:
+    """Why a broker can be had here: it is installed, or apt may install it; None when neither is so."""
+    if found := server():
+        return f"RabbitMQ is here ({found})"
+    return "apt can install RabbitMQ" if shutil.which("apt-get") and _rights() is not None else None
+
+
 def server() -> Path | None:
     """The broker's own start script on this machine, if there is one."""
     brew = [Path(home) for home in HOMES_OF_BREW]

@@ -106,8 +106,12 @@ class Postgres(Program):
         """The DSN that the owner of database `name` uses; a service's or a database container's name does as well."""
         for database in self.databases:
             if name in (database.name, database.service, database.name.replace("_", "-")):
-                return _dsn(database.user, database.password, self.port, database.name)
+                return _dsn(database.user, database.password, self.port_of(database), database.name)
         raise StackError(f"{name!r} has no database; there are: {', '.join(d.name for d in self.databases)}")
+
+    def port_of(self, database: Database) -> int:
+        """Where `database` is reached: all share this server."""
+        return self.port
 
     def _initdb(self) -> None:
         home = state_dir(self.data.parent.parent, self.data.parent.name)
@@ -147,7 +151,7 @@ def postgres(databases: Sequence[tuple[Service, str]], port: int, run_dir: Path,
         binaries=binaries,
         data=data,
         password=password,
-        databases=tuple(_database(container, user) for container, user in databases),
+        databases=tuple(describe(container, user) for container, user in databases),
     )
 
 
@@ -196,7 +200,8 @@ def _open_to_all(directory: Path) -> bool:
     return not directory.exists() or bool(directory.stat().st_mode & stat.S_IXOTH)
 
 
-def _database(container: Service, user: str) -> Database:
+def describe(container: Service, user: str) -> Database:
+    """The database of a container of compose.yaml; `user` is the service that connects to it."""
     env = container.environment
     return Database(user, env["POSTGRES_DB"], env["POSTGRES_USER"], env["POSTGRES_PASSWORD"], container.initdb)
 

@@ -68,10 +68,14 @@ class RabbitMQ(Program):
         RabbitMQ 3.10 writes it a few seconds late: killed before that on its very first run, a node starts its queues
         afresh, without their messages and without a leader, and every publish is refused.
         """
-        registry = self.home / "data" / NODE / "quorum" / NODE / "names.dets"
         topology = json.loads((SOURCES / "definitions.json").read_text())
-        written = registry.read_bytes() if registry.exists() else b""
+        written = self.registry()
         return all(f"_{queue['name']}".encode() in written for queue in topology["queues"])
+
+    def registry(self) -> bytes:
+        """The registry of quorum queues, as it is on disk; empty while there is none."""
+        registry = self.home / "data" / NODE / "quorum" / NODE / "names.dets"
+        return registry.read_bytes() if registry.exists() else b""
 
     def _configuration(self, imported: Path) -> str:
         shared = (SOURCES / "rabbitmq.conf").read_text()

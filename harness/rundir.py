@@ -15,7 +15,8 @@ from typing import Any
 from harness.compose import ROOT
 from harness.process import Identity
 
-DATA = ("postgres", "rabbitmq", "gateway", "variables.json", "logs")  # what `down` keeps and `down --volumes` clears
+# What `down` keeps and `down --volumes` clears.
+DATA = ("postgres", "rabbitmq", "gateway", "variables.json", "compose.yaml", "logs")
 
 
 @dataclass
@@ -76,13 +77,17 @@ class RunDir:
         """Keep them for the next run, whose data they open; readable by the owner only."""
         _write(self.path / "variables.json", variables)
 
+    def keep(self, name: str, text: str) -> None:
+        """Keep a file that may hold secrets, whole or not at all; readable by the owner only."""
+        _write_text(self.path / name, text)
+
     def stack(self) -> dict[str, Any] | None:
         """What `up` wrote about the stack, or None when there is none."""
         return _read(self._stack)
 
-    def describe(self, ports: dict[str, dict[int, int]], owner: Identity | None) -> None:
-        """Write the stack's ports and whose it is; no owner means that it runs on by itself."""
-        _write(self._stack, {"ports": ports, "owner": [owner.pid, owner.started] if owner else None})
+    def describe(self, kind: str, ports: dict[str, dict[int, int]], owner: Identity | None) -> None:
+        """Write of what kind the stack is, its ports and whose it is; no owner means that it runs on by itself."""
+        _write(self._stack, {"kind": kind, "ports": ports, "owner": [owner.pid, owner.started] if owner else None})
 
     def records(self) -> list[Record]:
         """All processes written about."""
@@ -131,9 +136,13 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _write(path: Path, content: object) -> None:
+    _write_text(path, json.dumps(content, indent=1))
+
+
+def _write_text(path: Path, text: str) -> None:
     """Write the whole file or nothing, so that a reader never meets half of it."""
     draft = path.with_name(f"{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
-        json.dump(content, file, indent=1)
+        file.write(text)
     draft.replace(path)

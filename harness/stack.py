@@ -10,13 +10,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, cast
 
-from harness import compose, ports, variables
+from harness import compose, engine, ports, variables
 from harness.cleanup import make_room, take_down
 from harness.errors import StackError
 from harness.plan import assign_ports, levels, needs, programs, with_needs
 from harness.postgres import Postgres
 from harness.process import Identity
-from harness.program import web
+from harness.program import Program, web
 from harness.rundir import Record, RunDir
 from harness.supervisor import Supervisor
 
@@ -24,14 +24,17 @@ COMPOSE = compose.ROOT / "compose.yaml"
 
 
 class Stack(Supervisor):
-    """All processes of one run directory."""
+    """All processes of one run directory; `up` and `attach` give its subclass where it is of containers."""
+
+    kind = "native"
 
     def __init__(
         self, run_dir: RunDir, assigned: dict[str, dict[int, int]], values: Mapping[str, str], quiet: bool = False
     ) -> None:
         self._ports = assigned
+        self._values = values
         self._services = compose.load(COMPOSE, values)
-        super().__init__(run_dir, programs(self._services, assigned, values, run_dir.path), quiet)
+        super().__init__(run_dir, self._planned(values, run_dir.path), quiet)
         for record in run_dir.records():
             self._recall(record)
 
@@ -44,27 +47,30 @@ class Stack(Supervisor):
         detach: bool = False,
         quiet: bool = False,
         overrides: Mapping[str, Mapping[str, str]] | None = None,
-    ) -> Self:
+    ) -> Stack:
         """Start everything, or `only` the services named with all that they need, and wait until it is ready.
 
         `env` sets variables of compose.yaml, `overrides` lays an environment over one process's. As a context manager
         it is taken down at the end; data stays in `run_dir` (default: TR_RUN_DIR, else .run) for the next time.
-        Raises StackError, with nothing left running.
+        STACK says whether natively or in containers. Raises StackError, with nothing left running.
         """
-        _refuse_docker()
+        choice = engine.choose()
+        kind = _class_of(choice.kind)
         directory = RunDir(run_dir)
         with directory.locked():
             make_room(directory)
             directory.make()
             values = variables.resolve(directory.variables(), env or {}, compose.variables_of(COMPOSE))
-            assigned = assign_ports(compose.load(COMPOSE, values))
+            assigned = kind._assigned(compose.load(COMPOSE, values))
             directory.keep_variables(values)
-            directory.describe(assigned, None if detach else Identity.of(os.getpid()))
+            directory.describe(choice.kind, assigned, None if detach else Identity.of(os.getpid()))
             for name, laid in (overrides or {}).items():
                 directory.write(Record(name, overrides=dict(laid)))
-        stack = cls(directory, assigned, values, quiet)
+        stack = kind(directory, assigned, values, quiet)
+        stack._say(choice.kind, choice.reason)
         try:
             names = with_needs(stack.programs, only or stack.programs)
+            stack._provide(names, build=True)
             stack.start_all(names)
             stack.settle(names)
         except BaseException:
@@ -73,7 +79,7 @@ class Stack(Supervisor):
         return stack
 
     @classmethod
-    def attach(cls, run_dir: Path | str | None = None, quiet: bool = False) -> Self:
+    def attach(cls, run_dir: Path | str | None = None, quiet: bool = False) -> Stack:
         """The stack that runs already. Raises StackError when there is none, or it came from another compose.yaml."""
         directory = RunDir(run_dir)
         written = directory.stack()
@@ -83,7 +89,7 @@ class Stack(Supervisor):
         values = directory.variables()
         if assigned.keys() != compose.load(COMPOSE, values).keys():
             raise StackError("compose.yaml has other services than when the stack was started: take it down first")
-        return cls(directory, assigned, values, quiet)
+        return _class_of(written["kind"])(directory, assigned, values, quiet)
 
     def __enter__(self) -> Self:
         return self
@@ -108,13 +114,18 @@ class Stack(Supervisor):
         service = self._services.get(name)
         if service is None or name not in self.programs or service.kind in ("postgres", "rabbitmq"):
             raise StackError(f"{name!r} is no service that can be replicated here")
-        number = 2 + sum(record.replica_of == name for record in self.run_dir.records())
+        number = 2 + len(self.replicas(name))
         own = dict(zip(service.ports, ports.claim(list(service.ports)), strict=True))
         record = Record(f"{name}-{number}", replica_of=name, ports={str(port): here for port, here in own.items()})
         self.run_dir.write(record)
         self._recall(record)
+        self._provide([record.name])
         self.start(record.name)
         return record.name
+
+    def replicas(self, name: str) -> list[str]:
+        """The replicas of a service that were started, running or not."""
+        return [record.name for record in self.run_dir.records() if record.replica_of == name]
 
     # ── Where things are ──
 
@@ -126,6 +137,10 @@ class Stack(Supervisor):
     def address(self, name: str, port: int) -> str:
         """`host:port` here of a port in compose.yaml, for instance ("inventory-service", 50051)."""
         return f"{ports.HOST}:{self.program(name).ports[port]}"
+
+    def peers(self, name: str, port: int) -> str:
+        """Where the other processes of the stack reach `name` and its replicas: `host:port`, or several with commas."""
+        return ",".join(self.address(each, port) for each in (name, *self.replicas(name)))
 
     def dsn(self, name: str) -> str:
         """The DSN of a service's own role; `name` is the service, its database container or the database."""
@@ -145,6 +160,16 @@ class Stack(Supervisor):
 
     # ── Inside ──
 
+    @classmethod
+    def _assigned(cls, services: Mapping[str, compose.Service]) -> dict[str, dict[int, int]]:
+        return assign_ports(services)
+
+    def _planned(self, values: Mapping[str, str], run_dir: Path) -> dict[str, Program]:
+        return programs(self._services, self._ports, values, run_dir)
+
+    def _provide(self, names: Iterable[str], build: bool = False) -> None:
+        """Have what `names` are started from."""
+
     @property
     def _postgres(self) -> Postgres:
         return cast(Postgres, self.program("postgres"))
@@ -158,9 +183,7 @@ class Stack(Supervisor):
             self.programs[record.name] = replace(program, name=record.name)
 
 
-def _refuse_docker() -> None:
-    wanted = os.environ.get("STACK", "auto")
-    if wanted == "docker":
-        raise StackError("STACK=docker: the harness cannot drive containers yet; use STACK=native, or docker compose")
-    if wanted not in ("auto", "native"):
-        raise StackError(f"STACK={wanted}: has to be native, docker or auto")
+def _class_of(kind: str) -> type[Stack]:
+    from harness.containers import ContainerStack
+
+    return ContainerStack if kind == ContainerStack.kind else Stack

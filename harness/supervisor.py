@@ -40,7 +40,7 @@ class Supervisor:
             return
         self._say(name, "starting")
         program.prepare(self.env(name))
-        identity = process.spawn(program.argv, self.env(name), self.log_path(name), self.run_dir.path)
+        identity = self._launch(name)
         record = replace(record, pid=identity.pid, started=identity.started, state="starting")
         self.run_dir.write(record)
         self._await(program, record)
@@ -50,24 +50,26 @@ class Supervisor:
 
     def stop(self, name: str) -> None:
         """End `name` as production would (SIGTERM, then time to finish), and wait until it is gone."""
-        program, record = self.program(name), self.run_dir.record(name)
-        self.run_dir.write(replace(record, state="stopped"))
+        program, record = self.program(name), self._marked(name, "stopped")
+        self.run_dir.write(record)
         process.end(record.identity, program.stop_signal, STOP_SECONDS)
         self._say(name, "stopped")
 
     def kill(self, name: str) -> None:
         """SIGKILL `name` and everything that it started, and wait until they are gone."""
         self.program(name)
-        record = self.run_dir.record(name)
-        self.run_dir.write(replace(record, state="killed"))
+        record = self._marked(name, "killed")
+        self.run_dir.write(record)
         process.kill(record.identity)
         self._say(name, "killed")
 
     def restart(self, name: str, env: Mapping[str, str] | None = None) -> None:
         """Stop and start `name`; `env` is laid over its environment from now on, `{}` lifts what was laid before."""
         self.stop(name)
-        if env is not None:
-            self.run_dir.write(replace(self.run_dir.record(name), overrides=dict(env)))
+        record = self.run_dir.record(name)
+        if env is not None and env != record.overrides:
+            self.run_dir.write(replace(record, overrides=dict(env)))
+            self._relaid(name)
         self.start(name)
 
     def env(self, name: str) -> dict[str, str]:
@@ -77,6 +79,10 @@ class Supervisor:
     def log_path(self, name: str) -> Path:
         """Where the output of `name` goes, across restarts."""
         return self.run_dir.logs / f"{self.program(name).name}.log"
+
+    def log_command(self, name: str, follow: bool) -> list[str]:
+        """The command that prints the log of `name`, and goes on doing so."""
+        return ["tail", "-n", "+1", *(["-F"] if follow else []), str(self.log_path(name))]
 
     def state(self, name: str) -> str:
         """`starting`, `running`, `stopped`, `killed` (by us) or `died` (by itself)."""
@@ -114,6 +120,15 @@ class Supervisor:
         for name in names:
             if not process.wait_for(self.programs[name].settled, START_SECONDS, self._cancelled):
                 raise StackError(f"{name} is up, but has not put on disk what it needs after a SIGKILL")
+
+    def _launch(self, name: str) -> process.Identity:
+        return process.spawn(self.program(name).argv, self.env(name), self.log_path(name), self.run_dir.path)
+
+    def _relaid(self, name: str) -> None:
+        """What has to be done when the environment of `name` has changed, before it is started again."""
+
+    def _marked(self, name: str, state: str) -> Record:
+        return replace(self.run_dir.record(name), state=state)
 
     def _start_after(self, name: str, before: list[Future[None]]) -> None:
         for future in before:

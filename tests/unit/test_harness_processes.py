@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from harness import Stack, StackError, ports, process
+from harness import Stack, StackError, engine, ports, process
 from harness.cleanup import make_room, take_down
 from harness.postgres import forget_dead_postmaster
 from harness.process import Identity
@@ -150,7 +150,7 @@ def test_orphan_is_ended_and_a_strangers_process_is_not(run_dir: RunDir, strange
 
 
 def test_stack_of_a_living_owner_is_left_alone(run_dir: RunDir) -> None:
-    run_dir.describe({}, Identity.of(os.getpid()))
+    run_dir.describe("native", {}, Identity.of(os.getpid()))
     with pytest.raises(StackError, match="already runs"):
         make_room(run_dir)
     with pytest.raises(StackError, match="already runs"):
@@ -160,7 +160,7 @@ def test_stack_of_a_living_owner_is_left_alone(run_dir: RunDir) -> None:
 def test_stack_whose_owner_died_makes_room(run_dir: RunDir) -> None:
     left = spawn(run_dir)
     run_dir.write(Record("it", left.pid, left.started, "running"))
-    run_dir.describe({}, Identity(os.getpid(), 1.0))
+    run_dir.describe("native", {}, Identity(os.getpid(), 1.0))
     make_room(run_dir)
     assert not left.alive()
     assert run_dir.stack() is None
@@ -169,7 +169,7 @@ def test_stack_whose_owner_died_makes_room(run_dir: RunDir) -> None:
 def test_detached_stack_lives_as_long_as_a_process_of_it(run_dir: RunDir) -> None:
     left = spawn(run_dir)
     run_dir.write(Record("it", left.pid, left.started, "running"))
-    run_dir.describe({}, None)
+    run_dir.describe("native", {}, None)
     assert run_dir.occupied()
     process.kill(left)
     assert not run_dir.occupied()
@@ -198,13 +198,35 @@ def test_postmaster_pid_of_a_dead_server_is_forgotten(
     assert not file.exists()
 
 
-@pytest.mark.parametrize(("wanted", "words"), [("docker", "cannot drive containers"), ("podman", "native, docker")])
-def test_stack_other_than_native_is_refused(
+@pytest.mark.parametrize(
+    ("wanted", "words"), [("docker", "STACK=docker: there is no `docker`"), ("podman", "native, docker or auto")]
+)
+def test_stack_that_cannot_be_had_is_refused_with_the_reason(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, wanted: str, words: str
 ) -> None:
     monkeypatch.setenv("STACK", wanted)
+    monkeypatch.setattr(engine, "unavailable", lambda: "there is no `docker` command on this machine")
     with pytest.raises(StackError, match=words):
         Stack.up(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("broker", "lacking", "kind", "reason"),
+    [
+        ("RabbitMQ is here", None, "native", "auto: RabbitMQ is here"),
+        (None, None, "docker", "no RabbitMQ here, and a container engine"),
+        (None, "there is no engine", "native", "no RabbitMQ here, and there is no engine"),
+    ],
+)
+def test_auto_takes_what_the_machine_has_and_says_why(
+    monkeypatch: pytest.MonkeyPatch, broker: str | None, lacking: str | None, kind: str, reason: str
+) -> None:
+    monkeypatch.delenv("STACK", raising=False)
+    monkeypatch.setattr(engine.packages, "obtainable", lambda: broker)
+    monkeypatch.setattr(engine, "unavailable", lambda: lacking)
+    chosen = engine.choose()
+    assert chosen.kind == kind
+    assert reason in chosen.reason
 
 
 def test_attaching_to_nothing_says_what_to_do(tmp_path: Path) -> None:

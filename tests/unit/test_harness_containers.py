@@ -1,0 +1,120 @@
+"""What the harness has compose make its containers from, where there need be no engine to look at it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import StackError, compose, containers, engine, ports, variables
+from harness.containers import ContainerStack
+from harness.process import Identity
+from harness.rundir import Record, RunDir
+from harness.stack import COMPOSE
+
+pytestmark = pytest.mark.unit
+
+VALUES = variables.resolve({}, {"JWT_SECRET": "costs $5 and ${more}" * 2}, compose.variables_of(COMPOSE))
+
+
+@pytest.fixture
+def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ContainerStack]:
+    """A stack that was never started, on a machine without Kong."""
+    monkeypatch.setattr(engine, "has_image", lambda _name: False)
+    directory = RunDir(tmp_path)
+    directory.make()
+    assigned = ContainerStack._assigned(compose.load(COMPOSE, VALUES))
+    yield ContainerStack(directory, assigned, VALUES, quiet=True)
+    ports.release([here for own in assigned.values() for here in own.values()])
+
+
+def services(stack: ContainerStack) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = stack._document()["services"]
+    return found
+
+
+def test_every_port_is_published_on_the_loopback_and_no_two_share_one(stack: ContainerStack) -> None:
+    published = [port.split(":") for service in services(stack).values() for port in service["ports"]]
+    assert {host for host, _, _ in published} == {"127.0.0.1"}
+    here = [port for _, port, _ in published]
+    assert len(set(here)) == len(here) > 15
+    assert stack.address("inventory-service", 50051).endswith(f":{stack.ports_of('inventory-service')[50051]}")
+
+
+def test_each_database_is_reached_at_its_own_server(stack: ContainerStack) -> None:
+    dsns = stack.dsns()
+    assert len(dsns) == 5
+    assert len({dsn.rpartition("@")[2].partition("/")[0] for dsn in dsns.values()}) == 5
+    assert stack.dsn("order-service") == dsns["orders_db"] == stack.admin_dsn("orders_db")
+
+
+def test_values_are_written_out_and_a_dollar_in_one_stays_a_dollar(stack: ContainerStack) -> None:
+    user = services(stack)["user-service"]["environment"]
+    assert user["JWT_SECRET"] == VALUES["JWT_SECRET"].replace("$", "$$")
+    assert user["DB_HOST"] == "users-db", "inside, names are those of compose.yaml"
+    assert stack.env("user-service")["DB_HOST"] == ports.HOST, "a process beside them is told where they are published"
+
+
+def test_the_harness_alone_starts_and_restarts(stack: ContainerStack) -> None:
+    for service in services(stack).values():
+        assert service["restart"] == "no"
+        assert "depends_on" not in service
+    assert "tests" not in services(stack)
+
+
+@pytest.mark.parametrize(("has_kong", "image"), [(True, "kong:3.9"), (False, "ticketremaster-fake")])
+def test_gateway_is_kong_where_its_image_is_and_else_the_stand_in(
+    stack: ContainerStack, monkeypatch: pytest.MonkeyPatch, has_kong: bool, image: str
+) -> None:
+    monkeypatch.setattr(engine, "has_image", lambda _name: has_kong)
+    gateway = services(stack)["api-gateway"]
+    assert gateway["image"] == image
+    assert gateway["environment"]["KONG_STATUS_LISTEN"] == "0.0.0.0:8100"
+    assert gateway["environment"]["KONG_DECLARATIVE_CONFIG"] == "/rendered/kong.yml"
+
+
+def test_a_replica_answers_to_the_name_of_its_service(stack: ContainerStack) -> None:
+    stack.run_dir.write(Record("inventory-service-2", replica_of="inventory-service", ports={"50051": 1}))
+    replica, original = (services(stack)[name] for name in ("inventory-service-2", "inventory-service"))
+    assert replica["networks"] == {"default": {"aliases": ["inventory-service"]}}
+    assert replica["ports"] == ["127.0.0.1:1:50051"]
+    assert replica["environment"] == original["environment"]
+    assert stack.peers("inventory-service", 50051) == "inventory-service:50051"
+
+
+def test_what_is_laid_over_the_gateway_reaches_its_renderer(stack: ContainerStack) -> None:
+    stack.run_dir.write(Record("api-gateway", overrides={"RATE_LIMIT_PER_MINUTE": "1"}))
+    assert services(stack)["gateway-config"]["environment"]["RATE_LIMIT_PER_MINUTE"] == "1"
+
+
+def test_all_database_servers_are_one_program(stack: ContainerStack) -> None:
+    assert stack._containers("postgres") == ("seats-db", "users-db", "orders-db", "events-db", "sagas-db")
+    assert stack._containers("user-service") == ("user-service",)
+    assert stack.names[0] == "postgres"
+    assert not {"gateway-config", "seats-db", "epmd"} & set(stack.names)
+
+
+def test_project_of_a_directory_is_its_own(tmp_path: Path) -> None:
+    one, other = engine.Project.of(tmp_path / "one"), engine.Project.of(tmp_path / "other")
+    assert one.name == engine.Project.of(tmp_path / "one").name != other.name
+    one.remove(volumes=True)  # nothing was ever there: no engine is asked
+
+
+def test_failing_command_says_what_it_complained_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(engine, "_compose", lambda: ("sh", "-c", "echo no such thing >&2; exit 3"))
+    with pytest.raises(StackError, match="no such thing"):
+        engine.Project.of(tmp_path).compose("up")
+
+
+def test_a_container_that_ends_at_once_is_seen_as_ended(stack: ContainerStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine.Project, "ids", lambda _self, names: list(names))
+    monkeypatch.setattr(engine, "docker", lambda *_arguments: "0")
+    launched = stack._launch("user-service")
+    assert isinstance(launched, Identity)
+    assert not launched.alive()
+
+
+def test_offline_file_changes_the_gateway_alone() -> None:
+    assert list(containers._described(containers.OFFLINE)["services"]) == ["api-gateway"]
