@@ -21,6 +21,13 @@ Cell = tuple[str, tuple[tuple[str, str], ...]]  # flow, ((edge, kind), …)
 Result = dict[str, Any]  # what one execution came to, in words that cross process boundaries and enter the report
 
 DECLARED = declared()
+DEATHS = (Kind.DIES_BEFORE, Kind.DIES_AFTER)
+SECONDS = {  # first fault: what is laid over it, one at a time, at every edge that is still reached
+    Kind.LOST: DEATHS,
+    Kind.BLINK_GIVES_UP: (Kind.LOST_GIVES_UP, *DEATHS),
+    Kind.LOST_GIVES_UP: (Kind.LOST_GIVES_UP, *DEATHS),
+    Kind.DIES_AFTER: (Kind.LOST_GIVES_UP, *DEATHS),
+}
 LIES = {("=", "U"), ("=", "u"), ("=", "N"), ("5", "D"), ("4", "D")}
 
 

@@ -13,7 +13,7 @@ A cell is two characters. What the client is told:  = success · 5 fully compens
 D done · U undone · u undone before there was an order or transfer · E ended before its first step, so that it can be
 asked for again · A that, and taken up again by recovery · N nothing begun. `ENDS` spells each end out.
 
-The rows of the reference's compensation matrices (§5, §6, §7) stand above the flows that implement them.
+`reference.py` quotes, edge by edge, the row of the reference's compensation matrices that is implemented.
 """
 
 from __future__ import annotations
@@ -25,8 +25,6 @@ from typing import Any
 from tests.saga.faults import Kind
 
 TABLE = {
-    # §5 ReserveSeat fails: return SEAT_UNAVAILABLE, nothing to compensate (unknown here: undone all the same).
-    # §5 RabbitMQ TTL publish fails: ReleaseSeat → AVAILABLE, return error.
     "reserve": """
         journal begin                               3N  3N  3N  3u  3N  3u  3u  3u  3N  3u  3u  †N  †u
         inventory ReserveSeat                       3u  3u  3u  3u  =D  =D  =D  =D  3u  3u  3u  †u  †u
@@ -36,7 +34,6 @@ TABLE = {
         broker publish                              3U  3U  3U  3U  =D  =D  =D  =D  3U  3U  3U  †U  †U
         journal end                                 3U  3U  3U  3D  3U  3D  3U  =D  3U  3D  3U  †U  †D
     """,
-    # §5 2a–2b: SMU or User away: nothing stays held.
     "reserve flagged": """
         journal begin                               3N  3N  3N  3u  3N  3u  3u  3u  3N  3u  3u  †N  †u
         inventory ReserveSeat                       3u  3u  3u  3u  =D  =D  =D  =D  3u  3u  3u  †u  †u
@@ -48,8 +45,6 @@ TABLE = {
         order PATCH /orders/{id}                    3U  3U  3U  3U  =D  =D  =D  =D  3U  3U  3U  †U  †U
         journal end                                 3U  3U  3U  3D  3U  3D  3U  =D  3U  3D  3U  †U  †D
     """,
-    # §5 credit deduction fails: seat stays held.  §5 order creation fails: refund, seat held, INTERNAL_ERROR.
-    # §5 ConfirmSeat fails: refund, order → FAILED, seat held, INTERNAL_ERROR; silence is settled first.
     "pay": """
         journal begin                               3N  3N  3N  3U  3N  3U  3U  3U  3N  3U  3U  †N  †U
         order GET /orders/{id}                      3E  3E  3E  3E  =D  =D  =D  =D  3E  3E  3E  †U  †U
@@ -59,14 +54,12 @@ TABLE = {
         inventory ConfirmSeat                       5U  5U  5U  3D  =D  =D  =D  =D  5U  =D  5U  †U  †D
         journal end                                 3D  3D  3D  3D  3D  3D  3D  =D  3D  3D  3D  †D  †D
     """,
-    # §5 OTP verification fails: seat stays held, user can retry; an attempt whose answer stays out is given back.
     "verify-otp": """
         order GET /orders/{id}                      3N  3N  3N  3N  =D  =D  =D  =D  3N  3N  3N  †N  †N
         order POST /orders/{id}/otp-attempts        3N  3N  3N  3N  =D  =D  =D  =D  3N  3N  3N  †N  †N
         user POST /otp/verify                       3N  3N  3N  3N  =D  4N  =D  4N  3N  3N  3N  †N  †N
         order PATCH /orders/{id}/otp-attempts       3N  3N  3N  3N  =D  =D  =D  =D  =D  =D  =D  †N  †N
     """,
-    # D10: nothing comes before the pivot: undone is as it was, and the refund can be asked for again.
     "refund": """
         journal begin                               3N  3N  3N  3U  3N  3U  3U  3U  3N  3U  3U  †N  †U
         order GET /orders/{id}                      3U  3U  3U  3U  =D  =D  =D  =D  3U  3U  3U  †U  †U
@@ -79,8 +72,6 @@ TABLE = {
         order PATCH /orders/{id}                    3D  3D  3D  3D  =D  =D  =D  =D  =D  =D  =D  †D  †D
         journal end                                 3D  3D  3D  3D  3D  3D  3D  =D  3D  3D  3D  †D  †D
     """,
-    # §6 validation fails: no side effects.  §6 transfer record creation fails: INTERNAL_ERROR.
-    # §6 OTP send fails: transfer → FAILED.
     "initiate": """
         journal begin                               3N  3N  3N  3u  3N  3u  3u  3u  3N  3u  3u  †N  †u
         inventory GetSeatOwner                      3u  3u  3u  3u  =D  =D  =D  =D  3u  3u  3u  †u  †u
@@ -92,8 +83,6 @@ TABLE = {
         order PATCH /transfers/{id}                 3U  3U  3U  3U  =D  =D  =D  =D  5U  5U  5U  †U  †U
         journal end                                 3U  3U  3U  3D  3U  3D  3U  =D  3U  3D  3U  †U  †D
     """,
-    # §6 OTP verification fails: retries.  §6 credit transfer fails: transfer → FAILED, no ownership change.
-    # §6 UpdateOwner fails: credits back, transfer → FAILED.  §6 status update fails: consistent, finished by recovery.
     "confirm": """
         order GET /transfers/{id}                   3N  3N  3N  3N  =D  =D  =D  =D  3N  3N  3N  †N  †N
         order POST /transfers/{id}/otp-attempts     3N  3N  3N  3N  =D  =D  =D  =D  3N  3N  3N  †N  †N
@@ -112,7 +101,6 @@ TABLE = {
         order PATCH /transfers/{id}                 3D  3D  3D  3D  =D  =D  =D  =D  =D  =D  =D  †D  †D
         journal end                                 3D  3D  3D  3D  3D  3D  3D  =D  3D  3D  3D  †D  †D
     """,
-    # §6 fraud flag: DISPUTED, credits frozen.
     "dispute": """
         order GET /transfers/{id}                   3N  3N  3N  3N  =D  =D  =D  =D  3N  3N  3N  †N  †N
         journal begin                               3N  3N  3N  3D  3N  3D  3D  3D  3N  3D  3D  †N  †D
@@ -124,7 +112,6 @@ TABLE = {
         order PATCH /transfers/{id}                 3D  3D  3D  3D  =D  =D  =D  =D  =D  =D  =D  †D  †D
         journal end                                 3D  3D  3D  3D  3D  3D  3D  =D  3D  3D  3D  †D  †D
     """,
-    # §6 undo: owner back to the seller, credits back to the buyer, all or nothing.
     "reverse": """
         order GET /transfers/{id}                   3N  3N  3N  3N  =D  =D  =D  =D  3N  3N  3N  †N  †N
         journal begin                               3N  3N  3N  3U  3N  3U  3U  3U  3N  3U  3U  †N  †U
@@ -136,7 +123,6 @@ TABLE = {
         order PATCH /transfers/{id}                 3D  3D  3D  3D  =D  =D  =D  =D  =D  =D  =D  †D  †D
         journal end                                 3D  3D  3D  3D  3D  3D  3D  =D  3D  3D  3D  †D  †D
     """,
-    # D18: the dispute is dismissed, the freeze lifted.
     "dismiss": """
         order GET /transfers/{id}                   3N  3N  3N  3N  =D  =D  =D  =D  3N  3N  3N  †N  †N
         journal begin                               3N  3N  3N  3D  3N  3D  3D  3D  3N  3D  3D  †N  †D
@@ -147,7 +133,6 @@ TABLE = {
         user POST /credits/unfreeze                 3D  3D  3D  3D  =D  =D  =D  =D  =D  =D  =D  †D  †D
         journal end                                 3D  3D  3D  3D  3D  3D  3D  =D  3D  3D  3D  †D  †D
     """,
-    # §7 any downstream call fails: SERVICE_UNAVAILABLE, staff scan again.  §7 MarkCheckedIn fails: seat stays SOLD.
     "verify": """
         order GET /orders                           3N  3N  3N  3N  =D  =D  =D  =D  3N  3N  3N  †N  †N
         inventory VerifyTicket                      3N  3N  3N  3N  =D  =D  =D  =D  3N  3N  3N  †N  †N

@@ -19,7 +19,7 @@ from services.chassis.settings import BrokerSettings
 from tests.databases import Databases
 from tests.saga.engine import Engine, Outcome, quick_motion
 from tests.saga.faults import RECOVERY, Fault, Kind
-from tests.saga.judging import Cell, Result
+from tests.saga.judging import SECONDS, Cell, Result
 from tests.saga.outcomes import ENDS, sagas_at
 from tests.saga.scenarios import FLOWS
 from tests.saga.wakeups import WakeUps
@@ -31,16 +31,6 @@ Came = TypeVar("Came")
 BROKER = "broker publish"
 LOOK = RECOVERY + "order GET /transfers"  # for swaps to take up: at the end of every recovery, whatever is left to do
 _engine: Engine | None = None
-
-# What is laid over a first fault, at every edge that is reached after it. Death in recovery strikes the rescuer, and a
-# third process ends the work.
-DEATHS = (Kind.DIES_BEFORE, Kind.DIES_AFTER)
-SECONDS = {
-    Kind.LOST: DEATHS,
-    Kind.BLINK_GIVES_UP: (Kind.LOST_GIVES_UP, *DEATHS),
-    Kind.LOST_GIVES_UP: (Kind.LOST_GIVES_UP, *DEATHS),
-    Kind.DIES_AFTER: (Kind.LOST_GIVES_UP, *DEATHS),
-}
 
 
 @dataclass(frozen=True)
@@ -111,7 +101,7 @@ def run_cell(cell: Cell) -> Result:
         "faults": faults,
         "code": code_of(flow, outcome),
         "told": outcome.told,
-        "standing": {name: str(value) for name, value in outcome.standing.items()},
+        "standing": {name: _in_words(value) for name, value in outcome.standing.items()},
         "sagas": list(outcome.sagas),
         "seen": list(outcome.seen),
         "unfired": [(fault.edge, fault.kind.value) for fault in outcome.unfired],
@@ -143,6 +133,10 @@ def _seconds(edges: Iterable[str], kinds: Sequence[Kind]) -> Iterator[tuple[str,
 def _died_in_a_branch_beside(result: Result) -> bool:
     """The gate asks in two branches at once: a death in one may come before the other's fault could strike."""
     return bool(result["unfired"]) and result["told"] == "died" and result["flow"] == "verify"
+
+
+def _in_words(value: Any) -> str:
+    return f"{value[0]} + {value[1]} frozen" if isinstance(value, tuple) else str(value)
 
 
 def code_of(flow: str, outcome: Outcome) -> str:

@@ -15,8 +15,8 @@ import pytest
 
 from tests.saga import pool, reporting
 from tests.saga.faults import Kind
-from tests.saga.judging import DECLARED, Cell, Result, cell_of, parsed, replay, wrongs
-from tests.saga.pool import SECONDS, Unit
+from tests.saga.judging import DECLARED, SECONDS, Cell, Result, cell_of, parsed, replay, wrongs
+from tests.saga.pool import Unit
 from tests.saga.scenarios import FLOWS
 
 pytestmark = pytest.mark.saga
