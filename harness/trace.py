@@ -41,7 +41,9 @@ class Line:
         """Who speaks: a service, or the journal or broker that it speaks for."""
         if self.message.startswith(("→ RabbitMQ", "← RabbitMQ", "wake-up ", "Auto-released")):
             return "broker"
-        return "journal" if _JOURNAL.match(self.message) else self.service.removesuffix("-service")
+        if _JOURNAL.match(self.message):
+            return "journal"
+        return self.service.removesuffix("-service").removeprefix("api-")
 
 
 def find(logs: Iterable[Path], wanted: Callable[[str], bool]) -> dict[str, list[Line]]:
@@ -65,7 +67,7 @@ def _parsed(text: str) -> Line:
     line: dict[str, Any] = json.loads(text)
     more = " ".join(f"{name}={value}" for name, value in line.items() if name not in STANDARD)
     if line.get("exception"):
-        more = f"{more}\n{line['exception']}".strip()
+        more += f"\n{line['exception']}"
     return Line(datetime.fromisoformat(line["timestamp"]), line["service"], line["level"], line["message"], more)
 
 
@@ -89,11 +91,9 @@ def _text(line: Line, ms: float) -> Iterator[str]:
 
 def heading(correlation_id: str, lines: list[Line]) -> str:
     """Whose way it is and how long it was."""
-    lanes = list(dict.fromkeys(line.lane for line in lines))
+    lanes = ", ".join(dict.fromkeys(line.lane for line in lines))
     span = (lines[-1].at - lines[0].at).total_seconds() * 1000
-    return (
-        f"{correlation_id} · {len(lines)} lines in {span:.0f} ms · {lines[0].at:%Y-%m-%d %H:%M:%S} · {', '.join(lanes)}"
-    )
+    return f"{correlation_id} · {lines[0].at:%Y-%m-%d %H:%M:%S} · {len(lines)} lines in {span:.0f} ms · {lanes}"
 
 
 def main(arguments: list[str]) -> int:

@@ -1,0 +1,80 @@
+"""One request's way out of the logs: `make trace ID=…`, and one service's lines."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from harness import trace
+from harness.compose import ROOT
+
+pytestmark = pytest.mark.unit
+
+ID, OTHER = str(uuid4()), str(uuid4())
+SAGA = "pay 0b5c1f0e-7d7a-4c52-9a26-3f3a2f1d9c11"
+STORY = [  # service, millisecond, message, level
+    ("orchestrator-service", 0, "POST /api/pay", "INFO"),
+    ("orchestrator-service", 2, "→ Inventory gRPC ConfirmSeat", "INFO"),
+    ("inventory-service", 4, "Seat s status: HELD → SOLD, order o", "INFO"),
+    ("orchestrator-service", 9, f"{SAGA}: DONE", "INFO"),
+    ("api-gateway", 11, "POST /api/pay 200 in 11.2 ms → orchestrator-service", "INFO"),
+    ("inventory-service", 5000, "Auto-released seat s after TTL expiry: hold h", "WARNING"),
+]
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Path:
+    """A run directory whose logs tell a request's story, another's beside it, and what is not JSON."""
+    (tmp_path / "logs").mkdir()
+    for service, ms, message, level in STORY:
+        stamp = f"2026-11-22T10:00:{ms // 1000:02d}.{ms % 1000:03d}+00:00"
+        line = {"timestamp": stamp, "level": level, "service": service, "correlation_id": ID, "message": message}
+        with (tmp_path / "logs" / f"{service}.log").open("a") as log:
+            log.write(json.dumps(line | {"correlation_id": OTHER, "message": "somebody else's"}) + "\n")
+            log.write(json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n")
+    (tmp_path / "logs" / "postgres.log").write_text(f"LOG: not JSON {ID}\n")
+    return tmp_path
+
+
+@pytest.mark.claim("13.docker.2", "13.correlation.4")
+def test_a_request_is_told_in_the_order_of_time_across_all_services(
+    run_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert trace.main([ID[:8], "--run-dir", str(run_dir)]) == 0
+    heading, *told = capsys.readouterr().out.strip().splitlines()
+    assert heading.startswith(f"{ID} · 2026-11-22 10:00:00 · 6 lines in 5000 ms")
+    assert [line.split()[2] for line in told] == [
+        "orchestrator", "orchestrator", "inventory", "journal", "gateway", "broker",
+    ]  # fmt: skip
+    assert [int(line.split()[0]) for line in told] == [0, 2, 4, 9, 11, 5000]
+    assert "WARNING Auto-released" in told[-1]
+    assert "somebody else" not in "".join(told)
+
+
+def test_an_id_that_no_line_has_is_said(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert trace.main([str(uuid4()), "--run-dir", str(run_dir)]) == 1
+    assert "no line" in capsys.readouterr().err
+
+
+def test_an_exception_is_shown_below_its_line(run_dir: Path) -> None:
+    line = {"timestamp": "2026-11-22T10:00:00+00:00", "level": "ERROR", "service": "user-service"}
+    text = json.dumps(line | {"correlation_id": ID, "message": "unhandled", "exception": "Traceback\n  bug"})
+    (run_dir / "logs" / "user-service.log").write_text(text)
+    lines = trace.find([run_dir / "logs" / "user-service.log"], {ID}.__contains__)
+    assert [text.strip() for text in trace.told(lines[ID])] == [
+        "0 ms  user          ERROR unhandled",
+        "Traceback",
+        "bug",
+    ]
+
+
+@pytest.mark.claim("13.docker.1")
+def test_one_services_lines_can_be_shown(run_dir: Path) -> None:
+    asked = [sys.executable, "-m", "harness", "--run-dir", str(run_dir), "logs", "inventory-service"]
+    shown = subprocess.run(asked, capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    assert shown == (run_dir / "logs" / "inventory-service.log").read_text()
