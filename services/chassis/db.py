@@ -1,5 +1,8 @@
 """One database a service, reached through one pool. Stores write their SQL out; this module runs it.
 
+Of SQLAlchemy it takes the pool alone: what an engine does around a statement costs several times what these statements
+do. Connections are in autocommit; a transaction opens in the round trip of its first statement.
+
 A transaction either commits as a whole or leaves nothing. A lock that is not granted, a statement that takes
 too long and a connection that breaks all arrive as `Unknown`: the caller asks again under the same key.
 """
@@ -9,20 +12,19 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
+import psycopg2.extensions
 import psycopg2.extras
 from psycopg2 import errorcodes
-from sqlalchemy import Connection, RowMapping, create_engine
-from sqlalchemy.engine import URL
-from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.pool import PoolProxiedConnection, QueuePool
 
 from services.chassis import wire
 from services.chassis.errors import Unknown
 from services.chassis.settings import DatabaseSettings
 
-Row = RowMapping
+Row = dict[str, Any]
 T = TypeVar("T")
 
 LOCK_NOT_AVAILABLE = errorcodes.LOCK_NOT_AVAILABLE
@@ -59,66 +61,98 @@ class DatabaseFault(Exception):
     """
 
 
+class _Connection(psycopg2.extensions.connection):
+    """A connection in autocommit that knows what it has prepared."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.autocommit = True
+        self._cursor = self.cursor()
+        self._prepared: dict[str, str] = {}
+
+    def ask(self, sql: str, params: dict[str, Any] | None = None) -> Any:
+        """Run a statement; the cursor that has its result."""
+        self._cursor.execute(sql, params)
+        return self._cursor
+
+    def prepared(self, sql: str) -> str:
+        """The EXECUTE of `sql`, which this connection has prepared when it met it first.
+
+        PostgreSQL infers the parameters' types from where they stand.
+        """
+        if sql not in self._prepared:
+            name, parameters = f"statement_{len(self._prepared)}", list(dict.fromkeys(_PARAMETER.findall(sql)))
+            numbered = _PARAMETER.sub(lambda found: f"${parameters.index(found[1]) + 1}", sql)
+            self.ask(f"PREPARE {name} AS {numbered}")
+            values = ", ".join(f"%({parameter})s" for parameter in parameters)
+            self._prepared[sql] = f"EXECUTE {name} ({values})" if parameters else f"EXECUTE {name}"
+        return self._prepared[sql]
+
+    def abandon(self) -> None:
+        """Roll back what is open; a connection that cannot is closed."""
+        try:
+            if self.get_transaction_status() != psycopg2.extensions.TRANSACTION_STATUS_IDLE:
+                self.ask("ROLLBACK")
+        except psycopg2.Error:
+            self.close()
+
+
 class Transaction:
     """The statements of one transaction. Parameters are named: `%(seat_id)s`."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: _Connection) -> None:
         self._connection = connection
+        self._is_open = False
 
     def one(self, sql: str, **params: Any) -> Row | None:
         """The first row, or None."""
-        return self._connection.exec_driver_sql(sql, params).mappings().first()
+        return _first(self._ask(sql, params))
 
     def only(self, sql: str, **params: Any) -> Row:
         """The row of a statement that always has one."""
-        return self._connection.exec_driver_sql(sql, params).mappings().one()
+        (row,) = self.all(sql, **params)
+        return row
 
     def all(self, sql: str, **params: Any) -> list[Row]:
         """Every row, in the statement's order."""
-        return list(self._connection.exec_driver_sql(sql, params).mappings())
+        cursor = self._ask(sql, params)
+        names = [column[0] for column in cursor.description]
+        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
     def run(self, sql: str, **params: Any) -> int:
         """The number of rows that the statement changed."""
-        return self._connection.exec_driver_sql(sql, params).rowcount
+        return int(self._ask(sql, params).rowcount)
+
+    def commit(self) -> None:
+        """End it; one without a statement has not begun."""
+        if self._is_open:
+            self._connection.ask("COMMIT")
+
+    def _ask(self, sql: str, params: dict[str, Any]) -> Any:
+        opening, self._is_open = "" if self._is_open else "BEGIN; ", True
+        return self._connection.ask(opening + sql, params)
 
 
 class Database:
     """A pool of connections to the service's own database."""
 
     def __init__(self, settings: DatabaseSettings) -> None:
-        self._engine = create_engine(
-            URL.create(
-                "postgresql+psycopg2",
-                settings.user,
-                settings.password,
-                settings.host,
-                settings.port,
-                settings.name,
-            ),
+        self._pool = QueuePool(
+            lambda: _connected(settings),
             pool_size=settings.pool_size,
             max_overflow=0,
-            hide_parameters=True,  # they would reach the log with an error, and among them are secrets
-            pool_timeout=settings.lock_timeout_ms / 1000,
-            pool_use_lifo=True,
-            connect_args={
-                "connect_timeout": 3,
-                "application_name": settings.user,
-                "options": f"-c timezone=UTC -c lock_timeout={settings.lock_timeout_ms} "
-                f"-c statement_timeout={settings.statement_timeout_ms}",
-            },
+            timeout=settings.lock_timeout_ms / 1000,
+            use_lifo=True,
+            reset_on_return=None,  # nothing is open on a connection that is given back
         )
-        self._autocommit = self._engine.execution_options(isolation_level="AUTOCOMMIT")
 
     def statement(self, sql: str, **params: Any) -> Row | None:
         """The first row of a statement that is a transaction by itself: one round trip, planned once a connection.
 
         Raises what `transaction` raises.
         """
-        try:
-            with self._autocommit.connect() as connection:
-                return Transaction(connection).one(_prepared(connection, sql), **params)
-        except (DBAPIError, PoolTimeout) as error:
-            raise _translated(error) from None  # the original quotes rows, and a log would show them
+        with self._lent() as connection:
+            return _first(connection.ask(connection.prepared(sql), params))
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
@@ -127,11 +161,14 @@ class Database:
         Raises LockNotGranted, AlreadyThere, or Unknown when the database cannot answer. An Unknown raised by the
         commit itself may have committed: only a key written in the same transaction can tell.
         """
-        try:
-            with self._engine.begin() as connection:
-                yield Transaction(connection)
-        except (DBAPIError, PoolTimeout) as error:
-            raise _translated(error) from None  # the original quotes rows, and a log would show them
+        with self._lent() as connection:
+            tx = Transaction(connection)
+            try:
+                yield tx
+                tx.commit()
+            except BaseException:
+                connection.abandon()
+                raise
 
     def read(self, work: Callable[[Transaction], T]) -> T:
         """Run `work` in a transaction of its own and return its result."""
@@ -141,43 +178,65 @@ class Database:
     def is_ready(self) -> bool:
         """True when a statement comes back: the readiness check."""
         try:
-            with self.transaction() as tx:
-                return tx.one("SELECT 1") is not None
+            return self.statement("SELECT 1") is not None
         except Unknown:
             return False
 
     def close(self) -> None:
         """Give every connection back to the server."""
-        self._engine.dispose()
+        old, self._pool = self._pool, self._pool.recreate()
+        old.dispose()
+
+    @contextmanager
+    def _lent(self) -> Iterator[_Connection]:
+        lent = None
+        try:
+            lent = self._pool.connect()
+            yield cast(_Connection, lent.dbapi_connection)
+        except (psycopg2.Error, PoolTimeout) as error:
+            raise _translated(error) from None  # the original quotes rows, and a log would show them
+        finally:
+            if lent is not None:
+                self._take_back(lent)
+
+    def _take_back(self, lent: PoolProxiedConnection) -> None:
+        if cast(_Connection, lent.dbapi_connection).closed:
+            lent.invalidate()
+            self.close()  # whatever ended this connection has ended the others
+        else:
+            lent.close()
 
 
-def _prepared(connection: Connection, sql: str) -> str:
-    """The EXECUTE of `sql`, which this connection has prepared when it met it first.
+def _connected(settings: DatabaseSettings) -> Any:
+    return psycopg2.connect(
+        host=settings.host,
+        port=settings.port,
+        dbname=settings.name,
+        user=settings.user,
+        password=settings.password,
+        connect_timeout=3,
+        application_name=settings.user,
+        options=f"-c timezone=UTC -c lock_timeout={settings.lock_timeout_ms} "
+        f"-c statement_timeout={settings.statement_timeout_ms}",
+        connection_factory=_Connection,
+    )
 
-    PostgreSQL infers the parameters' types from where they stand.
-    """
-    known: dict[str, str] = connection.info.setdefault("prepared", {})
-    if sql not in known:
-        name, parameters = f"statement_{len(known)}", list(dict.fromkeys(_PARAMETER.findall(sql)))
-        numbered = _PARAMETER.sub(lambda found: f"${parameters.index(found[1]) + 1}", sql)
-        connection.exec_driver_sql(f"PREPARE {name} AS {numbered}")
-        values = ", ".join(f"%({parameter})s" for parameter in parameters)
-        known[sql] = f"EXECUTE {name} ({values})" if parameters else f"EXECUTE {name}"
-    return known[sql]
+
+def _first(cursor: Any) -> Row | None:
+    if cursor.description is None:
+        return None
+    row = cursor.fetchone()
+    return None if row is None else {column[0]: value for column, value in zip(cursor.description, row, strict=True)}
 
 
-def _translated(error: DBAPIError | PoolTimeout) -> Exception:
+def _translated(error: psycopg2.Error | PoolTimeout) -> Exception:
     if isinstance(error, PoolTimeout):
         return Unknown("every database connection is busy")
-    code = getattr(error.orig, "pgcode", None)
-    if isinstance(error, IntegrityError) and code == errorcodes.UNIQUE_VIOLATION:
-        return AlreadyThere(error.orig.diag.constraint_name)  # type: ignore[union-attr]
+    code = error.pgcode
+    if code == errorcodes.UNIQUE_VIOLATION:
+        return AlreadyThere(str(error.diag.constraint_name))
     if code == LOCK_NOT_AVAILABLE:
         return LockNotGranted("the row is locked")
-    if code in _ASK_AGAIN or code is None or code.startswith(("08", "57")) or error.connection_invalidated:
+    if code is None or code in _ASK_AGAIN or code.startswith(("08", "57")):
         return Unknown("the database did not answer")
-    return DatabaseFault(f"{type(error.orig).__name__} {code}: {_primary(error.orig)}")
-
-
-def _primary(original: BaseException | None) -> str:
-    return str(original.diag.message_primary) if isinstance(original, psycopg2.Error) else "unknown"
+    return DatabaseFault(f"{type(error).__name__} {code}: {error.diag.message_primary}")
