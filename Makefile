@@ -7,7 +7,7 @@ SHELL := /bin/bash
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help setup venv up down demo verify lint contract contract-deep saga concurrency e2e bench locust mutants report smu stripe proto clean
+.PHONY: help setup venv up down demo verify lint contract contract-deep saga concurrency e2e bench locust mutants report trace smu stripe proto clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,8 +27,8 @@ down: venv ## end the system; its data stays
 demo: venv ## buy a ticket through the gateway, each step shown, then check the invariants
 	@$(BIN)/python -m harness.demo
 
-verify: lint ## everything: lint, then every test
-	@$(PYTEST) -m "unit or saga or concurrency or contract or e2e"
+verify: lint ## everything: lint, then every test, then reports/index.html
+	@$(PYTEST) --report -m "unit or saga or concurrency or contract or e2e"
 
 lint: venv ## ruff, mypy (strict), import-linter
 	@$(BIN)/ruff check .
@@ -58,9 +58,14 @@ locust: venv ## a contended sale: locust's web UI, and the hall live beside it
 	@$(BIN)/python -m harness.live
 
 mutants: ## each guard taken away: its check has to fail
-report: ## the last run's figures on one page
-mutants report:
+mutants:
 	@echo "make $@: not built yet" >&2; exit 1
+
+report: venv ## reports/index.html again, from what the last runs left
+	@$(BIN)/python -m harness.report
+
+trace: venv ## one request's way through all services: make trace ID=<X-Correlation-ID>
+	@$(BIN)/python -m harness.trace "$(ID)"
 
 smu: venv ## the fake SMU alone, with its inbox page, on port 6001
 	@PORT=$${PORT:-6001} $(BIN)/python -m fakes.smu

@@ -12,7 +12,9 @@ from harness import invariants as checks
 from harness.report.results import Results
 
 WARN = 0.2  # a ratio that has moved this far from the baseline is worth a look
-CONTROL = re.compile(r"found_out|the_check_fails|would_be_found|_oversell|_makes_the_run_fail|a_weakened|_without_")
+CONTROL = re.compile(
+    r"defect_is_caught|found_out|the_check_fails|would_be_found|_oversell|_makes_the_run_fail|a_weakened|_without_"
+)
 
 
 def flat(content: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -22,8 +24,6 @@ def flat(content: Any, path: str = "") -> Iterator[tuple[str, Any]]:
             yield from flat(value, f"{path} · {name}" if path else str(name))
     elif not isinstance(content, list):
         yield path, content
-    elif len(content) <= 8 and all(isinstance(entry, int | float | str) for entry in content):
-        yield path, ", ".join(_shown(entry) for entry in content)
 
 
 def table(content: Any) -> list[tuple[str, list[tuple[str, str]]]] | None:
@@ -113,36 +113,32 @@ def _mutant(entry: Mapping[str, Any]) -> tuple[str, bool, str]:
 
 
 @dataclass(frozen=True)
-class Ratio:
-    """A figure of the bench against the last committed one."""
+class Line:
+    """A ratio of the bench, what it has to be, and what it was in the last committed run."""
 
     name: str
-    now: float
+    measured: float
+    gate: float
+    verdict: str
+    raw: str
     before: float | None
 
     @property
     def change(self) -> float | None:
         """How far it has moved, of the baseline."""
-        return (self.now - self.before) / self.before if self.before else None
+        return (self.measured - self.before) / self.before if self.before else None
 
     @property
     def warns(self) -> bool:
-        """Whether it has moved too far."""
-        return self.change is not None and abs(self.change) > WARN
+        """Whether it has moved too far, or misses its gate."""
+        return self.verdict == "MISSED" or (self.change is not None and abs(self.change) > WARN)
 
 
-def bench(now: Any, baseline: Any) -> list[Ratio] | None:
-    """Every ratio of the last bench."""
-    if not isinstance(now, Mapping):
+def bench(now: Any, baseline: Any) -> list[Line] | None:
+    """Every line of the last bench, against the committed one."""
+    if not now:
         return None
-    before = dict(flat(baseline.get("ratios", baseline))) if isinstance(baseline, Mapping) else {}
-    ratios = flat(now.get("ratios", now))
+    before = {line["name"]: line["measured"] for line in (baseline or {}).get("lines", [])}
     return [
-        Ratio(name, float(value), _number(before.get(name)))
-        for name, value in ratios
-        if isinstance(value, int | float) and not isinstance(value, bool)
+        Line(x["name"], x["measured"], x["gate"], x["verdict"], x["raw"], before.get(x["name"])) for x in now["lines"]
     ]
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) else None

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from harness.report.results import Results
-
 ENDS = {
     "D": "done",
     "U": "undone",
@@ -51,29 +49,16 @@ class Flow:
         return sum(cell is not None and cell.wrong for _, cells in self.rows for cell in cells)
 
 
-def of(saga: Any, results: Results) -> dict[str, Any] | None:
+def of(saga: Any) -> dict[str, Any] | None:
     """The matrix for the template, or None when no run has left one."""
     if not saga or "singles" not in saga:
         return None
-    outcomes = _outcomes(results)
     cells: dict[str, dict[tuple[str, str], Cell]] = {}
     for result in saga["singles"]:
-        flow, (edge, _, kind) = result["flow"], result["faults"][0].rpartition(": ")
-        tested = outcomes.get(f"{flow}-{edge}", [])
-        failed = bool(tested) and tested.pop(0) == "failed"
-        wrong = failed or bool(result["violations"] or result["unfired"]) or result["code"].endswith("?")
-        cells.setdefault(flow, {})[edge, kind] = Cell(result["code"], wrong)
+        edge, _, kind = result["faults"][0].rpartition(": ")
+        wrong = bool(result.get("wrong") or result["violations"] or result["unfired"])
+        cells.setdefault(result["flow"], {})[edge, kind] = Cell(result["code"], wrong)
     return {**_counts(saga), "flows": [_flow(name, found) for name, found in cells.items()], "ends": ENDS, "told": TOLD}
-
-
-def _outcomes(results: Results) -> dict[str, list[str]]:
-    """What came of the tests of the cells, edge by edge, in the order of the columns."""
-    found: dict[str, list[str]] = {}
-    for test, outcome in results.outcomes.items():
-        if "::test_cell[" in test:
-            edge = test.partition("[")[2].rpartition("-")[0]
-            found.setdefault(edge, []).append(outcome)
-    return found
 
 
 def _flow(name: str, cells: dict[tuple[str, str], Cell]) -> Flow:
@@ -83,11 +68,5 @@ def _flow(name: str, cells: dict[tuple[str, str], Cell]) -> Flow:
 
 
 def _counts(saga: dict[str, Any]) -> dict[str, int]:
-    size = {name: len(saga.get(name, [])) for name in ("undeclared", "unreached")}
-    pairs = saga.get("pairs", 0)
-    return {
-        "executions": saga.get("executions", 0),
-        "cells": saga.get("cells", 0),
-        "pairs": pairs if isinstance(pairs, int) else len(pairs),
-        **size,
-    }
+    sizes = {name: len(saga[name]) for name in ("undeclared", "unreached")}
+    return {name: saga[name] for name in ("executions", "cells", "pairs")} | sizes

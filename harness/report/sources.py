@@ -40,9 +40,10 @@ class Sources:
 
     def pictures(self, prefix: str) -> list[tuple[str, str]]:
         """The SVG pictures PREFIX-*.svg by name, to stand in the page as they are."""
-        found = sorted(self._reports.glob(f"{prefix}-*.svg"))
+        found = sorted(self._reports.glob(f"{prefix}*.svg"))
         return [
-            (_title(path.stem.removeprefix(f"{prefix}-")), _still(path.read_text(encoding="utf-8"))) for path in found
+            (_title(path.stem.removeprefix(prefix).strip("-")), _still(path.read_text(encoding="utf-8")))
+            for path in found
         ]
 
     def _older(self, path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Which row of the reference's compensation matrices a cell of the fault matrix is: the claims of `test_cell`, as data."""
+"""Which row of the reference's compensation matrices a cell of the fault matrix is: the claims of `test_cell`."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
     record = config.stash[KEY]
     record.carried = check.carried((item.nodeid, claims_of(item)) for item in items)
     wrong = check.unknown(known, record.carried)
-    if is_whole(config) and config.getoption("--report"):
+    if is_whole(config):
         wrong += check.untested(known, record.carried)
     if wrong:
         raise pytest.UsageError("\n".join(wrong))
@@ -51,9 +51,10 @@ def claims_of(item: pytest.Item) -> Iterator[str]:
     """The claims that a test carries: by markers on itself, its case or its module; a cell by its edge as well."""
     for marker in item.iter_markers("claim"):
         yield from marker.args
-    flow, faults = getattr(item, "callspec", None) and item.callspec.params.get("cell") or ("", ())
-    for edge, _ in faults:
-        yield from cells.claims_of(flow, edge)
+    if "::test_cell[" in item.nodeid:
+        flow, faults = item.callspec.params["cell"]  # type: ignore[attr-defined]
+        for edge, _ in faults:
+            yield from cells.claims_of(flow, edge)
 
 
 def is_whole(config: pytest.Config) -> bool:
