@@ -19,9 +19,16 @@ from tests.saga.world import NeverRevoked, Published
 pytestmark = pytest.mark.saga
 
 
+def _scope(case: Case) -> invariants.Scope:
+    return invariants.Scope([case.seat], list(case.people.values()))
+
+
+def _standing(case: Case) -> dict[str, Any]:
+    return standing(case, invariants.read(case.world.connect, _scope(case)))
+
+
 def _hold_invariants(case: Case) -> None:
-    scope = invariants.Scope([case.seat], list(case.people.values()))
-    assert not invariants.violations(case.world.connect, scope=scope)
+    assert not invariants.violations(case.world.connect, scope=_scope(case))
 
 
 def _refusal(answer: Any) -> tuple[int, str]:
@@ -32,7 +39,7 @@ def test_buyer_who_has_spent_the_credits_gets_no_ticket(engine: Engine) -> None:
     case = engine.prepared(FLOWS["confirm"])
     states.give(case.world, case.people["buyer"], Decimal(-900))
     assert _refusal(FLOWS["confirm"].act(case, case.app)) == (402, "INSUFFICIENT_CREDITS")
-    after = standing(case)
+    after = _standing(case)
     assert (after["owner"], after["transfer"], after["buyer"]) == ("seller", "FAILED", (100, 0))
 
 
@@ -55,14 +62,14 @@ def test_undos_run_last_step_first(engine: Engine) -> None:
 def test_dispute_freezes_what_the_seller_has_of_the_amount(engine: Engine) -> None:
     case = engine.prepared(FLOWS["dispute"])
     assert FLOWS["dispute"].act(case, case.app).must(200)["credits_frozen"] == 150
-    assert standing(case)["seller"] == (800, 150)
+    assert _standing(case)["seller"] == (800, 150)
     _hold_invariants(case)
 
 
 def test_dismissed_dispute_gives_the_seller_the_frozen_credits_back(engine: Engine) -> None:
     case = engine.prepared(FLOWS["dismiss"])
     FLOWS["dismiss"].act(case, case.app).must(200)
-    assert standing(case)["seller"] == (950, 0)
+    assert _standing(case)["seller"] == (950, 0)
     _hold_invariants(case)
 
 
@@ -72,7 +79,7 @@ def test_refund_returns_the_charge_once_and_only_while_no_transfer_is_open(engin
     case = engine.prepared(FLOWS["refund"])
     for _ in range(2):
         FLOWS["refund"].act(case, case.app).must(200)
-    assert standing(case) == {
+    assert _standing(case) == {
         "seat": "AVAILABLE",
         "owner": None,
         "order": "REFUNDED",
@@ -122,5 +129,5 @@ def test_pay_that_cannot_tell_whether_it_sold_leaves_that_to_recovery(engine: En
     assert told.status == 503
     assert case.world.credits(case.people["buyer"])[0] == 800
     engine.settle()
-    assert standing(case)["seat"] == "SOLD"
+    assert _standing(case)["seat"] == "SOLD"
     _hold_invariants(case)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -16,7 +17,7 @@ from services.order import sweeper as sweeping
 from services.order.settings import Settings
 from services.order.sweeper import Sweeper
 from tests.databases import Databases
-from tests.unit.order_under_test import INTERNAL_SECRET, SECRET, OrderService, a_key
+from tests.unit.order_under_test import INTERNAL_SECRET, PATIENCE, SECRET, OrderService, a_key
 
 pytestmark = pytest.mark.unit
 GRACE = 5.0
@@ -110,7 +111,12 @@ def test_more_than_a_batch_is_swept_at_once(
 def test_the_sweeper_runs_beside_the_requests(service: OrderService) -> None:
     (worker,) = service.app.extensions["background"]
     assert isinstance(worker, Worker)
-    assert worker.name == "order-sweeper"
+    overdue = service.pending(expires_at=ago(3600))
+    worker.start()
+    deadline = time.monotonic() + PATIENCE
+    while service.order(overdue)["status"] == "PENDING":
+        assert time.monotonic() < deadline, "nobody has swept it"
+    worker.stop()
 
 
 ENVIRONMENT = {
