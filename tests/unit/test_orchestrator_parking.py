@@ -20,7 +20,14 @@ class Hopeless:
 
     def __init__(self, *, overdue: bool) -> None:
         self.ends: list[Status] = []
-        given = {"round": 0, "attempt": 1, "caller": None, "given": {}, "status": Status.RUNNING, "result": None}
+        given: dict[str, Any] = {
+            "round": 0,
+            "attempt": 1,
+            "caller": None,
+            "given": {},
+            "status": Status.RUNNING,
+            "result": None,
+        }
         self.entry = Entry(uuid4(), "pay", uuid4(), **given, epoch=2, correlation_id=uuid4(), is_overdue=overdue)
 
     def adopt(self, _batch: int) -> list[Entry]:
