@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
 
@@ -17,19 +18,6 @@ from tests.unit.smu_client import MOBILE, Smu, wrong
 pytestmark = pytest.mark.contract
 STRIPE = HTTPBasicAuth("sk_test_any", "")
 Script = Callable[[FakeServer], None]
-
-
-@pytest.fixture(scope="module")
-def twins() -> Iterator[dict[str, tuple[FakeServer, FakeServer]]]:
-    """Each fake in two processes."""
-    with ExitStack() as open_:
-        yield {
-            name: (
-                open_.enter_context(running(f"fakes.{name}", **EVERYBODY)),
-                open_.enter_context(running(f"fakes.{name}", **EVERYBODY)),
-            )
-            for name in SCRIPTS
-        }
 
 
 EVERYBODY = {"SMU_API_KEY": "", "STRIPE_SECRET_KEY": "", "STRIPE_WEBHOOK_URL": ""}
@@ -71,6 +59,15 @@ def intent(server: FakeServer, key: str, **params: str) -> Any:
 
 SCRIPTS: dict[str, Script] = {"smu": smu_calls, "stripe": stripe_calls}
 Twins = dict[str, tuple[FakeServer, FakeServer]]
+
+
+@pytest.fixture(scope="module")
+def twins() -> Iterator[Twins]:
+    """Each fake in two processes, started side by side."""
+    twice = [running(f"fakes.{name}", **EVERYBODY) for name in SCRIPTS for _ in range(2)]
+    with ExitStack() as ended, ThreadPoolExecutor(len(twice)) as starting:
+        smu, other_smu, stripe, other_stripe = starting.map(ended.enter_context, twice)
+        yield {"smu": (smu, other_smu), "stripe": (stripe, other_stripe)}
 
 
 def journal(server: FakeServer) -> bytes:
