@@ -1,0 +1,258 @@
+"""deploy/k8s without a cluster: valid, whole, and the same system that compose.yaml describes."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import json
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, ClassVar
+
+import jsonschema_rs
+import kubernetes_validate
+import pytest
+import yaml
+
+from harness.compose import ROOT
+
+pytestmark = pytest.mark.unit
+
+Resource = dict[str, Any]
+
+FOLDER = ROOT / "deploy" / "k8s"
+RELEASE = "1.34"
+COMPOSE: dict[str, Resource] = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
+KUSTOMIZATION = yaml.safe_load((FOLDER / "kustomization.yaml").read_text())
+RESOURCES: list[Resource] = [
+    resource for name in KUSTOMIZATION["resources"] for resource in yaml.safe_load_all((FOLDER / name).read_text())
+]
+SCHEMAS = {
+    path.stem: jsonschema_rs.validator_for(json.loads(path.read_text())) for path in FOLDER.glob("schemas/*.json")
+}
+OURS = ("inventory-service", "user-service", "order-service", "event-service", "orchestrator-service")
+BY_OPERATORS = re.compile(r"^(\w+-db-app|rabbitmq-default-user)$")
+OPERATORS = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "cnpg-system"}}}
+
+
+def of(kind: str) -> dict[str, Resource]:
+    return {found["metadata"]["name"]: found for found in RESOURCES if found["kind"] == kind}
+
+
+def validate(resource: Resource) -> None:
+    """Raises ValidationError of the one validator or the other."""
+    if resource["kind"] in SCHEMAS:
+        SCHEMAS[resource["kind"]].validate(resource)
+    else:
+        kubernetes_validate.validate(resource, RELEASE, strict=True)
+
+
+def pods() -> Iterator[tuple[str, Resource]]:
+    for kind in ("Deployment", "Job"):
+        for name, resource in of(kind).items():
+            yield name, resource["spec"]["template"]["spec"]
+
+
+def containers() -> Iterator[Resource]:
+    for _, pod in pods():
+        yield from (*pod["containers"], *pod.get("initContainers", []))
+
+
+def environment(name: str) -> dict[str, Resource]:
+    pod = of("Deployment")[name]["spec"]["template"]["spec"]
+    return {variable["name"]: variable for variable in pod["containers"][0]["env"]}
+
+
+def admitted(name: str) -> dict[int, set[str]]:
+    """For each port of a policy the apps that it lets in."""
+    found: dict[int, set[str]] = {}
+    for rule in of("NetworkPolicy")[name]["spec"]["ingress"]:
+        for port in rule["ports"]:
+            labels = (peer.get("podSelector", {}).get("matchLabels", {}) for peer in rule.get("from", []))
+            found.setdefault(port["port"], set()).update(each["app"] for each in labels if "app" in each)
+    return found
+
+
+@pytest.mark.parametrize("resource", RESOURCES, ids=lambda r: f"{r['kind']} {r['metadata']['name']}")
+def test_resource_is_valid(resource: Resource) -> None:
+    validate(resource)
+
+
+@pytest.mark.parametrize("kind", sorted({resource["kind"] for resource in RESOURCES}))
+def test_a_misspelt_field_is_found(kind: str) -> None:
+    broken = copy.deepcopy(next(iter(of(kind).values())))
+    broken.setdefault("spec", {})["nmae"] = "x"
+    with pytest.raises((jsonschema_rs.ValidationError, kubernetes_validate.ValidationError)):
+        validate(broken)
+
+
+def test_kustomization_names_every_file_and_no_other() -> None:
+    assert {f"{path.stem}.yaml" for path in FOLDER.glob("*.yaml")} == {
+        *KUSTOMIZATION["resources"],
+        "kustomization.yaml",
+    }
+    for generator in KUSTOMIZATION["configMapGenerator"]:
+        for file in generator.get("files", []):
+            assert (FOLDER / file.rpartition("=")[2]).resolve().is_file(), file
+
+
+def test_every_reference_leads_to_something() -> None:
+    maps = {made["name"]: made for made in KUSTOMIZATION["configMapGenerator"]}
+    literals = {line.partition("=")[0] for line in maps["ticketremaster"]["literals"]}
+    secrets = set(re.findall(r"(?m)^(\w+)=$", (FOLDER / "secrets.env.example").read_text()))
+    for container in containers():
+        for variable in container.get("env", []):
+            source = variable.get("valueFrom", {})
+            if reference := source.get("configMapKeyRef"):
+                assert reference["name"] == "ticketremaster"
+                assert reference["key"] in literals, reference
+            if (reference := source.get("secretKeyRef")) and not BY_OPERATORS.match(reference["name"]):
+                assert reference["name"] == KUSTOMIZATION["secretGenerator"][0]["name"]
+                assert reference["key"] in secrets or reference["optional"], reference
+    mounted = {v["configMap"]["name"] for _, pod in pods() for v in pod["volumes"] if "configMap" in v}
+    assert mounted == maps.keys() - {"ticketremaster"}
+
+
+def test_every_image_of_ours_has_a_tag_in_one_place() -> None:
+    built = {service["image"] for service in COMPOSE.values() if "build" in service}
+    used = {container["image"] for container in containers()}
+    assert {image["name"] for image in KUSTOMIZATION["images"]} == used & built
+    assert {image for image in used - built if ":" not in image} == set()
+    assert used - built <= {service["image"] for service in COMPOSE.values()}
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_a_service_is_what_compose_describes(name: str) -> None:
+    described, [container] = COMPOSE[name], of("Deployment")[name]["spec"]["template"]["spec"]["containers"]
+    assert environment(name).keys() == described["environment"].keys()
+    for variable, value in described["environment"].items():
+        given = environment(name)[variable].get("value")
+        assert given is None or given.removesuffix("-rw") == value, variable
+    assert (container["image"], container["command"]) == (described["image"], described["command"])
+    assert [str(port["containerPort"]) for port in container["ports"]] == described["expose"]
+    assert [str(port["port"]) for port in of("Service")[name]["spec"]["ports"]] == described["expose"]
+
+
+def test_the_gateway_is_what_compose_describes() -> None:
+    pod = of("Deployment")["api-gateway"]["spec"]["template"]["spec"]
+    given = {variable["name"]: variable.get("value") for variable in pod["containers"][0]["env"]}
+    different = {"KONG_STATUS_LISTEN": "0.0.0.0:8100", "KONG_PREFIX": "/prefix"}  # probes come from outside the pod
+    assert given == COMPOSE["api-gateway"]["environment"] | different
+    [renderer] = pod["initContainers"]
+    assert {variable["name"] for variable in renderer["env"]} == COMPOSE["gateway-config"]["environment"].keys()
+    assert renderer["command"][:4] == COMPOSE["gateway-config"]["command"][:4]
+
+
+@pytest.mark.parametrize("name", [*OURS, "api-gateway"])
+def test_everything_of_ours_is_probed_scaled_spread_and_disrupted_one_at_a_time(name: str) -> None:
+    [container] = of("Deployment")[name]["spec"]["template"]["spec"]["containers"]
+    assert {"startupProbe", "readinessProbe", "livenessProbe", "lifecycle", "resources"} <= container.keys()
+    assert of("Deployment")[name]["spec"]["template"]["spec"]["topologySpreadConstraints"]
+    scale = of("HorizontalPodAutoscaler")[name]["spec"]
+    assert scale["scaleTargetRef"]["name"] == name
+    assert scale["minReplicas"] >= 2
+    assert "replicas" not in of("Deployment")[name]["spec"], "the autoscaler's word would be undone by each apply"
+    assert of("PodDisruptionBudget")[name]["spec"]["maxUnavailable"] == 1
+
+
+def test_no_container_is_root_writes_to_its_image_or_gains_rights() -> None:
+    for name, pod in pods():
+        assert pod["securityContext"]["runAsNonRoot"], name
+        assert pod["securityContext"]["runAsUser"] > 0, name
+        assert pod["automountServiceAccountToken"] is False, name
+    for container in containers():
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_each_database_lets_in_its_own_service_alone(name: str) -> None:
+    database = COMPOSE[name]["environment"]["DB_HOST"]
+    assert admitted(database) == {5432: {name, f"{database}-schema"}, 8000: set()}
+    [_, inner] = of("NetworkPolicy")[database]["spec"]["ingress"]
+    own = {"podSelector": {"matchLabels": {"cnpg.io/cluster": database}}}
+    assert inner["from"] == [own, OPERATORS]
+
+
+def test_policies_let_in_whoever_calls_in_compose_and_nobody_else() -> None:
+    calls: dict[str, dict[int, set[str]]] = {name: {} for name in OURS}
+    for caller, described in COMPOSE.items():
+        if "fake" not in caller:
+            for value in map(str, described.get("environment", {}).values()):
+                for called, port in re.findall(r"([a-z]+-service):(\d+)", value):
+                    who = "api-gateway" if caller == "gateway-config" else caller
+                    if who != called:
+                        calls[called].setdefault(int(port), set()).add(who)
+    assert {name: admitted(name) for name in OURS} == calls
+    brokers = {name for name in OURS if "RABBITMQ_HOST" in COMPOSE[name]["environment"]}
+    assert admitted("rabbitmq")[5672] == brokers
+    assert admitted("api-gateway") == {8000: set()}
+    everybody = of("NetworkPolicy")["nobody"]["spec"]
+    assert everybody == {"podSelector": {}, "policyTypes": ["Ingress"]}, "whatever no policy names is shut"
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_pools_of_all_replicas_fit_into_their_database(name: str) -> None:
+    [pool] = [line.partition("=")[2] for line in KUSTOMIZATION["configMapGenerator"][0]["literals"] if "POOL" in line]
+    most = of("HorizontalPodAutoscaler")[name]["spec"]["maxReplicas"] + 1  # one more while rolling
+    cluster = of("Cluster")[COMPOSE[name]["environment"]["DB_HOST"]]["spec"]
+    assert most * int(pool) <= int(cluster["postgresql"]["parameters"]["max_connections"]) - 20
+    assert cluster["instances"] > cluster["postgresql"]["synchronous"]["number"] > 0
+
+
+def test_queues_are_quorum_queues_over_three_nodes() -> None:
+    assert of("RabbitmqCluster")["rabbitmq"]["spec"]["replicas"] == 3
+    topology = json.loads((ROOT / "services/rabbitmq/definitions.json").read_text())
+    assert {queue["arguments"]["x-queue-type"] for queue in topology["queues"]} == {"quorum"}
+    assert of("Job")["rabbitmq-topology"]["spec"]["template"]["spec"]["containers"][0]["command"][3] == "3"
+
+
+class Management(BaseHTTPRequestHandler):
+    """RabbitMQ's management API as far as the import needs it."""
+
+    running = 3
+    imported: ClassVar[list[bytes]] = []
+
+    def do_GET(self) -> None:
+        self._answer(json.dumps([{"running": number < self.running} for number in range(3)]).encode())
+
+    def do_POST(self) -> None:
+        self.imported.append(self.rfile.read(int(self.headers["Content-Length"])))
+        self._answer(b"")
+
+    def _answer(self, body: bytes) -> None:
+        known = self.headers["Authorization"] == f"Basic {base64.b64encode(b'me:secret').decode()}"
+        self.send_response(200 if known else 401)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Quiet."""
+
+
+@pytest.mark.parametrize(("running", "status", "imports"), [(2, 1, 0), (3, 0, 1)])
+def test_topology_is_imported_once_every_node_is_in(running: int, status: int, imports: int, tmp_path: Path) -> None:
+    file = tmp_path / "definitions.json"
+    file.write_text("{}")
+    handler = type("Handler", (Management,), {"running": running, "imported": []})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        done = subprocess.run(
+            [sys.executable, FOLDER / "import_topology.py", url, "3", file],
+            env={"RABBITMQ_USER": "me", "RABBITMQ_PASS": "secret"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        server.shutdown()
+    assert (done.returncode, handler.imported) == (status, [b"{}"] * imports), done.stderr  # type: ignore[attr-defined]
