@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,18 +19,9 @@ from services.chassis.errors import Unknown
 from services.orchestrator import asking, otp, participants
 from services.orchestrator.app import Orchestrator, Seams
 from services.orchestrator.participants import Publishes
-from tests.saga.faults import (
-    IMPATIENT,
-    Death,
-    Fault,
-    FaultyChannel,
-    FaultyHttp,
-    FaultyJournal,
-    FaultyPublisher,
-    Kind,
-    Script,
-)
+from tests.saga.faults import IMPATIENT, Death, Fault, Kind, Script
 from tests.saga.scenarios import FLOWS, Case, Flow, standing
+from tests.saga.seams import FaultyChannel, FaultyHttp, FaultyJournal, FaultyPublisher
 from tests.saga.wakeups import WakeUps
 from tests.saga.world import Budget, NeverRevoked, Published, World
 
@@ -71,7 +62,7 @@ class Engine:
         self.preparer_app = self.preparer.app(NeverRevoked())
         self._patient = self._victim(Budget(forward=4.0, resolve=3.0))
         self._impatient = self._victim(Budget(forward=0.0, resolve=0.0))
-        self._rescuer, _ = self._victim(Budget())
+        self.rescuer, _ = self._victim(Budget())
         self._impatient_rescuer, _ = self._victim(Budget(forward=0.0, resolve=0.0))
 
     def _victim(self, budget: Budget) -> tuple[Orchestrator, Flask]:
@@ -87,7 +78,7 @@ class Engine:
             journal=partial(FaultyJournal, script_of=script_of),
         )
         victim = self.world.orchestrator(seams, budget)
-        return victim, victim.app(NeverRevoked())
+        return victim, victim.app(_Logins(script_of))
 
     def run(self, flow: Flow, *faults: Fault) -> Outcome:
         """One execution, from preparation to invariants."""
@@ -103,11 +94,13 @@ class Engine:
         flow.prepare(case)
         return case
 
-    def act(self, flow: Flow, case: Case, *faults: Fault) -> Answer | None:
-        """The request, under faults; None when the process died of it."""
+    def act(
+        self, flow: Flow, case: Case, *faults: Fault, meanwhile: Mapping[str, Callable[[], object]] | None = None
+    ) -> Answer | None:
+        """The request, under faults; None when the process died of it. `meanwhile`: what others do before an edge."""
         hurried = any(fault.kind in IMPATIENT or fault == OWN_TWIN for fault in faults)
         victim, app = self._impatient if hurried else self._patient
-        self.script = Script(faults)
+        self.script = Script(faults, meanwhile=dict(meanwhile or {}))
         with _new_process(victim):
             try:
                 return flow.act(case, app)
@@ -126,10 +119,32 @@ class Engine:
                 _recover(self._impatient_rescuer)
             self.world.recover()
         else:
-            self.world.beat(self._rescuer)
-            _recover(self._rescuer)
+            self.world.beat(self.rescuer)
+            _recover(self.rescuer)
         if self.script.deliver_late():
             self.world.recover()
+
+    def lose_lease(self, orchestrator: Orchestrator) -> None:
+        """As if it had stood still for longer than its lease; another recovers what it has in hand."""
+        orchestrator.journal.resign()
+        self.world.recover()
+
+    @property
+    def victim(self) -> Orchestrator:
+        """Who answers a request, unless a fault ends its patience."""
+        return self._patient[0]
+
+    @property
+    def victim_app(self) -> Flask:
+        """The victim's door."""
+        return self._patient[1]
+
+    def hold_invariants(self, *cases: Case, parked: int = 0) -> None:
+        """Every invariant, for all people and seats of some cases."""
+        people = [user for case in cases for user in case.people.values()]
+        scope = invariants.Scope(seats=[case.seat for case in cases], users=people)
+        found = invariants.violations(self.world.connect, scope=scope, parked=parked)
+        assert not found, found
 
     def outcome(self, case: Case, answer: Answer | None) -> Outcome:
         """What it came to, with every invariant looked at for the people and the seat of this case."""
@@ -146,6 +161,19 @@ class Engine:
             unfired=tuple(fault for fault in self.script.faults if fault not in self.script.fired),
             violations=[*astray, *invariants.findings(snapshot)],
         )
+
+
+@dataclass(frozen=True)
+class _Logins:
+    """All stand, unless the script has the caller logged out."""
+
+    script_of: Callable[[], Script]
+
+    def is_revoked(self, _sid: str) -> bool:
+        return self.script_of().logged_out
+
+    def age(self) -> float:
+        return 0.0
 
 
 @contextmanager

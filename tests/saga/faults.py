@@ -7,9 +7,8 @@ when a flow runs without faults. A call that a flow makes twice has two edges, t
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, TypeVar
@@ -17,13 +16,9 @@ from typing import Any, TypeVar
 import grpc
 import urllib3
 
-from services.chassis.clients import Transport
 from services.chassis.errors import Unknown
-from services.orchestrator.journal import Entry, Journal, NoticeDue, Status
-from services.orchestrator.participants import Publishes
 
 T = TypeVar("T")
-_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
 class Death(BaseException):
@@ -80,6 +75,8 @@ class Script:
     seen: list[str] = field(default_factory=list)
     fired: set[Fault] = field(default_factory=set)
     late: list[Callable[[], Any]] = field(default_factory=list)
+    meanwhile: dict[str, Callable[[], object]] = field(default_factory=dict)  # edge: what others do just before it
+    logged_out: bool = False  # the caller's login was ended
     dead: bool = False
     _counts: Counter[str] = field(default_factory=Counter)
     _phase: str = ""
@@ -143,7 +140,10 @@ def crossed(script: Script, name: str, wire: Wire, send: Callable[[], T]) -> T:
     """One call across an edge, with whatever the script has for it."""
     if script.dead:
         raise Death
-    fault = script.at(script.edge(name))
+    edge = script.edge(name)
+    if happens := script.meanwhile.pop(edge, None):
+        happens()
+    fault = script.at(edge)
     if fault is None:
         return send()
     if fault.kind in UNSENT:
@@ -169,134 +169,3 @@ def _struck(script: Script, kind: Kind, wire: Wire, send: Callable[[], T]) -> T:
             raise Death
         del answer  # the reply is lost
     raise wire.timeout()
-
-
-# ── HTTP
-
-
-def _http_error() -> tuple[int, bytes]:
-    return 503, b'{"success": false, "error_code": "SERVICE_UNAVAILABLE", "message": "injected"}'
-
-
-HTTP = Wire(
-    unreachable=lambda: urllib3.exceptions.ProtocolError("injected: connection refused"),
-    error=_http_error,
-    timeout=lambda: urllib3.exceptions.TimeoutError("injected: no answer"),
-)
-
-
-@dataclass(frozen=True)
-class FaultyHttp:
-    """A transport with a script."""
-
-    script_of: Callable[[], Script]
-    inner: Transport
-
-    def __call__(
-        self, method: str, url: str, body: bytes | None, headers: Mapping[str, str], timeout: float
-    ) -> tuple[int, bytes]:
-        host, _, path = url.removeprefix("http://").partition("/")
-        place = _ID.sub("{id}", path.partition("?")[0])
-        name = f"{host.partition('.')[0]} {method} /{place}"
-        return crossed(self.script_of(), name, HTTP, lambda: self.inner(method, url, body, headers, timeout))
-
-
-# ── gRPC
-
-
-class InjectedRpcError(grpc.RpcError):
-    """What a client sees when the server is away or silent."""
-
-    def __init__(self, code: grpc.StatusCode) -> None:
-        self._code = code
-
-    def code(self) -> grpc.StatusCode:
-        return self._code
-
-    def details(self) -> str:
-        return "injected"
-
-    def trailing_metadata(self) -> tuple[()]:
-        return ()
-
-
-def _raise_unavailable() -> Any:
-    raise InjectedRpcError(grpc.StatusCode.UNAVAILABLE)
-
-
-RPC = Wire(
-    unreachable=lambda: InjectedRpcError(grpc.StatusCode.UNAVAILABLE),
-    error=_raise_unavailable,
-    timeout=lambda: InjectedRpcError(grpc.StatusCode.DEADLINE_EXCEEDED),
-)
-
-
-@dataclass(frozen=True)
-class FaultyCallable:
-    """A unary call with a script."""
-
-    script_of: Callable[[], Script]
-    verb: str
-    inner: Any
-
-    def __call__(self, request: Any, **options: Any) -> Any:
-        return crossed(self.script_of(), f"inventory {self.verb}", RPC, lambda: self.inner(request, **options))
-
-
-@dataclass(frozen=True)
-class FaultyChannel:
-    """As much of a channel as a stub uses, over a real one."""
-
-    script_of: Callable[[], Script]
-    inner: grpc.Channel
-
-    def unary_unary(self, path: str, *serializers: Any, **options: Any) -> FaultyCallable:
-        return FaultyCallable(
-            self.script_of, path.rpartition("/")[2], self.inner.unary_unary(path, *serializers, **options)
-        )
-
-
-# ── AMQP and the journal
-
-AMQP = Wire(
-    unreachable=lambda: Unknown("injected: no broker"),
-    error=lambda: (_ for _ in ()).throw(Unknown("injected: nacked")),
-    timeout=lambda: Unknown("injected: not confirmed"),
-)
-JOURNAL = Wire(
-    unreachable=lambda: Unknown("injected: no journal"),
-    error=lambda: (_ for _ in ()).throw(Unknown("injected: the journal answers with an error")),
-    timeout=lambda: Unknown("injected: the journal does not answer"),
-)
-
-
-@dataclass(frozen=True)
-class FaultyPublisher:
-    """A publisher with a script."""
-
-    script_of: Callable[[], Script]
-    inner: Publishes
-
-    def publish(
-        self, exchange: str, routing_key: str, body: bytes, *, message_id: str, expiration_ms: int | None = None
-    ) -> None:
-        def send() -> None:
-            self.inner.publish(exchange, routing_key, body, message_id=message_id, expiration_ms=expiration_ms)
-
-        crossed(self.script_of(), "broker publish", AMQP, send)
-
-
-class FaultyJournal(Journal):
-    """A journal with a script: *begin* and *end* are calls across a wire like any other."""
-
-    def __init__(self, *args: Any, script_of: Callable[[], Script], **options: Any) -> None:
-        super().__init__(*args, **options)
-        self._script_of = script_of
-
-    def begin(self, *args: Any, **options: Any) -> tuple[Entry, bool]:
-        send = lambda: super(FaultyJournal, self).begin(*args, **options)  # noqa: E731
-        return crossed(self._script_of(), "journal begin", JOURNAL, send)
-
-    def end(self, entry: Entry, status: Status, result: Mapping[str, Any], notices: Sequence[NoticeDue] = ()) -> bool:
-        send = lambda: super(FaultyJournal, self).end(entry, status, result, notices)  # noqa: E731
-        return crossed(self._script_of(), "journal end", JOURNAL, send)

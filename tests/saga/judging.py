@@ -6,7 +6,7 @@ not told a lie.
 
     first …, second in recovery      as the first alone: recovery that fails is only recovery that takes longer
     first healed by asking again     as the second alone
-    two that both do harm            an honest end, no lie
+    two that both do harm            an honest end, no lie; so too where recovery itself begins the saga
 """
 
 from __future__ import annotations
@@ -43,10 +43,19 @@ def expected(cell: Cell) -> str | None:
         return "=D"
     first, *rest = ((edge, Kind(kind)) for edge, kind in faults)
     alone = DECLARED[flow, *first]
-    if not rest or rest[0][0].startswith(RECOVERY):
+    if not rest:
         return alone
+    if rest[0][0].startswith(RECOVERY):
+        return None if alone[1] == "D" and _is_before_begin(flow, *first) else alone
     healed = first[1] in HEALED and alone == "=D"
     return DECLARED[_without(flow, first[0], *rest[0])] if healed else None
+
+
+def _is_before_begin(flow: str, edge: str, kind: Kind) -> bool:
+    """True when the request had not begun its saga: what recovery does then is begin it."""
+    edges = [known for f, known, _ in DECLARED if f == flow]
+    begin = edges.index("journal begin") if "journal begin" in edges else 0
+    return edges.index(edge) < begin or (edge == "journal begin" and kind is Kind.BLINK_GIVES_UP)
 
 
 def _without(flow: str, lost: str, edge: str, kind: Kind) -> tuple[str, str, Kind]:

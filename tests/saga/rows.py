@@ -34,8 +34,8 @@ SELECT jsonb_object_agg(id, status) AS by_id FROM (
     UNION ALL SELECT transfer_id, status FROM transfers WHERE transfer_id = ANY(%(transfers)s::text[]::uuid[])) found"""
 _SAGAS = """
 SELECT jsonb_agg(jsonb_build_object(
-    'saga_id', saga_id, 'flow', flow, 'subject', subject, 'attempt', attempt, 'status', status) ORDER BY created_at)
-    AS journal FROM sagas"""
+    'saga_id', saga_id, 'flow', flow, 'subject', subject, 'attempt', attempt, 'status', status, 'epoch', epoch)
+    ORDER BY created_at) AS journal FROM sagas"""
 
 
 class Rows:

@@ -43,6 +43,28 @@ class Case:
         """The newest code that went to somebody's phone."""
         return self.inbox.newest_code(self.world.phone(self.people[who]))
 
+    def balance(self, who: str) -> Decimal:
+        """What somebody may spend."""
+        return self.world.credits(self.people[who])[0]
+
+    def status(self) -> str:
+        """How the seat stands."""
+        return str(self.world.seat(self.seat)["status"])
+
+    def owner(self) -> str | None:
+        """Who owns the seat."""
+        owner = self.world.seat(self.seat)["owner_user_id"]
+        return next((who for who, user in self.people.items() if user == owner), None)
+
+    def take_qr(self, who: str) -> None:
+        """The next scan is of somebody's fresh QR."""
+        sealed = self.world.rescuer.to.seal.seal(self.seat, self.people[who], HALL)
+        self.ids |= {"qr": sealed.payload, "scan": str(uuid4())}
+
+    def run(self, flow: str) -> Answer:
+        """Another flow's request, answered by an orchestrator without faults."""
+        return FLOWS[flow].act(self, self.app)
+
 
 Prepare = Callable[[Case], None]
 Act = Callable[[Case, Flask], Answer]
@@ -168,8 +190,7 @@ def _staff_verb(verb: str) -> Act:
 
 def _with_qr(case: Case) -> None:
     _sold(case)
-    case.ids["qr"] = case.world.rescuer.to.seal.seal(case.seat, case.people["buyer"], HALL).payload
-    case.ids["scan"] = str(uuid4())
+    case.take_qr("buyer")
 
 
 def _scan(case: Case, app: Flask) -> Answer:
