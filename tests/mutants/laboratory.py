@@ -47,7 +47,8 @@ class Bench:
         home.mkdir()
         self._databases = Databases()
         environment = {**os.environ, LENT: str(self._databases.home)}
-        environment.pop("PYTEST_CURRENT_TEST", None)
+        for name in ("PYTEST_CURRENT_TEST", "PYTHONDONTWRITEBYTECODE"):
+            environment.pop(name, None)
         self._numbers = count()
         self._worker = subprocess.Popen(
             [sys.executable, "-P", str(Path(__file__).with_name("worker.py"))],
@@ -59,10 +60,15 @@ class Bench:
         self._worker.communicate()
         self._databases.close()
 
-    def run(self, tree: Path, arguments: Sequence[str], seconds: float, *, at_first: bool) -> Trial:
-        """Run pytest with these arguments in the project at `tree`, for at most `seconds`, or to the first failure."""
+    def run(
+        self, tree: Path, arguments: Sequence[str], seconds: float, *, at_first: bool = False, seed: int = 0
+    ) -> Trial:
+        """Run pytest with these arguments in the project at `tree`, for at most `seconds`.
+
+        `at_first` ends it with the first failure; a `seed` other than 0 shuffles the tests.
+        """
         log, report = (self._home / f"{next(self._numbers)}.{kind}" for kind in ("log", "json"))
-        job = {"tree": str(tree), "arguments": arguments, "seconds": seconds, "at_first": at_first}
+        job = {"tree": str(tree), "arguments": arguments, "seconds": seconds, "at_first": at_first, "seed": seed}
         job |= {"log": str(log), "report": str(report)}
         assert self._worker.stdin is not None
         assert self._worker.stdout is not None
@@ -105,10 +111,10 @@ class Laboratory:
             self._free.put(bench)
             self.size += 1
 
-    def run_clean(self, arguments: Sequence[str], seconds: float) -> Trial:
-        """These tests, on the project as it is."""
+    def run_clean(self, arguments: Sequence[str], seconds: float, seed: int = 0) -> Trial:
+        """These tests, on the project as it is, in the order that `seed` gives them."""
         with self._bench() as bench:
-            return bench.run(self.clean, arguments, seconds, at_first=False)
+            return bench.run(self.clean, arguments, seconds, seed=seed)
 
     def run_planted(self, mutant: Mutant, arguments: Sequence[str], seconds: float) -> Trial:
         """These tests, on a copy with the mutant in it. Raises Stale."""

@@ -7,13 +7,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
-from tests.mutants.laboratory import Laboratory, Trial
+from tests.mutants.laboratory import ROOT, Laboratory, Trial
 from tests.mutants.mutant import Mutant, Stale
 
 T = TypeVar("T")
 R = TypeVar("R")
 NAMED_SECONDS = 60.0  # for the tests that a mutant names: far more than any of them takes
 CLEAN_SECONDS = 300.0  # for all named tests together
+ELSE_SECONDS, DEEP_SECONDS = 120.0, 900.0  # how long everything else has to notice a mutant
+SLOW = ("consumer", "process", "with_fakes", "http")  # need a broker, processes or fifty thousand seats
 
 
 @dataclass(frozen=True)
@@ -35,13 +37,16 @@ def examine(lab: Laboratory, mutants: Sequence[Mutant]) -> list[Finding]:
     return [_judged(planted[mutant], clean) for mutant in mutants]
 
 
-def examine_clean(lab: Laboratory, tests: Sequence[str], *options: str) -> Trial:
-    """These tests on the project as it is, shared out by their files."""
+def examine_clean(lab: Laboratory, tests: Sequence[str], seed: int = 0) -> Trial:
+    """These tests on the project as it is, shared out by their files; in an order and with examples of the seed's."""
+    options = [f"--hypothesis-seed={seed}"] if seed else []
     files = sorted({test.partition("::")[0] for test in tests}, key=lambda file: "/saga/" not in file)
     shares = [
         [test for test in tests if test.partition("::")[0] in files[turn :: lab.size]] for turn in range(lab.size)
     ]
-    trials = side_by_side(lab, lambda share: lab.run_clean([*options, *share], CLEAN_SECONDS), [s for s in shares if s])
+    trials = side_by_side(
+        lab, lambda share: lab.run_clean([*options, *share], CLEAN_SECONDS, seed), [s for s in shares if s]
+    )
     return Trial(
         failed={node: why for trial in trials for node, why in trial.failed.items()},
         passed=tuple(node for trial in trials for node in trial.passed),
@@ -60,6 +65,35 @@ def plant(lab: Laboratory, mutant: Mutant) -> Finding:
         return Finding(mutant, seconds=trial.seconds, trouble=trial.trouble or "survived the tests that it names")
     test, reason = next(iter(trial.failed.items()))
     return Finding(mutant, test, reason, trial.seconds, trial.trouble)
+
+
+def noticed_elsewhere(lab: Laboratory, mutant: Mutant, *, deep: bool = False) -> str:
+    """The first test of everything else that fails with the mutant in it; or why there is none to tell.
+
+    Everything is the unit tests of its area and the saga tests that need no processes; `deep`: all of both suites.
+    """
+    suites = (
+        ["tests/unit", "tests/saga"]
+        if deep
+        else [*_area(mutant), "tests/saga/test_guards.py", "tests/saga/test_named.py"]
+    )
+    others = [*suites, *(f"--deselect={test}" for test in mutant.caught_by)]
+    try:
+        trial = lab.run_planted(mutant, others, DEEP_SECONDS if deep else ELSE_SECONDS)
+    except Stale:
+        return "stale"
+    return next(iter(trial.failed), trial.trouble or "no other")
+
+
+def _area(mutant: Mutant) -> list[str]:
+    areas = ("",) if mutant.area == "chassis" else (f"{mutant.area}_",)
+    files = [file for area in areas for file in sorted((ROOT / "tests" / "unit").glob(f"test_{area}*.py"))]
+    quick = [
+        file
+        for file in files
+        if not file.stem.endswith(SLOW) and not file.stem.startswith(("test_fake", "test_harness"))
+    ]
+    return [str(file.relative_to(ROOT)) for file in quick]
 
 
 def named_tests(mutants: Iterable[Mutant]) -> list[str]:

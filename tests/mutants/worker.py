@@ -9,6 +9,7 @@ import contextlib
 import importlib
 import json
 import os
+import random
 import signal
 import sys
 import time
@@ -28,12 +29,14 @@ POLL = 0.005  # seconds between two looks at a child
 class Recorder:
     """What happened to each test, by its node id: phase, outcome, and the reason in one line.
 
-    `at_first`: the first test that fails is all that is wanted, and nothing is put away after it.
+    `at_first`: the first test that fails is all that is wanted, and nothing is put away after it. `seed`: the order in
+    which the files' tests come, 0 for their own.
     """
 
-    def __init__(self, file: str, at_first: bool) -> None:
-        self._file = file
-        self._at_first = at_first
+    def __init__(self, job: dict[str, Any]) -> None:
+        self._file = job["report"]
+        self._at_first = job["at_first"]
+        self._seed = job["seed"]
         self._reports: list[tuple[str, str, str, str]] = []
         self._not_collected: list[str] = []
 
@@ -41,6 +44,10 @@ class Recorder:
         """Leave the record to the parent."""
         record = {"exit": code, "reports": self._reports, "not_collected": self._not_collected}
         Path(self._file).write_text(json.dumps(record))
+
+    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
+        if self._seed:
+            random.Random(self._seed).shuffle(items)
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         if report.when == "call" or report.failed:
@@ -70,7 +77,7 @@ def run_tests(job: dict[str, Any]) -> None:
     os.chdir(job["tree"])
     sys.path.insert(0, job["tree"])
     os.environ |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": job["tree"]}
-    recorder = Recorder(job["report"], job["at_first"])
+    recorder = Recorder(job)
     recorder.write(int(pytest.main([*OPTIONS, *job["arguments"]], plugins=[recorder])))
 
 
