@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import Future
@@ -106,13 +107,14 @@ class Publisher:
             expiration=None if expiration_ms is None else str(expiration_ms),
             headers=dict(headers or {}),
         )
-        message = _Outgoing(exchange, routing_key, body, properties)
+        message, started = _Outgoing(exchange, routing_key, body, properties), time.perf_counter()
         if self._session is None or not self._session.take(message):
             raise Unknown("RabbitMQ is not connected")
         try:
             message.confirmed.result(timeout)
         except NotInTime:
             raise Unknown(f"RabbitMQ did not confirm within {timeout:g} s") from None
+        logger.info("← RabbitMQ confirmed %s in %.1f ms", routing_key, (time.perf_counter() - started) * 1000)
 
     def _run(self) -> None:
         while not self._stopped.is_set():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import threading
 import time
@@ -44,6 +45,13 @@ def test_confirmed_message_is_in_its_queue_with_its_properties(publisher, broker
     properties, body = broker.take(PARKING)
     assert body == b'{"a": 1}'
     assert (properties.message_id, properties.delivery_mode, properties.headers["attempts"]) == ("m-1", 2, 2)
+
+
+@pytest.mark.claim("13.events.3")
+def test_message_that_the_broker_has_is_logged_with_the_request_that_it_is_of(publisher, caplog):
+    caplog.set_level(logging.INFO)
+    publisher.publish("", PARKING, b"{}", message_id="m-2")
+    assert [line for line in caplog.messages if line.startswith(f"← RabbitMQ confirmed {PARKING} in ")]
 
 
 @pytest.mark.claim("5.abandon.2", "8.queues.6")
