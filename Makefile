@@ -7,7 +7,7 @@ SHELL := /bin/bash
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help setup venv up down demo verify lint contract contract-deep saga concurrency e2e bench locust mutants report trace smu stripe proto clean
+.PHONY: help setup venv up down demo verify lint contract contract-deep saga flake concurrency e2e bench locust mutants report trace smu stripe proto clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,11 @@ lint: venv ## ruff, mypy (strict), import-linter
 
 saga: venv ## every flow, a fault at every step
 	@$(PYTEST) -m saga
+
+N ?= 20
+MARK ?= saga
+flake: venv ## the suites of MARK (saga) N times (20), in slices: interrupted, it goes on where it was
+	@$(BIN)/python -m harness.flake --runs $(N) --mark "$(MARK)"
 
 e2e: venv ## whole flows through the gateway
 	@$(PYTEST) -m e2e
