@@ -39,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         seeds = [_sown(lab, seed, named_tests(mutants)) for seed in range(1, options.seeds + 1)]
         findings = examine(lab, mutants)
         others = side_by_side(lab, lambda mutant: _noticed(lab, mutant, options.deep), mutants)
+    print("mutant | caught by | seconds")
     for found, other in zip(findings, others, strict=True):
         print(_row(found, other))
     return _told(seeds, findings, others)

@@ -15,7 +15,8 @@ R = TypeVar("R")
 NAMED_SECONDS = 60.0  # for the tests that a mutant names: far more than any of them takes
 CLEAN_SECONDS = 300.0  # for all named tests together
 ELSE_SECONDS, DEEP_SECONDS = 120.0, 900.0  # how long everything else has to notice a mutant
-SLOW = ("consumer", "process", "with_fakes", "http")  # need a broker, processes or fifty thousand seats
+SLOW = ("test_broker", "test_databases", "test_fake", "test_harness", "test_inventory_consumer", "test_inventory_http",
+        "test_inventory_process", "test_user_with_fakes")  # fmt: skip # brokers, processes, fifty thousand seats
 
 
 @dataclass(frozen=True)
@@ -72,11 +73,7 @@ def noticed_elsewhere(lab: Laboratory, mutant: Mutant, *, deep: bool = False) ->
 
     Everything is the unit tests of its area and the saga tests that need no processes; `deep`: all of both suites.
     """
-    suites = (
-        ["tests/unit", "tests/saga"]
-        if deep
-        else [*_area(mutant), "tests/saga/test_guards.py", "tests/saga/test_named.py"]
-    )
+    suites = ["tests/unit", "tests/saga"] if deep else _quick(mutant.area)
     others = [*suites, *(f"--deselect={test}" for test in mutant.caught_by)]
     try:
         trial = lab.run_planted(mutant, others, DEEP_SECONDS if deep else ELSE_SECONDS)
@@ -85,15 +82,10 @@ def noticed_elsewhere(lab: Laboratory, mutant: Mutant, *, deep: bool = False) ->
     return next(iter(trial.failed), trial.trouble or "no other")
 
 
-def _area(mutant: Mutant) -> list[str]:
-    areas = ("",) if mutant.area == "chassis" else (f"{mutant.area}_",)
-    files = [file for area in areas for file in sorted((ROOT / "tests" / "unit").glob(f"test_{area}*.py"))]
-    quick = [
-        file
-        for file in files
-        if not file.stem.endswith(SLOW) and not file.stem.startswith(("test_fake", "test_harness"))
-    ]
-    return [str(file.relative_to(ROOT)) for file in quick]
+def _quick(area: str) -> list[str]:
+    units = (ROOT / "tests" / "unit").glob("test_*.py" if area == "chassis" else f"test_{area}_*.py")
+    sagas = [ROOT / "tests" / "saga" / "test_guards.py", *(ROOT / "tests" / "saga").glob("test_named*.py")]
+    return [str(file.relative_to(ROOT)) for file in (*sorted(units), *sagas) if not file.stem.startswith(SLOW)]
 
 
 def named_tests(mutants: Iterable[Mutant]) -> list[str]:
