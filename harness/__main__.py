@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 from types import FrameType
 
-from harness import packages
+from harness import compose, packages, variables
 from harness.cleanup import take_down
 from harness.errors import StackError
 from harness.rundir import RunDir
@@ -27,6 +27,7 @@ def main() -> int:
     options = _parser().parse_args()
     commands: dict[str, Callable[[argparse.Namespace], None]] = {
         "setup": lambda given: print(f"RabbitMQ: {packages.broker()}"),
+        "env": lambda given: print(variables.example(compose.ROOT / ".env.example"), end=""),
         "up": _up,
         "down": _down,
         "status": _status,
@@ -51,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--run-dir", help="where the stack keeps everything (default: $TR_RUN_DIR, else .run)")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("setup", help="find RabbitMQ on this machine, or install it")
+    commands.add_parser("env", help="print .env.example with fresh secrets, for `docker compose`: save it as .env")
     up = commands.add_parser("up", help="start everything and stay until Ctrl-C")
     up.add_argument("--detach", action="store_true", help="leave it running")
     up.add_argument("--only", action="append", metavar="SERVICE", help="this one and what it needs; repeatable")

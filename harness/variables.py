@@ -44,5 +44,16 @@ def resolve(known: Mapping[str, str], given: Mapping[str, str], asked: frozenset
     } | dict(given)
 
 
+def example(path: Path) -> str:
+    """The env file at `path` with every empty secret made anew, ready for `docker compose`."""
+    made = {name: value for name, value in read(DEMO).items() if RANDOM.search(value)}
+
+    def fill(line: str) -> str:
+        name, equals, value = line.partition("=")
+        return line + _made(made[name]) if equals and not value and name in made else line
+
+    return "\n".join(map(fill, path.read_text().splitlines())) + "\n"
+
+
 def _made(value: str) -> str:
     return RANDOM.sub(lambda found: "".join(secrets.choice(ALPHABET) for _ in range(int(found[1]))), value)

@@ -12,7 +12,7 @@ from services.chassis.errors import ConfigurationError
 
 T = TypeVar("T")
 MIN_SECRET_BYTES = 32  # RFC 7518 §3.2: an HS256 key is at least as long as its hash
-PLACEHOLDERS = ("change_me", "your_", "changeme")
+PLACEHOLDERS = ("change_me", "your_", "changeme")  # the reference's (§10), whose keys also end in "..."
 
 
 class Env:
@@ -26,10 +26,15 @@ class Env:
         return bool(self._values.get(name))
 
     def text(self, name: str, default: str | None = None) -> str:
-        """The value of `name`. Raises ConfigurationError when it is unset or empty and there is no default."""
+        """The value of `name`.
+
+        Raises ConfigurationError when it is unset or empty and there is no default, and when it is a placeholder.
+        """
         value = self._values.get(name) or default
         if value is None:
             raise ConfigurationError(f"{name} is not set: set it in the environment (see .env.example)")
+        if value.lower().startswith(PLACEHOLDERS) or value.endswith("..."):
+            raise ConfigurationError(f"{name} still holds its placeholder: put a real value there")
         return value
 
     def number(self, name: str, default: float | None = None, *, low: float = 0, high: float = 1e9) -> float:
@@ -51,10 +56,8 @@ class Env:
         return int(value)
 
     def secret(self, name: str) -> str:
-        """A secret of at least 32 bytes that is no placeholder; raises ConfigurationError otherwise."""
+        """A secret of at least 32 bytes; raises ConfigurationError otherwise."""
         value = self.text(name)
-        if value.lower().startswith(PLACEHOLDERS):
-            raise ConfigurationError(f"{name} still holds its placeholder: put a real secret there")
         if len(value.encode()) < MIN_SECRET_BYTES:
             raise ConfigurationError(f"{name} is shorter than {MIN_SECRET_BYTES} bytes")
         return value

@@ -1,0 +1,237 @@
+"""Dockerfile, compose files and .env.example as far as they can be judged without an engine."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from harness import compose, variables
+from harness.compose import ROOT
+from harness.process import wait_for
+from services.chassis.errors import ConfigurationError
+from services.chassis.settings import BrokerSettings, DatabaseSettings, Env
+from services.user.settings import Settings as UserSettings
+
+pytestmark = pytest.mark.unit
+
+DOCKERFILE = (ROOT / "services" / "Dockerfile").read_text()
+SHIPPED = ("service", "fake")
+NAMES = sorted((path.name for path in ROOT.glob("compose*.yaml")), key=len)  # what others are laid over comes first
+FILES = {name: yaml.safe_load((ROOT / name).read_text()) for name in NAMES}
+SERVICES: dict[str, dict[str, Any]] = FILES["compose.yaml"]["services"]
+COMPILERS = re.compile(r"gcc|g\+\+|build-essential|-dev\b|clang|cargo|\bmake\b")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of the Dockerfile."""
+
+    base: str
+    name: str
+    text: str
+
+
+def stages(dockerfile: str) -> dict[str, Stage]:
+    """Every stage by its name."""
+    instructions = re.sub(r"(?m)^\s*#.*\n", "", dockerfile)
+    parts = re.findall(r"(?ms)^FROM (\S+) AS (\S+)\n(.*?)(?=^FROM |\Z)", instructions)
+    return {name: Stage(base, name, text) for base, name, text in parts}
+
+
+def whole(name: str) -> str:
+    """What makes an image: the stage and all that it stands on."""
+    found = stages(DOCKERFILE)
+    text = ""
+    while stage := found.get(name):
+        text, name = stage.text + text, stage.base
+    return text
+
+
+# ── Dockerfile
+
+
+@pytest.mark.parametrize("name", [*SHIPPED, "tests"])
+def test_image_runs_as_a_number_that_is_not_root(name: str) -> None:
+    [*_, user] = re.findall(r"(?m)^USER (\S+)$", whole(name))
+    assert int(user) > 0
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_image_has_a_health_check_no_compiler_and_no_test(name: str) -> None:
+    text = whole(name)
+    assert "\nHEALTHCHECK " in text
+    assert not COMPILERS.search(text)
+    assert "apt-get" not in text
+    copied = re.findall(r"(?m)^COPY (?:--\S+ )?(\S+)", text)
+    assert "." not in copied
+    assert not [path for path in copied if path.startswith(("tests", "harness", "requirements-dev"))]
+
+
+def test_packages_come_as_wheels_by_hash_in_a_stage_that_is_left_behind() -> None:
+    found = stages(DOCKERFILE)
+    for stage in found.values():
+        for command in re.findall(r"pip .*install.*", stage.text):
+            assert "--require-hashes" in command
+            assert "--only-binary :all:" in command
+            assert stage.name.startswith("wheels")
+    assert all("wheels" not in found[name].base for name in (*SHIPPED, "tests"))
+
+
+def test_a_builder_that_works_through_every_stage_leaves_the_suites_out() -> None:
+    assert list(stages(DOCKERFILE))[-1] == "tests"
+
+
+def test_every_base_has_a_tag_and_nothing_is_added_from_elsewhere() -> None:
+    found = stages(DOCKERFILE)
+    assert {stage.base for stage in found.values()} - found.keys() == {"python:3.11-slim-bookworm"}
+    assert "\nADD " not in DOCKERFILE
+
+
+def test_build_context_is_a_list_of_what_may_go_in_without_secrets() -> None:
+    lines = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
+    assert lines[0] == "*"
+    allowed = {line[1:] for line in lines if line.startswith("!")}
+    assert not allowed & {".", ".env", ".git", ".venv", ".run", "reports"}
+    assert {"**/.env", "**/secrets.env"} <= set(lines)
+    for copied in re.findall(r"(?m)^COPY (?!--from)(?:--\S+ )?(\S+)", DOCKERFILE):
+        assert copied == "." or copied.split("/")[0].replace("requirements.lock", "requirements*") in allowed | {
+            "requirements*", "requirements-dev.lock"
+        }, copied  # fmt: skip
+
+
+# ── compose.yaml and what is laid over it
+
+
+def test_every_target_is_a_stage_and_every_image_is_built_one_way() -> None:
+    built: dict[str, Any] = {}
+    for described in (
+        service for file in FILES.values() for service in file["services"].values() if "build" in service
+    ):
+        assert described["build"]["target"] in stages(DOCKERFILE)
+        assert built.setdefault(described["image"], described["build"]) == described["build"]
+    for described in SERVICES.values():
+        if folder := described.get("build", {}).get("args", {}).get("SERVICE"):
+            assert (ROOT / "services" / folder).is_dir()
+
+
+@pytest.mark.parametrize("file", sorted(FILES.keys() - {"compose.yaml"}))
+def test_what_is_laid_over_is_laid_over_something(file: str) -> None:
+    assert FILES[file]["services"].keys() <= SERVICES.keys()
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_whatever_is_published_is_published_on_the_loopback(file: str) -> None:
+    published = [port for service in FILES[file]["services"].values() for port in service.get("ports", [])]
+    assert [port for port in published if not re.fullmatch(r"127\.0\.0\.1:\d+:\d+", port)] == []
+    assert len({port.split(":")[1] for port in published}) == len(published)
+
+
+@pytest.mark.parametrize("name", [name for name, found in SERVICES.items() if "profiles" not in found])
+def test_process_is_restarted_checked_and_waits_for_what_it_needs(name: str) -> None:
+    described = SERVICES[name]
+    if name == "gateway-config":
+        assert described["restart"] == "on-failure"
+        return
+    assert described["restart"] == "unless-stopped"
+    assert described["healthcheck"]["test"][0] == "CMD"
+    for needed, need in described.get("depends_on", {}).items():
+        expected = "service_completed_successfully" if needed == "gateway-config" else "service_healthy"
+        assert need == {"condition": expected}
+
+
+def test_development_runs_the_same_commands_and_mounts_the_same_tree() -> None:
+    for name, laid in FILES["compose.dev.yaml"]["services"].items():
+        if "command" in laid:
+            assert laid["command"] == ["python", "/reload.py", *SERVICES[name]["command"]]
+            assert "./harness/reload.py:/reload.py:ro" in laid["volumes"]
+            for source in (volume.split(":")[0] for volume in laid["volumes"]):
+                assert (ROOT / source).exists()
+    reloaded = {name for name, laid in FILES["compose.dev.yaml"]["services"].items() if "command" in laid}
+    assert reloaded == {name for name in SERVICES if name.endswith("-service")}
+
+
+def test_suites_start_only_when_asked_for() -> None:
+    assert SERVICES["tests"]["profiles"] == ["tests"]
+    assert "tests" not in compose.load(ROOT / "compose.yaml", variables.resolve({}, {}, frozenset()))
+
+
+@pytest.mark.parametrize(("complete", "complaint"), [(True, ""), (False, r"set \w+ in \.env")])
+def test_compose_itself_accepts_all_files_and_stops_where_a_secret_is_empty(
+    complete: bool, complaint: str, tmp_path: Path
+) -> None:
+    command = ["docker", "compose"] if _has_plugin() else ["docker-compose"]
+    if not shutil.which(command[0]):
+        pytest.skip("no docker compose on this machine: its own check of the files is left out")
+    env = tmp_path / "env"
+    env.write_text(variables.example(ROOT / ".env.example") if complete else (ROOT / ".env.example").read_text())
+    files = [part for name in FILES for part in ("-f", str(ROOT / name))]
+    given = [*command, *files, "--env-file", str(env), "config", "-q"]
+    done = subprocess.run(given, env={"PATH": os.environ["PATH"]}, capture_output=True, text=True, check=False)
+    assert (done.returncode == 0) == complete, done.stderr
+    assert re.search(complaint, done.stderr)
+
+
+def _has_plugin() -> bool:
+    return (
+        bool(shutil.which("docker"))
+        and not subprocess.run(["docker", "compose", "version"], capture_output=True, check=False).returncode
+    )
+
+
+# ── secrets
+
+
+def test_filled_example_has_every_secret_and_keeps_every_comment() -> None:
+    example = (ROOT / ".env.example").read_text()
+    filled = variables.example(ROOT / ".env.example")
+    assert [line for line in filled.splitlines() if line.startswith("#")] == [
+        line for line in example.splitlines() if line.startswith("#")
+    ]
+    values = dict(line.split("=", 1) for line in filled.splitlines() if line and not line.startswith("#"))
+    compose.load(ROOT / "compose.yaml", values)
+    assert values != dict(
+        line.split("=", 1) for line in variables.example(ROOT / ".env.example").splitlines() if "=" in line
+    )
+
+
+@pytest.mark.parametrize("placeholder", ["change_me", "CHANGEME", "your_db_pass", "sk_test_..."])
+@pytest.mark.parametrize("name", ["DB_PASS", "RABBITMQ_PASS", "JWT_SECRET", "SMU_API_KEY", "STRIPE_SECRET_KEY"])
+def test_placeholder_stops_the_start(name: str, placeholder: str) -> None:
+    names = ("DB_HOST", "DB_NAME", "DB_USER", "DB_PASS", "RABBITMQ_HOST", "RABBITMQ_USER", "RABBITMQ_PASS")
+    names += ("JWT_SECRET", "INTERNAL_JWT_SECRET", "STRIPE_SECRET_KEY", "STRIPE_WEBHOOK_SECRET", "SMU_API_KEY")
+    values = dict.fromkeys(names, "x" * 32)
+    values |= {"SMU_API_URL": "http://smu", "STRIPE_API_BASE": "http://stripe", "USER_SERVICE_URL": "http://user"}
+
+    def read(given: dict[str, str]) -> None:
+        for settings in (DatabaseSettings, BrokerSettings, UserSettings):
+            settings.read(Env(given))  # type: ignore[attr-defined]
+
+    read(values)
+    with pytest.raises(ConfigurationError, match=f"{name} still holds its placeholder"):
+        read(values | {name: placeholder})
+
+
+# ── reload
+
+
+def test_a_changed_file_starts_the_command_anew(tmp_path: Path) -> None:
+    log, source = tmp_path / "log", tmp_path / "it.py"
+    source.write_text("import sys, time\nprint('one', flush=True)\nsys.exit(1)\n")
+    with log.open("wb") as out:
+        command = [sys.executable, str(ROOT / "harness" / "reload.py"), sys.executable, "it.py"]
+        watching = subprocess.Popen(command, cwd=tmp_path, stdout=out, stderr=subprocess.DEVNULL)
+    assert wait_for(lambda: log.read_text() == "one\n", seconds=10)
+    source.write_text("import signal\nprint('another', flush=True)\nsignal.pause()\n")
+    assert wait_for(lambda: log.read_text() == "one\nanother\n", seconds=10)
+    watching.send_signal(signal.SIGTERM)
+    assert watching.wait(10) == 0
