@@ -65,6 +65,18 @@ def apply_recorded(db: Database, key: str, attempt: Callable[[], Answer]) -> Ans
     return _replay(_recorded(db, key))
 
 
+def with_record(change: str) -> str:
+    """The statement `change`, which returns the row that is the answer, together with its record under `key`.
+
+    One round trip, one plan: for the attempts of `apply_recorded`. It returns no row when `change` changed none.
+    """
+    return f"""
+WITH changed AS ({change}),
+recorded AS (
+    INSERT INTO effects (key, outcome, answer) SELECT %(key)s, 'DONE', to_jsonb(changed) FROM changed RETURNING answer)
+SELECT answer FROM recorded"""
+
+
 def record(tx: Transaction, key: str, answer: Answer) -> None:
     """Store a done effect's answer in the transaction that did it. Raises AlreadyThere when the key is taken."""
     tx.run(_RECORD, key=key, outcome="DONE", answer=wire.encode(answer).decode())

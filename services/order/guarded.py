@@ -9,13 +9,23 @@ from services.chassis.db import AlreadyThere, Database, Transaction
 from services.chassis.effects import Answer
 from services.chassis.errors import Refused
 
+Taken = Mapping[str, Callable[[], Refused]]
+"""The refusal that each index stands for."""
 
-def apply(
-    db: Database, key: str, effect: Callable[[Transaction], Answer], taken: Mapping[str, Callable[[], Refused]]
-) -> Answer:
+
+def apply(db: Database, key: str, effect: Callable[[Transaction], Answer], taken: Taken) -> Answer:
     """`effects.apply`, where a unique index of `taken` refuses for good: its refusal is stored under the key."""
+    return _guarded(db, key, lambda: effects.apply(db, key, effect), taken)
+
+
+def apply_recorded(db: Database, key: str, attempt: Callable[[], Answer], taken: Taken) -> Answer:
+    """`effects.apply_recorded`, likewise."""
+    return _guarded(db, key, lambda: effects.apply_recorded(db, key, attempt), taken)
+
+
+def _guarded(db: Database, key: str, apply_once: Callable[[], Answer], taken: Taken) -> Answer:
     try:
-        return effects.apply(db, key, effect)
+        return apply_once()
     except AlreadyThere as found:
         if found.constraint not in taken:
             raise

@@ -32,7 +32,7 @@ def order_routes(db: Database) -> Blueprint:
     @orchestrator
     def create() -> Response:
         order = web.body(NewOrder)
-        return web.ok(guarded.apply(db, order.key, lambda tx: order_store.create(tx, order), _TAKEN), 201)
+        return web.ok(guarded.apply_recorded(db, order.key, lambda: order_store.create(db, order), _TAKEN), 201)
 
     @routes.get("/orders")
     @orchestrator
@@ -45,8 +45,7 @@ def order_routes(db: Database) -> Blueprint:
     @routes.get("/orders/<order_id>")
     @orchestrator
     def get(order_id: str) -> Response:
-        which = web.as_id(order_id)
-        return web.ok(db.read(lambda tx: order_store.view(order_store.find(tx, which))))
+        return web.ok(order_store.get(db, web.as_id(order_id)))
 
     @routes.patch("/orders/<order_id>")
     @orchestrator
@@ -72,12 +71,12 @@ def _status() -> str | None:
 def _changed(db: Database, order_id: UUID, change: OrderChange) -> Answer:
     if change.status == OrderStatus.FAILED:
         return order_store.undo(db, order_id, change.key)
+    if (charge_key := change.charge_key) is not None:
+        return effects.apply_recorded(db, change.key, lambda: order_store.confirm(db, change.key, order_id, charge_key))
     return effects.apply(db, change.key, lambda tx: _forward(tx, order_id, change))
 
 
 def _forward(tx: Transaction, order_id: UUID, change: OrderChange) -> Answer:
-    if change.charge_key is not None:
-        return order_store.confirm(tx, order_id, change.charge_key)
     if change.verification_sid is not None:
         return order_store.store_sid(tx, order_id, change.verification_sid)
     return order_store.refund(tx, order_id)

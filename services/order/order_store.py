@@ -34,14 +34,27 @@ FIELDS = (  # what callers see; the sid is given out with an attempt only
     "confirmed_at",
 )
 
-_CREATE = """
+_TIMES = {"otp_verified_at", "expires_at", "created_at", "confirmed_at"}
+
+
+def _as_json(name: str) -> str:
+    """A column as it stands in a stored answer: times as `wire` writes them."""
+    if name == "is_expired":
+        return "expires_at <= app_now() AS is_expired"
+    return f"replace(to_jsonb({name}) #>> '{{}}', '+00:00', 'Z') AS {name}" if name in _TIMES else name
+
+
+_SEEN = ", ".join(map(_as_json, FIELDS))
+
+# The hot path: the change and the record of its answer in one statement.
+_CREATE = effects.with_record(f"""
     INSERT INTO orders (order_id, user_id, seat_id, event_id, credits_charged, expires_at, otp_required)
     VALUES (%(order_id)s, %(user_id)s, %(seat_id)s, %(event_id)s, %(price)s, %(expires_at)s, %(otp_required)s)
-    RETURNING *, expires_at <= app_now() AS is_expired"""
-_CONFIRM = """
+    RETURNING {_SEEN}""")
+_CONFIRM = effects.with_record(f"""
     UPDATE orders SET status = 'CONFIRMED', confirmed_at = app_now(), charge_key = %(charge_key)s
     WHERE order_id = %(order_id)s AND status = 'PENDING'
-    RETURNING *, expires_at <= app_now() AS is_expired"""
+    RETURNING {_SEEN}""")
 _REFUND = """
     UPDATE orders SET status = 'REFUNDED' WHERE order_id = %(order_id)s AND status = 'CONFIRMED'
     RETURNING *, expires_at <= app_now() AS is_expired"""
@@ -73,10 +86,14 @@ def view(row: Row) -> Answer:
     return {name: row[name] for name in FIELDS}
 
 
-def create(tx: Transaction, order: NewOrder) -> Answer:
-    """A PENDING order at the price of this moment. Raises AlreadyThere `orders_pkey`."""
-    row = tx.only(
+def create(db: Database, order: NewOrder) -> Answer:
+    """A PENDING order at the price of this moment, with its record: an attempt for `effects.apply_recorded`.
+
+    Raises AlreadyThere `orders_pkey`, or for a key that is taken.
+    """
+    made = db.statement(
         _CREATE,
+        key=order.key,
         order_id=order.order_id,
         user_id=order.user_id,
         seat_id=order.seat_id,
@@ -86,19 +103,26 @@ def create(tx: Transaction, order: NewOrder) -> Answer:
         otp_required=order.otp_required,
     )
     logger.info("Order %s status: PENDING for user %s", order.order_id, order.user_id)
-    return view(row)
+    return _answer(made)
 
 
-def confirm(tx: Transaction, order_id: UUID, charge_key: str) -> Answer:
-    """PENDING → CONFIRMED. Raises Refused ORDER_NOT_FOUND, ORDER_ALREADY_CONFIRMED or ORDER_FAILED.
+def confirm(db: Database, key: str, order_id: UUID, charge_key: str) -> Answer:
+    """PENDING → CONFIRMED, with its record: an attempt for `effects.apply_recorded`.
 
     Expiry is not looked at: the seat's hold decides, at the pivot that follows.
+    Raises Refused ORDER_NOT_FOUND, ORDER_ALREADY_CONFIRMED or ORDER_FAILED, AlreadyThere for a key that is taken.
     """
-    row = tx.one(_CONFIRM, order_id=order_id, charge_key=charge_key)
-    if row is None:
-        raise not_pending(tx, order_id)
+    confirmed = db.statement(_CONFIRM, key=key, order_id=order_id, charge_key=charge_key)
+    if confirmed is None:
+        with db.transaction() as tx:
+            raise not_pending(tx, order_id)
     logger.info("Order %s status: PENDING → CONFIRMED", order_id)
-    return view(row)
+    return _answer(confirmed)
+
+
+def _answer(recorded: Row | None) -> Answer:
+    answer: Answer = recorded["answer"] if recorded else {}
+    return answer
 
 
 def refund(tx: Transaction, order_id: UUID) -> Answer:
@@ -148,6 +172,14 @@ def expire(tx: Transaction, order_id: UUID) -> Answer:
     if tx.run(_EXPIRE, order_id=order_id):
         logger.warning("Order %s status: PENDING → FAILED (its hold has expired)", order_id)
     return {"order_id": order_id, "status": find(tx, order_id)["status"]}
+
+
+def get(db: Database, order_id: UUID) -> Answer:
+    """The order as callers see it. Raises Refused ORDER_NOT_FOUND."""
+    row = db.statement(_GET, order_id=order_id)
+    if row is None:
+        raise Refused(ErrorCode.ORDER_NOT_FOUND)
+    return view(row)
 
 
 def find(tx: Transaction, order_id: UUID) -> Row:

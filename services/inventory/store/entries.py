@@ -9,9 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from uuid import UUID
 
-from services.chassis.db import AlreadyThere, Database, Row, Transaction
+from services.chassis.db import AlreadyThere, Database, Row
 from services.chassis.errors import Refused, Unknown
-from services.contracts.enums import ScanResult, SeatStatus
+from services.contracts.enums import ScanResult
 from services.contracts.errors import ErrorCode
 from services.inventory.store.sales import Ticket
 
@@ -27,12 +27,30 @@ WHERE entry.scanned_by_staff_id = %(staff_id)s AND entry.scan_id = %(scan_id)s
 _LOG = """
 INSERT INTO entry_logs (
     seat_id, scan_id, scanned_by_staff_id, result, hall_id_presented, hall_id_expected, hall_id_staff)
-VALUES (
-    %(seat_id)s, %(scan_id)s, %(staff_id)s, %(result)s,
-    %(hall_id_presented)s, %(hall_id_expected)s, %(hall_id_staff)s)
-"""
-_LOCK = "SELECT status, owner_user_id, order_id FROM seats WHERE seat_id = %(seat_id)s FOR UPDATE"
-_CHECK_IN = "UPDATE seats SET status = 'CHECKED_IN', updated_at = statement_timestamp() WHERE seat_id = %(seat_id)s"
+SELECT %(seat_id)s, %(scan_id)s, %(staff_id)s, {result}, %(hall_id_presented)s, %(hall_id_expected)s, %(hall_id_staff)s
+{judged}
+RETURNING seat_id, result, scanned_at, NULL::timestamptz AS first_scanned_at, NULL::uuid AS first_staff_id"""
+_LOG_REFUSED = _LOG.format(result="%(result)s::scan_result", judged="")
+
+# One statement. What the gate's own look-up may have missed is judged again under the seat's lock; a seat whose order
+# is another one is free, held or sold anew: the sale that the gate saw is no more.
+_CHECK_IN = f"""
+WITH seat AS MATERIALIZED (
+    SELECT status, owner_user_id, order_id FROM seats WHERE seat_id = %(seat_id)s FOR UPDATE
+),
+judged AS (
+    SELECT coalesce((SELECT CASE
+        WHEN status = 'CHECKED_IN' THEN 'DUPLICATE'
+        WHEN order_id IS DISTINCT FROM %(order_id)s THEN 'UNPAID'
+        WHEN owner_user_id IS DISTINCT FROM %(expected_owner_id)s THEN 'NOT_OWNER'
+        ELSE 'SUCCESS' END FROM seat), 'NOT_FOUND')::scan_result AS result
+),
+checked_in AS (
+    UPDATE seats SET status = 'CHECKED_IN', updated_at = statement_timestamp()
+    FROM judged WHERE seat_id = %(seat_id)s AND judged.result = 'SUCCESS'
+),
+logged AS ({_LOG.format(result="judged.result", judged="FROM judged")})
+SELECT * FROM logged"""
 
 
 @dataclass(frozen=True)
@@ -51,51 +69,25 @@ def check_in(db: Database, ticket: Ticket, facts: Facts) -> Row:
 
     Raises Refused IDEMPOTENCY_KEY_REUSED when the scan_id stands for another seat.
     """
-
-    def scan(tx: Transaction) -> None:
-        result = _judge(tx.one(_LOCK, seat_id=ticket.seat_id), ticket)
-        if result is ScanResult.SUCCESS:
-            tx.run(_CHECK_IN, seat_id=ticket.seat_id)
-        _log(tx, ticket.seat_id, result, facts)
-
-    return _once(db, ticket.seat_id, facts, scan)
+    return _once(db, ticket.seat_id, facts, lambda: db.statement(_CHECK_IN, **vars(ticket), **vars(facts)))
 
 
 def log(db: Database, seat_id: UUID | None, result: ScanResult, facts: Facts) -> Row:
     """Log a scan that was refused before it came to the seat. Raises as `check_in` does."""
-    return _once(db, seat_id, facts, lambda tx: _log(tx, seat_id, result, facts))
+    return _once(db, seat_id, facts, lambda: db.statement(_LOG_REFUSED, seat_id=seat_id, result=result, **vars(facts)))
 
 
-def _judge(seat: Row | None, ticket: Ticket) -> ScanResult:
-    """What the gate's own look-up may have missed: the seat is judged again under its lock."""
-    if seat is None:
-        return ScanResult.NOT_FOUND
-    if seat["status"] == SeatStatus.CHECKED_IN:
-        return ScanResult.DUPLICATE
-    if seat["order_id"] != ticket.order_id:  # free, held, or sold anew: the sale that the gate saw is no more
-        return ScanResult.UNPAID
-    return ScanResult.SUCCESS if seat["owner_user_id"] == ticket.expected_owner_id else ScanResult.NOT_OWNER
-
-
-def _log(tx: Transaction, seat_id: UUID | None, result: ScanResult, facts: Facts) -> None:
-    tx.run(_LOG, seat_id=seat_id, result=result, **vars(facts))
-
-
-def _once(db: Database, seat_id: UUID | None, facts: Facts, scan: Callable[[Transaction], None]) -> Row:
+def _once(db: Database, seat_id: UUID | None, facts: Facts, scan: Callable[[], Row | None]) -> Row:
     """Run `scan` unless it ran before; the entry that it left either way."""
     try:
-        with db.transaction() as tx:
-            scan(tx)
-            entry = _entry(tx, facts)
+        entry = scan()
     except AlreadyThere:  # the same scan's twin committed first
-        with db.transaction() as tx:
-            entry = _entry(tx, facts)
+        entry = None
+    if entry is None or entry["result"] == ScanResult.DUPLICATE:
+        # A statement of its own: the first admission may have committed after that of the scan began.
+        entry = db.statement(_ENTRY, staff_id=facts.staff_id, scan_id=facts.scan_id)
     if entry is None:
         raise Unknown("another gate admitted this seat at the same moment; ask again")
     if entry["seat_id"] != seat_id:
         raise Refused(ErrorCode.IDEMPOTENCY_KEY_REUSED, "This scan_id stands for another seat; use a new one.")
     return entry
-
-
-def _entry(tx: Transaction, facts: Facts) -> Row | None:
-    return tx.one(_ENTRY, staff_id=facts.staff_id, scan_id=facts.scan_id)

@@ -17,12 +17,27 @@ from services.contracts.enums import SeatStatus
 from services.contracts.errors import ErrorCode
 from services.inventory.store import holds
 
-# The hold's time is looked at after the row's lock was granted: waiting for it may have been what used it up.
+# One statement: `seat` takes the row's lock, `sold` changes it if this hold is still on it. The hold's time is looked
+# at by the clock of the moment at which the lock was granted (app_now() is the statement's beginning): waiting for it
+# may have been what used it up.
 _SELL = """
-UPDATE seats SET
-    status = 'SOLD', owner_user_id = %(user_id)s, order_id = %(order_id)s, price_paid = %(price)s,
-    qr_code_hash = %(qr_code_hash)s, held_by_user_id = NULL, held_until = NULL, updated_at = statement_timestamp()
-WHERE seat_id = %(seat_id)s AND hold_id = %(hold_id)s AND status = 'HELD' AND held_until > app_now()
+WITH seat AS MATERIALIZED (
+    SELECT seat_id, status, hold_id, held_by_user_id, held_until FROM seats WHERE seat_id = %(seat_id)s FOR UPDATE
+),
+sold AS (
+    UPDATE seats SET
+        status = 'SOLD', owner_user_id = %(user_id)s, order_id = %(order_id)s, price_paid = %(price)s,
+        qr_code_hash = %(qr_code_hash)s, held_by_user_id = NULL, held_until = NULL, updated_at = statement_timestamp()
+    FROM seat
+    WHERE seats.seat_id = seat.seat_id AND seat.status = 'HELD' AND seat.hold_id = %(hold_id)s
+      AND seat.held_by_user_id = %(user_id)s
+      AND seat.held_until > clock_timestamp() + (SELECT shift FROM clock_offset)
+    RETURNING seats.seat_id, seats.order_id, seats.owner_user_id
+),
+recorded AS (
+    INSERT INTO effects (key, outcome, answer) SELECT %(key)s, 'DONE', to_jsonb(sold) FROM sold RETURNING answer
+)
+SELECT status, hold_id, held_by_user_id, (SELECT answer FROM recorded) AS answer FROM seat
 """
 _HAND_OVER = """
 UPDATE seats SET
@@ -58,17 +73,20 @@ class Ticket:
 
 def confirm(db: Database, key: str, purchase: Purchase) -> effects.Answer:
     """HELD → SOLD under `key`. Raises Refused SEAT_NOT_FOUND, SEAT_NOT_HELD, HOLD_EXPIRED, STEP_VOIDED."""
-    return effects.apply(db, key, lambda tx: _sell(tx, purchase))
+    return effects.apply_recorded(db, key, lambda: _sell(db, key, purchase))
 
 
-def _sell(tx: Transaction, purchase: Purchase) -> effects.Answer:
-    seat = holds.lock(tx, purchase.seat_id)
+def _sell(db: Database, key: str, purchase: Purchase) -> effects.Answer:
+    seat = db.statement(_SELL, key=key, **vars(purchase))
+    if seat is None:
+        raise Refused(ErrorCode.SEAT_NOT_FOUND)
+    if seat["answer"] is not None:
+        answer: effects.Answer = seat["answer"]
+        return answer
     held_by_this = (seat["status"], seat["hold_id"], seat["held_by_user_id"])
     if held_by_this != (SeatStatus.HELD, purchase.hold_id, purchase.user_id):
         raise Refused(ErrorCode.SEAT_NOT_HELD)
-    if tx.run(_SELL, **vars(purchase)) == 0:
-        raise Refused(ErrorCode.HOLD_EXPIRED)
-    return _sale(purchase.seat_id, purchase.order_id, purchase.user_id)
+    raise Refused(ErrorCode.HOLD_EXPIRED)
 
 
 def hand_over(db: Database, key: str, ticket: Ticket, new_owner_id: UUID, qr_code_hash: str) -> effects.Answer:
