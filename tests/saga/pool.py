@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from multiprocessing import get_context
 from typing import Any, TypeVar
 
@@ -62,12 +63,12 @@ def run(units: Sequence[Unit], broker: Callable[[], BrokerSettings]) -> dict[Uni
     real = [unit for unit in units if unit.needs_broker]
     rest = [unit for unit in units if not unit.needs_broker]
     with contextlib.ExitStack() as stack:
-        found = {}
-        for some, count, settings in ((real, 1, broker() if real else None), (rest, workers(), None)):
-            if some:
-                pool = stack.enter_context(_processes(min(count, len(some)), settings))
-                found[count] = zip(some, pool.map(_run_unit, some), strict=True)
-        return dict(pair for pairs in found.values() for pair in pairs)
+        found: list[Iterator[list[Result]]] = []
+        for some, count, settings in ((rest, workers(), lambda: None), (real, 1, broker)):
+            if some:  # the rest is at work while the broker starts
+                pool = stack.enter_context(_processes(min(count, len(some)), settings()))
+                found.append(pool.map(_run_unit, some))
+        return dict(zip([*rest, *real], chain(*found), strict=True))
 
 
 def engine() -> Engine:
