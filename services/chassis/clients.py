@@ -186,10 +186,12 @@ def _refusal_in(error: Any) -> Any | None:
 
 
 def channel(address: str) -> grpc.Channel:
-    """A channel to every replica behind `address` (host:port), balanced on the client's side.
+    """A channel to every replica behind `address`, balanced on the client's side.
 
+    `address` is `host:port`, where the host may have several addresses, or several `ip:port` with commas between.
     Reconnects by itself: at most one second after the server is back.
     """
+    scheme = "ipv4:" if "," in address else "dns:///"
     options = [
         ("grpc.lb_policy_name", "round_robin"),
         ("grpc.max_reconnect_backoff_ms", 1000),
@@ -197,4 +199,4 @@ def channel(address: str) -> grpc.Channel:
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.enable_retries", 0),
     ]
-    return grpc.insecure_channel(f"dns:///{address}", options=options)
+    return grpc.insecure_channel(f"{scheme}{address}", options=options)
