@@ -16,7 +16,6 @@ from harness.report.results import Results
 from harness.report.sources import Sources
 
 REPORTS = ROOT / "reports"
-PAGE = "reports/index.html"
 
 
 def write(reports: Path = REPORTS) -> Path:

@@ -1,6 +1,6 @@
 """Holds claims and tests to one another, tells what is left of a run, and writes down what came of it.
 
-`--report` (given by `make verify`) writes reports/run.json and the page reports/index.html when the session ends,
+`--report=DIR` (`make verify` gives reports) writes DIR/run.json and the page DIR/index.html when the session ends,
 however it ends. A marker that names no claim stops any run; a claim that no test carries stops a run over all tests.
 """
 
@@ -14,22 +14,22 @@ import pytest
 from harness.report import claims, page
 from tests.claims import cells, check
 from tests.claims.progress import Progress
-from tests.claims.record import Record
+from tests.claims.record import RUN, Record, last_seconds
 
 KEY = pytest.StashKey[Record]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add --report."""
-    parser.addoption("--report", action="store_true", help="write reports/index.html when the session ends")
+    parser.addoption("--report", type=Path, metavar="DIR", help="write DIR/index.html when the session ends")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Register the marker and begin the record."""
     config.addinivalue_line("markers", "claim(*ids): the claims of tests/claims/claims.toml that this test proves")
     config.stash[KEY] = Record(config)
-    if config.getoption("--report"):
-        config.pluginmanager.register(Progress(config, Record.last_seconds()), "progress")
+    if reports := config.getoption("--report"):
+        config.pluginmanager.register(Progress(config, last_seconds(reports / RUN)), "progress")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -86,13 +86,20 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Write the run down and draw the page."""
-    if session.config.getoption("--report") and not session.config.getoption("collectonly"):
+    if reports := wanted(session.config):
         factory = getattr(session.config, "_tmp_path_factory", None)
-        session.config.stash[KEY].write(int(exitstatus), factory.getbasetemp() if factory else Path("/nonexistent"))
-        page.write()
+        logs = sorted(factory.getbasetemp().rglob("logs/*.log")) if factory else []
+        session.config.stash[KEY].write(reports / RUN, int(exitstatus), logs)
+        page.write(reports)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Say where the page is; pytest's own line still comes last."""
-    if config.getoption("--report") and not config.getoption("collectonly"):
-        terminalreporter.write_line(f"\nreport: {page.PAGE}")
+    if reports := wanted(config):
+        terminalreporter.write_line(f"\nreport: {reports / 'index.html'}")
+
+
+def wanted(config: pytest.Config) -> Path | None:
+    """Where the report is to go, if anywhere."""
+    reports: Path | None = None if config.getoption("collectonly") else config.getoption("--report")
+    return reports

@@ -8,7 +8,7 @@ import platform
 import shlex
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from harness.compose import ROOT
 from tests.claims.check import Carried
 
 REPLAY = ".venv/bin/python -m pytest"
-RUN = ROOT / "reports" / "run.json"
+RUN = "run.json"
 TEXT = 12_000  # characters of a failure that the page shows, from its end
 REQUESTS = 6  # of a failed test, the last ones are shown with their log lines
 LINES = 80  # of each
@@ -38,14 +38,6 @@ class Record:
         self._failures: dict[str, dict[str, Any]] = {}
         self._tally = tally.Tally() if config.getoption("--report") else None
 
-    @staticmethod
-    def last_seconds(path: Path = RUN) -> dict[str, float]:
-        """How long each test of the last run took, in seconds."""
-        try:
-            return {test: seconds for test, (_, seconds) in json.loads(path.read_text())["tests"].items()}
-        except (OSError, ValueError, KeyError):
-            return {}
-
     def begin(self) -> None:
         """The next test begins: what was asked before it is not its."""
         client.HEARD.clear()
@@ -60,8 +52,8 @@ class Record:
             text = "\n".join([report.longreprtext, *(f"── {title}\n{content}" for title, content in report.sections)])
             self._failures[report.nodeid] = {"when": report.when, "text": text[-TEXT:], "heard": heard}
 
-    def write(self, exitstatus: int, base: Path) -> None:
-        """Write reports/run.json; `base` is where the stacks of this session keep their logs."""
+    def write(self, path: Path, exitstatus: int, logs: Sequence[Path]) -> None:
+        """Write it down; `logs` are those of the stacks of this session."""
         known = {test: (outcome, round(seconds, 3)) for test, (outcome, seconds) in self._outcomes.items()}
         found = {
             "began": datetime.fromtimestamp(self._began, UTC).isoformat(timespec="seconds"),
@@ -74,16 +66,24 @@ class Record:
             "not_run": [test for test in self.selected if test not in known],
             "tests": known,
             "claims": self.carried,
-            "failures": self._explained(base),
+            "failures": self._explained(logs),
             "invariants": self._tally.counted() if self._tally else {},
         }
-        RUN.parent.mkdir(exist_ok=True)
-        RUN.write_text(json.dumps(found, ensure_ascii=False))
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(found, ensure_ascii=False))
 
-    def _explained(self, base: Path) -> list[dict[str, Any]]:
+    def _explained(self, logs: Sequence[Path]) -> list[dict[str, Any]]:
         wanted = {request[0] for failure in self._failures.values() for request in failure["heard"]}
-        lines = trace.find(sorted(base.rglob("logs/*.log")), wanted.__contains__) if wanted else {}
+        lines = trace.find(logs, wanted.__contains__) if wanted else {}
         return [_explained(test, failure, lines) for test, failure in self._failures.items()]
+
+
+def last_seconds(path: Path) -> dict[str, float]:
+    """How long each test of an earlier run took, in seconds; nothing when there was none."""
+    try:
+        return {test: seconds for test, (_, seconds) in json.loads(path.read_text())["tests"].items()}
+    except (OSError, ValueError, KeyError):
+        return {}
 
 
 def _explained(test: str, failure: Mapping[str, Any], lines: Mapping[str, list[trace.Line]]) -> dict[str, Any]:
