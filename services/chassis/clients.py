@@ -48,16 +48,30 @@ class Transport(Protocol):
 
 
 class PooledTransport:
-    """Keep-alive connections by urllib3; never retries by itself, since only the caller knows the key."""
+    """Keep-alive connections by urllib3; never retries by itself, since only the caller knows the key.
+
+    A pool a host, asked directly: urllib3's manager would parse and normalise the same address on every call.
+    """
 
     def __init__(self, connections: int = 64) -> None:
-        self._pool = urllib3.PoolManager(maxsize=connections, retries=False)
+        self._connections = connections
+        self._pools: dict[str, urllib3.HTTPConnectionPool] = {}
+        self._timeouts: dict[float, urllib3.Timeout] = {}
 
     def __call__(
         self, method: str, url: str, body: bytes | None, headers: Mapping[str, str], timeout: float
     ) -> tuple[int, bytes]:
-        answer = self._pool.request(method, url, body=body, headers=dict(headers), timeout=timeout, redirect=False)
+        slash = url.index("/", url.index("//") + 2)
+        pool = self._pools.get(url[:slash]) or self._added(url[:slash])
+        limit = self._timeouts.setdefault(timeout, urllib3.Timeout(timeout))
+        answer = pool.urlopen(
+            method, url[slash:], body=body, headers=headers, timeout=limit, retries=False, redirect=False
+        )
         return answer.status, answer.data
+
+    def _added(self, origin: str) -> urllib3.HTTPConnectionPool:
+        pool = urllib3.connection_from_url(origin, maxsize=self._connections)
+        return self._pools.setdefault(origin, pool)  # two threads at once: one pool stays
 
 
 class HttpPeer:
