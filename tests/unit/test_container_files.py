@@ -149,6 +149,7 @@ def test_process_is_restarted_checked_and_waits_for_what_it_needs(name: str) -> 
         assert need == {"condition": expected}
 
 
+@pytest.mark.claim("2.tree.2", "4.dev.1")
 def test_development_runs_the_same_commands_and_mounts_the_same_tree() -> None:
     for name, laid in FILES["compose.dev.yaml"]["services"].items():
         if "command" in laid:
@@ -160,6 +161,7 @@ def test_development_runs_the_same_commands_and_mounts_the_same_tree() -> None:
     assert reloaded == {name for name in SERVICES if name.endswith("-service")}
 
 
+@pytest.mark.claim("15.tools.1")
 def test_suites_start_only_when_asked_for() -> None:
     assert SERVICES["tests"]["profiles"] == ["tests"]
     assert "tests" not in compose.load(ROOT / "compose.yaml", variables.resolve({}, {}, frozenset()))
@@ -224,6 +226,7 @@ def test_placeholder_stops_the_start(name: str, placeholder: str) -> None:
 # ── reload
 
 
+@pytest.mark.claim("2.tree.2", "4.dev.1")
 def test_a_changed_file_starts_the_command_anew(tmp_path: Path) -> None:
     log, source = tmp_path / "log", tmp_path / "it.py"
     source.write_text("import sys, time\nprint('one', flush=True)\nsys.exit(1)\n")

@@ -164,6 +164,13 @@ def test_user_alone_knows_stripe_and_smu() -> None:
     assert knowing == {"user-service", "fake-smu", "fake-stripe"}
 
 
+@pytest.mark.claim("4.dev.2")
+@pytest.mark.parametrize("name", [case[0] for case in PROCESSES.values()])
+def test_development_tells_everything_and_opens_no_debugger(name: str) -> None:
+    laid = yaml.safe_load((ROOT / "compose.dev.yaml").read_text())["services"][name]
+    assert laid["environment"] == {"LOG_LEVEL": "DEBUG"}
+
+
 # ── §10
 
 
