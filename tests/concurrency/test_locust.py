@@ -24,7 +24,7 @@ from harness import invariants
 from harness.compose import ROOT
 from tests.concurrency import browser
 from tests.concurrency.browser import Browser
-from tests.concurrency.figures import Figures
+from tests.concurrency.figures import REPORTS, Figures
 from tests.e2e.town import Town
 
 pytestmark = pytest.mark.concurrency
@@ -137,8 +137,8 @@ def test_show_has_the_hall_live_in_a_browser_and_ends_with_ctrl_c(
         assert told == page.js("cells.length") == 5_000
         assert page.js("$('trouble').textContent") == ""
         assert page.js("getComputedStyle(document.querySelector('#map i.S')).backgroundColor") == "rgb(58, 134, 216)"
+        page.screenshot(REPORTS / "concurrency-live.png")
         broken(town, page)
-        page.screenshot(ROOT / "reports" / "live.png")
         children = descendants(process.pid)
         process.send_signal(signal.SIGINT)
         assert process.wait(END_SECONDS) == 0
