@@ -17,6 +17,7 @@ from tests.saga.reference import REFERENCE
 COLOURS = {
     "D": "#cfe8cf",
     "A": "#cfe8cf",
+    "V": "#fde7c3",
     "U": "#fde7c3",
     "u": "#fdf1dc",
     "E": "#dbe7f4",
@@ -34,6 +35,7 @@ MEANING = {
     "u": "undone before there was an order or transfer",
     "E": "ended before its first step",
     "A": "that, and taken up again",
+    "V": "that, and undone at last",
     "N": "nothing begun",
 }
 HEAD = """<!doctype html><meta charset="utf-8"><meta name="viewport" content="width=device-width">
@@ -59,7 +61,7 @@ def draw(report: dict[str, Any]) -> str:
 
 
 def _summary(report: dict[str, Any]) -> str:
-    ends = "".join(f'<span style="background:{COLOURS[c]}">{c} {MEANING[c]}</span>' for c in "DUuEAN")
+    ends = "".join(f'<span style="background:{COLOURS[c]}">{c} {MEANING[c]}</span>' for c in "DUuEAVN")
     told = " · ".join(f"<b>{c}</b> {MEANING[c]}" for c in "=534†")
     counts = f"{report['executions']} executions: {report['cells']} cells, {report['pairs']} pairs of faults"
     gaps = f"{len(report['undeclared'])} undeclared, {len(report['unreached'])} unreached"

@@ -28,7 +28,7 @@ SECONDS = {  # first fault: what is laid over it, one at a time, at every edge t
     Kind.LOST_GIVES_UP: (Kind.LOST_GIVES_UP, *DEATHS),
     Kind.DIES_AFTER: (Kind.LOST_GIVES_UP, *DEATHS),
 }
-LIES = {("=", "U"), ("=", "u"), ("=", "N"), ("5", "D"), ("4", "D")}
+LIES = {("=", "U"), ("=", "u"), ("=", "V"), ("=", "N"), ("5", "D"), ("4", "D")}
 
 
 def wrongs(result: Result) -> list[str]:
@@ -46,7 +46,8 @@ def expected(cell: Cell) -> str | None:
     if not rest:
         return alone
     if rest[0][0].startswith(RECOVERY):
-        return None if alone[1] == "D" and _is_before_begin(flow, *first) else alone
+        begins = alone[1] == "A" or (alone[1] == "D" and _is_before_begin(flow, *first))
+        return None if begins else alone
     healed = first[1] in HEALED and alone == "=D"
     return DECLARED[_without(flow, first[0], *rest[0])] if healed else None
 

@@ -11,14 +11,15 @@ A row is an edge, in the order in which the flow comes to it; a column a kind of
 A cell is two characters. What the client is told:  = success · 5 fully compensated, 500 (reserve: 503, as R10 has it) ·
 3 503, not known yet or try again · 4 a definite refusal · † nothing, the process died. How it ends, after recovery:
 D done · U undone · u undone before there was an order or transfer · E ended before its first step, so that it can be
-asked for again · A that, and taken up again by recovery · N nothing begun. `ENDS` spells each end out.
+asked for again · A that, and taken up again by recovery · V that, and undone at last · N nothing begun. `ENDS` spells
+each end out.
 
 `reference.py` quotes, edge by edge, the row of the reference's compensation matrices that is implemented.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -182,6 +183,7 @@ ENDS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "confirm": {
         "D": {**SOLD, "transfer": "COMPLETED", **SWAPPED},
         "A": {**SOLD, "transfer": "COMPLETED", **SWAPPED},
+        "V": {**SOLD, "transfer": "FAILED", **PARTIES},
         "U": {**SOLD, "transfer": "FAILED", **PARTIES},
         "N": {**SOLD, "transfer": "PENDING_OTP", **PARTIES},
     },
@@ -208,14 +210,16 @@ ENDS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 
 JOURNALLED = {"reserve flagged": "reserve", "confirm": "swap", "verify-otp": None, "verify": None}
 STATUS = {"D": "DONE", "U": "UNDONE", "u": "UNDONE", "E": "UNDONE"}
+TAKEN_UP_AGAIN = {"A": "DONE", "V": "UNDONE"}  # after one attempt or more that ended before their first step
 
 
-def sagas_at(flow: str, end: str) -> tuple[str, ...]:
-    """What the journal has gained by then."""
+def is_journal_of(flow: str, end: str, sagas: Sequence[str]) -> bool:
+    """Is this what the journal has gained by then, oldest first?"""
     saga = JOURNALLED.get(flow, flow)
-    if end == "A":
-        return (f"{saga} UNDONE", f"{saga} DONE")
-    return (f"{saga} {STATUS[end]}",) if saga and end in STATUS else ()
+    if end in TAKEN_UP_AGAIN:
+        *before, last = sagas or ("",)
+        return set(before) == {f"{saga} UNDONE"} and last == f"{saga} {TAKEN_UP_AGAIN[end]}"
+    return list(sagas) == ([f"{saga} {STATUS[end]}"] if saga and end in STATUS else [])
 
 
 def declared() -> dict[tuple[str, str, Kind], str]:

@@ -21,7 +21,7 @@ from tests.databases import Databases
 from tests.saga.engine import Engine, Outcome, quick_motion
 from tests.saga.faults import RECOVERY, Fault, Kind
 from tests.saga.judging import SECONDS, Cell, Result
-from tests.saga.outcomes import ENDS, sagas_at
+from tests.saga.outcomes import ENDS, is_journal_of
 from tests.saga.scenarios import FLOWS
 from tests.saga.wakeups import WakeUps
 from tests.saga.world import World
@@ -161,4 +161,4 @@ def _end(flow: str, outcome: Outcome) -> str:
 
 def _fits(flow: str, end: str, standing: Any, outcome: Outcome) -> bool:
     stands = all(outcome.standing[name] == value for name, value in standing.items())
-    return stands and outcome.sagas == sagas_at(flow, end)
+    return stands and is_journal_of(flow, end, outcome.sagas)
