@@ -184,7 +184,7 @@ def test_a_malformed_body_has_its_code(users: UserApp, body: bytes, code: str) -
     assert (answer.status_code, refusal(answer)) == (400, code)
 
 
-@pytest.mark.claim("3.users.5", "12.phases.7")
+@pytest.mark.claim("3.users.5")
 @pytest.mark.parametrize("column", ["credit_balance", "frozen_credits"])
 def test_the_database_itself_refuses_a_negative_balance(users: UserApp, databases: Databases, column: str) -> None:
     user = users.new_user("10.00")
