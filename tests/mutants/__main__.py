@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from tests.mutants.laboratory import ROOT, Laboratory, laboratory
 from tests.mutants.mutant import Mutant, load
@@ -81,12 +82,19 @@ def _short(node: str) -> str:
 
 def _told(seeds: Sequence[Seed], findings: Sequence[Finding], others: Sequence[str]) -> int:
     red, troubled = [s for s in seeds if s.trouble], [found for found in findings if found.trouble]
-    rows = [{**asdict(found), "also_caught_by": other} for found, other in zip(findings, others, strict=True)]
+    rows = [_entry(found, other) for found, other in zip(findings, others, strict=True)]
     REPORT.parent.mkdir(exist_ok=True)
     REPORT.write_text(json.dumps({"seeds": [asdict(s) for s in seeds], "mutants": rows}, indent=1, ensure_ascii=False))
     print(f"{len(seeds) - len(red)} of {len(seeds)} clean seeds green", end=", ")
     print(f"{len(findings) - len(troubled)} of {len(findings)} mutants caught: reports/{REPORT.name}")
     return 1 if red or troubled else 0
+
+
+def _entry(found: Finding, other: str) -> dict[str, Any]:
+    planted, caught = asdict(found.mutant), not found.trouble
+    by = [test for test in (found.caught_by, other) if "::" in test]
+    came = {"reason": found.reason, "seconds": found.seconds, "trouble": found.trouble, "elsewhere": other}
+    return {**planted, "named": planted["caught_by"], "caught": caught, "caught_by": by, **came}
 
 
 if __name__ == "__main__":
