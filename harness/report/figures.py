@@ -94,19 +94,11 @@ def controls(mutants: Any, results: Results) -> Controls:
 
 
 def _mutants(content: Any) -> list[tuple[str, bool, str]] | None:
-    entries = content.get("mutants") if isinstance(content, Mapping) else content
-    if isinstance(entries, Mapping):
-        entries = [{"name": name, **(value if isinstance(value, Mapping) else {})} for name, value in entries.items()]
-    if not isinstance(entries, list):
+    if not content:
         return None
-    return [_mutant(entry) for entry in entries if isinstance(entry, Mapping)]
-
-
-def _mutant(entry: Mapping[str, Any]) -> tuple[str, bool, str]:
-    by = entry.get("caught_by") or entry.get("killed_by") or entry.get("failed") or []
-    caught = entry.get("caught", bool(by))
-    names = list(by) if isinstance(by, list | Mapping) else [str(by)]
-    return str(entry.get("name", "?")), bool(caught), ", ".join(str(name).removeprefix("tests/") for name in names[:2])
+    return [
+        (row["mutant"]["name"], not row["trouble"], row["trouble"] or row["caught_by"]) for row in content["mutants"]
+    ]
 
 
 # ── bench

@@ -172,6 +172,14 @@ def test_a_cell_that_is_not_as_declared_is_red(tmp_path: Path) -> None:
     assert '<td class="U wrong">5U</td>' in text
 
 
+def test_a_mutant_that_survived_is_red(tmp_path: Path) -> None:
+    caught = {"mutant": {"name": "no NOWAIT"}, "trouble": "", "caught_by": "tests/unit/test_x.py::test_y"}
+    survived = {"mutant": {"name": "no fence"}, "trouble": "survived", "caught_by": ""}
+    text = drawn(tmp_path, run=run(), mutants={"seeds": [], "mutants": [caught, survived]})
+    assert "1 / 2 caught" in text
+    assert '<span class="bad">✗</span> no fence' in text
+
+
 @pytest.mark.parametrize(("before", "warned"), [(0.25, False), (0.21, False), (0.20, True), (0.40, True)])
 def test_a_ratio_that_moved_more_than_a_fifth_is_warned_of(tmp_path: Path, before: float, warned: bool) -> None:
     line = {"name": "ReserveSeat ÷ floor", "measured": 0.25, "gate": 0.18, "verdict": "reach", "raw": ""}
