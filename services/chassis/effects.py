@@ -131,13 +131,14 @@ def _record_once(db: Database, key: str, outcome: str, answer: Answer) -> bool:
 
 
 def _recorded(db: Database, key: str) -> Row:
-    with db.transaction() as tx:
-        return tx.only(_FIND, key=key)
+    found = db.statement(_FIND, key=key)
+    if found is None:
+        raise LookupError(f"the record of {key} is gone: records are never deleted")
+    return found
 
 
 def _already(db: Database, key: str, failure: Refused | AlreadyThere | DatabaseFault) -> Answer:
-    with db.transaction() as tx:
-        found = tx.one(_FIND, key=key)
+    found = db.statement(_FIND, key=key)
     if found is None:
         raise failure
     return _replay(found)

@@ -24,8 +24,8 @@ WHERE notice_id = (
     SELECT notice_id FROM outbox WHERE sent_at IS NULL AND given_up_at IS NULL AND next_try_at <= clock_timestamp()
     ORDER BY next_try_at LIMIT 1 FOR UPDATE SKIP LOCKED)
 RETURNING notice_id, user_id, message, fields, tries, correlation_id"""
-_SENT = "UPDATE outbox SET sent_at = clock_timestamp() WHERE notice_id = %(notice_id)s"
-_GIVE_UP = "UPDATE outbox SET given_up_at = clock_timestamp() WHERE notice_id = %(notice_id)s"
+_SENT = "UPDATE outbox SET sent_at = clock_timestamp() WHERE notice_id = %(notice_id)s RETURNING notice_id"
+_GIVE_UP = "UPDATE outbox SET given_up_at = clock_timestamp() WHERE notice_id = %(notice_id)s RETURNING notice_id"
 
 
 class Outbox:
@@ -37,8 +37,7 @@ class Outbox:
 
     def tick(self) -> bool:
         """Send one notice. True when there was one."""
-        with self._db.transaction() as tx:
-            notice = tx.one(_TAKE)
+        notice = self._db.statement(_TAKE)
         if notice is None:
             return False
         with correlation.correlated(str(notice["correlation_id"] or "")):
@@ -64,5 +63,4 @@ class Outbox:
         self._mark(_GIVE_UP, notice)
 
     def _mark(self, sql: str, notice: Row) -> None:
-        with self._db.transaction() as tx:
-            tx.run(sql, notice_id=notice["notice_id"])
+        self._db.statement(sql, notice_id=notice["notice_id"])
