@@ -66,6 +66,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
 
 def _measured(stack: Stack, options: argparse.Namespace) -> tuple[list[Line], dict[str, Any]]:
     multiples = [int(text) for text in options.rows.split(",")]
+    stack.start_replica("inventory-service")  # a process of Python is one core
     ground = Ground(stack)
     ground.people()
     ground.grow(ONCE * multiples[0])

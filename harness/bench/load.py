@@ -132,8 +132,8 @@ def _grpc_reserve(address: str, credential: str) -> Ask:
 
 def _asks(task: Mapping[str, Any]) -> list[Ask]:
     if task["verb"] == "ReserveSeat":
-        # A channel a thread: each may land on another process that shares the port.
-        return [_grpc_reserve(task["address"], task["credential"]) for _ in range(task["threads"])]
+        addresses = task["address"].split(",")  # of each process, threads in turn
+        return [_grpc_reserve(addresses[n % len(addresses)], task["credential"]) for n in range(task["threads"])]
     return [HTTP[task["verb"]](Connection(task["address"])) for _ in range(task["threads"])]
 
 
