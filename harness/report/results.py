@@ -22,6 +22,16 @@ class Proof:
     outcomes: Counter[str]
 
     @property
+    def file(self) -> str:
+        """Where it is."""
+        return self.name.partition("::")[0]
+
+    @property
+    def words(self) -> str:
+        """Its name, which says what comes of it."""
+        return self.name.rpartition("::")[2].removeprefix("test_").replace("_", " ")
+
+    @property
     def count(self) -> int:
         """How many."""
         return self.outcomes.total()
