@@ -43,6 +43,7 @@ def seats_db(town: Town) -> Waiters:
     return Waiters(town.stack.admin_dsn("seats_db"), "seats_db")
 
 
+@pytest.mark.claim("1.wires.1", "12.phases.5", "5.matrix.1")
 def test_of_240_clients_one_holds_the_seat_and_all_others_are_told_at_once(town: Town, figures: Figures) -> None:
     first, *clients = town.people(CLIENTS + 1)
     alone = [timed(partial(first.reserve, town.seat()))()[1] for _ in range(ALONE)]
@@ -94,6 +95,7 @@ def _give_back(town: Town, seat: str) -> None:
         caller.call("ReleaseSeat", seat_id=seat, hold_id=str(town.seat_row(seat)["hold_id"]))
 
 
+@pytest.mark.claim("1.wires.1", "12.phases.3", "12.phases.5")
 def test_a_locked_row_is_answered_at_once_by_inventory(town: Town, figures: Figures) -> None:
     seconds = assert_told_at_once(town)
     figures.add("held lock", callers=CALLERS, p99_ms=round(percentile(seconds, 0.99) * 1000, 1))
@@ -110,6 +112,7 @@ def test_control_without_nowait_callers_wait_in_pg_locks(town: Town) -> None:
             assert_told_at_once(town, f"{HOST}:{ports['GRPC_PORT']}")
 
 
+@pytest.mark.claim("12.phases.3", "12.phases.5", "5.matrix.1")
 def test_a_locked_row_is_a_409_at_the_gateway_while_it_is_locked(town: Town) -> None:
     seat, clients = town.seat(), town.people(CALLERS)
     with locked(town, seat), seats_db(town) as waiters:

@@ -59,6 +59,7 @@ def assert_one_is_open(order: Api, dsn: str, seat: str) -> list[Answer]:
     return answers
 
 
+@pytest.mark.claim("3.transfers.15", "6.failures.4", "12.transfers.1", "12.transfers.4")
 def test_of_100_initiations_at_once_one_is_open(town: Town, figures: Figures) -> None:
     order = order_service(town, town.stack.url("order-service"))
     answers = assert_one_is_open(order, town.stack.admin_dsn("orders_db"), town.seat())

@@ -18,6 +18,7 @@ HALL = "HALL-B"
 ROUNDS = 6
 
 
+@pytest.mark.claim("12.phases.7")
 def test_40_pays_of_one_order_charge_once(town: Town, figures: Figures) -> None:
     buyer = town.person("1000.00")
     _, order_id = town.held(buyer)
@@ -30,6 +31,7 @@ def test_40_pays_of_one_order_charge_once(town: Town, figures: Figures) -> None:
     figures.add("one order paid at once", pays=PAYS, charges=len(charges))
 
 
+@pytest.mark.claim("12.phases.6", "12.phases.7")
 def test_orders_beyond_the_balance_are_not_paid(town: Town, figures: Figures) -> None:
     buyer = town.person("1000000.00")
     orders = [town.held(buyer)[1] for _ in range(ORDERS)]
@@ -54,6 +56,7 @@ def _spend(town: Town, buyer: Person, amount: object) -> None:
         town.rows("users_db", sql, amount, buyer.user_id)
 
 
+@pytest.mark.claim("7.rules.2")
 def test_40_gates_admit_one_ticket_once(town: Town, figures: Figures) -> None:
     owner = town.person()
     gates, ticket = town.people(GATES, "0.00", role="staff"), town.ticket(owner)

@@ -82,7 +82,6 @@ def test_refusal_is_given_again_after_the_seat_became_free(inventory):
         inventory.reserve(seat_id, hold_id=late)
 
 
-@pytest.mark.claim("12.phases.3")
 def test_of_many_simultaneous_reserves_exactly_one_wins(inventory):
     seat_id = inventory.new_seat()
     answers = in_parallel([lambda: inventory.reserve(seat_id)] * 30)
