@@ -57,6 +57,7 @@ def locust(environment: dict[str, str], *more: str) -> subprocess.CompletedProce
     )
 
 
+@pytest.mark.claim("15.tools.4")
 def test_sale_under_load_keeps_every_invariant(town: Town, load: dict[str, str], figures: Figures) -> None:
     done = locust(load, "--lasts", str(LOAD_SECONDS))
     said = json.loads(Path(load["LOAD_REPORT"]).read_text())

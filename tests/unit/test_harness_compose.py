@@ -68,7 +68,7 @@ def test_compose_file_is_consistent() -> None:
             assert found.probe[0] == int(found.environment["PORT"]) == found.ports[0], name
 
 
-@pytest.mark.claim("4.compose.2", "4.compose.3", "4.compose.4", "4.compose.5", "14.sql.3")
+@pytest.mark.claim("4.compose.2", "4.compose.3", "4.compose.4", "4.compose.5", "14.sql.3", "3.rules.1")
 def test_each_database_gets_its_sql_in_order_and_its_own_service() -> None:
     users = {}
     for name, found in SERVICES.items():

@@ -39,6 +39,17 @@ TABLES = {  # in the order of the reference: column, type, and `?` where it may 
     "events": f"""event_id uuid; name character varying(255); venue_id uuid; hall_id character varying(20);
         event_date {TIME}; total_seats integer; pricing_tiers jsonb""",
 }
+OURS = {  # D41 and what it names: D2, D7, D21, D33
+    "seats": "category hold_id order_id",
+    "entry_logs": "scan_id hall_id_staff",
+    "users": "role frozen_credits",
+    "orders": "charge_key otp_required otp_verified_at otp_attempts otp_failures expires_at",
+    "transfers": "order_id otp_attempts otp_failures credits_frozen freeze_key dispute_count expires_at",
+    "venues": "",
+    "events": "",
+}
+IN_THE_CATALOGUE = """SELECT attname, format_type(atttypid, atttypmod), attnotnull FROM pg_attribute
+    WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped"""
 COLUMNS = [
     pytest.param(
         table, *column.strip().split(" ", 1), marks=pytest.mark.claim(f"3.{table}.{number}"), id=f"{table}-{n}"
@@ -76,10 +87,15 @@ def constraints(ask: Ask, table: str) -> str:
 
 @pytest.mark.parametrize(("table", "column", "kind"), COLUMNS)
 def test_column_is_as_the_reference_has_it(table: str, column: str, kind: str, ask: Ask) -> None:
-    sql = """SELECT attname, format_type(atttypid, atttypmod), attnotnull FROM pg_attribute
-             WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped"""
-    columns = {name: (form, required) for name, form, required in ask(table, sql)}
+    columns = {name: (form, required) for name, form, required in ask(table, IN_THE_CATALOGUE)}
     assert columns[column] == (kind.rstrip("?"), not kind.endswith("?"))
+
+
+@pytest.mark.claim("3.rules.2")
+@pytest.mark.parametrize("table", TABLES)
+def test_table_has_the_columns_of_the_reference_and_those_that_guards_stand_on(table: str, ask: Ask) -> None:
+    theirs = [column.split()[0] for column in TABLES[table].split(";")]
+    assert {row[0] for row in ask(table, IN_THE_CATALOGUE)} == {*theirs, *OURS[table].split()}
 
 
 @pytest.mark.parametrize(

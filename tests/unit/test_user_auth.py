@@ -48,7 +48,7 @@ def bearing(users: UserApp, path: str, token: str) -> TestResponse:
     return users.public("POST", path, Authorization=f"Bearer {token}")
 
 
-@pytest.mark.claim("1.layers.5", "15.tools.9")
+@pytest.mark.claim("1.layers.5", "15.tools.9", "11.claims.2")
 def test_register_makes_a_customer_who_can_log_in(users: UserApp) -> None:
     person = registration()
     answer = users.public("POST", "/api/auth/register", person)
