@@ -7,7 +7,7 @@ SHELL := /bin/bash
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help setup venv up down demo verify lint contract contract-deep saga flake concurrency e2e bench locust mutants report trace smu stripe proto clean
+.PHONY: help setup venv up down demo verify lint contract contract-deep saga flake concurrency e2e bench locust mutants coverage report trace smu stripe proto clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,6 +64,10 @@ locust: venv ## a contended sale: locust's web UI, and the hall live beside it
 
 mutants: venv ## each guard taken away: its check has to fail (SEEDS=20 clean runs first; DEEP=1: all of unit and saga)
 	@$(BIN)/python -m tests.mutants --seeds $(or $(SEEDS),20) $(if $(DEEP),--deep)
+
+coverage: venv ## what of each service the unit tests come to, for the report
+	@$(BIN)/coverage run --source=services -m pytest -m unit
+	@$(BIN)/coverage json -q -o reports/coverage.json
 
 report: venv ## reports/index.html again, from what the last runs left
 	@$(BIN)/python -m harness.report

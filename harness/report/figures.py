@@ -49,6 +49,22 @@ def contract(content: Any) -> list[dict[str, Any]] | None:
     return [{"server": server, **figures} for server, figures in content.get("servers", content).items()]
 
 
+# ── coverage
+
+
+def coverage(content: Any) -> list[tuple[str, int, float]] | None:
+    """Service by service: how many statements, and what share of them was come to."""
+    if not content:
+        return None
+    statements: dict[str, int] = {}
+    covered: dict[str, int] = {}
+    for path, file in content["files"].items():
+        service = path.split("/")[1]
+        statements[service] = statements.get(service, 0) + file["summary"]["num_statements"]
+        covered[service] = covered.get(service, 0) + file["summary"]["covered_lines"]
+    return [(service, total, covered[service] / total) for service, total in statements.items() if total]
+
+
 # ── invariants
 
 

@@ -55,6 +55,7 @@ def context(sources: Sources) -> dict[str, Any]:
         "invariants": figures.invariants(sources.run["invariants"]),
         "controls": figures.controls(sources.json("mutants"), results),
         "bench": figures.bench(sources.json("bench"), sources.json("bench-baseline")),
+        "coverage": figures.coverage(sources.json("coverage")),
         "stale": sources.stale,
     }
 

@@ -34,7 +34,7 @@ class Sources:
             content = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
-        if name not in ("run", "bench", "bench-baseline", "mutants") and self._older(path):
+        if name not in ("run", "bench", "bench-baseline", "mutants", "coverage") and self._older(path):
             self.stale.append(path.name)
         return content
 

@@ -150,7 +150,7 @@ def test_the_page_is_one_file_that_fetches_nothing_and_runs_nothing(tmp_path: Pa
 
 def test_what_has_not_been_written_is_said(tmp_path: Path) -> None:
     text = drawn(tmp_path, run=run())
-    for name in ("saga.json", "concurrency.json", "contract.json", "mutants.json", "bench.json"):
+    for name in ("saga.json", "concurrency.json", "contract.json", "mutants.json", "bench.json", "coverage.json"):
         assert f"has left no reports/{name}" in text or f"has left reports/{name}" in text, name
 
 
@@ -170,6 +170,15 @@ def test_a_cell_that_is_not_as_declared_is_red(tmp_path: Path) -> None:
     text = drawn(tmp_path, run=run(), saga=saga)
     assert '<td class="D">3D</td>' in text
     assert '<td class="U wrong">5U</td>' in text
+
+
+def test_coverage_is_told_by_service(tmp_path: Path) -> None:
+    files = {
+        "services/user/a.py": {"summary": {"num_statements": 30, "covered_lines": 30}},
+        "services/user/b.py": {"summary": {"num_statements": 10, "covered_lines": 0}},
+    }
+    text = drawn(tmp_path, run=run(), coverage={"files": files})
+    assert '<td>user</td><td class="r">40</td><td class="r">75 %</td>' in text
 
 
 def test_a_mutant_that_survived_is_red(tmp_path: Path) -> None:
