@@ -109,14 +109,18 @@ class Stack(Supervisor):
         take_down(self.run_dir, volumes)
         ports.release([here for own in self._ports.values() for here in own.values()])
 
-    def start_replica(self, name: str) -> str:
-        """Start one more process of a service, on ports of its own; returns the name that it goes by."""
+    def start_replica(self, name: str, env: Mapping[str, str] | None = None) -> str:
+        """Start one more process of a service, on ports of its own, with `env` laid over its environment.
+
+        Returns the name that it goes by.
+        """
         service = self._services.get(name)
         if service is None or name not in self.programs or service.kind in ("postgres", "rabbitmq"):
             raise StackError(f"{name!r} is no service that can be replicated here")
         number = 2 + len(self.replicas(name))
         own = dict(zip(service.ports, ports.claim(list(service.ports)), strict=True))
-        record = Record(f"{name}-{number}", replica_of=name, ports={str(port): here for port, here in own.items()})
+        mapped = {str(port): here for port, here in own.items()}
+        record = Record(f"{name}-{number}", overrides=dict(env or {}), replica_of=name, ports=mapped)
         self.run_dir.write(record)
         self._recall(record)
         self._provide([record.name])

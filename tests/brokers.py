@@ -1,4 +1,5 @@
-"""One real RabbitMQ for a pytest session, run as the harness runs it, on ports and in a directory of its own.
+"""One real RabbitMQ for a pytest session, run as the harness runs it, on ports and in a directory of its own; or in a
+container where the system runs in containers.
 
 def test_something(broker):
     Publisher(broker.settings, "test")
@@ -17,9 +18,11 @@ from typing import Any
 import pika
 
 from harness import ports
+from harness.process import wait_for
 from harness.program import Program
 from harness.rabbitmq import epmd, rabbitmq
 from services.chassis.settings import BrokerSettings
+from tests.stack import IN_CONTAINERS
 
 START_SECONDS = 60
 QUEUES = ("seat.hold.queue", "seat.release.queue", "seat.release.delay.queue", "seat.release.parking.queue")
@@ -35,7 +38,9 @@ class Broker:
         self._epmd = epmd(mapper, self._home)
         self._rabbitmq = rabbitmq(own, self._home, "tester", "tester-pass")
         self.settings = BrokerSettings(host=ports.HOST, port=amqp, user="tester", password="tester-pass")
-        self._processes = [self._started(self._epmd), self._started(self._rabbitmq)]
+        self._container = self._contained(amqp) if IN_CONTAINERS else None
+        self._processes = [] if IN_CONTAINERS else [self._started(self._epmd), self._started(self._rabbitmq)]
+        assert wait_for(self._rabbitmq.ready, START_SECONDS)
 
     def restart(self) -> None:
         """Stop the broker as an operator would, and start it again on the same data."""
@@ -44,12 +49,19 @@ class Broker:
 
     def stop(self) -> None:
         """Stop the broker; its port mapper stays."""
+        if self._container is not None:
+            self._container.get_wrapped_container().stop()
+            return
         process = self._processes.pop()
         process.terminate()
         process.wait(timeout=START_SECONDS)
 
     def start(self) -> None:
         """Start the broker again and wait until it takes connections."""
+        if self._container is not None:
+            self._container.get_wrapped_container().start()
+            assert wait_for(self._rabbitmq.ready, START_SECONDS)
+            return
         self._processes.append(self._started(self._rabbitmq))
 
     def connect(self) -> pika.BlockingConnection:
@@ -97,11 +109,18 @@ class Broker:
 
     def close(self) -> None:
         """Stop broker and port mapper and remove their files."""
+        if self._container is not None:
+            self._container.stop()
         for process in reversed(self._processes):
             process.terminate()
             process.wait(timeout=START_SECONDS)
         ports.release(self._ports)
         shutil.rmtree(self._home, ignore_errors=True)
+
+    def _contained(self, port: int) -> Any:
+        from tests import containers
+
+        return containers.rabbitmq("rabbitmq:3-management", port, self.settings.user, self.settings.password)
 
     def _started(self, program: Program) -> subprocess.Popen[bytes]:
         env = {**os.environ, **program.env}

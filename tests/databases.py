@@ -1,4 +1,6 @@
-"""One embedded PostgreSQL for a pytest session, with one database per service, as the tests of the stores need it.
+"""One PostgreSQL for a pytest session, with one database per service, as the tests of the stores need it.
+
+It is the embedded one, or a container where the system runs in containers; its socket is all that anybody sees of it.
 
     def test_something(database_for):
         db = Database(database_for("order"))
@@ -16,6 +18,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -25,8 +28,10 @@ import psycopg2
 from harness.postgres import SUPERUSER, as_owner, wheel_binaries
 from harness.process import Identity, kill_all, leftovers
 from services.chassis.settings import DatabaseSettings
+from tests.stack import IN_CONTAINERS
 
-BIN = wheel_binaries("postgres:16")  # the version of compose.yaml
+IMAGE = "postgres:16"  # the version of compose.yaml
+BIN = wheel_binaries(IMAGE)
 SERVICES = Path(__file__).resolve().parent.parent / "services"
 ROLES = {  # service: (database, role)
     "inventory": ("seats_db", "inventory_user"),
@@ -47,7 +52,7 @@ GRANT USAGE ON SCHEMA public TO PUBLIC"""
 
 
 class Databases:
-    """The embedded server. `close` stops it and removes its files.
+    """The server. `close` stops it and removes its files.
 
     `lent` is the home of a server that somebody else runs: its databases are made here, and nothing is stopped.
     """
@@ -55,7 +60,7 @@ class Databases:
     def __init__(self, lent: str | None = None) -> None:
         self.home = Path(lent or tempfile.mkdtemp(prefix=PREFIX))
         self._data = self.home / "postgres" / "data"  # where `process.leftovers` looks for a server
-        self._process = None if lent else self._opened()
+        self._stop = None if lent else self._opened()
         self._ready: dict[str, DatabaseSettings] = {}
 
     def database_for(self, service: str) -> DatabaseSettings:
@@ -89,19 +94,26 @@ class Databases:
 
     def close(self) -> None:
         """Stop the server at once and remove its files."""
-        if self._process is None:
-            return
-        self._process.send_signal(signal.SIGINT)  # PostgreSQL's fast shutdown: it does not wait for idle clients
-        self._process.wait(timeout=START_SECONDS)
-        shutil.rmtree(self.home, ignore_errors=True)
+        if self._stop is not None:
+            self._stop()
+            shutil.rmtree(self.home, ignore_errors=True)
 
-    def _opened(self) -> subprocess.Popen[bytes]:
+    def _opened(self) -> Callable[[], object]:
+        """Start the server; what stops it again."""
         end_leftovers()
         self._data.parent.mkdir()
         for directory in (self.home, self._data.parent):
             directory.chmod(0o777)  # whoever PostgreSQL runs as when we are root makes its files in here
         _sign(self.home)
-        return self._start()
+        if IN_CONTAINERS:
+            return _containers().postgres(IMAGE, self.home, SUPERUSER, FAST).stop  # type: ignore[no-any-return]
+        process = self._start()
+
+        def stop() -> None:
+            process.send_signal(signal.SIGINT)  # PostgreSQL's fast shutdown: it does not wait for idle clients
+            process.wait(timeout=START_SECONDS)
+
+        return stop
 
     def _start(self) -> subprocess.Popen[bytes]:
         made = ["initdb", "-D", str(self._data), "-U", SUPERUSER, "--auth=trust", "--encoding=UTF8"]
@@ -150,8 +162,16 @@ def end_leftovers() -> None:
     """A session that was killed could not stop its server: the next one stops it and removes its files."""
     for owner in Path(tempfile.gettempdir()).glob(f"{PREFIX}*/{OWNER}"):
         if owner.stat().st_uid == os.getuid() and not Identity(*json.loads(owner.read_text())).alive():
+            if IN_CONTAINERS:
+                _containers().end_leftovers()
             kill_all(leftovers(owner.parent))
             shutil.rmtree(owner.parent, ignore_errors=True)
+
+
+def _containers() -> Any:
+    from tests import containers  # imports a client of the engine, which need not be there
+
+    return containers
 
 
 def _sign(home: Path) -> None:

@@ -7,10 +7,18 @@ from itertools import count
 from pathlib import Path
 from threading import Lock
 
-from harness import Stack
+import pytest
+
+from harness import Stack, engine
 
 UNLIMITED = {"RATE_LIMIT_PER_MINUTE": "1000000", "RATE_LIMIT_PUBLIC_PER_MINUTE": "1000000"}
 SEATS_OF_EVENT_2 = 5_000
+IN_CONTAINERS = engine.choose().kind == "docker"
+
+
+def native_only(reason: str) -> pytest.MarkDecorator:
+    """Skip where the system runs in containers, saying why."""
+    return pytest.mark.skipif(IN_CONTAINERS, reason=f"STACK=docker: {reason}")
 
 
 def running(run_dir: Path) -> Iterator[Stack]:

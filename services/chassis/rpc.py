@@ -26,6 +26,7 @@ Answer = TypeVar("Answer")
 
 BEARER = "Bearer "
 STOP_SECONDS = 5
+CONNECTION_SECONDS = 300  # then a client connects anew, and meets the replicas that have come since
 
 
 def rpc(*callers: str) -> Callable[[Callable[..., Answer]], Callable[..., Answer]]:
@@ -96,7 +97,8 @@ class GrpcServer:
     """A gRPC server with health and reflection; starts after the fork, stops gracefully."""
 
     def __init__(self, address: str, add: Callable[[grpc.Server], None], service: Any, threads: int) -> None:
-        self._server = grpc.server(ThreadPoolExecutor(threads, "grpc"), options=[("grpc.so_reuseport", 0)])
+        options = [("grpc.so_reuseport", 0), ("grpc.max_connection_age_ms", CONNECTION_SECONDS * 1000)]
+        self._server = grpc.server(ThreadPoolExecutor(threads, "grpc"), options=options)
         self.health = health.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
         add(self._server)

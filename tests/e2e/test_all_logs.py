@@ -48,6 +48,8 @@ def played(town: Town) -> None:
 
 def logs(town: Town) -> list[Path]:
     """Every log file of the stack, broker and database included."""
+    for name in town.stack.names:
+        town.stack.log_path(name)  # which fetches a container's
     return sorted(town.stack.run_dir.logs.glob("*.log"))
 
 

@@ -16,10 +16,11 @@ import psycopg2
 import pytest
 import requests
 
-from harness import Stack, StackError
+from harness import Stack, StackError, engine
 from harness.compose import ROOT
 from harness.process import leftovers, wait_for
 from harness.rundir import RunDir
+from tests.stack import IN_CONTAINERS, native_only
 
 pytestmark = pytest.mark.e2e
 
@@ -51,7 +52,8 @@ def harness(run_dir: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
 
 
-@pytest.mark.claim("1.pattern.3")
+@pytest.mark.claim("1.pattern.3", "3.rules.1")
+@native_only("each database is a server of its own")
 def test_no_role_reaches_the_database_of_another(stack: Stack) -> None:
     own, other = stack.dsn("order-service"), stack.dsn("users_db")
     assert sql(own, "SELECT current_user, current_database()") == [("order_svc_user", "orders_db")]
@@ -62,6 +64,7 @@ def test_no_role_reaches_the_database_of_another(stack: Stack) -> None:
         psycopg2.connect(other.replace(other.split(":")[2].split("@")[0], "wrong"))
 
 
+@native_only("a container listens on its own addresses")
 def test_server_is_durable_and_listens_on_the_loopback_only(stack: Stack) -> None:
     for name, value in {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}.items():
         assert sql(stack.admin_dsn("postgres"), f"SHOW {name}") == [(value,)]
@@ -133,7 +136,7 @@ def test_failing_start_shows_the_end_of_the_log_and_leaves_nothing(tmp_path: Pat
     broken = {"fake-smu": {"PORT": "not-a-port"}}
     with pytest.raises(StackError, match=r"(?s)fake-smu ended while starting.*not-a-port"):
         Stack.up(tmp_path, only=["fake-smu"], overrides=broken)
-    assert leftovers(tmp_path) == []
+    assert remains(tmp_path) == []
 
 
 @pytest.mark.claim("2.tree.1", "15.tools.3")
@@ -157,7 +160,7 @@ def test_signal_takes_a_foreground_stack_down(tmp_path: Path, number: signal.Sig
     with foreground(tmp_path) as started:
         started.send_signal(number)
         assert started.wait(timeout=60) == 0
-    assert leftovers(tmp_path) == []
+    assert remains(tmp_path) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -169,7 +172,7 @@ def test_signal_while_starting_leaves_nothing(tmp_path: Path, number: signal.Sig
         started.send_signal(number)
         started.stderr.read()
         assert started.wait(timeout=60) == 130
-    assert leftovers(tmp_path) == []
+    assert remains(tmp_path) == []
 
 
 def test_next_up_clears_what_a_killed_harness_left(tmp_path: Path) -> None:
@@ -180,6 +183,12 @@ def test_next_up_clears_what_a_killed_harness_left(tmp_path: Path) -> None:
     with Stack.up(tmp_path, only=["fake-smu"]) as second:
         assert not orphan.alive()
         assert second.state("fake-smu") == "running"
+
+
+def remains(run_dir: Path) -> list[object]:
+    """The processes of a stack that still run, or the containers that still are."""
+    label = f"label={engine.PROJECT}={engine.Project.of(run_dir).name}"
+    return engine.docker("ps", "-aq", "--filter", label).split() if IN_CONTAINERS else list(leftovers(run_dir))
 
 
 def foreground(run_dir: Path) -> subprocess.Popen[str]:

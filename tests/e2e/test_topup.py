@@ -96,7 +96,7 @@ def test_a_stale_or_forged_webhook_is_refused_and_credits_nothing(town: Town, si
     intent = intent_of(person)
     assert town.pay_by_card(intent) == 200
     town.until("User has refused", lambda: [d["status"] for d in deliveries(town, intent)] == [400])
-    at_the_gateway = f"{town.stack.url('api-gateway')}{WEBHOOK}"
+    at_the_gateway = f"http://{town.stack.peers('api-gateway', 8000)}{WEBHOOK}"
     event = succeeded(town, intent)
     refused = town.stripe.ask(f"events/{event}/redeliver", signatures=[signature] * 3, url=at_the_gateway)
     assert refused["statuses"] == [400] * 3
