@@ -1,0 +1,58 @@
+"""The bench's verdicts and its picture; what it measures is no unit's business."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from harness.bench.load import request
+from harness.bench.verdict import Line, as_text, at_least, at_most
+from harness.charts import dots
+from harness.strategies import percentile
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.mark.parametrize(
+    ("line", "verdict"),
+    [
+        (at_least("rate", 0.25, 0.18, 0.25), "reach"),
+        (at_least("rate", 0.18, 0.18, 0.25), "gate"),
+        (at_least("rate", 0.17, 0.18, 0.25), "MISSED"),
+        (at_most("cpu", 4.5, 7, 4.5), "reach"),
+        (at_most("cpu", 7, 7, 4.5), "gate"),
+        (at_most("cpu", 7.1, 7, 4.5), "MISSED"),
+    ],
+)
+def test_a_gate_is_met_from_its_own_side(line: Line, verdict: str) -> None:
+    assert line.verdict == verdict
+    assert line.as_json()["verdict"] == verdict
+
+
+def test_the_table_shows_each_line_beside_the_baseline() -> None:
+    text = as_text([at_least("rate", 0.2, 0.18, 0.25, "3,400/s")], {"rate": 0.19})
+    assert text.splitlines()[1].split() == ["rate", "0.2", "0.18", "0.25", "gate", "0.19", "3,400/s"]
+
+
+@pytest.mark.parametrize(("share", "value"), [(0.5, 5), (0.99, 10), (0.9, 9), (0.01, 1)])
+def test_a_percentile_is_the_smallest_value_that_enough_do_not_exceed(share: float, value: int) -> None:
+    assert percentile([10, 3, 5, 1, 2, 4, 6, 7, 9, 8], share) == value
+
+
+def test_a_percentile_of_nothing_is_an_error() -> None:
+    with pytest.raises(ValueError, match="no values"):
+        percentile([], 0.5)
+
+
+def test_a_picture_has_a_dot_a_value_at_places_of_their_own() -> None:
+    picture = dots("<a> & b", "ms", {"one": {"p50": 1.0, "p99": 90.0}, "two": {"p50": 3.0}})
+    places = re.findall(r'<circle cx="([\d.]+)"[^>]*><title>', picture)
+    assert len(set(places)) == 3
+    assert "&lt;a&gt; &amp; b" in picture
+
+
+def test_a_request_is_whole() -> None:
+    head, _, body = request("POST", "/api/pay", "t", {"order_id": "o"}).partition(b"\r\n\r\n")
+    assert f"Content-Length: {len(body)}".encode() in head
+    assert body == b'{"order_id": "o"}'
