@@ -11,6 +11,7 @@ from typing import Any
 from harness.report import claims
 from harness.report.claims import Claim, Departure
 
+UNPROVEN = ("failed", "untested", "not run")
 SUITES = ("unit", "contract", "saga", "concurrency", "e2e")
 
 
@@ -101,8 +102,9 @@ class Results:
 
     @property
     def unproven(self) -> list[Judged]:
-        """The claims that ought to be proven and are not."""
-        return [judged for judged in self.judged if judged.verdict not in ("proven", "open")]
+        """The claims that ought to be proven and are not: what failed, what has no test, what did not run."""
+        of = {verdict: [judged for judged in self.judged if judged.verdict == verdict] for verdict in UNPROVEN}
+        return [judged for verdict in UNPROVEN for judged in of[verdict]]
 
     @property
     def open(self) -> list[Judged]:
@@ -134,7 +136,7 @@ class Results:
         tests = self.run["claims"].get(claim.id, [])
         proofs = tuple(_proofs((test, self.outcomes.get(test, "not run")) for test in tests))
         total = sum((proof.outcomes for proof in proofs), Counter())
-        return Judged(claim, _verdict(claim, total), proofs)
+        return Judged(claim, _verdict(claim, total, whole=self.run["whole"]), proofs)
 
     def departures(self) -> list[tuple[Departure, list[Judged]]]:
         """Each departure with the claims that it concerns."""
@@ -159,11 +161,11 @@ class Results:
         return sorted(timed, key=lambda entry: -entry[1])[:number]
 
 
-def _verdict(claim: Claim, total: Counter[str]) -> str:
+def _verdict(claim: Claim, total: Counter[str], *, whole: bool) -> str:
     if claim.open:
         return "open"
     if not total:
-        return "untested"
+        return "untested" if whole else "not run"
     if total["failed"]:
         return "failed"
     return "proven" if total["passed"] else "not run"

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 NOTHING: dict[str, Any] = {
-    "began": "", "seconds": 0.0, "exit": 5, "command": "", "commit": "", "machine": {}, "selected": 0, "not_run": [],
-    "tests": {}, "claims": {}, "failures": [], "invariants": {},
+    "began": "", "seconds": 0.0, "exit": 5, "command": "", "commit": "", "whole": True, "machine": {},
+    "selected": 0, "not_run": [], "tests": {}, "claims": {}, "failures": [], "invariants": {},
 }  # fmt: skip
 SLACK_SECONDS = 5.0
 

@@ -41,7 +41,8 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
     record = config.stash[KEY]
     record.carried = check.carried((item.nodeid, claims_of(item)) for item in items)
     wrong = check.unknown(known, record.carried)
-    if is_whole(config):
+    record.whole = is_whole(config)
+    if record.whole:
         wrong += check.untested(known, record.carried)
     if wrong:
         raise pytest.UsageError("\n".join(wrong))

@@ -33,6 +33,7 @@ class Record:
     def __init__(self, config: pytest.Config) -> None:
         self.carried: Carried = {}
         self.selected: list[str] = []
+        self.whole = False
         self._config, self._began = config, time.time()
         self._outcomes: dict[str, tuple[str, float]] = {}
         self._failures: dict[str, dict[str, Any]] = {}
@@ -61,6 +62,7 @@ class Record:
             "exit": exitstatus,
             "command": shlex.join(["pytest", *self._config.invocation_params.args]),
             "commit": _commit(),
+            "whole": self.whole,
             "machine": machine(),
             "selected": len(self.selected),
             "not_run": [test for test in self.selected if test not in known],

@@ -28,8 +28,8 @@ def run(outcome: str = "passed", *, carried: list[str] = BUILT, failures: Any = 
     """What a run of one test leaves, that carries these claims."""
     return {
         "began": "2026-11-22T10:00:00+00:00", "seconds": 763.0, "exit": int(outcome == "failed"), "command": "pytest",
-        "commit": "abc", "machine": {"cores": "2"}, "selected": 1, "not_run": [], "tests": {TEST: [outcome, 1.0]},
-        "claims": {claim: [TEST] for claim in carried}, "failures": list(failures), "invariants": {},
+        "commit": "abc", "whole": True, "machine": {"cores": "2"}, "selected": 1, "not_run": [],
+        "tests": {TEST: [outcome, 1.0]}, "claims": {claim: [TEST] for claim in carried}, "failures": list(failures), "invariants": {},
     }  # fmt: skip
 
 
@@ -129,6 +129,17 @@ def test_a_claim_whose_test_failed_is_not_proven() -> None:
 def test_a_test_that_was_skipped_proves_nothing(outcome: str, verdict: str) -> None:
     judged = {judged.claim.id: judged.verdict for judged in Results(run(outcome)).judged}
     assert {judged[claim] for claim in BUILT} == {verdict}
+
+
+def test_a_claim_that_a_part_of_the_tests_does_not_carry_has_not_run_and_one_of_a_whole_run_has_no_test() -> None:
+    for whole, verdict in ((False, "not run"), (True, "untested")):
+        results = Results({**run(carried=[]), "whole": whole})
+        assert {judged.verdict for judged in results.judged} == {verdict, "open"}
+
+
+def test_what_failed_is_named_before_what_did_not_run() -> None:
+    results = Results({**run("failed", carried=["15.tools.2"]), "whole": False})
+    assert results.unproven[0].claim.id == "15.tools.2"
 
 
 def test_one_failure_among_many_cases_is_a_failed_claim() -> None:
