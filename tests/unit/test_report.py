@@ -29,7 +29,8 @@ def run(outcome: str = "passed", *, carried: list[str] = BUILT, failures: Any = 
     return {
         "began": "2026-11-22T10:00:00+00:00", "seconds": 763.0, "exit": int(outcome == "failed"), "command": "pytest",
         "commit": "abc", "whole": True, "machine": {"cores": "2"}, "selected": 1, "not_run": [],
-        "tests": {TEST: [outcome, 1.0]}, "claims": {claim: [TEST] for claim in carried}, "failures": list(failures), "invariants": {},
+        "tests": {TEST: [outcome, 1.0]}, "claims": {claim: [TEST] for claim in carried}, "invariants": {},
+        "failures": list(failures),
     }  # fmt: skip
 
 
