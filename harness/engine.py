@@ -68,7 +68,7 @@ def has_image(name: str) -> bool:
 
 def docker(*arguments: str) -> str:
     """What a docker command prints. Raises StackError with what it complains of."""
-    return _output(["docker", *arguments])
+    return output(["docker", *arguments])
 
 
 @dataclass(frozen=True)
@@ -90,11 +90,11 @@ class Project:
     def command(self, *arguments: str) -> list[str]:
         """A command line of compose for this project."""
         where = ["-p", self.name, "-f", str(self.file), "--project-directory", str(ROOT)]
-        return [*_compose(), *where, *arguments]
+        return [*compose_command(), *where, *arguments]
 
     def compose(self, *arguments: str) -> str:
         """What a compose command prints. Raises StackError with what it complains of."""
-        return _output(self.command(*arguments))
+        return output(self.command(*arguments))
 
     def ids(self, services: Iterable[str]) -> list[str]:
         """The containers of `services`, running or not, in that order. Raises StackError for one that has none."""
@@ -113,7 +113,8 @@ class Project:
 
 
 @functools.cache
-def _compose() -> tuple[str, ...]:
+def compose_command() -> tuple[str, ...]:
+    """Compose, however it is called on this machine. Raises StackError when it is not there."""
     for command in COMPOSE_COMMANDS:
         if _works(*command, "version"):
             return command
@@ -127,7 +128,8 @@ def _works(*command: str) -> bool:
         return False
 
 
-def _output(command: list[str]) -> str:
+def output(command: list[str]) -> str:
+    """What a command prints. Raises StackError with what it complains of."""
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=SECONDS)
     if done.returncode:
         complaint = "\n".join((done.stdout + done.stderr).strip().splitlines()[-20:])

@@ -103,7 +103,7 @@ def test_project_of_a_directory_is_its_own(tmp_path: Path) -> None:
 
 
 def test_failing_command_says_what_it_complained_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(engine, "_compose", lambda: ("sh", "-c", "echo no such thing >&2; exit 3"))
+    monkeypatch.setattr(engine, "compose_command", lambda: ("sh", "-c", "echo no such thing >&2; exit 3"))
     with pytest.raises(StackError, match="no such thing"):
         engine.Project.of(tmp_path).compose("up")
 

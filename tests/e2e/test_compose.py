@@ -1,0 +1,182 @@
+"""compose.yaml as it stands, by compose itself: from nothing to healthy, deaths, replicas, data that stays.
+
+STACK=docker runs this; where no Kong image is, its stand-in takes its place by compose.offline.yaml.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import urllib3
+
+from harness import engine, ports, variables
+from harness.client import Api
+from harness.compose import ROOT
+from harness.process import wait_for
+from tests.stack import IN_CONTAINERS
+
+pytestmark = pytest.mark.e2e
+if not IN_CONTAINERS:
+    pytest.skip("containers are run where STACK=docker", allow_module_level=True)
+
+PUBLISHED = {"127.0.0.1:8000:8000": "api-gateway", "127.0.0.1:15672:15672": "rabbitmq"}
+SEAT = "5ea70001-0000-0000-0000-{:012d}"
+SECONDS = 240.0
+MEBIBYTE = 1024**2
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """One project of the files as they stand, but for two host ports that may be taken here."""
+
+    file: Path
+    env: Path
+    gateway: str
+
+    def compose(self, *arguments: str) -> str:
+        files = [
+            "-f",
+            str(self.file),
+            *([] if engine.has_image("kong:3.9") else ["-f", str(ROOT / "compose.offline.yaml")]),
+        ]
+        where = ["-p", "ticketremaster-e2e", "--project-directory", str(ROOT), "--env-file", str(self.env)]
+        return engine.output([*engine.compose_command(), *where, *files, *arguments])
+
+    def containers(self, *services: str) -> list[dict[str, Any]]:
+        """What the engine knows of the project's containers."""
+        found = engine.docker("ps", "-aq", "--filter", f"label={engine.PROJECT}=ticketremaster-e2e").split()
+        known = json.loads(engine.docker("inspect", *found)) if found else []
+        return [c for c in known if not services or c["Config"]["Labels"][engine.SERVICE] in services]
+
+    def healthy(self) -> bool:
+        """Whether every container runs and is healthy, and what runs once has done so."""
+        states = [(c["State"].get("Health", {}).get("Status"), c["State"]["ExitCode"]) for c in self.containers()]
+        return bool(states) and all(state in (("healthy", 0), (None, 0)) for state in states)
+
+    def up(self, *arguments: str) -> None:
+        self.compose("up", "-d", *arguments)
+        assert wait_for(self.healthy, SECONDS), self.compose("ps")
+
+    def buys(self, seat: str) -> bool:
+        """Whether user1 gets a seat."""
+        try:
+            buyer = Api(self.gateway).login("user1@example.com")
+            held = buyer.reserve(seat)
+            return held.status == 200 and buyer.pay(held.data["order_id"]).status == 200
+        except (AssertionError, urllib3.exceptions.HTTPError):
+            return False
+
+    def balance(self) -> Any:
+        return Api(self.gateway).login("user1@example.com").balance()
+
+
+@pytest.fixture(scope="module")
+def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    home = tmp_path_factory.mktemp("compose")
+    free = ports.claim([8000, 15672])
+    text = (ROOT / "compose.yaml").read_text()
+    for published, here in zip(PUBLISHED, free, strict=True):
+        text = text.replace(published, f"127.0.0.1:{here}:{published.rpartition(':')[2]}")
+    (home / "compose.yaml").write_text(text)
+    (home / "env").write_text(variables.example(ROOT / ".env.example"))
+    one = Deployment(home / "compose.yaml", home / "env", f"http://127.0.0.1:{free[0]}")
+    try:
+        one.up("--build")
+        yield one
+    finally:
+        one.compose("down", "--volumes", "--remove-orphans")
+        ports.release(free)
+
+
+def test_up_from_nothing_is_healthy_and_sells_a_seat(deployment: Deployment) -> None:
+    assert deployment.healthy()
+    assert deployment.buys(SEAT.format(1))
+    assert deployment.balance() == 650
+
+
+def test_only_the_gateway_and_the_brokers_page_are_published_on_the_loopback(deployment: Deployment) -> None:
+    published = {
+        (container["Config"]["Labels"][engine.SERVICE], binding["HostIp"])
+        for container in deployment.containers()
+        for bindings in container["NetworkSettings"]["Ports"].values()
+        for binding in bindings or []
+    }
+    assert published == {(name, "127.0.0.1") for name in PUBLISHED.values()}
+
+
+@pytest.mark.parametrize("service", ["user-service", "orchestrator-service", "fake-stripe"])
+def test_image_is_small_and_has_no_root_no_compiler_no_pip_and_no_test(deployment: Deployment, service: str) -> None:
+    [container] = deployment.containers(service)
+    assert container["Config"]["User"] == "10001"
+    assert container["Config"]["Healthcheck"]["Test"]
+    look = (
+        "id -u; for c in gcc cc make; do command -v $c; done; find /app /venv -name 'pip*' -o -name tests -o -name .env"
+    )
+    seen = engine.docker("exec", container["Id"], "sh", "-c", look).split()
+    assert [line for line in seen if "/site-packages/" not in line] == ["10001"]
+    base = json.loads(engine.docker("image", "inspect", "python:3.11-slim-bookworm"))[0]["Size"]
+    ours = json.loads(engine.docker("image", "inspect", container["Image"]))[0]["Size"]
+    assert ours - base < 120 * MEBIBYTE
+
+
+def test_a_placeholder_stops_the_service_with_one_line(deployment: Deployment) -> None:
+    env = [part for name in ("JWT_SECRET", "INTERNAL_JWT_SECRET") for part in ("-e", f"{name}={'x' * 32}")]
+    env += ["-e", "DB_HOST=db", "-e", "DB_NAME=db", "-e", "DB_USER=me", "-e", "DB_PASS=change_me"]
+    command = ["docker", "run", "--rm", *env, "ticketremaster-order", "python", "-m", "services.order.main"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == ["configuration: DB_PASS still holds its placeholder: put a real value there"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a container's process can be killed from outside by root alone")
+def test_every_container_that_is_killed_comes_back_by_itself(deployment: Deployment) -> None:
+    victims = [c for c in deployment.containers() if c["State"]["Running"]]
+    assert len(victims) == 14
+    for victim in victims:
+        os.kill(victim["State"]["Pid"], signal.SIGKILL)
+        assert wait_for(lambda victim=victim: _restarted(victim), 60), victim["Name"]  # type: ignore[misc]
+    assert wait_for(deployment.healthy, SECONDS), deployment.compose("ps")
+    assert wait_for(lambda: deployment.buys(SEAT.format(25)), 60)
+
+
+def _restarted(victim: dict[str, Any]) -> bool:
+    now = json.loads(engine.docker("inspect", victim["Id"]))[0]
+    return bool(now["State"]["Running"]) and now["RestartCount"] > victim["RestartCount"]
+
+
+def test_down_keeps_the_data_and_down_with_volumes_seeds_anew(deployment: Deployment) -> None:
+    spent = deployment.balance()
+    assert spent < 1000
+    deployment.compose("down")
+    deployment.up()
+    assert deployment.balance() == spent
+    deployment.compose("down", "--volumes")
+    deployment.up()
+    assert deployment.balance() == 1000
+
+
+def test_two_replicas_of_each_go_on_when_one_of_each_is_killed(deployment: Deployment) -> None:
+    both = ("orchestrator-service", "inventory-service")
+    deployment.up("--no-recreate", *(part for name in both for part in ("--scale", f"{name}=2")))
+    for orchestrator in deployment.containers("orchestrator-service"):
+        engine.docker("restart", orchestrator["Id"])  # so that each meets both inventories
+    assert wait_for(deployment.healthy, SECONDS)
+    assert wait_for(lambda: deployment.buys(SEAT.format(30)), 60)
+    for service in both:
+        engine.docker("kill", deployment.containers(service)[0]["Id"])  # which compose takes for meant: it stays away
+    assert wait_for(lambda: deployment.buys(SEAT.format(31)), 60)
+
+
+def test_a_suite_runs_in_its_own_image(deployment: Deployment) -> None:
+    deployment.compose("build", "tests")
+    said = deployment.compose("run", "--rm", "-T", "tests", "pytest", "-q", "tests/unit/test_order_moments.py")
+    assert re.search(r"\d+ passed", said), said
