@@ -1,0 +1,142 @@
+"""Two orchestrators and two inventories: one of each is killed under load, and the others end what it had begun."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from itertools import cycle
+from typing import Any
+
+import pytest
+import urllib3
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.e2e.people import Person
+from tests.e2e.town import Town
+
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("invariants")]
+
+INVENTORY, ORCHESTRATOR = "inventory-service", "orchestrator-service"
+BUYERS = 4
+ENDED_SECONDS = 10.0  # an orchestrator's lease, and another's look at what it left
+RECOVERED_SECONDS = 30.0
+
+
+@dataclass
+class Load:
+    """People who buy, one purchase after the other; whoever finds a door shut takes the other one."""
+
+    doors: list[str]
+    statuses: list[int] = field(default_factory=list)
+    over: threading.Event = field(default_factory=threading.Event)
+
+    def buy(self, town: Town, first: int) -> None:
+        """What one of them does until it is over."""
+        buyer, doors = town.person("100000.00"), cycle(self.doors[first:] + self.doors[:first])
+        buyer.url = next(doors)
+        while not self.over.is_set():
+            try:
+                self._purchase(town, buyer)
+            except urllib3.exceptions.HTTPError:
+                buyer.url = next(doors)
+            self.over.wait(0.1)  # between two purchases, as people do
+
+    def _purchase(self, town: Town, buyer: Person) -> None:
+        held = buyer.reserve(town.seat())
+        self.statuses.append(held.status)
+        if held.status == 200:
+            self.statuses.append(buyer.pay(held.data["order_id"]).status)
+
+
+@contextmanager
+def load(town: Town, *doors: str) -> Iterator[Load]:
+    """The load, while it is on."""
+    running = Load(list(doors))
+    buyers = [threading.Thread(target=running.buy, args=(town, n % len(doors))) for n in range(BUYERS)]
+    for buyer in buyers:
+        buyer.start()
+    try:
+        yield running
+    finally:
+        running.over.set()
+        for buyer in buyers:
+            buyer.join()
+
+
+@pytest.fixture(scope="module")
+def twins(town: Town) -> Iterator[tuple[str, str]]:
+    """A second inventory and a second orchestrator, while every orchestrator knows both inventories."""
+    inventory = town.stack.start_replica(INVENTORY)
+    both = {"INVENTORY_SERVICE_URL": town.stack.peers(INVENTORY, 50051)}
+    town.stack.restart(ORCHESTRATOR, both)
+    orchestrator = town.stack.start_replica(ORCHESTRATOR, both)
+    yield inventory, orchestrator
+    town.stack.start(INVENTORY)
+    town.stack.restart(ORCHESTRATOR, {})
+    for name in (orchestrator, inventory):
+        town.stack.stop(name)
+
+
+def holds(town: Town, inventory: str) -> float:
+    """How many seats one inventory has held since it was started."""
+    text = town.visitor(town.stack.url(inventory)).get("/metrics").body.decode()
+    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    return sum(sample.value for sample in samples if sample.name == "inventory_holds_total")
+
+
+def knows_of_ended_logins(town: Town, url: str) -> bool:
+    """Whether an orchestrator would move money: until then it answers 503 (D31)."""
+    buyer = town.person("0.00")
+    buyer.url = url
+    return buyer.post("/api/pay", {}).status == 400
+
+
+def stuck(town: Town, buyer: Person, order_id: str, blocker: Any) -> threading.Thread:
+    """A pay that has charged and waits for its order, which `blocker` holds until it rolls back."""
+    charged = "SELECT 1 FROM credit_entries WHERE user_id = %s AND kind = 'DEDUCT'"
+    blocker.autocommit = False
+    with blocker.cursor() as cursor:
+        cursor.execute("SELECT FROM orders WHERE order_id = %s FOR UPDATE", (order_id,))
+    paying = threading.Thread(target=pay_and_lose_the_answer, args=(buyer, order_id))
+    paying.start()
+    town.until("the charge is on the ledger", lambda: town.rows("users_db", charged, buyer.user_id))
+    return paying
+
+
+def pay_and_lose_the_answer(buyer: Person, order_id: str) -> None:
+    """A pay whose answer never comes, or is a 5xx: the orchestrator dies under it."""
+    with contextlib.suppress(urllib3.exceptions.HTTPError):
+        assert buyer.pay(order_id).status >= 500
+
+
+def test_one_of_each_is_killed_under_load_and_the_others_end_what_it_began(town: Town, twins: tuple[str, str]) -> None:
+    second_inventory, second_orchestrator = twins
+    doors = [town.stack.url("api-gateway"), town.stack.url(second_orchestrator)]
+    for door in doors:
+        town.until(
+            "an orchestrator moves money", lambda door=door: knows_of_ended_logins(town, door), RECOVERED_SECONDS
+        )  # type: ignore[misc]
+    victim = town.person("1000.00")
+    victim.url = doors[1]
+    _, order_id = town.held(victim)
+    with load(town, *doors) as running, closing(town.stage.connect("orders_db")) as blocker:
+        town.until(
+            "both inventories hold seats", lambda: all(holds(town, n) > BUYERS for n in (INVENTORY, second_inventory))
+        )
+        paying = stuck(town, victim, order_id, blocker)
+        town.stack.kill(second_orchestrator)
+        town.stack.kill(INVENTORY)
+        blocker.rollback()
+        alone, bought = holds(town, second_inventory), len(running.statuses)
+        ended = "SELECT status::text FROM sagas WHERE flow = 'pay' AND subject = %s AND status <> 'RUNNING'"
+        town.until("the other has ended the pay", lambda: town.rows("sagas_db", ended, order_id), ENDED_SECONDS)
+        town.until("people buy on", lambda: running.statuses[bought:].count(200) > 4 * BUYERS, RECOVERED_SECONDS)
+        assert holds(town, second_inventory) > alone + BUYERS
+    paying.join()
+    victim.url = doors[0]
+    assert set(running.statuses) <= {200, 409, 500, 503}, "an answer in the envelope, whatever happened"
+    assert (town.order_status(order_id), victim.balance()) == ("FAILED", 1000), "charged, never confirmed: undone"
+    town.assert_invariants()
