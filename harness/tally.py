@@ -37,6 +37,11 @@ class Tally:
         self._directory = tempfile.TemporaryDirectory(prefix="ticketremaster-tally-")
         os.environ[_VARIABLE] = self._directory.name
 
+    def close(self) -> None:
+        """Nobody counts any more."""
+        os.environ.pop(_VARIABLE, None)
+        self._directory.cleanup()
+
     def counted(self) -> dict[str, int]:
         """Checks by name."""
         total = Counter(_counts)

@@ -32,6 +32,12 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(Progress(config, last_seconds(reports / RUN)), "progress")
 
 
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Leave nothing behind."""
+    if KEY in config.stash:
+        config.stash[KEY].close()
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:
     """Before anything is deselected: every marker names a claim, and in a run over all tests every claim is carried."""

@@ -53,6 +53,11 @@ class Record:
             text = "\n".join([report.longreprtext, *(f"── {title}\n{content}" for title, content in report.sections)])
             self._failures[report.nodeid] = {"when": report.when, "text": text[-TEXT:], "heard": heard}
 
+    def close(self) -> None:
+        """Nothing is counted any more."""
+        if self._tally:
+            self._tally.close()
+
     def write(self, path: Path, exitstatus: int, logs: Sequence[Path]) -> None:
         """Write it down; `logs` are those of the stacks of this session."""
         known = {test: (outcome, round(seconds, 3)) for test, (outcome, seconds) in self._outcomes.items()}

@@ -1,0 +1,36 @@
+"""How often each invariant was checked, by all processes of a run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from harness import tally
+from harness.compose import ROOT
+from harness.tally import Tally
+
+pytestmark = pytest.mark.unit
+
+CHILD = "from harness import tally; tally.count(['i1', 'i2'], at_rest=True); tally.count(['i2'], at_rest=False)"
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Iterator[Tally]:
+    """A run of this test's own, beside the one that it may be part of."""
+    monkeypatch.setenv("TR_TALLY", "")
+    monkeypatch.setattr(tally, "_counts", type(tally._counts)())
+    run = Tally()
+    yield run
+    run.close()
+    monkeypatch.undo()
+
+
+def test_checks_of_children_that_have_ended_are_added_to_ones_own(run: Tally) -> None:
+    tally._counts.update(["i1"])
+    for _ in range(2):
+        subprocess.run([sys.executable, "-c", CHILD], cwd=ROOT, env=dict(os.environ), check=True)
+    assert run.counted() == {"i1": 3, "i2": 4, "i7_sagas_end": 2}
