@@ -27,7 +27,9 @@ REFERENCE: Mapping[str, Mapping[str, str]] = {
         "user POST /otp/verify": "§5 OTP verification fails: the seat stays held, the user can retry;"
         " an attempt whose answer stays out is given back",
     },
-    "refund": {"inventory CancelSale": "D10 the pivot is the first step, so it is only ever run forward"},
+    "refund": {
+        "inventory CancelSale": "D10 nothing comes before the pivot: undone is as it was, and it can be asked for again"
+    },
     "initiate": {
         "inventory GetSeatOwner": "§6 validation fails: error to the client, no side effects",
         "order POST /transfers": "§6 transfer record creation fails: INTERNAL_ERROR, no side effects",
