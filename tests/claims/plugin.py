@@ -43,6 +43,8 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
     """Before anything is deselected: every marker names a claim, and in a run over all tests every claim is carried."""
     if session.testsfailed:
         return  # a module could not be imported: pytest tells so, and what it carries is not known
+    for item in items:
+        mark_cell(item)
     known = claims.by_id()
     record = config.stash[KEY]
     record.carried = check.carried((item.nodeid, claims_of(item)) for item in items)
@@ -55,13 +57,17 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
 
 
 def claims_of(item: pytest.Item) -> Iterator[str]:
-    """The claims that a test carries: by markers on itself, its case or its module; a cell by its edge as well."""
+    """The claims that a test carries, by markers on itself, its case or its module."""
     for marker in item.iter_markers("claim"):
         yield from marker.args
+
+
+def mark_cell(item: pytest.Item) -> None:
+    """A cell of the fault matrix carries the row of the reference that it is, so that `-m claim` selects it too."""
     if "::test_cell[" in item.nodeid:
         flow, faults = item.callspec.params["cell"]  # type: ignore[attr-defined]
-        for edge, _ in faults:
-            yield from cells.claims_of(flow, edge)
+        if rows := [row for edge, _ in faults for row in cells.claims_of(flow, edge)]:
+            item.add_marker(pytest.mark.claim(*rows))
 
 
 def is_whole(config: pytest.Config) -> bool:
