@@ -46,7 +46,7 @@ class Bench:
         self._home = home
         home.mkdir()
         self._databases = Databases()
-        environment = {**os.environ, LENT: str(self._databases.home)}
+        environment = {**os.environ, LENT: str(self._databases.home), "STACK": "native"}
         for name in ("PYTEST_CURRENT_TEST", "PYTHONDONTWRITEBYTECODE"):
             environment.pop(name, None)
         self._numbers = count()
@@ -120,7 +120,7 @@ class Laboratory:
         """These tests, on a copy with the mutant in it. Raises Stale."""
         tree = self._home / f"tree-{next(self._numbers)}"
         with self._bench() as bench:
-            shutil.copytree(self.clean, tree, symlinks=True)
+            shutil.copytree(self.clean, tree, symlinks=True, copy_function=os.link)  # planting unlinks what it rewrites
             mutant.apply(tree)
             trial = bench.run(tree, arguments, seconds, at_first=True)
             shutil.rmtree(tree)

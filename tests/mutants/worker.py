@@ -6,6 +6,7 @@ A program of its own: `python -P worker.py`. Each line on stdin is a job, each l
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -118,6 +119,7 @@ def main() -> None:
     """Take jobs until stdin ends."""
     for library in LIBRARIES:
         importlib.import_module(library)
+    gc.freeze()  # what is here already is nothing that a child has to look through, or to copy
     for line in sys.stdin:
         print(json.dumps(forked(json.loads(line))), flush=True)
 
