@@ -37,6 +37,7 @@ def owner_of(town: Town, seat: str) -> str:
     "1.layers.3",
     "3.transfers.11",
     "15.tools.10",
+    "6.happy.4",
 )
 def test_one_call_with_both_codes_swaps_ticket_and_credits(town: Town) -> None:
     seller, buyer, seat = pair(town)

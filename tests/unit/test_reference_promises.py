@@ -16,8 +16,9 @@ from flask import Flask
 
 from harness.compose import ROOT
 from services.chassis.access import public
+from services.chassis.errors import ConfigurationError
 from services.chassis.logs import JsonFormatter
-from services.chassis.settings import DatabaseSettings
+from services.chassis.settings import DatabaseSettings, Env
 from services.chassis.tokens import Credential
 from services.inventory.app import build
 from specs.bundle import bundle
@@ -106,6 +107,17 @@ def sids(service: OrderService, table: str, table_id: str, row_id: str) -> list[
     return [
         row[name] for name in ("verification_sid", "seller_verification_sid", "buyer_verification_sid") if name in row
     ]
+
+
+# ── §7.1
+
+
+@pytest.mark.claim("7.cipher.2", "10.env.12")
+@pytest.mark.parametrize("length", [0, 16, 31, 33])
+def test_a_qr_key_that_has_not_32_bytes_stops_the_start(length: int) -> None:
+    assert Env({"QR_ENCRYPTION_KEY": "k" * 32}).key("QR_ENCRYPTION_KEY") == b"k" * 32
+    with pytest.raises(ConfigurationError, match="QR_ENCRYPTION_KEY"):
+        Env({"QR_ENCRYPTION_KEY": "k" * length}).key("QR_ENCRYPTION_KEY")
 
 
 # ── §9
