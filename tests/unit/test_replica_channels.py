@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import grpc
@@ -32,14 +32,19 @@ def replica(name: str) -> Iterator[rpc.GrpcServer]:
         server.stop()
 
 
-def asking(*servers: rpc.GrpcServer) -> tuple[grpc.Channel, Any]:
-    opened = clients.channel(",".join(f"{ports.HOST}:{server.port}" for server in servers))
-    return opened, opened.unary_unary("/who/Is", bytes, bytes)
+@contextmanager
+def asking(address: str) -> Iterator[tuple[grpc.Channel, Any]]:
+    """A channel, and the one call over it."""
+    with closing(clients.channel(address)) as opened:
+        yield opened, opened.unary_unary("/who/Is", bytes, bytes)
+
+
+def addresses(*servers: rpc.GrpcServer) -> str:
+    return ",".join(f"{ports.HOST}:{server.port}" for server in servers)
 
 
 def test_every_replica_is_asked_and_the_calls_of_a_dead_one_go_to_the_other() -> None:
-    with replica("one") as one, replica("other") as other:
-        opened, ask = asking(one, other)
+    with replica("one") as one, replica("other") as other, asking(addresses(one, other)) as (_, ask):
         answers: set[bytes] = set()
 
         def both() -> bool:
@@ -49,15 +54,11 @@ def test_every_replica_is_asked_and_the_calls_of_a_dead_one_go_to_the_other() ->
         assert wait_for(both, seconds=10)
         one.stop()
         assert {ask(b"", timeout=5) for _ in range(20)} == {b"other"}
-        opened.close()
 
 
 def test_one_address_is_looked_up_by_name() -> None:
-    with replica("one") as server:
-        opened = clients.channel(f"localhost:{server.port}")
-        ask: Any = opened.unary_unary("/who/Is", bytes, bytes)
+    with replica("one") as server, asking(f"localhost:{server.port}") as (_, ask):
         assert ask(b"", timeout=5, wait_for_ready=True) == b"one"
-        opened.close()
 
 
 def test_a_client_connects_anew_from_time_to_time_so_that_it_meets_new_replicas(
@@ -65,10 +66,8 @@ def test_a_client_connects_anew_from_time_to_time_so_that_it_meets_new_replicas(
 ) -> None:
     monkeypatch.setattr(rpc, "CONNECTION_SECONDS", 1)
     seen: list[grpc.ChannelConnectivity] = []
-    with replica("one") as server:
-        opened, ask = asking(server)
+    with replica("one") as server, asking(addresses(server)) as (opened, ask):
         opened.subscribe(seen.append)
         assert ask(b"", timeout=5) == b"one"
         assert wait_for(lambda: seen.count(grpc.ChannelConnectivity.READY) > 1, seconds=10), seen
         assert ask(b"", timeout=5) == b"one"
-        opened.close()
