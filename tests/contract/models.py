@@ -25,6 +25,7 @@ from services.orchestrator.journal import Entry, Status
 from services.order import bodies, order_store, transfer_store
 
 STATEMENT = re.compile(r"\s*(SELECT|INSERT INTO|UPDATE|DELETE FROM|WITH)\s")
+TEMPLATE = re.compile(r"\{\w+\}")  # what is still to be put together is no statement yet
 PARAMETER = re.compile(r"%\((\w+)\)s")
 LISTED = re.compile(r"CHECK \(\(+(\w+) = ANY \(ARRAY\[(.*)\]\)\)\)")
 QUOTED = re.compile(r"'([^']*)'")
@@ -92,7 +93,7 @@ class Code:
         found: set[str] = set()
         for module in _modules(service):
             found |= {value for value in vars(module).values() if isinstance(value, str)} | set(_texts(module))
-        statements = {text for text in found if STATEMENT.match(text)}
+        statements = {text for text in found if STATEMENT.match(text) and not TEMPLATE.search(text)}
         return cls(frozenset(statements), frozenset(re.findall(r"\w+", " ".join(found))))
 
 
