@@ -11,9 +11,14 @@ from harness import Stack
 from services.chassis.settings import DatabaseSettings
 from tests.brokers import Broker
 from tests.databases import LENT, Databases
-from tests.stack import Seats, running
+from tests.stack import CHOICE, Seats, running
 
 pytest_plugins = ["tests.claims.plugin"]
+
+
+def pytest_report_header() -> str:
+    """Where the system runs, and why there."""
+    return f"stack: {CHOICE.kind} ({CHOICE.reason})"
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,8 @@ from harness import Stack, engine
 
 UNLIMITED = {"RATE_LIMIT_PER_MINUTE": "1000000", "RATE_LIMIT_PUBLIC_PER_MINUTE": "1000000"}
 SEATS_OF_EVENT_2 = 5_000
-IN_CONTAINERS = engine.choose().kind == "docker"
+CHOICE = engine.choose()
+IN_CONTAINERS = CHOICE.kind == "docker"
 
 
 def native_only(reason: str) -> pytest.MarkDecorator:
