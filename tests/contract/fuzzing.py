@@ -17,7 +17,6 @@ from schemathesis.config import SchemathesisConfig
 from schemathesis.engine import events, from_schema
 from schemathesis.engine.recorder import ScenarioRecorder
 from schemathesis.generation import GenerationMode
-from schemathesis.generation.meta import TestPhase
 from schemathesis.openapi import from_dict
 from schemathesis.schemas import BaseSchema
 
@@ -28,6 +27,7 @@ CONFIG = ROOT / "schemathesis.toml"
 TIMES = 10 if os.environ.get("CONTRACT_DEEP") else 1
 LONGEST_PASSWORD = 72  # bytes
 NEW_ID_OF = {"createOrder": "order_id", "createTransfer": "transfer_id"}
+_MADE: set[str] = set()
 Document = dict[str, Any]
 Reached = tuple[str, str, int]  # method, path, status
 
@@ -112,17 +112,23 @@ def before_call(_context: Any, case: schemathesis.Case[Any], _kwargs: Mapping[st
     """Make valid data what JSON Schema cannot say: cents in binary, bytes of a password, keys not sent before."""
     if case.meta is not None and case.meta.generation.mode != GenerationMode.POSITIVE:
         return
-    is_linked = case.meta is not None and case.meta.phase.name == TestPhase.STATEFUL
     if "Idempotency-Key" in case.headers:
         case.headers["Idempotency-Key"] = str(uuid4())
     if isinstance(case.body, dict):
-        new = set() if is_linked else {"key", NEW_ID_OF.get(case.operation.definition.raw.get("operationId", ""))}
+        new = {"key", NEW_ID_OF.get(case.operation.definition.raw.get("operationId", ""))}
         case.body = {name: _news(value) if name in new else _fitting(name, value) for name, value in case.body.items()}
 
 
 def _news(value: Any) -> Any:
-    """A text as long as `value`, and at least a UUID, that was never sent: an effect happens once under its key."""
-    return str(uuid4()) + value[36:] if isinstance(value, str) else value
+    """A text as long as `value`, and at least a UUID, that was never sent: an effect happens once under its key.
+
+    One that was made here comes back by a link, to undo or to end what was done under it, and stays as it is.
+    """
+    if not isinstance(value, str) or value in _MADE:
+        return value
+    made = str(uuid4()) + value[36:]
+    _MADE.add(made)
+    return made
 
 
 def _fitting(name: str, value: Any) -> Any:
