@@ -32,16 +32,21 @@ class Post:
 
 @pytest.fixture
 def db(database_for: Callable[[str], DatabaseSettings]) -> Iterator[Database]:
-    """The orchestrator's database with one notice due."""
+    """The orchestrator's database with one notice due, and no other."""
     opened = Database(database_for("orchestrator"))
+    _forget(opened)
     journal = Journal(opened, deadline_seconds=60, park_seconds=120)
     entry, _ = journal.begin("pay", uuid4(), {}, caller=None, round_=0, one_attempt=False)
     journal.end(entry, Status.DONE, {}, [NoticeDue(str(uuid4()), "booking_confirmed", {"a": 1})])
     yield opened
-    with opened.transaction() as tx:
+    _forget(opened)
+    opened.close()
+
+
+def _forget(db: Database) -> None:
+    with db.transaction() as tx:
         tx.run("DELETE FROM outbox")
         tx.run("DELETE FROM sagas")
-    opened.close()
 
 
 def _tick(db: Database, post: Post) -> dict[str, Any]:
