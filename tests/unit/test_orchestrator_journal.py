@@ -22,14 +22,19 @@ pytestmark = pytest.mark.unit
 
 @pytest.fixture
 def db(database_for: Callable[[str], DatabaseSettings]) -> Iterator[Database]:
-    """The orchestrator's database."""
+    """The orchestrator's database, with nothing of other tests for an adopter to find."""
     opened = Database(database_for("orchestrator"))
+    _forget(opened)
     yield opened
-    with opened.transaction() as tx:
+    _forget(opened)
+    opened.close()
+
+
+def _forget(db: Database) -> None:
+    with db.transaction() as tx:
         tx.run("DELETE FROM outbox")
         tx.run("DELETE FROM sagas")
         tx.run("DELETE FROM heartbeats")
-    opened.close()
 
 
 @pytest.fixture
