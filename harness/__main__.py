@@ -151,7 +151,7 @@ def _rows(stack: Stack) -> list[dict[str, object]]:
                 "address": f"127.0.0.1:{next(iter(ports.values()))}",
                 "ports": {str(port): here for port, here in ports.items()},
                 "url": stack.url(name),
-                "log": str(stack.log_path(name)),
+                "log": str(stack.run_dir.logs / f"{name}.log"),
                 **({"databases": stack.dsns()} if name == "postgres" else {}),
             }
         )

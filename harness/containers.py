@@ -113,12 +113,12 @@ class ContainerStack(Stack):
 
     def log_path(self, name: str) -> Path:
         """A file with what `name` has said until now, in containers that were replaced as well."""
-        path = super().log_path(name)
+        path, known = super().log_path(name), self._project.known()
         with path.open("wb") as log:
             if (earlier := path.with_suffix(".earlier")).exists():
                 log.write(earlier.read_bytes())
             log.flush()
-            for container in self._project.ids(self._containers(name)):
+            for container in (known[each] for each in self._containers(name) if each in known):
                 subprocess.run(["docker", "logs", container], stdout=log, stderr=subprocess.STDOUT, check=True)
         return path
 
@@ -191,6 +191,7 @@ class ContainerStack(Stack):
         self.run_dir.write(self._marked(name, state))
         with ThreadPoolExecutor(len(containers)) as pool:
             list(pool.map(lambda container: _ended(container, how), containers))
+        self.log_path(name)  # what it said is there without it
         self._say(name, state)
 
     def _containers(self, name: str) -> tuple[str, ...]:

@@ -98,13 +98,17 @@ class Project:
 
     def ids(self, services: Iterable[str]) -> list[str]:
         """The containers of `services`, running or not, in that order. Raises StackError for one that has none."""
-        labels = f'{{{{.ID}}}} {{{{.Label "{SERVICE}"}}}}'
-        listed = docker("ps", "-a", "--no-trunc", "--filter", f"label={PROJECT}={self.name}", "--format", labels)
-        known = {service: found for found, _, service in (line.partition(" ") for line in listed.splitlines())}
+        known = self.known()
         try:
             return [known[service] for service in services]
         except KeyError as missing:
             raise StackError(f"{missing} has no container here: it was not started with the others") from None
+
+    def known(self) -> dict[str, str]:
+        """Every container of the project by its service's name."""
+        labels = f'{{{{.ID}}}} {{{{.Label "{SERVICE}"}}}}'
+        listed = docker("ps", "-a", "--no-trunc", "--filter", f"label={PROJECT}={self.name}", "--format", labels)
+        return {service: found for found, _, service in (line.partition(" ") for line in listed.splitlines())}
 
     def remove(self, volumes: bool) -> None:
         """End and remove every container of the project; `volumes` removes the data too. No-op if it never was."""
