@@ -1,6 +1,6 @@
 """Where mutants are tried: scratch copies of the project, a database server and a warm pytest for each core.
 
-The tree itself is never touched. A trial copies the project, plants the mutant, and runs tests in a process of its own
+The tree itself is never touched. A trial plants the mutant in a bench's copy and runs tests in a process of its own
 with empty databases; what counts is that a test *failed*: one that could not be collected or set up says nothing.
 """
 
@@ -44,6 +44,7 @@ class Bench:
 
     def __init__(self, home: Path) -> None:
         self._home = home
+        self.tree = home / "tree"
         home.mkdir()
         self._databases = Databases()
         environment = {**os.environ, LENT: str(self._databases.home), "STACK": "native"}
@@ -60,12 +61,19 @@ class Bench:
         self._worker.communicate()
         self._databases.close()
 
+    def tree_like(self, clean: Path) -> Path:
+        """This bench's own copy of the project, with the bytecode that is there already."""
+        if not self.tree.exists():
+            shutil.copytree(clean, self.tree, symlinks=True)
+        return self.tree
+
     def run(
         self, tree: Path, arguments: Sequence[str], seconds: float, *, at_first: bool = False, seed: int = 0
     ) -> Trial:
         """Run pytest with these arguments in the project at `tree`, for at most `seconds`.
 
-        `at_first` ends it with the first failure; a `seed` other than 0 shuffles the tests.
+        `at_first` ends it with the first failure, and leaves no bytecode: what is planted next may have the same size
+        and second. A `seed` other than 0 shuffles the tests.
         """
         log, report = (self._home / f"{next(self._numbers)}.{kind}" for kind in ("log", "json"))
         job = {"tree": str(tree), "arguments": arguments, "seconds": seconds, "at_first": at_first, "seed": seed}
@@ -99,11 +107,9 @@ def _trouble(record: dict[str, Any]) -> str:
 
 
 class Laboratory:
-    """Benches, and the clean copy from which each trial's own is made."""
+    """Benches, and the clean copy of the project from which each bench's own is made."""
 
     def __init__(self, home: Path, benches: Iterable[Bench]) -> None:
-        self._home = home
-        self._numbers = count()
         self.clean = home / "clean"
         self._free: queue.SimpleQueue[Bench] = queue.SimpleQueue()
         self.size = 0
@@ -118,13 +124,8 @@ class Laboratory:
 
     def run_planted(self, mutant: Mutant, arguments: Sequence[str], seconds: float) -> Trial:
         """These tests, on a copy with the mutant in it. Raises Stale."""
-        tree = self._home / f"tree-{next(self._numbers)}"
-        with self._bench() as bench:
-            shutil.copytree(self.clean, tree, symlinks=True, copy_function=os.link)  # planting unlinks what it rewrites
-            mutant.apply(tree)
-            trial = bench.run(tree, arguments, seconds, at_first=True)
-            shutil.rmtree(tree)
-            return trial
+        with self._bench() as bench, mutant.planted(bench.tree_like(self.clean)):
+            return bench.run(bench.tree, arguments, seconds, at_first=True)
 
     @contextmanager
     def _bench(self) -> Iterator[Bench]:
@@ -137,9 +138,9 @@ class Laboratory:
 
 @contextmanager
 def laboratory() -> Iterator[Laboratory]:
-    """A laboratory with a bench more than cores, since some tests wait, and at most five; nothing of it is left."""
+    """A laboratory with a bench a core, at most four; nothing of it is left afterwards."""
     with tempfile.TemporaryDirectory(prefix="ticketremaster-mutants-") as scratch, ExitStack() as stack:
-        home, size = Path(scratch), min(len(os.sched_getaffinity(0)), 4) + 1
+        home, size = Path(scratch), min(len(os.sched_getaffinity(0)), 4)
         with ThreadPoolExecutor(size) as pool:
             benches = list(pool.map(Bench, [home / f"bench-{number}" for number in range(size)]))
         for bench in benches:

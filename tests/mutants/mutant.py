@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,14 +25,19 @@ class Edit:
     old: str
     new: str
 
-    def apply(self, tree: Path) -> None:
-        """Rewrite the file beneath `tree`. Raises Stale."""
+    @contextmanager
+    def applied(self, tree: Path) -> Iterator[None]:
+        """The file beneath `tree` rewritten for as long as the block lasts. Raises Stale."""
         path = tree / self.file
-        text = path.read_text()
+        text, times = path.read_text(), path.stat()
         if text.count(self.old) != 1:
             raise Stale(f"{self.file} has {text.count(self.old)} times, not once:\n{self.old}")
-        path.unlink()  # its bytecode goes by time and size: the new file has another inode, and a time of its own
         path.write_text(text.replace(self.old, self.new))
+        try:
+            yield
+        finally:
+            path.write_text(text)
+            os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))  # its bytecode goes by that
 
 
 @dataclass(frozen=True)
@@ -43,10 +51,13 @@ class Mutant:
     caught_by: tuple[str, ...]
     area: str
 
-    def apply(self, tree: Path) -> None:
-        """Plant it in the copy of the project at `tree`. Raises Stale."""
-        for edit in self.edits:
-            edit.apply(tree)
+    @contextmanager
+    def planted(self, tree: Path) -> Iterator[None]:
+        """It is in the copy of the project at `tree` for as long as the block lasts. Raises Stale."""
+        with ExitStack() as stack:
+            for edit in self.edits:
+                stack.enter_context(edit.applied(tree))
+            yield
 
 
 def load() -> list[Mutant]:

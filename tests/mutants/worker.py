@@ -78,6 +78,7 @@ def run_tests(job: dict[str, Any]) -> None:
     os.chdir(job["tree"])
     sys.path.insert(0, job["tree"])
     os.environ |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": job["tree"]}
+    sys.dont_write_bytecode = job["at_first"]
     recorder = Recorder(job)
     recorder.write(int(pytest.main([*OPTIONS, *job["arguments"]], plugins=[recorder])))
 
