@@ -2,6 +2,10 @@
 
 A key is bound to a *subject* (the order, transfer, scan or top-up that it is about) before any work is done. The work
 is safe to repeat for its subject, so a key whose first request died is simply worked on again.
+
+Whether a request has died is a guess: its process may be alive and late. So every claim of a key has a name of its own,
+and what ends a request (keep, let go, drop) counts only while its claim stands. Whoever was taken for dead and is
+not can change nothing under the key any more, and gives the answer of those who came after it.
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from services.chassis import wire
-from services.chassis.db import Database, Row
+from services.chassis.db import Database, LockNotGranted
 from services.chassis.errors import Refused, Unknown
 from services.contracts.errors import ErrorCode
 
@@ -22,23 +26,24 @@ MAX_KEY_CHARS = 255
 KEPT_HOURS = 24
 CLAIM_SECONDS = 30  # no request works for longer: after that the next asker goes on, whatever became of the first
 
-NOT_FINAL = (ErrorCode.REQUEST_IN_PROGRESS, ErrorCode.RATE_LIMITED)
-
 Answer = Mapping[str, Any]
+Outcome = Mapping[str, Any]  # {answer}, or {refusal: {code, message, details}}: what is kept
 
 _CLAIM = """
-INSERT INTO idempotency_keys AS k (caller, operation, key, body_hash, subject, owner)
-VALUES (%(caller)s, %(operation)s, %(key)s, %(body_hash)s, %(subject)s, %(owner)s)
-ON CONFLICT (caller, operation, key) DO UPDATE SET owner = excluded.owner, claimed_at = excluded.claimed_at
+INSERT INTO idempotency_keys AS k (caller, operation, key, body_hash, subject, owner, claim)
+VALUES (%(caller)s, %(operation)s, %(key)s, %(body_hash)s, %(subject)s, %(owner)s, %(claim)s)
+ON CONFLICT (caller, operation, key) DO UPDATE
+SET owner = excluded.owner, claim = excluded.claim, claimed_at = excluded.claimed_at
 WHERE k.body_hash = excluded.body_hash AND k.answer IS NULL AND (
     k.claimed_at < clock_timestamp() - make_interval(secs => %(claim_seconds)s) OR NOT EXISTS (
         SELECT FROM heartbeats h WHERE h.incarnation = k.owner AND h.lease_until > clock_timestamp()))
 RETURNING subject"""
 _WHICH = " WHERE caller = %(caller)s AND operation = %(operation)s AND key = %(key)s"
 _FIND = "SELECT body_hash, answer FROM idempotency_keys" + _WHICH
-_KEEP = "UPDATE idempotency_keys SET answer = %(answer)s, owner = NULL" + _WHICH
-_LET_GO = "UPDATE idempotency_keys SET owner = NULL" + _WHICH
-_DROP = "DELETE FROM idempotency_keys" + _WHICH
+_IF_MINE = _WHICH + " AND claim = %(claim)s RETURNING key"
+_KEEP = "UPDATE idempotency_keys SET answer = %(outcome)s, owner = NULL" + _IF_MINE
+_LET_GO = "UPDATE idempotency_keys SET owner = NULL" + _IF_MINE
+_DROP = "DELETE FROM idempotency_keys" + _IF_MINE
 _EXPIRE = "DELETE FROM idempotency_keys WHERE created_at < (SELECT app_now()) - make_interval(hours => %(hours)s)"
 
 
@@ -62,76 +67,78 @@ class IdempotencyKeys:
     def answer(self, request: Request, work: Callable[[UUID], Answer]) -> Answer:
         """What `work(subject)` answers, or what it answered first.
 
-        Raises Refused IDEMPOTENCY_KEY_REUSED for another body, REQUEST_IN_PROGRESS while the first runs. Final
+        Raises Refused IDEMPOTENCY_KEY_REUSED for another body, REQUEST_IN_PROGRESS while another is at it. Final
         answers (2xx, 4xx) are kept for 24 hours; a failure that was undone (5xx) frees the key; an unknown result
         keeps its subject, so that the next request with the key finds it.
         """
         if request.key is None:
             return work(uuid4())
-        which = _which(request)
-        subject = self._claim(request, which)
-        return self._worked(which, work, subject) if isinstance(subject, UUID) else _replay(subject)
+        claim = _claim(request)
+        subject = self._subject(claim)
+        return _replay(self._kept(claim) if subject is None else self._worked(claim, work, subject))
 
     def forget_old(self) -> None:
         """Drop keys older than 24 hours."""
         with self._db.transaction() as tx:
             tx.run(_EXPIRE, hours=KEPT_HOURS)
 
-    def _claim(self, request: Request, which: dict[str, Any]) -> UUID | Answer:
-        digest = hashlib.sha256(request.body).hexdigest()
-        with self._db.transaction() as tx:
-            claimed = tx.one(
-                _CLAIM, **which, body_hash=digest, subject=uuid4(), owner=self._incarnation, claim_seconds=CLAIM_SECONDS
-            )
-            found = claimed or tx.one(_FIND, **which)
-        if claimed:
-            return UUID(str(claimed["subject"]))
-        return _kept(found, digest)
-
-    def _worked(self, which: dict[str, Any], work: Callable[[UUID], Answer], subject: UUID) -> Answer:
+    def _subject(self, claim: dict[str, Any]) -> UUID | None:
+        """What to work on under this claim; None when the key has its answer, or somebody is at it."""
+        which = {"subject": uuid4(), "owner": self._incarnation, "claim_seconds": CLAIM_SECONDS}
         try:
-            answer = work(subject)
-        except Refused as refusal:
-            self._close(which, refusal)
-            raise
+            claimed = self._db.statement(_CLAIM, **claim, **which)
+        except LockNotGranted:  # the row is in the hands of whoever claims or ends the same key at this moment
+            raise Refused(ErrorCode.REQUEST_IN_PROGRESS) from None
+        return claimed["subject"] if claimed else None
+
+    def _kept(self, claim: dict[str, Any], unless_gone: Outcome | None = None) -> Outcome:
+        """The outcome under the key; `unless_gone` when there is no such key any more."""
+        found = self._db.statement(_FIND, **claim)
+        if found and found["body_hash"] != claim["body_hash"]:
+            raise Refused(ErrorCode.IDEMPOTENCY_KEY_REUSED)
+        kept: Outcome | None = found["answer"] if found else unless_gone
+        if kept is None:
+            raise Refused(ErrorCode.REQUEST_IN_PROGRESS)
+        return kept
+
+    def _worked(self, claim: dict[str, Any], work: Callable[[UUID], Answer], subject: UUID) -> Outcome:
+        try:
+            outcome, ending = _outcome(work, subject)
+            is_mine = self._db.statement(ending, **claim, outcome=wire.encode(outcome).decode())
         except BaseException:
             with suppress(Unknown):
-                self._run(_LET_GO, which)
+                self._db.statement(_LET_GO, **claim)
             raise
-        self._run(_KEEP, which, answer=wire.encode({"answer": answer}).decode())
-        return answer
-
-    def _close(self, which: dict[str, Any], refusal: Refused) -> None:
-        if refusal.meaning.http >= 500 or refusal.code in NOT_FINAL:
-            self._run(_DROP, which)
-            return
-        kept = {"code": refusal.code, "message": refusal.message, "details": refusal.details}
-        self._run(_KEEP, which, answer=wire.encode({"refusal": kept}).decode())
-
-    def _run(self, sql: str, which: dict[str, Any], **more: Any) -> None:
-        with self._db.transaction() as tx:
-            tx.run(sql, **which, **more)
+        return outcome if is_mine else self._kept(claim, unless_gone=outcome)
 
 
-def _which(request: Request) -> dict[str, Any]:
+def _claim(request: Request) -> dict[str, Any]:
+    """The names that every statement goes by: which key, for which body, and under which claim."""
     key = request.key or ""
     if not 1 <= len(key) <= MAX_KEY_CHARS or not key.isprintable():
         raise Refused(ErrorCode.VALIDATION_ERROR, f"Idempotency-Key has 1 to {MAX_KEY_CHARS} printable characters.")
-    return {"caller": request.caller, "operation": request.operation, "key": key}
+    which = {"caller": request.caller, "operation": request.operation, "key": key}
+    return {**which, "body_hash": hashlib.sha256(request.body).hexdigest(), "claim": uuid4()}
 
 
-def _kept(found: Row | None, digest: str) -> Answer:
-    if found is not None and found["body_hash"] != digest:
-        raise Refused(ErrorCode.IDEMPOTENCY_KEY_REUSED)
-    if found is None or found["answer"] is None:
-        raise Refused(ErrorCode.REQUEST_IN_PROGRESS)
-    kept: Answer = found["answer"]
-    return kept
+def _outcome(work: Callable[[UUID], Answer], subject: UUID) -> tuple[Outcome, str]:
+    """What came of the work, and the statement that ends the request."""
+    try:
+        return {"answer": work(subject)}, _KEEP
+    except Refused as refusal:
+        kept = {"code": refusal.code, "message": refusal.message, "details": refusal.details}
+        return {"refusal": kept}, _ending(refusal)
 
 
-def _replay(kept: Answer) -> Answer:
-    if "refusal" in kept:
-        refusal = kept["refusal"]
+def _ending(refusal: Refused) -> str:
+    if refusal.code is ErrorCode.REQUEST_IN_PROGRESS:
+        return _LET_GO  # the subject lives: another flow has it in hand
+    return _DROP if refusal.meaning.http >= 500 or refusal.code is ErrorCode.RATE_LIMITED else _KEEP
+
+
+def _replay(outcome: Outcome) -> Answer:
+    if "refusal" in outcome:
+        refusal = outcome["refusal"]
         raise Refused(refusal["code"], refusal["message"], **refusal["details"])
-    answer: Answer = kept["answer"]
+    answer: Answer = outcome["answer"]
     return answer

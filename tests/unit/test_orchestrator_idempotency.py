@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 
-from services.chassis.db import Database
+from services.chassis.db import Database, Row
 from services.chassis.errors import Refused, Unknown
 from services.chassis.settings import DatabaseSettings
 from services.contracts.errors import ErrorCode
@@ -34,9 +36,13 @@ def keys(db: Database) -> IdempotencyKeys:
 
 
 def _process(db: Database) -> IdempotencyKeys:
+    return _process_and_lease(db)[0]
+
+
+def _process_and_lease(db: Database) -> tuple[IdempotencyKeys, Journal]:
     journal = Journal(db, deadline_seconds=60, park_seconds=120)
     journal.beat()
-    return IdempotencyKeys(db, journal.incarnation)
+    return IdempotencyKeys(db, journal.incarnation), journal
 
 
 @pytest.fixture
@@ -106,6 +112,16 @@ def test_unknown_result_keeps_its_subject_for_the_next_request(keys: Idempotency
     assert again.subjects == died.subjects
 
 
+def test_subject_that_another_flow_has_in_hand_is_kept_for_the_next_request(
+    keys: IdempotencyKeys, request_: Request
+) -> None:
+    busy, again = Work(Refused(ErrorCode.REQUEST_IN_PROGRESS)), Work()
+    with pytest.raises(Refused, match="REQUEST_IN_PROGRESS"):
+        keys.answer(request_, busy)
+    keys.answer(request_, again)
+    assert again.subjects == busy.subjects
+
+
 def test_final_refusal_is_kept(keys: IdempotencyKeys, request_: Request) -> None:
     work = Work(Refused(ErrorCode.SEAT_UNAVAILABLE, order_id="1"))
     for _ in range(2):
@@ -121,3 +137,128 @@ def test_failure_that_was_undone_frees_the_key(keys: IdempotencyKeys, request_: 
     work = Work()
     keys.answer(request_, work)
     assert len(work.subjects) == 1
+
+
+# ── a first request that is late, and taken for dead
+
+
+@dataclass
+class Late:
+    """A process that is taken for dead while it works: then the others have their turn, and then it wakes."""
+
+    keys: IdempotencyKeys
+    lease: Journal
+
+    def answer(self, request: Request, meanwhile: Callable[[], object], wakes: Work) -> Mapping[str, Any]:
+        """What it answers at last, with what `wakes` comes to."""
+
+        def work(subject: UUID) -> Mapping[str, Any]:
+            self.lease.resign()
+            meanwhile()
+            return wakes(subject)
+
+        return self.keys.answer(request, work)
+
+
+@pytest.fixture
+def late(db: Database) -> Late:
+    """The process that comes late."""
+    return Late(*_process_and_lease(db))
+
+
+class Says(Work):
+    """Work that answers in one process's own words."""
+
+    def __init__(self, words: str) -> None:
+        super().__init__()
+        self.words = words
+
+    def __call__(self, subject: UUID) -> Mapping[str, Any]:
+        return {**super().__call__(subject), "words": self.words}
+
+
+def test_late_request_gives_the_answer_of_those_who_took_it_for_dead(
+    keys: IdempotencyKeys, late: Late, request_: Request
+) -> None:
+    theirs, own = Says("theirs"), Says("own")
+    answers = [late.answer(request_, lambda: keys.answer(request_, theirs), own), keys.answer(request_, Work())]
+    assert theirs.subjects == own.subjects, "the key's subject, whoever works on it"
+    assert [answer["words"] for answer in answers] == ["theirs", "theirs"]
+
+
+@pytest.mark.parametrize("failure", [Refused(ErrorCode.INTERNAL_ERROR), Unknown("no answer"), None])
+def test_late_request_frees_nothing_while_those_who_took_it_for_dead_are_at_it(
+    db: Database, late: Late, request_: Request, failure: Exception | None
+) -> None:
+    another, third, begun, awake = _process(db), Work(), threading.Event(), threading.Event()
+
+    def theirs(subject: UUID) -> Mapping[str, Any]:
+        begun.set()
+        assert awake.wait(10)
+        with pytest.raises(Refused, match="REQUEST_IN_PROGRESS"):
+            _process(db).answer(request_, third)
+        return {"order_id": str(subject)}
+
+    with ThreadPoolExecutor(1) as pool:
+
+        def taken_over() -> None:
+            running.append(pool.submit(another.answer, request_, theirs))
+            assert begun.wait(10)
+
+        running: list[Future[Mapping[str, Any]]] = []
+        own = Work(failure)
+        try:
+            with pytest.raises((Refused, Unknown), match=r"no answer|REQUEST_IN_PROGRESS"):
+                late.answer(request_, taken_over, own)
+        finally:
+            awake.set()
+        assert running[0].result() == {"order_id": str(own.subjects[0])}
+    assert third.subjects == []
+    assert _process(db).answer(request_, third) == running[0].result()
+
+
+def test_late_failure_does_not_free_the_key_under_which_another_has_begun_anew(
+    db: Database, keys: IdempotencyKeys, late: Late, request_: Request
+) -> None:
+    anew, again = Work(), Work()
+
+    def failed_then_done() -> None:
+        with pytest.raises(Refused, match="INTERNAL_ERROR"):
+            _process(db).answer(request_, Work(Refused(ErrorCode.INTERNAL_ERROR)))
+        keys.answer(request_, anew)
+
+    done = late.answer(request_, failed_then_done, Work(Refused(ErrorCode.INTERNAL_ERROR)))
+    assert done == {"order_id": str(anew.subjects[0])} == keys.answer(request_, again)
+    assert again.subjects == [], "no second effect"
+
+
+def test_key_that_somebody_claims_at_this_moment_is_in_progress(db: Database, request_: Request) -> None:
+    keys = _process(db)
+    with pytest.raises(Unknown):
+        keys.answer(request_, Work(Unknown("the process died")))
+    with db.transaction() as tx:
+        assert tx.run("UPDATE idempotency_keys SET owner = owner WHERE key = %(key)s", key=request_.key) == 1
+        with pytest.raises(Refused, match="REQUEST_IN_PROGRESS"):
+            keys.answer(request_, Work())
+
+
+def test_answer_that_could_not_be_kept_is_found_by_the_next_request(
+    db: Database, keys: IdempotencyKeys, request_: Request
+) -> None:
+    forgetful, done, again = _process(_Forgetful(db)), Work(), Work()
+    with pytest.raises(Unknown, match="did not keep it"):
+        forgetful.answer(request_, done)
+    keys.answer(request_, again)
+    assert again.subjects == done.subjects
+
+
+class _Forgetful(Database):
+    """A database that keeps no answer."""
+
+    def __init__(self, db: Database) -> None:
+        vars(self).update(vars(db))
+
+    def statement(self, sql: str, **params: Any) -> Row | None:
+        if "outcome" in params:
+            raise Unknown("did not keep it")
+        return super().statement(sql, **params)
