@@ -26,7 +26,7 @@ from tests.saga.wakeups import WakeUps
 from tests.saga.world import Budget, NeverRevoked, Published, World
 
 QUICK_PAUSE = 0.002  # seconds before asking again: cells ask as production does, in quick motion
-QUICK_CLOSING = 0.3  # seconds for giving an attempt at a code back
+QUICK_CLOSING = 0.02  # seconds for giving an attempt at a code back
 OWN_TWIN = Fault("journal begin", Kind.TWICE)  # the second finds the first and waits for it, as long as it has time
 
 
