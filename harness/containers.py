@@ -12,77 +12,26 @@ import subprocess
 import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psutil
-import psycopg2
 import yaml
 
 from harness import engine, ports
 from harness.cleanup import take_down
 from harness.compose import ROOT, Service, interpolate
+from harness.container_programs import ports_of, programs
 from harness.gateway import RENDERER, STATUS
-from harness.plan import databases, native_name, needs
-from harness.postgres import Database, Postgres, describe
+from harness.plan import native_name
 from harness.process import Identity
-from harness.program import Ports, Program, native_environment, web
-from harness.rabbitmq import RabbitMQ
+from harness.program import Program
 from harness.rundir import Record
 from harness.stack import COMPOSE, Stack
 
 OFFLINE = ROOT / "compose.offline.yaml"
 GATEWAY = "api-gateway"
-BROKER_PORTS = (5672, 15672)
-REGISTRY = "cat /var/lib/rabbitmq/mnesia/*/quorum/*/names.dets"
 SUPERVISED = {"restart": "no", "healthcheck": {"disable": True}}
-
-
-@dataclass
-class DatabaseContainers(Postgres):
-    """The five servers under one name, as they are one natively. Each container's role owns everything in it."""
-
-    own_ports: dict[str, int] = field(default_factory=dict)
-
-    def prepare(self, env: Mapping[str, str]) -> None:
-        """The image makes the cluster and runs the SQL."""
-
-    def after_ready(self) -> None:
-        """Nothing: a server that listens on TCP has run its SQL."""
-
-    def ready(self) -> bool:
-        """Whether every server takes connections."""
-        try:
-            for database in self.databases:
-                psycopg2.connect(self.dsn(database.name), connect_timeout=5).close()
-        except psycopg2.OperationalError:
-            return False
-        return True
-
-    def port_of(self, database: Database) -> int:
-        """Where a database's own server listens here."""
-        return self.own_ports[database.name]
-
-    def admin_dsn(self, database: str) -> str:
-        """The DSN of the role that owns the whole server; `postgres` is any of them."""
-        return self.dsn(self.databases[0].name if database == "postgres" else database)
-
-
-@dataclass
-class BrokerContainer(RabbitMQ):
-    """The broker; start.sh imports its user and topology."""
-
-    project: engine.Project = field(default_factory=lambda: engine.Project(Path()))
-
-    def prepare(self, env: Mapping[str, str]) -> None:
-        """start.sh does it."""
-
-    def registry(self) -> bytes:
-        """The registry of quorum queues, as it is on the container's disk; empty while there is none."""
-        (container,) = self.project.ids([self.name])
-        found = subprocess.run(["docker", "exec", container, "sh", "-c", REGISTRY], capture_output=True, check=False)
-        return found.stdout if not found.returncode else b""
 
 
 class ContainerStack(Stack):
@@ -134,24 +83,14 @@ class ContainerStack(Stack):
 
     @classmethod
     def _assigned(cls, services: Mapping[str, Service]) -> dict[str, dict[int, int]]:
-        wanted = [(s.name, port) for s in services.values() for port in _ports(s)]
+        wanted = [(s.name, port) for s in services.values() for port in ports_of(s)]
         assigned: dict[str, dict[int, int]] = {name: {} for name in services}
         for (name, port), here in zip(wanted, ports.claim([port for _, port in wanted]), strict=True):
             assigned[name][port] = here
         return assigned
 
     def _planned(self, values: Mapping[str, str], run_dir: Path) -> dict[str, Program]:
-        project = engine.Project.of(run_dir)
-        planned: dict[str, Program] = {"postgres": _postgres(self._services, self._ports)}
-        for service in self._services.values():
-            needed = needs(service, self._services)
-            if service.kind == "rabbitmq":
-                planned[service.name] = _rabbitmq(service, self._ports, project)
-            elif service.kind == "kong":
-                planned[service.name] = _gateway(service, self._services[RENDERER], self._ports, needed)
-            elif service.kind != "postgres" and service.name != RENDERER:
-                planned[service.name] = web(service, self._ports, needed)
-        return planned
+        return programs(self._services, self._ports, engine.Project.of(run_dir))
 
     def _provide(self, names: Iterable[str], build: bool = False) -> None:
         """Have compose make the containers of `names`, anew where what they are made from has changed."""
@@ -243,34 +182,6 @@ def _described(path: Path) -> Any:
 
 
 _parsed = functools.cache(lambda path: yaml.safe_load(path.read_text()))
-
-
-def _ports(service: Service) -> tuple[int, ...]:
-    return BROKER_PORTS if service.kind == "rabbitmq" else service.ports
-
-
-def _postgres(services: Mapping[str, Service], assigned: Ports) -> DatabaseContainers:
-    found = tuple(describe(container, user) for container, user in databases(services))
-    own = {
-        database.name: assigned[container.name][5432]
-        for database, (container, _) in zip(found, databases(services), strict=True)
-    }
-    first = next(iter(own.values()))
-    return DatabaseContainers("postgres", (), {}, {5432: first}, (first, ""), databases=found, own_ports=own)
-
-
-def _rabbitmq(service: Service, assigned: Ports, project: engine.Project) -> BrokerContainer:
-    own, env = dict(assigned[service.name]), service.environment
-    user, password = env["RABBITMQ_USER"], env["RABBITMQ_PASS"]
-    return BrokerContainer(
-        service.name, (), dict(env), own, (own[5672], ""), user=user, password=password, project=project
-    )
-
-
-def _gateway(service: Service, renderer: Service, assigned: Ports, needed: tuple[str, ...]) -> Program:
-    own = dict(assigned[service.name])
-    env = {**native_environment(renderer, assigned), **native_environment(service, assigned)}
-    return Program(service.name, (), env, own, (own[STATUS[0]], STATUS[1]), needed)
 
 
 def _resolved(raw: Any, values: Mapping[str, str]) -> Any:
