@@ -29,21 +29,28 @@ CLAIM_SECONDS = 30  # no request works for longer: after that the next asker goe
 Answer = Mapping[str, Any]
 Outcome = Mapping[str, Any]  # {answer}, or {refusal: {code, message, details}}: what is kept
 
-_CLAIM = """
-INSERT INTO idempotency_keys AS k (caller, operation, key, body_hash, subject, owner, claim)
-VALUES (%(caller)s, %(operation)s, %(key)s, %(body_hash)s, %(subject)s, %(owner)s, %(claim)s)
-ON CONFLICT (caller, operation, key) DO UPDATE
-SET owner = excluded.owner, claim = excluded.claim, claimed_at = excluded.claimed_at
-WHERE k.body_hash = excluded.body_hash AND k.answer IS NULL AND (
-    k.claimed_at < clock_timestamp() - make_interval(secs => %(claim_seconds)s) OR NOT EXISTS (
-        SELECT FROM heartbeats h WHERE h.incarnation = k.owner AND h.lease_until > clock_timestamp()))
-RETURNING subject"""
-_WHICH = " WHERE caller = %(caller)s AND operation = %(operation)s AND key = %(key)s"
-_FIND = "SELECT body_hash, answer FROM idempotency_keys" + _WHICH
+_WHICH = "WHERE caller = %(caller)s AND operation = %(operation)s AND key = %(key)s"
+
+# One statement. Who is told that somebody else is at it has locked nothing: neither who is at it nor the next asker
+# waits for them. `WHERE` is judged again under the row's lock, so of two who find a dead request one goes on.
+_CLAIM = f"""
+WITH taken_over AS (
+    UPDATE idempotency_keys AS k SET owner = %(owner)s, claim = %(claim)s, claimed_at = clock_timestamp()
+    {_WHICH} AND k.body_hash = %(body_hash)s AND k.answer IS NULL AND (
+        k.claimed_at < clock_timestamp() - make_interval(secs => %(claim_seconds)s) OR NOT EXISTS (
+            SELECT FROM heartbeats h WHERE h.incarnation = k.owner AND h.lease_until > clock_timestamp()))
+    RETURNING subject),
+begun AS (
+    INSERT INTO idempotency_keys (caller, operation, key, body_hash, subject, owner, claim)
+    SELECT %(caller)s, %(operation)s, %(key)s, %(body_hash)s, %(subject)s, %(owner)s, %(claim)s
+    WHERE NOT EXISTS (SELECT FROM idempotency_keys {_WHICH})
+    ON CONFLICT DO NOTHING RETURNING subject)
+SELECT subject FROM taken_over UNION ALL SELECT subject FROM begun"""
+_FIND = "SELECT body_hash, answer FROM idempotency_keys " + _WHICH
 _IF_MINE = _WHICH + " AND claim = %(claim)s RETURNING key"
-_KEEP = "UPDATE idempotency_keys SET answer = %(outcome)s, owner = NULL" + _IF_MINE
-_LET_GO = "UPDATE idempotency_keys SET owner = NULL" + _IF_MINE
-_DROP = "DELETE FROM idempotency_keys" + _IF_MINE
+_KEEP = "UPDATE idempotency_keys SET answer = %(outcome)s, owner = NULL " + _IF_MINE
+_LET_GO = "UPDATE idempotency_keys SET owner = NULL " + _IF_MINE
+_DROP = "DELETE FROM idempotency_keys " + _IF_MINE
 _EXPIRE = "DELETE FROM idempotency_keys WHERE created_at < (SELECT app_now()) - make_interval(hours => %(hours)s)"
 
 

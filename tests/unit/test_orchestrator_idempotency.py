@@ -242,6 +242,13 @@ def test_key_that_somebody_claims_at_this_moment_is_in_progress(db: Database, re
             keys.answer(request_, Work())
 
 
+def test_who_asks_again_waits_for_nobody(db: Database, keys: IdempotencyKeys, request_: Request) -> None:
+    first = keys.answer(request_, Work())
+    with db.transaction() as tx:
+        assert tx.run("UPDATE idempotency_keys SET owner = owner WHERE key = %(key)s", key=request_.key) == 1
+        assert keys.answer(request_, Work()) == first
+
+
 def test_answer_that_could_not_be_kept_is_found_by_the_next_request(
     db: Database, keys: IdempotencyKeys, request_: Request
 ) -> None:
