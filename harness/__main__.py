@@ -6,20 +6,18 @@ import argparse
 import contextlib
 import json
 import os
-import signal
 import sys
 import threading
 from collections.abc import Callable
-from types import FrameType
 
 from harness import compose, packages, variables
 from harness.cleanup import take_down
 from harness.errors import StackError
+from harness.foreground import interrupt_once
 from harness.rundir import RunDir
 from harness.stack import Stack
 
 WATCH_SECONDS = 1.0
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main() -> int:
@@ -84,8 +82,7 @@ def _environment(parser: argparse.ArgumentParser, text: str) -> None:
 
 
 def _up(given: argparse.Namespace) -> None:
-    for number in SIGNALS:
-        signal.signal(number, _interrupt)
+    interrupt_once()
     stack = None
     try:
         stack = Stack.up(given.run_dir, env=given.env, only=given.only, detach=given.detach)
@@ -109,12 +106,6 @@ def _watch(stack: Stack) -> None:
                 print(f"{name} {now[name]}", file=sys.stderr)
         seen = now
         pause.wait(WATCH_SECONDS)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    for again in SIGNALS:
-        signal.signal(again, signal.SIG_IGN)  # taking down is bounded: nobody needs to hurry it
-    raise KeyboardInterrupt
 
 
 def _down(given: argparse.Namespace) -> None:

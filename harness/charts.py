@@ -1,9 +1,9 @@
-"""One kind of picture for all that is measured: a row a subject, dots on a logarithmic axis. Hand-written SVG."""
+"""Two kinds of pictures for all that is measured: dots on a logarithmic axis, curves over time. Hand-written SVG."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 
 COLOURS = ("#1f5fa8", "#c4501b", "#2e8540", "#7a4fa3", "#8a6d00")
@@ -31,6 +31,26 @@ def dots(title: str, unit: str, rows: Rows) -> str:
     parts += [_tick(x(10.0**power), power, height, unit) for power in range(low, low + span + 1)]
     for number, (label, row) in enumerate(rows.items()):
         parts += _row(label, TOP + ROW * (number + 1) - 8, {name: (x(v), v) for name, v in row.items()}, colour)
+    return document(WIDTH, height, parts)
+
+
+def over_time(title: str, step: float, series: Mapping[str, Sequence[float]]) -> str:
+    """An SVG document: a curve a series, of which each value stands for `step` seconds."""
+    most = max((value for values in series.values() for value in values), default=0) or 1
+    longest = max(len(values) for values in series.values())
+    left, bottom, height = 60, 300, 320
+
+    def at(number: float, value: float) -> str:
+        return f"{left + number / longest * (RIGHT - left):.1f},{bottom - value / most * (bottom - TOP):.1f}"
+
+    colour = dict(zip(series, COLOURS, strict=False))
+    parts = [f'<text x="14" y="24" font-size="16" font-weight="600">{escape(title)}</text>', *_legend(colour)]
+    parts += [f'<path d="M{at(0, most)} L{at(0, 0)} L{at(longest, 0)}" fill="none" stroke="#667"/>']
+    parts += [f'<text x="{left - 6}" y="{TOP + 4}" text-anchor="end" fill="#667">{most:g}</text>']
+    parts += [f'<text x="{RIGHT}" y="{height - 4}" text-anchor="end" fill="#667">{longest * step:g} s</text>']
+    for name, values in series.items():
+        points = " ".join(at(number + 0.5, value) for number, value in enumerate(values))
+        parts.append(f'<polyline points="{points}" fill="none" stroke="{colour[name]}" stroke-width="2"/>')
     return document(WIDTH, height, parts)
 
 

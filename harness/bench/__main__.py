@@ -14,45 +14,51 @@ import os
 import sys
 import time
 from datetime import UTC, datetime
-from pathlib import Path
+from statistics import mean
 from typing import Any
 
-from harness.bench.drive import Load
+from harness.bench.drive import Crew, Load
 from harness.bench.ground import Ground
 from harness.bench.measure import Bench
-from harness.bench.verdict import Line, as_text, at_least, at_most
+from harness.bench.verdict import Line, Table, at_least, at_most
 from harness.charts import dots
-from harness.cleanup import make_room, take_down
 from harness.compose import ROOT
 from harness.errors import StackError
-from harness.rundir import RunDir
+from harness.foreground import interrupt_once, own_stack
 from harness.stack import Stack
 
 REPORTS = ROOT / "reports"
 BASELINE = REPORTS / "bench-baseline.json"
-RUN_DIR = Path(".run") / "bench"
 ONCE = 5_000  # rows a table at 1×
 SIZES = (100, 5_000, 50_000)
 PRODUCTION = {"LOG_LEVEL": "INFO"}  # §13: DEBUG alone is off in production
 
 
 def main(arguments: list[str]) -> int:
-    """Measure, write down, print the table; the exit status."""
+    """Measure, print each row as it comes, write down; the exit status."""
     options = _options(arguments)
-    directory = RunDir(ROOT / RUN_DIR)
-    make_room(directory)
-    take_down(directory, volumes=True)
+    interrupt_once()
     began = time.monotonic()
+    table = Table(_baseline())
     try:
-        with Stack.up(run_dir=directory.path, env=PRODUCTION, quiet=True) as stack:
-            lines, raw = _measured(stack, options)
+        with own_stack("bench", PRODUCTION, quiet=True) as stack, Crew(stack) as crew:
+            stack.start_replica("inventory-service")  # a process of Python is one core
+            table.note("system up")
+            raw = _measured(stack, crew, options, table)
     except StackError as error:
         print(f"could not measure: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
     raw |= {"at": datetime.now(UTC).isoformat(timespec="seconds"), "seconds": round(time.monotonic() - began)}
     raw |= {"cores": os.cpu_count(), "repeats": options.repeats}
-    _write(lines, raw, options.keep_baseline)
-    return 1 if any(line.verdict == "MISSED" for line in lines) else 0
+    _write(table.lines, raw, options.keep_baseline)
+    return 1 if any(line.verdict == "MISSED" for line in table.lines) else 0
+
+
+def _baseline() -> dict[str, float]:
+    lines = json.loads(BASELINE.read_text())["lines"] if BASELINE.exists() else []
+    return {line["name"]: line["measured"] for line in lines}
 
 
 def _options(arguments: list[str]) -> argparse.Namespace:
@@ -64,95 +70,83 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _measured(stack: Stack, options: argparse.Namespace) -> tuple[list[Line], dict[str, Any]]:
-    multiples = [int(text) for text in options.rows.split(",")]
-    stack.start_replica("inventory-service")  # a process of Python is one core
+def _measured(stack: Stack, crew: Crew, options: argparse.Namespace, table: Table) -> dict[str, Any]:
+    base, *multiples = [int(text) for text in options.rows.split(",")]
     ground = Ground(stack)
     ground.people()
-    ground.grow(ONCE * multiples[0])
-    bench = Bench(stack, ground, options.seconds, options.repeats)
-    _warm(bench, ground)
+    ground.grow(ONCE * base)
+    _warm(Bench(stack, ground, crew, 1.0, 1))
+    table.note("warm")
     costs: dict[str, dict[str, float]] = {}
-    lines, raw = _at_base(bench, costs)
-    for multiple in multiples[1:]:
+    raw = _at_base(Bench(stack, ground, crew, options.seconds, options.repeats), costs, table)
+    for multiple in multiples:
         ground.grow(ONCE * multiple)
-        _at_scale(Bench(stack, ground, options.seconds, max(1, options.repeats - 1)), f"{multiple}×", costs)
-    return lines + _scaling(costs), raw | {"costs": costs}
+        table.note(f"{multiple}× the rows laid")
+        _at_scale(Bench(stack, ground, crew, options.seconds, max(1, options.repeats - 1)), f"{multiple}×", costs)
+        table.note(f"{multiple}× measured")
+    table.add(*_scaling(costs))
+    return raw | {"costs": costs}
 
 
-def _warm(bench: Bench, ground: Ground) -> None:
+def _warm(bench: Bench) -> None:
     """The first second of a process is not what is measured."""
-    warm = Bench(bench.stack, ground, 1.0, 1)
-    warm.reserve_seat()
-    warm.purchase(SIZES[0])
-    warm.scan()
+    bench.reserve_seat()
+    bench.purchase(SIZES[0])
+    bench.scan()
 
 
-def _at_base(bench: Bench, costs: dict[str, dict[str, float]]) -> tuple[list[Line], dict[str, Any]]:
-    floor = bench.floor()
+def _at_base(bench: Bench, costs: dict[str, dict[str, float]], table: Table) -> dict[str, Any]:
     grpc = bench.reserve_seat()
+    table.add(at_least("ReserveSeat over gRPC ÷ floor", grpc.ratio, 0.18, 0.25, _a_second(grpc)))
     reserves = {size: bench.reserve(size) for size in SIZES}
+    table.add(*_sized("reserve over HTTP", reserves, 0.025, 0.035))
     purchases = {size: bench.purchase(size) for size in SIZES}
-    scan, page = bench.scan(), bench.event_page()
-    crowd, alone = bench.crowd()
-    nowait, blocking = bench.losers()
-    floor = (floor + bench.floor()) / 2  # before and after: the machine is not the same all the time
+    table.add(*_sized("reserve + pay", purchases, 0.012, 0.02))
     middle = purchases[SIZES[1]]
-    _keep(costs, "1×", floor, grpc, reserves[SIZES[1]], middle, scan, crowd / alone, page)
-    lines = [
-        at_least("ReserveSeat over gRPC ÷ floor", grpc.rate / floor, 0.18, 0.25, _a_second(grpc)),
-        *_sized("reserve over HTTP", reserves, floor, 0.025, 0.035),
-        *_sized("reserve + pay", purchases, floor, 0.012, 0.02),
-        at_most("CPU a purchase, ms", middle.cpu, 7, 4.5, _by_process(middle)),
-        at_least("scan ÷ floor", scan.rate / floor, 0.03, 0.045, _a_second(scan)),
-        at_most("CPU a scan, ms", scan.cpu, 3.5, 2, _by_process(scan)),
-        at_most(
-            "hot seat: losers' p99 ÷ p50 alone", crowd / alone, 20, 10, f"{crowd * 1e3:.0f} / {alone * 1e3:.1f} ms"
-        ),
-        at_most("CPU an event of 1,000 seats, ms", page.cpu, 2, 1, _by_process(page)),
-        at_most(
-            "losers' p99, NOWAIT ÷ blocking",
-            nowait / blocking,
-            0.2,
-            0.1,
-            f"{nowait * 1e3:.1f} / {blocking * 1e3:.0f} ms",
-        ),
-    ]
-    raw = {"floor": round(floor), "cpu_ms": {"purchase": middle.cpu_ms, "scan": scan.cpu_ms, "event page": page.cpu_ms}}
-    return lines, raw
+    table.add(at_most("CPU a purchase, ms", middle.cpu, 7, 4.5, _by_process(middle)))
+    scan = bench.scan()
+    table.add(at_least("scan ÷ floor", scan.ratio, 0.03, 0.045, _a_second(scan)))
+    table.add(at_most("CPU a scan, ms", scan.cpu, 3.5, 2, _by_process(scan)))
+    crowd, alone = bench.crowd()
+    times = f"{crowd * 1e3:.0f} / {alone * 1e3:.1f} ms"
+    table.add(at_most("hot seat: losers' p99 ÷ p50 alone", crowd / alone, 20, 10, times))
+    page = bench.event_page()
+    table.add(at_most("CPU an event of 1,000 seats, ms", page.cpu, 2, 1, _by_process(page)))
+    nowait, blocking = bench.losers()
+    times = f"{nowait * 1e3:.1f} / {blocking * 1e3:.0f} ms"
+    table.add(at_most("losers' p99, NOWAIT ÷ blocking", nowait / blocking, 0.2, 0.1, times))
+    loads = {"ReserveSeat": grpc, "reserve": reserves[SIZES[1]], "reserve + pay": middle, "scan": scan}
+    _keep(costs, "1×", loads, crowd / alone, page)
+    floor = mean(load.floor for load in (grpc, *reserves.values(), *purchases.values(), scan))
+    return {
+        "floor": round(floor),
+        "cpu_ms": {"purchase": middle.cpu_ms, "scan": scan.cpu_ms, "event page": page.cpu_ms},
+    }
 
 
 def _at_scale(bench: Bench, at: str, costs: dict[str, dict[str, float]]) -> None:
+    loads = {"ReserveSeat": bench.reserve_seat(), "reserve": bench.reserve(SIZES[1])}
+    loads |= {"reserve + pay": bench.purchase(SIZES[1]), "scan": bench.scan()}
     crowd, alone = bench.crowd()
-    loads = bench.reserve_seat(), bench.reserve(SIZES[1]), bench.purchase(SIZES[1]), bench.scan()
-    _keep(costs, at, bench.floor(), *loads, crowd / alone, bench.event_page())
+    _keep(costs, at, loads, crowd / alone, bench.event_page())
 
 
-def _keep(
-    costs: dict[str, dict[str, float]],
-    at: str,
-    floor: float,
-    grpc: Load,
-    reserve: Load,
-    purchase: Load,
-    scan: Load,
-    crowd: float,
-    page: Load,
-) -> None:
-    """What each thing costs with so many rows: ms a piece, or the row's own ratio."""
-    found = {"floor": 1000 / floor, "ReserveSeat": 1000 / grpc.rate, "reserve": 1000 / reserve.rate}
-    found |= {"reserve + pay": 1000 / purchase.rate, "CPU a purchase": purchase.cpu, "scan": 1000 / scan.rate}
-    found |= {"CPU a scan": scan.cpu, "hot seat": crowd, "event page": page.cpu}
+def _keep(costs: dict[str, dict[str, float]], at: str, loads: dict[str, Load], crowd: float, page: Load) -> None:
+    """What each row costs with so many rows in the tables: floors, ms of CPU or the row's own ratio."""
+    found = {"floor, ms": 1000 / mean(load.floor for load in loads.values())}
+    found |= {f"{name}, floors": 1 / load.ratio for name, load in loads.items()}
+    found |= {"CPU a purchase, ms": loads["reserve + pay"].cpu, "CPU a scan, ms": loads["scan"].cpu}
+    found |= {"hot seat": crowd, "CPU an event, ms": page.cpu}
     for name, cost in found.items():
         costs.setdefault(name, {})[at] = cost
 
 
-def _sized(name: str, loads: dict[int, Load], floor: float, gate: float, reach: float) -> list[Line]:
-    rates = [load.rate for load in loads.values()]
+def _sized(name: str, loads: dict[int, Load], gate: float, reach: float) -> list[Line]:
+    ratios = [load.ratio for load in loads.values()]
     raw = ", ".join(f"{size:,} seats {load.rate:.0f}/s" for size, load in loads.items())
     return [
-        at_least(f"{name} ÷ floor", min(rates) / floor, gate, reach, raw),
-        at_most(f"{name}: flat over the sizes", max(rates) / min(rates), 1.2, 1.2),
+        at_least(f"{name} ÷ floor", min(ratios), gate, reach, raw),
+        at_most(f"{name}: flat over the sizes", max(ratios) / min(ratios), 1.2, 1.2),
     ]
 
 
@@ -178,8 +172,6 @@ def _by_process(load: Load) -> str:
 def _write(lines: list[Line], raw: dict[str, Any], keep: bool) -> None:
     REPORTS.mkdir(exist_ok=True)
     report = {**raw, "lines": [line.as_json() for line in lines]}
-    before = json.loads(BASELINE.read_text())["lines"] if BASELINE.exists() else []
-    print(as_text(lines, {line["name"]: line["measured"] for line in before}))
     print(f"\nfloor {raw['floor']:,} holds a second; {raw['seconds']} s in all")
     for path in (REPORTS / "bench.json", *([BASELINE] if keep else [])):
         path.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")

@@ -1,4 +1,4 @@
-"""Drives the load: several processes started together, and what the stack's own processes used meanwhile."""
+"""Drives the load: processes that stay, told together to begin, and what the stack's own processes used meanwhile."""
 
 from __future__ import annotations
 
@@ -24,18 +24,27 @@ STAND_INS = ("fake-", "api-gateway", "epmd")  # for what is not ours: their cost
 
 @dataclass(frozen=True)
 class Load:
-    """What came of a load: work done, in how many seconds, how long each took, what each process used in ms a piece."""
+    """What came of a load: work done, in how many seconds, how long each took, what each process used in ms a piece.
+
+    `floor` is what the floor was at that time, in holds a second; 0 where it was not measured beside it.
+    """
 
     done: int
     seconds: float
     outcomes: Mapping[str, int]
     latencies: Sequence[float]
     cpu_ms: Mapping[str, float]
+    floor: float = 0.0
 
     @property
     def rate(self) -> float:
         """Pieces of work a second."""
         return self.done / self.seconds
+
+    @property
+    def ratio(self) -> float:
+        """The rate as a share of the floor's."""
+        return self.rate / self.floor
 
     @property
     def cpu(self) -> float:
@@ -47,79 +56,97 @@ class Load:
         return percentile(self.latencies, share)
 
 
-def drive(
-    stack: Stack,
-    address: str,
-    verb: str,
-    work: Sequence[Any],
-    *,
-    clients: int,
-    seconds: float,
-    credential: str = "",
-    once: bool = False,
-    processes: int = PROCESSES,
-) -> Load:
-    """Work off as much as `clients` can in `seconds`; `once`: all of it, one piece a client.
+class Crew:
+    """The load processes. They stay, so that no measurement pays for their start, and end with the block."""
 
-    Raises StackError when anything but success came back, unless `once`, where losing is what is measured.
-    """
-    tasks = [
-        {
-            "address": address,
-            "verb": verb,
-            "work": list(work[n::processes]),
-            "threads": clients // processes,
-            "seconds": seconds,
-            "credential": credential,
-            "once": once,
-        }
-        for n in range(processes)
-    ]
-    workers = [_started(task) for task in tasks]
-    before = cpu_seconds(stack)
-    results = [_finished(worker) for worker in [_told(worker) for worker in workers]]
-    after = cpu_seconds(stack)
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
+        self._workers: list[subprocess.Popen[str]] = []
+
+    def __enter__(self) -> Crew:
+        self._workers = [_started() for _ in range(PROCESSES)]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self._workers:
+            worker.kill()
+            worker.communicate()
+
+    def drive(
+        self,
+        address: str,
+        verb: str,
+        work: Sequence[Any],
+        *,
+        clients: int,
+        seconds: float,
+        credential: str = "",
+        once: bool = False,
+    ) -> Load:
+        """Work off as much as `clients` can in `seconds`; `once`: all of it, one piece a client.
+
+        Raises StackError when anything but success came back, unless `once`, where losing is what is measured.
+        """
+        workers = self._workers[:clients]
+        for number, worker in enumerate(workers):
+            _tell(
+                worker,
+                {
+                    "address": address,
+                    "verb": verb,
+                    "work": list(work[number :: len(workers)]),
+                    "threads": clients // len(workers),
+                    "seconds": seconds,
+                    "credential": credential,
+                    "once": once,
+                },
+            )
+        for worker in workers:
+            _heard(worker)  # it is connected
+        before = cpu_seconds(self._stack)
+        for worker in workers:
+            _tell(worker, "go")
+        results = [_heard(worker) for worker in workers]
+        after = cpu_seconds(self._stack)
+        return _load(verb, results, {name: after[name] - before.get(name, 0.0) for name in after}, once)
+
+
+def _load(verb: str, results: Sequence[Mapping[str, Any]], cpu: Mapping[str, float], once: bool) -> Load:
     outcomes: Counter[str] = Counter()
     for result in results:
         outcomes.update(result["outcomes"])
     done = outcomes["ok"] if not once else sum(outcomes.values())
     if not done or (not once and done != sum(outcomes.values())):
         raise StackError(f"{verb}: {dict(outcomes)}")
-    used = {name: (after[name] - before.get(name, 0.0)) * 1000 / done for name in after}
+    used = {name: seconds * 1000 / done for name, seconds in cpu.items()}
     latencies = [latency for result in results for latency in result["latencies"]]
     return Load(done, max(result["seconds"] for result in results), dict(outcomes), latencies, used)
 
 
-def _started(task: Mapping[str, Any]) -> subprocess.Popen[str]:
-    worker = subprocess.Popen(
+def _started() -> subprocess.Popen[str]:
+    # In a session of its own: a Ctrl-C is for us, and it ends when we say so or are gone.
+    return subprocess.Popen(
         [sys.executable, "-m", "harness.bench.load"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         cwd=ROOT,
         text=True,
+        start_new_session=True,
     )
+
+
+def _tell(worker: subprocess.Popen[str], what: object) -> None:
     assert worker.stdin  # noqa: S101 - it was asked for as a pipe
+    worker.stdin.write(json.dumps(what) + "\n")
+    worker.stdin.flush()
+
+
+def _heard(worker: subprocess.Popen[str]) -> Any:
     assert worker.stdout  # noqa: S101
-    worker.stdin.write(json.dumps(task) + "\n")
-    worker.stdin.flush()
-    if worker.stdout.readline().strip() != "ready":
-        raise StackError("a load process did not start")
-    return worker
-
-
-def _told(worker: subprocess.Popen[str]) -> subprocess.Popen[str]:
-    assert worker.stdin  # noqa: S101
-    worker.stdin.write("go\n")
-    worker.stdin.flush()
-    return worker
-
-
-def _finished(worker: subprocess.Popen[str]) -> dict[str, Any]:
-    output, _ = worker.communicate()
-    if worker.returncode:
-        raise StackError("a load process failed")
-    result: dict[str, Any] = json.loads(output)
-    return result
+    line = worker.stdout.readline()
+    if not line:
+        raise StackError("a load process ended")
+    return json.loads(line)
 
 
 def cpu_seconds(stack: Stack) -> dict[str, float]:

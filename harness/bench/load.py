@@ -1,4 +1,4 @@
-"""A process that asks as fast as it is answered: `python -m harness.bench.load`, its task one JSON line on stdin.
+"""A process that asks as fast as it is answered: `python -m harness.bench.load`, each task one JSON line on stdin.
 
 It says `ready`, waits for another line, asks for the given seconds from several threads, and prints what came of it.
 The client is as bare as can be, since its CPU is the machine's too: raw keep-alive sockets, requests made beforehand.
@@ -149,11 +149,10 @@ def _work_off(ask: Ask, work: list[Any], deadline: float, once: bool) -> list[tu
     return done
 
 
-def main() -> None:
-    """Read the task, wait for the word, work, report."""
-    task = json.loads(sys.stdin.readline())
+def _worked(task: Mapping[str, Any]) -> dict[str, Any]:
+    """Connect, wait for the word, work; what came of it."""
     asks, works = _asks(task), [task["work"][n :: task["threads"]] for n in range(task["threads"])]
-    print("ready", flush=True)
+    print('"ready"', flush=True)
     sys.stdin.readline()
     began = time.perf_counter()
     deadline = began + task["seconds"]
@@ -163,8 +162,13 @@ def main() -> None:
         ]
         done = [answer for thread in running for answer in thread.result()]
     seconds = time.perf_counter() - began
-    outcomes = Counter(outcome for outcome, _ in done)
-    print(json.dumps({"seconds": seconds, "outcomes": outcomes, "latencies": [s for _, s in done]}))
+    return {"seconds": seconds, "outcomes": Counter(outcome for outcome, _ in done), "latencies": [s for _, s in done]}
+
+
+def main() -> None:
+    """Task after task, until there are no more."""
+    while task := sys.stdin.readline():
+        print(json.dumps(_worked(json.loads(task))), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,14 @@
-"""The table: what was asked for, what was measured, and how far apart the two are."""
+"""The table: what was asked for, what was measured, and how far apart the two are; printed row by row."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
+
+_WIDTHS = (38, 9, 6, 6, 7, 8, 6)  # of the columns; what was measured raw comes last and is as long as it is
+_HEAD = ("", "measured", "gate", "reach", "verdict", "baseline", "took", "raw")
 
 
 @dataclass(frozen=True)
@@ -41,16 +45,33 @@ def at_most(name: str, measured: float, gate: float, reach: float, raw: str = ""
     return Line(name, measured, gate, reach, False, raw)
 
 
-def as_text(lines: Sequence[Line], before: dict[str, float]) -> str:
-    """The table for people; `before` holds what the baseline measured, by name."""
-    rows = [("", "measured", "gate", "reach", "verdict", "baseline", "raw")]
-    for line in lines:
-        was = before.get(line.name)
-        then = f"{was:.4g}" if was is not None else "-"
-        rows.append(
-            (line.name, f"{line.measured:.4g}", f"{line.gate:g}", f"{line.reach:g}", line.verdict, then, line.raw)
-        )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+@dataclass
+class Table:
+    """Prints each line as it comes, with the seconds since the one before; `baseline` is what was measured, by name."""
+
+    baseline: Mapping[str, float]
+    lines: list[Line] = field(default_factory=list)
+    _since: float = field(default_factory=time.monotonic)
+
+    def note(self, what: str) -> None:
+        """A step that is no row."""
+        self._print((what, "", "", "", "", "", self._seconds(), ""))
+
+    def add(self, *lines: Line) -> None:
+        """Keep and print."""
+        if not self.lines:
+            self._print(_HEAD)
+        for line in lines:
+            was = self.baseline.get(line.name)
+            bounds = f"{line.gate:g}", f"{line.reach:g}", line.verdict, "-" if was is None else f"{was:.4g}"
+            self._print((line.name, f"{line.measured:.4g}", *bounds, self._seconds(), line.raw))
+        self.lines += lines
+
+    def _seconds(self) -> str:
+        now = time.monotonic()
+        seconds, self._since = now - self._since, now
+        return f"{seconds:.1f} s"
+
+    def _print(self, cells: Sequence[str]) -> None:
+        padded = [cell.ljust(width) for cell, width in zip(cells[:-1], _WIDTHS, strict=True)]
+        print("  ".join([*padded, cells[-1]]).rstrip(), flush=True)

@@ -7,23 +7,19 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
 
 from harness import compose, ports
-from harness.cleanup import make_room, take_down
 from harness.errors import StackError
+from harness.foreground import interrupt_once, own_stack, upon_signals
 from harness.live.server import Server
 from harness.live.watch import Watch
-from harness.rundir import RunDir
 from harness.stack import Stack
 
-RUN_DIR = compose.ROOT / ".run" / "locust"  # of its own, and empty at first: the show begins with free seats
 PAGE_PORT, LOCUST_PORT = 8090, 8089  # where they are free
 LOCUSTFILE = "tests/concurrency/locustfile.py"
 ENV = {  # nobody is limited, and what is abandoned comes free while one looks
@@ -32,28 +28,22 @@ ENV = {  # nobody is limited, and what is abandoned comes free while one looks
     "HOLD_TTL_SECONDS": "15",
 }
 LEAVE_SECONDS = 60.0  # for locust's users to finish, and for its last look at the invariants
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main() -> int:
     """Put everything up, wait for Ctrl-C or for locust to end, take everything down. The exit status."""
     given = _parser().parse_args()
-    _upon_signals(signal.default_int_handler)
+    interrupt_once()
     leave = threading.Event()
     try:
         with _system(given.attach) as stack, _page(stack) as page:
-            _upon_signals(lambda _number, _frame: leave.set())  # also while all is taken down, which is bounded
+            upon_signals(lambda _number, _frame: leave.set())  # also while all is taken down, which is bounded
             return _played(stack, page, given.rest, leave)
     except StackError as error:
         print(f"the system did not come up: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
-
-
-def _upon_signals(handler: Callable[[int, FrameType | None], object]) -> None:
-    for number in SIGNALS:
-        signal.signal(number, handler)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -68,10 +58,7 @@ def _system(attach: str | None) -> Iterator[Stack]:
     if attach:
         yield Stack.attach(attach)
         return
-    directory = RunDir(RUN_DIR)
-    make_room(directory)
-    take_down(directory, volumes=True)
-    with Stack.up(RUN_DIR, env=ENV) as stack:
+    with own_stack("locust", ENV) as stack:  # empty at first: the show begins with free seats
         yield stack
 
 

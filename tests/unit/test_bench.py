@@ -7,8 +7,8 @@ import re
 import pytest
 
 from harness.bench.load import request
-from harness.bench.verdict import Line, as_text, at_least, at_most
-from harness.charts import dots
+from harness.bench.verdict import Line, Table, at_least, at_most
+from harness.charts import dots, over_time
 from harness.strategies import percentile
 
 pytestmark = pytest.mark.unit
@@ -30,9 +30,11 @@ def test_a_gate_is_met_from_its_own_side(line: Line, verdict: str) -> None:
     assert line.as_json()["verdict"] == verdict
 
 
-def test_the_table_shows_each_line_beside_the_baseline() -> None:
-    text = as_text([at_least("rate", 0.2, 0.18, 0.25, "3,400/s")], {"rate": 0.19})
-    assert text.splitlines()[1].split() == ["rate", "0.2", "0.18", "0.25", "gate", "0.19", "3,400/s"]
+def test_the_table_shows_each_line_as_it_comes_beside_the_baseline(capsys: pytest.CaptureFixture[str]) -> None:
+    table = Table({"rate": 0.19})
+    table.add(at_least("rate", 0.2, 0.18, 0.25, "3,400/s"))
+    shown = capsys.readouterr().out.splitlines()[1].split()
+    assert shown == ["rate", "0.2", "0.18", "0.25", "gate", "0.19", "0.0", "s", "3,400/s"]
 
 
 @pytest.mark.parametrize(("share", "value"), [(0.5, 5), (0.99, 10), (0.9, 9), (0.01, 1)])
@@ -50,6 +52,14 @@ def test_a_picture_has_a_dot_a_value_at_places_of_their_own() -> None:
     places = re.findall(r'<circle cx="([\d.]+)"[^>]*><title>', picture)
     assert len(set(places)) == 3
     assert "&lt;a&gt; &amp; b" in picture
+
+
+def test_a_curve_rises_with_its_values() -> None:
+    picture = over_time("<a>", 0.5, {"winners": [1, 1, 1], "losers": [0, 5, 10]})
+    curves = [re.findall(r"[\d.]+,([\d.]+)", found) for found in re.findall(r'points="([^"]+)"', picture)]
+    assert len(set(curves[0])) == 1
+    assert sorted(map(float, curves[1]), reverse=True) == [float(y) for y in curves[1]]
+    assert ">1.5 s<" in picture
 
 
 def test_a_request_is_whole() -> None:
