@@ -43,14 +43,14 @@ def load(path: Path, variables: Mapping[str, str]) -> dict[str, Service]:
 
     Raises StackError for a variable that has no value.
     """
-    document = yaml.safe_load(path.read_text())
+    document = yaml.load(path.read_text(), yaml.CSafeLoader)
     services = {name: raw for name, raw in document["services"].items() if not raw.get("profiles")}
     return {name: _service(name, raw, variables, path.parent) for name, raw in services.items()}
 
 
 def variables_of(path: Path) -> frozenset[str]:
     """The names of all variables that the file at `path` mentions."""
-    text = json.dumps(yaml.safe_load(path.read_text()))  # without the comments
+    text = json.dumps(yaml.load(path.read_text(), yaml.CSafeLoader))  # without the comments
     return frozenset(found["name"] for found in VARIABLE.finditer(text) if found["name"])
 
 

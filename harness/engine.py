@@ -38,13 +38,15 @@ def choose() -> Choice:
     wanted = os.environ.get("STACK", "auto")
     if wanted not in (*KINDS, "auto"):
         raise StackError(f"STACK={wanted}: has to be native, docker or auto")
-    lacking = None if wanted == "native" else unavailable()
-    if wanted == "docker" and lacking:
-        raise StackError(f"STACK=docker: {lacking}")
-    if wanted != "auto":
+    if wanted == "native":
         return Choice(wanted, f"STACK={wanted}")
-    if obtainable := packages.obtainable():
+    if wanted == "auto" and (obtainable := packages.obtainable()):
         return Choice("native", f"STACK=auto: {obtainable}")
+    lacking = unavailable()  # asked last: an engine takes its time to answer
+    if wanted == "docker":
+        if lacking:
+            raise StackError(f"STACK=docker: {lacking}")
+        return Choice(wanted, f"STACK={wanted}")
     nearest = lacking or "a container engine answers"
     return Choice("native" if lacking else "docker", f"STACK=auto: no RabbitMQ here, and {nearest}")
 

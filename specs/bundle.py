@@ -24,7 +24,7 @@ Document = dict[str, Any]
 
 @cache
 def _read(name: str, folder: Path) -> Document:
-    return dict(yaml.safe_load((folder / f"{name}.yaml").read_text()))
+    return dict(yaml.load((folder / f"{name}.yaml").read_text(), Loader=yaml.CSafeLoader))
 
 
 def load(name: str, folder: Path = FOLDER) -> Document:

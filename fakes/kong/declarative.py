@@ -237,7 +237,7 @@ def check(config: Config) -> None:
 def load(path: Path) -> Config:
     """The configuration in the rendered file at `path`. Raises ConfigError for whatever this fake cannot serve."""
     try:
-        config = msgspec.convert(yaml.safe_load(path.read_text()), Config)
+        config = msgspec.convert(yaml.load(path.read_text(), yaml.CSafeLoader), Config)
     except (OSError, yaml.YAMLError, msgspec.ValidationError) as problem:
         raise ConfigError(f"{path}: {problem}") from None
     try:

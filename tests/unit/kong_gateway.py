@@ -72,7 +72,7 @@ def rendered(upstream: Any) -> dict[str, Any]:
     """The project's own configuration, every service at `upstream`."""
     address = f"http://127.0.0.1:{upstream.server_port}"
     env = {"JWT_SECRET": SECRET, "USER_SERVICE_URL": address, "EVENT_SERVICE_URL": address, "ORCHESTRATOR_URL": address}
-    loaded: dict[str, Any] = yaml.safe_load(render.render(env))
+    loaded: dict[str, Any] = yaml.load(render.render(env), yaml.CSafeLoader)
     return loaded
 
 

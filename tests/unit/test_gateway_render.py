@@ -22,7 +22,7 @@ ENV = {
 
 
 def rendered(**changes: str) -> dict[str, Any]:
-    loaded: dict[str, Any] = yaml.safe_load(render.render({**ENV, **changes}))
+    loaded: dict[str, Any] = yaml.load(render.render({**ENV, **changes}), yaml.CSafeLoader)
     return loaded
 
 

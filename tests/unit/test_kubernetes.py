@@ -27,10 +27,12 @@ Resource = dict[str, Any]
 
 FOLDER = ROOT / "deploy" / "k8s"
 RELEASE = "1.34"
-COMPOSE: dict[str, Resource] = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
+COMPOSE: dict[str, Resource] = yaml.load((ROOT / "compose.yaml").read_text(), yaml.CSafeLoader)["services"]
 KUSTOMIZATION = yaml.safe_load((FOLDER / "kustomization.yaml").read_text())
 RESOURCES: list[Resource] = [
-    resource for name in KUSTOMIZATION["resources"] for resource in yaml.safe_load_all((FOLDER / name).read_text())
+    resource
+    for name in KUSTOMIZATION["resources"]
+    for resource in yaml.load_all((FOLDER / name).read_text(), yaml.CSafeLoader)
 ]
 SCHEMAS = {
     path.stem: jsonschema_rs.validator_for(json.loads(path.read_text())) for path in FOLDER.glob("schemas/*.json")
