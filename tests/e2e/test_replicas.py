@@ -1,19 +1,24 @@
-"""Two orchestrators and two inventories: one of each is killed under load, and the others end what it had begun."""
+"""Two orchestrators and two inventories: one is late, one of each is killed, and the others end what it had begun."""
 
 from __future__ import annotations
 
 import contextlib
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import cycle
 from typing import Any
+from uuid import uuid4
 
+import psutil
 import pytest
 import urllib3
 from prometheus_client.parser import text_string_to_metric_families
 
+from harness.client import Answer
+from tests.e2e.at_once import outcomes
 from tests.e2e.people import Person
 from tests.e2e.town import Town
 
@@ -110,6 +115,46 @@ def pay_and_lose_the_answer(buyer: Person, order_id: str) -> None:
     """A pay whose answer never comes, or is a 5xx: the orchestrator dies under it."""
     with contextlib.suppress(urllib3.exceptions.HTTPError):
         assert buyer.pay(order_id).status >= 500
+
+
+@contextmanager
+def frozen(town: Town, name: str) -> Iterator[None]:
+    """Within, no process of `name` runs: alive, with all its connections, and late."""
+    leader = psutil.Process(town.stack.run_dir.record(name).pid)
+    processes = [leader, *leader.children(recursive=True)]
+    for process in processes:
+        process.suspend()
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.resume()
+
+
+def test_a_frozen_orchestrator_that_wakes_changes_nothing_under_a_key_that_went_to_another(
+    town: Town, twins: tuple[str, str]
+) -> None:
+    late, door = twins[1], town.stack.url(twins[1])
+    seller, buyer, key = town.person(), town.person(), {"Idempotency-Key": str(uuid4())}
+    body = {"seller_user_id": seller.user_id, "buyer_user_id": buyer.user_id, "credits_amount": 5}
+    body["seat_id"] = town.ticket(seller)
+    town.until("it moves money", lambda: knows_of_ended_logins(town, door), RECOVERED_SECONDS)
+
+    def ask(url: str = seller.url) -> Answer:
+        return Person(url, seller.token, seller.user, pool=seller.pool).post("/api/transfer/initiate", body, **key)
+
+    with ThreadPoolExecutor(1) as pool:
+        with contextlib.ExitStack() as asleep:
+            with town.smu.fault("hang", "/SendOTP", effect=False):
+                first = pool.submit(ask, door)
+                town.until("its transfer waits for SMU", lambda: town.smu.ask("faults", "GET")["faults"][0]["fired"])
+                asleep.enter_context(frozen(town, late))
+            town.until("the other has undone it", lambda: outcomes([ask()]) == {"500 INTERNAL_ERROR": 1}, ENDED_SECONDS)
+            begun_anew = ask()
+        assert (first.result().status, first.result().data) == (201, begun_anew.must(201))
+    assert ask().must(201) == begun_anew.data
+    sql = "SELECT status::text FROM transfers WHERE seat_id = %s"
+    assert sorted(row["status"] for row in town.rows("orders_db", sql, body["seat_id"])) == ["FAILED", "PENDING_OTP"]
 
 
 def test_one_of_each_is_killed_under_load_and_the_others_end_what_it_began(town: Town, twins: tuple[str, str]) -> None:
