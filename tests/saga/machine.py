@@ -10,8 +10,9 @@ import hashlib
 import hmac
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import deepcopy
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, ClassVar
 from uuid import UUID, uuid4
@@ -39,6 +40,15 @@ users, seats = st.sampled_from(USERS), st.sampled_from(SEATS)
 amounts = st.sampled_from([50, 200, 700])
 strikes = st.one_of(st.none(), st.none(), st.tuples(st.sampled_from(STRIKES), st.integers(0, 15)))
 NOTHING = "nothing"  # the id of what a struck verb would have made, and did not
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How seats, people and sales stand in the databases, by their ids."""
+
+    seats: Mapping[str, tuple[str, str | None]]
+    balances: Mapping[str, tuple[Decimal, Decimal]]
+    statuses: Mapping[str, str]
 
 
 class System(RuleBasedStateMachine):
@@ -224,36 +234,37 @@ class System(RuleBasedStateMachine):
             compensated = deepcopy(self.model)
             undone(compensated)
             candidates.append(compensated)
-        fitting = [model for model in candidates if not self._differences(model)]
-        assert fitting, [self._differences(model) for model in candidates]
+        stands = self._look(after)
+        fitting = [model for model in candidates if not self._differences(model, stands)]
+        assert fitting, [self._differences(model, stands) for model in candidates]
         self.model = fitting[0]
 
     def _compare(self) -> None:
-        assert not self._differences(self.model)
+        assert not self._differences(self.model, self._look(self.model))
 
-    def _differences(self, model: Model) -> list[str]:
+    def _look(self, model: Model) -> Standing:
+        """How everything stands that the model knows of."""
+        world, ids = self.engine.world, [known for known in model.orders if known != NOTHING]
+        transfers = [known for known in model.transfers if known != NOTHING]
+        return Standing(
+            world.owners(self.seat_ids.values()), world.balances(self.ids.values()), world.statuses(ids, transfers)
+        )
+
+    def _differences(self, model: Model, stands: Standing) -> list[str]:
         if NOTHING in model.orders or NOTHING in model.transfers:
             return ["what the model has done never came to be"]
-        world, name_of = self.engine.world, {user_id: name for name, user_id in self.ids.items()}
-        found = []
-        for name, seat_id in self.seat_ids.items():
-            row, seat = world.seat(seat_id), model.seats[name]
-            actual = (row["status"], name_of.get(row["owner_user_id"]))
-            if actual != (seat.status, seat.owner):
-                found.append(f"seat {name}: {actual}, model {(seat.status, seat.owner)}")
-        for name, user_id in self.ids.items():
-            balance = model.users[name]
-            if world.credits(user_id) != (Decimal(balance.balance), Decimal(balance.frozen)):
-                found.append(f"{name}: {world.credits(user_id)}, model {balance}")
-        expected = {
-            **{o: v.status for o, v in model.orders.items()},
-            **{t: v.status for t, v in model.transfers.items()},
-        }
-        actual_statuses = world.statuses(list(model.orders), list(model.transfers))
-        found += [
-            f"{i}: {actual_statuses.get(i)}, model {s}" for i, s in expected.items() if actual_statuses.get(i) != s
+        due: dict[str, Any] = {id_: thing.status for id_, thing in (*model.orders.items(), *model.transfers.items())}
+        for name, seat in model.seats.items():
+            due[str(self.seat_ids[name])] = (seat.status, str(self.ids[seat.owner]) if seat.owner else None)
+        for name, user in model.users.items():
+            due[str(self.ids[name])] = (user.balance, user.frozen)
+        found = {**stands.statuses, **stands.seats, **stands.balances}
+        named = {str(id_): name for name, id_ in (*self.seat_ids.items(), *self.ids.items())}
+        return [
+            f"{named.get(id_, id_)}: {found.get(id_)}, model {expected}"
+            for id_, expected in due.items()
+            if found.get(id_) != expected
         ]
-        return found
 
     def _order_code(self, order_id: str, *, right: bool) -> str:
         """A fresh code for an order that waits for one, or a wrong one; any code where none is waited for."""

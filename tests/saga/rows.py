@@ -5,7 +5,7 @@ Every look and every change is one statement of its own: a suite of thousands of
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any
 from uuid import UUID, uuid4
@@ -32,6 +32,12 @@ _STATUSES = """
 SELECT jsonb_object_agg(id, status) AS by_id FROM (
     SELECT order_id AS id, status FROM orders WHERE order_id = ANY(%(orders)s::text[]::uuid[])
     UNION ALL SELECT transfer_id, status FROM transfers WHERE transfer_id = ANY(%(transfers)s::text[]::uuid[])) found"""
+_SEATS = """
+SELECT jsonb_object_agg(seat_id, jsonb_build_array(status, owner_user_id)) AS by_id
+FROM seats WHERE seat_id = ANY(%(ids)s::text[]::uuid[])"""
+_BALANCES = """
+SELECT jsonb_object_agg(user_id, jsonb_build_array(credit_balance::text, frozen_credits::text)) AS by_id
+FROM users WHERE user_id = ANY(%(ids)s::text[]::uuid[])"""
 _SAGAS = """
 SELECT jsonb_agg(jsonb_build_object(
     'saga_id', saga_id, 'flow', flow, 'subject', subject, 'attempt', attempt, 'status', status, 'epoch', epoch)
@@ -112,6 +118,16 @@ class Rows:
         sql = "SELECT credit_balance, frozen_credits FROM users WHERE user_id = %(id)s"
         row = self.row("user", sql, id=user_id)
         return row["credit_balance"], row["frozen_credits"]
+
+    def owners(self, seats: Iterable[UUID]) -> Mapping[str, tuple[str, str | None]]:
+        """Status and owner of each seat by its id."""
+        found = self.row("inventory", _SEATS, ids=[str(seat) for seat in seats])["by_id"]
+        return {seat: (status, owner) for seat, (status, owner) in found.items()}
+
+    def balances(self, users: Iterable[UUID]) -> Mapping[str, tuple[Decimal, Decimal]]:
+        """Spendable and frozen credits of each user by their id."""
+        found = self.row("user", _BALANCES, ids=[str(user) for user in users])["by_id"]
+        return {user: (Decimal(free), Decimal(frozen)) for user, (free, frozen) in found.items()}
 
     def sagas(self) -> list[dict[str, Any]]:
         """The whole journal, oldest first."""
