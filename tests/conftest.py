@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -14,11 +15,41 @@ from tests.databases import LENT, Databases
 from tests.stack import CHOICE, Seats, running
 
 pytest_plugins = ["tests.claims.plugin"]
+SUITES = {
+    "unit": ("unit",),
+    "saga": ("saga", "mutants"),
+    "contract": ("contract",),
+    "concurrency": ("concurrency",),
+    "e2e": ("e2e",),
+}
+"""What to say after -m, and the folders with the tests that bear this mark."""
 
 
 def pytest_report_header() -> str:
     """Where the system runs, and why there."""
     return f"stack: {CHOICE.kind} ({CHOICE.reason})"
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With -m SUITE alone the other suites' modules are not even read: that takes longer than many a suite's start."""
+    folders = SUITES.get(config.getoption("markexpr"))
+    if folders is None or config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
+        return None
+    is_suite = collection_path.parent == config.rootpath / "tests" and collection_path.is_dir()
+    return True if is_suite and collection_path.name not in folders else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test that does not bear its folder's mark would run in no suite."""
+    lost = [item.nodeid for item in items if not any(item.iter_markers(suite_of(item.nodeid)))]
+    if lost:
+        raise pytest.UsageError(f"not marked as its folder says: {lost[0]}")
+
+
+def suite_of(nodeid: str) -> str:
+    """The mark that a test has to bear."""
+    folder = nodeid.split("/")[1]
+    return next(suite for suite, folders in SUITES.items() if folder in folders)
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ from harness.report.results import Results
 from harness.report.sources import Sources
 
 REPORTS = ROOT / "reports"
+MEMORY_LIMIT = 3 * 2**29  # bytes that a whole run may take
 
 
 def write(reports: Path = REPORTS) -> Path:
@@ -57,6 +58,7 @@ def context(sources: Sources) -> dict[str, Any]:
         "bench": figures.bench(sources.json("bench"), sources.json("bench-baseline")),
         "coverage": figures.coverage(sources.json("coverage")),
         "stale": sources.stale,
+        "memory_limit": MEMORY_LIMIT,
     }
 
 

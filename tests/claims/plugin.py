@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from harness.report import claims, page
+from harness.report.results import SUITES
 from tests.claims import cells, check
 from tests.claims.progress import Progress
 from tests.claims.record import RUN, Record, last_seconds
@@ -71,8 +72,9 @@ def mark_cell(item: pytest.Item) -> None:
 
 
 def is_whole(config: pytest.Config) -> bool:
-    """Whether everything under tests/ was collected: no path, and nothing left out."""
+    """Whether everything under tests/ was collected: no path, nothing left out, and no suite alone."""
     left_out = any(config.getoption(name, None) for name in ("ignore", "ignore_glob", "deselect", "lf", "last_failed"))
+    left_out |= config.getoption("markexpr") in SUITES
     return config.args_source is pytest.Config.ArgsSource.TESTPATHS and not left_out
 
 
@@ -84,7 +86,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """Know which requests belong to which test."""
-    item.config.stash[KEY].begin()
+    item.config.stash[KEY].begin(item.nodeid)
     return (yield)
 
 

@@ -19,6 +19,7 @@ import pytest
 from harness import client, tally, trace
 from harness.compose import ROOT
 from tests.claims.check import Carried
+from tests.claims.memory import Memory
 
 REPLAY = ".venv/bin/python -m pytest"
 RUN = "run.json"
@@ -38,10 +39,13 @@ class Record:
         self._outcomes: dict[str, tuple[str, float]] = {}
         self._failures: dict[str, dict[str, Any]] = {}
         self._tally = tally.Tally() if config.getoption("--report") else None
+        self._memory = Memory() if config.getoption("--report") else None
 
-    def begin(self) -> None:
+    def begin(self, test: str) -> None:
         """The next test begins: what was asked before it is not its."""
         client.HEARD.clear()
+        if self._memory:
+            self._memory.begin(test)
 
     def add(self, report: pytest.TestReport) -> None:
         """One phase of a test: the worst outcome counts, the times add up."""
@@ -57,6 +61,8 @@ class Record:
         """Nothing is counted any more."""
         if self._tally:
             self._tally.close()
+        if self._memory:
+            self._memory.close()
 
     def write(self, path: Path, exitstatus: int, logs: Sequence[Path]) -> None:
         """Write it down; `logs` are those of the stacks of this session."""
@@ -75,6 +81,7 @@ class Record:
             "claims": self.carried,
             "failures": self._explained(logs),
             "invariants": self._tally.counted() if self._tally else {},
+            "memory": self._memory.seen if self._memory else None,
         }
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps(found, ensure_ascii=False))

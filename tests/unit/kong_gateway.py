@@ -91,7 +91,7 @@ class Door:
     def __call__(self, method: str, path: str, headers: dict[str, str] | None = None, **more: Any) -> TestResponse:
         """Ask; `path` goes in as raw as given, `client` is the address of who asks."""
         if self._client is None:
-            self._file.write_text(yaml.safe_dump(self._config))
+            self._file.write_text(yaml.dump(self._config, Dumper=yaml.CSafeDumper))
             self._client = Client(Gateway(load(self._file), Templates.read(TEMPLATE), self._log))
         overrides = {"REMOTE_ADDR": more.pop("client", "127.0.0.1"), "RAW_URI": path}
         plain = path.partition("?")[0]

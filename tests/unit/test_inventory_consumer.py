@@ -9,6 +9,7 @@ from uuid import UUID
 
 import pytest
 
+from services.chassis import consumer as idle
 from services.chassis import wire
 from services.chassis.broker import Publisher
 from services.chassis.consumer import Consumer, Message
@@ -88,7 +89,8 @@ def eventually(condition: Callable[[], object], within: float = 15.0) -> None:
 
 
 @pytest.fixture
-def flow(broker: Broker, inventory: InventoryService) -> Iterator[Flow]:
+def flow(broker: Broker, inventory: InventoryService, monkeypatch: pytest.MonkeyPatch) -> Iterator[Flow]:
+    monkeypatch.setattr(idle, "_IDLE_SECONDS", 0.02)  # stopping waits for it
     broker.empty()
     flow = Flow(broker, inventory)
     flow.start()

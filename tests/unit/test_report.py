@@ -7,14 +7,17 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from harness.compose import ROOT
 from harness.report import claims, figures, page
 from harness.report.results import Results
+from tests.claims import memory
 
 pytestmark = pytest.mark.unit
 
@@ -30,7 +33,7 @@ def run(outcome: str = "passed", *, carried: list[str] = BUILT, failures: Any = 
         "began": "2026-11-22T10:00:00+00:00", "seconds": 763.0, "exit": int(outcome == "failed"), "command": "pytest",
         "commit": "abc", "whole": True, "machine": {"cores": "2"}, "selected": 1, "not_run": [],
         "tests": {TEST: [outcome, 1.0]}, "claims": {claim: [TEST] for claim in carried}, "invariants": {},
-        "failures": list(failures),
+        "failures": list(failures), "memory": {"peak": 0, "during": ""},
     }  # fmt: skip
 
 
@@ -115,6 +118,43 @@ def test_a_whole_run_that_passes_proves_what_is_built(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert re.fullmatch(r"=+ 1 passed in .+ =+", done.stdout.strip().splitlines()[-1])
     assert f"{len(BUILT)} of {len(CLAIMS)} claims" in first_screen((tmp_path / "reports" / "index.html").read_text())
+
+
+# ── what a run took
+
+
+def test_memory_is_that_of_all_processes_together_and_the_most_that_was_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    fill = "kept = bytearray(b'x' * 2**27); print(flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", fill], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        with_child = memory.proportional(psutil.Process())
+        child.communicate(b"\n")
+    assert with_child - memory.proportional(psutil.Process()) > 2**27
+    monkeypatch.setattr(memory, "EVERY_SECONDS", 0.001)
+    seen = iter([1, 3, 2])
+    over = threading.Event()
+
+    def looked(_leader: psutil.Process) -> int:
+        figure = next(seen, 0)
+        if not figure:
+            over.set()
+        return figure
+
+    monkeypatch.setattr(memory, "proportional", looked)
+    watch = memory.Memory()
+    assert over.wait(10)
+    watch.close()
+    assert watch.peak == 3
+
+
+def test_memory_past_the_limit_is_warned_of(tmp_path: Path) -> None:
+    for peak, warned in ((page.MEMORY_LIMIT, False), (page.MEMORY_LIMIT + 1, True)):
+        text = drawn(tmp_path, run={**run(), "memory": {"peak": peak, "during": TEST}})
+        assert ('<dd class="look">1,536<small> MiB' in text, '<dd class="">1,536<small> MiB' in text) == (
+            warned,
+            not warned,
+        )
 
 
 # ── the verdict

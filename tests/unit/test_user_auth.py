@@ -12,12 +12,19 @@ import pytest
 from werkzeug.test import TestResponse
 
 from services.chassis.settings import DatabaseSettings
+from services.user import passwords
 from tests.databases import scripts
 from tests.unit.user_app import JWT_SECRET, UserApp, at_once, codes, refusal
 
 pytestmark = pytest.mark.unit
 
 PASSWORD = "correct horse"
+
+
+@pytest.fixture(autouse=True)
+def cheap_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hashes at bcrypt's lowest cost: production's takes some 50 ms, and most tests here make and check a few."""
+    monkeypatch.setattr(passwords, "ROUNDS", 4)
 
 
 def registration(**changes: Any) -> dict[str, Any]:
@@ -130,6 +137,7 @@ def test_an_unknown_email_gets_the_same_answer_as_a_wrong_password(users: UserAp
 
 
 def test_an_unknown_email_costs_as_much_as_a_wrong_password(users: UserApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()  # at production's cost
     checked: list[bytes] = []
     real = bcrypt.checkpw
 
