@@ -29,7 +29,7 @@ demo: venv ## buy a ticket through the gateway, each step shown, then check the 
 	@$(BIN)/python -m harness.demo
 
 verify: lint ## everything: lint, then every test, then reports/index.html
-	@$(PYTEST) --report=reports -m "unit or saga or concurrency or contract or e2e"
+	@$(PYTEST) --report=reports --beside=unit -m "unit or saga or concurrency or contract or e2e"
 
 lint: venv ## ruff, mypy (strict), import-linter
 	@$(BIN)/ruff check .

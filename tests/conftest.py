@@ -14,7 +14,7 @@ from tests.brokers import Broker
 from tests.databases import LENT, Databases
 from tests.stack import CHOICE, Seats, running
 
-pytest_plugins = ["tests.claims.plugin"]
+pytest_plugins = ["tests.claims.plugin", "tests.claims.beside"]
 SUITES = {
     "unit": ("unit",),
     "saga": ("saga", "mutants"),

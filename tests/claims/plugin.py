@@ -6,7 +6,7 @@ however it ends. A marker that names no claim stops any run; a claim that no tes
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,6 +29,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Register the marker and begin the record."""
     config.addinivalue_line("markers", "claim(*ids): the claims of tests/claims/claims.toml that this test proves")
     config.stash[KEY] = Record(config)
+    config.pluginmanager.register(config.stash[KEY], "record")
     if reports := config.getoption("--report"):
         config.pluginmanager.register(Progress(config, last_seconds(reports / RUN)), "progress")
 
@@ -88,14 +89,6 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """Know which requests belong to which test."""
     item.config.stash[KEY].begin(item.nodeid)
     return (yield)
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Keep what came of each phase."""
-    report = yield
-    item.config.stash[KEY].add(report)
-    return report
 
 
 @pytest.hookimpl(trylast=True)

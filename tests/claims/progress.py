@@ -25,7 +25,10 @@ class Progress:
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Expect of each test what it took last time."""
         self._began = self._said = time.monotonic()
-        self._left = {item.nodeid: self._last.get(item.nodeid, _usual(item.nodeid)) for item in session.items}
+        beside = self._config.pluginmanager.getplugin("beside")
+        here = [item.nodeid for item in session.items if beside is None or not beside.runs(item.nodeid)]
+        self._left = dict.fromkeys((item.nodeid for item in session.items), 0.0)
+        self._left |= {test: self._last.get(test, _usual(test)) for test in here}
         self._expected = sum(self._left.values())
 
     @pytest.hookimpl(tryfirst=True)

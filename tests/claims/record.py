@@ -47,7 +47,8 @@ class Record:
         if self._memory:
             self._memory.begin(test)
 
-    def add(self, report: pytest.TestReport) -> None:
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """One phase of a test: the worst outcome counts, the times add up."""
         before, seconds = self._outcomes.get(report.nodeid, ("passed", 0.0))
         outcome = before if before == "failed" or report.outcome == "passed" else report.outcome

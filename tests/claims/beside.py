@@ -1,0 +1,98 @@
+"""Has one suite run beside the others, in a process of its own, and tells its results where they belong.
+
+`--beside=unit` (`make verify`): most end-to-end tests wait for something, and unit tests need one core. From the first
+end-to-end test on they run in a second pytest; when this run comes to them it tells what came of each, in their order,
+as if they had run here. What the second pytest did not come to, because it crashed, is run here after all.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+WHILE = "e2e"  # the suite that leaves a core idle
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add --beside, and what the second pytest is told."""
+    parser.addoption("--beside", metavar="SUITE", help=f"run SUITE in a second process while {WHILE} waits")
+    parser.addoption("--results-to", type=Path, help="write each test's reports to this file, a line each")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Be the one or the other, or nothing."""
+    if suite := config.getoption("--beside"):
+        config.pluginmanager.register(Beside(suite), "beside")
+    if path := config.getoption("--results-to"):
+        config.pluginmanager.register(Told(config, path), "told")
+
+
+class Told:
+    """In the second pytest: writes down every report as it comes."""
+
+    def __init__(self, config: pytest.Config, path: Path) -> None:
+        self._config, self._path = config, path
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """One line."""
+        content = self._config.hook.pytest_report_to_serializable(config=self._config, report=report)
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(content) + "\n")
+
+
+class Beside:
+    """In the first: starts the second, and tells what it wrote."""
+
+    def __init__(self, suite: str) -> None:
+        self._suite = suite
+        self._directory = TemporaryDirectory(prefix="ticketremaster-beside-")
+        self._path = Path(self._directory.name) / "results"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._reports: dict[str, list[pytest.TestReport]] | None = None
+
+    def runs(self, nodeid: str) -> bool:
+        """Whether a test is one of the suite's."""
+        return nodeid.split("/")[1] == self._suite
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
+        """Start the other at the suite that waits; tell a test of its suite instead of running it."""
+        if item.nodeid.split("/")[1] == WHILE and self._process is None:
+            self._start()
+        if not (self.runs(item.nodeid) and self._process and (reports := self._results(item.config).get(item.nodeid))):
+            return None
+        item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+        for report in reports:
+            item.ihook.pytest_runtest_logreport(report=report)
+        item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+        return True
+
+    def pytest_unconfigure(self) -> None:
+        """End it with this run, however that ends."""
+        if self._process:
+            self._process.terminate()
+            self._process.wait()
+        self._directory.cleanup()
+
+    def _start(self) -> None:
+        command = [sys.executable, "-m", "pytest", "-m", self._suite, "-p", "no:cacheprovider", "-q"]
+        self._process = subprocess.Popen([*command, f"--results-to={self._path}"], stdout=subprocess.DEVNULL)
+
+    def _results(self, config: pytest.Config) -> dict[str, list[pytest.TestReport]]:
+        """All that the other has to tell, once it has ended."""
+        if self._reports is None:
+            assert self._process
+            self._process.wait()
+            self._reports = {}
+            for line in self._path.read_text(encoding="utf-8").splitlines() if self._path.exists() else ():
+                report = config.hook.pytest_report_from_serializable(config=config, data=json.loads(line))
+                if isinstance(report.longrepr, list):
+                    report.longrepr = tuple(report.longrepr)  # where and why; JSON has made a list of it
+                self._reports.setdefault(report.nodeid, []).append(report)
+            self._reports = {test: told for test, told in self._reports.items() if told[-1].when == "teardown"}
+        return self._reports

@@ -1,0 +1,73 @@
+"""A suite that runs in a process of its own beside the others is told as if it had run with them."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.compose import ROOT
+
+pytestmark = pytest.mark.unit
+
+SETTINGS = "[pytest]\ntestpaths = suite\naddopts = --strict-markers\nmarkers =\n    unit: beside\n    e2e: waits\n"
+WAITS = "import pytest\n@pytest.mark.e2e\ndef test_waits():\n    assert 1\n"
+BESIDE = """
+import os, sys, pytest
+from pathlib import Path
+
+pytestmark = pytest.mark.unit
+SECOND = any(word.startswith("--results-to") for word in sys.argv)
+
+def test_passes():
+    Path("ran").open("a").write("second " if SECOND else "first ")
+
+def test_fails():
+    assert "the one" == "the other"
+
+@pytest.mark.skip(reason="for a reason")
+def test_is_skipped():
+    pass
+
+def test_dies():
+    if SECOND:
+        os._exit(1)
+    Path("ran").open("a").write("first ")
+"""
+
+
+def verified(project: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """A pytest run over a project with a suite that waits and one that can run beside it."""
+    for folder, text in (("e2e", WAITS), ("unit", BESIDE)):
+        (project / "suite" / folder).mkdir(parents=True)
+        (project / "suite" / folder / f"test_{folder}.py").write_text(text)
+    (project / "pytest.ini").write_text(SETTINGS)
+    (project / "suite" / "conftest.py").write_text('pytest_plugins = ["tests.claims.plugin", "tests.claims.beside"]\n')
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--import-mode=importlib", "-v", *options]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_results_of_the_second_process_are_told_in_their_place_and_what_it_left_is_run_here(tmp_path: Path) -> None:
+    done = verified(tmp_path, "suite", "--beside=unit", "-m", "e2e or unit")
+    assert (tmp_path / "ran").read_text() == "second first ", "all but the test that the second one died of"
+    told = re.findall(r"^suite/\S+::(\w+) (PASSED|FAILED|SKIPPED)", done.stdout, re.M)
+    assert told == [
+        ("test_waits", "PASSED"),
+        ("test_passes", "PASSED"),
+        ("test_fails", "FAILED"),
+        ("test_is_skipped", "SKIPPED"),
+        ("test_dies", "PASSED"),
+    ]
+    assert "AssertionError: assert 'the one' == 'the other'" in done.stdout
+    assert re.fullmatch(r"=+ 1 failed, 3 passed, 1 skipped in .+ =+", done.stdout.strip().splitlines()[-1])
+    assert done.returncode == pytest.ExitCode.TESTS_FAILED
+
+
+def test_without_a_suite_that_waits_nothing_runs_beside(tmp_path: Path) -> None:
+    verified(tmp_path, "suite", "--beside=unit", "-m", "unit")
+    assert (tmp_path / "ran").read_text() == "first first "
