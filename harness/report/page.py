@@ -49,7 +49,7 @@ def context(sources: Sources) -> dict[str, Any]:
         "groups": results.groups(),
         "departures": results.departures(),
         "matrix": matrix.of(sources.json("saga")),
-        "pictures": sources.pictures("concurrency"),
+        "pictures": sorted(sources.pictures("concurrency"), key=lambda picture: picture[0] == "counterexample"),  # last
         "bench_pictures": sources.pictures("bench"),
         "concurrency": figures.table(sources.json("concurrency")),
         "contract": figures.contract(sources.json("contract")),
