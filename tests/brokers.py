@@ -42,13 +42,8 @@ class Broker:
         self._processes = [] if IN_CONTAINERS else [self._started(self._epmd), self._started(self._rabbitmq)]
         assert wait_for(self._rabbitmq.ready, START_SECONDS)
 
-    def restart(self) -> None:
-        """Stop the broker as an operator would, and start it again on the same data."""
-        self.stop()
-        self.start()
-
     def stop(self) -> None:
-        """Stop the broker; its port mapper stays."""
+        """Stop the broker as an operator would; its port mapper stays."""
         if self._container is not None:
             self._container.get_wrapped_container().stop()
             return
@@ -57,7 +52,7 @@ class Broker:
         process.wait(timeout=START_SECONDS)
 
     def start(self) -> None:
-        """Start the broker again and wait until it takes connections."""
+        """Start the broker again, on the same data, and wait until it takes connections."""
         if self._container is not None:
             self._container.get_wrapped_container().start()
             assert wait_for(self._rabbitmq.ready, START_SECONDS)
@@ -112,7 +107,7 @@ class Broker:
         if self._container is not None:
             self._container.stop()
         for process in reversed(self._processes):
-            process.terminate()
+            process.kill()  # nothing of it is kept
             process.wait(timeout=START_SECONDS)
         ports.release(self._ports)
         shutil.rmtree(self._home, ignore_errors=True)

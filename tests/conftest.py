@@ -40,7 +40,12 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test that does not bear its folder's mark would run in no suite."""
+    """Of each suite those first that need no running system: what is wrong is told within seconds.
+
+    A test that does not bear its folder's mark would run in no suite.
+    """
+    order = list(dict.fromkeys(item.nodeid.split("/")[1] for item in items))
+    items.sort(key=lambda item: (order.index(item.nodeid.split("/")[1]), "stack" in getattr(item, "fixturenames", ())))
     lost = [item.nodeid for item in items if not any(item.iter_markers(suite_of(item.nodeid)))]
     if lost:
         raise pytest.UsageError(f"not marked as its folder says: {lost[0]}")

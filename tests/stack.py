@@ -10,6 +10,7 @@ from threading import Lock
 import pytest
 
 from harness import Stack, engine
+from harness.cleanup import take_down
 
 UNLIMITED = {"RATE_LIMIT_PER_MINUTE": "1000000", "RATE_LIMIT_PUBLIC_PER_MINUTE": "1000000"}
 SEATS_OF_EVENT_2 = 5_000
@@ -23,9 +24,14 @@ def native_only(reason: str) -> pytest.MarkDecorator:
 
 
 def running(run_dir: Path) -> Iterator[Stack]:
-    """The system while it is up; its gateway limits nobody, for all tests call from one address."""
+    """The system while it is up; its gateway limits nobody, for all tests call from one address.
+
+    Nobody wants its data: it is not given the seconds that it takes to end in good order.
+    """
     with Stack.up(run_dir, env=UNLIMITED, quiet=True) as stack:
         yield stack
+        if not IN_CONTAINERS:
+            take_down(stack.run_dir)
 
 
 class Seats:

@@ -1,4 +1,4 @@
-"""services/chassis/broker.py against a real RabbitMQ."""
+"""services/chassis/broker.py against a real RabbitMQ; while it is away: test_inventory_consumer."""
 
 from __future__ import annotations
 
@@ -54,10 +54,11 @@ def test_message_that_the_broker_has_is_logged_with_the_request_that_it_is_of(pu
     assert [line for line in caplog.messages if line.startswith(f"← RabbitMQ confirmed {PARKING} in ")]
 
 
-@pytest.mark.claim("5.abandon.2", "8.queues.6")
-def test_expired_hold_message_arrives_in_the_release_queue(publisher, broker):
+@pytest.mark.claim("5.abandon.2", "8.queues.3", "8.queues.4", "8.queues.6")
+@pytest.mark.parametrize("way", [("seat.hold.exchange", "seat.hold"), ("", "seat.release.delay.queue")])
+def test_message_whose_time_is_up_arrives_in_the_release_queue(publisher, broker, way):
     name = str(uuid4())
-    publisher.publish("seat.hold.exchange", "seat.hold", b"{}", message_id=name, expiration_ms=50)
+    publisher.publish(*way, b"{}", message_id=name, expiration_ms=50)
     properties, _ = broker.take("seat.release.queue")
     assert properties.message_id == name
 
@@ -107,21 +108,6 @@ def _publish_some(publisher: Publisher, number: int, failures: list[str]) -> Non
             publisher.publish("", PARKING, b"{}", message_id=str(uuid4()))
         except Unknown as unknown:
             failures.append(unknown.message)
-
-
-@pytest.mark.claim("5.matrix.2")
-def test_publisher_says_unknown_at_once_while_the_broker_is_down_and_recovers(publisher, broker):
-    broker.stop()
-    try:
-        eventually(lambda: not publisher.is_ready())
-        started = time.monotonic()
-        with pytest.raises(Unknown):
-            publisher.publish("", PARKING, b"{}", message_id="m")
-        assert time.monotonic() - started < 0.1
-    finally:
-        broker.start()
-    eventually(publisher.is_ready)
-    publisher.publish("", PARKING, b"{}", message_id="m")
 
 
 def test_stopped_publisher_takes_nothing(broker):

@@ -293,10 +293,19 @@ def test_message_stays_when_it_can_be_put_nowhere_else(flow, broker, inventory, 
     assert properties.message_id == "bad"
 
 
-def test_consumer_survives_a_restart_of_the_broker(flow, broker, inventory):
+@pytest.mark.claim("5.matrix.2")
+def test_while_the_broker_is_away_publishing_is_unknown_at_once_and_both_ends_recover(flow, broker, inventory):
     seat_id, hold_id, _ = inventory.held_seat()
     inventory.expire(seat_id)
-    broker.restart()
+    broker.stop()
+    try:
+        eventually(lambda: not flow.publisher.is_ready())
+        started = time.monotonic()
+        with pytest.raises(Unknown):
+            flow.wake_up(seat_id, hold_id)
+        assert time.monotonic() - started < 0.1
+    finally:
+        broker.start()
     eventually(lambda: flow.publisher.is_ready() and flow.consumer.state == "consuming", within=30)
     message_id = flow.wake_up(seat_id, hold_id)
     eventually(lambda: consumed(inventory, message_id) == "RELEASED")

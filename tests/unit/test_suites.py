@@ -49,6 +49,17 @@ def test_no_suite_passes_over_files_of_its_own() -> None:
     assert not conftest.pytest_ignore_collect(TESTS / "e2e" / "test_gate.py", config("unit"))
 
 
+def test_of_each_suite_those_come_first_that_need_no_running_system() -> None:
+    def item(nodeid: str, *fixtures: str) -> Any:
+        return SimpleNamespace(nodeid=nodeid, fixturenames=fixtures, iter_markers=lambda _name: [1])
+
+    whole = item("tests/contract/test_a.py::test_needs", "stack"), item("tests/contract/test_a.py::test_reads")
+    items = [*whole, item("tests/e2e/test_b.py::test_needs", "stack"), item("tests/e2e/test_c.py::test_tries", "bare")]
+    conftest.pytest_collection_modifyitems(items)
+    assert [i.nodeid.rpartition("::")[2] for i in items] == ["test_reads", "test_needs", "test_tries", "test_needs"]
+    assert [i.nodeid.split("/")[1] for i in items] == ["contract", "contract", "e2e", "e2e"]
+
+
 @pytest.mark.parametrize(("mark", "stops"), [("e2e", False), ("unit", True), (None, True)])
 def test_a_test_without_its_folders_mark_stops_the_run(mark: str | None, stops: bool) -> None:
     def iter_markers(name: str) -> list[str]:
