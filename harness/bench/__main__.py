@@ -175,9 +175,8 @@ def _by_process(load: Load) -> str:
 def _write(lines: list[Line], raw: dict[str, Any], keep: bool) -> None:
     REPORTS.mkdir(exist_ok=True)
     report = {**raw, "lines": [line.as_json() for line in lines]}
-    print(
-        f"\nfloor {raw['floor']:,} holds a second; a loop of a million steps {raw['loop_ms']} ms of CPU; {raw['seconds']} s in all"
-    )
+    pace = f"floor {raw['floor']:,} holds a second; a loop of a million steps {raw['loop_ms']} ms of CPU"
+    print(f"\n{pace}; {raw['seconds']} s in all")
     for path in (REPORTS / "bench.json", *([BASELINE] if keep else [])):
         path.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     with (REPORTS / "bench-history.jsonl").open("a") as history:
