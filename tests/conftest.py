@@ -22,7 +22,7 @@ SUITES = {
     "concurrency": ("concurrency",),
     "e2e": ("e2e",),
 }
-"""What to say after -m, and the folders with the tests that bear this mark."""
+"""What to say after -m, and the folders with the tests that bear this mark, in the order in which they are run."""
 
 
 def pytest_report_header() -> str:
@@ -40,11 +40,11 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of each suite those first that need no running system: what is wrong is told within seconds.
+    """Of each suite those first that need no running system and no long preparation: a first result within seconds.
 
     A test that does not bear its folder's mark would run in no suite.
     """
-    order = list(dict.fromkeys(item.nodeid.split("/")[1] for item in items))
+    order = [folder for suite in sorted(SUITES) for folder in SUITES[suite]]
     items.sort(key=lambda item: (order.index(item.nodeid.split("/")[1]), "stack" in getattr(item, "fixturenames", ())))
     lost = [item.nodeid for item in items if not any(item.iter_markers(suite_of(item.nodeid)))]
     if lost:
