@@ -37,6 +37,8 @@ class Measured(urllib3.PoolManager):
     def __init__(self, environment: Environment) -> None:
         super().__init__(maxsize=512, retries=False)
         self._environment = environment
+        self._began = time.perf_counter()
+        self.reserves: list[tuple[float, bool]] = []  # when it was answered, in seconds from the first call; won?
 
     def request(self, method: str, url: str, *args: Any, **options: Any) -> urllib3.BaseHTTPResponse:
         """As ever."""
@@ -46,6 +48,8 @@ class Measured(urllib3.PoolManager):
         except urllib3.exceptions.HTTPError as error:
             self._tell(method, name, started, 0, error)
             raise
+        if name == "/api/reserve" and answer.status in (200, 409):
+            self.reserves.append((time.perf_counter() - self._began, answer.status == 200))
         bad = answer.status >= 500 or answer.status in WRONGLY_ASKED
         failure = RuntimeError(answer.data[:200].decode(errors="replace")) if bad else None
         self._tell(method, f"{name} → {answer.status}", started, len(answer.data), failure)
@@ -80,7 +84,7 @@ class Crowd:
         self.tally: Counter[str] = Counter()
         self.tickets: deque[tuple[Person, str, str]] = deque()  # owner, seat, order
         self.town = Town(stack, Seats())
-        self.town._pool = Measured(environment)  # everybody in town speaks over it
+        self.town._pool = self._measured = Measured(environment)  # everybody in town speaks over it
         seats = self._seats()
         random.shuffle(seats)
         self._stampeded = deque(seats[::4])  # kept apart, so that nobody else wins them
@@ -140,5 +144,6 @@ class Crowd:
         found += ["two gates admitted one ticket"] * self.tally["admitted twice"]
         if report := os.environ.get(REPORT):
             tally = {**self.tally, "hot seats won": sum(hot.wins for hot in self._hots)}
-            Path(report).write_text(json.dumps({"tally": tally, "broken": found}))
+            said = {"tally": tally, "broken": found, "reserves": self._measured.reserves}
+            Path(report).write_text(json.dumps(said))
         return found

@@ -12,17 +12,17 @@ REPORTS = ROOT / "reports"
 
 
 class Figures:
-    """Collects figures by name and writes them down as they come, so that a failure loses none."""
+    """Keeps figures by name, those of earlier runs too: a part of the suite replaces its own figures alone."""
 
     def __init__(self, directory: Path = REPORTS) -> None:
         self._directory = directory
-        self._figures: dict[str, Any] = {}
         self._directory.mkdir(exist_ok=True)
 
     def add(self, name: str, **figures: Any) -> None:
-        """Keep figures under `name`."""
-        self._figures[name] = figures
-        (self._directory / "concurrency.json").write_text(json.dumps(self._figures, indent=1) + "\n")
+        """Keep figures under `name`, at once, so that a failure loses none."""
+        path = self._directory / "concurrency.json"
+        before = json.loads(path.read_text()) if path.exists() else {}
+        path.write_text(json.dumps({**before, name: figures}, indent=1) + "\n")
 
     def picture(self, name: str, svg: str) -> None:
         """Keep an SVG document as reports/concurrency-NAME.svg."""

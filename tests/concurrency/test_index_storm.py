@@ -21,7 +21,7 @@ from tests.e2e.town import Town
 pytestmark = [pytest.mark.concurrency, pytest.mark.usefixtures("invariants")]
 
 INITIATIONS = 100
-INDEX = "one_open_transfer_a_seat"
+NO_INDEX = "DROP INDEX one_open_transfer_a_seat"
 ONE_OPENED = {"201": 1, "409 TRANSFER_IN_PROGRESS": INITIATIONS - 1}
 
 
@@ -70,7 +70,7 @@ def test_of_100_initiations_at_once_one_is_open(town: Town, figures: Figures) ->
 
 def test_control_without_the_index_more_are_open(town: Town, figures: Figures) -> None:
     with (
-        database_without(town.stack, "order-service", INDEX) as name,
+        database_without(town.stack, "order-service", NO_INDEX) as name,
         weakened(town.stack, "order-service", "", {"DB_NAME": name}) as ports,
     ):
         order = order_service(town, f"http://{HOST}:{ports['PORT']}")

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ import pytest
 import urllib3
 
 from harness import invariants
+from harness.charts import over_time
 from harness.compose import ROOT
 from tests.concurrency import browser
 from tests.concurrency.browser import Browser
@@ -31,6 +33,7 @@ pytestmark = pytest.mark.concurrency
 SEATS = 120
 SALE = ["--calm", "8", "--stampede", "16", "--every", "4", "--rush", "2"]
 LOAD_SECONDS, WALL_SECONDS = 8, 30.0
+STEP_SECONDS = 0.5
 START_SECONDS, END_SECONDS = 20.0, 30.0
 
 
@@ -67,7 +70,16 @@ def test_sale_under_load_keeps_every_invariant(town: Town, load: dict[str, str],
     assert wanted | {"lost the stampede"} <= happened, said
     assert "admitted twice" not in happened
     figures.add("locust", seconds=LOAD_SECONDS, **said["tally"])
+    figures.picture("winners-and-losers", won_and_lost(said["reserves"]))
     assert not invariants.violations(town.stage.connect, at_any_time=True)
+
+
+def won_and_lost(reserves: list[tuple[float, bool]]) -> str:
+    """A picture of how many of them won a seat and how many lost one, every half second."""
+    steps = range(int(max(at for at, _ in reserves) / STEP_SECONDS) + 1)
+    counted = Counter((int(at / STEP_SECONDS), won) for at, won in reserves)
+    series = {name: [counted[step, won] for step in steps] for name, won in (("winners", True), ("losers", False))}
+    return over_time(f"A sale with stampedes: winners and losers every {STEP_SECONDS:g} s", STEP_SECONDS, series)
 
 
 def test_load_that_leaves_an_invariant_broken_exits_with_1(town: Town, load: dict[str, str]) -> None:

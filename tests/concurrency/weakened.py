@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 import psycopg2
 from psycopg2 import sql
@@ -42,25 +43,26 @@ def weakened(stack: Stack, service: str, patch: str, env: Mapping[str, str] | No
 
 
 @contextmanager
-def database_without(stack: Stack, service: str, index: str) -> Iterator[str]:
-    """The name of an empty database of `service`, on the stack's server, that lacks one index."""
+def database_without(stack: Stack, service: str, dropping: str) -> Iterator[str]:
+    """The name of an empty database of `service`, on the stack's server; `dropping` is the SQL that weakens it."""
     env = stack.env(service)
-    name = f"{env['DB_NAME']}_without"
+    name = f"{env['DB_NAME']}_{uuid4().hex[:8]}"
     with closing(psycopg2.connect(stack.admin_dsn("postgres"))) as admin, admin.cursor() as cursor:
         admin.autocommit = True
         owner = sql.Identifier(env["DB_USER"])
         cursor.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(sql.Identifier(name), owner))
         try:
-            _fill(stack.dsn(service).replace(f"/{env['DB_NAME']}", f"/{name}"), service, index)
+            _fill(stack.dsn(service).replace(f"/{env['DB_NAME']}", f"/{name}"), service, dropping)
             yield name
         finally:
             cursor.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
-def _fill(dsn: str, service: str, index: str) -> None:
+def _fill(dsn: str, service: str, dropping: str) -> None:
     package = service.removesuffix("-service")
     with closing(psycopg2.connect(dsn)) as connection, connection.cursor() as cursor:
         for part in ("chassis", package):
             cursor.execute((ROOT / "services" / part / "schema.sql").read_text())
-        cursor.execute(sql.SQL("DROP INDEX {}").format(sql.Identifier(index)))
+        if dropping:
+            cursor.execute(dropping)
         connection.commit()
