@@ -20,8 +20,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture(scope="session")
 def engine(databases: Databases) -> Iterator[Engine]:
     """A world with a preparer, victims and a rescuer, on the session's database server."""
-    with quick_motion(), closing(World(databases)) as world:
-        yield Engine(world)
+    with closing(World(databases)) as world, quick_motion(Engine(world)) as engine:
+        yield engine
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from harness import invariants
 from harness.client import Answer
 from services.chassis.clients import channel
 from services.chassis.errors import Unknown
-from services.orchestrator import asking, otp, participants
+from services.orchestrator import asking, participants
 from services.orchestrator.app import Orchestrator, Seams
 from services.orchestrator.participants import Publishes
 from tests.saga.faults import IMPATIENT, Death, Fault, Kind, Script
@@ -26,7 +27,6 @@ from tests.saga.wakeups import WakeUps
 from tests.saga.world import Budget, NeverRevoked, Published, World
 
 QUICK_PAUSE = 0.002  # seconds before asking again: cells ask as production does, in quick motion
-QUICK_CLOSING = 0.02  # seconds for giving an attempt at a code back
 OWN_TWIN = Fault("journal begin", Kind.TWICE)  # the second finds the first and waits for it, as long as it has time
 
 
@@ -193,15 +193,30 @@ def _recover(rescuer: Orchestrator) -> None:
     rescuer.completion.tick()
 
 
+class _QuickTime:
+    """Time for `ask`: nobody waits to ask again what will never be answered."""
+
+    monotonic = staticmethod(time.monotonic)
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def sleep(self, seconds: float) -> None:
+        """Raises Unknown, as if the deadline had passed, once a fault has struck that stays."""
+        if self._engine.script.is_hopeless:
+            raise Unknown("its time is over")
+        time.sleep(seconds)
+
+
 @contextmanager
-def quick_motion() -> Iterator[None]:
+def quick_motion(engine: Engine) -> Iterator[Engine]:
     """Ask again after milliseconds instead of tens of them; ask Event each time, so that its edge is there."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(asking, "FIRST_PAUSE", QUICK_PAUSE)
         patch.setattr(asking, "LONGEST_PAUSE", QUICK_PAUSE * 4)
+        patch.setattr(asking, "time", _QuickTime(engine))
         patch.setattr(participants, "EVENT_FACTS_SECONDS", 0.0)
-        patch.setattr(otp, "CLOSING_SECONDS", QUICK_CLOSING)
-        yield
+        yield engine
 
 
 __all__ = ["FLOWS", "Engine", "Outcome", "quick_motion"]

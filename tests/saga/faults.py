@@ -90,6 +90,11 @@ class Script:
         """True when a fault waits for the rescuer."""
         return any(fault.edge.startswith(RECOVERY) for fault in self.faults)
 
+    @property
+    def is_hopeless(self) -> bool:
+        """True when a fault that stays has struck the victim: it may ask as often as it likes."""
+        return not self._phase and any(fault.kind in LASTING for fault in self.fired)
+
     def edge(self, name: str) -> str:
         """The edge of this call: a name seen before in the same phase gets its number."""
         name = self._phase + name

@@ -94,8 +94,7 @@ def _open_world(broker: BrokerSettings | None) -> None:
     databases = stack.enter_context(contextlib.closing(Databases()))
     world = stack.enter_context(contextlib.closing(World(databases)))
     wakeups = stack.enter_context(contextlib.closing(WakeUps(broker, world.dbs["inventory"]))) if broker else None
-    stack.enter_context(quick_motion())
-    _engine = Engine(world, wakeups)
+    _engine = stack.enter_context(quick_motion(Engine(world, wakeups)))
 
 
 def run_cell(cell: Cell) -> Result:
