@@ -11,6 +11,7 @@ from uuid import uuid4
 import pika
 
 from harness import Stack
+from harness.process import wait_for
 
 HOLD, RELEASE, DELAY, PARKING = (
     "seat.hold.queue",
@@ -18,6 +19,8 @@ HOLD, RELEASE, DELAY, PARKING = (
     "seat.release.delay.queue",
     "seat.release.parking.queue",
 )
+
+TAKE_SECONDS = 10.0
 
 
 @contextmanager
@@ -45,6 +48,17 @@ def release(stack: Stack, seat: str, order_id: str, message_id: str | None = Non
     """Put a wake-up message straight into the release queue, as if its time had come."""
     body = {"seat_id": seat, "user_id": str(uuid4()), "order_id": order_id, "reserved_at": "2026-01-01T00:00:00Z"}
     send(stack, json.dumps(body).encode(), message_id or str(uuid4()))
+
+
+@contextmanager
+def kept(stack: Stack) -> Iterator[None]:
+    """A message that waits when the block begins is still there when it ends, and is taken then."""
+    body = uuid4().bytes
+    with channel(stack) as opened:
+        opened.basic_publish("", PARKING, body, pika.BasicProperties(delivery_mode=2), mandatory=True)
+    yield
+    with channel(stack) as opened:
+        assert wait_for(lambda: opened.basic_get(PARKING, auto_ack=True)[2] == body, TAKE_SECONDS)
 
 
 def send(stack: Stack, body: bytes, message_id: str | None) -> None:

@@ -28,5 +28,6 @@ def town(stack: Stack, seats: Seats) -> Town:
 @pytest.fixture(scope="module")
 def invariants(town: Town) -> Iterator[None]:
     """At the end of the module every invariant holds over all five databases."""
+    town.hang_up()
     yield
     town.assert_invariants()

@@ -7,10 +7,9 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
-import pika
 import psutil
 import psycopg2
 import pytest
@@ -18,17 +17,18 @@ import requests
 
 from harness import Stack, StackError, engine
 from harness.compose import ROOT
-from harness.process import leftovers, wait_for
+from harness.process import leftovers
 from harness.rundir import RunDir
 from tests.stack import IN_CONTAINERS, native_only
 
 pytestmark = pytest.mark.e2e
 
-INFRASTRUCTURE = ["postgres", "rabbitmq", "fake-smu"]
+INFRASTRUCTURE = ["postgres", "fake-smu"]  # RabbitMQ takes long to start: test_outages has it
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A stack of this module's own, of what the harness needs to be tried on."""
     with Stack.up(tmp_path_factory.mktemp("stack"), only=INFRASTRUCTURE) as running:
         yield running
 
@@ -39,14 +39,6 @@ def sql(dsn: str, statement: str) -> list[tuple[object, ...]]:
         return cursor.fetchall() if cursor.description else []
 
 
-@contextmanager
-def channel(stack: Stack) -> Iterator[pika.adapters.blocking_connection.BlockingChannel]:
-    with closing(pika.BlockingConnection(pika.URLParameters(stack.url("rabbitmq")))) as connection:
-        opened = connection.channel()
-        opened.confirm_delivery()
-        yield opened
-
-
 def harness(run_dir: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "harness", "--run-dir", str(run_dir), *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
@@ -54,8 +46,8 @@ def harness(run_dir: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.claim("1.pattern.3", "3.rules.1")
 @native_only("each database is a server of its own")
-def test_no_role_reaches_the_database_of_another(stack: Stack) -> None:
-    own, other = stack.dsn("order-service"), stack.dsn("users_db")
+def test_no_role_reaches_the_database_of_another(bare: Stack) -> None:
+    own, other = bare.dsn("order-service"), bare.dsn("users_db")
     assert sql(own, "SELECT current_user, current_database()") == [("order_svc_user", "orders_db")]
     for database in ("users_db", "postgres", "template1"):
         with pytest.raises(psycopg2.OperationalError, match="permission denied for database"):
@@ -78,53 +70,27 @@ def test_server_is_durable_and_listens_on_the_loopback_only(stack: Stack) -> Non
 
 
 @pytest.mark.claim("14.sql.4", "14.sql.5")
-def test_killed_postgres_comes_back_with_its_data(stack: Stack) -> None:
-    dsn = stack.dsn("events_db")
+def test_killed_postgres_comes_back_with_its_data(bare: Stack) -> None:
+    dsn = bare.dsn("events_db")
     sql(dsn, "CREATE TABLE kept AS SELECT 1 AS one")
-    stack.kill("postgres")
-    assert stack.state("postgres") == "killed"
-    stack.start("postgres")
+    bare.kill("postgres")
+    assert bare.state("postgres") == "killed"
+    bare.start("postgres")
     assert sql(dsn, "TABLE kept") == [(1,)]
 
 
-def test_killed_rabbitmq_comes_back_with_its_messages(stack: Stack) -> None:
-    queue = "seat.release.parking.queue"
-    with channel(stack) as sending:
-        sending.basic_publish("", queue, b"kept", pika.BasicProperties(delivery_mode=2), mandatory=True)
-    stack.kill("rabbitmq")
-    stack.restart("rabbitmq")
-    with channel(stack) as receiving:
-        assert wait_for(lambda: receiving.basic_get(queue, auto_ack=True)[2] == b"kept", seconds=10)
+def test_restart_lays_an_environment_over_and_lifts_it(bare: Stack) -> None:
+    url = bare.url("fake-smu")
+    bare.restart("fake-smu", env={"SMU_API_KEY": "another"})
+    assert bare.env("fake-smu")["SMU_API_KEY"] == "another"
+    assert bare.url("fake-smu") == url
+    bare.restart("fake-smu", env={})
+    assert bare.env("fake-smu")["SMU_API_KEY"] != "another"
 
 
-@pytest.mark.claim("5.abandon.2", "8.queues.3", "8.queues.4", "8.queues.6")
-def test_expired_messages_are_dead_lettered_to_the_release_queue(stack: Stack) -> None:
-    short = pika.BasicProperties(expiration="1", delivery_mode=2)
-    got: set[bytes] = set()
-    with channel(stack) as here:
-        here.basic_publish("seat.hold.exchange", "seat.hold", b"hold", short, mandatory=True)
-        here.basic_publish("", "seat.release.delay.queue", b"delay", short, mandatory=True)
-
-        def both_arrived() -> bool:
-            body = here.basic_get("seat.release.queue", auto_ack=True)[2]
-            got.update([body] if body else [])
-            return got == {b"hold", b"delay"}
-
-        assert wait_for(both_arrived, seconds=10)
-
-
-def test_restart_lays_an_environment_over_and_lifts_it(stack: Stack) -> None:
-    url = stack.url("fake-smu")
-    stack.restart("fake-smu", env={"SMU_API_KEY": "another"})
-    assert stack.env("fake-smu")["SMU_API_KEY"] == "another"
-    assert stack.url("fake-smu") == url
-    stack.restart("fake-smu", env={})
-    assert stack.env("fake-smu")["SMU_API_KEY"] != "another"
-
-
-def test_replica_answers_beside_the_original_and_can_be_found(stack: Stack) -> None:
-    name = stack.start_replica("fake-smu")
-    again = Stack.attach(stack.run_dir.path)
+def test_replica_answers_beside_the_original_and_can_be_found(bare: Stack) -> None:
+    name = bare.start_replica("fake-smu")
+    again = Stack.attach(bare.run_dir.path)
     assert again.url(name) != again.url("fake-smu")
     assert requests.get(f"{again.url(name)}/health", timeout=5).status_code == 200
     again.kill(name)
@@ -140,19 +106,19 @@ def test_failing_start_shows_the_end_of_the_log_and_leaves_nothing(tmp_path: Pat
 
 
 @pytest.mark.claim("2.tree.1", "15.tools.3")
-def test_command_line_starts_shows_and_ends_a_second_stack_beside_the_first(stack: Stack, tmp_path: Path) -> None:
+def test_command_line_starts_shows_and_ends_a_second_stack_beside_the_first(bare: Stack, tmp_path: Path) -> None:
     assert harness(tmp_path, "up", "--detach", "--only", "fake-smu").returncode == 0
     status = json.loads(harness(tmp_path, "status", "--json").stdout)
     (smu,) = [row for row in status["processes"] if row["name"] == "fake-smu"]
     assert smu["state"] == "running"
-    assert smu["url"] != stack.url("fake-smu")
+    assert smu["url"] != bare.url("fake-smu")
     assert "already runs" in harness(tmp_path, "up").stderr
     assert harness(tmp_path, "kill", "fake-smu").returncode == 0
     assert "listening" in harness(tmp_path, "logs", "fake-smu").stdout
     assert harness(tmp_path, "down").returncode == 0
     nothing = harness(tmp_path, "down")
     assert (nothing.returncode, nothing.stdout) == (0, f"nothing runs in {tmp_path}\n")
-    assert stack.state("fake-smu") == "running"
+    assert bare.state("fake-smu") == "running"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

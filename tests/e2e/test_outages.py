@@ -10,6 +10,7 @@ from functools import partial
 import pytest
 import urllib3
 
+from tests.e2e import broker
 from tests.e2e.people import Person
 from tests.e2e.town import SERVICES, Town
 
@@ -63,7 +64,7 @@ def bounce(town: Town, name: str, how: str) -> None:
 @pytest.mark.parametrize(("name", "how"), [("postgres", "stop"), ("postgres", "kill"), ("rabbitmq", "kill")])
 def test_every_service_recovers_by_itself_and_no_invariant_is_broken(town: Town, name: str, how: str) -> None:
     before = pids(town)
-    with traffic(town) as statuses:
+    with broker.kept(town.stack), traffic(town) as statuses:
         town.until("people are buying", lambda: statuses.count(200) > BUYERS)
         bounce(town, name, how)
         town.until("every service is well", town.healthy, RECOVERED_SECONDS)
