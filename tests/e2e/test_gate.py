@@ -134,8 +134,9 @@ def test_each_rule_refuses_and_leaves_an_entry_and_the_seat_as_it_was(town: Town
 def test_after_a_transfer_the_old_owners_qr_is_refused_and_the_new_owners_admitted(town: Town) -> None:
     seller, buyer, staff = town.person(), town.person(), town.staff()
     seat = town.ticket(seller)
-    old = fresh(town, seller, seat)
+    old, kept = fresh(town, seller, seat), town.seat_row(seat)["qr_code_hash"]
     town.transferred(seller, buyer, seat, 10)
+    assert town.seat_row(seat)["qr_code_hash"] not in (kept, None)
     assert staff.scan(old, HALL).must(200)["result"] == "NOT_OWNER"
     assert outcomes([seller.qr(seat)]) == {"403 NOT_SEAT_OWNER": 1}
     assert staff.scan(fresh(town, buyer, seat), HALL).must(200)["result"] == "SUCCESS"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import os
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -12,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.chassis.errors import Refused
-from services.orchestrator.qr import Seal
+from services.orchestrator.qr import Seal, Sealed
+from services.orchestrator.transfer_steps import hand_over_seat
 
 pytestmark = pytest.mark.unit
 
@@ -98,3 +101,24 @@ def test_previous_key_opens_after_a_rotation_and_a_third_does_not() -> None:
     assert Seal(OTHER_KEY, previous=KEY).open(before).seat_id == SEAT
     assert _refused(Seal(OTHER_KEY), before)
     assert _refused(Seal(os.urandom(32), previous=OTHER_KEY), before)
+
+
+@pytest.mark.claim("7.points.2")
+def test_a_seat_that_is_handed_over_keeps_the_hash_of_a_qr_of_its_new_owner() -> None:
+    seller, sealed, told = uuid4(), [], {}
+
+    def seal(*facts: str) -> Sealed:
+        sealed.append(SEAL.seal(*facts))
+        return sealed[-1]
+
+    to: Any = SimpleNamespace(
+        seal=SimpleNamespace(seal=seal), inventory=SimpleNamespace(update_owner=lambda **fields: told.update(fields))
+    )
+    state: Any = {
+        "seat_id": str(SEAT), "hall_id": "HALL-A", "order_id": "an order",
+        "seller_user_id": str(seller), "buyer_user_id": str(USER),
+    }  # fmt: skip
+    hand_over_seat(to, state, "key")
+    (made,) = sealed
+    assert SEAL.open(made.payload).user_id == USER
+    assert (told["new_owner_id"], told["qr_code_hash"]) == (str(USER), made.digest)
