@@ -11,7 +11,7 @@ import re
 import signal
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,16 +38,12 @@ MEBIBYTE = 1024**2
 class Deployment:
     """One project of the files as they stand, but for two host ports that may be taken here."""
 
-    file: Path
+    files: tuple[Path, ...]
     env: Path
     gateway: str
 
     def compose(self, *arguments: str) -> str:
-        files = [
-            "-f",
-            str(self.file),
-            *([] if engine.has_image("kong:3.9") else ["-f", str(ROOT / "compose.offline.yaml")]),
-        ]
+        files = [part for file in self.files for part in ("-f", str(file))]
         where = ["-p", "ticketremaster-e2e", "--project-directory", str(ROOT), "--env-file", str(self.env)]
         return engine.output([*engine.compose_command(), *where, *files, *arguments])
 
@@ -88,7 +84,8 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
         text = text.replace(published, f"127.0.0.1:{here}:{published.rpartition(':')[2]}")
     (home / "compose.yaml").write_text(text)
     (home / "env").write_text(variables.example(ROOT / ".env.example"))
-    one = Deployment(home / "compose.yaml", home / "env", f"http://127.0.0.1:{free[0]}")
+    offline = [] if engine.has_image("kong:3.9") else [ROOT / "compose.offline.yaml"]
+    one = Deployment((home / "compose.yaml", *offline), home / "env", f"http://127.0.0.1:{free[0]}")
     try:
         one.up("--build")
         yield one
@@ -135,6 +132,27 @@ def test_a_placeholder_stops_the_service_with_one_line(deployment: Deployment) -
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 1
     assert done.stderr.splitlines() == ["configuration: DB_PASS still holds its placeholder: put a real value there"]
+
+
+def test_a_changed_file_starts_its_service_anew_in_development(deployment: Deployment, tmp_path: Path) -> None:
+    text = re.sub(r"127\.0\.0\.1:\d+:", "127.0.0.1::", (ROOT / "compose.dev.yaml").read_text())
+    (tmp_path / "compose.dev.yaml").write_text(text)
+    developed = replace(deployment, files=(*deployment.files, tmp_path / "compose.dev.yaml"))
+    developed.up("--no-deps", "event-service")
+    [container] = developed.containers("event-service")
+    assert "starts anew" not in said_by(container)
+    (ROOT / "services" / "event" / "main.py").touch()
+    assert wait_for(lambda: "starts anew" in said_by(container), 30)
+    assert wait_for(lambda: said_by(container).count("listens on port") == 2, 30), "and it serves again"
+    staff = Api(deployment.gateway).login("staff@example.com")
+    assert wait_for(lambda: staff.get("/api/events").status == 200, 30)
+    deployment.up("--no-deps", "event-service")
+
+
+def said_by(container: dict[str, Any]) -> str:
+    """What a container has printed until now."""
+    command = ["docker", "logs", container["Id"]]
+    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True).stdout
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="a container's process can be killed from outside by root alone")
