@@ -11,7 +11,6 @@ from flask import Flask
 
 from services.chassis.access import Policy
 from services.chassis.settings import Env
-from services.contracts.enums import Role
 from services.contracts.pb import inventory_pb2
 from services.event import app as event
 from services.event.settings import Settings as EventSettings
@@ -70,10 +69,6 @@ class Route:
     def for_users(self) -> bool:
         """Whether a user's token opens it."""
         return bool(self.policy.roles)
-
-    def admits(self, role: Role) -> bool:
-        """Whether users of that role may call."""
-        return role in self.policy.roles
 
     def __str__(self) -> str:
         return f"{self.method} {self.rule}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import struct
 import zlib
+from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
@@ -16,6 +17,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("invariants")]
 
 PNG = b"\x89PNG\r\n\x1a\n"
 SCALE, BORDER = 6, 4
+A_MOMENT = timedelta(seconds=5)
 
 
 def modules(width: int) -> int:
@@ -74,6 +76,9 @@ def test_a_qr_comes_with_its_times_and_lives_for_60_seconds(town: Town) -> None:
     assert answer.data.keys() == {"qr_payload", "generated_at", "expires_at", "ttl_seconds"}
     assert answer.data["ttl_seconds"] == 60
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", answer.data["generated_at"])
+    made, over = (datetime.fromisoformat(answer.data[name]) for name in ("generated_at", "expires_at"))
+    assert abs(datetime.now(UTC) - made) < A_MOMENT
+    assert over - made == timedelta(seconds=60)
     assert answer.headers["Cache-Control"] == "no-store"
 
 
