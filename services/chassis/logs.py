@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 
@@ -35,10 +35,25 @@ class JsonFormatter(logging.Formatter):
         return _encode(line).decode()
 
 
+class _Lines(logging.Handler):
+    """Each record a line of bytes, written at once."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        super().__init__()
+        self._stream = stream
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._stream.write(f"{self.format(record)}\n".encode())
+            self._stream.flush()
+        except Exception:
+            self.handleError(record)
+
+
 def configure(service: str, level: str) -> None:
     """Send every log line of this process to stdout as JSON."""
     _leave_out_what_no_line_shows()
-    handler = logging.StreamHandler(sys.stdout)
+    handler = _Lines(sys.stdout.buffer)
     handler.setFormatter(JsonFormatter(service))
     root = logging.getLogger()
     root.handlers[:] = [handler]

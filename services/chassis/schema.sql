@@ -10,8 +10,9 @@ GRANT SELECT, INSERT ON clock_offset TO CURRENT_USER;
 INSERT INTO clock_offset DEFAULT VALUES ON CONFLICT DO NOTHING;
 REVOKE INSERT, UPDATE, DELETE, TRUNCATE ON clock_offset FROM CURRENT_USER;
 
-CREATE OR REPLACE FUNCTION app_now() RETURNS timestamptz LANGUAGE sql STABLE AS
-$$ SELECT statement_timestamp() + shift FROM clock_offset $$;
+-- plpgsql keeps its plan: as LANGUAGE sql it would be planned anew in every statement that looks at the clock.
+CREATE OR REPLACE FUNCTION app_now() RETURNS timestamptz LANGUAGE plpgsql STABLE AS
+$$ BEGIN RETURN statement_timestamp() + (SELECT shift FROM clock_offset); END $$;
 
 -- The answer that each keyed effect gave, written in the effect's own transaction.
 --   DONE     it happened; `answer` is what the caller was told

@@ -10,6 +10,7 @@ from typing import Any
 from flask import Flask
 from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
+from gunicorn.http import wsgi
 from gunicorn.workers.gthread import ThreadWorker
 
 from services.chassis import logs
@@ -28,12 +29,53 @@ class _RootLogger(Logger):  # type: ignore[misc]
         self.access_log.propagate = False
 
 
+class Answer(wsgi.Response):  # type: ignore[misc]
+    """Head and body in one write: on the way to a neighbour each write wakes its reader."""
+
+    headers_sent: bool
+    _head = b""
+
+    def send_headers(self) -> None:
+        if self.chunked:
+            super().send_headers()
+        elif not self.headers_sent:
+            lines = [*self.default_headers(), *(f"{name}: {value}\r\n" for name, value in self.headers)]
+            self._head, self.headers_sent = f"{''.join(lines)}\r\n".encode("latin-1"), True
+
+    def _emit_body(self, data: bytes) -> None:
+        super()._emit_body(self._taken_head() + data)
+
+    def close(self) -> None:
+        super().close()
+        if self._head:
+            self.sock.sendall(self._taken_head())
+
+    def _taken_head(self) -> bytes:
+        head, self._head = self._head, b""
+        return head
+
+
 class _Worker(ThreadWorker):  # type: ignore[misc]
-    """gthread, whose threads stay with a connection while requests come one after another.
+    """gthread without what we have no use for, whose threads stay with a connection while it is in use.
 
     After each answer gthread hands the connection back to its main thread, and gets it back from there with the next
     request; those switches of thread cost as much as the request. Our callers keep their connections busy.
     """
+
+    def handle_request(self, req: Any, conn: Any) -> bool:
+        """Answer one request. True when another may come on this connection."""
+        answer, environ = wsgi.create(req, conn.sock, conn.client, conn.server, self.cfg, Answer)
+        environ["wsgi.multithread"] = True
+        if not self.alive or len(self.keepalived_conns) >= self.max_keepalived:
+            answer.force_close()
+        parts = self.wsgi(environ, answer.start_response)
+        try:
+            for part in parts:
+                answer.write(part)
+            answer.close()
+        finally:
+            parts.close()
+        return not answer.should_close()
 
     def handle(self, conn: Any) -> Any:
         again = super().handle(conn)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from functools import cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -37,7 +38,13 @@ def decode_as(raw: bytes, shape: type[T]) -> T:
 
     Raises msgspec.ValidationError or DecodeError, UnicodeDecodeError, or ArithmeticError for an absurd exponent.
     """
-    return msgspec.json.Decoder(shape, dec_hook=_field, float_hook=Decimal).decode(raw)
+    decoded: T = _decoder_of(shape).decode(raw)  # type: ignore[arg-type]  # a class is hashable
+    return decoded
+
+
+@cache
+def _decoder_of(shape: type) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(shape, dec_hook=_field, float_hook=Decimal)
 
 
 def _field(shape: type, value: Any) -> Any:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
-import urllib3
 
 from services.chassis.clients import Transport
 from services.chassis.errors import Unknown
@@ -26,9 +25,9 @@ def _http_error() -> tuple[int, bytes]:
 
 
 HTTP = Wire(
-    unreachable=lambda: urllib3.exceptions.ProtocolError("injected: connection refused"),
+    unreachable=lambda: ConnectionRefusedError("injected"),
     error=_http_error,
-    timeout=lambda: urllib3.exceptions.TimeoutError("injected: no answer"),
+    timeout=lambda: TimeoutError("injected: no answer"),
 )
 
 

@@ -11,8 +11,6 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 from uuid import UUID, uuid4
 
-import urllib3
-
 from services.chassis import tokens
 from services.chassis.db import Database
 from services.chassis.settings import DatabaseSettings, ProcessSettings
@@ -60,7 +58,7 @@ class Inventory:
         if self.gate is not None:
             assert self.gate.wait(timeout=10)
         if self.down:
-            raise urllib3.exceptions.HTTPError("refused")
+            raise ConnectionRefusedError("refused")
         if self.garbage is not None:
             return fits("inventory", method, url, 200, self.garbage, wrong=True)
         asked = parse_qs(address.query)["event_id"]

@@ -6,12 +6,16 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import pytest
+from gunicorn.config import Config
 
 from harness import ports
 from harness.process import wait_for
+from services.chassis.serve import Answer
 
 pytestmark = pytest.mark.unit
 
@@ -34,6 +38,7 @@ def build():
 
 serve.serve(settings, build)
 """
+LENGTH = ("Content-Length", "2")
 HELLO = b"GET /hello HTTP/1.1\r\nHost: served\r\n\r\n"
 
 
@@ -89,3 +94,45 @@ def test_an_idle_connection_is_served_again(port: int) -> None:
             assert answers(other, 1) == 1
         idle.sendall(HELLO)
         assert answers(idle, 1) == 1
+
+
+@dataclass
+class Sent:
+    """What is written to a connection, write by write."""
+
+    writes: list[bytes] = field(default_factory=list)
+
+    def sendall(self, data: bytes) -> None:
+        self.writes.append(data)
+
+
+def written(method: str, status: str, *headers: tuple[str, str], parts: Sequence[bytes] = ()) -> list[bytes]:
+    """The writes of an answer."""
+    sent = Sent()
+    asked = SimpleNamespace(method=method, version=(1, 1), should_close=lambda: False)
+    answer = Answer(asked, sent, Config())
+    answer.start_response(status, [*headers])
+    for part in parts:
+        answer.write(part)
+    answer.close()
+    return sent.writes
+
+
+def test_an_answer_is_one_write() -> None:
+    (whole,) = written("GET", "200 OK", LENGTH, parts=[b"hi"])
+    assert whole.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert whole.endswith(b"\r\nContent-Length: 2\r\n\r\nhi")
+    assert len(written("GET", "200 OK", LENGTH, parts=[b"h", b"i"])) == 2
+
+
+@pytest.mark.parametrize(("method", "status"), [("HEAD", "200 OK"), ("GET", "304 NOT MODIFIED")])
+def test_an_answer_without_a_body_is_its_head(method: str, status: str) -> None:
+    (head,) = written(method, status, LENGTH)
+    assert head.startswith(f"HTTP/1.1 {status}\r\n".encode())
+    assert head.endswith(b"\r\n\r\n")
+
+
+def test_an_answer_of_unknown_length_is_chunked() -> None:
+    whole = b"".join(written("GET", "200 OK", parts=[b"hi", b"ho"]))
+    assert whole.count(b"HTTP/1.1 200 OK") == 1
+    assert whole.endswith(b"\r\n\r\n2\r\nhi\r\n2\r\nho\r\n0\r\n\r\n")

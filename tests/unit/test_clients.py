@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import pytest
-import urllib3
 
 from services.chassis.clients import HttpPeer
 from services.chassis.errors import Refused, Unknown
@@ -17,7 +16,7 @@ pytestmark = pytest.mark.unit
 def _peer(status: int, body: bytes) -> HttpPeer:
     def answer(_method: str, _url: str, _body: bytes | None, _headers: Mapping[str, str], _seconds: float) -> object:
         if status == 0:
-            raise urllib3.exceptions.TimeoutError("no answer")
+            raise TimeoutError("no answer")
         return status, body
 
     return HttpPeer("Order", "http://order.test", Credential("event-service", "s" * 32), answer)  # type: ignore[arg-type]
