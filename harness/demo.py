@@ -14,6 +14,7 @@ from pathlib import Path
 
 from harness import compose, invariants, scenes
 from harness.cleanup import make_room, take_down
+from harness.client import HEARD
 from harness.errors import StackError
 from harness.rundir import RunDir
 from harness.stack import Stack
@@ -49,6 +50,8 @@ def main(arguments: Sequence[str]) -> int:
         print(f"the system did not come up: {error}", file=sys.stderr)
         return 1
     seconds = time.monotonic() - began
+    if posts := [known for known, asked in HEARD if asked.startswith("POST") and asked.endswith("200")]:
+        print(f"\nThe way of the last request through all services: make trace ID={posts[-1][:8]}")
     print(
         f"\nAll as it should be, in {seconds:.0f} s."
         if played

@@ -100,16 +100,19 @@ def main(arguments: list[str]) -> int:
     """Print the way of every request whose id begins as given; 1 when there is none."""
     parser = argparse.ArgumentParser(prog="python -m harness.trace", description=__doc__)
     parser.add_argument("id", help="a correlation id, or how it begins")
-    parser.add_argument("--run-dir", help="where the stack keeps everything (default: $TR_RUN_DIR, else .run)")
+    parser.add_argument(
+        "--run-dir", help="where stacks are, there or beneath (default: $TR_RUN_DIR, else .run)"
+    )
     options = parser.parse_args(arguments)
     if len(options.id) < _SHORTEST:
         parser.error(f"at least {_SHORTEST} characters of the id")
-    logs = RunDir(options.run_dir).logs
-    found = find(sorted(logs.glob("*.log")), lambda known: known.startswith(options.id.lower()))
+    where = RunDir(options.run_dir).path
+    logs = sorted([*where.glob("logs/*.log"), *where.glob("*/logs/*.log")])  # the demo's are beneath
+    found = find(logs, lambda known: known.startswith(options.id.lower()))
     for correlation_id, lines in found.items():
         print(heading(correlation_id, lines), *told(lines), "", sep="\n")
     if not found:
-        print(f"no line in {logs} has a correlation id that begins with {options.id}", file=sys.stderr)
+        print(f"no log in {where} has a correlation id that begins with {options.id}", file=sys.stderr)
     return 0 if found else 1
 
 

@@ -58,7 +58,14 @@ def test_a_request_is_told_in_the_order_of_time_across_all_services(
 
 def test_an_id_that_no_line_has_is_said(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert trace.main([str(uuid4()), "--run-dir", str(run_dir)]) == 1
-    assert "no line" in capsys.readouterr().err
+    assert "no log in" in capsys.readouterr().err
+
+
+def test_a_request_of_the_demo_is_found_from_above(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (run_dir / "demo").mkdir()
+    (run_dir / "logs").rename(run_dir / "demo" / "logs")
+    assert trace.main([ID, "--run-dir", str(run_dir)]) == 0
+    assert "6 lines" in capsys.readouterr().out
 
 
 def test_an_exception_is_shown_below_its_line(run_dir: Path) -> None:
