@@ -100,9 +100,7 @@ def main(arguments: list[str]) -> int:
     """Print the way of every request whose id begins as given; 1 when there is none."""
     parser = argparse.ArgumentParser(prog="python -m harness.trace", description=__doc__)
     parser.add_argument("id", help="a correlation id, or how it begins")
-    parser.add_argument(
-        "--run-dir", help="where stacks are, there or beneath (default: $TR_RUN_DIR, else .run)"
-    )
+    parser.add_argument("--run-dir", help="where stacks are, there or beneath (default: $TR_RUN_DIR, else .run)")
     options = parser.parse_args(arguments)
     if len(options.id) < _SHORTEST:
         parser.error(f"at least {_SHORTEST} characters of the id")
