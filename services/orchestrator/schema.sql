@@ -43,13 +43,13 @@ CREATE TABLE IF NOT EXISTS idempotency_keys (
     body_hash  text NOT NULL,
     subject    uuid NOT NULL,
     owner      uuid,                            -- null: nobody works on it, the next asker goes on
-    claim      uuid,                            -- of the request that claimed it last: only that one may end it
     claimed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     answer     jsonb,                           -- {answer} or {refusal: {code, message, details}}
     created_at timestamptz NOT NULL DEFAULT app_now(),
     PRIMARY KEY (caller, operation, key)
 );
-ALTER TABLE idempotency_keys ADD COLUMN IF NOT EXISTS claim uuid;  -- a database of before claims had names
+-- The name of the claim that stands: only that request may end it. By itself, for tables of before claims had names.
+ALTER TABLE idempotency_keys ADD COLUMN IF NOT EXISTS claim uuid;
 CREATE INDEX IF NOT EXISTS idempotency_keys_by_age ON idempotency_keys (created_at);
 
 -- What people are to be told; written with the saga's end, sent at least once.
