@@ -1,0 +1,37 @@
+"""What stays in the foreground ends in its own order, however it is told to, and however often."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from harness.compose import ROOT
+from harness.foreground import SIGNALS
+
+pytestmark = pytest.mark.unit
+
+PROGRAM = """
+import os, signal
+from harness.foreground import SIGNALS, interrupt_once
+interrupt_once()
+print("up", flush=True)
+try:
+    signal.pause()
+except KeyboardInterrupt:
+    for number in SIGNALS:
+        os.kill(os.getpid(), number)
+    print("down", flush=True)
+"""
+
+
+@pytest.mark.parametrize("first", SIGNALS)
+def test_first_signal_ends_it_and_those_after_it_do_not_cut_that_short(first: signal.Signals) -> None:
+    with subprocess.Popen([sys.executable, "-c", PROGRAM], cwd=ROOT, stdout=subprocess.PIPE, text=True) as program:
+        assert program.stdout
+        assert program.stdout.readline() == "up\n"
+        program.send_signal(first)
+        assert program.stdout.read() == "down\n"
+    assert program.returncode == 0
