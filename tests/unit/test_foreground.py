@@ -17,8 +17,8 @@ PROGRAM = """
 import os, signal
 from harness.foreground import SIGNALS, interrupt_once
 interrupt_once()
-print("up", flush=True)
 try:
+    print("up", flush=True)
     signal.pause()
 except KeyboardInterrupt:
     for number in SIGNALS:
