@@ -11,6 +11,7 @@ import pytest
 
 from harness import Stack
 from specs.bundle import SERVED, Document, bundle
+from tests.claims.memory import give_back
 from tests.contract import faults, internal, scenes
 from tests.contract.callers import CUSTOMER, STAFF, Callers
 from tests.contract.exchanges import Contract, Exchange, Listening
@@ -84,6 +85,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     are not there. The invariants of the suites that share the session's stack would find all that.
     """
     yield from running(tmp_path_factory.mktemp("contract"))
+    give_back()
 
 
 @pytest.fixture(scope="package")

@@ -148,6 +148,24 @@ def test_memory_is_that_of_all_processes_together_and_the_most_that_was_seen(mon
     assert watch.peak == 3
 
 
+KEEPS = """
+import psutil
+from tests.claims.memory import give_back
+kept = [bytes(2000) for _ in range(100_000)]
+last = kept[-1]  # at the heap's end, so that what is before it stays
+del kept
+held = psutil.Process().memory_info().rss
+give_back()
+print(held, psutil.Process().memory_info().rss)
+"""
+
+
+def test_memory_that_is_free_is_given_back() -> None:
+    done = subprocess.run([sys.executable, "-c", KEEPS], cwd=ROOT, capture_output=True, text=True, check=True)
+    held, left = map(int, done.stdout.split())
+    assert held - left > 100 * 2**20
+
+
 def test_memory_past_the_limit_is_warned_of(tmp_path: Path) -> None:
     for peak, warned in ((page.MEMORY_LIMIT, False), (page.MEMORY_LIMIT + 1, True)):
         text = drawn(tmp_path, run={**run(), "memory": {"peak": peak, "during": TEST}})
