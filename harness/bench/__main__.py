@@ -119,9 +119,10 @@ def _at_base(bench: Bench, costs: dict[str, dict[str, float]], table: Table) -> 
     loads = {"ReserveSeat": grpc, "reserve": reserves[SIZES[1]], "reserve + pay": middle, "scan": scan}
     _keep(costs, "1×", loads, crowd / alone, page)
     paces.append(loop_ms())
-    floor = mean(load.floor for load in (grpc, *reserves.values(), *purchases.values(), scan))
+    floors = [load.floor for load in (grpc, *reserves.values(), *purchases.values(), scan)]
     return {
-        "floor": round(floor),
+        "floor": round(mean(floors)),
+        "floors": [round(min(floors)), round(max(floors))],
         "loop_ms": round(max(paces)),
         "cpu_ms": {"purchase": middle.cpu_ms, "scan": scan.cpu_ms, "event page": page.cpu_ms},
     }
@@ -175,7 +176,8 @@ def _by_process(load: Load) -> str:
 def _write(lines: list[Line], raw: dict[str, Any], keep: bool) -> None:
     REPORTS.mkdir(exist_ok=True)
     report = {**raw, "lines": [line.as_json() for line in lines]}
-    pace = f"floor {raw['floor']:,} holds a second; a loop of a million steps {raw['loop_ms']} ms of CPU"
+    slowest, fastest = raw["floors"]
+    pace = f"floor {slowest:,} to {fastest:,} holds a second; a loop of a million steps {raw['loop_ms']} ms of CPU"
     print(f"\n{pace}; {raw['seconds']} s in all")
     for path in (REPORTS / "bench.json", *([BASELINE] if keep else [])):
         path.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
