@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +12,7 @@ from harness.bench.load import request
 from harness.bench.verdict import Line, Table, at_least, at_most
 from harness.charts import dots, over_time
 from harness.strategies import percentile
+from tests.concurrency.figures import Figures
 
 pytestmark = pytest.mark.unit
 
@@ -60,6 +63,15 @@ def test_a_curve_rises_with_its_values() -> None:
     assert len(set(curves[0])) == 1
     assert sorted(map(float, curves[1]), reverse=True) == [float(y) for y in curves[1]]
     assert ">1.5 s<" in picture
+
+
+def test_a_part_of_the_suite_replaces_its_own_figures_alone(tmp_path: Path) -> None:
+    for number, name in enumerate(("hot seat", "index storm", "hot seat")):
+        Figures(tmp_path).add(name, number=number)
+    assert json.loads((tmp_path / "concurrency.json").read_text()) == {
+        "hot seat": {"number": 2},
+        "index storm": {"number": 1},
+    }
 
 
 def test_a_request_is_whole() -> None:
