@@ -175,7 +175,7 @@ class HttpPeer:
         try:
             return self._transport(method, self._base_url + path, content, headers, CALL_SECONDS)
         except OSError as error:
-            logger.warning("→ %s %s %s: %s", self._name, method, path.partition("?")[0], type(error).__name__)
+            logger.warning("← %s %s %s: %s", self._name, method, path.partition("?")[0], type(error).__name__)
             raise Unknown(f"{self._name} did not answer ({type(error).__name__})") from error
 
     def _understood(self, status: int, raw: bytes) -> dict[str, Any]:
@@ -224,7 +224,7 @@ class GrpcPeer:
     def _translated(self, verb: str, error: Any, started: float) -> Exception:
         refusal = _refusal_in(error)
         if refusal is None or not _is_verdict(refusal.code):
-            logger.warning("→ %s gRPC %s: %s", self._name, verb, error.code())
+            logger.warning("← %s gRPC %s: %s", self._name, verb, error.code())
             return Unknown(f"{self._name} did not answer {verb} ({error.code().name})")
         _log(self._name, f"gRPC {verb}", refusal.code, started)
         return Refused(refusal.code, refusal.message, **(wire.decode(refusal.details_json or "{}")))

@@ -97,7 +97,7 @@ class Smu:
         try:
             return self._session.send(call, timeout=TIMEOUT, allow_redirects=False)
         except requests.RequestException as error:
-            logger.warning("→ SMU POST /%s: %s", verb, type(error).__name__)
+            logger.warning("← SMU POST /%s: %s", verb, type(error).__name__)
             kind = NotSent if _never_left(error) else Unknown
             raise kind(f"SMU did not answer ({type(error).__name__})") from error
 
