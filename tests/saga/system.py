@@ -108,12 +108,15 @@ class System:
     # ── processes
 
     @contextmanager
-    def mortals(self, *environments: Mapping[str, str]) -> Iterator[list[Mortal]]:
-        """Orchestrators with an environment each laid over the rescuer's; those that outlive the block are killed."""
+    def mortals(self, *environments: Mapping[str, str], die_at_once: bool = False) -> Iterator[list[Mortal]]:
+        """Orchestrators with an environment each laid over the rescuer's; those that outlive the block are killed.
+
+        They are ready, unless they may `die_at_once`: of what they find to do, before anybody asks them.
+        """
         chosen = ports.claim([ports.MOVED.start] * len(environments))
         started = [self._born(port, laid) for port, laid in zip(chosen, environments, strict=True)]
         try:
-            for mortal in started:
+            for mortal in started if not die_at_once else ():
                 until(f"{mortal.url} is ready", lambda mortal=mortal: self._is_ready(mortal), READY_SECONDS)  # type: ignore[misc]
             yield started
         finally:

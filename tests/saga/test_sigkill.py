@@ -97,8 +97,8 @@ def test_sagas_survive_the_deaths_of_their_adopters(system: System) -> None:
     with waves.doomed(system, orphaned) as stage, rescuer_gone(system):
         dead = waves.kill_all(stage)
         for at in ADOPTERS:
-            with system.mortals({"KILL_AT": at, "IDLE": "completion,outbox"}) as (adopter,):
-                assert adopter.await_end(10)[0] == -signal.SIGKILL, at
+            with system.mortals({"KILL_AT": at, "IDLE": "completion,outbox"}, die_at_once=True) as (adopter,):
+                assert adopter.await_end(20)[0] == -signal.SIGKILL, at
     ready_at = time.time()
     verdicts = waves.judge_all(dead, ready_at, adopters=1 + len(ADOPTERS))
     assert {death: wrong for death, wrong in verdicts.items() if wrong} == {}
