@@ -60,7 +60,7 @@ class Beside:
         return nodeid.split("/")[1] == self._suite
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
+    def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
         """Start the other at the suite that waits; tell a test of its suite instead of running it."""
         if item.nodeid.split("/")[1] == WHILE and self._process is None:
             self._start()
@@ -70,6 +70,7 @@ class Beside:
         for report in reports:
             item.ihook.pytest_runtest_logreport(report=report)
         item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+        item.session._setupstate.teardown_exact(nextitem)  # of one that was run here, what the next does not share
         return True
 
     def pytest_unconfigure(self) -> None:

@@ -33,6 +33,14 @@ def test_fails():
 def test_is_skipped():
     pass
 
+@pytest.mark.parametrize("anew", [f"{os.getpid()}"])
+def test_has_another_name(anew):
+    Path("ran").open("a").write("")
+
+def test_passes_too():
+    pass
+"""
+DIES = """
 def test_dies():
     if SECOND:
         os._exit(1)
@@ -40,9 +48,9 @@ def test_dies():
 """
 
 
-def verified(project: Path, *options: str) -> subprocess.CompletedProcess[str]:
+def verified(project: Path, *options: str, beside: str = BESIDE) -> subprocess.CompletedProcess[str]:
     """A pytest run over a project with a suite that waits and one that can run beside it."""
-    for folder, text in (("e2e", WAITS), ("unit", BESIDE)):
+    for folder, text in (("e2e", WAITS), ("unit", beside), ("z", WAITS)):
         (project / "suite" / folder).mkdir(parents=True)
         (project / "suite" / folder / f"test_{folder}.py").write_text(text)
     (project / "pytest.ini").write_text(SETTINGS)
@@ -52,22 +60,32 @@ def verified(project: Path, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
 
 
-def test_results_of_the_second_process_are_told_in_their_place_and_what_it_left_is_run_here(tmp_path: Path) -> None:
+def test_results_of_the_second_process_are_told_in_their_place_and_what_it_does_not_know_is_run_here(
+    tmp_path: Path,
+) -> None:
     done = verified(tmp_path, "suite", "--beside=unit", "-m", "e2e or unit")
-    assert (tmp_path / "ran").read_text() == "second first ", "all but the test that the second one died of"
-    told = re.findall(r"^suite/\S+::(\w+) (PASSED|FAILED|SKIPPED)", done.stdout, re.M)
+    told = re.findall(r"^suite/\S+::(\w+)(?:\[\d+\])? (PASSED|FAILED|SKIPPED)", done.stdout, re.M)
     assert told == [
         ("test_waits", "PASSED"),
         ("test_passes", "PASSED"),
         ("test_fails", "FAILED"),
         ("test_is_skipped", "SKIPPED"),
-        ("test_dies", "PASSED"),
+        ("test_has_another_name", "PASSED"),
+        ("test_passes_too", "PASSED"),
+        ("test_waits", "PASSED"),
     ]
+    assert (tmp_path / "ran").read_text() == "second "
     assert "AssertionError: assert 'the one' == 'the other'" in done.stdout
-    assert re.fullmatch(r"=+ 1 failed, 3 passed, 1 skipped in .+ =+", done.stdout.strip().splitlines()[-1])
+    assert re.fullmatch(r"=+ 1 failed, 5 passed, 1 skipped in .+ =+", done.stdout.strip().splitlines()[-1])
     assert done.returncode == pytest.ExitCode.TESTS_FAILED
+
+
+def test_what_the_second_process_dies_of_is_run_here(tmp_path: Path) -> None:
+    done = verified(tmp_path, "suite", "--beside=unit", "-m", "e2e or unit", beside=BESIDE + DIES)
+    assert (tmp_path / "ran").read_text() == "second first "
+    assert "1 failed, 6 passed, 1 skipped" in done.stdout
 
 
 def test_without_a_suite_that_waits_nothing_runs_beside(tmp_path: Path) -> None:
     verified(tmp_path, "suite", "--beside=unit", "-m", "unit")
-    assert (tmp_path / "ran").read_text() == "first first "
+    assert (tmp_path / "ran").read_text() == "first "

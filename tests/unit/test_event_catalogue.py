@@ -24,6 +24,8 @@ from tests.unit.event_under_test import FIRST, INTERNAL_SECRET, PAST, EventServi
 
 pytestmark = pytest.mark.unit
 
+NO_EVENT = "e0e0e0e0-0000-0000-0000-00000000000f"
+
 
 @pytest.fixture
 def service(database_for: Callable[[str], DatabaseSettings]) -> Iterator[EventService]:
@@ -156,7 +158,7 @@ def test_an_event_that_is_over_still_has_its_map(service: EventService) -> None:
     assert service.get(f"/api/events/{PAST}").get_json()["data"]["seats"] == []
 
 
-@pytest.mark.parametrize(("event", "code"), [(str(uuid4()), "EVENT_NOT_FOUND"), ("42", "INVALID_UUID")])
+@pytest.mark.parametrize(("event", "code"), [(NO_EVENT, "EVENT_NOT_FOUND"), ("42", "INVALID_UUID")])
 def test_no_such_event(service: EventService, event: str, code: str) -> None:
     assert service.get(f"/api/events/{event}").get_json()["error_code"] == code
     assert service.inventory.calls == []
