@@ -15,8 +15,10 @@ def take_down(run_dir: RunDir, volumes: bool = False) -> int:
     Containers are removed as compose does it. PostgreSQL and RabbitMQ sync what they acknowledge, so that SIGKILL loses
     nothing. `volumes` removes the data.
     """
-    found = process.leftovers(run_dir.path) if run_dir.path.exists() else []
-    process.kill_all(found)
+    found = []
+    while run_dir.path.exists() and (left := process.leftovers(run_dir.path)):  # one may have started another meanwhile
+        process.kill_all(left)
+        found += left
     engine.Project.of(run_dir.path).remove(volumes)
     run_dir.forget()
     if volumes:

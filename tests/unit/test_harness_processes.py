@@ -149,6 +149,23 @@ def test_orphan_is_ended_and_a_strangers_process_is_not(run_dir: RunDir, strange
     assert take_down(beside) == 1
 
 
+def test_what_an_orphan_starts_while_it_is_being_ended_is_ended_too(
+    run_dir: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, later = spawn(run_dir), []
+    kill_all = process.kill_all
+
+    def killed(processes: list[psutil.Process]) -> None:
+        if not later:
+            later.append(spawn(run_dir))
+        kill_all(processes)
+
+    monkeypatch.setattr(process, "kill_all", killed)
+    assert take_down(run_dir) == 2
+    assert not first.alive()
+    assert not later[0].alive()
+
+
 def test_stack_of_a_living_owner_is_left_alone(run_dir: RunDir) -> None:
     run_dir.describe("native", {}, Identity.of(os.getpid()))
     with pytest.raises(StackError, match="already runs"):
