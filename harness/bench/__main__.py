@@ -99,9 +99,9 @@ def _at_base(bench: Bench, costs: dict[str, dict[str, float]], table: Table) -> 
     paces = [loop_ms()]
     grpc = bench.reserve_seat()
     table.add(at_least("ReserveSeat over gRPC ÷ floor", grpc.ratio, 0.18, 0.25, _a_second(grpc)))
-    reserves = {size: bench.reserve(size) for size in SIZES}
+    reserves = dict(zip(SIZES, bench.reserve(*SIZES), strict=True))
     table.add(*_sized("reserve over HTTP", reserves, 0.025, 0.035))
-    purchases = {size: bench.purchase(size) for size in SIZES}
+    purchases = dict(zip(SIZES, bench.purchase(*SIZES), strict=True))
     table.add(*_sized("reserve + pay", purchases, 0.012, 0.02))
     middle = purchases[SIZES[1]]
     table.add(at_most("CPU a purchase, ms", middle.cpu, 7, 4.5, _by_process(middle)))
@@ -129,8 +129,8 @@ def _at_base(bench: Bench, costs: dict[str, dict[str, float]], table: Table) -> 
 
 
 def _at_scale(bench: Bench, at: str, costs: dict[str, dict[str, float]]) -> None:
-    loads = {"ReserveSeat": bench.reserve_seat(), "reserve": bench.reserve(SIZES[1])}
-    loads |= {"reserve + pay": bench.purchase(SIZES[1]), "scan": bench.scan()}
+    (reserve,), (purchase,) = bench.reserve(SIZES[1]), bench.purchase(SIZES[1])
+    loads = {"ReserveSeat": bench.reserve_seat(), "reserve": reserve, "reserve + pay": purchase, "scan": bench.scan()}
     crowd, alone = bench.crowd()
     _keep(costs, at, loads, crowd / alone, bench.event_page())
 

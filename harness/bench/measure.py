@@ -68,19 +68,23 @@ class Bench:
             seats = self.ground.seats(self._expected("ReserveSeat"), 5000)
             return [[buyer, seat, str(uuid4())] for seat, buyer in zip(seats, cycle(self.ground.buyers), strict=False)]
 
-        return self._beside_floor(work, lambda work: self._drive(address, "ReserveSeat", work, IN_FLIGHT, credential))
+        (load,) = self._beside_floor(
+            [work], lambda work: self._drive(address, "ReserveSeat", work, IN_FLIGHT, credential)
+        )
+        return load
 
-    def reserve(self, an_event: int) -> Load:
-        """Reserve over HTTP at the orchestrator, in events of `an_event` seats."""
-        return self._at_orchestrator("reserve", lambda: self.ground.orders(self._expected("reserve"), an_event))
+    def reserve(self, *sizes: int) -> list[Load]:
+        """Reserve over HTTP at the orchestrator, in events of each of these sizes, by turns."""
+        return self._orders("reserve", sizes)
 
-    def purchase(self, an_event: int) -> Load:
+    def purchase(self, *sizes: int) -> list[Load]:
         """Reserve and pay, likewise."""
-        return self._at_orchestrator("purchase", lambda: self.ground.orders(self._expected("purchase"), an_event))
+        return self._orders("purchase", sizes)
 
     def scan(self) -> Load:
         """Scans at the gate that admit."""
-        return self._at_orchestrator("scan", lambda: self.ground.scans(self._expected("scan")))
+        (load,) = self._at_orchestrator("scan", [lambda: self.ground.scans(self._expected("scan"))])
+        return load
 
     def crowd(self) -> tuple[float, float]:
         """100 clients at once for one seat: the losers' p99 and, for comparison, a lone client's p50, in seconds."""
@@ -142,18 +146,29 @@ class Bench:
     def _expected(self, verb: str) -> int:
         return int(EXPECTED[verb] * self.seconds)
 
-    def _at_orchestrator(self, verb: str, work: Callable[[], Work]) -> Load:
-        return self._beside_floor(work, lambda work: self._drive(self._orchestrator, verb, work, CLIENTS))
+    def _orders(self, verb: str, sizes: Sequence[int]) -> list[Load]:
+        expected = self._expected(verb)
+        return self._at_orchestrator(verb, [partial(self.ground.orders, expected, size) for size in sizes])
+
+    def _at_orchestrator(self, verb: str, kinds: Sequence[Callable[[], Work]]) -> list[Load]:
+        return self._beside_floor(kinds, lambda work: self._drive(self._orchestrator, verb, work, CLIENTS))
 
     def _drive(self, address: str, verb: str, work: Work, clients: int, credential: str = "") -> Load:
         return self.crew.drive(address, verb, work, clients=clients, seconds=self.seconds, credential=credential)
 
-    def _beside_floor(self, work: Callable[[], Work], run: Callable[[Work], Load]) -> Load:
-        """The run whose ratio to the floor beside it is the median. All work is laid out before the first."""
-        works = [work() for _ in range(self.repeats)]
-        floors, loads = [self.floor()], []
-        for each in works:
-            load = run(each)
-            floors.append(self.floor())
-            loads.append(replace(load, floor=(floors[-2] + floors[-1]) / 2))
-        return sorted(loads, key=lambda load: load.ratio)[self.repeats // 2]
+    def _beside_floor(self, kinds: Sequence[Callable[[], Work]], run: Callable[[Work], Load]) -> list[Load]:
+        """Of each kind of work the run whose ratio to the floor beside it is the median.
+
+        All work is laid out before the first run, and the kinds take turns: what the machine does meanwhile, it does
+        to all of them.
+        """
+        rounds = [[work() for work in kinds] for _ in range(self.repeats)]
+        before, loads = self.floor(), []
+        for works in rounds:
+            for work in works:
+                load, after = run(work), self.floor()
+                loads.append(replace(load, floor=(before + after) / 2))
+                before = after
+        number = len(kinds)
+        by_kind = [sorted(loads[kind::number], key=lambda load: load.ratio) for kind in range(number)]
+        return [runs[self.repeats // 2] for runs in by_kind]
