@@ -103,7 +103,7 @@ def session(stack: Stack, seats: Seats) -> Session:
     return Session(stack, town, Callers.of(stack), pool)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def contracts() -> dict[str, Contract]:
     """Every spec of something that is served."""
     return {server: Contract(bundle(server)) for server in SERVED}
