@@ -135,10 +135,11 @@ def test_lost_lock_is_not_remembered(inventory):
     assert inventory.reserve(seat_id, hold_id=hold_id).hold_id == hold_id
 
 
-@pytest.mark.parametrize("meanwhile", ["held", "released", "sold"])
+@pytest.mark.parametrize("meanwhile", ["held", "released", "sold", "cancelled"])
 def test_hold_judges_the_row_as_it_is_once_locked_not_as_its_statement_first_saw_it(inventory, monkeypatch, meanwhile):
     """The statement's snapshot is older than its lock: what was committed between the two must count."""
-    seat_id, hold_id, user_id = (inventory.new_seat(), "", "") if meanwhile == "held" else inventory.held_seat()
+    made = {"held": lambda: (inventory.new_seat(), "", ""), "cancelled": inventory.sold_seat}
+    seat_id, hold_id, user_id = made.get(meanwhile, inventory.held_seat)()
     before = inventory.seat(seat_id)
     slow = holds._HOLD.replace("WHERE seat_id = %(seat_id)s\n    FOR", _SLOWLY)
     assert slow != holds._HOLD
@@ -146,6 +147,7 @@ def test_hold_judges_the_row_as_it_is_once_locked_not_as_its_statement_first_saw
         "held": lambda: holds.reserve(inventory.db, _a_hold(seat_id)),
         "released": lambda: inventory.release(seat_id, hold_id),
         "sold": lambda: inventory.confirm(seat_id, hold_id, user_id),
+        "cancelled": lambda: inventory.cancel_sale(seat_id, hold_id, user_id),
     }
     late = an_id()
     with monkeypatch.context() as patch, ThreadPoolExecutor(1) as pool:
@@ -158,7 +160,7 @@ def test_hold_judges_the_row_as_it_is_once_locked_not_as_its_statement_first_saw
         assert inventory.seat(seat_id) != before
         assert not answer.done()
     after = inventory.seat(seat_id)
-    if meanwhile == "released":
+    if meanwhile in ("released", "cancelled"):
         assert (answer.result().hold_id, after.status, after.hold_id) == (late, "HELD", late)
     else:
         assert answer.result() == ("SEAT_ALREADY_SOLD" if meanwhile == "sold" else "SEAT_UNAVAILABLE")

@@ -22,6 +22,8 @@ CLEARED = """status = 'AVAILABLE', held_by_user_id = NULL, held_until = NULL, ho
 
 # One statement, one round trip: this is what a stampede runs. `seat` takes the row's lock or fails at once; `held`
 # changes it only if it is free or its hold's time is up; `taken_over` kills the key of the hold that was there.
+# The lock is on the row as it is now, but the update begins with the row as the statement first saw it, and checks that
+# one too: a sale that was cancelled in between has to be out of it.
 _HOLD = """
 WITH clock AS (SELECT app_now() AS now),
 seat AS (
@@ -32,7 +34,8 @@ seat AS (
 held AS (
     UPDATE seats SET
         status = 'HELD', held_by_user_id = %(user_id)s, hold_id = %(hold_id)s,
-        held_until = clock.now + make_interval(secs => %(ttl_seconds)s), updated_at = statement_timestamp()
+        held_until = clock.now + make_interval(secs => %(ttl_seconds)s), updated_at = statement_timestamp(),
+        order_id = NULL, owner_user_id = NULL, price_paid = NULL, qr_code_hash = NULL
     FROM seat, clock
     WHERE seats.seat_id = seat.seat_id
       AND (seat.status = 'AVAILABLE' OR seat.status = 'HELD' AND seat.held_until <= clock.now)
