@@ -6,6 +6,7 @@ environment, gunicorn's arbiter and worker. Only the second of imports is saved,
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -113,6 +114,7 @@ def _become_mortal(env: Mapping[str, str], log: str) -> None:
 def main() -> None:
     """Start and look after mortals until the suite hangs up."""
     children = _Children()
+    gc.freeze()  # what is imported is nothing that a mortal's collector has to look through, and so to copy
     for line in sys.stdin:
         asked = json.loads(line)
         answer = children.look_at(**asked) if "pid" in asked else children.start(**asked)
