@@ -148,7 +148,7 @@ class HttpPeer:
         """Like `call`, with the whole success envelope (`pagination` beside `data`)."""
         started = time.perf_counter()
         status, raw = self._send(method, path, None if fields is None else wire.encode(fields))
-        _log(self._name, f"{method} {path.partition('?')[0]}", status, started)
+        log_answer(self._name, f"{method} {path.partition('?')[0]}", status, started)
         return self._understood(status, raw)
 
     def fetch(self, path: str, unless: str | None = None) -> bytes | None:
@@ -212,7 +212,7 @@ class GrpcPeer:
             answer = method(request, timeout=CALL_SECONDS, metadata=self._metadata())
         except grpc.RpcError as error:
             raise self._translated(verb, error, started) from error
-        _log(self._name, f"gRPC {verb}", "OK", started)
+        log_answer(self._name, f"gRPC {verb}", "OK", started)
         return answer
 
     def _metadata(self) -> list[tuple[str, str]]:
@@ -226,12 +226,15 @@ class GrpcPeer:
         if refusal is None or not _is_verdict(refusal.code):
             logger.warning("← %s gRPC %s: %s", self._name, verb, error.code())
             return Unknown(f"{self._name} did not answer {verb} ({error.code().name})")
-        _log(self._name, f"gRPC {verb}", refusal.code, started)
+        log_answer(self._name, f"gRPC {verb}", refusal.code, started)
         return Refused(refusal.code, refusal.message, **(wire.decode(refusal.details_json or "{}")))
 
 
-def _log(name: str, what: str, outcome: object, started: float) -> None:
-    """One line for question and answer: logging was a sixth of the orchestrator's time."""
+def log_answer(name: str, what: str, outcome: object, started: float) -> None:
+    """One line for question and answer: logging was a sixth of the orchestrator's time.
+
+    `started` is the reading of `time.perf_counter()` when it was asked.
+    """
     logger.info("→ %s %s ← %s %s in %.1f ms", name, what, name, outcome, (time.perf_counter() - started) * 1000)
 
 
