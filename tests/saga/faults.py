@@ -14,7 +14,6 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 import grpc
-import urllib3
 
 from services.chassis.errors import Unknown
 
@@ -119,7 +118,7 @@ class Script:
         for delivery in self.late:
             try:
                 delivery()
-            except (Unknown, urllib3.exceptions.HTTPError, grpc.RpcError):
+            except (Unknown, OSError, grpc.RpcError):
                 continue
         self.late.clear()
         return carried

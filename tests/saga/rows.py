@@ -115,9 +115,7 @@ class Rows:
 
     def credits(self, user_id: UUID) -> tuple[Decimal, Decimal]:
         """Spendable and frozen."""
-        sql = "SELECT credit_balance, frozen_credits FROM users WHERE user_id = %(id)s"
-        row = self.row("user", sql, id=user_id)
-        return row["credit_balance"], row["frozen_credits"]
+        return self.balances([user_id])[str(user_id)]
 
     def owners(self, seats: Iterable[UUID]) -> Mapping[str, tuple[str, str | None]]:
         """Status and owner of each seat by its id."""
