@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import urllib3
@@ -64,14 +65,19 @@ def _prepared(system: System, death: Death) -> Cast:
     return cast
 
 
+def cast_all(system: System, deaths: Sequence[Death]) -> list[Cast]:
+    """For each death a cast, ready for the fatal request."""
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        return list(pool.map(partial(prepare, system), deaths))
+
+
 @contextmanager
-def doomed(system: System, deaths: Sequence[Death]) -> Iterator[list[Doomed]]:
-    """For each death a process and a cast, ready to go."""
-    with ThreadPoolExecutor(AT_ONCE) as setting:
-        casts = [setting.submit(prepare, system, death) for death in deaths]
+def doomed(system: System, deaths: Sequence[Death], casts: Sequence[Cast] | None = None) -> Iterator[list[Doomed]]:
+    """For each death a process and a cast, ready to go; without `casts`, they are made while the processes start."""
+    with ThreadPoolExecutor(1) as aside:
+        made = aside.submit(lambda: casts or cast_all(system, deaths))
         with system.mortals(*({"KILL_AT": death.kill_at, "IDLE": VICTIM} for death in deaths)) as mortals:
-            ready = [cast.result() for cast in casts]
-            yield [Doomed(*each) for each in zip(deaths, ready, mortals, strict=True)]
+            yield [Doomed(*each) for each in zip(deaths, made.result(), mortals, strict=True)]
 
 
 def kill(doomed: Doomed) -> Dead:
