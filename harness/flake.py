@@ -9,18 +9,24 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from harness.compose import ROOT
+from harness.foreground import interrupt_once
+
 STATE = ROOT / "reports" / "flake.json"
 KEPT_CHARS = 6000  # of a failing slice's output
 NOTHING_SELECTED = 5  # pytest's exit status
+TIDY_SECONDS = 60  # for a pytest that is interrupted
 
 Pytest = Callable[[Sequence[str]], tuple[int, str]]
 
@@ -121,9 +127,31 @@ def _keep(tally: Tally, state: Path) -> None:
 
 
 def _pytest(arguments: Sequence[str]) -> tuple[int, str]:
-    command = [sys.executable, "-m", "pytest", *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    return done.returncode, done.stdout + done.stderr
+    running = subprocess.Popen(
+        [sys.executable, "-m", "pytest", *arguments],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        process_group=0,  # told to end by us alone, once, with all its processes
+    )
+    with running:
+        try:
+            output, _ = running.communicate()
+        except KeyboardInterrupt:
+            _end(running)
+            raise
+    return running.returncode, output
+
+
+def _end(running: subprocess.Popen[str]) -> None:
+    """Interrupt it, give it time to take down what it has started, then kill what is left."""
+    os.killpg(running.pid, signal.SIGINT)
+    with suppress(subprocess.TimeoutExpired):
+        running.communicate(timeout=TIDY_SECONDS)
+    with suppress(ProcessLookupError):
+        os.killpg(running.pid, signal.SIGKILL)
 
 
 def _revision() -> str:
@@ -139,7 +167,12 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--mark", default="saga", help="which suites, as pytest's -m has it")
     options = parser.parse_args()
-    tally = run(options.mark, options.runs, STATE, _revision(), _pytest)
+    interrupt_once()
+    try:
+        tally = run(options.mark, options.runs, STATE, _revision(), _pytest)
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on from here")
+        return 130
     print("\n".join(tally.lines()))
     return 1 if tally.failures else 0
 

@@ -9,11 +9,13 @@ import atexit
 import contextlib
 import logging
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
 from typing import Any, TypeVar
 
 from services.chassis.settings import BrokerSettings
@@ -95,6 +97,16 @@ def _open_world(broker: BrokerSettings | None) -> None:
     world = stack.enter_context(contextlib.closing(World(databases)))
     wakeups = stack.enter_context(contextlib.closing(WakeUps(broker, world.dbs["inventory"]))) if broker else None
     _engine = stack.enter_context(quick_motion(Engine(world, wakeups)))
+    threading.Thread(target=_end_with_parent, args=(databases,), daemon=True).start()
+
+
+def _end_with_parent(databases: Databases) -> None:
+    """A session that is killed tells its pool nothing: nobody would ever end its processes, nor their servers."""
+    parent = parent_process()
+    assert parent
+    wait([parent.sentinel])
+    databases.close()
+    os._exit(1)
 
 
 def run_cell(cell: Cell) -> Result:

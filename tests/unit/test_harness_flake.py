@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from harness import flake
+from harness.compose import ROOT
+from harness.process import wait_for
 
 pytestmark = pytest.mark.unit
 
@@ -78,3 +83,34 @@ def test_pytest_that_breaks_down_is_a_failure_of_its_file(tmp_path: Path) -> Non
 
     tally = flake.run("saga", 1, tmp_path / "flake.json", "r1", broken)
     assert tally.failures == {f"{file}::(pytest ended with 3)": 1 for file in FILES}
+
+
+SLOW = """
+import pathlib, signal, subprocess, sys
+import pytest
+
+@pytest.fixture
+def server():
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    here.joinpath("server").write_text(str(child.pid))
+    yield
+    child.kill()
+    here.joinpath("down").touch()
+
+here = pathlib.Path(__file__).parent
+
+def test_slow(server):
+    signal.pause()
+"""
+PROGRAM = (
+    "import sys; from harness import flake; flake.ROOT = sys.argv[1]; flake.interrupt_once(); flake._pytest(['-q'])"
+)
+
+
+def test_whoever_interrupts_leaves_nothing_running(tmp_path: Path) -> None:
+    (tmp_path / "test_slow.py").write_text(SLOW)
+    with subprocess.Popen([sys.executable, "-c", PROGRAM, str(tmp_path)], cwd=ROOT, stderr=subprocess.PIPE) as hunt:
+        assert wait_for((tmp_path / "server").exists, 30)
+        hunt.send_signal(signal.SIGINT)
+    assert hunt.returncode == -signal.SIGINT
+    assert (tmp_path / "down").exists(), "pytest had no time to take its server down"
