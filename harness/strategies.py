@@ -195,15 +195,14 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 
 class Waiters:
-    """Looks into pg_locks again and again while its block runs: who waited in `database` for a lock, and for what."""
+    """Looks into pg_locks again and again while its block runs: who waited in its database for a lock, for what."""
 
     _LOOK = """
     SELECT a.pid, a.query FROM pg_locks l JOIN pg_stat_activity a USING (pid)
-    WHERE NOT l.granted AND a.datname = %s"""
+    WHERE NOT l.granted AND a.datname = current_database()"""
 
-    def __init__(self, dsn: str, database: str) -> None:
+    def __init__(self, dsn: str) -> None:
         self._dsn = dsn
-        self._database = database
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="waiters", daemon=True)
         self.looks = 0
@@ -222,7 +221,7 @@ class Waiters:
         with closing(psycopg2.connect(self._dsn)) as connection, connection.cursor() as cursor:
             connection.autocommit = True
             while not self._over.is_set():
-                cursor.execute(self._LOOK, (self._database,))
+                cursor.execute(self._LOOK)
                 found = cursor.fetchall()
                 self.looks += 1
                 self.most = max(self.most, len({pid for pid, _ in found}))

@@ -94,10 +94,10 @@ def without(town: Town, service: str, guard: tuple[str, str]) -> Iterator[Copy]:
     """A copy of the service that lacks a guard."""
     patch, sql = guard
     with (
-        database_without(town.stack, service, sql) as name,
+        database_without(town.stack, service, sql) as (name, dsn),
         weakened(town.stack, service, patch, {"DB_NAME": name, **NO_BROKER}) as ports,
     ):
-        yield Copy(town, ports, town.stack.admin_dsn(name))
+        yield Copy(town, ports, dsn)
 
 
 @pytest.fixture(scope="module")

@@ -40,7 +40,7 @@ def timed(call: Callable[[], T]) -> Callable[[], tuple[T, float]]:
 
 def seats_db(town: Town) -> Waiters:
     """Who waits for a lock in Inventory's database."""
-    return Waiters(town.stack.admin_dsn("seats_db"), "seats_db")
+    return Waiters(town.stack.admin_dsn("seats_db"))
 
 
 @pytest.mark.claim("1.wires.1", "12.phases.5", "5.matrix.1")

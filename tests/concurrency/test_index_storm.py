@@ -70,10 +70,10 @@ def test_of_100_initiations_at_once_one_is_open(town: Town, figures: Figures) ->
 
 def test_control_without_the_index_more_are_open(town: Town, figures: Figures) -> None:
     with (
-        database_without(town.stack, "order-service", NO_INDEX) as name,
+        database_without(town.stack, "order-service", NO_INDEX) as (name, dsn),
         weakened(town.stack, "order-service", "", {"DB_NAME": name}) as ports,
     ):
         order = order_service(town, f"http://{HOST}:{ports['PORT']}")
         with pytest.raises(AssertionError, match="transfers of one seat are open"):
-            assert_one_is_open(order, dsn := town.stack.admin_dsn(name), seat := town.seat())
+            assert_one_is_open(order, dsn, seat := town.seat())
         figures.add("index storm without the index", initiations=INITIATIONS, opened=opened(dsn, seat))

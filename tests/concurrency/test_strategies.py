@@ -53,7 +53,7 @@ def contests(connect: Connect, stack: Stack, figures: Figures) -> dict[str, tupl
     with table(connect, SEATS * len(STRATEGIES)):
         for number, strategy in enumerate(STRATEGIES):
             seats = range(number * SEATS + 1, (number + 1) * SEATS + 1)
-            with Waiters(stack.admin_dsn("postgres"), "postgres") as waiters:
+            with Waiters(stack.admin_dsn("postgres")) as waiters:
                 buys = contest(connect, strategy, BUYERS, seats, WORK_SECONDS)
             results[strategy] = buys, waiters
     _report(results, figures)
@@ -139,7 +139,7 @@ def test_nowait_losers_do_not_wait_for_a_holder_and_blocked_ones_do(
     with table(connect, 2 * HELD_SEATS):
         for number, strategy in enumerate((NOWAIT, BLOCKING)):
             seats = range(number * HELD_SEATS + 1, (number + 1) * HELD_SEATS + 1)
-            with Waiters(stack.admin_dsn("postgres"), "postgres") as waiters:
+            with Waiters(stack.admin_dsn("postgres")) as waiters:
                 lost = against_a_holder(connect, strategy, BUYERS, seats, HOLD_SECONDS)
             assert not any(buy.won for buy in lost), strategy
             p99[strategy], most[strategy] = percentile([buy.seconds for buy in lost], 0.99), waiters.most

@@ -43,17 +43,18 @@ def weakened(stack: Stack, service: str, patch: str, env: Mapping[str, str] | No
 
 
 @contextmanager
-def database_without(stack: Stack, service: str, dropping: str) -> Iterator[str]:
-    """The name of an empty database of `service`, on the stack's server; `dropping` is the SQL that weakens it."""
+def database_without(stack: Stack, service: str, dropping: str) -> Iterator[tuple[str, str]]:
+    """Name and DSN of an empty database of `service`, on its own server; `dropping` is the SQL that weakens it."""
     env = stack.env(service)
     name = f"{env['DB_NAME']}_{uuid4().hex[:8]}"
-    with closing(psycopg2.connect(stack.admin_dsn("postgres"))) as admin, admin.cursor() as cursor:
+    with closing(psycopg2.connect(stack.admin_dsn(env["DB_NAME"]))) as admin, admin.cursor() as cursor:
         admin.autocommit = True
         owner = sql.Identifier(env["DB_USER"])
         cursor.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(sql.Identifier(name), owner))
         try:
-            _fill(stack.dsn(service).replace(f"/{env['DB_NAME']}", f"/{name}"), service, dropping)
-            yield name
+            dsn = stack.dsn(service).replace(f"/{env['DB_NAME']}", f"/{name}")
+            _fill(dsn, service, dropping)
+            yield name, dsn
         finally:
             cursor.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
