@@ -28,11 +28,12 @@ def test_every_suite_is_a_job_and_lint_is_another() -> None:
     assert "make lint" in commands("lint")
     assert "pytest -m ${{ matrix.suite }}" in commands("suite")
     assert JOBS["containers"]["env"] == {"STACK": "docker"}
+    assert "make verify" in commands("containers")
 
 
-@pytest.mark.parametrize("job", ["suite", "containers"])
-def test_reports_are_kept_also_when_a_suite_fails(job: str) -> None:
-    assert "--junitxml=reports/" in commands(job)
+@pytest.mark.parametrize(("job", "written"), [("suite", "--junitxml=reports/"), ("containers", "make verify")])
+def test_reports_are_kept_also_when_a_suite_fails(job: str, written: str) -> None:
+    assert written in commands(job)
     last = JOBS[job]["steps"][-1]
     assert last["if"] == "always()"
     assert last["with"]["path"] == "reports/"
