@@ -22,6 +22,7 @@ from pathlib import Path
 
 from harness.compose import ROOT
 from harness.foreground import interrupt_once
+from harness.git import git
 
 STATE = ROOT / "reports" / "flake.json"
 KEPT_CHARS = 6000  # of a failing slice's output
@@ -156,9 +157,8 @@ def _end(running: subprocess.Popen[str]) -> None:
 
 def _revision() -> str:
     """The commit, and what has been changed since; without git every tree is the same."""
-    asked = [["git", "rev-parse", "HEAD"], ["git", "diff", "HEAD", "--stat"]]
-    told = [subprocess.run(each, cwd=ROOT, capture_output=True, text=True, check=False).stdout for each in asked]
-    return "\n".join(part.strip() for part in told if part.strip())
+    told = [git("rev-parse", "HEAD"), git("diff", "HEAD", "--stat")]
+    return "\n".join(part.strip() for part in told if part)
 
 
 def main() -> int:

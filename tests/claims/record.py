@@ -6,7 +6,6 @@ import json
 import os
 import platform
 import shlex
-import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -17,7 +16,7 @@ import psutil
 import pytest
 
 from harness import client, tally, trace
-from harness.compose import ROOT
+from harness.git import git
 from tests.claims.check import Carried
 from tests.claims.memory import Memory
 
@@ -73,7 +72,7 @@ class Record:
             "seconds": round(time.time() - self._began, 1),
             "exit": exitstatus,
             "command": shlex.join(["pytest", *self._config.invocation_params.args]),
-            "commit": _commit(),
+            "commit": (git("describe", "--always", "--dirty", "--abbrev=10") or "").strip(),
             "whole": self.whole,
             "machine": machine(),
             "selected": len(self.selected),
@@ -127,9 +126,3 @@ def _processor() -> str:
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return platform.machine()
-
-
-def _commit() -> str:
-    asked = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=10"]
-    answer = subprocess.run(asked, capture_output=True, text=True, check=False)
-    return answer.stdout.strip() if answer.returncode == 0 else ""

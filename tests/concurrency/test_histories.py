@@ -195,7 +195,10 @@ class Customer:
         self._recorder.run(self._name, seat, "take_back", call)
 
     def _hand_over(self, seat: str, order: str) -> None:
-        transfer = self._town.initiated(self._me, self._friend, seat, 10)
+        initiated = self._me.initiate(seat, self._me.user_id, self._friend.user_id, 10)
+        if initiated.error_code == "RATE_LIMITED":  # five codes in ten minutes and no more: then it is kept
+            return
+        transfer = initiated.must(201)["transfer_id"]
         codes = {"seller_otp": self._town.code(self._me), "buyer_otp": self._town.code(self._friend)}
 
         def call() -> Answered:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,6 +13,7 @@ from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto,
 from grpc_tools import protoc
 
 from harness.compose import ROOT
+from harness.git import git
 
 FILE = "proto/inventory.proto"
 BASELINE = ROOT / "proto" / "released.txtpb"
@@ -87,14 +87,9 @@ def _fields(old: DescriptorProto, new: DescriptorProto) -> Iterator[str]:
 def released() -> Iterator[FileDescriptorProto]:
     """What callers may have been built from: the committed baseline, and the last tag's where this clone has tags."""
     yield text_format.Parse(BASELINE.read_text(), FileDescriptorProto())
-    tag = _git("describe", "--tags", "--abbrev=0", "--match", "v*")
-    if tag and (then := _git("show", f"{tag.strip()}:{FILE}")):
+    tag = git("describe", "--tags", "--abbrev=0", "--match", "v*")
+    if tag and (then := git("show", f"{tag.strip()}:{FILE}")):
         yield described(then)
-
-
-def _git(*arguments: str) -> str | None:
-    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
-    return done.stdout if done.returncode == 0 else None
 
 
 def _baseline() -> str:
