@@ -90,13 +90,13 @@ class Controls:
 
     @property
     def caught(self) -> int:
-        """How many were seen."""
-        return sum(passed for _, _, passed in self.tests) + sum(caught for _, caught, _ in self.mutants or [])
+        """How many were seen in this run; `make mutants` plants the same once more, and counts for itself."""
+        return sum(passed for _, _, passed in self.tests)
 
     @property
     def planted(self) -> int:
         """Of how many."""
-        return sum(cases for _, cases, _ in self.tests) + len(self.mutants or [])
+        return sum(cases for _, cases, _ in self.tests)
 
 
 def controls(mutants: Any, results: Results) -> Controls:
@@ -143,10 +143,11 @@ class Line:
 
 
 def bench(now: Any, baseline: Any) -> list[Line] | None:
-    """Every line of the last bench, against the committed one."""
-    if not now:
+    """Every line of the last bench, against the committed one; where there was none here, the committed one alone."""
+    shown = now or baseline
+    if not shown:
         return None
     before = {line["name"]: line["measured"] for line in (baseline or {}).get("lines", [])}
     return [
-        Line(x["name"], x["measured"], x["gate"], x["verdict"], x["raw"], before.get(x["name"])) for x in now["lines"]
+        Line(x["name"], x["measured"], x["gate"], x["verdict"], x["raw"], before.get(x["name"])) for x in shown["lines"]
     ]

@@ -43,6 +43,7 @@ def draw(reports: Path = REPORTS) -> str:
 def context(sources: Sources) -> dict[str, Any]:
     """Everything that the template shows."""
     results = Results(sources.run)
+    bench, baseline = sources.json("bench"), sources.json("bench-baseline")
     return {
         "results": results,
         "run": sources.run,
@@ -55,7 +56,9 @@ def context(sources: Sources) -> dict[str, Any]:
         "contract": figures.contract(sources.json("contract")),
         "invariants": figures.invariants(sources.run["invariants"]),
         "controls": figures.controls(sources.json("mutants"), results),
-        "bench": figures.bench(sources.json("bench"), sources.json("bench-baseline")),
+        "bench": figures.bench(bench, baseline),
+        "bench_at": (bench or baseline or {}).get("at", "")[:10],
+        "is_baseline": not bench,
         "coverage": figures.coverage(sources.json("coverage")),
         "stale": sources.stale,
         "memory_limit": MEMORY_LIMIT,

@@ -9,13 +9,16 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from threading import Timer
+from uuid import uuid4
 
 import psutil
 import psycopg2
 import pytest
 import requests
 
-from harness import Stack, StackError, engine
+from harness import Stack, StackError, compose, engine, variables
+from harness.cleanup import take_down
 from harness.compose import ROOT
 from harness.process import leftovers
 from harness.rundir import RunDir
@@ -23,6 +26,7 @@ from tests.stack import IN_CONTAINERS, native_only
 
 pytestmark = pytest.mark.e2e
 
+FOLLOW_SECONDS = 15
 INFRASTRUCTURE = ["postgres", "fake-smu"]  # RabbitMQ takes long to start: test_outages has it
 
 
@@ -69,6 +73,32 @@ def test_server_is_durable_and_listens_on_the_loopback_only(stack: Stack) -> Non
     assert listening <= {"127.0.0.1", "::1"}
 
 
+@pytest.mark.claim("2.tree.1")
+def test_one_file_starts_every_service(stack: Stack) -> None:
+    described = compose.load(ROOT / "compose.yaml", variables.resolve({}, {}, frozenset()))
+    databases = {name for name, service in described.items() if service.image.startswith("postgres:")}
+    assert len(databases) == 5
+    for name in databases:
+        assert sql(stack.dsn(name), "SELECT 1") == [(1,)]
+    processes = described.keys() - databases - {"gateway-config"}  # which ends when its file is written
+    assert {name: stack.state(name) for name in processes} == dict.fromkeys(processes, "running")
+
+
+@pytest.mark.claim("14.sql.6")
+def test_cleared_volumes_are_seeded_anew(tmp_path: Path) -> None:
+    with Stack.up(tmp_path, only=["postgres"]) as first:
+        sql(first.dsn("events_db"), "CREATE TABLE kept ()")
+        seeded = sql(first.dsn("events_db"), "TABLE events ORDER BY event_id")
+        sql(first.dsn("events_db"), "UPDATE events SET name = 'renamed'")
+    take_down(RunDir(tmp_path), volumes=True)
+    with Stack.up(tmp_path, only=["postgres"]) as again:
+        assert sql(again.dsn("events_db"), "SELECT to_regclass('kept')") == [(None,)]
+        found = sql(again.dsn("events_db"), "TABLE events ORDER BY event_id")
+    assert [row[0] for row in found] == [row[0] for row in seeded]
+    assert len(found) == 3
+    assert "renamed" not in str(found)
+
+
 @pytest.mark.claim("14.sql.4", "14.sql.5")
 def test_killed_postgres_comes_back_with_its_data(bare: Stack) -> None:
     dsn = bare.dsn("events_db")
@@ -98,6 +128,20 @@ def test_replica_answers_beside_the_original_and_can_be_found(bare: Stack) -> No
     assert again.state("fake-smu") == "running"
 
 
+@pytest.mark.claim("13.docker.1")
+def test_one_services_lines_can_be_followed(bare: Stack) -> None:
+    asked = [sys.executable, "-m", "harness", "--run-dir", str(bare.run_dir.path), "logs", "fake-smu", "-f"]
+    marked = str(uuid4())
+    with subprocess.Popen(asked, cwd=ROOT, stdout=subprocess.PIPE, text=True) as following:
+        assert following.stdout
+        (limit := Timer(FOLLOW_SECONDS, following.terminate)).start()
+        assert any("listening" in line for line in following.stdout), "what it has said already"
+        requests.get(f"{bare.url('fake-smu')}/{marked}", timeout=5)
+        assert any(marked in line for line in following.stdout)
+        limit.cancel()
+        following.terminate()
+
+
 def test_failing_start_shows_the_end_of_the_log_and_leaves_nothing(tmp_path: Path) -> None:
     broken = {"fake-smu": {"PORT": "not-a-port"}}
     with pytest.raises(StackError, match=r"(?s)fake-smu ended while starting.*not-a-port"):
@@ -105,7 +149,6 @@ def test_failing_start_shows_the_end_of_the_log_and_leaves_nothing(tmp_path: Pat
     assert remains(tmp_path) == []
 
 
-@pytest.mark.claim("2.tree.1", "15.tools.3")
 def test_command_line_starts_shows_and_ends_a_second_stack_beside_the_first(bare: Stack, tmp_path: Path) -> None:
     assert harness(tmp_path, "up", "--detach", "--only", "fake-smu").returncode == 0
     status = json.loads(harness(tmp_path, "status", "--json").stdout)

@@ -12,7 +12,8 @@ from harness.compose import ROOT
 
 pytestmark = pytest.mark.unit
 
-JOBS: dict[str, Any] = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())["jobs"]
+WORKFLOW: dict[Any, Any] = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+JOBS: dict[str, Any] = WORKFLOW["jobs"]
 
 
 def commands(job: str) -> str:
@@ -25,6 +26,7 @@ def test_every_suite_is_a_job_and_lint_is_another() -> None:
     verified = next(line for line in (ROOT / "Makefile").read_text().splitlines() if "unit or saga or" in line)
     suites = {marker.partition(":")[0] for marker in markers} & set(verified.replace('"', " ").split())
     assert set(JOBS["suite"]["strategy"]["matrix"]["suite"]) == suites >= {"unit", "saga", "e2e"}
+    assert "pull_request" in WORKFLOW[True]  # `on:`, as YAML reads it
     assert "make lint" in commands("lint")
     assert "pytest -m ${{ matrix.suite }}" in commands("suite")
     assert JOBS["containers"]["env"] == {"STACK": "docker"}

@@ -164,6 +164,10 @@ def test_development_runs_the_same_commands_and_mounts_the_same_tree() -> None:
 @pytest.mark.claim("15.tools.1")
 def test_suites_start_only_when_asked_for() -> None:
     assert SERVICES["tests"]["profiles"] == ["tests"]
+    assert SERVICES["tests"]["command"] == ["pytest"]
+    assert SERVICES["tests"]["build"]["target"] == "tests"
+    stage = DOCKERFILE.partition("FROM base AS tests")[2]
+    assert "COPY --from=wheels-of-tests /venv /venv" in stage
     assert "tests" not in compose.load(ROOT / "compose.yaml", variables.resolve({}, {}, frozenset()))
 
 

@@ -134,6 +134,7 @@ def test_native_programs_start_level_by_level(tmp_path: Path) -> None:
     assert with_needs(planned, ["order-service"]) == ["postgres", "order-service"]
 
 
+@pytest.mark.claim("3.seats.6")
 def test_secrets_stay_for_the_data_and_settings_do_not() -> None:
     known = {"JWT_SECRET": "kept", "HOLD_TTL_SECONDS": "5"}
     found = variables.resolve(known, {"LOG_LEVEL": "DEBUG"}, frozenset())

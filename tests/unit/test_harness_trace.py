@@ -80,7 +80,6 @@ def test_an_exception_is_shown_below_its_line(run_dir: Path) -> None:
     ]
 
 
-@pytest.mark.claim("13.docker.1")
 def test_one_services_lines_can_be_shown(run_dir: Path) -> None:
     asked = [sys.executable, "-m", "harness", "--run-dir", str(run_dir), "logs", "inventory-service"]
     shown = subprocess.run(asked, capture_output=True, text=True, check=True, cwd=ROOT).stdout

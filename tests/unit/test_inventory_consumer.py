@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -312,6 +313,30 @@ def test_while_the_broker_is_away_publishing_is_unknown_at_once_and_both_ends_re
 
 
 @pytest.mark.claim("8.consumer.5")
+def test_a_consumer_has_32_messages_in_hand_and_no_more(flow, broker):
+    flow.consumer.stop()
+    go = threading.Event()
+    slow = Consumer(
+        broker.settings,
+        "slow",
+        RELEASE_QUEUE,
+        lambda _: go.wait(15),
+        may_consume=lambda: True,
+        counted_queue=PARKING_QUEUE,
+    )
+    slow.start()
+    try:
+        eventually(lambda: slow.state == "consuming")
+        for _ in range(40):
+            flow.wake_up(an_id(), an_id())
+        eventually(lambda: broker.count(RELEASE_QUEUE) == 40 - 32)
+        go.set()
+        eventually(lambda: broker.count(RELEASE_QUEUE) == 0)
+    finally:
+        go.set()
+        slow.stop()
+
+
 def test_two_consumers_share_the_queue(flow, broker, inventory):
     other = flow.another(broker)
     other.start()

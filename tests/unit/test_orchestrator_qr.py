@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -45,9 +47,12 @@ def test_no_two_payloads_are_alike() -> None:
     assert len({SEAL.seal(SEAT, USER, "HALL-A").payload for _ in range(50)}) == 50
 
 
-@pytest.mark.claim("7.cipher.1", "7.cipher.4", "7.cipher.3")
-def test_layout_is_nonce_ciphertext_tag() -> None:
+@pytest.mark.claim("7.cipher.1", "7.cipher.4", "7.cipher.3", "7.cipher.5")
+def test_layout_is_nonce_ciphertext_tag_of_aes_256_gcm() -> None:
     raw = base64.b64decode(SEAL.seal(SEAT, USER, "HALL-A").payload)
+    said = AESGCM(KEY).decrypt(raw[:12], raw[12:], None)
+    assert json.loads(said).keys() == {"seat_id", "user_id", "hall_id", "generated_at"}
+    assert not any(part in raw for part in (str(SEAT).encode(), str(USER).encode(), b"HALL-A"))
     plain = len(f'{{"seat_id":"{SEAT}","user_id":"{USER}","hall_id":"HALL-A","generated_at":"2026-02-19T18:10:45Z"}}')
     assert len(raw) == 12 + plain + 16
 

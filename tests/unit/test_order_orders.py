@@ -66,6 +66,23 @@ def test_a_create_that_comes_after_its_undo_makes_no_order(service: OrderService
     assert service.ask("GET", f"/orders/{order_id}").code == "ORDER_NOT_FOUND"
 
 
+@pytest.mark.claim("3.orders.10")
+def test_what_an_order_says_of_buyer_seat_and_credits_never_changes_and_it_is_never_deleted(
+    service: OrderService,
+) -> None:
+    order_id = service.pending()
+    said = {name: service.order(order_id)[name] for name in ("user_id", "seat_id", "event_id", "credits_charged")}
+    others = {name: 1 if name == "credits_charged" else an_id() for name in said}
+    assert service.ask("PATCH", f"/orders/{order_id}", {"key": a_key(), **others}).code == "VALIDATION_ERROR"
+    service.confirm(order_id)
+    rewritten = {"key": a_key(), "status": "REFUNDED", **others}
+    assert service.ask("PATCH", f"/orders/{order_id}", rewritten).code == "VALIDATION_ERROR"
+    service.refund(order_id)
+    assert service.ask("DELETE", f"/orders/{order_id}").code == "METHOD_NOT_ALLOWED"
+    order = service.order(order_id)
+    assert (order["status"], {name: order[name] for name in said}) == ("REFUNDED", said)
+
+
 # ── confirming and taking back
 
 

@@ -56,7 +56,14 @@ PROCESSES = {
         "orchestrator-service",
         5003,
         {"inventory-service", "user-service", "order-service", "event-service", "rabbitmq"},
-        {"INVENTORY_SERVICE_URL", "USER_SERVICE_URL", "ORDER_SERVICE_URL", "EVENT_SERVICE_URL", "QR_ENCRYPTION_KEY"},
+        {
+            "INVENTORY_SERVICE_URL",
+            "USER_SERVICE_URL",
+            "ORDER_SERVICE_URL",
+            "EVENT_SERVICE_URL",
+            "QR_ENCRYPTION_KEY",
+            "JWT_SECRET",
+        },
     ),
 }
 VARIABLES = {  # of `.env`
@@ -125,6 +132,8 @@ def test_rabbitmq_has_its_management_and_its_files() -> None:
     described = SERVICES["rabbitmq"]
     assert described["image"] == "rabbitmq:3-management"
     assert "./services/rabbitmq/rabbitmq.conf:/etc/rabbitmq/rabbitmq.conf:ro" in described["volumes"]
+    assert "./services/rabbitmq:/etc/rabbitmq/ticketremaster:ro" in described["volumes"], "its definitions and start.sh"
+    assert described["command"][-1].endswith("start.sh")
     assert "rabbitmq-diagnostics" in described["healthcheck"]["test"]
 
 
