@@ -7,6 +7,7 @@ from contextlib import closing
 
 import pytest
 
+from tests.brokers import Broker
 from tests.databases import Databases
 from tests.saga.engine import Engine, quick_motion
 from tests.saga.world import World
@@ -22,6 +23,13 @@ def engine(databases: Databases) -> Iterator[Engine]:
     """A world with a preparer, victims and a rescuer, on the session's database server."""
     with closing(World(databases)) as world, quick_motion(Engine(world)) as engine:
         yield engine
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[Broker]:
+    """The matrix's own RabbitMQ, gone with it: for the rest of a session it would take 100 MiB."""
+    with closing(Broker()) as server:
+        yield server
 
 
 @pytest.fixture(autouse=True)
