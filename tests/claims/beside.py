@@ -3,6 +3,8 @@
 `--beside=unit` (`make verify`): most end-to-end tests wait for something, and unit tests need one core. From the first
 end-to-end test on they run in a second pytest; when this run comes to them it tells what came of each, in their order,
 as if they had run here. What the second pytest did not come to, because it crashed, is run here after all.
+
+What it covers of each service goes into the report.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 WHILE = "e2e"  # the suite that leaves a core idle
+COVERAGE = [sys.executable, "-m", "coverage"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -52,6 +55,7 @@ class Beside:
         self._suite = suite
         self._directory = TemporaryDirectory(prefix="ticketremaster-beside-")
         self._path = Path(self._directory.name) / "results"
+        self._data = f"--data-file={self._directory.name}/coverage"
         self._process: subprocess.Popen[bytes] | None = None
         self._reports: dict[str, list[pytest.TestReport]] | None = None
 
@@ -81,14 +85,16 @@ class Beside:
         self._directory.cleanup()
 
     def _start(self) -> None:
-        command = [sys.executable, "-m", "pytest", "-m", self._suite, "-p", "no:cacheprovider", "-q"]
-        self._process = subprocess.Popen([*command, f"--results-to={self._path}"], stdout=subprocess.DEVNULL)
+        covered = [*COVERAGE, "run", self._data, "--source=services", "-m"]
+        command = [*covered, "pytest", "-m", self._suite, "-p", "no:cacheprovider", "-q", f"--results-to={self._path}"]
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
 
     def _results(self, config: pytest.Config) -> dict[str, list[pytest.TestReport]]:
         """All that the other has to tell, once it has ended."""
         if self._reports is None:
             assert self._process
             self._process.wait()
+            self._write_coverage(config.getoption("--report"))
             self._reports = {}
             for line in self._path.read_text(encoding="utf-8").splitlines() if self._path.exists() else ():
                 report = config.hook.pytest_report_from_serializable(config=config, data=json.loads(line))
@@ -97,3 +103,8 @@ class Beside:
                 self._reports.setdefault(report.nodeid, []).append(report)
             self._reports = {test: told for test, told in self._reports.items() if told[-1].when == "teardown"}
         return self._reports
+
+    def _write_coverage(self, reports: Path | None) -> None:
+        if reports:
+            command = [*COVERAGE, "json", "-q", self._data, "-o", str(reports / "coverage.json")]
+            subprocess.run(command, capture_output=True, check=False)  # a second pytest that crashed has left nothing

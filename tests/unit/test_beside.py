@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -89,3 +90,20 @@ def test_what_the_second_process_dies_of_is_run_here(tmp_path: Path) -> None:
 def test_without_a_suite_that_waits_nothing_runs_beside(tmp_path: Path) -> None:
     verified(tmp_path, "suite", "--beside=unit", "-m", "unit")
     assert (tmp_path / "ran").read_text() == "first "
+
+
+COVERS = (
+    BESIDE
+    + """
+def test_covers():
+    from services.contracts.money import is_amount
+    from decimal import Decimal
+    assert is_amount(Decimal(1))
+"""
+)
+
+
+def test_what_the_second_process_covers_goes_into_the_report(tmp_path: Path) -> None:
+    verified(tmp_path, "suite", "--beside=unit", "-m", "e2e or unit", "--report=reports", beside=COVERS)
+    covered = json.loads((tmp_path / "reports" / "coverage.json").read_text())["files"]
+    assert any(path.endswith("services/contracts/money.py") for path in covered)
