@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import copy
+import ipaddress
 import json
 import re
 import subprocess
@@ -207,10 +208,24 @@ def test_the_gateway_is_what_compose_describes() -> None:
     pod = of("Deployment")["api-gateway"]["spec"]["template"]["spec"]
     given = {variable["name"]: variable.get("value") for variable in pod["containers"][0]["env"]}
     different = {"KONG_STATUS_LISTEN": "0.0.0.0:8100", "KONG_PREFIX": "/prefix"}  # probes come from outside the pod
-    assert given == COMPOSE["api-gateway"]["environment"] | different
+    behind = {"KONG_TRUSTED_IPS": None, "KONG_REAL_IP_HEADER": "X-Forwarded-For", "KONG_REAL_IP_RECURSIVE": "on"}
+    assert given == COMPOSE["api-gateway"]["environment"] | different | behind
     [renderer] = pod["initContainers"]
     assert {variable["name"] for variable in renderer["env"]} == COMPOSE["gateway-config"]["environment"].keys()
     assert renderer["command"][:4] == COMPOSE["gateway-config"]["command"][:4]
+
+
+def test_the_gateway_believes_nobodys_word_for_an_address_until_told_whose() -> None:
+    literals = dict(line.split("=", 1) for line in KUSTOMIZATION["configMapGenerator"][0]["literals"])
+    assert all(ipaddress.ip_network(each).is_loopback for each in literals["TRUSTED_PROXIES"].split(","))
+    assert of("Service")["api-gateway"]["spec"]["externalTrafficPolicy"] == "Local"
+
+
+def test_a_finished_job_makes_way_for_the_next_apply() -> None:
+    described = (ROOT / "docs/scaling.md").read_text()
+    [deleted] = re.findall(r"delete job --ignore-not-found ([^`]+)", described)
+    assert set(deleted.replace("\\", " ").split()) == of("Job").keys()
+    assert {job["spec"]["ttlSecondsAfterFinished"] for job in of("Job").values()} == {60}
 
 
 @pytest.mark.parametrize("name", [*OURS, "api-gateway"])
@@ -262,6 +277,17 @@ def test_policies_let_in_whoever_calls_in_compose_and_nobody_else() -> None:
     assert admitted("api-gateway") == {8000: set()}
     everybody = of("NetworkPolicy")["nobody"]["spec"]
     assert everybody == {"podSelector": {}, "policyTypes": ["Ingress"]}, "whatever no policy names is shut"
+
+
+def test_figures_can_be_read_from_the_namespace_monitoring_and_from_nowhere_else() -> None:
+    policy = of("NetworkPolicy")["monitoring"]["spec"]
+    [rule] = policy["ingress"]
+    assert policy["podSelector"] == {}
+    assert rule["from"] == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]
+    assert [port["port"] for port in rule["ports"]] == ["http", 9187, 15692]
+    for name in OURS:
+        [container] = of("Deployment")[name]["spec"]["template"]["spec"]["containers"]
+        assert container["readinessProbe"]["httpGet"]["port"] == "http", "/metrics is where /health is"
 
 
 @pytest.mark.parametrize("name", OURS)
