@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import copy
+import ipaddress
 import json
 import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
@@ -39,6 +40,8 @@ SCHEMAS = {
 }
 OURS = ("inventory-service", "user-service", "order-service", "event-service", "orchestrator-service")
 BY_OPERATORS = re.compile(r"^(\w+-db-app|rabbitmq-default-user)$")
+REFUSED = (jsonschema_rs.ValidationError, kubernetes_validate.ValidationError)
+FREE = {"matchLabels", "parameters"}
 OPERATORS = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "cnpg-system"}}}
 
 
@@ -47,11 +50,36 @@ def of(kind: str) -> dict[str, Resource]:
 
 
 def validate(resource: Resource) -> None:
-    """Raises ValidationError of the one validator or the other."""
+    """Raises one of REFUSED; what an operator hands on to its pods is held to Kubernetes' own schema of a pod."""
     if resource["kind"] in SCHEMAS:
         SCHEMAS[resource["kind"]].validate(resource)
-    else:
-        kubernetes_validate.validate(resource, RELEASE, strict=True)
+        handed = {name: resource["spec"].get(name, {}) for name in ("affinity", "resources")}
+        container = {"name": "any", "resources": handed["resources"]}
+        pod = {"affinity": handed["affinity"], "containers": [container]}
+        resource = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "any"}, "spec": pod}
+    kubernetes_validate.validate(resource, RELEASE, strict=True)
+
+
+def fields(value: Any, *path: str | int) -> Iterator[tuple[str | int, ...]]:
+    """The path of every field below, but for the names within FREE, which are the writer's own."""
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        if isinstance(key, str) and not FREE & {*path}:
+            yield (*path, key)
+        yield from fields(inner, *path, key)
+
+
+def below(value: Any, path: Iterable[str | int]) -> Any:
+    for key in path:
+        value = value[key]
+    return value
+
+
+def refused(resource: Resource) -> bool:
+    try:
+        validate(resource)
+    except REFUSED:
+        return True
+    return False
 
 
 def pods() -> Iterator[tuple[str, Resource]]:
@@ -89,8 +117,44 @@ def test_resource_is_valid(resource: Resource) -> None:
 def test_a_misspelt_field_is_found(kind: str) -> None:
     broken = copy.deepcopy(next(iter(of(kind).values())))
     broken.setdefault("spec", {})["nmae"] = "x"
-    with pytest.raises((jsonschema_rs.ValidationError, kubernetes_validate.ValidationError)):
+    with pytest.raises(REFUSED):
         validate(broken)
+
+
+@pytest.mark.parametrize("kind", sorted(SCHEMAS))
+def test_no_field_of_an_operators_resource_may_be_misspelt_or_of_another_type(kind: str) -> None:
+    resource = next(iter(of(kind).values()))
+    assert not refused(resource)
+    paths = [path for path in fields(resource) if path != ("kind",)]  # that one says which schema
+    assert len(paths) > 20
+    for *above, last in paths:
+        misspelt, mistyped = copy.deepcopy(resource), copy.deepcopy(resource)
+        holder = below(misspelt, above)
+        holder[f"{last}s"] = holder.pop(last)
+        below(mistyped, above)[last] = [below(mistyped, above)[last]]
+        assert refused(misspelt), (*above, last)
+        assert refused(mistyped), (*above, last)
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "wrong"),
+    [
+        ("Cluster", ("instances",), "3"),
+        ("Cluster", ("instances",), 0),
+        ("Cluster", ("imageCatalogRef", "major"), "16"),
+        ("Cluster", ("postgresql", "parameters", "max_connections"), 200),
+        ("Cluster", ("postgresql", "synchronous", "number"), 0),
+        ("Cluster", ("postgresql", "synchronous", "method"), "all"),
+        ("RabbitmqCluster", ("replicas",), "3"),
+        ("RabbitmqCluster", ("rabbitmq", "additionalConfig"), "#" * 2001),
+        ("RabbitmqCluster", ("affinity", "podAntiAffinity"), [{}]),
+        ("RabbitmqCluster", ("resources", "limits", "memory"), "1GB"),
+    ],
+)
+def test_a_value_that_an_operator_refuses_is_found(kind: str, path: tuple[str, ...], wrong: object) -> None:
+    broken = copy.deepcopy(next(iter(of(kind).values())))
+    below(broken["spec"], path[:-1])[path[-1]] = wrong
+    assert refused(broken)
 
 
 def test_kustomization_names_every_file_and_no_other() -> None:
@@ -144,10 +208,24 @@ def test_the_gateway_is_what_compose_describes() -> None:
     pod = of("Deployment")["api-gateway"]["spec"]["template"]["spec"]
     given = {variable["name"]: variable.get("value") for variable in pod["containers"][0]["env"]}
     different = {"KONG_STATUS_LISTEN": "0.0.0.0:8100", "KONG_PREFIX": "/prefix"}  # probes come from outside the pod
-    assert given == COMPOSE["api-gateway"]["environment"] | different
+    behind = {"KONG_TRUSTED_IPS": None, "KONG_REAL_IP_HEADER": "X-Forwarded-For", "KONG_REAL_IP_RECURSIVE": "on"}
+    assert given == COMPOSE["api-gateway"]["environment"] | different | behind
     [renderer] = pod["initContainers"]
     assert {variable["name"] for variable in renderer["env"]} == COMPOSE["gateway-config"]["environment"].keys()
     assert renderer["command"][:4] == COMPOSE["gateway-config"]["command"][:4]
+
+
+def test_the_gateway_believes_nobodys_word_for_an_address_until_told_whose() -> None:
+    literals = dict(line.split("=", 1) for line in KUSTOMIZATION["configMapGenerator"][0]["literals"])
+    assert all(ipaddress.ip_network(each).is_loopback for each in literals["TRUSTED_PROXIES"].split(","))
+    assert of("Service")["api-gateway"]["spec"]["externalTrafficPolicy"] == "Local"
+
+
+def test_a_finished_job_makes_way_for_the_next_apply() -> None:
+    described = (ROOT / "docs/scaling.md").read_text()
+    [deleted] = re.findall(r"delete job --ignore-not-found ([^`]+)", described)
+    assert set(deleted.replace("\\", " ").split()) == of("Job").keys()
+    assert {job["spec"]["ttlSecondsAfterFinished"] for job in of("Job").values()} == {60}
 
 
 @pytest.mark.parametrize("name", [*OURS, "api-gateway"])
@@ -201,6 +279,17 @@ def test_policies_let_in_whoever_calls_in_compose_and_nobody_else() -> None:
     assert everybody == {"podSelector": {}, "policyTypes": ["Ingress"]}, "whatever no policy names is shut"
 
 
+def test_figures_can_be_read_from_the_namespace_monitoring_and_from_nowhere_else() -> None:
+    policy = of("NetworkPolicy")["monitoring"]["spec"]
+    [rule] = policy["ingress"]
+    assert policy["podSelector"] == {}
+    assert rule["from"] == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]
+    assert [port["port"] for port in rule["ports"]] == ["http", 9187, 15692]
+    for name in OURS:
+        [container] = of("Deployment")[name]["spec"]["template"]["spec"]["containers"]
+        assert container["readinessProbe"]["httpGet"]["port"] == "http", "/metrics is where /health is"
+
+
 @pytest.mark.parametrize("name", OURS)
 def test_pools_of_all_replicas_fit_into_their_database(name: str) -> None:
     [pool] = [line.partition("=")[2] for line in KUSTOMIZATION["configMapGenerator"][0]["literals"] if "POOL" in line]
@@ -208,6 +297,7 @@ def test_pools_of_all_replicas_fit_into_their_database(name: str) -> None:
     cluster = of("Cluster")[COMPOSE[name]["environment"]["DB_HOST"]]["spec"]
     assert most * int(pool) <= int(cluster["postgresql"]["parameters"]["max_connections"]) - 20
     assert cluster["instances"] > cluster["postgresql"]["synchronous"]["number"] > 0
+    assert cluster["postgresql"]["synchronous"]["dataDurability"] == "required", "without a standby a commit waits"
 
 
 def test_queues_are_quorum_queues_over_three_nodes() -> None:
