@@ -14,7 +14,7 @@ from harness.errors import StackError
 from harness.program import Ports, Program, native_environment, state_dir
 
 RENDERER = "gateway-config"  # in containers a service of its own, since Kong's image has no Python
-STATUS = (8100, "/status/ready")  # Kong's status API; in its container `kong health` asks
+STATUS = (8100, "/status/ready")  # Kong's status API
 
 
 @dataclass

@@ -176,10 +176,10 @@ class Database:
             return work(tx)
 
     def is_ready(self) -> bool:
-        """True when a statement comes back: the readiness check."""
+        """True when the schema is there and can be read: the readiness check."""
         try:
-            return self.statement("SELECT 1") is not None
-        except Unknown:
+            return self.statement("SELECT shift FROM clock_offset") is not None
+        except (Unknown, DatabaseFault):
             return False
 
     def close(self) -> None:

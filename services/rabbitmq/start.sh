@@ -4,9 +4,20 @@
 set -eu
 definitions=/etc/rabbitmq/definitions.d
 
+refuse_placeholder() {
+    case "$(printf '%s' "$2" | tr '[:upper:]' '[:lower:]')" in
+    change_me* | changeme* | your_* | *...)
+        echo "configuration: $1 still holds its placeholder: put a real value there" >&2
+        exit 1
+        ;;
+    esac
+}
+
 json_string() { printf '%s' "$1" | sed 's/[\\"]/\\&/g'; }
 user=$(json_string "${RABBITMQ_USER:?is not set}")
 pass=$(json_string "${RABBITMQ_PASS:?is not set}")
+refuse_placeholder RABBITMQ_USER "$RABBITMQ_USER"
+refuse_placeholder RABBITMQ_PASS "$RABBITMQ_PASS"
 
 umask 077
 mkdir -p "$definitions"

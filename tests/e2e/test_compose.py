@@ -5,10 +5,10 @@ STACK=docker runs this; where no Kong image is, its stand-in takes its place by 
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
-import signal
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import urllib3
+import yaml
 
 from harness import engine, ports, variables
 from harness.client import Api
@@ -30,8 +31,12 @@ if not IN_CONTAINERS:
 
 PUBLISHED = {"127.0.0.1:8000:8000": "api-gateway", "127.0.0.1:15672:15672": "rabbitmq"}
 SEAT = "5ea70001-0000-0000-0000-{:012d}"
+SEAT_OF_THE_BIG_HALL = SEAT.replace("5ea70001", "5ea70002")
+FRESH = itertools.count(1)
 SECONDS = 240.0
 MEBIBYTE = 1024**2
+INITDB = "/docker-entrypoint-initdb.d/"
+AS_ROOT = [] if os.geteuid() == 0 else ["sudo", "-n"]
 
 
 @dataclass(frozen=True)
@@ -116,10 +121,12 @@ def test_image_is_small_and_has_no_root_no_compiler_no_pip_and_no_test(deploymen
     assert container["Config"]["User"] == "10001"
     assert container["Config"]["Healthcheck"]["Test"]
     look = (
-        "id -u; for c in gcc cc make; do command -v $c; done; find /app /venv -name 'pip*' -o -name tests -o -name .env"
+        "id -u; for c in gcc cc make; do command -v $c; done; "
+        "find /app /venv -name 'pip*' -o -name tests -o -name .env; "
+        "cd /usr/local; ls -d bin/pip* lib/python3*/ensurepip lib/python3*/site-packages/* 2>/dev/null; true"
     )
     seen = engine.docker("exec", container["Id"], "sh", "-c", look).split()
-    assert [line for line in seen if "/site-packages/" not in line] == ["10001"]
+    assert [line for line in seen if not line.startswith("/venv/lib/")] == ["10001"]
     base = json.loads(engine.docker("image", "inspect", "python:3.11-slim-bookworm"))[0]["Size"]
     ours = json.loads(engine.docker("image", "inspect", container["Image"]))[0]["Size"]
     assert ours - base < 120 * MEBIBYTE
@@ -132,6 +139,39 @@ def test_a_placeholder_stops_the_service_with_one_line(deployment: Deployment) -
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 1
     assert done.stderr.splitlines() == ["configuration: DB_PASS still holds its placeholder: put a real value there"]
+
+
+def test_a_database_whose_first_start_broke_off_is_never_healthy(tmp_path: Path) -> None:
+    database = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]["orders-db"]
+    check = [part.replace("$$", "$") for part in database["healthcheck"]["test"][1:]]
+    (tmp_path / "10-chassis.sql").write_text("SELECT 1 / 0;")
+    laid = ROOT / "services" / "chassis" / "laid.sql"
+    mounts = ["-v", f"{tmp_path}/10-chassis.sql:{INITDB}10-chassis.sql:ro", "-v", f"{laid}:{INITDB}90-laid.sql:ro"]
+    env = [part for name in ("DB", "USER", "PASSWORD") for part in ("-e", f"POSTGRES_{name}=orders")]
+    started = engine.docker("run", "-d", "--restart", database["restart"], *env, *mounts, database["image"], "postgres")
+    inside = ["docker", "exec", started.strip()]
+    try:
+        assert wait_for(lambda: succeeds(*inside, "pg_isready", "-h", "127.0.0.1"), 60), (
+            "it is started again, and answers"
+        )
+        assert not succeeds(*inside, *check)
+        engine.docker(*inside[1:], "psql", "-U", "orders", "-d", "orders", "-f", f"{INITDB}90-laid.sql")
+        assert succeeds(*inside, *check)
+    finally:
+        engine.docker("rm", "-f", "-v", started.strip())
+
+
+def succeeds(*command: str) -> bool:
+    """Whether a command ends with status 0."""
+    return subprocess.run(command, capture_output=True, check=False, timeout=60).returncode == 0
+
+
+def test_a_changed_limit_reaches_a_gateway_that_runs(deployment: Deployment, tmp_path: Path) -> None:
+    (tmp_path / "env").write_text(f"{deployment.env.read_text()}\nRATE_LIMIT_PUBLIC_PER_MINUTE=2\n")
+    replace(deployment, env=tmp_path / "env").up()
+    answers = [Api(deployment.gateway).post("/api/auth/login", {}).status for _ in range(5)]
+    deployment.up()
+    assert answers[-1] == 429, "two a minute, and at most one minute ends in between"
 
 
 def test_a_changed_file_starts_its_service_anew_in_development(deployment: Deployment, tmp_path: Path) -> None:
@@ -155,15 +195,35 @@ def said_by(container: dict[str, Any]) -> str:
     return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True).stdout
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="a container's process can be killed from outside by root alone")
+@pytest.mark.skipif(
+    bool(AS_ROOT) and not succeeds(*AS_ROOT, "true"),
+    reason="a container's process can be killed from outside by root alone",
+)
 def test_every_container_that_is_killed_comes_back_by_itself(deployment: Deployment) -> None:
     victims = [c for c in deployment.containers() if c["State"]["Running"]]
     assert len(victims) == 14
+    holder = Api(deployment.gateway).login("user1@example.com")
     for victim in victims:
-        os.kill(victim["State"]["Pid"], signal.SIGKILL)
+        subprocess.run([*AS_ROOT, "kill", "-9", str(victim["State"]["Pid"])], check=True)
         assert wait_for(lambda victim=victim: _restarted(victim), 60), victim["Name"]  # type: ignore[misc]
+        assert wait_for(lambda: holds(holder), 60), victim["Name"]
     assert wait_for(deployment.healthy, SECONDS), deployment.compose("ps")
     assert wait_for(lambda: deployment.buys(SEAT.format(25)), 60)
+
+
+def holds(holder: Api) -> bool:
+    """Whether a caller gets a seat that nobody has asked for yet."""
+    try:
+        return holder.reserve(SEAT_OF_THE_BIG_HALL.format(next(FRESH))).status == 200
+    except urllib3.exceptions.HTTPError:
+        return False
+
+
+def held(inventory: dict[str, Any]) -> float:
+    """How many seats one inventory has held since it was started."""
+    look = "from urllib.request import urlopen; print(urlopen('http://localhost:8080/metrics').read().decode())"
+    text = engine.docker("exec", inventory["Id"], "python", "-c", look)
+    return float(re.findall(r"(?m)^inventory_holds_total (\S+)$", text)[0])
 
 
 def _restarted(victim: dict[str, Any]) -> bool:
@@ -188,10 +248,13 @@ def test_two_replicas_of_each_go_on_when_one_of_each_is_killed(deployment: Deplo
     for orchestrator in deployment.containers("orchestrator-service"):
         engine.docker("restart", orchestrator["Id"])  # so that each meets both inventories
     assert wait_for(deployment.healthy, SECONDS)
-    assert wait_for(lambda: deployment.buys(SEAT.format(30)), 60)
+    holder, inventories = Api(deployment.gateway).login("user1@example.com"), deployment.containers("inventory-service")
+    assert wait_for(lambda: holds(holder) and all(map(held, inventories)), 60), "both inventories are asked"
     for service in both:
         engine.docker("kill", deployment.containers(service)[0]["Id"])  # which compose takes for meant: it stays away
     assert wait_for(lambda: deployment.buys(SEAT.format(31)), 60)
+    before = held(inventories[1])
+    assert wait_for(lambda: holds(holder) and held(inventories[1]) > before, 60)
 
 
 def test_a_suite_runs_in_its_own_image(deployment: Deployment) -> None:

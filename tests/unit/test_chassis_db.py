@@ -92,3 +92,11 @@ def test_when_every_connection_is_busy_the_answer_is_unknown(db: Database) -> No
         with pytest.raises(Unknown, match="busy"):
             db.statement("SELECT 1")
     assert db.is_ready()
+
+
+def test_a_database_without_its_schema_is_not_ready(
+    database_for: Callable[[str], DatabaseSettings],
+) -> None:
+    db = Database(replace(database_for("order"), name="postgres"))
+    assert not db.is_ready()
+    db.close()

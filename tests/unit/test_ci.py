@@ -31,6 +31,7 @@ def test_every_suite_is_a_job_and_lint_is_another() -> None:
     assert "pytest -m ${{ matrix.suite }}" in commands("suite")
     assert JOBS["containers"]["env"] == {"STACK": "docker"}
     assert "make verify" in commands("containers")
+    assert "docker compose run --rm tests pytest -m saga" in commands("containers"), "a suite in its own image"
 
 
 @pytest.mark.parametrize(("job", "written"), [("suite", "--junitxml=reports/"), ("containers", "make verify")])

@@ -8,12 +8,15 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from docker.utils.build import exclude_paths
 
 from harness import compose, variables
 from harness.compose import ROOT
@@ -102,11 +105,39 @@ def test_build_context_is_a_list_of_what_may_go_in_without_secrets() -> None:
     assert lines[0] == "*"
     allowed = {line[1:] for line in lines if line.startswith("!")}
     assert not allowed & {".", ".env", ".git", ".venv", ".run", "reports"}
-    assert {"**/.env", "**/secrets.env"} <= set(lines)
     for copied in re.findall(r"(?m)^COPY (?!--from)(?:--\S+ )?(\S+)", DOCKERFILE):
         assert copied == "." or copied.split("/")[0].replace("requirements.lock", "requirements*") in allowed | {
             "requirements*", "requirements-dev.lock"
         }, copied  # fmt: skip
+
+
+SECRETS = [".env", "secrets.env", "secrets.env.bak", "prod.env", ".env.local", "tls.pem", "tls.key"]
+
+
+@pytest.mark.parametrize("folder", ["", "harness", "deploy/k8s", "services/user", "fakes"])
+def test_no_secret_gets_into_the_build_context_wherever_it_lies(folder: str, tmp_path: Path) -> None:
+    examples = {".env.example", "harness/demo.env", "deploy/k8s/secrets.env.example"}
+    code = {"services/user/app.py", "tests/conftest.py"}
+    for path in {*examples, *code, *(f"{folder}/{name}".lstrip("/") for name in SECRETS)}:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+    patterns = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and line[0] != "#"]
+    taken = {path for path in exclude_paths(str(tmp_path), patterns) if (tmp_path / path).is_file()}
+    assert taken == examples | code
+
+
+def test_nothing_of_pip_stays_in_the_interpreter_of_an_image(tmp_path: Path) -> None:
+    site = "lib/python3.11/site-packages"
+    for path in ("bin/pip", "bin/pip3.11", f"{site}/pip", f"{site}/setuptools", "lib/python3.11/ensurepip"):
+        (tmp_path / path).mkdir(parents=True)
+    (tmp_path / "bin/python3.11").touch()
+    (tmp_path / "lib/python3.11/os.py").touch()
+    for name in SHIPPED:
+        [removal] = re.findall(r"(?m)^RUN (rm -rf .*)$", whole(name))
+        subprocess.run(["sh", "-c", removal.replace("/usr/local", str(tmp_path))], check=True)
+    assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if not any(path.glob("*"))} == {
+        "bin/python3.11", "lib/python3.11/os.py", site
+    }  # fmt: skip
 
 
 # ── compose.yaml and what is laid over it
@@ -147,6 +178,53 @@ def test_process_is_restarted_checked_and_waits_for_what_it_needs(name: str) -> 
     for needed, need in described.get("depends_on", {}).items():
         expected = "service_completed_successfully" if needed == "gateway-config" else "service_healthy"
         assert need == {"condition": expected}
+
+
+@pytest.mark.parametrize("name", [name for name in SERVICES if name.endswith("-db")])
+def test_a_database_is_healthy_once_its_last_script_has_run(name: str) -> None:
+    scripts = sorted(v.split(":")[1::-1] for v in SERVICES[name]["volumes"] if "/docker-entrypoint-initdb.d/" in v)
+    assert scripts[-1][1] == "./services/chassis/laid.sql"
+    [made] = re.findall(r"CREATE SCHEMA IF NOT EXISTS (\w+);", (ROOT / scripts[-1][1]).read_text())
+    assert f"'{made}'::regnamespace" in SERVICES[name]["healthcheck"]["test"][-1]
+    assert "-h 127.0.0.1" in SERVICES[name]["healthcheck"]["test"][-1], "the socket answers while scripts still run"
+
+
+def test_what_the_gateways_file_is_made_of_makes_the_gateway_anew_too() -> None:
+    renderer, gateway = (SERVICES[name]["environment"] for name in ("gateway-config", "api-gateway"))
+    assert renderer.items() <= gateway.items()
+
+
+def test_the_gateway_forgets_an_address_within_seconds() -> None:
+    gateway = SERVICES["api-gateway"]["environment"]
+    assert 1 <= int(gateway["KONG_DNS_VALID_TTL"]) <= 10
+    assert 1 <= int(gateway["KONG_DNS_STALE_TTL"]) <= 10
+
+
+@pytest.mark.parametrize(("status", "healthy"), [(200, True), (503, False), (None, False)])
+def test_the_gateways_health_is_what_its_status_api_says(status: int | None, healthy: bool) -> None:
+    asked: list[str] = []
+
+    class Status(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(status or 0)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Quiet."""
+
+    with HTTPServer(("127.0.0.1", 0), Status) as server:
+        listen = SERVICES["api-gateway"]["environment"]["KONG_STATUS_LISTEN"].replace(":", "/")
+        [cmd, *command] = SERVICES["api-gateway"]["healthcheck"]["test"]
+        assert listen in command[-1]
+        command[-1] = command[-1].replace(listen, f"127.0.0.1/{server.server_port}")
+        if status is None:
+            server.server_close()
+        else:
+            threading.Thread(target=server.handle_request, daemon=True).start()
+        done = subprocess.run(command, capture_output=True, check=False, timeout=10)
+    assert (cmd, done.returncode == 0) == ("CMD", healthy)
+    assert asked == ([] if status is None else ["/status/ready"])
 
 
 @pytest.mark.claim("2.tree.2", "4.dev.1")
@@ -225,6 +303,18 @@ def test_placeholder_stops_the_start(name: str, placeholder: str) -> None:
     read(values)
     with pytest.raises(ConfigurationError, match=f"{name} still holds its placeholder"):
         read(values | {name: placeholder})
+
+
+@pytest.mark.parametrize("placeholder", ["change_me", "CHANGEME", "your_broker_pass", "guest..."])
+@pytest.mark.parametrize("name", ["RABBITMQ_USER", "RABBITMQ_PASS"])
+def test_placeholder_stops_the_broker_before_it_keeps_it(name: str, placeholder: str, tmp_path: Path) -> None:
+    for tool in ("sed", "tr"):  # nothing that could write
+        (tmp_path / tool).symlink_to(str(shutil.which(tool)))
+    env = {"PATH": str(tmp_path), "RABBITMQ_USER": "me", "RABBITMQ_PASS": "x" * 32} | {name: placeholder}
+    script = str(ROOT / "services" / "rabbitmq" / "start.sh")
+    done = subprocess.run(["/bin/sh", script], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == f"configuration: {name} still holds its placeholder: put a real value there\n"
 
 
 # ── reload

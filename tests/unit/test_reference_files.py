@@ -107,7 +107,7 @@ def test_each_database_is_a_postgres_of_its_own(name: str, folder: str, database
     described = SERVICES[name]
     assert described["image"] == "postgres:16"
     assert (described["environment"]["POSTGRES_DB"], described["environment"]["POSTGRES_USER"]) == (database, role)
-    assert "pg_isready" in described["healthcheck"]["test"]
+    assert "psql" in described["healthcheck"]["test"][-1], "stricter than pg_isready, to whom an empty one is ready"
     at_first_start = [volume for volume in described["volumes"] if "/docker-entrypoint-initdb.d/" in volume]
     assert any(f"./services/{folder}/schema.sql:" in volume for volume in at_first_start)
 
@@ -124,7 +124,7 @@ def test_data_of_each_database_is_in_a_named_volume(name: str) -> None:
 @pytest.mark.parametrize("name", ["seats-db", "users-db", "events-db"])
 def test_schema_comes_before_the_seed_at_the_first_start(name: str) -> None:
     scripts = sorted(v.split(":")[1] for v in SERVICES[name]["volumes"] if "/docker-entrypoint-initdb.d/" in v)
-    assert [script.rpartition("-")[2] for script in scripts] == ["chassis.sql", "schema.sql", "seed.sql"]
+    assert [script.rpartition("-")[2] for script in scripts] == ["chassis.sql", "schema.sql", "seed.sql", "laid.sql"]
 
 
 @pytest.mark.claim("4.compose.6")
