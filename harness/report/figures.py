@@ -143,11 +143,10 @@ class Line:
 
 
 def bench(now: Any, baseline: Any) -> list[Line] | None:
-    """Every line of the last bench, against the committed one; where there was none here, the committed one alone."""
-    shown = now or baseline
-    if not shown:
+    """Every line of a bench, against the committed one."""
+    if not now:
         return None
     before = {line["name"]: line["measured"] for line in (baseline or {}).get("lines", [])}
     return [
-        Line(x["name"], x["measured"], x["gate"], x["verdict"], x["raw"], before.get(x["name"])) for x in shown["lines"]
+        Line(x["name"], x["measured"], x["gate"], x["verdict"], x["raw"], before.get(x["name"])) for x in now["lines"]
     ]

@@ -43,7 +43,8 @@ def draw(reports: Path = REPORTS) -> str:
 def context(sources: Sources) -> dict[str, Any]:
     """Everything that the template shows."""
     results = Results(sources.run)
-    bench, baseline = sources.json("bench"), sources.json("bench-baseline")
+    baseline = sources.json("bench-baseline")
+    bench = sources.json("bench") or baseline
     return {
         "results": results,
         "run": sources.run,
@@ -57,8 +58,8 @@ def context(sources: Sources) -> dict[str, Any]:
         "invariants": figures.invariants(sources.run["invariants"]),
         "controls": figures.controls(sources.json("mutants"), results),
         "bench": figures.bench(bench, baseline),
-        "bench_at": (bench or baseline or {}).get("at", "")[:10],
-        "is_baseline": not bench,
+        "bench_at": (bench or {}).get("at", "")[:10],
+        "is_baseline": bench is baseline,
         "coverage": figures.coverage(sources.json("coverage")),
         "stale": sources.stale,
         "memory_limit": MEMORY_LIMIT,

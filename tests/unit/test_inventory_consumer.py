@@ -54,12 +54,12 @@ class Flow:
         self.consumer = self.another(broker)
         self._all = [self.consumer]
 
-    def another(self, broker: Broker) -> Consumer:
+    def another(self, broker: Broker, handle: Callable[[Message], object] | None = None) -> Consumer:
         return Consumer(
             broker.settings,
             "test-consumer",
             RELEASE_QUEUE,
-            self.releases.handle,
+            handle or self.releases.handle,
             may_consume=lambda: self.database_up,
             counted_queue=PARKING_QUEUE,
         )
@@ -316,14 +316,7 @@ def test_while_the_broker_is_away_publishing_is_unknown_at_once_and_both_ends_re
 def test_a_consumer_has_32_messages_in_hand_and_no_more(flow, broker):
     flow.consumer.stop()
     go = threading.Event()
-    slow = Consumer(
-        broker.settings,
-        "slow",
-        RELEASE_QUEUE,
-        lambda _: go.wait(15),
-        may_consume=lambda: True,
-        counted_queue=PARKING_QUEUE,
-    )
+    slow = flow.another(broker, lambda _: go.wait(15))
     slow.start()
     try:
         eventually(lambda: slow.state == "consuming")
