@@ -1,4 +1,4 @@
-"""`make bench`: the table of figures in one run, as ratios to the floor of the same run.
+"""`make bench`: the table of figures in one run, as ratios to the pace of the machine in the same run (`pace.py`).
 
     python -m harness.bench [--rows 1,10,100] [--seconds S] [--repeats N] [--keep-baseline]
 
@@ -14,12 +14,13 @@ import os
 import sys
 import time
 from datetime import UTC, datetime
-from statistics import mean
+from statistics import mean, median
 from typing import Any
 
-from harness.bench.drive import Crew, Load
+from harness.bench.drive import Crew
 from harness.bench.ground import Ground
-from harness.bench.measure import Bench, loop_ms
+from harness.bench.measure import Bench, Figure
+from harness.bench.pace import Pacer, pacer
 from harness.bench.verdict import Line, Table, at_least, at_most
 from harness.charts import dots
 from harness.compose import ROOT
@@ -31,6 +32,8 @@ REPORTS = ROOT / "reports"
 BASELINE = REPORTS / "bench-baseline.json"
 ONCE = 5_000  # rows a table at 1×
 SIZES = (100, 5_000, 50_000)
+ROUTE_MS = 0.25  # what a bare route took where the table's bounds for CPU were set, in ms; they hold as multiples of it
+TURNS = 3
 PRODUCTION = {"LOG_LEVEL": "INFO"}  # §13: DEBUG alone is off in production
 
 
@@ -41,10 +44,10 @@ def main(arguments: list[str]) -> int:
     began = time.monotonic()
     table = Table(_baseline())
     try:
-        with own_stack("bench", PRODUCTION, quiet=True) as stack, Crew(stack) as crew:
+        with own_stack("bench", PRODUCTION, quiet=True) as stack, Crew(stack) as crew, pacer(stack, crew) as pace:
             stack.start_replica("inventory-service")  # a process of Python is one core
             table.note("system up")
-            raw = _measured(stack, crew, options, table)
+            raw = _measured(stack, crew, pace, options, table)
     except StackError as error:
         print(f"could not measure: {error}", file=sys.stderr)
         return 2
@@ -70,20 +73,25 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _measured(stack: Stack, crew: Crew, options: argparse.Namespace, table: Table) -> dict[str, Any]:
+def _measured(stack: Stack, crew: Crew, pace: Pacer, options: argparse.Namespace, table: Table) -> dict[str, Any]:
     base, *multiples = [int(text) for text in options.rows.split(",")]
     ground = Ground(stack)
+
+    def bench(repeats: int, seconds: float = options.seconds) -> Bench:
+        return Bench(stack, ground, crew, pace, seconds, repeats)
+
     ground.people()
     ground.grow(ONCE * base)
-    _warm(Bench(stack, ground, crew, 1.0, 1))
+    _warm(bench(1, 1.0))
     table.note("warm")
     costs: dict[str, dict[str, float]] = {}
-    raw = _at_base(Bench(stack, ground, crew, options.seconds, options.repeats), costs, table)
+    raw = _at_base(bench(options.repeats), f"{base}×", costs, table)
     for multiple in multiples:
         ground.grow(ONCE * multiple)
         table.note(f"{multiple}× the rows laid")
-        _at_scale(Bench(stack, ground, crew, options.seconds, max(1, options.repeats - 1)), f"{multiple}×", costs)
+        _at_scale(bench(max(1, options.repeats - 1)), f"{multiple}×", costs)
         table.note(f"{multiple}× measured")
+    costs["floor, ms"] = _floors(pace, [base, *multiples])
     table.add(*_scaling(costs))
     return raw | {"costs": costs}
 
@@ -95,62 +103,69 @@ def _warm(bench: Bench) -> None:
     bench.scan()
 
 
-def _at_base(bench: Bench, costs: dict[str, dict[str, float]], table: Table) -> dict[str, Any]:
-    paces = [loop_ms()]
+def _floors(pace: Pacer, multiples: list[int]) -> dict[str, float]:
+    """Milliseconds of a bare hold in a table of each size, by turns."""
+    turns = [{multiple: pace.floor(ONCE * multiple) for multiple in multiples} for _ in range(TURNS)]
+    return {f"{multiple}×": 1000 / median(turn[multiple] for turn in turns) for multiple in multiples}
+
+
+def _at_base(bench: Bench, at: str, costs: dict[str, dict[str, float]], table: Table) -> dict[str, Any]:
     grpc = bench.reserve_seat()
-    table.add(at_least("ReserveSeat over gRPC ÷ floor", grpc.ratio, 0.18, 0.25, _a_second(grpc)))
+    table.add(at_least("ReserveSeat over gRPC ÷ floor", grpc.floors, 0.18, 0.25, _a_second(grpc)))
     reserves = dict(zip(SIZES, bench.reserve(*SIZES), strict=True))
     table.add(*_sized("reserve over HTTP", reserves, 0.025, 0.035))
     purchases = dict(zip(SIZES, bench.purchase(*SIZES), strict=True))
     table.add(*_sized("reserve + pay", purchases, 0.012, 0.02))
     middle = purchases[SIZES[1]]
-    table.add(at_most("CPU a purchase, ms", middle.cpu, 7, 4.5, _by_process(middle)))
+    table.add(_cpu("CPU a purchase", middle, 7, 4.5))
     scan = bench.scan()
-    table.add(at_least("scan ÷ floor", scan.ratio, 0.03, 0.045, _a_second(scan)))
-    table.add(at_most("CPU a scan, ms", scan.cpu, 3.5, 2, _by_process(scan)))
+    table.add(at_least("scan ÷ floor", scan.floors, 0.03, 0.045, _a_second(scan)))
+    table.add(_cpu("CPU a scan", scan, 3.5, 2))
     crowd, alone = bench.crowd()
     times = f"{crowd * 1e3:.0f} / {alone * 1e3:.1f} ms"
     table.add(at_most("hot seat: losers' p99 ÷ p50 alone", crowd / alone, 20, 10, times))
     page = bench.event_page()
-    table.add(at_most("CPU an event of 1,000 seats, ms", page.cpu, 2, 1, _by_process(page)))
+    table.add(_cpu("CPU an event of 1,000 seats", page, 2, 1))
     nowait, blocking = bench.losers()
     times = f"{nowait * 1e3:.1f} / {blocking * 1e3:.0f} ms"
     table.add(at_most("losers' p99, NOWAIT ÷ blocking", nowait / blocking, 0.2, 0.1, times))
-    loads = {"ReserveSeat": grpc, "reserve": reserves[SIZES[1]], "reserve + pay": middle, "scan": scan}
-    _keep(costs, "1×", loads, crowd / alone, page)
-    paces.append(loop_ms())
-    floors = [load.floor for load in (grpc, *reserves.values(), *purchases.values(), scan)]
+    figures = {"ReserveSeat": grpc, "reserve": reserves[SIZES[1]], "reserve + pay": middle, "scan": scan}
+    _keep(costs, at, figures, crowd / alone, page)
+    paces = [figure.pace for figure in (grpc, *reserves.values(), *purchases.values(), scan, page)]
     return {
-        "floor": round(mean(floors)),
-        "floors": [round(min(floors)), round(max(floors))],
-        "loop_ms": round(max(paces)),
-        "cpu_ms": {"purchase": middle.cpu_ms, "scan": scan.cpu_ms, "event page": page.cpu_ms},
+        "floor": round(mean(pace.floor for pace in paces)),
+        "floors": [round(bound(pace.floor for pace in paces)) for bound in (min, max)],
+        "route_ms": [round(bound(pace.route_ms for pace in paces), 2) for bound in (min, max)],
+        "cpu_ms": {"purchase": middle.run.cpu_ms, "scan": scan.run.cpu_ms, "event page": page.run.cpu_ms},
     }
 
 
 def _at_scale(bench: Bench, at: str, costs: dict[str, dict[str, float]]) -> None:
     (reserve,), (purchase,) = bench.reserve(SIZES[1]), bench.purchase(SIZES[1])
-    loads = {"ReserveSeat": bench.reserve_seat(), "reserve": reserve, "reserve + pay": purchase, "scan": bench.scan()}
+    figures = {"ReserveSeat": bench.reserve_seat(), "reserve": reserve, "reserve + pay": purchase, "scan": bench.scan()}
     crowd, alone = bench.crowd()
-    _keep(costs, at, loads, crowd / alone, bench.event_page())
+    _keep(costs, at, figures, crowd / alone, bench.event_page())
 
 
-def _keep(costs: dict[str, dict[str, float]], at: str, loads: dict[str, Load], crowd: float, page: Load) -> None:
-    """What each row costs with so many rows in the tables: floors, ms of CPU or the row's own ratio."""
-    found = {"floor, ms": 1000 / mean(load.floor for load in loads.values())}
-    found |= {f"{name}, floors": 1 / load.ratio for name, load in loads.items()}
-    found |= {"CPU a purchase, ms": loads["reserve + pay"].cpu, "CPU a scan, ms": loads["scan"].cpu}
-    found |= {"hot seat": crowd, "CPU an event, ms": page.cpu}
+def _keep(costs: dict[str, dict[str, float]], at: str, figures: dict[str, Figure], crowd: float, page: Figure) -> None:
+    """What each row costs with so many rows in the tables: floors, bare routes or the row's own ratio."""
+    found = {f"{name}, floors": 1 / figure.floors for name, figure in figures.items()}
+    found |= {"CPU a purchase": figures["reserve + pay"].routes, "CPU a scan": figures["scan"].routes}
+    found |= {"hot seat": crowd, "CPU an event": page.routes}
     for name, cost in found.items():
         costs.setdefault(name, {})[at] = cost
 
 
-def _sized(name: str, loads: dict[int, Load], gate: float, reach: float) -> list[Line]:
-    ratios = [load.ratio for load in loads.values()]
-    raw = ", ".join(f"{size:,} seats {load.rate:.0f}/s" for size, load in loads.items())
+def _cpu(name: str, figure: Figure, gate_ms: float, reach_ms: float) -> Line:
+    return at_most(f"{name} ÷ bare route", figure.routes, gate_ms / ROUTE_MS, reach_ms / ROUTE_MS, _by_process(figure))
+
+
+def _sized(name: str, figures: dict[int, Figure], gate: float, reach: float) -> list[Line]:
+    floors, shares = ([getattr(figure, of) for figure in figures.values()] for of in ("floors", "share"))
+    raw = ", ".join(f"{size:,} seats {figure.run.rate:.0f}/s" for size, figure in figures.items())
     return [
-        at_least(f"{name} ÷ floor", min(ratios), gate, reach, raw),
-        at_most(f"{name}: flat over the sizes", max(ratios) / min(ratios), 1.2, 1.2),
+        at_least(f"{name} ÷ floor", min(floors), gate, reach, raw),
+        at_most(f"{name}: flat over the sizes", max(shares) / min(shares), 1.2, 1.2),
     ]
 
 
@@ -164,21 +179,25 @@ def _scaling(costs: dict[str, dict[str, float]]) -> list[Line]:
     return lines
 
 
-def _a_second(load: Load) -> str:
-    return f"{load.rate:.0f}/s, p50 {load.percentile(0.5) * 1e3:.1f} ms, p99 {load.percentile(0.99) * 1e3:.1f} ms"
+def _a_second(figure: Figure) -> str:
+    run = figure.run
+    return f"{run.rate:.0f}/s, p50 {run.percentile(0.5) * 1e3:.1f} ms, p99 {run.percentile(0.99) * 1e3:.1f} ms"
 
 
-def _by_process(load: Load) -> str:
-    used = sorted(load.cpu_ms.items(), key=lambda item: -item[1])
-    return ", ".join(f"{name.removesuffix('-service')} {ms:.2f}" for name, ms in used if ms >= 0.05)
+def _by_process(figure: Figure) -> str:
+    used = sorted(figure.run.cpu_ms.items(), key=lambda item: -item[1])
+    parts = ", ".join(f"{name.removesuffix('-service')} {ms:.2f}" for name, ms in used if ms >= 0.05)
+    return f"{figure.run.cpu:.2f} ms, a bare route {figure.pace.route_ms:.2f}: {parts}"
 
 
 def _write(lines: list[Line], raw: dict[str, Any], keep: bool) -> None:
     REPORTS.mkdir(exist_ok=True)
     report = {**raw, "lines": [line.as_json() for line in lines]}
     slowest, fastest = raw["floors"]
-    pace = f"floor {slowest:,} to {fastest:,} holds a second; a loop of a million steps {raw['loop_ms']} ms of CPU"
-    print(f"\n{pace}; {raw['seconds']} s in all")
+    pace = (
+        f"floor {slowest:,} to {fastest:,} holds a second; a bare route {raw['route_ms'][0]} to {raw['route_ms'][1]} ms"
+    )
+    print(f"\n{pace} of CPU; {raw['seconds']} s in all")
     for path in (REPORTS / "bench.json", *([BASELINE] if keep else [])):
         path.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     with (REPORTS / "bench-history.jsonl").open("a") as history:

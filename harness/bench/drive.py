@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -18,33 +18,24 @@ from harness.errors import StackError
 from harness.stack import Stack
 from harness.strategies import percentile
 
-PROCESSES = 2
+PROCESSES, CLIENTS = 2, 16
 STAND_INS = ("fake-", "api-gateway", "epmd")  # for what is not ours: their cost says nothing
 
 
 @dataclass(frozen=True)
 class Load:
-    """What came of a load: work done, in how many seconds, how long each took, what each process used in ms a piece.
-
-    `floor` is what the floor was at that time, in holds a second; 0 where it was not measured beside it.
-    """
+    """What came of a load: work done, in how many seconds, how long each took, what each process used in ms a piece."""
 
     done: int
     seconds: float
     outcomes: Mapping[str, int]
     latencies: Sequence[float]
     cpu_ms: Mapping[str, float]
-    floor: float = 0.0
 
     @property
     def rate(self) -> float:
         """Pieces of work a second."""
         return self.done / self.seconds
-
-    @property
-    def ratio(self) -> float:
-        """The rate as a share of the floor's."""
-        return self.rate / self.floor
 
     @property
     def cpu(self) -> float:
@@ -82,12 +73,14 @@ class Crew:
         seconds: float,
         credential: str = "",
         once: bool = False,
+        used: Callable[[], Mapping[str, float]] | None = None,
     ) -> Load:
         """Work off as much as `clients` can in `seconds`; `once`: all of it, one piece a client.
 
-        Raises StackError when anything but success came back, unless `once`, where losing is what is measured.
+        `used` tells the seconds of CPU used so far, by process; those of the system unless it is given. Raises
+        StackError when anything but success came back, unless `once`, where losing is what is measured.
         """
-        workers = self._workers[:clients]
+        workers, used = self._workers[:clients], used or (lambda: cpu_seconds(self._stack))
         for number, worker in enumerate(workers):
             _tell(
                 worker,
@@ -103,11 +96,11 @@ class Crew:
             )
         for worker in workers:
             _heard(worker)  # it is connected
-        before = cpu_seconds(self._stack)
+        before = used()
         for worker in workers:
             _tell(worker, "go")
         results = [_heard(worker) for worker in workers]
-        after = cpu_seconds(self._stack)
+        after = used()
         return _load(verb, results, {name: after[name] - before.get(name, 0.0) for name in after}, once)
 
 
@@ -151,13 +144,14 @@ def _heard(worker: subprocess.Popen[str]) -> Any:
 
 def cpu_seconds(stack: Stack) -> dict[str, float]:
     """CPU used so far by each of our services, PostgreSQL and RabbitMQ, with all that they started."""
-    return {name: _used(stack, name) for name in stack.names if not name.startswith(STAND_INS)}
+    ours = {name: stack.run_dir.record(name).identity.find() for name in stack.names if not name.startswith(STAND_INS)}
+    return {name: used_by(process) for name, process in ours.items()}
 
 
-def _used(stack: Stack, name: str) -> float:
+def used_by(leader: psutil.Process | None) -> float:
+    """CPU seconds used so far by a process and all that it started."""
     total = 0.0
-    found = stack.run_dir.record(name).identity.find()
-    for process in [found, *found.children(recursive=True)] if found else []:
+    for process in [leader, *leader.children(recursive=True)] if leader else []:
         with suppress(psutil.NoSuchProcess):
             times = process.cpu_times()
             total += times.user + times.system

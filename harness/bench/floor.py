@@ -17,32 +17,34 @@ from harness.stack import Stack
 
 CLIENTS, ROWS_A_CLIENT = 8, 1000
 _TABLE = """
-DROP TABLE IF EXISTS floor;
-CREATE TABLE floor (seat_id int PRIMARY KEY, status text NOT NULL, held_until timestamptz) WITH (fillfactor = 70);
-INSERT INTO floor SELECT generate_series(0, %s), 'AVAILABLE'"""
-_HOLD = f"""
-\\set seat {ROWS_A_CLIENT} * :client_id + random(0, {ROWS_A_CLIENT - 1})
+DROP TABLE IF EXISTS floor_{rows};
+CREATE TABLE floor_{rows} (seat_id int PRIMARY KEY, status text NOT NULL, held_until timestamptz)
+WITH (fillfactor = 70);
+INSERT INTO floor_{rows} SELECT generate_series(0, {last}), 'AVAILABLE'"""
+_HOLD = """
+\\set seat {span} * :client_id + random(0, {span} - 1)
 BEGIN;
-SELECT status FROM floor WHERE seat_id = :seat FOR UPDATE NOWAIT;
-UPDATE floor SET status = 'HELD', held_until = now() WHERE seat_id = :seat;
+SELECT status FROM floor_{rows} WHERE seat_id = :seat FOR UPDATE NOWAIT;
+UPDATE floor_{rows} SET status = 'HELD', held_until = now() WHERE seat_id = :seat;
 COMMIT;
 """
 _RATE = re.compile(r"tps = ([\d.]+)")
 
 
 def lay(stack: Stack, rows: int) -> None:
-    """Make the table anew with at least `rows` rows, of which the clients use the first 8,000."""
+    """Make the table of `rows` rows (8,000 at least, which are those that the clients use)."""
+    last = max(rows, CLIENTS * ROWS_A_CLIENT) - 1
     with closing(psycopg2.connect(stack.admin_dsn("postgres"))) as connection, connection.cursor() as cursor:
         connection.autocommit = True
-        cursor.execute(_TABLE, (max(rows, CLIENTS * ROWS_A_CLIENT) - 1,))
-        cursor.execute("VACUUM ANALYZE floor")
+        cursor.execute(_TABLE.format(rows=rows, last=last))
+        cursor.execute(f"VACUUM ANALYZE floor_{rows}")
 
 
-def floor(stack: Stack, seconds: float) -> float:
-    """Transactions a second. Raises StackError when pgbench fails."""
+def floor(stack: Stack, rows: int, seconds: float) -> float:
+    """Transactions a second on the table of `rows` rows. Raises StackError when pgbench fails."""
     with TemporaryDirectory() as directory:
         script = Path(directory) / "hold.sql"
-        script.write_text(_HOLD)
+        script.write_text(_HOLD.format(rows=rows, span=ROWS_A_CLIENT))
         pgbench = [str(wheel_binaries("postgres:16") / "pgbench"), "--no-vacuum", "--protocol=prepared"]
         pgbench += [f"--client={CLIENTS}", "--jobs=2", f"--time={max(1, round(seconds))}", f"--file={script}"]
         done = subprocess.run(

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import cycle
-from statistics import median
+from statistics import mean, median
 from threading import Event, Thread
 from typing import Any
 from uuid import uuid4
 
 import psycopg2
 
-from harness.bench import floor
-from harness.bench.drive import Crew, Load
+from harness.bench.drive import CLIENTS, Crew, Load
 from harness.bench.ground import Ground
+from harness.bench.pace import Pace, Pacer
 from harness.errors import StackError
 from harness.stack import Stack
 from harness.strategies import BLOCKING, NOWAIT, against_a_holder, percentile, table
@@ -24,40 +23,42 @@ from services.chassis.tokens import Credential
 
 Work = Sequence[Any]
 
-IN_FLIGHT, CLIENTS, CROWD, ALONE = 8, 16, 100, 100
+IN_FLIGHT, CROWD, ALONE = 8, 100, 100
 EXPECTED = {"ReserveSeat": 8000, "reserve": 1500, "purchase": 900, "scan": 2000}  # a second, more than will be reached
 ORCHESTRATOR, INVENTORY = "orchestrator-service", "inventory-service"
-FLOOR_SECONDS = 1.0
 HOLD_SECONDS, LOSERS, ROUNDS = 0.2, 16, 5
 
 
-def loop_ms() -> float:
-    """CPU milliseconds of a loop of a million steps: how fast this machine is just now, for figures in ms."""
-    began, total = time.process_time(), 0
-    for step in range(1_000_000):
-        total += step * step
-    return (time.process_time() - began) * 1000
+@dataclass(frozen=True)
+class Figure:
+    """What several runs of one kind come to. Each figure is their median; `run` is the one of median `floors`.
+
+    `floors` is the rate in floors, `routes` the CPU of a piece of work in bare routes, `share` the rate as a share of
+    what the kinds of the same round did on average; `pace` is what the first two are counted in, beside that run.
+    """
+
+    floors: float
+    routes: float
+    share: float
+    run: Load
+    pace: Pace
 
 
 @dataclass(frozen=True)
 class Bench:
     """Measures one stack. Each figure is the median of `repeats` runs of `seconds` each.
 
-    What is compared with the floor has it measured right before and right after each run: the machine is not the same
-    all the time.
+    The pace of the machine is read right before and right after each run: it is not the same all the time.
     """
 
     stack: Stack
     ground: Ground
     crew: Crew
+    pacer: Pacer
     seconds: float
     repeats: int
 
-    def floor(self) -> float:
-        """Bare holds a second, now."""
-        return floor.floor(self.stack, FLOOR_SECONDS)
-
-    def reserve_seat(self) -> Load:
+    def reserve_seat(self) -> Figure:
         """ReserveSeat straight at Inventory, 8 in flight over all of its processes."""
         secret = self.stack.env(ORCHESTRATOR)["INTERNAL_JWT_SECRET"]
         credential = Credential(ORCHESTRATOR, secret).header()
@@ -68,23 +69,21 @@ class Bench:
             seats = self.ground.seats(self._expected("ReserveSeat"), 5000)
             return [[buyer, seat, str(uuid4())] for seat, buyer in zip(seats, cycle(self.ground.buyers), strict=False)]
 
-        (load,) = self._beside_floor(
-            [work], lambda work: self._drive(address, "ReserveSeat", work, IN_FLIGHT, credential)
-        )
-        return load
+        (only,) = self._paced([work], lambda work: self._drive(address, "ReserveSeat", work, IN_FLIGHT, credential))
+        return only
 
-    def reserve(self, *sizes: int) -> list[Load]:
+    def reserve(self, *sizes: int) -> list[Figure]:
         """Reserve over HTTP at the orchestrator, in events of each of these sizes, by turns."""
         return self._orders("reserve", sizes)
 
-    def purchase(self, *sizes: int) -> list[Load]:
+    def purchase(self, *sizes: int) -> list[Figure]:
         """Reserve and pay, likewise."""
         return self._orders("purchase", sizes)
 
-    def scan(self) -> Load:
+    def scan(self) -> Figure:
         """Scans at the gate that admit."""
-        (load,) = self._at_orchestrator("scan", [lambda: self.ground.scans(self._expected("scan"))])
-        return load
+        (only,) = self._at_orchestrator("scan", [lambda: self.ground.scans(self._expected("scan"))])
+        return only
 
     def crowd(self) -> tuple[float, float]:
         """100 clients at once for one seat: the losers' p99 and, for comparison, a lone client's p50, in seconds."""
@@ -100,7 +99,7 @@ class Bench:
             raise StackError(f"a hot seat was answered {dict(crowd.outcomes)}")
         return crowd.percentile(0.99), alone.percentile(0.5)
 
-    def event_page(self) -> Load:
+    def event_page(self) -> Figure:
         """An event with 1,000 seats, of which one changes ten times a second."""
         event = str(uuid4())
         seats = self.ground.event_seats([event], 1000)
@@ -110,8 +109,8 @@ class Bench:
         try:
             work = [[self.ground.tokens[0], f"/api/events/{event}"]] * int(5000 * self.seconds)
             address = self.stack.address("event-service", 5002)
-            loads = [self._drive(address, "get", work, IN_FLIGHT) for _ in range(self.repeats)]
-            return sorted(loads, key=lambda load: load.cpu)[self.repeats // 2]
+            (only,) = self._paced([lambda: work], lambda work: self._drive(address, "get", work, IN_FLIGHT))
+            return only
         finally:
             over.set()
             thread.join()
@@ -146,29 +145,46 @@ class Bench:
     def _expected(self, verb: str) -> int:
         return int(EXPECTED[verb] * self.seconds)
 
-    def _orders(self, verb: str, sizes: Sequence[int]) -> list[Load]:
+    def _orders(self, verb: str, sizes: Sequence[int]) -> list[Figure]:
         expected = self._expected(verb)
         return self._at_orchestrator(verb, [partial(self.ground.orders, expected, size) for size in sizes])
 
-    def _at_orchestrator(self, verb: str, kinds: Sequence[Callable[[], Work]]) -> list[Load]:
-        return self._beside_floor(kinds, lambda work: self._drive(self._orchestrator, verb, work, CLIENTS))
+    def _at_orchestrator(self, verb: str, kinds: Sequence[Callable[[], Work]]) -> list[Figure]:
+        return self._paced(kinds, lambda work: self._drive(self._orchestrator, verb, work, CLIENTS))
 
     def _drive(self, address: str, verb: str, work: Work, clients: int, credential: str = "") -> Load:
         return self.crew.drive(address, verb, work, clients=clients, seconds=self.seconds, credential=credential)
 
-    def _beside_floor(self, kinds: Sequence[Callable[[], Work]], run: Callable[[Work], Load]) -> list[Load]:
-        """Of each kind of work the run whose ratio to the floor beside it is the median.
+    def _paced(self, kinds: Sequence[Callable[[], Work]], run: Callable[[Work], Load]) -> list[Figure]:
+        """The figure of each kind of work.
 
         All work is laid out before the first run, and the kinds take turns: what the machine does meanwhile, it does
         to all of them.
         """
         rounds = [[work() for work in kinds] for _ in range(self.repeats)]
-        before, loads = self.floor(), []
+        before, done = self._pace(), []
         for works in rounds:
+            turn = []
             for work in works:
-                load, after = run(work), self.floor()
-                loads.append(replace(load, floor=(before + after) / 2))
+                load, after = run(work), self._pace()
+                turn.append((load, before.halfway(after)))
                 before = after
-        number = len(kinds)
-        by_kind = [sorted(loads[kind::number], key=lambda load: load.ratio) for kind in range(number)]
-        return [runs[self.repeats // 2] for runs in by_kind]
+            done.append(turn)
+        return [figure(done, kind) for kind in range(len(kinds))]
+
+    def _pace(self) -> Pace:
+        return self.pacer.read(self.ground.rows)
+
+
+def figure(rounds: Sequence[Sequence[tuple[Load, Pace]]], kind: int) -> Figure:
+    """What the runs of one kind come to; each round is a run of every kind, each with the pace beside it."""
+
+    def floors(paced: tuple[Load, Pace]) -> float:
+        load, pace = paced
+        return load.rate / pace.floor
+
+    runs = sorted((turn[kind] for turn in rounds), key=floors)
+    load, pace = middle = runs[len(runs) // 2]
+    routes = median(load.cpu / pace.route_ms for load, pace in runs)
+    share = median(turn[kind][0].rate / mean(load.rate for load, _ in turn) for turn in rounds)
+    return Figure(floors(middle), routes, share, load, pace)

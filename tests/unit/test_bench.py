@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from harness.bench.drive import Load
 from harness.bench.load import request
+from harness.bench.measure import figure
+from harness.bench.pace import Pace
 from harness.bench.verdict import Line, Table, at_least, at_most
 from harness.charts import dots, over_time
 from harness.strategies import percentile
@@ -38,6 +41,27 @@ def test_the_table_shows_each_line_as_it_comes_beside_the_baseline(capsys: pytes
     table.add(at_least("rate", 0.2, 0.18, 0.25, "3,400/s"))
     shown = capsys.readouterr().out.splitlines()[1].split()
     assert shown == ["rate", "0.2", "0.18", "0.25", "gate", "0.19", "0.0", "s", "3,400/s"]
+
+
+def run(rate: int, cpu: float, pace: Pace) -> tuple[Load, Pace]:
+    return Load(rate, 1.0, {"ok": rate}, [1 / rate], {"ours": cpu}), pace
+
+
+def test_a_machine_that_is_half_as_fast_for_a_while_changes_no_figure() -> None:
+    calm, busy = Pace(1000, 0.5), Pace(500, 1.0)
+    rounds = [
+        [run(100, 10, calm), run(90, 11, calm)],
+        [run(50, 20, busy), run(45, 22, busy)],
+        [run(100, 10, calm), run(45, 22, busy)],  # it changed in the middle of a round
+    ]
+    small, large = figure(rounds, 0), figure(rounds, 1)
+    assert (small.floors, small.routes) == (0.1, 20)
+    assert (large.floors, large.routes) == (0.09, 22)
+    assert small.share / large.share == pytest.approx(100 / 90)
+
+
+def test_a_pace_is_taken_from_both_sides() -> None:
+    assert Pace(1000, 0.5).halfway(Pace(500, 1.0)) == Pace(750, 0.75)
 
 
 @pytest.mark.parametrize(("share", "value"), [(0.5, 5), (0.99, 10), (0.9, 9), (0.01, 1)])
