@@ -67,7 +67,7 @@ def _baseline() -> dict[str, float]:
 def _options(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m harness.bench")
     parser.add_argument("--rows", default="1,10,100", help="multiples of 5,000 rows a table, the first is the base")
-    parser.add_argument("--seconds", type=float, default=2.0, help="of each run")
+    parser.add_argument("--seconds", type=float, default=1.5, help="of each run")
     parser.add_argument("--repeats", type=int, default=3, help="of each measurement; the median counts")
     parser.add_argument("--keep-baseline", action="store_true", help="make this run the baseline")
     return parser.parse_args(arguments)

@@ -74,11 +74,13 @@ class Crew:
         credential: str = "",
         once: bool = False,
         used: Callable[[], Mapping[str, float]] | None = None,
+        settled: Callable[[], object] = lambda: None,
     ) -> Load:
         """Work off as much as `clients` can in `seconds`; `once`: all of it, one piece a client.
 
-        `used` tells the seconds of CPU used so far, by process; those of the system unless it is given. Raises
-        StackError when anything but success came back, unless `once`, where losing is what is measured.
+        `used` tells the seconds of CPU used so far, by process; those of the system unless it is given. `settled`
+        returns when what the answers have left to be done is done too, so that its CPU counts. Raises StackError when
+        anything but success came back, unless `once`, where losing is what is measured.
         """
         workers, used = self._workers[:clients], used or (lambda: cpu_seconds(self._stack))
         for number, worker in enumerate(workers):
@@ -100,6 +102,7 @@ class Crew:
         for worker in workers:
             _tell(worker, "go")
         results = [_heard(worker) for worker in workers]
+        settled()
         after = used()
         return _load(verb, results, {name: after[name] - before.get(name, 0.0) for name in after}, once)
 

@@ -17,6 +17,8 @@ import psycopg2
 import psycopg2.extras
 
 from harness.bench import floor
+from harness.errors import StackError
+from harness.process import wait_for
 from harness.stack import Stack
 from services.orchestrator.qr import Seal
 
@@ -24,6 +26,7 @@ BUYERS = 64
 HALL = "HALL-B"
 VENUE = "a0a0a0a0-0000-0000-0000-000000000001"
 PRICE = "10.00"
+TOLD_SECONDS = 60.0
 
 _USERS = """
 WITH made AS (
@@ -56,6 +59,8 @@ SELECT 'bench:' || id || ':1:opening', %(owner)s::uuid, %(price)s::numeric, 'OPE
 UNION ALL
 SELECT 'pay:' || id || ':1:deduct_credits', %(owner)s::uuid, -%(price)s::numeric, 'DEDUCT'
 FROM unnest(%(orders)s) AS id"""
+
+_DUE = "SELECT EXISTS (SELECT FROM outbox WHERE sent_at IS NULL AND given_up_at IS NULL)"
 
 _OLD = {  # database: what a table that has seen much use holds, one statement a table; n counts rows
     "seats_db": (
@@ -159,6 +164,17 @@ class Ground:
             for statement in _OLD[database]:
                 cursor.execute(statement, (self.rows + 1, rows))
             cursor.execute("VACUUM ANALYZE")
+
+    def everybody_told(self) -> None:
+        """Return when no notice of a saga is due any more. Raises StackError."""
+        with closing(self.connect("sagas_db")) as connection, connection.cursor() as cursor:
+
+            def nobody_is_due() -> bool:
+                cursor.execute(_DUE)
+                return not cursor.fetchone()[0]
+
+            if not wait_for(nobody_is_due, TOLD_SECONDS):
+                raise StackError("notices of sagas are still due")
 
     def connect(self, database: str) -> Any:
         """A superuser's connection in autocommit."""

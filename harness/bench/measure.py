@@ -153,7 +153,8 @@ class Bench:
         return self._paced(kinds, lambda work: self._drive(self._orchestrator, verb, work, CLIENTS))
 
     def _drive(self, address: str, verb: str, work: Work, clients: int, credential: str = "") -> Load:
-        return self.crew.drive(address, verb, work, clients=clients, seconds=self.seconds, credential=credential)
+        drive = partial(self.crew.drive, address, verb, work, clients=clients, credential=credential)
+        return drive(seconds=self.seconds, settled=self.ground.everybody_told)
 
     def _paced(self, kinds: Sequence[Callable[[], Work]], run: Callable[[Work], Load]) -> list[Figure]:
         """The figure of each kind of work.
