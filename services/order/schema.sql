@@ -22,7 +22,11 @@ CREATE TABLE IF NOT EXISTS orders (
 CREATE INDEX IF NOT EXISTS orders_by_seat ON orders (seat_id, status, created_at DESC, order_id DESC);
 CREATE INDEX IF NOT EXISTS orders_by_user ON orders (user_id, created_at DESC, order_id DESC);
 CREATE INDEX IF NOT EXISTS orders_newest ON orders (created_at DESC, order_id DESC);
-CREATE INDEX IF NOT EXISTS orders_to_expire ON orders (expires_at) WHERE status = 'PENDING';
+-- The sweeper's. An expression, which "status = 'PENDING'" does not imply: on statistics of a quiet hour the planner would
+-- take an index of the PENDING for small, and walk all of it for one order by its key, in the midst of a sale.
+CREATE INDEX IF NOT EXISTS orders_due ON orders ((CASE WHEN status = 'PENDING' THEN expires_at END))
+    WHERE (CASE WHEN status = 'PENDING' THEN expires_at END) IS NOT NULL;
+DROP INDEX IF EXISTS orders_to_expire; -- what stood in its place
 
 CREATE TABLE IF NOT EXISTS transfers (
     transfer_id             uuid PRIMARY KEY,

@@ -16,8 +16,8 @@ BATCH = 200
 _ORDERS = """
     WITH due AS (
         SELECT order_id FROM orders
-        WHERE status = 'PENDING' AND expires_at <= app_now() - make_interval(secs => %(grace)s)
-        ORDER BY expires_at LIMIT %(batch)s FOR UPDATE SKIP LOCKED
+        WHERE CASE WHEN status = 'PENDING' THEN expires_at END <= app_now() - make_interval(secs => %(grace)s)
+        ORDER BY CASE WHEN status = 'PENDING' THEN expires_at END LIMIT %(batch)s FOR UPDATE SKIP LOCKED
     )
     UPDATE orders SET status = 'FAILED' FROM due
     WHERE orders.order_id = due.order_id AND orders.status = 'PENDING'

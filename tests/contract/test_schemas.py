@@ -125,7 +125,7 @@ LIVE_DRIFT = {
     "one_open_transfer_a_seat ON transfers (seat_id) WHERE status IN ('INITIATED', 'PENDING_OTP')",
     "the partial unique index not unique": "DROP INDEX one_open_transfer_a_seat; CREATE INDEX "
     "one_open_transfer_a_seat ON transfers (seat_id) WHERE status IN ('INITIATED', 'PENDING_OTP', 'DISPUTED')",
-    "a plain index lost": "DROP INDEX orders_to_expire",
+    "a plain index lost": "DROP INDEX orders_due",
     "the clock replaced": "CREATE OR REPLACE FUNCTION app_now() RETURNS timestamptz LANGUAGE sql AS 'SELECT now()'",
     "a right too many": "GRANT UPDATE ON clock_offset TO order_svc_user",
 }
@@ -140,7 +140,7 @@ WRITTEN_DRIFT = {
     "a column more": ("charge_key       text,", "charge_key text, colour text,"),
     "a column lost": ("dispute_reason          text,", ""),
     "another predicate": ("'PENDING_OTP', 'DISPUTED');", "'PENDING_OTP');"),
-    "an index that is not made": ("CREATE INDEX IF NOT EXISTS orders_to_expire", "-- "),
+    "an index that is not made": ("CREATE INDEX IF NOT EXISTS orders_newest", "-- "),
 }
 
 

@@ -18,6 +18,7 @@ from services.inventory.store import holds
 from services.inventory.sweeper import Sweeper
 from tests.databases import Databases
 from tests.unit.inventory_under_test import HASH, InventoryService, a_key, an_id, in_parallel, outcome, refused
+from tests.unit.plans import amid_a_sale
 
 pytestmark = pytest.mark.unit
 
@@ -466,3 +467,16 @@ def test_sweeper_takes_a_batch_at_a_time(inventory):
     for _ in range(5):
         inventory.expire(inventory.held_seat()[0])
     assert len(holds.sweep(inventory.db, 3, grace_seconds=0)) == 3
+
+
+def test_the_sweepers_index_is_its_own(databases):
+    """A look-up by key that names the status too must not walk every seat that is HELD."""
+    quiet = """INSERT INTO seats (seat_id, event_id, row_number, seat_number, category)
+        SELECT gen_random_uuid(), gen_random_uuid(), 'R', 1, 'CAT1' FROM generate_series(1, 5000)"""
+    held = """UPDATE seats SET status = 'HELD', hold_id = gen_random_uuid(), held_by_user_id = gen_random_uuid(),
+        held_until = app_now() WHERE seat_id IN (SELECT seat_id FROM seats LIMIT 500)"""
+    one = {"seat_id": UUID(int=1), "hold_id": UUID(int=2)}
+    with amid_a_sale(databases, "inventory", "seats", quiet, held) as explain:
+        by_key = (holds._CLEAR_HOLD, holds._CLEAR_EXPIRED, holds._TIME_LEFT)
+        assert [sql for sql in by_key if "seats_pkey" not in explain(sql, **one)] == []
+        assert "idx_seats_due" in explain(holds._SWEEP, grace_seconds=1, batch=100)

@@ -13,11 +13,13 @@ import pytest
 from services.chassis.errors import ConfigurationError
 from services.chassis.settings import DatabaseSettings, Env
 from services.chassis.worker import Worker
+from services.order import order_otp, order_store
 from services.order import sweeper as sweeping
 from services.order.settings import Settings
 from services.order.sweeper import Sweeper
 from tests.databases import Databases
 from tests.unit.order_under_test import INTERNAL_SECRET, PATIENCE, SECRET, OrderService, a_key
+from tests.unit.plans import amid_a_sale
 
 pytestmark = pytest.mark.unit
 GRACE = 5.0
@@ -139,3 +141,17 @@ def test_settings_have_defaults_and_say_what_is_wrong() -> None:
     for change, name in broken:
         with pytest.raises(ConfigurationError, match=name):
             Settings.read(Env({**ENVIRONMENT, **change}))
+
+
+def test_the_sweepers_index_is_its_own(databases: Databases) -> None:
+    """A look-up by key that names the status too must not walk every order that is PENDING."""
+    made = """
+        INSERT INTO orders (order_id, user_id, seat_id, event_id, status, credits_charged, otp_required, expires_at)
+        SELECT gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), '{}', 10, false, app_now()
+        FROM generate_series(1, {})"""
+    one = {"order_id": UUID(int=1), "key": "k", "charge_key": "k", "max_attempts": 3, "sid": "s", "made": "PENDING"}
+    by_key = (order_store._CONFIRM, order_store._FAIL, order_store._EXPIRE, order_store._STORE_SID)
+    by_key += (order_otp._TAKE, order_otp._APPROVE, order_otp._MISS)
+    with amid_a_sale(databases, "order", "orders", made.format("FAILED", 5000), made.format("PENDING", 500)) as explain:
+        assert [sql for sql in by_key if "orders_pkey" not in explain(sql, **one)] == []
+        assert "orders_due" in explain(sweeping._ORDERS, grace=GRACE, batch=sweeping.BATCH)

@@ -76,8 +76,8 @@ ON CONFLICT (message_id) DO NOTHING
 _SWEEP = f"""
 WITH due AS (
     SELECT seat_id, hold_id FROM seats
-    WHERE status = 'HELD' AND held_until <= app_now() - make_interval(secs => %(grace_seconds)s)
-    ORDER BY held_until LIMIT %(batch)s
+    WHERE CASE WHEN status = 'HELD' THEN held_until END <= app_now() - make_interval(secs => %(grace_seconds)s)
+    ORDER BY CASE WHEN status = 'HELD' THEN held_until END LIMIT %(batch)s
     FOR UPDATE SKIP LOCKED
 ),
 released AS (

@@ -1,0 +1,30 @@
+"""The plans that PostgreSQL makes in the midst of a sale, with the statistics of a quiet hour before it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+from tests.databases import Databases
+
+Explain = Any  # (sql, **params) -> the plan as text
+
+
+@contextmanager
+def amid_a_sale(databases: Databases, service: str, table: str, quiet: str, busy: str) -> Iterator[Explain]:
+    """Explains statements after `quiet` has filled `table`, ANALYZE has looked, and `busy` has added to it.
+
+    All of it is rolled back.
+    """
+    with closing(databases.superuser(service)) as connection, connection.cursor() as cursor:
+        connection.autocommit = False
+        for sql in (f"TRUNCATE {table}", quiet, f"ANALYZE {table}", busy):
+            cursor.execute(sql)
+
+        def explain(sql: str, **params: Any) -> str:
+            cursor.execute(f"EXPLAIN {sql}", params)
+            return "\n".join(line for (line,) in cursor.fetchall())
+
+        yield explain
+        connection.rollback()
