@@ -18,6 +18,18 @@ Ports = Mapping[str, Mapping[int, int]]  # service → port in compose.yaml → 
 ADDRESS = re.compile(r"(?<![\w.-])(?P<host>127\.0\.0\.1|[a-z][a-z0-9-]*):(?P<port>\d+)\b")
 
 
+def answers(port: int, path: str) -> bool:
+    """Whether a GET of `path` at a port here is answered with 200 this instant."""
+    connection = HTTPConnection(HOST, port, timeout=5)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status == 200
+    except (OSError, HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
 @dataclass
 class Program:
     """A web service or fake: started as compose.yaml says, ready when its health check answers 200."""
@@ -45,14 +57,7 @@ class Program:
 
     def ready(self) -> bool:
         """Whether it answers its health check with 200 this instant."""
-        connection = HTTPConnection(HOST, self.probe[0], timeout=5)
-        try:
-            connection.request("GET", self.probe[1])
-            return connection.getresponse().status == 200
-        except (OSError, HTTPException):
-            return False
-        finally:
-            connection.close()
+        return answers(*self.probe)
 
     def after_ready(self) -> None:
         """What has to be done in it before others may use it."""

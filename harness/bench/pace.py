@@ -10,9 +10,8 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
-from http.client import HTTPConnection
 
 import psutil
 from flask import Flask
@@ -23,6 +22,7 @@ from harness.bench.drive import CLIENTS, Crew, used_by
 from harness.compose import ROOT
 from harness.errors import StackError
 from harness.process import MARK, family, kill_all, wait_for
+from harness.program import answers
 from harness.stack import Stack
 
 FLOOR_SECONDS, ROUTE_SECONDS, START_SECONDS = 1.0, 0.5, 20.0
@@ -100,19 +100,10 @@ def pacer(stack: Stack, crew: Crew) -> Iterator[Pacer]:
     process = subprocess.Popen(command, cwd=ROOT, env=marked, start_new_session=True)
     server = psutil.Process(process.pid)
     try:
-        if not wait_for(lambda: _answers(address), START_SECONDS):
+        if not wait_for(lambda: answers(port, "/"), START_SECONDS):
             raise StackError("the bare server does not answer")
         yield Pacer(stack, crew, server, address)
     finally:
         kill_all(family(server))
         process.wait()
         ports.release([port])
-
-
-def _answers(address: str) -> bool:
-    with closing(HTTPConnection(address, timeout=1)) as connection:
-        try:
-            connection.request("GET", "/")
-            return connection.getresponse().status == 200
-        except OSError:
-            return False

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import Any
 
 from tests.databases import Databases
 
-Explain = Any  # (sql, **params) -> the plan as text
+Explain = Callable[..., str]
+"""The plan of a statement with these parameters, as text."""
 
 
 @contextmanager
 def amid_a_sale(databases: Databases, service: str, table: str, quiet: str, busy: str) -> Iterator[Explain]:
     """Explains statements after `quiet` has filled `table`, ANALYZE has looked, and `busy` has added to it.
 
-    All of it is rolled back.
+    All of it is gone with the connection.
     """
     with closing(databases.superuser(service)) as connection, connection.cursor() as cursor:
         connection.autocommit = False
@@ -27,4 +28,3 @@ def amid_a_sale(databases: Databases, service: str, table: str, quiet: str, busy
             return "\n".join(line for (line,) in cursor.fetchall())
 
         yield explain
-        connection.rollback()
