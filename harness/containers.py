@@ -45,7 +45,7 @@ class ContainerStack(Stack):
 
     def down(self, volumes: bool = False) -> None:
         """End and remove every container; `volumes` removes their data too. What they said stays in `logs`."""
-        self._cancelled.set()
+        self._cancel()
         for name in self.names:
             if self.run_dir.record(name).pid:
                 self.log_path(name)

@@ -101,7 +101,7 @@ class Stack(Supervisor):
 
     def down(self, volumes: bool = False) -> None:
         """End every process, those first that others do not need; `volumes` removes their data too."""
-        self._cancelled.set()
+        self._cancel()
         for level in reversed(levels(self.programs, self.programs)):
             running = [name for name in level if self.run_dir.record(name).alive]
             with ThreadPoolExecutor(len(running) or 1) as pool:

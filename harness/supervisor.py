@@ -5,8 +5,10 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import FIRST_EXCEPTION, Future, wait
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +31,7 @@ class Supervisor:
         self._quiet = quiet
         self._began = time.monotonic()
         self._cancelled = threading.Event()
+        self._underway: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
     def start(self, name: str) -> None:
         """Start `name` on the ports that it always had and wait until it is ready; no-op if it runs.
@@ -38,14 +41,16 @@ class Supervisor:
         program, record = self.program(name), self.run_dir.record(name)
         if record.alive:
             return
-        self._say(name, "starting")
-        program.prepare(self.env(name))
-        identity = self._launch(name)
-        record = replace(record, pid=identity.pid, started=identity.started, state="starting")
-        self.run_dir.write(record)
+        with self._unless_cancelled(name):
+            self._say(name, "starting")
+            program.prepare(self.env(name))
+            identity = self._launch(name)
+            record = replace(record, pid=identity.pid, started=identity.started, state="starting")
+            self.run_dir.write(record)
         self._await(program, record)
-        program.after_ready()
-        self.run_dir.write(replace(record, state="running"))
+        with self._unless_cancelled(name):
+            program.after_ready()
+            self.run_dir.write(replace(record, state="running"))
         self._say(name, f"ready on {HOST}:{program.port}")
 
     def stop(self, name: str) -> None:
@@ -101,19 +106,22 @@ class Supervisor:
         return self.programs[name]
 
     def start_all(self, names: list[str]) -> None:
-        """Start each as soon as what it needs is ready. Raises the first failure; the others give up then."""
-        with ThreadPoolExecutor(len(names)) as pool:
-            started: dict[str, Future[None]] = {}
+        """Start each as soon as what it needs is ready. Raises the first failure; the others give up then.
+
+        The threads are plain ones: an executor that a signal interrupts while it starts a worker forgets that worker,
+        which then neither ends nor is waited for.
+        """
+        started: dict[str, Future[None]] = {name: Future() for name in names}
+        try:
             for name in names:
                 before = [started[needed] for needed in self.programs[name].needs]
-                started[name] = pool.submit(self._start_after, name, before)
-            try:
-                done, _ = wait(started.values(), return_when=FIRST_EXCEPTION)
-                for future in done:
-                    future.result()
-            except BaseException:
-                self._cancelled.set()
-                raise
+                threading.Thread(target=self._start_after, args=(started[name], name, before), daemon=True).start()
+            done, _ = wait(started.values(), return_when=FIRST_EXCEPTION)
+            for future in done:
+                future.result()
+        except BaseException:
+            self._cancel()
+            raise
 
     def settle(self, names: list[str]) -> None:
         """Wait until a SIGKILL of any of `names` would lose nothing. Raises StackError if that does not come about."""
@@ -130,18 +138,35 @@ class Supervisor:
     def _marked(self, name: str, state: str) -> Record:
         return replace(self.run_dir.record(name), state=state)
 
-    def _start_after(self, name: str, before: list[Future[None]]) -> None:
-        for future in before:
-            future.result()
-        if not self._cancelled.is_set():
+    def _start_after(self, started: Future[None], name: str, before: list[Future[None]]) -> None:
+        try:
+            for future in before:
+                future.result()
             self.start(name)
+        except Exception as error:  # raised again where it is waited for
+            started.set_exception(error)
+        else:
+            started.set_result(None)
+
+    @contextmanager
+    def _unless_cancelled(self, name: str) -> Iterator[None]:
+        """A part of the start of `name` that is done whole or not at all. Raises StackError once all is given up."""
+        with self._underway[name]:
+            if self._cancelled.is_set():
+                raise StackError(f"{name}: given up")
+            yield
+
+    def _cancel(self) -> None:
+        """Give up what is starting: when this returns, nothing is launched any more, and all that was is written."""
+        self._cancelled.set()
+        for name in self.names:
+            with self._underway[name]:
+                pass
 
     def _await(self, program: Program, record: Record) -> None:
         settled: Callable[[], bool] = lambda: not record.alive or program.ready()  # noqa: E731
         in_time = process.wait_for(settled, START_SECONDS, self._cancelled)
-        if self._cancelled.is_set():
-            raise StackError(f"{program.name}: given up")
-        if not in_time or not record.alive:
+        if not self._cancelled.is_set() and not (in_time and record.alive):
             trouble = f"not ready after {START_SECONDS:.0f} s" if record.alive else "ended while starting"
             log = self.log_path(program.name)
             raise StackError(f"{program.name} {trouble}; the end of {log}:\n{_tail(log)}")

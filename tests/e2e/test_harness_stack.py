@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from threading import Timer
+from threading import Event, Thread, Timer
 from uuid import uuid4
 
 import psutil
@@ -20,7 +20,7 @@ import requests
 from harness import Stack, StackError, compose, engine, variables
 from harness.cleanup import take_down
 from harness.compose import ROOT
-from harness.process import leftovers
+from harness.process import Identity, leftovers
 from harness.rundir import RunDir
 from tests.stack import IN_CONTAINERS, native_only
 
@@ -181,6 +181,34 @@ def test_signal_while_starting_leaves_nothing(tmp_path: Path, number: signal.Sig
         started.send_signal(number)
         started.stderr.read()
         assert started.wait(timeout=60) == 130
+    assert remains(tmp_path) == []
+
+
+def test_interrupt_of_a_start_waits_for_what_is_launched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[Thread] = []
+    launching, over = Event(), Event()
+    begin, launch = Thread.start, Stack._launch
+
+    def interrupted(thread: Thread) -> None:
+        begin(thread)
+        threads.append(thread)
+        if len(threads) == 1:
+            launching.wait(timeout=60)
+            raise KeyboardInterrupt
+
+    def late(stack: Stack, name: str) -> Identity:
+        launching.set()
+        over.wait(timeout=1)  # whoever takes down has to wait for us: it is not over before
+        return launch(stack, name)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Thread, "start", interrupted)
+        patched.setattr(Stack, "_launch", late)
+        with pytest.raises(KeyboardInterrupt):
+            Stack.up(tmp_path, only=["fake-smu"])
+    over.set()
+    threads[0].join(timeout=60)
+    assert not threads[0].is_alive()
     assert remains(tmp_path) == []
 
 
