@@ -58,7 +58,7 @@ def configure(service: str, level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    for noisy in ("urllib3", "stripe", "werkzeug", "gunicorn.access"):
+    for noisy in ("urllib3", "stripe", "werkzeug"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     # An absent broker is no error of ours, and pika tells of each attempt with a stack trace: broker.py and consumer.py
     # say it in one WARNING.

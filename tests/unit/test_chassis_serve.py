@@ -6,25 +6,32 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from types import SimpleNamespace
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
+import psutil
 import pytest
-from gunicorn.config import Config
+from flask import Flask
+from werkzeug.test import EnvironBuilder
 
 from harness import ports
 from harness.process import wait_for
-from services.chassis.serve import Answer
+from services.chassis.serve import _whole
 
 pytestmark = pytest.mark.unit
 
 APP = """
-import sys
+import os, sys, time
+from flask import request
 from services.chassis import access, serve, web
 from services.chassis.settings import ProcessSettings
 
 settings = ProcessSettings("served", int(sys.argv[1]), "127.0.0.1", "s" * 32, "i" * 32, "INFO", threads=1)
+
+class Background:
+    def start(self): pass
+    def stop(self): print("background work stopped", flush=True)
 
 def build():
     app = web.create_app(settings, checks={})
@@ -34,11 +41,23 @@ def build():
     def hello():
         return web.ok("hello")
 
-    return web.finish(app)
+    @app.get("/late")
+    @access.public
+    def late():
+        print("late begins", flush=True)
+        while not os.path.exists(sys.argv[2]):
+            time.sleep(0.01)
+        return web.ok("hello")
+
+    @app.post("/size")
+    @access.public
+    def size():
+        return web.ok(len(request.get_data()))
+
+    return web.finish(app, Background())
 
 serve.serve(settings, build)
 """
-LENGTH = ("Content-Length", "2")
 HELLO = b"GET /hello HTTP/1.1\r\nHost: served\r\n\r\n"
 
 
@@ -55,18 +74,38 @@ def answers(connection: socket.socket, number: int) -> int:
     return received.count(b"HTTP/1.1 200 OK")
 
 
+@dataclass
+class Server:
+    """A server with a single thread, and what it has said."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+    gate: Path  # what comes late waits for this file
+
+    def says(self, text: str) -> bool:
+        """True once it has said so."""
+        return wait_for(lambda: text in self.log.read_text(), 20)
+
+
 @pytest.fixture
 def port() -> Iterator[int]:
-    """Where a server with a single thread listens; it ends on SIGTERM by itself."""
+    """Where the server listens."""
     (port,) = ports.claim([20_400])
-    with subprocess.Popen([sys.executable, "-c", APP, str(port)], stdout=subprocess.DEVNULL) as server:
-        try:
-            assert wait_for(lambda: not ports.is_free(port), 30)
-            yield port
-        finally:
-            server.send_signal(signal.SIGTERM)
-            assert server.wait(timeout=20) == 0
+    yield port
     ports.release([port])
+
+
+@pytest.fixture(autouse=True)
+def server(port: int, tmp_path: Path) -> Iterator[Server]:
+    """The server; it ends on SIGTERM by itself."""
+    log, gate = tmp_path / "log", tmp_path / "gate"
+    command = [sys.executable, "-c", APP, str(port), str(gate)]
+    with log.open("wb") as output, subprocess.Popen(command, stdout=output) as process:
+        assert wait_for(lambda: not ports.is_free(port), 30)
+        yield Server(process, log, gate)
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(timeout=20) == 0
 
 
 def test_one_thread_serves_many_connections_in_turn(port: int) -> None:
@@ -96,43 +135,48 @@ def test_an_idle_connection_is_served_again(port: int) -> None:
         assert answers(idle, 1) == 1
 
 
-@dataclass
-class Sent:
-    """What is written to a connection, write by write."""
-
-    writes: list[bytes] = field(default_factory=list)
-
-    def sendall(self, data: bytes) -> None:
-        self.writes.append(data)
-
-
-def written(method: str, status: str, *headers: tuple[str, str], parts: Sequence[bytes] = ()) -> list[bytes]:
-    """The writes of an answer."""
-    sent = Sent()
-    asked = SimpleNamespace(method=method, version=(1, 1), should_close=lambda: False)
-    answer = Answer(asked, sent, Config())
-    answer.start_response(status, [*headers])
-    for part in parts:
-        answer.write(part)
-    answer.close()
-    return sent.writes
+def test_what_is_in_hand_is_finished_and_background_work_stopped_at_the_end(port: int, server: Server) -> None:
+    with connected(port) as connection:
+        connection.sendall(b"GET /late HTTP/1.1\r\nHost: served\r\n\r\n")
+        assert server.says("late begins")
+        server.process.send_signal(signal.SIGTERM)
+        assert wait_for(lambda: ports.is_free(port), 20)  # nobody new is let in
+        server.gate.touch()
+        assert answers(connection, 1) == 1
+    assert server.process.wait(timeout=20) == 0
+    assert server.says("background work stopped")
 
 
-def test_an_answer_is_one_write() -> None:
-    (whole,) = written("GET", "200 OK", LENGTH, parts=[b"hi"])
-    assert whole.startswith(b"HTTP/1.1 200 OK\r\n")
-    assert whole.endswith(b"\r\nContent-Length: 2\r\n\r\nhi")
-    assert len(written("GET", "200 OK", LENGTH, parts=[b"h", b"i"])) == 2
+def test_a_worker_does_not_outlive_its_parent(server: Server) -> None:
+    (worker,) = psutil.Process(server.process.pid).children()
+    server.process.kill()
+    server.process.wait()
+    worker.wait(timeout=20)
 
 
-@pytest.mark.parametrize(("method", "status"), [("HEAD", "200 OK"), ("GET", "304 NOT MODIFIED")])
-def test_an_answer_without_a_body_is_its_head(method: str, status: str) -> None:
-    (head,) = written(method, status, LENGTH)
-    assert head.startswith(f"HTTP/1.1 {status}\r\n".encode())
-    assert head.endswith(b"\r\n\r\n")
+def test_an_answer_goes_out_whole() -> None:
+    app = Flask(__name__)
+    app.add_url_rule("/", view_func=lambda: "hi")
+    seen: list[str] = []
+    environ = EnvironBuilder().get_environ()
+    assert _whole(app)(environ, lambda status, _headers: seen.append(status)) == [b"hi"]
+    assert seen == ["200 OK"]
 
 
-def test_an_answer_of_unknown_length_is_chunked() -> None:
-    whole = b"".join(written("GET", "200 OK", parts=[b"hi", b"ho"]))
-    assert whole.count(b"HTTP/1.1 200 OK") == 1
-    assert whole.endswith(b"\r\n\r\n2\r\nhi\r\n2\r\nho\r\n0\r\n\r\n")
+HEAD = b"HEAD /hello HTTP/1.1\r\nConnection: close\r\n\r\n"
+BROKEN = b"GET /hello HTTP/1.1\r\nContent-Length: x\r\n\r\n"
+CHUNKED = (
+    b"POST /size HTTP/1.1\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n2\r\nho\r\n0\r\n\r\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "body"), [(HEAD, b"200", b""), (BROKEN, b"400", b""), (CHUNKED, b"200", b'"data":4')]
+)
+def test_http_is_kept(port: int, sent: bytes, status: bytes, body: bytes) -> None:
+    with connected(port) as connection:
+        connection.sendall(sent)
+        received = b"".join(iter(lambda: connection.recv(65536), b""))
+    head, _, came = received.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 " + status)
+    assert body in came if body else not came
