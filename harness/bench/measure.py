@@ -33,8 +33,9 @@ HOLD_SECONDS, LOSERS, ROUNDS = 0.2, 16, 5
 class Figure:
     """What several runs of one kind come to. Each figure is their median; `run` is the one of median `floors`.
 
-    `floors` is the rate in floors, `routes` the CPU of a piece of work in bare routes, `share` the rate as a share of
-    what the kinds of the same round did on average; `pace` is what the first two are counted in, beside that run.
+    `floors` is the rate in floors, `routes` the CPU of a piece of work in bare routes (NaN where nobody asked), `share`
+    the rate as a share of what the kinds of the same round did on average; `pace` is what the first two are counted in,
+    beside that run.
     """
 
     floors: float
@@ -69,20 +70,21 @@ class Bench:
             seats = self.ground.seats(self._expected("ReserveSeat"), 5000)
             return [[buyer, seat, str(uuid4())] for seat, buyer in zip(seats, cycle(self.ground.buyers), strict=False)]
 
-        (only,) = self._paced([work], lambda work: self._drive(address, "ReserveSeat", work, IN_FLIGHT, credential))
+        run = partial(self._drive, address, "ReserveSeat", clients=IN_FLIGHT, credential=credential)
+        (only,) = self._paced([work], run, cpu=False)
         return only
 
     def reserve(self, *sizes: int) -> list[Figure]:
         """Reserve over HTTP at the orchestrator, in events of each of these sizes, by turns."""
-        return self._orders("reserve", sizes)
+        return self._orders("reserve", sizes, cpu=False)
 
     def purchase(self, *sizes: int) -> list[Figure]:
         """Reserve and pay, likewise."""
-        return self._orders("purchase", sizes)
+        return self._orders("purchase", sizes, cpu=True)
 
     def scan(self) -> Figure:
         """Scans at the gate that admit."""
-        (only,) = self._at_orchestrator("scan", [lambda: self.ground.scans(self._expected("scan"))])
+        (only,) = self._at_orchestrator("scan", [lambda: self.ground.scans(self._expected("scan"))], cpu=True)
         return only
 
     def crowd(self) -> tuple[float, float]:
@@ -109,7 +111,7 @@ class Bench:
         try:
             work = [[self.ground.tokens[0], f"/api/events/{event}"]] * int(5000 * self.seconds)
             address = self.stack.address("event-service", 5002)
-            (only,) = self._paced([lambda: work], lambda work: self._drive(address, "get", work, IN_FLIGHT))
+            (only,) = self._paced([lambda: work], partial(self._drive, address, "get", clients=IN_FLIGHT), cpu=True)
             return only
         finally:
             over.set()
@@ -145,36 +147,36 @@ class Bench:
     def _expected(self, verb: str) -> int:
         return int(EXPECTED[verb] * self.seconds)
 
-    def _orders(self, verb: str, sizes: Sequence[int]) -> list[Figure]:
+    def _orders(self, verb: str, sizes: Sequence[int], cpu: bool) -> list[Figure]:
         expected = self._expected(verb)
-        return self._at_orchestrator(verb, [partial(self.ground.orders, expected, size) for size in sizes])
+        return self._at_orchestrator(verb, [partial(self.ground.orders, expected, size) for size in sizes], cpu)
 
-    def _at_orchestrator(self, verb: str, kinds: Sequence[Callable[[], Work]]) -> list[Figure]:
-        return self._paced(kinds, lambda work: self._drive(self._orchestrator, verb, work, CLIENTS))
+    def _at_orchestrator(self, verb: str, kinds: Sequence[Callable[[], Work]], cpu: bool) -> list[Figure]:
+        return self._paced(kinds, partial(self._drive, self._orchestrator, verb, clients=CLIENTS), cpu)
 
     def _drive(self, address: str, verb: str, work: Work, clients: int, credential: str = "") -> Load:
         drive = partial(self.crew.drive, address, verb, work, clients=clients, credential=credential)
         return drive(seconds=self.seconds, settled=self.ground.everybody_told)
 
-    def _paced(self, kinds: Sequence[Callable[[], Work]], run: Callable[[Work], Load]) -> list[Figure]:
-        """The figure of each kind of work.
+    def _paced(self, kinds: Sequence[Callable[[], Work]], run: Callable[[Work], Load], cpu: bool) -> list[Figure]:
+        """The figure of each kind of work; its CPU is told in bare routes where `cpu` says so.
 
         All work is laid out before the first run, and the kinds take turns: what the machine does meanwhile, it does
         to all of them.
         """
         rounds = [[work() for work in kinds] for _ in range(self.repeats)]
-        before, done = self._pace(), []
+        before, done = self._pace(cpu), []
         for works in rounds:
             turn = []
             for work in works:
-                load, after = run(work), self._pace()
+                load, after = run(work), self._pace(cpu)
                 turn.append((load, before.halfway(after)))
                 before = after
             done.append(turn)
         return [figure(done, kind) for kind in range(len(kinds))]
 
-    def _pace(self) -> Pace:
-        return self.pacer.read(self.ground.rows)
+    def _pace(self, cpu: bool) -> Pace:
+        return self.pacer.read(self.ground.rows, route=cpu)
 
 
 def figure(rounds: Sequence[Sequence[tuple[Load, Pace]]], kind: int) -> Figure:

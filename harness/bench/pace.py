@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import nan
 
 import psutil
 from flask import Flask
@@ -39,10 +40,10 @@ def nothing() -> str:
 
 @dataclass(frozen=True)
 class Pace:
-    """`floor`: bare holds a second. `route_ms`: milliseconds of CPU a bare route takes its server."""
+    """`floor`: bare holds a second. `route_ms`: milliseconds of CPU a bare route takes its server, NaN if not read."""
 
     floor: float
-    route_ms: float
+    route_ms: float = nan
 
     def halfway(self, other: Pace) -> Pace:
         """Between this reading and another."""
@@ -58,9 +59,9 @@ class Pacer:
         self._server = server
         self._address = address
 
-    def read(self, rows: int) -> Pace:
-        """The pace of this moment, with `rows` rows in the floor's table. Takes two seconds. Raises StackError."""
-        return Pace(self.floor(rows), self._route_ms())
+    def read(self, rows: int, route: bool) -> Pace:
+        """The pace of this moment, with `rows` rows in the floor's table. Takes up to two seconds. Raises StackError."""
+        return Pace(self.floor(rows), self._route_ms() if route else nan)
 
     def floor(self, rows: int) -> float:
         """The floor alone."""

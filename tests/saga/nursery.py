@@ -1,7 +1,7 @@
 """Mortals at a fork's price: one process has imported everything, and each mortal is forked from it.
 
 A mortal is as real as one that was started by hand (`python -m tests.saga.mortal`): its own session, its own
-environment, gunicorn's arbiter and worker. Only the second of imports is saved, ninety times.
+environment, the server's parent and worker. Only the second of imports is saved, ninety times.
 """
 
 from __future__ import annotations
