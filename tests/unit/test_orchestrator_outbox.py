@@ -12,7 +12,7 @@ from services.chassis.db import Database
 from services.chassis.errors import Unknown
 from services.chassis.settings import DatabaseSettings
 from services.orchestrator.journal import Journal, NoticeDue, Status
-from services.orchestrator.outbox import MAX_TRIES, Outbox
+from services.orchestrator.outbox import AT_ONCE, MAX_TRIES, Outbox
 
 pytestmark = pytest.mark.unit
 
@@ -43,6 +43,21 @@ def db(database_for: Callable[[str], DatabaseSettings]) -> Iterator[Database]:
     opened.close()
 
 
+def _more(db: Database, number: int) -> None:
+    """So many more notices that are due."""
+    with db.transaction() as tx:
+        tx.run(
+            """INSERT INTO outbox (saga_id, user_id, message, fields)
+               SELECT saga_id, gen_random_uuid(), message, fields FROM outbox, generate_series(1, %(number)s)""",
+            number=number,
+        )
+
+
+def _unsent(db: Database) -> int:
+    with db.transaction() as tx:
+        return int(tx.only("SELECT count(*) FROM outbox WHERE sent_at IS NULL")["count"])
+
+
 def _forget(db: Database) -> None:
     with db.transaction() as tx:
         tx.run("DELETE FROM outbox")
@@ -63,6 +78,49 @@ def test_notice_is_sent_once(db: Database) -> None:
     assert _tick(db, post)["sent_at"]
     _tick(db, post)
     assert post.asked == ["booking_confirmed"]
+
+
+def test_notice_that_took_long_is_sent_once(db: Database) -> None:
+    """Its next try is due by the time it is sent."""
+
+    class Slow(Post):
+        def notify(self, user_id: str, message: str, fields: Mapping[str, Any]) -> None:
+            super().notify(user_id, message, fields)
+            with db.transaction() as tx:
+                tx.run("UPDATE outbox SET next_try_at = clock_timestamp()")
+
+    post = Slow()
+    assert _tick(db, post)["sent_at"]
+    assert post.asked == ["booking_confirmed"]
+
+
+@pytest.mark.parametrize("number", [2, AT_ONCE, AT_ONCE + 1])
+def test_many_notices_are_sent_once_each(db: Database, number: int) -> None:
+    _more(db, number - 1)
+    post = Post()
+    outbox = Outbox(db, post)  # type: ignore[arg-type]
+    while outbox.tick():
+        pass
+    assert len(post.asked) == number
+    assert _unsent(db) == 0
+
+
+def test_what_was_sent_is_marked_before_anything_else_is_sent(db: Database) -> None:
+    """A process that dies over a notice has sent those before it for good."""
+
+    class Killed(BaseException):
+        """The end of the process."""
+
+    class Mortal(Post):
+        def notify(self, user_id: str, message: str, fields: Mapping[str, Any]) -> None:
+            super().notify(user_id, message, fields)
+            if len(self.asked) == 2:
+                raise Killed
+
+    _more(db, 1)
+    with pytest.raises(Killed):
+        Outbox(db, Mortal()).tick()  # type: ignore[arg-type]
+    assert _unsent(db) == 1
 
 
 def test_notice_that_could_not_be_sent_is_sent_again(db: Database) -> None:
