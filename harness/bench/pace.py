@@ -60,7 +60,7 @@ class Pacer:
         self._address = address
 
     def read(self, rows: int, route: bool) -> Pace:
-        """The pace of this moment, with `rows` rows in the floor's table. Takes up to two seconds. Raises StackError."""
+        """The pace of this moment, with `rows` rows in the floor's table; takes two seconds. Raises StackError."""
         return Pace(self.floor(rows), self._route_ms() if route else nan)
 
     def floor(self, rows: int) -> float:
