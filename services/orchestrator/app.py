@@ -17,6 +17,7 @@ from services.chassis.revocations import RevocationPoller
 from services.chassis.tokens import Credential
 from services.chassis.worker import Background, Worker
 from services.contracts.pb.inventory_pb2_grpc import InventoryStub
+from services.orchestrator.crowds import Crowds
 from services.orchestrator.desk import Desk
 from services.orchestrator.gate import Gate
 from services.orchestrator.idempotency import IdempotencyKeys
@@ -52,7 +53,7 @@ class Seams:
 PRODUCTION = Seams()
 
 
-def participants(settings: Settings, seams: Seams, publisher: Publishes) -> Participants:
+def participants(settings: Settings, seams: Seams, publisher: Publishes, crowds: Crowds) -> Participants:
     """Clients for everybody, with this service's credential."""
     credential = Credential(SERVICE, settings.process.internal_jwt_secret)
     stub = InventoryStub(seams.channel(settings.inventory_address))  # type: ignore[no-untyped-call]
@@ -64,7 +65,7 @@ def participants(settings: Settings, seams: Seams, publisher: Publishes) -> Part
         users=Users(peer("User", settings.user_url)),
         orders=Orders(peer("Order", settings.order_url)),
         events=Events(peer("Event", settings.event_url)),
-        inventory=Inventory(GrpcPeer("Inventory", credential), stub),
+        inventory=Inventory(GrpcPeer("Inventory", credential), stub, crowds),
         holds=Holds(publisher),
         seal=Seal(settings.qr_key, settings.qr_previous_key),
     )
@@ -84,11 +85,13 @@ class Orchestrator:
     completion: Completion
     outbox: Outbox
     keys: IdempotencyKeys
+    crowds: Crowds
 
     def app(self, revocations: Revocations) -> Flask:
         """The guarded routes."""
         seconds = self.settings.forward_seconds
-        desk = Desk(self.to, self.runner, OtpDesk(self.to, seconds), Gate(self.to, seconds), self.keys, self.settings)
+        otp, gate = OtpDesk(self.to, seconds), Gate(self.to, seconds)
+        desk = Desk(self.to, self.runner, otp, gate, self.keys, self.crowds, self.settings)
         app = web.create_app(self.settings.process, checks={"database": self.db.is_ready}, revocations=revocations)
         for routes in (purchase, transfer, verification, account):
             app.register_blueprint(routes.blueprint(desk))
@@ -115,7 +118,8 @@ def compose(settings: Settings, seams: Seams = PRODUCTION) -> Orchestrator:
     """Put one process together: it opens pools, so call it after the fork."""
     db = Database(settings.database)
     publisher = seams.publisher or Publisher(settings.broker, SERVICE)
-    to = participants(settings, seams, publisher)
+    crowds = Crowds()
+    to = participants(settings, seams, publisher, crowds)
     journal = seams.journal(db, deadline_seconds=settings.deadline_seconds, park_seconds=settings.park_seconds)
     runner = Runner(
         journal,
@@ -135,6 +139,7 @@ def compose(settings: Settings, seams: Seams = PRODUCTION) -> Orchestrator:
         completion=Completion(to, runner),
         outbox=Outbox(db, to.users),
         keys=IdempotencyKeys(db, journal.incarnation),
+        crowds=crowds,
     )
 
 

@@ -15,6 +15,7 @@ from services.chassis.errors import Refused
 from services.contracts.enums import OrderStatus
 from services.contracts.errors import ErrorCode
 from services.orchestrator.asking import ask
+from services.orchestrator.crowds import Crowds
 from services.orchestrator.gate import Gate
 from services.orchestrator.idempotency import Answer, IdempotencyKeys, Request
 from services.orchestrator.otp import OtpDesk
@@ -35,12 +36,16 @@ class Desk:
     otp: OtpDesk
     gate: Gate
     keys: IdempotencyKeys
+    crowds: Crowds
     settings: Settings
 
-    def idempotent(self, operation: str, work: Callable[[UUID], Answer]) -> Answer:
-        """Run `work(subject)` under the request's Idempotency-Key, if it has one."""
+    def idempotent(
+        self, operation: str, work: Callable[[UUID], Answer], again: Callable[[UUID], Answer] | None = None
+    ) -> Answer:
+        """Run `work(subject)` under the request's Idempotency-Key, if it has one; see `IdempotencyKeys.answer`."""
         key = request.headers.get("Idempotency-Key")
-        return self.keys.answer(Request(identity().user_id, operation, key, request.get_data(cache=True)), work)
+        asked = Request(identity().user_id, operation, key, request.get_data(cache=True))
+        return self.keys.answer(asked, work, again)
 
     def patiently(self, call: Callable[[], T]) -> T:
         """What `call` answers, asked again for as long as a saga would. Raises Refused, Unknown."""

@@ -71,8 +71,10 @@ class IdempotencyKeys:
         self._db = db
         self._incarnation = incarnation
 
-    def answer(self, request: Request, work: Callable[[UUID], Answer]) -> Answer:
-        """What `work(subject)` answers, or what it answered first.
+    def answer(
+        self, request: Request, work: Callable[[UUID], Answer], again: Callable[[UUID], Answer] | None = None
+    ) -> Answer:
+        """What `work(subject)` answers, or what it answered first; `again(subject)` where a first request died over it.
 
         Raises Refused IDEMPOTENCY_KEY_REUSED for another body, REQUEST_IN_PROGRESS while another is at it. Final
         answers (2xx, 4xx) are kept for 24 hours; a failure that was undone (5xx) frees the key; an unknown result
@@ -80,18 +82,20 @@ class IdempotencyKeys:
         """
         if request.key is None:
             return work(uuid4())
-        claim = _claim(request)
-        subject = self._subject(claim)
-        return _replay(self._kept(claim) if subject is None else self._worked(claim, work, subject))
+        claim, new = _claim(request), uuid4()
+        subject = self._subject(claim, new)
+        if subject is None:
+            return _replay(self._kept(claim))
+        return _replay(self._worked(claim, work if subject == new else again or work, subject))
 
     def forget_old(self) -> None:
         """Drop keys older than 24 hours."""
         with self._db.transaction() as tx:
             tx.run(_EXPIRE, hours=KEPT_HOURS)
 
-    def _subject(self, claim: dict[str, Any]) -> UUID | None:
-        """What to work on under this claim; None when the key has its answer, or somebody is at it."""
-        which = {"subject": uuid4(), "owner": self._incarnation, "claim_seconds": CLAIM_SECONDS}
+    def _subject(self, claim: dict[str, Any], new: UUID) -> UUID | None:
+        """What to work on under this claim, `new` for a new key; None when it has its answer, or somebody is at it."""
+        which = {"subject": new, "owner": self._incarnation, "claim_seconds": CLAIM_SECONDS}
         try:
             claimed = self._db.statement(_CLAIM, **claim, **which)
         except LockNotGranted:  # the row is in the hands of whoever claims or ends the same key at this moment

@@ -16,8 +16,11 @@ from uuid import UUID
 
 from services.chassis import wire
 from services.chassis.clients import GrpcPeer, HttpPeer
+from services.chassis.errors import Refused
+from services.contracts.errors import ErrorCode
 from services.contracts.pb import inventory_pb2 as pb
 from services.contracts.pb.inventory_pb2_grpc import InventoryStub
+from services.orchestrator.crowds import Crowds
 from services.orchestrator.qr import Seal
 
 Data = dict[str, Any]
@@ -162,14 +165,24 @@ class Events:
 class Inventory:
     """Inventory: seats and the locks on them, by gRPC."""
 
-    def __init__(self, peer: GrpcPeer, stub: InventoryStub) -> None:
+    def __init__(self, peer: GrpcPeer, stub: InventoryStub, crowds: Crowds) -> None:
         self._peer = peer
         self._stub = stub
+        self._crowds = crowds
 
     def reserve(self, seat_id: str, user_id: str, hold_id: str, ttl_seconds: int) -> pb.Hold:
-        """Hold a seat. Refused SEAT_NOT_FOUND, SEAT_UNAVAILABLE, SEAT_ALREADY_SOLD."""
+        """Hold a seat, and tell the crowd before it. Refused SEAT_NOT_FOUND, SEAT_UNAVAILABLE, SEAT_ALREADY_SOLD."""
         request = pb.ReserveSeatRequest(seat_id=seat_id, user_id=user_id, hold_id=hold_id, ttl_seconds=ttl_seconds)
-        return self._ask(self._stub.ReserveSeat, request)
+        question = self._crowds.put(seat_id)
+        try:
+            hold = self._ask(self._stub.ReserveSeat, request)
+        except Refused as refusal:
+            holder = refusal.details.pop("held_by", None)
+            if refusal.code in (ErrorCode.SEAT_UNAVAILABLE, ErrorCode.SEAT_ALREADY_SOLD):
+                self._crowds.lost(question, refusal.code, holder)
+            raise
+        self._crowds.got(question, user_id)
+        return hold
 
     def release(self, seat_id: str, hold_id: str) -> pb.Released:
         """Give a hold back, or keep it from ever being made."""

@@ -58,8 +58,8 @@ def test_held_seat_is_unavailable_and_names_the_hold_to_its_own_user_only(invent
         inventory.reserve(seat_id, user_id)
     with refused("SEAT_UNAVAILABLE") as other:
         inventory.reserve(seat_id)
-    assert own.value.details == {"order_id": hold_id}
-    assert other.value.details == {}
+    assert own.value.details == {"held_by": user_id, "order_id": hold_id}
+    assert other.value.details == {"held_by": user_id}
 
 
 def test_sold_seat_is_already_sold(inventory):

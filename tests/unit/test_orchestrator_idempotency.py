@@ -112,6 +112,17 @@ def test_unknown_result_keeps_its_subject_for_the_next_request(keys: Idempotency
     assert again.subjects == died.subjects
 
 
+def test_what_is_worked_on_again_is_told_apart(keys: IdempotencyKeys, request_: Request) -> None:
+    first, again = Work(Unknown("died over it")), Work()
+    with pytest.raises(Unknown):
+        keys.answer(request_, first, again)
+    keys.answer(request_, first, again)
+    assert first.subjects == again.subjects
+    without_key = replace(request_, key=None)
+    with pytest.raises(Unknown):
+        keys.answer(without_key, first, again)
+
+
 def test_subject_that_another_flow_has_in_hand_is_kept_for_the_next_request(
     keys: IdempotencyKeys, request_: Request
 ) -> None:

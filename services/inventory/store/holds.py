@@ -131,7 +131,7 @@ def lock(tx: Transaction, seat_id: UUID | str) -> Row:
 def reserve(db: Database, hold: Hold) -> effects.Answer:
     """Hold a seat that is free or whose hold has expired, without waiting for its row.
 
-    Raises Refused SEAT_NOT_FOUND, SEAT_UNAVAILABLE (with `order_id` when the caller holds it already),
+    Raises Refused SEAT_NOT_FOUND, SEAT_UNAVAILABLE (with `held_by`, and `order_id` when the caller holds it already),
     SEAT_ALREADY_SOLD, STEP_VOIDED; RowLocked. The same hold_id gets the first answer again.
     """
     return effects.apply_recorded(db, key_of(hold.hold_id), lambda: _attempt(db, hold))
@@ -155,8 +155,9 @@ def _attempt(db: Database, hold: Hold) -> effects.Answer:
 def _refusal(seat: Row, hold: Hold) -> Refused:
     if seat["status"] != SeatStatus.HELD:
         return Refused(ErrorCode.SEAT_ALREADY_SOLD)
-    own: dict[str, Any] = {"order_id": str(seat["hold_id"])} if seat["held_by_user_id"] == hold.user_id else {}
-    return Refused(ErrorCode.SEAT_UNAVAILABLE, **own)
+    holder = seat["held_by_user_id"]
+    own: dict[str, Any] = {"order_id": str(seat["hold_id"])} if holder == hold.user_id else {}
+    return Refused(ErrorCode.SEAT_UNAVAILABLE, held_by=str(holder), **own)
 
 
 def release(db: Database, hold_id: UUID) -> bool:

@@ -43,7 +43,16 @@ def blueprint(desk: Desk) -> Blueprint:
     def reserve() -> Response:
         body = web.body(ReserveBody)
         desk.require_self(body.user_id)
-        return web.ok(desk.idempotent("reserve", lambda order_id: _reserve(desk, order_id, body.seat_id)))
+        seat_id, user_id = str(body.seat_id), str(identity().user_id)
+
+        def alone(order_id: UUID) -> Mapping[str, Any]:
+            return _reserve(desk, order_id, body.seat_id)
+
+        def in_a_crowd(order_id: UUID) -> Mapping[str, Any]:
+            return desk.crowds.ask(seat_id, user_id, lambda: alone(order_id))
+
+        # An order that may exist already is no business of a crowd's.
+        return web.ok(desk.idempotent("reserve", in_a_crowd, again=alone))
 
     @routes.post("/api/pay")
     @paying_customer
