@@ -1,4 +1,4 @@
-"""`make bench`: the table of figures in one run, as ratios to the pace of the machine in the same run (`pace.py`).
+"""`make bench`: the table of figures in one run: rates in floors (`floor.py`), CPU in bare routes (`route.py`).
 
     python -m harness.bench [--rows 1,10,100] [--seconds S] [--repeats N] [--keep-baseline]
 
@@ -17,10 +17,11 @@ from datetime import UTC, datetime
 from statistics import mean, median
 from typing import Any
 
-from harness.bench.drive import Crew
+from harness.bench.drive import Crew, Load
+from harness.bench.floor import floor
 from harness.bench.ground import Ground
-from harness.bench.measure import Bench, Figure
-from harness.bench.pace import Pacer, pacer
+from harness.bench.measure import Bench, Cost, Figure
+from harness.bench.route import BareRoute, bare_route
 from harness.bench.verdict import Line, Table, at_least, at_most
 from harness.charts import dots
 from harness.compose import ROOT
@@ -44,10 +45,10 @@ def main(arguments: list[str]) -> int:
     began = time.monotonic()
     table = Table(_baseline())
     try:
-        with own_stack("bench", PRODUCTION, quiet=True) as stack, Crew(stack) as crew, pacer(stack, crew) as pace:
+        with own_stack("bench", PRODUCTION, quiet=True) as stack, Crew(stack) as crew, bare_route(stack, crew) as route:
             stack.start_replica("inventory-service")  # a process of Python is one core
             table.note("system up")
-            raw = _measured(stack, crew, pace, options, table)
+            raw = _measured(stack, crew, route, options, table)
     except StackError as error:
         print(f"could not measure: {error}", file=sys.stderr)
         return 2
@@ -73,12 +74,12 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _measured(stack: Stack, crew: Crew, pace: Pacer, options: argparse.Namespace, table: Table) -> dict[str, Any]:
+def _measured(stack: Stack, crew: Crew, route: BareRoute, options: argparse.Namespace, table: Table) -> dict[str, Any]:
     base, *multiples = [int(text) for text in options.rows.split(",")]
     ground = Ground(stack)
 
     def bench(repeats: int, seconds: float = options.seconds) -> Bench:
-        return Bench(stack, ground, crew, pace, seconds, repeats)
+        return Bench(stack, ground, crew, route, seconds, repeats)
 
     ground.people()
     ground.grow(ONCE * base)
@@ -91,7 +92,7 @@ def _measured(stack: Stack, crew: Crew, pace: Pacer, options: argparse.Namespace
         table.note(f"{multiple}× the rows laid")
         _at_scale(bench(max(1, options.repeats - 1)), f"{multiple}×", costs)
         table.note(f"{multiple}× measured")
-    costs["floor, ms"] = _floors(pace, [base, *multiples])
+    costs["floor, ms"] = _floors(stack, [base, *multiples])
     table.add(*_scaling(costs))
     return raw | {"costs": costs}
 
@@ -103,9 +104,9 @@ def _warm(bench: Bench) -> None:
     bench.scan()
 
 
-def _floors(pace: Pacer, multiples: list[int]) -> dict[str, float]:
+def _floors(stack: Stack, multiples: list[int]) -> dict[str, float]:
     """Milliseconds of a bare hold in a table of each size, by turns."""
-    turns = [{multiple: pace.floor(ONCE * multiple) for multiple in multiples} for _ in range(TURNS)]
+    turns = [{multiple: floor(stack, ONCE * multiple) for multiple in multiples} for _ in range(TURNS)]
     return {f"{multiple}×": 1000 / median(turn[multiple] for turn in turns) for multiple in multiples}
 
 
@@ -116,28 +117,28 @@ def _at_base(bench: Bench, at: str, costs: dict[str, dict[str, float]], table: T
     table.add(*_sized("reserve over HTTP", reserves, 0.025, 0.035))
     purchases = dict(zip(SIZES, bench.purchase(*SIZES), strict=True))
     table.add(*_sized("reserve + pay", purchases, 0.012, 0.02))
-    middle = purchases[SIZES[1]]
-    table.add(_cpu("CPU a purchase", middle, 7, 4.5))
-    scan = bench.scan()
+    middle, purchase = purchases[SIZES[1]], bench.cost_of_purchase(SIZES[1])
+    table.add(_cpu("CPU a purchase", purchase, 7, 4.5, middle.run))
+    scan, entry = bench.scan(), bench.cost_of_scan()
     table.add(at_least("scan ÷ floor", scan.floors, 0.03, 0.045, _a_second(scan)))
-    table.add(_cpu("CPU a scan", scan, 3.5, 2))
+    table.add(_cpu("CPU a scan", entry, 3.5, 2, scan.run))
     crowd, alone = bench.crowd()
     times = f"{crowd * 1e3:.0f} / {alone * 1e3:.1f} ms"
     table.add(at_most("hot seat: losers' p99 ÷ p50 alone", crowd / alone, 20, 10, times))
-    page = bench.event_page()
+    page = bench.cost_of_event()
     table.add(_cpu("CPU an event of 1,000 seats", page, 2, 1))
     nowait, blocking = bench.losers()
     times = f"{nowait * 1e3:.1f} / {blocking * 1e3:.0f} ms"
     table.add(at_most("losers' p99, NOWAIT ÷ blocking", nowait / blocking, 0.2, 0.1, times))
     figures = {"ReserveSeat": grpc, "reserve": reserves[SIZES[1]], "reserve + pay": middle, "scan": scan}
-    _keep(costs, at, figures, crowd / alone, page)
-    with_cpu = [figure.pace for figure in (*purchases.values(), scan, page)]
-    paces = [figure.pace for figure in (grpc, *reserves.values())] + with_cpu
+    _keep(costs, at, figures, crowd / alone, {"a purchase": purchase, "a scan": entry, "an event": page})
+    floors = [figure.floor for figure in (grpc, *reserves.values(), *purchases.values(), scan)]
     return {
-        "floor": round(mean(pace.floor for pace in paces)),
-        "floors": [round(bound(pace.floor for pace in paces)) for bound in (min, max)],
-        "route_ms": [round(bound(pace.route_ms for pace in with_cpu), 2) for bound in (min, max)],
-        "cpu_ms": {"purchase": middle.run.cpu_ms, "scan": scan.run.cpu_ms, "event page": page.run.cpu_ms},
+        "floor": round(mean(floors)),
+        "floors": [round(min(floors)), round(max(floors))],
+        "cpu": {"purchase": purchase.load.used, "scan": entry.load.used, "event page": page.load.used},
+        "cpu_unit": purchase.unit,
+        "cpu_ms": {"purchase": middle.run.used, "scan": scan.run.used},
     }
 
 
@@ -145,20 +146,27 @@ def _at_scale(bench: Bench, at: str, costs: dict[str, dict[str, float]]) -> None
     (reserve,), (purchase,) = bench.reserve(SIZES[1]), bench.purchase(SIZES[1])
     figures = {"ReserveSeat": bench.reserve_seat(), "reserve": reserve, "reserve + pay": purchase, "scan": bench.scan()}
     crowd, alone = bench.crowd()
-    _keep(costs, at, figures, crowd / alone, bench.event_page())
+    cpu = {"a purchase": bench.cost_of_purchase(SIZES[1]), "a scan": bench.cost_of_scan()}
+    _keep(costs, at, figures, crowd / alone, {**cpu, "an event": bench.cost_of_event()})
 
 
-def _keep(costs: dict[str, dict[str, float]], at: str, figures: dict[str, Figure], crowd: float, page: Figure) -> None:
+def _keep(
+    costs: dict[str, dict[str, float]], at: str, figures: dict[str, Figure], crowd: float, cpu: dict[str, Cost]
+) -> None:
     """What each row costs with so many rows in the tables: floors, bare routes or the row's own ratio."""
     found = {f"{name}, floors": 1 / figure.floors for name, figure in figures.items()}
-    found |= {"CPU a purchase": figures["reserve + pay"].routes, "CPU a scan": figures["scan"].routes}
-    found |= {"hot seat": crowd, "CPU an event": page.routes}
-    for name, cost in found.items():
+    found |= {f"CPU {name}": cost.routes for name, cost in cpu.items()}
+    for name, cost in (found | {"hot seat": crowd}).items():
         costs.setdefault(name, {})[at] = cost
 
 
-def _cpu(name: str, figure: Figure, gate_ms: float, reach_ms: float) -> Line:
-    return at_most(f"{name} ÷ bare route", figure.routes, gate_ms / ROUTE_MS, reach_ms / ROUTE_MS, _by_process(figure))
+def _cpu(name: str, cost: Cost, gate_ms: float, reach_ms: float, timed: Load | None = None) -> Line:
+    """`timed`: a run that nobody counted in, for the clock's word on it."""
+    used = sorted(cost.load.used.items(), key=lambda item: -item[1])
+    parts = ", ".join(f"{who.removesuffix('-service')} {much:.2f}" for who, much in used if much >= 0.05)
+    raw = f"{cost.load.cost:.2f} {cost.unit}, a bare route {cost.route:.2f}: {parts}"
+    clock = f"; by the clock {timed.cost:.1f} ms" if timed else ""
+    return at_most(f"{name} ÷ bare route", cost.routes, gate_ms / ROUTE_MS, reach_ms / ROUTE_MS, raw + clock)
 
 
 def _sized(name: str, figures: dict[int, Figure], gate: float, reach: float) -> list[Line]:
@@ -185,20 +193,11 @@ def _a_second(figure: Figure) -> str:
     return f"{run.rate:.0f}/s, p50 {run.percentile(0.5) * 1e3:.1f} ms, p99 {run.percentile(0.99) * 1e3:.1f} ms"
 
 
-def _by_process(figure: Figure) -> str:
-    used = sorted(figure.run.cpu_ms.items(), key=lambda item: -item[1])
-    parts = ", ".join(f"{name.removesuffix('-service')} {ms:.2f}" for name, ms in used if ms >= 0.05)
-    return f"{figure.run.cpu:.2f} ms, a bare route {figure.pace.route_ms:.2f}: {parts}"
-
-
 def _write(lines: list[Line], raw: dict[str, Any], keep: bool) -> None:
     REPORTS.mkdir(exist_ok=True)
     report = {**raw, "lines": [line.as_json() for line in lines]}
     slowest, fastest = raw["floors"]
-    pace = (
-        f"floor {slowest:,} to {fastest:,} holds a second; a bare route {raw['route_ms'][0]} to {raw['route_ms'][1]} ms"
-    )
-    print(f"\n{pace} of CPU; {raw['seconds']} s in all")
+    print(f"\nfloor {slowest:,} to {fastest:,} holds a second; {raw['seconds']} s in all")
     for path in (REPORTS / "bench.json", *([BASELINE] if keep else [])):
         path.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     with (REPORTS / "bench-history.jsonl").open("a") as history:
@@ -207,8 +206,8 @@ def _write(lines: list[Line], raw: dict[str, Any], keep: bool) -> None:
         )
     rows = {line.name: {"measured": line.measured, "gate": line.gate, "reach": line.reach} for line in lines}
     (REPORTS / "bench.svg").write_text(dots("What was measured, what has to be, what is striven for", "", rows))
-    used = {what: {name: ms for name, ms in by.items() if ms > 0.02} for what, by in raw["cpu_ms"].items()}
-    (REPORTS / "bench-cpu.svg").write_text(dots("CPU by process", "ms", used))
+    used = {what: {name: much for name, much in by.items() if much > 0.02} for what, by in raw["cpu"].items()}
+    (REPORTS / "bench-cpu.svg").write_text(dots("CPU by process", raw["cpu_unit"], used))
 
 
 if __name__ == "__main__":

@@ -7,12 +7,12 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import psutil
 
+from harness.bench.meter import Clock, Meter
 from harness.compose import ROOT
 from harness.errors import StackError
 from harness.stack import Stack
@@ -24,13 +24,16 @@ STAND_INS = ("fake-", "api-gateway", "epmd")  # for what is not ours: their cost
 
 @dataclass(frozen=True)
 class Load:
-    """What came of a load: work done, in how many seconds, how long each took, what each process used in ms a piece."""
+    """What came of a load: work done, in how many seconds, how long each took, what each process used a piece of it.
+
+    `used` is in the unit of the meter that read it.
+    """
 
     done: int
     seconds: float
     outcomes: Mapping[str, int]
     latencies: Sequence[float]
-    cpu_ms: Mapping[str, float]
+    used: Mapping[str, float]
 
     @property
     def rate(self) -> float:
@@ -38,9 +41,9 @@ class Load:
         return self.done / self.seconds
 
     @property
-    def cpu(self) -> float:
-        """Milliseconds of CPU a piece of work, all of the stack's processes together."""
-        return sum(self.cpu_ms.values())
+    def cost(self) -> float:
+        """What a piece of work costs, all processes together."""
+        return sum(self.used.values())
 
     def percentile(self, share: float) -> float:
         """Seconds within which that share was answered."""
@@ -73,16 +76,16 @@ class Crew:
         seconds: float,
         credential: str = "",
         once: bool = False,
-        used: Callable[[], Mapping[str, float]] | None = None,
+        meter: Meter | None = None,
         settled: Callable[[], object] = lambda: None,
     ) -> Load:
         """Work off as much as `clients` can in `seconds`; `once`: all of it, one piece a client.
 
-        `used` tells the seconds of CPU used so far, by process; those of the system unless it is given. `settled`
-        returns when what the answers have left to be done is done too, so that its CPU counts. Raises StackError when
-        anything but success came back, unless `once`, where losing is what is measured.
+        `meter` reads what is used meanwhile; unless it is given, it is the CPU time of the system. `settled` returns
+        when what the answers have left to be done is done too, so that its cost counts. Raises StackError when anything
+        but success came back, unless `once`, where losing is what is measured.
         """
-        workers, used = self._workers[:clients], used or (lambda: cpu_seconds(self._stack))
+        workers, meter = self._workers[:clients], meter or Clock(ours(self._stack))
         for number, worker in enumerate(workers):
             _tell(
                 worker,
@@ -98,25 +101,25 @@ class Crew:
             )
         for worker in workers:
             _heard(worker)  # it is connected
-        before = used()
+        before = meter.reading()
         for worker in workers:
             _tell(worker, "go")
         results = [_heard(worker) for worker in workers]
         settled()
-        after = used()
-        return _load(verb, results, {name: after[name] - before.get(name, 0.0) for name in after}, once)
+        after = meter.reading()
+        return _load(verb, results, {name: after[name] - before[name] for name in after}, once)
 
 
-def _load(verb: str, results: Sequence[Mapping[str, Any]], cpu: Mapping[str, float], once: bool) -> Load:
+def _load(verb: str, results: Sequence[Mapping[str, Any]], used: Mapping[str, float], once: bool) -> Load:
     outcomes: Counter[str] = Counter()
     for result in results:
         outcomes.update(result["outcomes"])
     done = outcomes["ok"] if not once else sum(outcomes.values())
     if not done or (not once and done != sum(outcomes.values())):
         raise StackError(f"{verb}: {dict(outcomes)}")
-    used = {name: seconds * 1000 / done for name, seconds in cpu.items()}
+    a_piece = {name: amount / done for name, amount in used.items()}
     latencies = [latency for result in results for latency in result["latencies"]]
-    return Load(done, max(result["seconds"] for result in results), dict(outcomes), latencies, used)
+    return Load(done, max(result["seconds"] for result in results), dict(outcomes), latencies, a_piece)
 
 
 def _started() -> subprocess.Popen[str]:
@@ -145,17 +148,10 @@ def _heard(worker: subprocess.Popen[str]) -> Any:
     return json.loads(line)
 
 
-def cpu_seconds(stack: Stack) -> dict[str, float]:
-    """CPU used so far by each of our services, PostgreSQL and RabbitMQ, with all that they started."""
-    ours = {name: stack.run_dir.record(name).identity.find() for name in stack.names if not name.startswith(STAND_INS)}
-    return {name: used_by(process) for name, process in ours.items()}
-
-
-def used_by(leader: psutil.Process | None) -> float:
-    """CPU seconds used so far by a process and all that it started."""
-    total = 0.0
-    for process in [leader, *leader.children(recursive=True)] if leader else []:
-        with suppress(psutil.NoSuchProcess):
-            times = process.cpu_times()
-            total += times.user + times.system
-    return total
+def ours(stack: Stack) -> dict[str, psutil.Process]:
+    """The process of each of our services, PostgreSQL and RabbitMQ. Raises StackError when one has ended."""
+    found = {name: stack.run_dir.record(name).identity.find() for name in stack.names if not name.startswith(STAND_INS)}
+    running = {name: process for name, process in found.items() if process}
+    if missing := found.keys() - running.keys():
+        raise StackError(f"not running: {', '.join(sorted(missing))}")
+    return running

@@ -62,32 +62,34 @@ FROM unnest(%(orders)s) AS id"""
 
 _DUE = "SELECT EXISTS (SELECT FROM outbox WHERE sent_at IS NULL AND given_up_at IS NULL)"
 
-_OLD = {  # database: what a table that has seen much use holds, one statement a table; n counts rows
+# Database: what a table that has seen much use holds, one statement a table; n counts rows. Ids are hashes of it:
+# gen_random_uuid() asks the kernel each time, which was most of the laying.
+_OLD = {
     "seats_db": (
         """INSERT INTO seats (seat_id, event_id, row_number, seat_number, category)
-           SELECT gen_random_uuid(), md5((n / 1000)::text)::uuid, 'R', n, 'CAT1' FROM generate_series(%s, %s) AS n""",
-        """INSERT INTO effects (key, outcome) SELECT 'hold:' || gen_random_uuid(), 'DONE'
+           SELECT md5('seat' || n)::uuid, md5((n / 1000)::text)::uuid, 'R', n, 'CAT1' FROM generate_series(%s, %s) AS n""",
+        """INSERT INTO effects (key, outcome) SELECT 'hold:' || md5('hold' || n)::uuid, 'DONE'
            FROM generate_series(%s, %s) AS n""",
         """INSERT INTO entry_logs (seat_id, scan_id, scanned_by_staff_id, result)
-           SELECT gen_random_uuid(), n, gen_random_uuid(), 'EXPIRED' FROM generate_series(%s, %s) AS n""",
+           SELECT md5('entry' || n)::uuid, n, md5('staff' || n)::uuid, 'EXPIRED' FROM generate_series(%s, %s) AS n""",
     ),
     "orders_db": (
         """INSERT INTO orders (order_id, user_id, seat_id, event_id, status, credits_charged, otp_required, expires_at)
-           SELECT gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), 'FAILED', 10, false,
-                  app_now() - interval '1 day' FROM generate_series(%s, %s) AS n""",
-        """INSERT INTO effects (key, outcome) SELECT 'reserve:' || gen_random_uuid() || ':1:create_order', 'DONE'
+           SELECT md5('order' || n)::uuid, md5('user' || n)::uuid, md5('seat' || n)::uuid, md5('event' || n)::uuid,
+                  'FAILED', 10, false, (SELECT app_now()) - interval '1 day' FROM generate_series(%s, %s) AS n""",
+        """INSERT INTO effects (key, outcome) SELECT 'reserve:' || md5('new' || n)::uuid || ':1:create_order', 'DONE'
            FROM generate_series(%s, %s) AS n""",
     ),
     "users_db": (
         """INSERT INTO credit_entries (key, user_id, amount, kind)
-           SELECT 'bench:' || gen_random_uuid(), '00000000-0000-0000-0000-000000000001', 0, 'OPENING'
+           SELECT 'bench:' || md5('opening' || n)::uuid, '00000000-0000-0000-0000-000000000001', 0, 'OPENING'
            FROM generate_series(%s, %s) AS n""",
-        """INSERT INTO effects (key, outcome) SELECT 'pay:' || gen_random_uuid() || ':1:deduct_credits', 'DONE'
+        """INSERT INTO effects (key, outcome) SELECT 'pay:' || md5('charge' || n)::uuid || ':1:deduct_credits', 'DONE'
            FROM generate_series(%s, %s) AS n""",
     ),
     "sagas_db": (
         """INSERT INTO sagas (flow, subject, attempt, given, status, result, deadline, park_after, ended_at)
-           SELECT 'reserve', gen_random_uuid(), 1, '{}', 'DONE', '{}', now(), now(), now()
+           SELECT 'reserve', md5('saga' || n)::uuid, 1, '{}', 'DONE', '{}', now(), now(), now()
            FROM generate_series(%s, %s) AS n""",
     ),
 }

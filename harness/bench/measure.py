@@ -13,9 +13,11 @@ from uuid import uuid4
 
 import psycopg2
 
-from harness.bench.drive import CLIENTS, Crew, Load
+from harness.bench import floor
+from harness.bench.drive import CLIENTS, Crew, Load, ours
 from harness.bench.ground import Ground
-from harness.bench.pace import Pace, Pacer
+from harness.bench.meter import meter
+from harness.bench.route import BareRoute
 from harness.errors import StackError
 from harness.stack import Stack
 from harness.strategies import BLOCKING, NOWAIT, against_a_holder, percentile, table
@@ -33,29 +35,44 @@ HOLD_SECONDS, LOSERS, ROUNDS = 0.2, 16, 5
 class Figure:
     """What several runs of one kind come to. Each figure is their median; `run` is the one of median `floors`.
 
-    `floors` is the rate in floors, `routes` the CPU of a piece of work in bare routes (NaN where nobody asked), `share`
-    the rate as a share of what the kinds of the same round did on average; `pace` is what the first two are counted in,
-    beside that run.
+    `floors` is the rate in floors, `share` the rate as a share of what the kinds of the same round did on average;
+    `floor` is the floor beside that run, a second.
     """
 
     floors: float
-    routes: float
     share: float
     run: Load
-    pace: Pace
+    floor: float
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a piece of work costs in bare routes; `load` is the run that it was counted in, `route` one of those.
+
+    Both are in `unit`.
+    """
+
+    load: Load
+    route: float
+    unit: str
+
+    @property
+    def routes(self) -> float:
+        """So many bare routes."""
+        return self.load.cost / self.route
 
 
 @dataclass(frozen=True)
 class Bench:
-    """Measures one stack. Each figure is the median of `repeats` runs of `seconds` each.
+    """Measures one stack. Each rate is the median of `repeats` runs of `seconds` each.
 
-    The pace of the machine is read right before and right after each run: it is not the same all the time.
+    The floor is read right before and right after each run, for a second: the machine is not the same all the time.
     """
 
     stack: Stack
     ground: Ground
     crew: Crew
-    pacer: Pacer
+    route: BareRoute
     seconds: float
     repeats: int
 
@@ -71,21 +88,29 @@ class Bench:
             return [[buyer, seat, str(uuid4())] for seat, buyer in zip(seats, cycle(self.ground.buyers), strict=False)]
 
         run = partial(self._drive, address, "ReserveSeat", clients=IN_FLIGHT, credential=credential)
-        (only,) = self._paced([work], run, cpu=False)
+        (only,) = self._paced([work], run)
         return only
 
     def reserve(self, *sizes: int) -> list[Figure]:
         """Reserve over HTTP at the orchestrator, in events of each of these sizes, by turns."""
-        return self._orders("reserve", sizes, cpu=False)
+        return self._orders("reserve", sizes)
 
     def purchase(self, *sizes: int) -> list[Figure]:
         """Reserve and pay, likewise."""
-        return self._orders("purchase", sizes, cpu=True)
+        return self._orders("purchase", sizes)
 
     def scan(self) -> Figure:
         """Scans at the gate that admit."""
-        (only,) = self._at_orchestrator("scan", [lambda: self.ground.scans(self._expected("scan"))], cpu=True)
+        (only,) = self._at_orchestrator("scan", [self._scans])
         return only
+
+    def cost_of_purchase(self, size: int) -> Cost:
+        """Reserve and pay in events of this size, until everybody has been told."""
+        return self._cost(self._orchestrator, "purchase", self.ground.orders(self._expected("purchase"), size))
+
+    def cost_of_scan(self) -> Cost:
+        """A scan that admits."""
+        return self._cost(self._orchestrator, "scan", self._scans())
 
     def crowd(self) -> tuple[float, float]:
         """100 clients at once for one seat: the losers' p99 and, for comparison, a lone client's p50, in seconds."""
@@ -101,7 +126,7 @@ class Bench:
             raise StackError(f"a hot seat was answered {dict(crowd.outcomes)}")
         return crowd.percentile(0.99), alone.percentile(0.5)
 
-    def event_page(self) -> Figure:
+    def cost_of_event(self) -> Cost:
         """An event with 1,000 seats, of which one changes ten times a second."""
         event = str(uuid4())
         seats = self.ground.event_seats([event], 1000)
@@ -110,9 +135,7 @@ class Bench:
         thread.start()
         try:
             work = [[self.ground.tokens[0], f"/api/events/{event}"]] * int(5000 * self.seconds)
-            address = self.stack.address("event-service", 5002)
-            (only,) = self._paced([lambda: work], partial(self._drive, address, "get", clients=IN_FLIGHT), cpu=True)
-            return only
+            return self._cost(self.stack.address("event-service", 5002), "get", work)
         finally:
             over.set()
             thread.join()
@@ -147,47 +170,57 @@ class Bench:
     def _expected(self, verb: str) -> int:
         return int(EXPECTED[verb] * self.seconds)
 
-    def _orders(self, verb: str, sizes: Sequence[int], cpu: bool) -> list[Figure]:
+    def _scans(self) -> Work:
+        return self.ground.scans(self._expected("scan"))
+
+    def _orders(self, verb: str, sizes: Sequence[int]) -> list[Figure]:
         expected = self._expected(verb)
-        return self._at_orchestrator(verb, [partial(self.ground.orders, expected, size) for size in sizes], cpu)
+        return self._at_orchestrator(verb, [partial(self.ground.orders, expected, size) for size in sizes])
 
-    def _at_orchestrator(self, verb: str, kinds: Sequence[Callable[[], Work]], cpu: bool) -> list[Figure]:
-        return self._paced(kinds, partial(self._drive, self._orchestrator, verb, clients=CLIENTS), cpu)
+    def _at_orchestrator(self, verb: str, kinds: Sequence[Callable[[], Work]]) -> list[Figure]:
+        return self._paced(kinds, partial(self._drive, self._orchestrator, verb))
 
-    def _drive(self, address: str, verb: str, work: Work, clients: int, credential: str = "") -> Load:
-        drive = partial(self.crew.drive, address, verb, work, clients=clients, credential=credential)
-        return drive(seconds=self.seconds, settled=self.ground.everybody_told)
+    def _drive(self, address: str, verb: str, work: Work, **how: Any) -> Load:
+        settled = self.ground.everybody_told
+        return self.crew.drive(
+            address, verb, work, **{"clients": CLIENTS, "seconds": self.seconds, "settled": settled, **how}
+        )
 
-    def _paced(self, kinds: Sequence[Callable[[], Work]], run: Callable[[Work], Load], cpu: bool) -> list[Figure]:
-        """The figure of each kind of work; its CPU is told in bare routes where `cpu` says so.
+    def _cost(self, address: str, verb: str, work: Work) -> Cost:
+        """Counted in a run of its own: counting is no part of the work."""
+        route = self.route.cost()
+        with meter(ours(self.stack)) as reading:
+            return Cost(self._drive(address, verb, work, meter=reading), route, reading.unit)
+
+    def _paced(self, kinds: Sequence[Callable[[], Work]], run: Callable[[Work], Load]) -> list[Figure]:
+        """The figure of each kind of work.
 
         All work is laid out before the first run, and the kinds take turns: what the machine does meanwhile, it does
         to all of them.
         """
         rounds = [[work() for work in kinds] for _ in range(self.repeats)]
-        before, done = self._pace(cpu), []
+        before, done = self._floor(), []
         for works in rounds:
             turn = []
             for work in works:
-                load, after = run(work), self._pace(cpu)
-                turn.append((load, before.halfway(after)))
+                load, after = run(work), self._floor()
+                turn.append((load, (before + after) / 2))
                 before = after
             done.append(turn)
         return [figure(done, kind) for kind in range(len(kinds))]
 
-    def _pace(self, cpu: bool) -> Pace:
-        return self.pacer.read(self.ground.rows, route=cpu)
+    def _floor(self) -> float:
+        return floor.floor(self.stack, self.ground.rows)
 
 
-def figure(rounds: Sequence[Sequence[tuple[Load, Pace]]], kind: int) -> Figure:
-    """What the runs of one kind come to; each round is a run of every kind, each with the pace beside it."""
+def figure(rounds: Sequence[Sequence[tuple[Load, float]]], kind: int) -> Figure:
+    """What the runs of one kind come to; each round is a run of every kind, each with the floor beside it."""
 
-    def floors(paced: tuple[Load, Pace]) -> float:
-        load, pace = paced
-        return load.rate / pace.floor
+    def floors(paced: tuple[Load, float]) -> float:
+        load, beside = paced
+        return load.rate / beside
 
     runs = sorted((turn[kind] for turn in rounds), key=floors)
-    load, pace = middle = runs[len(runs) // 2]
-    routes = median(load.cpu / pace.route_ms for load, pace in runs)
+    load, beside = middle = runs[len(runs) // 2]
     share = median(turn[kind][0].rate / mean(load.rate for load, _ in turn) for turn in rounds)
-    return Figure(floors(middle), routes, share, load, pace)
+    return Figure(floors(middle), share, load, beside)

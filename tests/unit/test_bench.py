@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
+from harness.bench import meter
 from harness.bench.drive import Load
 from harness.bench.load import request
-from harness.bench.measure import figure
-from harness.bench.pace import Pace
+from harness.bench.measure import Cost, figure
 from harness.bench.verdict import Line, Table, at_least, at_most
 from harness.charts import dots, over_time
 from harness.strategies import percentile
@@ -43,25 +47,75 @@ def test_the_table_shows_each_line_as_it_comes_beside_the_baseline(capsys: pytes
     assert shown == ["rate", "0.2", "0.18", "0.25", "gate", "0.19", "0.0", "s", "3,400/s"]
 
 
-def run(rate: int, cpu: float, pace: Pace) -> tuple[Load, Pace]:
-    return Load(rate, 1.0, {"ok": rate}, [1 / rate], {"ours": cpu}), pace
+def run(rate: int, floor: float) -> tuple[Load, float]:
+    return Load(rate, 1.0, {"ok": rate}, [1 / rate], {"ours": 1.0}), floor
 
 
 def test_a_machine_that_is_half_as_fast_for_a_while_changes_no_figure() -> None:
-    calm, busy = Pace(1000, 0.5), Pace(500, 1.0)
+    calm, busy = 1000.0, 500.0
     rounds = [
-        [run(100, 10, calm), run(90, 11, calm)],
-        [run(50, 20, busy), run(45, 22, busy)],
-        [run(100, 10, calm), run(45, 22, busy)],  # it changed in the middle of a round
+        [run(100, calm), run(90, calm)],
+        [run(50, busy), run(45, busy)],
+        [run(100, calm), run(45, busy)],  # it changed in the middle of a round
     ]
     small, large = figure(rounds, 0), figure(rounds, 1)
-    assert (small.floors, small.routes) == (0.1, 20)
-    assert (large.floors, large.routes) == (0.09, 22)
+    assert (small.floors, large.floors) == (0.1, 0.09)
     assert small.share / large.share == pytest.approx(100 / 90)
 
 
-def test_a_pace_is_taken_from_both_sides() -> None:
-    assert Pace(1000, 0.5).halfway(Pace(500, 1.0)) == Pace(750, 0.75)
+def test_a_cost_is_so_many_bare_routes() -> None:
+    load = Load(10, 1.0, {"ok": 10}, [0.1], {"ours": 20.0, "postgres": 4.0})
+    assert Cost(load, 1.5, "M instructions").routes == 16
+
+
+SPIN = """
+import sys, threading
+def work():
+    for line in open(0):
+        for _ in range(1_000_000): pass
+        print("done", flush=True)
+threading.Thread(target=work).start()
+"""
+
+
+@pytest.fixture
+def spinner() -> Iterator[subprocess.Popen[str]]:
+    """A process whose second thread works a little for each line that it is sent."""
+    with subprocess.Popen([sys.executable, "-c", SPIN], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as it:
+        _spin(it)
+        yield it
+
+
+def _spin(spinner: subprocess.Popen[str]) -> None:
+    print("go", file=spinner.stdin, flush=True)
+    assert spinner.stdout is not None
+    assert spinner.stdout.readline() == "done\n"
+
+
+@pytest.mark.parametrize("kind", [meter.Instructions, meter.Clock])
+def test_a_meter_reads_what_its_processes_use_and_no_others(
+    spinner: subprocess.Popen[str], kind: type[meter.Clock | meter.Instructions]
+) -> None:
+    try:
+        reader = kind({"spinner": psutil.Process(spinner.pid)})
+    except OSError as error:
+        pytest.skip(f"nobody may count instructions here: {error}")
+    before = reader.reading()["spinner"]
+    [None for _ in range(5_000_000)]  # ours does not count
+    between = reader.reading()["spinner"]
+    for _ in range(10):
+        _spin(spinner)
+    used = reader.reading()["spinner"] - between
+    assert between - before <= 0.1 * used
+    assert used > 20  # ten million turns of a loop, in millions of instructions or milliseconds
+
+
+def test_where_nobody_may_count_the_clock_is_read(
+    spinner: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(meter, "_PERF_EVENT_OPEN", {})
+    with meter.meter({"spinner": psutil.Process(spinner.pid)}) as reading:
+        assert reading.unit == "ms"
 
 
 @pytest.mark.parametrize(("share", "value"), [(0.5, 5), (0.99, 10), (0.9, 9), (0.01, 1)])
