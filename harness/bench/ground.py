@@ -67,7 +67,8 @@ _DUE = "SELECT EXISTS (SELECT FROM outbox WHERE sent_at IS NULL AND given_up_at 
 _OLD = {
     "seats_db": (
         """INSERT INTO seats (seat_id, event_id, row_number, seat_number, category)
-           SELECT md5('seat' || n)::uuid, md5((n / 1000)::text)::uuid, 'R', n, 'CAT1' FROM generate_series(%s, %s) AS n""",
+           SELECT md5('seat' || n)::uuid, md5((n / 1000)::text)::uuid, 'R', n, 'CAT1'
+           FROM generate_series(%s, %s) AS n""",
         """INSERT INTO effects (key, outcome) SELECT 'hold:' || md5('hold' || n)::uuid, 'DONE'
            FROM generate_series(%s, %s) AS n""",
         """INSERT INTO entry_logs (seat_id, scan_id, scanned_by_staff_id, result)
