@@ -176,12 +176,14 @@ class Inventory:
         question = self._crowds.put(seat_id)
         try:
             hold = self._ask(self._stub.ReserveSeat, request)
+            question.end(ErrorCode.SEAT_UNAVAILABLE, user_id)
         except Refused as refusal:
             holder = refusal.details.pop("held_by", None)
             if refusal.code in (ErrorCode.SEAT_UNAVAILABLE, ErrorCode.SEAT_ALREADY_SOLD):
-                self._crowds.lost(question, refusal.code, holder)
+                question.end(ErrorCode(refusal.code), holder)
             raise
-        self._crowds.got(question, user_id)
+        finally:
+            question.end()
         return hold
 
     def release(self, seat_id: str, hold_id: str) -> pb.Released:
