@@ -31,7 +31,7 @@ class Supervisor:
         self._quiet = quiet
         self._began = time.monotonic()
         self._cancelled = threading.Event()
-        self._underway: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._underway: defaultdict[str, threading.RLock] = defaultdict(threading.RLock)
 
     def start(self, name: str) -> None:
         """Start `name` on the ports that it always had and wait until it is ready; no-op if it runs.

@@ -187,9 +187,11 @@ class Bench:
         )
 
     def _cost(self, address: str, verb: str, work: Work) -> Cost:
-        """Counted in a run of its own: counting is no part of the work."""
-        route = self.route.cost()
+        """Counted in a run of its own: counting is no part of the work. Raises StackError."""
+        route, unit = self.route.cost()
         with meter(ours(self.stack)) as reading:
+            if reading.unit != unit:
+                raise StackError(f"a bare route was counted in {unit}, the system in {reading.unit}: run it again")
             return Cost(self._drive(address, verb, work, meter=reading), route, reading.unit)
 
     def _paced(self, kinds: Sequence[Callable[[], Work]], run: Callable[[Work], Load]) -> list[Figure]:

@@ -54,7 +54,9 @@ class Instructions:
         self._counters: dict[str, list[int]] = {name: [] for name in processes}
         try:
             for name, process in processes.items():
-                self._counters[name] += (_counter(thread) for thread in _threads(process))
+                for thread in _threads(process):
+                    with suppress(ProcessLookupError):  # it has ended meanwhile
+                        self._counters[name].append(_counter(thread))
         except OSError:
             self.close()
             raise

@@ -45,12 +45,12 @@ class BareRoute:
         self._server = server
         self._address = address
 
-    def cost(self) -> float:
-        """What an answer costs now, in a meter's unit, under as many clients as the system is loaded with."""
+    def cost(self) -> tuple[float, str]:
+        """What an answer costs now, and a meter's unit, under as many clients as the system is loaded with."""
         work = [["", "/"]] * int(EXPECTED * SECONDS)
         with meter({"bare": self._server}) as reading:
             asked = self._crew.drive(self._address, "get", work, clients=CLIENTS, seconds=SECONDS, meter=reading)
-        return asked.cost
+        return asked.cost, reading.unit
 
 
 @contextmanager

@@ -5,8 +5,12 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import signal
+import socket
+import sys
 import threading
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from flask import Flask
@@ -30,6 +34,7 @@ def serve(settings: ProcessSettings, build: Callable[[], Flask]) -> None:
     `build` runs in the worker process, after the fork, so that no pool or thread is shared across it.
     """
     logs.configure(settings.service, settings.log_level)
+    _refuse_taken_port(settings)
     logging.getLogger(__name__).info("%s listens on port %d", settings.service, settings.port)
     server = MPServer(
         settings.service,
@@ -43,11 +48,16 @@ def serve(settings: ProcessSettings, build: Callable[[], Flask]) -> None:
         log_level=LogLevels.error,
         log_dictconfig=TO_OUR_LOG,
     )
-    server.serve(_work, target_loader=build, wrap_loader=False)
+    multiprocessing.set_start_method("fork", force=True)  # what is built in the worker is sent nowhere
+    server.serve(partial(_work, server), target_loader=build, wrap_loader=False)
 
 
-def _work(number: int, name: str | None, build: Callable[[], Flask], *given: Any) -> None:
+def _work(server: MPServer, number: int, name: str | None, build: Callable[[], Flask], *given: Any) -> None:
     """What the worker process does: the app and its background work around Granian's own part, which serves."""
+    for ending in (signal.SIGTERM, signal.SIGINT):  # Granian's handler, which it inherits, only notes it
+        signal.signal(ending, signal.SIG_DFL)
+    if server.interrupt_signal:
+        return
     threading.Thread(target=_end_with_parent, name="end-with-parent", daemon=True).start()
     app = build()
     background = app.extensions["background"]
@@ -58,6 +68,14 @@ def _work(number: int, name: str | None, build: Callable[[], Flask], *given: Any
     finally:
         for part in reversed(background):
             part.stop()
+
+
+def _refuse_taken_port(settings: ProcessSettings) -> None:
+    """Granian would share the port with whoever has it, if that is another Granian."""
+    try:
+        socket.create_server((settings.bind, settings.port)).close()
+    except OSError as error:
+        sys.exit(f"{settings.service} cannot listen on {settings.bind}:{settings.port}: {error.strerror}")
 
 
 def _end_with_parent() -> None:

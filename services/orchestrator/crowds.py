@@ -6,7 +6,8 @@ seat, they are refused with nothing written: the row was read after they came, s
 got themselves. Who comes later asks, as the first of the next few.
 
 Only refusals are shared; a seat is had by nobody but who asked for it. Whoever has the seat himself asks himself: the
-answer to him names his order. No answer, or no patience left: everybody asks. With several processes, each has its
+answer to him names his order. No answer, or no patience left: everybody asks. A call that is made again hears what was
+written down for it the first time, so only a hold's first call answers a crowd. With several processes, each has its
 own crowds.
 """
 
@@ -49,9 +50,10 @@ class Crowds:
     def __init__(self) -> None:
         self._lock = Lock()
         self._not_put: dict[str, Question] = {}
+        self._new_holds: set[str] = set()
 
-    def ask(self, seat_id: str, user_id: str, work: Callable[[], T]) -> T:
-        """`work()`, which asks for the seat; or Refused, as a question that went out meanwhile was answered.
+    def ask(self, seat_id: str, user_id: str, hold_id: str, work: Callable[[], T]) -> T:
+        """`work()`, which asks for the seat under a new hold; or Refused, as a question that went out meanwhile was.
 
         Waits `PATIENCE_SECONDS` at most for the answers of others.
         """
@@ -63,19 +65,31 @@ class Crowds:
                     own = self._not_put[seat_id] = Question()
                     break
             if not question.over.wait(max(0.0, patience - time.monotonic())) or question.holder == user_id:
-                return work()
+                return self._worked(hold_id, work)
             if question.refusal:
                 SHARED.inc()
                 raise Refused(question.refusal)
         try:
-            return work()
+            return self._worked(hold_id, work)
         finally:
             self._withdraw(seat_id, own)
 
-    def put(self, seat_id: str) -> Question:
+    def put(self, seat_id: str, hold_id: str) -> Question:
         """A call for the seat goes out now: the question of those who wait. Whoever calls this ends it."""
         with self._lock:
+            if hold_id not in self._new_holds:
+                return Question()  # nobody waits for this one
+            self._new_holds.discard(hold_id)
             return self._not_put.pop(seat_id, None) or Question()
+
+    def _worked(self, hold_id: str, work: Callable[[], T]) -> T:
+        with self._lock:
+            self._new_holds.add(hold_id)
+        try:
+            return work()
+        finally:
+            with self._lock:
+                self._new_holds.discard(hold_id)
 
     def _withdraw(self, seat_id: str, own: Question) -> None:
         with self._lock:

@@ -173,13 +173,13 @@ class Inventory:
     def reserve(self, seat_id: str, user_id: str, hold_id: str, ttl_seconds: int) -> pb.Hold:
         """Hold a seat, and tell the crowd before it. Refused SEAT_NOT_FOUND, SEAT_UNAVAILABLE, SEAT_ALREADY_SOLD."""
         request = pb.ReserveSeatRequest(seat_id=seat_id, user_id=user_id, hold_id=hold_id, ttl_seconds=ttl_seconds)
-        question = self._crowds.put(seat_id)
+        question = self._crowds.put(seat_id, hold_id)
         try:
             hold = self._ask(self._stub.ReserveSeat, request)
             question.end(ErrorCode.SEAT_UNAVAILABLE, user_id)
         except Refused as refusal:
             holder = refusal.details.pop("held_by", None)
-            if refusal.code in (ErrorCode.SEAT_UNAVAILABLE, ErrorCode.SEAT_ALREADY_SOLD):
+            if holder or refusal.code is ErrorCode.SEAT_ALREADY_SOLD:  # not: somebody has the row in hand this instant
                 question.end(ErrorCode(refusal.code), holder)
             raise
         finally:

@@ -17,7 +17,7 @@ from werkzeug.test import EnvironBuilder
 
 from harness import ports
 from harness.process import wait_for
-from services.chassis.serve import _whole
+from services.chassis.serve import GRACE_SECONDS, _whole
 
 pytestmark = pytest.mark.unit
 
@@ -34,6 +34,10 @@ class Background:
     def stop(self): print("background work stopped", flush=True)
 
 def build():
+    if sys.argv[3:] == ["slowly"]:
+        print("building", flush=True)
+        while not os.path.exists(sys.argv[2]):
+            time.sleep(0.01)
     app = web.create_app(settings, checks={})
 
     @app.get("/hello")
@@ -152,6 +156,24 @@ def test_a_worker_does_not_outlive_its_parent(server: Server) -> None:
     server.process.kill()
     server.process.wait()
     worker.wait(timeout=20)
+
+
+def test_a_server_that_is_still_starting_ends_at_once(tmp_path: Path) -> None:
+    (port,) = ports.claim([20_401])
+    log = tmp_path / "slow.log"
+    command = [sys.executable, "-c", APP, str(port), str(tmp_path / "never"), "slowly"]
+    with log.open("wb") as output, subprocess.Popen(command, stdout=output) as process:
+        assert wait_for(lambda: "building" in log.read_text(), 30)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=GRACE_SECONDS / 2) == 0
+    ports.release([port])
+
+
+def test_a_port_that_somebody_has_is_refused(port: int, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", APP, str(port), str(tmp_path)]
+    second = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert second.returncode == 1
+    assert f"served cannot listen on {ports.HOST}:{port}: Address already in use" in second.stderr
 
 
 def test_an_answer_goes_out_whole() -> None:

@@ -11,8 +11,9 @@ import pytest
 from services.chassis.db import Database
 from services.chassis.errors import Unknown
 from services.chassis.settings import DatabaseSettings
+from services.orchestrator import outbox as outbox_module
 from services.orchestrator.journal import Journal, NoticeDue, Status
-from services.orchestrator.outbox import AT_ONCE, MAX_TRIES, Outbox
+from services.orchestrator.outbox import MAX_TRIES, Outbox
 
 pytestmark = pytest.mark.unit
 
@@ -94,8 +95,10 @@ def test_notice_that_took_long_is_sent_once(db: Database) -> None:
     assert post.asked == ["booking_confirmed"]
 
 
-@pytest.mark.parametrize("number", [2, AT_ONCE, AT_ONCE + 1])
-def test_many_notices_are_sent_once_each(db: Database, number: int) -> None:
+@pytest.mark.parametrize("longest_tick", [0.0001, 60.0])
+def test_many_notices_are_sent_once_each(db: Database, monkeypatch: pytest.MonkeyPatch, longest_tick: float) -> None:
+    monkeypatch.setattr(outbox_module, "LONGEST_TICK", longest_tick)
+    number = 20
     _more(db, number - 1)
     post = Post()
     outbox = Outbox(db, post)  # type: ignore[arg-type]
@@ -121,6 +124,14 @@ def test_what_was_sent_is_marked_before_anything_else_is_sent(db: Database) -> N
     with pytest.raises(Killed):
         Outbox(db, Mortal()).tick()  # type: ignore[arg-type]
     assert _unsent(db) == 1
+
+
+def test_what_cannot_be_sent_ends_the_tick(db: Database) -> None:
+    """Each such call takes its time, and whoever stops the process waits."""
+    _more(db, 5)
+    post = Post(failures=99)
+    assert Outbox(db, post).tick()  # type: ignore[arg-type]
+    assert len(post.asked) == 1
 
 
 def test_notice_that_could_not_be_sent_is_sent_again(db: Database) -> None:

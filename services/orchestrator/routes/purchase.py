@@ -49,7 +49,7 @@ def blueprint(desk: Desk) -> Blueprint:
             return _reserve(desk, order_id, body.seat_id)
 
         def in_a_crowd(order_id: UUID) -> Mapping[str, Any]:
-            return desk.crowds.ask(seat_id, user_id, lambda: alone(order_id))
+            return desk.crowds.ask(seat_id, user_id, str(order_id), lambda: alone(order_id))
 
         # An order that may exist already is no business of a crowd's.
         return web.ok(desk.idempotent("reserve", in_a_crowd, again=alone))
