@@ -16,7 +16,7 @@ import psycopg2
 from harness.bench import floor
 from harness.bench.drive import CLIENTS, Crew, Load, ours
 from harness.bench.ground import Ground
-from harness.bench.meter import meter
+from harness.bench.meter import Meter, meter
 from harness.bench.route import BareRoute
 from harness.errors import StackError
 from harness.stack import Stack
@@ -180,10 +180,25 @@ class Bench:
     def _at_orchestrator(self, verb: str, kinds: Sequence[Callable[[], Work]]) -> list[Figure]:
         return self._paced(kinds, partial(self._drive, self._orchestrator, verb))
 
-    def _drive(self, address: str, verb: str, work: Work, **how: Any) -> Load:
-        settled = self.ground.everybody_told
+    def _drive(
+        self,
+        address: str,
+        verb: str,
+        work: Work,
+        *,
+        clients: int = CLIENTS,
+        credential: str = "",
+        meter: Meter | None = None,
+    ) -> Load:
         return self.crew.drive(
-            address, verb, work, **{"clients": CLIENTS, "seconds": self.seconds, "settled": settled, **how}
+            address,
+            verb,
+            work,
+            clients=clients,
+            seconds=self.seconds,
+            credential=credential,
+            meter=meter,
+            settled=self.ground.everybody_told,
         )
 
     def _cost(self, address: str, verb: str, work: Work) -> Cost:

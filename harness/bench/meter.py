@@ -17,8 +17,6 @@ from typing import Protocol
 
 import psutil
 
-from harness.process import family
-
 _PERF_EVENT_OPEN = {"x86_64": 298, "aarch64": 241}  # the system call's number
 _SIZE = 128  # of struct perf_event_attr, see perf_event_open(2)
 _HARDWARE, _INSTRUCTIONS, _INHERIT = 0, 1, 1 << 1
@@ -91,15 +89,19 @@ def meter(processes: Mapping[str, psutil.Process]) -> Iterator[Meter]:
 def used_by(leader: psutil.Process) -> float:
     """CPU seconds used so far by a process and all that it started."""
     total = 0.0
-    for process in [leader, *leader.children(recursive=True)]:
+    for process in _with_children(leader):
         with suppress(psutil.NoSuchProcess):
             times = process.cpu_times()
             total += times.user + times.system
     return total
 
 
+def _with_children(leader: psutil.Process) -> list[psutil.Process]:
+    return [leader, *leader.children(recursive=True)]
+
+
 def _threads(leader: psutil.Process) -> Iterator[int]:
-    for process in family(leader):
+    for process in _with_children(leader):
         with suppress(psutil.NoSuchProcess):
             yield from (thread.id for thread in process.threads())
 

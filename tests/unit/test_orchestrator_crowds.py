@@ -94,9 +94,8 @@ def test_those_who_wait_lose_with_the_answer_that_another_has_the_seat(crowds, p
     waiting = [waits(BOB), waits(CAROL)]
     crowds.put(SEAT, HOLD).end(ErrorCode.SEAT_UNAVAILABLE, ALICE)
     assert [refusal(each).code for each in waiting] == [ErrorCode.SEAT_UNAVAILABLE] * 2
-    assert (
-        crowds.ask(SEAT, BOB, "a hold", lambda: "came after it") == "came after it"
-    )  # the winner's saga goes on meanwhile
+    # The winner's saga goes on meanwhile.
+    assert crowds.ask(SEAT, BOB, "a hold", lambda: "came after it") == "came after it"
     leader.end()
 
 
