@@ -10,12 +10,12 @@ import sys
 import threading
 from collections.abc import Callable
 
-from harness import compose, packages, variables
-from harness.cleanup import take_down
 from harness.errors import StackError
-from harness.foreground import interrupt_once
-from harness.rundir import RunDir
-from harness.stack import Stack
+from harness.runtime import compose, packages, variables
+from harness.runtime.cleanup import take_down
+from harness.runtime.run_directory import RunDir
+from harness.runtime.signals import interrupt_once
+from harness.runtime.stack import Stack
 
 WATCH_SECONDS = 1.0
 

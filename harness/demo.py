@@ -12,12 +12,13 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from harness import compose, invariants, scenes
-from harness.cleanup import make_room, take_down
+from harness import invariants, scenes
 from harness.client import HEARD
 from harness.errors import StackError
-from harness.rundir import RunDir
-from harness.stack import Stack
+from harness.runtime import compose
+from harness.runtime.cleanup import make_room, take_down
+from harness.runtime.run_directory import RunDir
+from harness.runtime.stack import Stack
 from harness.stage import Stage
 
 RUN_DIR = Path(".run") / "demo"  # of its own, so that a stack that is up beside it keeps its data

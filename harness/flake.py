@@ -20,9 +20,9 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from harness.compose import ROOT
-from harness.foreground import interrupt_once
 from harness.git import git
+from harness.runtime.compose import ROOT
+from harness.runtime.signals import interrupt_once
 
 STATE = ROOT / "reports" / "flake.json"
 KEPT_CHARS = 6000  # of a failing slice's output

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 
-from harness.compose import ROOT
+from harness.runtime.compose import ROOT
 
 
 def git(*arguments: str) -> str | None:

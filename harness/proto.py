@@ -8,7 +8,7 @@ from pathlib import Path
 import grpc_tools
 from grpc_tools import protoc
 
-from harness.compose import ROOT
+from harness.runtime.compose import ROOT
 
 PACKAGE = "services.contracts.pb"
 

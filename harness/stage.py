@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import psycopg2.extras
 
 from harness.client import Api, Inbox
-from harness.stack import Stack
+from harness.runtime.stack import Stack
 
 T = TypeVar("T")
 WAIT_SECONDS = 30.0

@@ -17,7 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from harness.rundir import RunDir
+from harness.runtime.run_directory import RunDir
 
 STANDARD = ("timestamp", "level", "service", "correlation_id", "message", "exception")
 FIRST = ("api-gateway", "orchestrator-service")

@@ -17,10 +17,10 @@ from typing import Any
 
 import pika
 
-from harness import ports
-from harness.process import wait_for
-from harness.program import Program
-from harness.rabbitmq import epmd, rabbitmq
+from harness.runtime import ports
+from harness.runtime.process import wait_for
+from harness.runtime.program import Program
+from harness.runtime.rabbitmq import epmd, rabbitmq
 from services.chassis.settings import BrokerSettings
 from tests.stack import IN_CONTAINERS
 

@@ -18,10 +18,10 @@ with warnings.catch_warnings():
     from testcontainers.community.rabbitmq import RabbitMqContainer
     from testcontainers.core.container import DockerContainer
 
-from harness import engine
-from harness.compose import ROOT
-from harness.ports import HOST
-from harness.process import Identity
+from harness.runtime import container_engine
+from harness.runtime.compose import ROOT
+from harness.runtime.ports import HOST
+from harness.runtime.process import Identity
 
 OWNER = "ticketremaster.owner"  # the label: pid and start time of the session
 
@@ -50,12 +50,12 @@ def rabbitmq(image: str, port: int, user: str, password: str) -> RabbitMqContain
 
 def end_leftovers() -> None:
     """Remove the containers of sessions that were killed."""
-    listed = engine.docker(
+    listed = container_engine.docker(
         "ps", "-a", "--filter", f"label={OWNER}", "--format", f'{{{{.ID}}}} {{{{.Label "{OWNER}"}}}}'
     )
     for container, pid, started in (line.split() for line in listed.splitlines()):
         if not Identity(int(pid), float(started)).alive():
-            engine.docker("rm", "--force", "--volumes", container)
+            container_engine.docker("rm", "--force", "--volumes", container)
 
 
 def _mine() -> dict[str, str]:

@@ -25,8 +25,8 @@ from typing import Any
 
 import psycopg2
 
-from harness.postgres import SUPERUSER, as_owner, wheel_binaries
-from harness.process import Identity, kill_all, leftovers
+from harness.runtime.postgres import SUPERUSER, as_owner, wheel_binaries
+from harness.runtime.process import Identity, kill_all, leftovers
 from services.chassis.settings import DatabaseSettings
 from tests.stack import IN_CONTAINERS
 

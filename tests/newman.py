@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import Stack
-from harness.compose import ROOT
+from harness.runtime.compose import ROOT
 
 FOLDER = ROOT / "specs" / "postman"
 COLLECTION = FOLDER / "TicketRemaster.postman_collection.json"

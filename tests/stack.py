@@ -9,12 +9,13 @@ from threading import Lock
 
 import pytest
 
-from harness import Stack, engine
-from harness.cleanup import take_down
+from harness import Stack
+from harness.runtime import container_engine
+from harness.runtime.cleanup import take_down
 
 UNLIMITED = {"RATE_LIMIT_PER_MINUTE": "1000000", "RATE_LIMIT_PUBLIC_PER_MINUTE": "1000000"}
 SEATS_OF_EVENT_2 = 5_000
-CHOICE = engine.choose()
+CHOICE = container_engine.choose()
 IN_CONTAINERS = CHOICE.kind == "docker"
 
 

@@ -24,10 +24,10 @@ from harness.bench.measure import Bench, Cost, Figure
 from harness.bench.route import BareRoute, bare_route
 from harness.bench.verdict import Line, Table, at_least, at_most
 from harness.charts import dots
-from harness.compose import ROOT
 from harness.errors import StackError
-from harness.foreground import interrupt_once, own_stack
-from harness.stack import Stack
+from harness.runtime.compose import ROOT
+from harness.runtime.signals import interrupt_once, own_stack
+from harness.runtime.stack import Stack
 
 REPORTS = ROOT / "reports"
 BASELINE = REPORTS / "bench-baseline.json"

@@ -13,9 +13,9 @@ from typing import Any
 import psutil
 
 from harness.bench.meter import Clock, Meter
-from harness.compose import ROOT
 from harness.errors import StackError
-from harness.stack import Stack
+from harness.runtime.compose import ROOT
+from harness.runtime.stack import Stack
 from harness.strategies import percentile
 
 PROCESSES, CLIENTS = 2, 16

@@ -12,8 +12,8 @@ from tempfile import TemporaryDirectory
 import psycopg2
 
 from harness.errors import StackError
-from harness.postgres import wheel_binaries
-from harness.stack import Stack
+from harness.runtime.postgres import wheel_binaries
+from harness.runtime.stack import Stack
 
 CLIENTS, ROWS_A_CLIENT = 8, 1000
 _TABLE = """

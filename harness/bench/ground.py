@@ -18,8 +18,8 @@ import psycopg2.extras
 
 from harness.bench import floor
 from harness.errors import StackError
-from harness.process import wait_for
-from harness.stack import Stack
+from harness.runtime.process import wait_for
+from harness.runtime.stack import Stack
 from services.orchestrator.qr import Seal
 
 BUYERS = 64

@@ -19,7 +19,7 @@ from harness.bench.ground import Ground
 from harness.bench.meter import Meter, meter
 from harness.bench.route import BareRoute
 from harness.errors import StackError
-from harness.stack import Stack
+from harness.runtime.stack import Stack
 from harness.strategies import BLOCKING, NOWAIT, against_a_holder, percentile, table
 from services.chassis.tokens import Credential
 

@@ -15,14 +15,14 @@ from contextlib import contextmanager
 import psutil
 from flask import Flask
 
-from harness import ports
 from harness.bench.drive import CLIENTS, Crew
 from harness.bench.meter import meter
-from harness.compose import ROOT
 from harness.errors import StackError
-from harness.process import MARK, family, kill_all, wait_for
-from harness.program import answers
-from harness.stack import Stack
+from harness.runtime import ports
+from harness.runtime.compose import ROOT
+from harness.runtime.process import MARK, family, kill_all, wait_for
+from harness.runtime.program import answers
+from harness.runtime.stack import Stack
 
 SECONDS, START_SECONDS = 0.5, 20.0
 EXPECTED = 10_000  # requests a second, more than will be answered

@@ -13,12 +13,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from harness import compose, ports
 from harness.errors import StackError
-from harness.foreground import interrupt_once, own_stack, upon_signals
 from harness.live.server import Server
 from harness.live.watch import Watch
-from harness.stack import Stack
+from harness.runtime import compose, ports
+from harness.runtime.signals import interrupt_once, own_stack, upon_signals
+from harness.runtime.stack import Stack
 
 PAGE_PORT, LOCUST_PORT = 8090, 8089  # where they are free
 LOCUSTFILE = "tests/concurrency/locustfile.py"

@@ -17,7 +17,7 @@ import urllib3
 from prometheus_client.parser import text_string_to_metric_families
 
 from harness import invariants
-from harness.stack import Stack
+from harness.runtime.stack import Stack
 
 EVENT = "e0e0e0e0-0000-0000-0000-000000000002"  # the seed's second: 5,000 seats
 LOOK_SECONDS, COUNT_EVERY, CHECK_EVERY = 0.5, 2, 4  # a look, and after how many of them rates and invariants

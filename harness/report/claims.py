@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.compose import ROOT
+from harness.runtime.compose import ROOT
 
 CLAIMS = ROOT / "tests" / "claims" / "claims.toml"
 DEPARTURES = ROOT / "docs" / "departures.md"

@@ -10,10 +10,10 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
-from harness.compose import ROOT
 from harness.report import figures, matrix
 from harness.report.results import Results
 from harness.report.sources import Sources
+from harness.runtime.compose import ROOT
 
 REPORTS = ROOT / "reports"
 MEMORY_LIMIT = 3 * 2**29  # bytes that a whole run may take

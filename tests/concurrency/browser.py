@@ -14,7 +14,7 @@ from typing import Any, Self
 import urllib3
 import websocket
 
-from harness.process import wait_for
+from harness.runtime.process import wait_for
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 START_SECONDS, ANSWER_SECONDS = 30.0, 15.0

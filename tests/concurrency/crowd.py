@@ -16,7 +16,7 @@ import urllib3
 from locust.env import Environment
 
 from harness import Stack, invariants
-from harness.process import wait_for
+from harness.runtime.process import wait_for
 from tests.e2e.inserts import EVENT
 from tests.e2e.people import Person
 from tests.e2e.town import Town

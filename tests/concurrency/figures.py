@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from harness.compose import ROOT
+from harness.runtime.compose import ROOT
 
 REPORTS = ROOT / "reports"
 

@@ -18,8 +18,8 @@ import psycopg2
 import pytest
 
 from harness.client import Answer, Api
-from harness.ports import HOST
-from harness.process import wait_for
+from harness.runtime.ports import HOST
+from harness.runtime.process import wait_for
 from tests.concurrency.callers import InventoryCaller, credential, inventory
 from tests.concurrency.weakened import database_without, weakened
 from tests.e2e import inserts

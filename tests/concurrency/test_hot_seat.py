@@ -12,7 +12,7 @@ from typing import TypeVar
 import pytest
 
 from harness.charts import dots
-from harness.ports import HOST
+from harness.runtime.ports import HOST
 from harness.strategies import Waiters, percentile
 from tests.concurrency.callers import inventory
 from tests.concurrency.figures import Figures

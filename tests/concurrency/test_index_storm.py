@@ -11,7 +11,7 @@ import psycopg2
 import pytest
 
 from harness.client import Answer, Api
-from harness.ports import HOST
+from harness.runtime.ports import HOST
 from tests.concurrency.callers import credential
 from tests.concurrency.figures import Figures
 from tests.concurrency.weakened import database_without, weakened

@@ -23,7 +23,7 @@ import urllib3
 
 from harness import invariants
 from harness.charts import over_time
-from harness.compose import ROOT
+from harness.runtime.compose import ROOT
 from tests.concurrency import browser
 from tests.concurrency.browser import Browser
 from tests.concurrency.figures import REPORTS, Figures

@@ -15,9 +15,10 @@ from uuid import uuid4
 import psycopg2
 from psycopg2 import sql
 
-from harness import Stack, ports, process
-from harness.compose import ROOT
-from harness.program import Program
+from harness import Stack
+from harness.runtime import ports, process
+from harness.runtime.compose import ROOT
+from harness.runtime.program import Program
 
 STOP_SECONDS = 10.0
 

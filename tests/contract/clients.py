@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from harness.compose import ROOT
+from harness.runtime.compose import ROOT
 from specs.bundle import Document, operations, resolve
 
 POSTMAN = ROOT / "specs" / "postman" / "TicketRemaster.postman_collection.json"

@@ -12,7 +12,7 @@ from typing import Any
 import jsonschema_rs
 import yaml
 
-from harness.compose import ROOT
+from harness.runtime.compose import ROOT
 from services.contracts.errors import ERRORS
 from specs.bundle import Document, bundle, dangling, load, operations, resolve
 

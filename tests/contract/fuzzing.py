@@ -20,7 +20,7 @@ from schemathesis.generation import GenerationMode
 from schemathesis.openapi import from_dict
 from schemathesis.schemas import BaseSchema
 
-from harness.compose import ROOT
+from harness.runtime.compose import ROOT
 from tests.contract.callers import Callers, Headers, schemes_of
 
 CONFIG = ROOT / "schemathesis.toml"

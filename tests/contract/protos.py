@@ -12,8 +12,8 @@ from google.protobuf import text_format
 from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto, FileDescriptorSet
 from grpc_tools import protoc
 
-from harness.compose import ROOT
 from harness.git import git
+from harness.runtime.compose import ROOT
 
 FILE = "proto/inventory.proto"
 BASELINE = ROOT / "proto" / "released.txtpb"

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from harness.compose import ROOT
+from harness.runtime.compose import ROOT
 from tests.contract.exchanges import Contract, Exchange, Reached
 
 REPORT = ROOT / "reports" / "contract.json"

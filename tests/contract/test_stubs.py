@@ -13,7 +13,7 @@ import jsonschema_rs
 import pytest
 import requests
 
-from harness.compose import ROOT
+from harness.runtime.compose import ROOT
 from specs.bundle import Document, bundle
 from tests.contract.conftest import Session
 from tests.contract.exchanges import Contract, Exchange

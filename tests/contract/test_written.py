@@ -10,8 +10,8 @@ import jsonschema_rs
 import pytest
 from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR, SWAGGER_20_VALIDATOR
 
-from harness.compose import ROOT
 from harness.proto import generate
+from harness.runtime.compose import ROOT
 from services.chassis import wire
 from services.orchestrator.participants import Holds
 from specs import render

@@ -11,7 +11,7 @@ from uuid import uuid4
 import pika
 
 from harness import Stack
-from harness.process import wait_for
+from harness.runtime.process import wait_for
 
 HOLD, RELEASE, DELAY, PARKING = (
     "seat.hold.queue",

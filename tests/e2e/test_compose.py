@@ -19,10 +19,10 @@ import pytest
 import urllib3
 import yaml
 
-from harness import engine, ports, variables
 from harness.client import Api
-from harness.compose import ROOT
-from harness.process import wait_for
+from harness.runtime import container_engine, ports, variables
+from harness.runtime.compose import ROOT
+from harness.runtime.process import wait_for
 from tests.stack import IN_CONTAINERS
 
 pytestmark = pytest.mark.e2e
@@ -50,13 +50,15 @@ class Deployment:
     def compose(self, *arguments: str) -> str:
         files = [part for file in self.files for part in ("-f", str(file))]
         where = ["-p", "ticketremaster-e2e", "--project-directory", str(ROOT), "--env-file", str(self.env)]
-        return engine.output([*engine.compose_command(), *where, *files, *arguments])
+        return container_engine.output([*container_engine.compose_command(), *where, *files, *arguments])
 
     def containers(self, *services: str) -> list[dict[str, Any]]:
         """What the engine knows of the project's containers."""
-        found = engine.docker("ps", "-aq", "--filter", f"label={engine.PROJECT}=ticketremaster-e2e").split()
-        known = json.loads(engine.docker("inspect", *found)) if found else []
-        return [c for c in known if not services or c["Config"]["Labels"][engine.SERVICE] in services]
+        found = container_engine.docker(
+            "ps", "-aq", "--filter", f"label={container_engine.PROJECT}=ticketremaster-e2e"
+        ).split()
+        known = json.loads(container_engine.docker("inspect", *found)) if found else []
+        return [c for c in known if not services or c["Config"]["Labels"][container_engine.SERVICE] in services]
 
     def healthy(self) -> bool:
         """Whether every container runs and is healthy, and what runs once has done so."""
@@ -89,7 +91,7 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
         text = text.replace(published, f"127.0.0.1:{here}:{published.rpartition(':')[2]}")
     (home / "compose.yaml").write_text(text)
     (home / "env").write_text(variables.example(ROOT / ".env.example"))
-    offline = [] if engine.has_image("kong:3.9") else [ROOT / "compose.offline.yaml"]
+    offline = [] if container_engine.has_image("kong:3.9") else [ROOT / "compose.offline.yaml"]
     one = Deployment((home / "compose.yaml", *offline), home / "env", f"http://127.0.0.1:{free[0]}")
     try:
         one.up("--build")
@@ -107,7 +109,7 @@ def test_up_from_nothing_is_healthy_and_sells_a_seat(deployment: Deployment) -> 
 
 def test_only_the_gateway_and_the_brokers_page_are_published_on_the_loopback(deployment: Deployment) -> None:
     published = {
-        (container["Config"]["Labels"][engine.SERVICE], binding["HostIp"])
+        (container["Config"]["Labels"][container_engine.SERVICE], binding["HostIp"])
         for container in deployment.containers()
         for bindings in container["NetworkSettings"]["Ports"].values()
         for binding in bindings or []
@@ -125,10 +127,10 @@ def test_image_is_small_and_has_no_root_no_compiler_no_pip_and_no_test(deploymen
         "find /app /venv -name 'pip*' -o -name tests -o -name .env; "
         "cd /usr/local; ls -d bin/pip* lib/python3*/ensurepip lib/python3*/site-packages/* 2>/dev/null; true"
     )
-    seen = engine.docker("exec", container["Id"], "sh", "-c", look).split()
+    seen = container_engine.docker("exec", container["Id"], "sh", "-c", look).split()
     assert [line for line in seen if not line.startswith("/venv/lib/")] == ["10001"]
-    base = json.loads(engine.docker("image", "inspect", "python:3.11-slim-bookworm"))[0]["Size"]
-    ours = json.loads(engine.docker("image", "inspect", container["Image"]))[0]["Size"]
+    base = json.loads(container_engine.docker("image", "inspect", "python:3.11-slim-bookworm"))[0]["Size"]
+    ours = json.loads(container_engine.docker("image", "inspect", container["Image"]))[0]["Size"]
     assert ours - base < 120 * MEBIBYTE
 
 
@@ -148,17 +150,19 @@ def test_a_database_whose_first_start_broke_off_is_never_healthy(tmp_path: Path)
     laid = ROOT / "services" / "chassis" / "laid.sql"
     mounts = ["-v", f"{tmp_path}/10-chassis.sql:{INITDB}10-chassis.sql:ro", "-v", f"{laid}:{INITDB}90-laid.sql:ro"]
     env = [part for name in ("DB", "USER", "PASSWORD") for part in ("-e", f"POSTGRES_{name}=orders")]
-    started = engine.docker("run", "-d", "--restart", database["restart"], *env, *mounts, database["image"], "postgres")
+    started = container_engine.docker(
+        "run", "-d", "--restart", database["restart"], *env, *mounts, database["image"], "postgres"
+    )
     inside = ["docker", "exec", started.strip()]
     try:
         assert wait_for(lambda: succeeds(*inside, "pg_isready", "-h", "127.0.0.1"), 60), (
             "it is started again, and answers"
         )
         assert not succeeds(*inside, *check)
-        engine.docker(*inside[1:], "psql", "-U", "orders", "-d", "orders", "-f", f"{INITDB}90-laid.sql")
+        container_engine.docker(*inside[1:], "psql", "-U", "orders", "-d", "orders", "-f", f"{INITDB}90-laid.sql")
         assert succeeds(*inside, *check)
     finally:
-        engine.docker("rm", "-f", "-v", started.strip())
+        container_engine.docker("rm", "-f", "-v", started.strip())
 
 
 def succeeds(*command: str) -> bool:
@@ -222,12 +226,12 @@ def holds(holder: Api) -> bool:
 def held(inventory: dict[str, Any]) -> float:
     """How many seats one inventory has held since it was started."""
     look = "from urllib.request import urlopen; print(urlopen('http://localhost:8080/metrics').read().decode())"
-    text = engine.docker("exec", inventory["Id"], "python", "-c", look)
+    text = container_engine.docker("exec", inventory["Id"], "python", "-c", look)
     return float(re.findall(r"(?m)^inventory_holds_total (\S+)$", text)[0])
 
 
 def _restarted(victim: dict[str, Any]) -> bool:
-    now = json.loads(engine.docker("inspect", victim["Id"]))[0]
+    now = json.loads(container_engine.docker("inspect", victim["Id"]))[0]
     return bool(now["State"]["Running"]) and now["RestartCount"] > victim["RestartCount"]
 
 
@@ -246,12 +250,14 @@ def test_two_replicas_of_each_go_on_when_one_of_each_is_killed(deployment: Deplo
     both = ("orchestrator-service", "inventory-service")
     deployment.up("--no-recreate", *(part for name in both for part in ("--scale", f"{name}=2")))
     for orchestrator in deployment.containers("orchestrator-service"):
-        engine.docker("restart", orchestrator["Id"])  # so that each meets both inventories
+        container_engine.docker("restart", orchestrator["Id"])  # so that each meets both inventories
     assert wait_for(deployment.healthy, SECONDS)
     holder, inventories = Api(deployment.gateway).login("user1@example.com"), deployment.containers("inventory-service")
     assert wait_for(lambda: holds(holder) and all(map(held, inventories)), 60), "both inventories are asked"
     for service in both:
-        engine.docker("kill", deployment.containers(service)[0]["Id"])  # which compose takes for meant: it stays away
+        container_engine.docker(
+            "kill", deployment.containers(service)[0]["Id"]
+        )  # which compose takes for meant: it stays away
     assert wait_for(lambda: deployment.buys(SEAT.format(31)), 60)
     before = held(inventories[1])
     assert wait_for(lambda: holds(holder) and held(inventories[1]) > before, 60)

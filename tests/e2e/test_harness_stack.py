@@ -17,11 +17,12 @@ import psycopg2
 import pytest
 import requests
 
-from harness import Stack, StackError, compose, engine, variables
-from harness.cleanup import take_down
-from harness.compose import ROOT
-from harness.process import Identity, leftovers
-from harness.rundir import RunDir
+from harness import Stack, StackError
+from harness.runtime import compose, container_engine, variables
+from harness.runtime.cleanup import take_down
+from harness.runtime.compose import ROOT
+from harness.runtime.process import Identity, leftovers
+from harness.runtime.run_directory import RunDir
 from tests.stack import IN_CONTAINERS, native_only
 
 pytestmark = pytest.mark.e2e
@@ -224,8 +225,10 @@ def test_next_up_clears_what_a_killed_harness_left(tmp_path: Path) -> None:
 
 def remains(run_dir: Path) -> list[object]:
     """The processes of a stack that still run, or the containers that still are."""
-    label = f"label={engine.PROJECT}={engine.Project.of(run_dir).name}"
-    return engine.docker("ps", "-aq", "--filter", label).split() if IN_CONTAINERS else list(leftovers(run_dir))
+    label = f"label={container_engine.PROJECT}={container_engine.Project.of(run_dir).name}"
+    return (
+        container_engine.docker("ps", "-aq", "--filter", label).split() if IN_CONTAINERS else list(leftovers(run_dir))
+    )
 
 
 def foreground(run_dir: Path) -> subprocess.Popen[str]:

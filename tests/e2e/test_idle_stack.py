@@ -5,7 +5,7 @@ from __future__ import annotations
 import psutil
 import pytest
 
-from harness.process import family
+from harness.runtime.process import family
 from tests.e2e.town import Town
 
 pytestmark = pytest.mark.e2e

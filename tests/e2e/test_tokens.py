@@ -8,7 +8,7 @@ from contextlib import closing
 import pytest
 
 from harness.client import PASSWORD
-from harness.process import wait_for
+from harness.runtime.process import wait_for
 from services.contracts.enums import Role
 from tests.e2e import surface
 from tests.e2e.at_once import outcomes

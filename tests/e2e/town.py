@@ -15,7 +15,7 @@ import urllib3
 
 from harness import Stack, invariants
 from harness.client import Inbox
-from harness.process import wait_for
+from harness.runtime.process import wait_for
 from harness.stage import Stage
 from tests.e2e import inserts
 from tests.e2e.fakes_control import Fake

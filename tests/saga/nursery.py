@@ -18,8 +18,8 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from harness.compose import ROOT
-from harness.process import MARK
+from harness.runtime.compose import ROOT
+from harness.runtime.process import MARK
 from tests.saga import mortal
 
 TERM_SECONDS = 15

@@ -19,8 +19,9 @@ import urllib3
 from prometheus_client.parser import text_string_to_metric_families
 from psycopg2.extensions import parse_dsn
 
-from harness import Stack, ports
+from harness import Stack
 from harness.client import Api, Inbox
+from harness.runtime import ports
 from services.chassis import tokens
 from services.chassis.db import Database, Row
 from services.chassis.settings import DatabaseSettings

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.compose import ROOT
+from harness.runtime.compose import ROOT
 
 pytestmark = pytest.mark.unit
 

@@ -15,8 +15,8 @@ import pytest
 from flask import Flask
 from werkzeug.test import EnvironBuilder
 
-from harness import ports
-from harness.process import wait_for
+from harness.runtime import ports
+from harness.runtime.process import wait_for
 from services.chassis.serve import GRACE_SECONDS, _whole
 
 pytestmark = pytest.mark.unit

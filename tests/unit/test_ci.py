@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from harness.compose import ROOT
+from harness.runtime.compose import ROOT
 
 pytestmark = pytest.mark.unit
 

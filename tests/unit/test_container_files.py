@@ -18,9 +18,9 @@ import pytest
 import yaml
 from docker.utils.build import exclude_paths
 
-from harness import compose, variables
-from harness.compose import ROOT
-from harness.process import wait_for
+from harness.runtime import compose, variables
+from harness.runtime.compose import ROOT
+from harness.runtime.process import wait_for
 from services.chassis.errors import ConfigurationError
 from services.chassis.settings import BrokerSettings, DatabaseSettings, Env
 from services.user.settings import Settings as UserSettings
@@ -116,7 +116,7 @@ SECRETS = [".env", "secrets.env", "secrets.env.bak", "prod.env", ".env.local", "
 
 @pytest.mark.parametrize("folder", ["", "harness", "deploy/k8s", "services/user", "fakes"])
 def test_no_secret_gets_into_the_build_context_wherever_it_lies(folder: str, tmp_path: Path) -> None:
-    examples = {".env.example", "harness/demo.env", "deploy/k8s/secrets.env.example"}
+    examples = {".env.example", "harness/runtime/native.env", "deploy/k8s/secrets.env.example"}
     code = {"services/user/app.py", "tests/conftest.py"}
     for path in {*examples, *code, *(f"{folder}/{name}".lstrip("/") for name in SECRETS)}:
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from harness import engine
+from harness.runtime import container_engine
 from tests.databases import end_leftovers
 from tests.stack import IN_CONTAINERS
 
@@ -41,4 +41,4 @@ def as_process(home: Path) -> Callable[[], bool]:
 
 
 def in_container(home: Path) -> Callable[[], bool]:
-    return lambda: bool(engine.docker("ps", "-aq", "--filter", f"volume={home}"))
+    return lambda: bool(container_engine.docker("ps", "-aq", "--filter", f"volume={home}"))

@@ -8,14 +8,14 @@ import sys
 
 import pytest
 
-from harness.compose import ROOT
-from harness.foreground import SIGNALS
+from harness.runtime.compose import ROOT
+from harness.runtime.signals import SIGNALS
 
 pytestmark = pytest.mark.unit
 
 PROGRAM = """
 import os, signal
-from harness.foreground import SIGNALS, interrupt_once
+from harness.runtime.signals import SIGNALS, interrupt_once
 interrupt_once()
 try:
     print("up", flush=True)

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from harness import StackError, compose, variables
-from harness.compose import ROOT, Service, interpolate, ordered
-from harness.plan import levels, programs, with_needs
-from harness.program import native_environment
+from harness import StackError
+from harness.runtime import compose, variables
+from harness.runtime.compose import ROOT, Service, interpolate, ordered
+from harness.runtime.process_plan import levels, programs, with_needs
+from harness.runtime.program import native_environment
 
 pytestmark = pytest.mark.unit
 

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from harness import StackError, compose, containers, engine, ports, variables
-from harness.containers import ContainerStack
-from harness.process import Identity
-from harness.rundir import Record, RunDir
-from harness.stack import COMPOSE
+from harness import StackError
+from harness.runtime import compose, container_engine, containers, ports, variables
+from harness.runtime.containers import ContainerStack
+from harness.runtime.process import Identity
+from harness.runtime.run_directory import Record, RunDir
+from harness.runtime.stack import COMPOSE
 
 pytestmark = pytest.mark.unit
 
@@ -22,7 +23,7 @@ VALUES = variables.resolve({}, {"JWT_SECRET": "costs $5 and ${more}" * 2}, compo
 @pytest.fixture
 def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ContainerStack]:
     """A stack that was never started, on a machine without Kong."""
-    monkeypatch.setattr(engine, "has_image", lambda _name: False)
+    monkeypatch.setattr(container_engine, "has_image", lambda _name: False)
     directory = RunDir(tmp_path)
     directory.make()
     assigned = ContainerStack._assigned(compose.load(COMPOSE, VALUES))
@@ -68,7 +69,7 @@ def test_the_harness_alone_starts_and_restarts(stack: ContainerStack) -> None:
 def test_gateway_is_kong_where_its_image_is_and_else_the_stand_in(
     stack: ContainerStack, monkeypatch: pytest.MonkeyPatch, has_kong: bool, image: str
 ) -> None:
-    monkeypatch.setattr(engine, "has_image", lambda _name: has_kong)
+    monkeypatch.setattr(container_engine, "has_image", lambda _name: has_kong)
     gateway = services(stack)["api-gateway"]
     assert gateway["image"] == image
     assert gateway["environment"]["KONG_STATUS_LISTEN"] == "0.0.0.0:8100"
@@ -97,20 +98,20 @@ def test_all_database_servers_are_one_program(stack: ContainerStack) -> None:
 
 
 def test_project_of_a_directory_is_its_own(tmp_path: Path) -> None:
-    one, other = engine.Project.of(tmp_path / "one"), engine.Project.of(tmp_path / "other")
-    assert one.name == engine.Project.of(tmp_path / "one").name != other.name
+    one, other = container_engine.Project.of(tmp_path / "one"), container_engine.Project.of(tmp_path / "other")
+    assert one.name == container_engine.Project.of(tmp_path / "one").name != other.name
     one.remove(volumes=True)  # nothing was ever there: no engine is asked
 
 
 def test_failing_command_says_what_it_complained_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(engine, "compose_command", lambda: ("sh", "-c", "echo no such thing >&2; exit 3"))
+    monkeypatch.setattr(container_engine, "compose_command", lambda: ("sh", "-c", "echo no such thing >&2; exit 3"))
     with pytest.raises(StackError, match="no such thing"):
-        engine.Project.of(tmp_path).compose("up")
+        container_engine.Project.of(tmp_path).compose("up")
 
 
 def test_a_container_that_ends_at_once_is_seen_as_ended(stack: ContainerStack, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine.Project, "ids", lambda _self, names: list(names))
-    monkeypatch.setattr(engine, "docker", lambda *_arguments: "0")
+    monkeypatch.setattr(container_engine.Project, "ids", lambda _self, names: list(names))
+    monkeypatch.setattr(container_engine, "docker", lambda *_arguments: "0")
     launched = stack._launch("user-service")
     assert isinstance(launched, Identity)
     assert not launched.alive()

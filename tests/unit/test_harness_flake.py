@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from harness import flake
-from harness.compose import ROOT
-from harness.process import wait_for
+from harness.runtime.compose import ROOT
+from harness.runtime.process import wait_for
 
 pytestmark = pytest.mark.unit
 

@@ -13,11 +13,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from harness import Stack, StackError, engine, ports, process
-from harness.cleanup import make_room, take_down
-from harness.postgres import forget_dead_postmaster
-from harness.process import Identity
-from harness.rundir import Record, RunDir
+from harness import Stack, StackError
+from harness.runtime import container_engine, ports, process
+from harness.runtime.cleanup import make_room, take_down
+from harness.runtime.postgres import forget_dead_postmaster
+from harness.runtime.process import Identity
+from harness.runtime.run_directory import Record, RunDir
 
 pytestmark = pytest.mark.unit
 
@@ -222,7 +223,7 @@ def test_stack_that_cannot_be_had_is_refused_with_the_reason(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, wanted: str, words: str
 ) -> None:
     monkeypatch.setenv("STACK", wanted)
-    monkeypatch.setattr(engine, "unavailable", lambda: "there is no `docker` command on this machine")
+    monkeypatch.setattr(container_engine, "unavailable", lambda: "there is no `docker` command on this machine")
     with pytest.raises(StackError, match=words):
         Stack.up(tmp_path)
 
@@ -239,9 +240,9 @@ def test_auto_takes_what_the_machine_has_and_says_why(
     monkeypatch: pytest.MonkeyPatch, broker: str | None, lacking: str | None, kind: str, reason: str
 ) -> None:
     monkeypatch.delenv("STACK", raising=False)
-    monkeypatch.setattr(engine.packages, "obtainable", lambda: broker)
-    monkeypatch.setattr(engine, "unavailable", lambda: lacking)
-    chosen = engine.choose()
+    monkeypatch.setattr(container_engine.packages, "obtainable", lambda: broker)
+    monkeypatch.setattr(container_engine, "unavailable", lambda: lacking)
+    chosen = container_engine.choose()
     assert chosen.kind == kind
     assert reason in chosen.reason
 

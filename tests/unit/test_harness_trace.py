@@ -11,7 +11,7 @@ from uuid import uuid4
 import pytest
 
 from harness import trace
-from harness.compose import ROOT
+from harness.runtime.compose import ROOT
 
 pytestmark = pytest.mark.unit
 

@@ -18,7 +18,7 @@ from uuid import UUID
 
 import pytest
 
-from harness import ports
+from harness.runtime import ports
 from services.chassis import tokens, wire
 from services.chassis.broker import Publisher
 from services.chassis.clients import GrpcPeer, channel

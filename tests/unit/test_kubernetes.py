@@ -20,7 +20,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from harness.compose import ROOT
+from harness.runtime.compose import ROOT
 
 pytestmark = pytest.mark.unit
 

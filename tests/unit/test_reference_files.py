@@ -12,7 +12,7 @@ import psycopg2
 import pytest
 import yaml
 
-from harness.compose import ROOT
+from harness.runtime.compose import ROOT
 from services.chassis.settings import DatabaseSettings
 from tests.databases import scripts
 

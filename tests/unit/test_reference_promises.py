@@ -14,7 +14,7 @@ import psycopg2
 import pytest
 from flask import Flask
 
-from harness.compose import ROOT
+from harness.runtime.compose import ROOT
 from services.chassis.access import public
 from services.chassis.errors import ConfigurationError
 from services.chassis.logs import JsonFormatter

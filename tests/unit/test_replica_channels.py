@@ -9,8 +9,8 @@ from typing import Any
 import grpc
 import pytest
 
-from harness import ports
-from harness.process import wait_for
+from harness.runtime import ports
+from harness.runtime.process import wait_for
 from services.chassis import clients, rpc
 from services.contracts.pb import inventory_pb2
 

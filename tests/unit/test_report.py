@@ -14,9 +14,9 @@ from typing import Any
 import psutil
 import pytest
 
-from harness.compose import ROOT
 from harness.report import claims, figures, page
 from harness.report.results import Results
+from harness.runtime.compose import ROOT
 from tests.claims import memory
 
 pytestmark = pytest.mark.unit

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from harness.compose import ROOT
+from harness.runtime.compose import ROOT
 from tests import conftest
 from tests.claims import plugin
 

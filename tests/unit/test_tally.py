@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from harness import tally
-from harness.compose import ROOT
+from harness.runtime.compose import ROOT
 from harness.tally import Tally
 
 pytestmark = pytest.mark.unit

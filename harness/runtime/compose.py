@@ -13,7 +13,7 @@ import yaml
 
 from harness.errors import StackError
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 VARIABLE = re.compile(r"\$(?:(?P<escaped>\$)|\{(?P<name>\w+)(?:(?P<op>:?[-?])(?P<text>[^}]*))?\})")
 PROBE = re.compile(r"http://localhost:(?P<port>\d+)(?P<path>/[\w/.-]*)")
 INITDB = "/docker-entrypoint-initdb.d/"

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 
-from harness.cleanup import make_room, take_down
-from harness.compose import ROOT
-from harness.rundir import RunDir
-from harness.stack import Stack
+from harness.runtime.cleanup import make_room, take_down
+from harness.runtime.compose import ROOT
+from harness.runtime.run_directory import RunDir
+from harness.runtime.stack import Stack
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

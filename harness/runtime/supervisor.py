@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from harness import process
 from harness.errors import StackError
-from harness.ports import HOST
-from harness.program import Program
-from harness.rundir import Record, RunDir
+from harness.runtime import process
+from harness.runtime.ports import HOST
+from harness.runtime.program import Program
+from harness.runtime.run_directory import Record, RunDir
 
 START_SECONDS = 60.0  # for one process to become ready; RabbitMQ takes five on two quiet cores
 STOP_SECONDS = 10.0  # for one process to end by itself before it is killed

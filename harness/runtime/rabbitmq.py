@@ -15,10 +15,10 @@ from urllib.parse import quote
 import pika
 from pika.exceptions import AMQPError
 
-from harness import packages
-from harness.compose import ROOT
-from harness.ports import HOST
-from harness.program import Program, state_dir
+from harness.runtime import packages
+from harness.runtime.compose import ROOT
+from harness.runtime.ports import HOST
+from harness.runtime.program import Program, state_dir
 
 SOURCES = ROOT / "services" / "rabbitmq"
 NODE = "ticketremaster@localhost"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from harness import engine, process
 from harness.errors import StackError
-from harness.rundir import RunDir
+from harness.runtime import container_engine, process
+from harness.runtime.run_directory import RunDir
 
 
 def take_down(run_dir: RunDir, volumes: bool = False) -> int:
@@ -19,7 +19,7 @@ def take_down(run_dir: RunDir, volumes: bool = False) -> int:
     while run_dir.path.exists() and (left := process.leftovers(run_dir.path)):  # one may have started another meanwhile
         process.kill_all(left)
         found += left
-    engine.Project.of(run_dir.path).remove(volumes)
+    container_engine.Project.of(run_dir.path).remove(volumes)
     run_dir.forget()
     if volumes:
         run_dir.clear()

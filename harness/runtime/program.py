@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
-from harness.compose import Service
 from harness.errors import StackError
-from harness.ports import HOST
+from harness.runtime.compose import Service
+from harness.runtime.ports import HOST
 
 Ports = Mapping[str, Mapping[int, int]]  # service → port in compose.yaml → port here
 ADDRESS = re.compile(r"(?<![\w.-])(?P<host>127\.0\.0\.1|[a-z][a-z0-9-]*):(?P<port>\d+)\b")

@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.compose import ROOT
-from harness.process import Identity
+from harness.runtime.compose import ROOT
+from harness.runtime.process import Identity
 
 # What `down` keeps and `down --volumes` clears.
 DATA = ("postgres", "rabbitmq", "gateway", "variables.json", "compose.yaml", "logs")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from harness.errors import StackError
 
-DEMO = Path(__file__).with_name("demo.env")
+DEMO = Path(__file__).with_name("native.env")
 RANDOM = re.compile(r"@random:(\d+)")
 ALPHABET = string.ascii_letters + string.digits  # safe in a URL, a DSN, SQL and a shell alike
 

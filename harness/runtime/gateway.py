@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.compose import ROOT, Service
 from harness.errors import StackError
-from harness.program import Ports, Program, native_environment, state_dir
+from harness.runtime.compose import ROOT, Service
+from harness.runtime.program import Ports, Program, native_environment, state_dir
 
 RENDERER = "gateway-config"  # in containers a service of its own, since Kong's image has no Python
 STATUS = (8100, "/status/ready")  # Kong's status API

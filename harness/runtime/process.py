@@ -14,8 +14,8 @@ from pathlib import Path
 
 import psutil
 
-from harness.compose import ROOT
 from harness.errors import StackError
+from harness.runtime.compose import ROOT
 
 MARK = "TR_STARTED_BY"  # in the environment of all that we start: the run directory, by which orphans are recognised
 SAME_START = 1.5  # seconds; psutil derives a start time from the boot time, which a clock adjustment shifts a little

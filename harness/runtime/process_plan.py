@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from harness.compose import Service
-from harness.gateway import RENDERER, gateway
-from harness.ports import claim
-from harness.postgres import postgres
-from harness.program import Ports, Program, web
-from harness.rabbitmq import epmd, rabbitmq
+from harness.runtime.compose import Service
+from harness.runtime.gateway import RENDERER, gateway
+from harness.runtime.ports import claim
+from harness.runtime.postgres import postgres
+from harness.runtime.program import Ports, Program, web
+from harness.runtime.rabbitmq import epmd, rabbitmq
 
 BROKER_PORTS = (5672, 25672, 4369)  # AMQP, distribution, epmd
 

@@ -11,9 +11,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import packages
-from harness.compose import ROOT
 from harness.errors import StackError
+from harness.runtime import packages
+from harness.runtime.compose import ROOT
 
 KINDS = ("native", "docker")
 COMPOSE_COMMANDS = (("docker", "compose"), ("docker-compose",))

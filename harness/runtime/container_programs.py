@@ -9,13 +9,13 @@ from pathlib import Path
 
 import psycopg2
 
-from harness import engine
-from harness.compose import Service
-from harness.gateway import RENDERER, STATUS
-from harness.plan import databases, needs
-from harness.postgres import Database, Postgres, describe
-from harness.program import Ports, Program, native_environment, web
-from harness.rabbitmq import RabbitMQ
+from harness.runtime import container_engine
+from harness.runtime.compose import Service
+from harness.runtime.gateway import RENDERER, STATUS
+from harness.runtime.postgres import Database, Postgres, describe
+from harness.runtime.process_plan import databases, needs
+from harness.runtime.program import Ports, Program, native_environment, web
+from harness.runtime.rabbitmq import RabbitMQ
 
 BROKER_PORTS = (5672, 15672)
 REGISTRY = "cat /var/lib/rabbitmq/mnesia/*/quorum/*/names.dets"
@@ -26,7 +26,7 @@ def ports_of(service: Service) -> tuple[int, ...]:
     return BROKER_PORTS if service.kind == "rabbitmq" else service.ports
 
 
-def programs(services: Mapping[str, Service], assigned: Ports, project: engine.Project) -> dict[str, Program]:
+def programs(services: Mapping[str, Service], assigned: Ports, project: container_engine.Project) -> dict[str, Program]:
     """Every program of the stack by its name; the database servers are one."""
     planned: dict[str, Program] = {"postgres": _postgres(services, assigned)}
     for service in services.values():
@@ -74,7 +74,7 @@ class DatabaseContainers(Postgres):
 class BrokerContainer(RabbitMQ):
     """The broker; start.sh imports its user and topology."""
 
-    project: engine.Project = field(default_factory=lambda: engine.Project(Path()))
+    project: container_engine.Project = field(default_factory=lambda: container_engine.Project(Path()))
 
     def prepare(self, env: Mapping[str, str]) -> None:
         """start.sh does it."""
@@ -96,7 +96,7 @@ def _postgres(services: Mapping[str, Service], assigned: Ports) -> DatabaseConta
     return DatabaseContainers("postgres", (), {}, {5432: first}, (first, ""), databases=found, own_ports=own)
 
 
-def _rabbitmq(service: Service, assigned: Ports, project: engine.Project) -> BrokerContainer:
+def _rabbitmq(service: Service, assigned: Ports, project: container_engine.Project) -> BrokerContainer:
     own, env = dict(assigned[service.name]), service.environment
     user, password = env["RABBITMQ_USER"], env["RABBITMQ_PASS"]
     return BrokerContainer(

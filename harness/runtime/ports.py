@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from harness.errors import StackError
-from harness.process import Identity
+from harness.runtime.process import Identity
 
 HOST = "127.0.0.1"
 # Below the kernel's ephemeral range: no outgoing connection takes a port of ours while its process is restarted.
