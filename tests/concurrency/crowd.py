@@ -137,7 +137,7 @@ class Crowd:
 
     def judge(self) -> list[str]:
         """Wait until everything is at rest; what does not hold then. Written to `LOAD_REPORT`."""
-        connect = self.town.stage.connect
+        connect = self.town.connect
         wait_for(lambda: not invariants.violations(connect), REST_SECONDS)
         found = invariants.violations(connect)
         found += [f"hot seat {hot.seat} had {hot.wins} holders" for hot in self._hots if hot.wins > 1]

@@ -67,7 +67,7 @@ def test_of_240_clients_one_holds_the_seat_and_all_others_are_told_at_once(town:
 @contextmanager
 def locked(town: Town, seat: str) -> Iterator[None]:
     """The seat's row in the hands of a second connection."""
-    with closing(town.stage.connect("seats_db")) as connection, connection.cursor() as cursor:
+    with closing(town.connect("seats_db")) as connection, connection.cursor() as cursor:
         connection.autocommit = False
         cursor.execute("SELECT FROM seats WHERE seat_id = %s FOR UPDATE", (seat,))
         yield

@@ -201,7 +201,7 @@ def at_once(*works: Work) -> list[int]:
 @contextmanager
 def locked(town: Town, database: str, table: str, column: str, row_id: str, seconds: float) -> Iterator[None]:
     """A row's lock is somebody else's for the first `seconds` of the block."""
-    with closing(town.stage.connect(database)) as blocker, blocker.cursor() as cursor, ThreadPoolExecutor(1) as pool:
+    with closing(town.connect(database)) as blocker, blocker.cursor() as cursor, ThreadPoolExecutor(1) as pool:
         blocker.autocommit = False
         cursor.execute(f"SELECT FROM {table} WHERE {column} = %s FOR UPDATE", (row_id,))
 

@@ -59,7 +59,7 @@ def show_of(town: Town, size: int) -> Show:
     event_id = str(uuid4())
     town.rows("events_db", _EVENT, event_id, HALL, size)
     seats = town.rows("seats_db", _SEATS, event_id, size)
-    with closing(town.stage.connect("seats_db")) as connection, connection.cursor() as cursor:
+    with closing(town.connect("seats_db")) as connection, connection.cursor() as cursor:
         cursor.execute("ANALYZE seats")
     return Show(event_id, [str(row["seat_id"]) for row in seats])
 
@@ -192,7 +192,7 @@ def test_a_scan_takes_as_long_whatever_the_events_size_and_the_seats_history(
     secret = town.env("orchestrator-service")["QR_ENCRYPTION_KEY"]
     seats = {show.event_id: [show.seat() for _ in range(ROUNDS)] for show in shows}
     for event, own in seats.items():
-        inserts.sales(town.stage.connect, owner.user_id, own, event)
+        inserts.sales(town.connect, owner.user_id, own, event)
     add_history(town, seats[shows[1].event_id], staff)
     took: dict[str, list[float]] = {event: [] for event in seats}
     for number in range(ROUNDS):

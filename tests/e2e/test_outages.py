@@ -90,7 +90,7 @@ def test_an_orchestrator_killed_between_charge_and_confirm_has_its_saga_ended_in
     seat, order_id = town.held(buyer)
     charged = "SELECT 1 FROM credit_entries WHERE user_id = %s AND kind = 'DEDUCT'"
     ended = "SELECT status::text FROM sagas WHERE flow = 'pay' AND subject = %s AND status <> 'RUNNING'"
-    with closing(town.stage.connect("orders_db")) as blocker, blocker.cursor() as cursor:
+    with closing(town.connect("orders_db")) as blocker, blocker.cursor() as cursor:
         blocker.autocommit = False
         cursor.execute("SELECT FROM orders WHERE order_id = %s FOR UPDATE", (order_id,))
         pay = threading.Thread(target=pay_and_lose_the_answer, args=(town, buyer, order_id))

@@ -29,7 +29,7 @@ def watched_locks(town: Town) -> Iterator[list[int]]:
     over = threading.Event()
 
     def watch() -> None:
-        with closing(town.stage.connect("seats_db")) as connection, connection.cursor() as cursor:
+        with closing(town.connect("seats_db")) as connection, connection.cursor() as cursor:
             while not over.wait(0.002):
                 cursor.execute(WAITERS)
                 seen.append(cursor.fetchone()["waiting"])
@@ -99,7 +99,7 @@ def test_of_200_simultaneous_reserves_one_wins_and_the_rest_are_refused_without_
 @pytest.mark.claim("1.wires.1", "5.happy.2", "5.matrix.1", "12.phases.3", "12.phases.5")
 def test_a_seat_in_somebodys_hands_is_refused_at_once(town: Town) -> None:
     buyer, seat = town.person(), town.seat()
-    with closing(town.stage.connect("seats_db")) as other, other.cursor() as cursor, watched_locks(town) as waiters:
+    with closing(town.connect("seats_db")) as other, other.cursor() as cursor, watched_locks(town) as waiters:
         other.autocommit = False
         cursor.execute("SELECT FROM seats WHERE seat_id = %s FOR UPDATE", (seat,))
         answer = buyer.reserve(seat)

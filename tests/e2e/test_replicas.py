@@ -167,7 +167,7 @@ def test_one_of_each_is_killed_under_load_and_the_others_end_what_it_began(town:
     victim = town.person("1000.00")
     victim.url = doors[1]
     _, order_id = town.held(victim)
-    with load(town, *doors) as running, closing(town.stage.connect("orders_db")) as blocker:
+    with load(town, *doors) as running, closing(town.connect("orders_db")) as blocker:
         town.until(
             "both inventories hold seats", lambda: all(holds(town, n) > BUYERS for n in (INVENTORY, second_inventory))
         )

@@ -128,7 +128,7 @@ def test_logout_ends_access_and_refresh_token_at_every_service_within_a_second(t
 def test_without_news_of_ended_logins_money_waits_and_the_gate_goes_on(town: Town) -> None:
     buyer, owner, staff = town.person(), town.person(), town.staff()
     seat, qr = town.seat(), owner.qr(town.ticket(owner)).must()["qr_payload"]
-    with closing(town.stage.connect("users_db")) as locker, locker.cursor() as cursor:
+    with closing(town.connect("users_db")) as locker, locker.cursor() as cursor:
         locker.autocommit = False
         cursor.execute("LOCK TABLE revoked_logins IN ACCESS EXCLUSIVE MODE")
         town.until("money waits", lambda: STALE in str(buyer.pay(seat).body), 10)

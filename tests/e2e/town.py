@@ -13,10 +13,9 @@ from uuid import uuid4
 
 import urllib3
 
-from harness import Stack, invariants
+from harness import Stack, db, invariants
 from harness.client import Inbox
 from harness.runtime.process import wait_for
-from harness.stage import Stage
 from tests.e2e import inserts
 from tests.e2e.fakes_control import Fake
 from tests.e2e.people import Person, token
@@ -32,7 +31,6 @@ class Town:
 
     def __init__(self, stack: Stack, seats: Seats) -> None:
         self.stack = stack
-        self.stage = Stage(stack, say=lambda _text: None)
         self.inbox = Inbox(stack.url("fake-smu"))
         self.smu = Fake(stack.url("fake-smu"))
         self.stripe = Fake(stack.url("fake-stripe"))
@@ -60,7 +58,7 @@ class Town:
             inserts.User(str(uuid4()), f"+65{next(self._phones)}", role, Decimal(credits), flagged)
             for _ in range(number)
         ]
-        with closing(self.stage.connect("users_db")) as users:
+        with closing(self.connect("users_db")) as users:
             inserts.users(users, rows)
         return [self._caller(row) for row in rows]
 
@@ -117,7 +115,7 @@ class Town:
     def tickets(self, owner: Person, number: int = 1) -> list[str]:
         """Seats that `owner` has bought before the test, written straight to the databases."""
         seats = [self.seat() for _ in range(number)]
-        inserts.sales(self.stage.connect, owner.user_id, seats)
+        inserts.sales(self.connect, owner.user_id, seats)
         return seats
 
     def ticket(self, owner: Person) -> str:
@@ -142,17 +140,19 @@ class Town:
         buyer.transfer("dispute", transfer_id, reason="not what was promised").must(200)
         return transfer_id
 
-    # ── how things stand
+    # ── the state of the databases
+
+    def connect(self, database: str) -> Any:
+        """Open a superuser's connection in autocommit mode; the caller closes it."""
+        return db.connect(self.stack, database)
 
     def rows(self, database: str, sql: str, *params: Any) -> list[dict[str, Any]]:
         """What a superuser's query finds."""
-        with closing(self.stage.connect(database)) as connection, connection.cursor() as cursor:
-            cursor.execute(sql, params)
-            return [dict(row) for row in cursor.fetchall()] if cursor.description else []
+        return db.rows(self.stack, database, sql, *params)
 
     def seat_row(self, seat: str) -> dict[str, Any]:
         """A seat as Inventory has it."""
-        return self.stage.seat(seat)
+        return db.seat(self.stack, seat)
 
     def seat_status(self, seat: str) -> str:
         """AVAILABLE, HELD, SOLD or CHECKED_IN."""
@@ -160,7 +160,7 @@ class Town:
 
     def order_status(self, order_id: str) -> str:
         """PENDING, CONFIRMED, FAILED, REFUNDED, or `none`."""
-        return self.stage.order_status(order_id)
+        return db.order_status(self.stack, order_id)
 
     def transfer_row(self, transfer_id: str) -> dict[str, Any]:
         """A transfer as Order has it."""
@@ -189,8 +189,8 @@ class Town:
 
     def assert_invariants(self, seconds: float = 30.0) -> None:
         """Wait until the system is at rest and every invariant holds, or fail with what does not."""
-        if not wait_for(lambda: not invariants.violations(self.stage.connect), seconds):
-            invariants.assert_hold(self.stage.connect)
+        if not wait_for(lambda: not invariants.violations(self.connect), seconds):
+            invariants.assert_hold(self.connect)
 
     @contextmanager
     def clock(self, database: str, ahead_seconds: int) -> Iterator[None]:

@@ -12,18 +12,19 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from harness import invariants, scenes
+from harness import invariants
 from harness.client import HEARD
+from harness.demo import scenes
+from harness.demo.narrator import Narrator
 from harness.errors import StackError
 from harness.runtime import compose
 from harness.runtime.cleanup import make_room, take_down
 from harness.runtime.run_directory import RunDir
 from harness.runtime.stack import Stack
-from harness.stage import Stage
 
-RUN_DIR = Path(".run") / "demo"  # of its own, so that a stack that is up beside it keeps its data
+RUN_DIR = Path(".run") / "demo"  # separate, so that a stack that is already up keeps its data
 QUIET_SECONDS = 20.0
-SCENES: dict[str, Callable[[Stage], None]] = {
+SCENES: dict[str, Callable[[Narrator], None]] = {
     scene.__name__: scene
     for scene in (
         scenes.purchase,
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     began = time.monotonic()
     try:
-        played = _staged([SCENES[name] for name in arguments or SCENES])
+        is_as_expected = _run_on_fresh_stack([SCENES[name] for name in arguments or SCENES])
     except StackError as error:
         print(f"the system did not come up: {error}", file=sys.stderr)
         return 1
@@ -55,37 +56,37 @@ def main(arguments: Sequence[str]) -> int:
         print(f"\nThe way of the last request through all services: make trace ID={posts[-1][:8]}")
     print(
         f"\nAll as it should be, in {seconds:.0f} s."
-        if played
+        if is_as_expected
         else f"\nNOT as it should be; logs are in {RUN_DIR}/logs"
     )
-    return 0 if played else 1
+    return 0 if is_as_expected else 1
 
 
-def _staged(chosen: list[Callable[[Stage], None]]) -> bool:
+def _run_on_fresh_stack(chosen: list[Callable[[Narrator], None]]) -> bool:
     """From empty databases each time; what the run leaves stays there to be looked at, until the next."""
     directory = RunDir(compose.ROOT / RUN_DIR)
     make_room(directory)
     take_down(directory, volumes=True)
     with Stack.up(run_dir=directory.path) as stack:
-        return _played(Stage(stack), chosen)
+        return _play(Narrator(stack), chosen)
 
 
-def _played(stage: Stage, chosen: list[Callable[[Stage], None]]) -> bool:
-    print(f"\nThe system is up; its gateway is {stage.gateway}, the codes it sends are at {stage.inbox.url}")
+def _play(narrator: Narrator, chosen: list[Callable[[Narrator], None]]) -> bool:
+    print(f"\nThe system is up; its gateway is {narrator.gateway}, the codes it sends are at {narrator.inbox.url}")
     try:
         for scene in chosen:
-            scene(stage)
-        return _invariants_hold(stage)
+            scene(narrator)
+        return _check_invariants(narrator)
     except AssertionError as error:
         print(f"\nFAILED: {error}", file=sys.stderr)
         return False
 
 
-def _invariants_hold(stage: Stage) -> bool:
-    stage.scene("Invariants across all five databases")
-    stage.until("the system is at rest", lambda: not invariants.violations(stage.connect), QUIET_SECONDS)
+def _check_invariants(narrator: Narrator) -> bool:
+    narrator.scene("Invariants across all five databases")
+    narrator.wait_until("the system is at rest", lambda: not invariants.violations(narrator.connect), QUIET_SECONDS)
     for check in (*invariants.AT_ANY_TIME, *invariants.AT_QUIESCENCE):
-        stage.say(f"   holds  {check.__name__.partition('_')[0].upper():<4} {(check.__doc__ or '').splitlines()[0]}")
+        narrator.say(f"   holds  {check.__name__.partition('_')[0].upper():<4} {(check.__doc__ or '').splitlines()[0]}")
     return True
 
 
