@@ -17,7 +17,7 @@ setup: venv ## .venv from the hash-pinned lock, and RabbitMQ (by apt, as root or
 	@$(BIN)/python -m harness setup
 
 venv: # only does something when the lock has changed
-	@harness/venv.sh
+	@harness/dev/venv.sh
 
 up: venv ## start the system, print every address, stay until Ctrl-C
 	@$(BIN)/python -m harness up
@@ -34,7 +34,7 @@ verify: lint ## everything: lint, then every test, then reports/index.html
 lint: venv ## ruff, mypy (strict), import-linter
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy services harness specs
+	@$(BIN)/mypy services harness
 	@$(BIN)/lint-imports
 
 saga: venv ## every flow, a fault at every step
@@ -43,7 +43,7 @@ saga: venv ## every flow, a fault at every step
 N ?= 20
 MARK ?= saga
 flake: venv ## the suites of MARK (saga) N times (20), in slices: interrupted, it goes on where it was
-	@$(BIN)/python -m harness.flake --runs $(N) --mark "$(MARK)"
+	@$(BIN)/python -m harness.dev.flake_hunt --runs $(N) --mark "$(MARK)"
 
 e2e: venv ## whole flows through the gateway
 	@$(PYTEST) -m e2e
@@ -61,7 +61,7 @@ bench: venv ## every figure as a ratio to the floor in SQL; fails where a gate i
 	@$(BIN)/python -m harness.bench
 
 locust: venv ## a contended sale: locust's web UI, and the hall live beside it
-	@$(BIN)/python -m harness.live
+	@$(BIN)/python -m harness.dashboard
 
 mutants: venv ## each guard taken away: its check has to fail (SEEDS=20 clean runs first; DEEP=1: all of unit and saga)
 	@$(BIN)/python -m tests.mutants --seeds $(or $(SEEDS),20) $(if $(DEEP),--deep)
@@ -74,7 +74,7 @@ report: venv ## reports/index.html again, from what the last runs left
 	@$(BIN)/python -m harness.report
 
 trace: venv ## one request's way through all services: make trace ID=<X-Correlation-ID>
-	@$(BIN)/python -m harness.trace "$(ID)"
+	@$(BIN)/python -m harness.report.trace "$(ID)"
 
 smu: venv ## the fake SMU alone, with its inbox page, on port 6001
 	@PORT=$${PORT:-6001} $(BIN)/python -m fakes.smu
@@ -83,7 +83,7 @@ stripe: venv ## the fake Stripe alone, on port 6002
 	@PORT=$${PORT:-6002} $(BIN)/python -m fakes.stripe
 
 proto: venv ## generate services/contracts/pb from proto/
-	@$(BIN)/python -m harness.proto
+	@$(BIN)/python -m harness.dev.grpc_codegen
 
 clean: down ## remove the stack's data and logs as well
 	@$(BIN)/python -m harness down --volumes

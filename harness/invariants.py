@@ -19,7 +19,7 @@ from uuid import UUID
 
 import psycopg2.extensions
 
-from harness import tally
+from harness import invariant_counter
 
 Connect = Callable[[str], Any]
 Rows = list[dict[str, Any]]
@@ -113,7 +113,7 @@ def violations(
 def findings(snapshot: Snapshot, *, at_any_time: bool = False, parked: int = 0) -> list[str]:
     """What is wrong in a snapshot that was read already."""
     checks = AT_ANY_TIME if at_any_time else (*AT_ANY_TIME, *AT_QUIESCENCE)
-    tally.count([check.__name__ for check in checks], at_rest=not at_any_time)
+    invariant_counter.count([check.__name__ for check in checks], at_rest=not at_any_time)
     found = [f"{check.__name__}: {line}" for check in checks for line in check(snapshot)]
     return found if at_any_time else [*found, *(f"i7_sagas_end: {line}" for line in _unended(snapshot, parked))]
 

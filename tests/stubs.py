@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import requests
 import responses
 
-from specs.bundle import bundle, resolve
+from harness.dev.spec_bundle import bundle, resolve
 from tests.contract.exchanges import Contract, Exchange
 
 SERVERS = {"smu.test": "smu", "stripe.test": "stripe"}  # whom a host stands for

@@ -17,14 +17,14 @@ from datetime import UTC, datetime
 from statistics import mean, median
 from typing import Any
 
-from harness.bench.drive import Crew, Load
-from harness.bench.floor import floor
-from harness.bench.ground import Ground
+from harness.bench.empty_route import BareRoute, bare_route
+from harness.bench.fixtures import Ground
+from harness.bench.load_generator import Crew, Load
 from harness.bench.measure import Bench, Cost, Figure
-from harness.bench.route import BareRoute, bare_route
+from harness.bench.sql_baseline import floor
 from harness.bench.verdict import Line, Table, at_least, at_most
-from harness.charts import dots
 from harness.errors import StackError
+from harness.report.charts import dots
 from harness.runtime.compose import ROOT
 from harness.runtime.signals import interrupt_once, own_stack
 from harness.runtime.stack import Stack

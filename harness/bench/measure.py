@@ -13,14 +13,14 @@ from uuid import uuid4
 
 import psycopg2
 
-from harness.bench import floor
-from harness.bench.drive import CLIENTS, Crew, Load, ours
-from harness.bench.ground import Ground
+from harness.bench import sql_baseline
+from harness.bench.empty_route import BareRoute
+from harness.bench.fixtures import Ground
+from harness.bench.load_generator import CLIENTS, Crew, Load, ours
+from harness.bench.locking_strategies import BLOCKING, NOWAIT, against_a_holder, percentile, table
 from harness.bench.meter import Meter, meter
-from harness.bench.route import BareRoute
 from harness.errors import StackError
 from harness.runtime.stack import Stack
-from harness.strategies import BLOCKING, NOWAIT, against_a_holder, percentile, table
 from services.chassis.tokens import Credential
 
 Work = Sequence[Any]
@@ -227,7 +227,7 @@ class Bench:
         return [figure(done, kind) for kind in range(len(kinds))]
 
     def _floor(self) -> float:
-        return floor.floor(self.stack, self.ground.rows)
+        return sql_baseline.floor(self.stack, self.ground.rows)
 
 
 def figure(rounds: Sequence[Sequence[tuple[Load, float]]], kind: int) -> Figure:

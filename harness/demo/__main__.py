@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from harness import invariants
-from harness.client import HEARD
+from harness.api_client import RECENT_REQUESTS
 from harness.demo import scenes
 from harness.demo.narrator import Narrator
 from harness.errors import StackError
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str]) -> int:
         print(f"the system did not come up: {error}", file=sys.stderr)
         return 1
     seconds = time.monotonic() - began
-    if posts := [known for known, asked in HEARD if asked.startswith("POST") and asked.endswith("200")]:
+    if posts := [known for known, asked in RECENT_REQUESTS if asked.startswith("POST") and asked.endswith("200")]:
         print(f"\nThe way of the last request through all services: make trace ID={posts[-1][:8]}")
     print(
         f"\nAll as it should be, in {seconds:.0f} s."

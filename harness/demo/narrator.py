@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from harness import db
-from harness.client import Api, Inbox
+from harness.api_client import Api, Inbox
 from harness.runtime.stack import Stack
 
 T = TypeVar("T")

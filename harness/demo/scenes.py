@@ -13,7 +13,7 @@ from typing import Any
 import urllib3
 
 from harness import db
-from harness.client import Answer, Api
+from harness.api_client import Answer, Api
 from harness.demo.narrator import Narrator
 
 HALL = "HALL-A"

@@ -15,8 +15,9 @@ from typing import Any
 import psutil
 import pytest
 
-from harness import client, tally, trace
-from harness.git import git
+from harness import api_client, invariant_counter
+from harness.dev.git import git
+from harness.report import trace
 from tests.claims.check import Carried
 from tests.claims.memory import Memory
 
@@ -37,12 +38,12 @@ class Record:
         self._config, self._began = config, time.time()
         self._outcomes: dict[str, tuple[str, float]] = {}
         self._failures: dict[str, dict[str, Any]] = {}
-        self._tally = tally.Tally() if config.getoption("--report") else None
+        self._tally = invariant_counter.InvariantCounter() if config.getoption("--report") else None
         self._memory = Memory() if config.getoption("--report") else None
 
     def begin(self, test: str) -> None:
         """The next test begins: what was asked before it is not its."""
-        client.HEARD.clear()
+        api_client.RECENT_REQUESTS.clear()
         if self._memory:
             self._memory.begin(test)
 
@@ -53,7 +54,7 @@ class Record:
         outcome = before if before == "failed" or report.outcome == "passed" else report.outcome
         self._outcomes[report.nodeid] = (outcome, seconds + report.duration)
         if report.failed and report.nodeid not in self._failures:
-            heard = list(client.HEARD)[-REQUESTS:]
+            heard = list(api_client.RECENT_REQUESTS)[-REQUESTS:]
             text = "\n".join([report.longreprtext, *(f"── {title}\n{content}" for title, content in report.sections)])
             self._failures[report.nodeid] = {"when": report.when, "text": text[-TEXT:], "heard": heard}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
-from harness.charts import document
+from harness.report.charts import document
 from tests.concurrency.linearizability import NEVER, Counterexample, Op
 
 WIDTH, ROW, LEFT, TOP = 920, 30, 20, 60

@@ -17,7 +17,7 @@ from uuid import uuid4
 import psycopg2
 import pytest
 
-from harness.client import Answer, Api
+from harness.api_client import Answer, Api
 from harness.runtime.ports import HOST
 from harness.runtime.process import wait_for
 from tests.concurrency.callers import InventoryCaller, credential, inventory

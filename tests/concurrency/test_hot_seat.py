@@ -11,9 +11,9 @@ from typing import TypeVar
 
 import pytest
 
-from harness.charts import dots
+from harness.bench.locking_strategies import Waiters, percentile
+from harness.report.charts import dots
 from harness.runtime.ports import HOST
-from harness.strategies import Waiters, percentile
 from tests.concurrency.callers import inventory
 from tests.concurrency.figures import Figures
 from tests.concurrency.weakened import weakened

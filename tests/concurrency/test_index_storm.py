@@ -10,7 +10,7 @@ from uuid import uuid4
 import psycopg2
 import pytest
 
-from harness.client import Answer, Api
+from harness.api_client import Answer, Api
 from harness.runtime.ports import HOST
 from tests.concurrency.callers import credential
 from tests.concurrency.figures import Figures

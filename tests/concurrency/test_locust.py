@@ -22,7 +22,7 @@ import pytest
 import urllib3
 
 from harness import invariants
-from harness.charts import over_time
+from harness.report.charts import over_time
 from harness.runtime.compose import ROOT
 from tests.concurrency import browser
 from tests.concurrency.browser import Browser
@@ -106,7 +106,7 @@ def test_locust_has_patched_nothing_in_here() -> None:
 @contextmanager
 def show(environment: dict[str, str]) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
     """The page and locust's web UI on the running stack, and where they are."""
-    command = [sys.executable, "-m", "harness.live", "--attach", environment["TR_RUN_DIR"], "--", *SALE]
+    command = [sys.executable, "-m", "harness.dashboard", "--attach", environment["TR_RUN_DIR"], "--", *SALE]
     with subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:

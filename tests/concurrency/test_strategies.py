@@ -11,8 +11,7 @@ import psycopg2
 import pytest
 
 from harness import Stack
-from harness.charts import dots
-from harness.strategies import (
+from harness.bench.locking_strategies import (
     BLOCKING,
     NO_GUARD,
     NOWAIT,
@@ -24,6 +23,7 @@ from harness.strategies import (
     percentile,
     table,
 )
+from harness.report.charts import dots
 from tests.concurrency.drawing import timeline
 from tests.concurrency.figures import Figures
 from tests.concurrency.linearizability import Op, check

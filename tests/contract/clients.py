@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from harness.dev.spec_bundle import Document, operations, resolve
 from harness.runtime.compose import ROOT
-from specs.bundle import Document, operations, resolve
 
 POSTMAN = ROOT / "specs" / "postman" / "TicketRemaster.postman_collection.json"
 OUTSYSTEMS = ROOT / "specs" / "outsystems" / "verification-api-swagger.json"

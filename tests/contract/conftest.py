@@ -10,7 +10,7 @@ from multiprocessing import get_context
 import pytest
 
 from harness import Stack
-from specs.bundle import SERVED, Document, bundle
+from harness.dev.spec_bundle import SERVED, Document, bundle
 from tests.claims.memory import give_back
 from tests.contract import faults, internal, scenes
 from tests.contract.callers import CUSTOMER, STAFF, Callers

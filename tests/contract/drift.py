@@ -12,9 +12,9 @@ from typing import Any
 import jsonschema_rs
 import yaml
 
+from harness.dev.spec_bundle import Document, bundle, dangling, load, operations, resolve
 from harness.runtime.compose import ROOT
 from services.contracts.errors import ERRORS
-from specs.bundle import Document, bundle, dangling, load, operations, resolve
 
 SERVICES = ROOT / "services"
 GATEWAY_ONLY = "GATEWAY_REJECTED"  # Kong's own, by its error template

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import jsonschema_rs
 import urllib3
 
-from specs.bundle import Document, operations, resolve
+from harness.dev.spec_bundle import Document, operations, resolve
 
 Reached = tuple[str, str, int]  # method, path as the spec spells it, status
 BODILESS = (204, 304)

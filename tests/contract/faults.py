@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from harness import Stack
-from specs.bundle import Document, bundle
+from harness.dev.spec_bundle import Document, bundle
 from tests.contract.callers import CUSTOMER, STAFF, Callers
 from tests.contract.exchanges import Listening
 from tests.contract.probes import Operation, Prober, all_of

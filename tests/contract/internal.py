@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from uuid import uuid4
 
-from specs.bundle import bundle
+from harness.dev.spec_bundle import bundle
 from tests.contract.callers import CUSTOMER, Callers
 from tests.contract.exchanges import Listening
 from tests.contract.probes import Operation, Prober, all_of

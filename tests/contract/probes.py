@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 
 import urllib3
 
-from specs.bundle import Document, operations, resolve
+from harness.dev.spec_bundle import Document, operations, resolve
 from tests.contract.callers import CUSTOMER, STAFF, Callers, Headers, schemes_of
 
 TOO_LARGE = b'"' + b"x" * (70 * 1024) + b'"'  # services take 64 KiB

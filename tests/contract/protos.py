@@ -12,7 +12,7 @@ from google.protobuf import text_format
 from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto, FileDescriptorSet
 from grpc_tools import protoc
 
-from harness.git import git
+from harness.dev.git import git
 from harness.runtime.compose import ROOT
 
 FILE = "proto/inventory.proto"

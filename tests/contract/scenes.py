@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager
 from uuid import uuid4
 
 from fakes.stripe.webhooks import sign
-from harness.client import Answer
+from harness.api_client import Answer
 from tests.e2e.people import Person
 from tests.e2e.town import Town
 

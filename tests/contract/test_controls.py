@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from harness.dev.spec_bundle import SERVED, Document, bundle, load, operations
 from harness.runtime.compose import ROOT
-from specs.bundle import SERVED, Document, bundle, load, operations
 from tests.contract import clients, drift, protos
 from tests.contract.exchanges import Contract, Exchange
 

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from harness.client import Api
-from specs.bundle import SHARED
+from harness.api_client import Api
+from harness.dev.spec_bundle import SHARED
 from tests.contract import reporting
 from tests.contract.conftest import RUNS, Session
 from tests.contract.exchanges import Contract, Exchange

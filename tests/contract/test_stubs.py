@@ -13,8 +13,8 @@ import jsonschema_rs
 import pytest
 import requests
 
+from harness.dev.spec_bundle import Document, bundle
 from harness.runtime.compose import ROOT
-from specs.bundle import Document, bundle
 from tests.contract.conftest import Session
 from tests.contract.exchanges import Contract, Exchange
 from tests.e2e.fakes_control import Fake

@@ -10,12 +10,12 @@ import jsonschema_rs
 import pytest
 from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR, SWAGGER_20_VALIDATOR
 
-from harness.proto import generate
+from harness.dev import api_reference
+from harness.dev.grpc_codegen import generate
+from harness.dev.spec_bundle import SERVED, SHARED, Document, bundle, load, operations, resolve
 from harness.runtime.compose import ROOT
 from services.chassis import wire
 from services.orchestrator.participants import Holds
-from specs import render
-from specs.bundle import SERVED, SHARED, Document, bundle, load, operations, resolve
 from tests.contract import clients, drift, protos
 
 pytestmark = pytest.mark.contract
@@ -118,4 +118,4 @@ def test_proto_is_well_written_and_breaks_nobody() -> None:
 
 @pytest.mark.claim("2.tree.4")
 def test_api_page_is_current() -> None:
-    assert render.TARGET.read_text() == render.rendered(), "run python -m specs.render"
+    assert api_reference.TARGET.read_text() == api_reference.rendered(), "run python -m harness.dev.api_reference"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from harness.client import Answer
+from harness.api_client import Answer
 
 T = TypeVar("T")
 

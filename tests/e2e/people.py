@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import jwt
 
-from harness.client import PASSWORD, Answer, Api
+from harness.api_client import PASSWORD, Answer, Api
 
 SECRET_FIELDS = frozenset(
     {"password", "otp_code", "seller_otp", "buyer_otp", "access_token", "refresh_token", "qr_payload", "client_secret"}

@@ -13,7 +13,7 @@ from uuid import UUID
 
 import pytest
 
-from harness.client import PASSWORD
+from harness.api_client import PASSWORD
 from tests.e2e.inserts import HASH
 from tests.e2e.town import SERVICES, Town
 

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from harness.client import Answer
+from harness.api_client import Answer
 from services.contracts.enums import Role
 from tests.e2e import surface
 from tests.e2e.people import Person, token

@@ -19,7 +19,7 @@ import pytest
 import urllib3
 import yaml
 
-from harness.client import Api
+from harness.api_client import Api
 from harness.runtime import container_engine, ports, variables
 from harness.runtime.compose import ROOT
 from harness.runtime.process import wait_for

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from harness.client import Answer
+from harness.api_client import Answer
 from tests.e2e.at_once import at_once, outcomes
 from tests.e2e.people import Person
 from tests.e2e.town import Town

@@ -17,7 +17,7 @@ import pytest
 import urllib3
 from prometheus_client.parser import text_string_to_metric_families
 
-from harness.client import Answer
+from harness.api_client import Answer
 from tests.e2e.at_once import outcomes
 from tests.e2e.people import Person
 from tests.e2e.town import Town

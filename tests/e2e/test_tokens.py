@@ -7,7 +7,7 @@ from contextlib import closing
 
 import pytest
 
-from harness.client import PASSWORD
+from harness.api_client import PASSWORD
 from harness.runtime.process import wait_for
 from services.contracts.enums import Role
 from tests.e2e import surface

@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from harness.client import Answer
+from harness.api_client import Answer
 from tests.e2e.at_once import at_once, outcomes
 from tests.e2e.people import Person
 from tests.e2e.test_transfers import owner_of, pair

@@ -14,7 +14,7 @@ from uuid import uuid4
 import urllib3
 
 from harness import Stack, db, invariants
-from harness.client import Inbox
+from harness.api_client import Inbox
 from harness.runtime.process import wait_for
 from tests.e2e import inserts
 from tests.e2e.fakes_control import Fake

@@ -11,7 +11,7 @@ from typing import Any
 from uuid import uuid4
 
 from harness import invariants
-from harness.client import Answer
+from harness.api_client import Answer
 from tests.saga.system import Person, System
 
 HALL = "HALL-A"

@@ -14,7 +14,7 @@ import pytest
 from flask import Flask
 
 from harness import invariants
-from harness.client import Answer
+from harness.api_client import Answer
 from services.chassis.clients import channel
 from services.chassis.errors import Unknown
 from services.orchestrator import asking, participants

@@ -17,7 +17,7 @@ from flask import Flask
 from requests.adapters import BaseAdapter
 from urllib3 import HTTPResponse
 
-from harness.client import Answer
+from harness.api_client import Answer
 from services.chassis import wire
 
 _CONSTANT = {

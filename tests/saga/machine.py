@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from harness import invariants
-from harness.client import Answer
+from harness.api_client import Answer
 from tests.saga.engine import Engine
 from tests.saga.faults import Fault, Kind
 from tests.saga.model import Model, Seat, User

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from harness.client import Answer
+from harness.api_client import Answer
 from tests.saga.casts import Cast, Standing
 
 Ask = Callable[[Cast, str], Answer]

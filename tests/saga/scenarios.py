@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 
 from flask import Flask
 
-from harness.client import Answer, Inbox
+from harness.api_client import Answer, Inbox
 from harness.invariants import Rows, Snapshot
 from tests.saga import states
 from tests.saga.world import Caller, World

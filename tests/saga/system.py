@@ -20,7 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from psycopg2.extensions import parse_dsn
 
 from harness import Stack
-from harness.client import Api, Inbox
+from harness.api_client import Api, Inbox
 from harness.runtime import ports
 from services.chassis import tokens
 from services.chassis.db import Database, Row

@@ -17,7 +17,7 @@ from uuid import UUID
 
 import pytest
 
-from harness.client import Answer
+from harness.api_client import Answer
 from services.orchestrator.journal import Status
 from services.orchestrator.sagas import REVERSE
 from tests.saga import states

@@ -17,7 +17,7 @@ from typing import Any
 import urllib3
 
 from harness import invariants
-from harness.client import Answer
+from harness.api_client import Answer
 from services.orchestrator.journal import Status
 from tests.saga.casts import Cast
 from tests.saga.deaths import Death

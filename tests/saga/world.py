@@ -17,7 +17,7 @@ import pytest
 from flask import Flask
 
 from fakes.smu.app import create_app as fake_smu
-from harness.client import Inbox
+from harness.api_client import Inbox
 from services.chassis import tokens, wire
 from services.chassis.settings import BrokerSettings, ProcessSettings
 from services.event.app import build as build_event

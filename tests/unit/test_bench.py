@@ -13,12 +13,12 @@ import psutil
 import pytest
 
 from harness.bench import meter
-from harness.bench.drive import Load
 from harness.bench.load import request
+from harness.bench.load_generator import Load
+from harness.bench.locking_strategies import percentile
 from harness.bench.measure import Cost, figure
 from harness.bench.verdict import Line, Table, at_least, at_most
-from harness.charts import dots, over_time
-from harness.strategies import percentile
+from harness.report.charts import dots, over_time
 from tests.concurrency.figures import Figures
 
 pytestmark = pytest.mark.unit

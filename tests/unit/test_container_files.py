@@ -232,7 +232,7 @@ def test_development_runs_the_same_commands_and_mounts_the_same_tree() -> None:
     for name, laid in FILES["compose.dev.yaml"]["services"].items():
         if "command" in laid:
             assert laid["command"] == ["python", "/reload.py", *SERVICES[name]["command"]]
-            assert "./harness/reload.py:/reload.py:ro" in laid["volumes"]
+            assert "./harness/dev/reload.py:/reload.py:ro" in laid["volumes"]
             for source in (volume.split(":")[0] for volume in laid["volumes"]):
                 assert (ROOT / source).exists()
     reloaded = {name for name, laid in FILES["compose.dev.yaml"]["services"].items() if "command" in laid}
@@ -325,7 +325,7 @@ def test_a_changed_file_starts_the_command_anew(tmp_path: Path) -> None:
     log, source = tmp_path / "log", tmp_path / "it.py"
     source.write_text("import sys, time\nprint('one', flush=True)\nsys.exit(1)\n")
     with log.open("wb") as out:
-        command = [sys.executable, str(ROOT / "harness" / "reload.py"), sys.executable, "it.py"]
+        command = [sys.executable, str(ROOT / "harness" / "dev" / "reload.py"), sys.executable, "it.py"]
         watching = subprocess.Popen(command, cwd=tmp_path, stdout=out, stderr=subprocess.DEVNULL)
     assert wait_for(lambda: log.read_text() == "one\n", seconds=10)
     source.write_text("import signal\nprint('another', flush=True)\nsignal.pause()\n")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import flake
+from harness.dev import flake_hunt
 from harness.runtime.compose import ROOT
 from harness.runtime.process import wait_for
 
@@ -37,8 +37,8 @@ class Pytest:
         return (1 if failed else 0), "\n".join(f"FAILED {test} - AssertionError: a - b" for test in failed)
 
 
-def _run(state: Path, pytest_: Pytest, revision: str = "r1", runs: int = 3) -> flake.Tally:
-    return flake.run("saga", runs, state, revision, pytest_)
+def _run(state: Path, pytest_: Pytest, revision: str = "r1", runs: int = 3) -> flake_hunt.Tally:
+    return flake_hunt.run("saga", runs, state, revision, pytest_)
 
 
 def test_all_green_is_told_and_nothing_is_left(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_pytest_that_breaks_down_is_a_failure_of_its_file(tmp_path: Path) -> Non
     def broken(arguments: Sequence[str]) -> tuple[int, str]:
         return Pytest()(arguments) if "--collect-only" in arguments else (3, "internal error")
 
-    tally = flake.run("saga", 1, tmp_path / "flake.json", "r1", broken)
+    tally = flake_hunt.run("saga", 1, tmp_path / "flake.json", "r1", broken)
     assert tally.failures == {f"{file}::(pytest ended with 3)": 1 for file in FILES}
 
 
@@ -102,9 +102,13 @@ here = pathlib.Path(__file__).parent
 def test_slow(server):
     signal.pause()
 """
-PROGRAM = (
-    "import sys; from harness import flake; flake.ROOT = sys.argv[1]; flake.interrupt_once(); flake._pytest(['-q'])"
-)
+PROGRAM = """
+import sys
+from harness.dev import flake_hunt
+flake_hunt.ROOT = sys.argv[1]
+flake_hunt.interrupt_once()
+flake_hunt._pytest(['-q'])
+"""
 
 
 def test_whoever_interrupts_leaves_nothing_running(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import git
+from harness.dev import git
 
 pytestmark = pytest.mark.unit
 

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import pytest
 
-from harness import trace
+from harness.report import trace
 from harness.runtime.compose import ROOT
 
 pytestmark = pytest.mark.unit

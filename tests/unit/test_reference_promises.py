@@ -14,6 +14,7 @@ import psycopg2
 import pytest
 from flask import Flask
 
+from harness.dev.spec_bundle import bundle
 from harness.runtime.compose import ROOT
 from services.chassis.access import public
 from services.chassis.errors import ConfigurationError
@@ -21,7 +22,6 @@ from services.chassis.logs import JsonFormatter
 from services.chassis.settings import DatabaseSettings, Env
 from services.chassis.tokens import Credential
 from services.inventory.app import build
-from specs.bundle import bundle
 from tests.databases import Databases
 from tests.unit.inventory_under_test import INTERNAL_SECRET, InventoryService, an_id, settings_for
 from tests.unit.order_under_test import OrderService

@@ -9,28 +9,32 @@ from collections.abc import Iterator
 
 import pytest
 
-from harness import tally
+from harness import invariant_counter
+from harness.invariant_counter import InvariantCounter
 from harness.runtime.compose import ROOT
-from harness.tally import Tally
 
 pytestmark = pytest.mark.unit
 
-CHILD = "from harness import tally; tally.count(['i1', 'i2'], at_rest=True); tally.count(['i2'], at_rest=False)"
+CHILD = """
+from harness import invariant_counter
+invariant_counter.count(['i1', 'i2'], at_rest=True)
+invariant_counter.count(['i2'], at_rest=False)
+"""
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch) -> Iterator[Tally]:
+def run(monkeypatch: pytest.MonkeyPatch) -> Iterator[InvariantCounter]:
     """A run of this test's own, beside the one that it may be part of."""
     monkeypatch.setenv("TR_TALLY", "")
-    monkeypatch.setattr(tally, "_counts", type(tally._counts)())
-    run = Tally()
+    monkeypatch.setattr(invariant_counter, "_counts", type(invariant_counter._counts)())
+    run = InvariantCounter()
     yield run
     run.close()
     monkeypatch.undo()
 
 
-def test_checks_of_children_that_have_ended_are_added_to_ones_own(run: Tally) -> None:
-    tally._counts.update(["i1"])
+def test_checks_of_children_that_have_ended_are_added_to_ones_own(run: InvariantCounter) -> None:
+    invariant_counter._counts.update(["i1"])
     for _ in range(2):
         subprocess.run([sys.executable, "-c", CHILD], cwd=ROOT, env=dict(os.environ), check=True)
     assert run.counted() == {"i1": 3, "i2": 4, "i7_sagas_end": 2}

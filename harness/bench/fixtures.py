@@ -16,7 +16,7 @@ import jwt
 import psycopg2
 import psycopg2.extras
 
-from harness.bench import floor
+from harness.bench import sql_baseline
 from harness.errors import StackError
 from harness.runtime.process import wait_for
 from harness.runtime.stack import Stack
@@ -158,7 +158,7 @@ class Ground:
         """Bring every table to `rows` old rows, all databases at once, and let PostgreSQL take note."""
         with ThreadPoolExecutor(len(_OLD)) as pool:
             list(pool.map(lambda database: self._grow(database, rows), _OLD))
-        floor.lay(self.stack, rows)
+        sql_baseline.lay(self.stack, rows)
         self._run("postgres", "CHECKPOINT")
         self.rows = rows
 

@@ -1,20 +1,20 @@
-"""`python -m specs.render`: API.md from the specs. The contract suite fails when it is out of date."""
+"""`python -m harness.dev.api_reference`: API.md from the specs. The contract suite fails when it is out of date."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-from specs.bundle import Document, bundle, load, operations, resolve
+from harness.dev.spec_bundle import Document, bundle, load, operations, resolve
+from harness.runtime.compose import ROOT
 
-TARGET = Path(__file__).parent.parent / "API.md"
+TARGET = ROOT / "API.md"
 INTERNAL = ("user", "order", "event", "inventory")
 OUTSIDE = ("smu", "stripe")
 HEAD = """# The API
 
-Generated from `specs/` by `python -m specs.render`; do not edit. To try it out: `/docs` at the gateway.
+Generated from `specs/` by `python -m harness.dev.api_reference`; do not edit. To try it out: `/docs` at the gateway.
 """
 
 

@@ -20,7 +20,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from harness.git import git
+from harness.dev.git import git
 from harness.runtime.compose import ROOT
 from harness.runtime.signals import interrupt_once
 
@@ -163,7 +163,7 @@ def _revision() -> str:
 
 def main() -> int:
     """Run, print the tally; the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m harness.flake", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m harness.dev.flake_hunt", description=__doc__.partition("\n")[0])
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--mark", default="saga", help="which suites, as pytest's -m has it")
     options = parser.parse_args()

@@ -14,7 +14,9 @@ from urllib.parse import unquote
 
 import yaml
 
-FOLDER = Path(__file__).parent
+from harness.runtime.compose import ROOT
+
+FOLDER = ROOT / "specs"
 SHARED = ("components", "errors")  # what others refer to; nothing is served from there
 SERVED = ("gateway", "orchestrator", "user", "order", "event", "inventory", "smu", "stripe")
 METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")

@@ -12,11 +12,11 @@ from typing import Any
 
 import psutil
 
+from harness.bench.locking_strategies import percentile
 from harness.bench.meter import Clock, Meter
 from harness.errors import StackError
 from harness.runtime.compose import ROOT
 from harness.runtime.stack import Stack
-from harness.strategies import percentile
 
 PROCESSES, CLIENTS = 2, 16
 STAND_INS = ("fake-", "api-gateway", "epmd")  # for what is not ours: their cost says nothing

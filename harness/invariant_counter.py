@@ -1,6 +1,6 @@
 """How often each invariant was checked in a run, by all its processes.
 
-A run that wants to know makes a `Tally`; every process below it that checks invariants leaves its counts there when it
+A run creates one `InvariantCounter`. Every process below it that checks invariants adds its counts when it
 ends. Without one, nothing is kept.
 """
 
@@ -30,7 +30,7 @@ def _leave(pid: int) -> None:
         (directory / f"{pid}.json").write_text(json.dumps(_counts))
 
 
-class Tally:
+class InvariantCounter:
     """Counts of this process, and of its children that have ended."""
 
     def __init__(self) -> None:

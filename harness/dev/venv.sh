@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes .venv what requirements-dev.lock says; does nothing when that lock is what it was made from.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../.."
 exec </dev/null # CI may have closed stdin
 
 lock=requirements-dev.lock

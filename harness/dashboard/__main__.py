@@ -1,4 +1,4 @@
-"""`python -m harness.live`: a system, a page that shows it live, and locust with its web UI, until Ctrl-C.
+"""`python -m harness.dashboard`: a system, a page that shows it live, and locust with its web UI, until Ctrl-C.
 
 The exit status is locust's: 0 only if every invariant held when its users had gone.
 """
@@ -13,9 +13,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from harness.dashboard.server import Server
+from harness.dashboard.watch import Watch
 from harness.errors import StackError
-from harness.live.server import Server
-from harness.live.watch import Watch
 from harness.runtime import compose, ports
 from harness.runtime.signals import interrupt_once, own_stack, upon_signals
 from harness.runtime.stack import Stack
@@ -47,7 +47,7 @@ def main() -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m harness.live", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m harness.dashboard", description=__doc__)
     parser.add_argument("--attach", metavar="RUN_DIR", help="show the system that runs there, and leave it running")
     parser.add_argument("rest", nargs="*", help="more for locust, after --")
     return parser

@@ -1,6 +1,8 @@
 """One request's way through gateway, services, broker and journal, out of the JSON logs.
 
-    python -m harness.trace ID [--run-dir DIRECTORY]     ID: the X-Correlation-ID of an answer, or its first characters
+    python -m harness.report.trace ID [--run-dir DIRECTORY]
+
+ID is the X-Correlation-ID of an answer, or its first characters.
 
 Lines come in the order of time, a column a participant, with the milliseconds since the first.
 """
@@ -98,7 +100,7 @@ def heading(correlation_id: str, lines: list[Line]) -> str:
 
 def main(arguments: list[str]) -> int:
     """Print the way of every request whose id begins as given; 1 when there is none."""
-    parser = argparse.ArgumentParser(prog="python -m harness.trace", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m harness.report.trace", description=__doc__)
     parser.add_argument("id", help="a correlation id, or how it begins")
     parser.add_argument("--run-dir", help="where stacks are, there or beneath (default: $TR_RUN_DIR, else .run)")
     options = parser.parse_args(arguments)

@@ -17,7 +17,7 @@ import urllib3
 
 PASSWORD = "password123"  # noqa: S105 - the seed's, in the README
 SECONDS = 15.0
-HEARD: deque[tuple[str, str]] = deque(maxlen=200)
+RECENT_REQUESTS: deque[tuple[str, str]] = deque(maxlen=200)
 """The last requests of this process: correlation id, and what was asked and answered."""
 
 
@@ -78,7 +78,7 @@ class Api:
         answer = self.pool.request(
             method, self.url + path, body=content, headers={**sent, **(headers or {})}, timeout=SECONDS
         )
-        HEARD.append((answer.headers.get("X-Correlation-ID", ""), f"{method} {path} → {answer.status}"))
+        RECENT_REQUESTS.append((answer.headers.get("X-Correlation-ID", ""), f"{method} {path} → {answer.status}"))
         return Answer(answer.status, answer.data, answer.headers)
 
     def get(self, path: str, **headers: str) -> Answer:

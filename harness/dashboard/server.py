@@ -6,7 +6,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from harness.live.watch import Watch
+from harness.dashboard.watch import Watch
 from harness.runtime import ports
 
 PAGE = Path(__file__).parent / "page.html"

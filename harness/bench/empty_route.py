@@ -15,7 +15,7 @@ from contextlib import contextmanager
 import psutil
 from flask import Flask
 
-from harness.bench.drive import CLIENTS, Crew
+from harness.bench.load_generator import CLIENTS, Crew
 from harness.bench.meter import meter
 from harness.errors import StackError
 from harness.runtime import ports
