@@ -1,4 +1,7 @@
-"""Statuses as they stand in the databases and on the wire (reference §3, with what it lacks added)."""
+"""Status values in the databases and on the wire.
+
+They are those of section 3 of the v4 reference. A comment marks each value that section 3 lacks.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ class TransferStatus(StrEnum):
     INITIATED = "INITIATED"
     PENDING_OTP = "PENDING_OTP"
     COMPLETED = "COMPLETED"
-    FAILED = "FAILED"  # the reference names it in §6 and leaves it out of §3's enum
+    FAILED = "FAILED"  # named in section 6 of the reference, missing in section 3
     DISPUTED = "DISPUTED"
     REVERSED = "REVERSED"
 
@@ -35,8 +38,8 @@ class ScanResult(StrEnum):
     UNPAID = "UNPAID"
     NOT_FOUND = "NOT_FOUND"
     EXPIRED = "EXPIRED"
-    NOT_OWNER = "NOT_OWNER"  # §7.1: the old owner's QR after a transfer
-    QR_INVALID = "QR_INVALID"  # §7: "log for audit"
+    NOT_OWNER = "NOT_OWNER"  # section 7.1: a QR of the previous owner, shown after a transfer
+    QR_INVALID = "QR_INVALID"  # section 7: an unreadable QR is logged for audit
 
 
 class Role(StrEnum):
@@ -45,7 +48,10 @@ class Role(StrEnum):
 
 
 class OtpStatus(StrEnum):
-    """SMU's answer to a code (§9)."""
+    """The status of a one-time password (OTP).
+
+    SMU, Singapore Management University's notification API, returns it.
+    """
 
     APPROVED = "approved"
     PENDING = "pending"
