@@ -1,6 +1,6 @@
-"""Brings the system of compose.yaml up natively, for `make up` and for every suite."""
+"""Runs the system of compose.yaml on one machine, for `make up` and for every test suite."""
 
 from harness.errors import StackError
-from harness.runtime.stack import Stack
+from harness.runtime import Stack, attach, up
 
-__all__ = ["Stack", "StackError"]
+__all__ = ["Stack", "StackError", "attach", "up"]

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable
 
+from harness import runtime
 from harness.errors import StackError
 from harness.runtime import compose, packages, variables
 from harness.runtime.cleanup import take_down
@@ -30,10 +31,10 @@ def main() -> int:
         "down": _down,
         "status": _status,
         "logs": _logs,
-        "start": lambda given: Stack.attach(given.run_dir).start(given.service),
-        "stop": lambda given: Stack.attach(given.run_dir).stop(given.service),
-        "kill": lambda given: Stack.attach(given.run_dir).kill(given.service),
-        "restart": lambda given: Stack.attach(given.run_dir).restart(given.service, given.env),
+        "start": lambda given: runtime.attach(given.run_dir).start(given.service),
+        "stop": lambda given: runtime.attach(given.run_dir).stop(given.service),
+        "kill": lambda given: runtime.attach(given.run_dir).kill(given.service),
+        "restart": lambda given: runtime.attach(given.run_dir).restart(given.service, given.env),
     }
     try:
         commands[options.command](options)
@@ -85,7 +86,7 @@ def _up(given: argparse.Namespace) -> None:
     interrupt_once()
     stack = None
     try:
-        stack = Stack.up(given.run_dir, env=given.env, only=given.only, detach=given.detach)
+        stack = runtime.up(given.run_dir, env=given.env, only=given.only, detach=given.detach)
         _print_table(stack)
         if not given.detach:
             _watch(stack)
@@ -112,7 +113,7 @@ def _down(given: argparse.Namespace) -> None:
     directory = RunDir(given.run_dir)
     if directory.occupied():
         with contextlib.suppress(StackError):  # started from another compose.yaml: then there is no order to keep
-            Stack.attach(given.run_dir).down(given.volumes)
+            runtime.attach(given.run_dir).down(given.volumes)
             return
     if not take_down(directory, given.volumes):
         print(f"nothing runs in {directory.path}")
@@ -120,7 +121,7 @@ def _down(given: argparse.Namespace) -> None:
 
 def _status(given: argparse.Namespace) -> None:
     directory = RunDir(given.run_dir)
-    stack = Stack.attach(given.run_dir) if directory.occupied() else None
+    stack = runtime.attach(given.run_dir) if directory.occupied() else None
     if given.json:
         print(json.dumps({"run_dir": str(directory.path), "processes": _rows(stack) if stack else []}, indent=2))
     elif stack:
@@ -157,7 +158,7 @@ def _print_table(stack: Stack) -> None:
 def _logs(given: argparse.Namespace) -> None:
     directory = RunDir(given.run_dir)
     if directory.occupied():
-        command = Stack.attach(given.run_dir).log_command(given.service, given.follow)
+        command = runtime.attach(given.run_dir).log_command(given.service, given.follow)
     else:
         log = directory.logs / f"{given.service}.log"
         if not log.exists():

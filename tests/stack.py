@@ -9,7 +9,7 @@ from threading import Lock
 
 import pytest
 
-from harness import Stack
+from harness import Stack, runtime
 from harness.runtime import container_engine
 from harness.runtime.cleanup import take_down
 
@@ -29,7 +29,7 @@ def running(run_dir: Path) -> Iterator[Stack]:
 
     Nobody wants its data: it is not given the seconds that it takes to end in good order.
     """
-    with Stack.up(run_dir, env=UNLIMITED, quiet=True) as stack:
+    with runtime.up(run_dir, env=UNLIMITED, quiet=True) as stack:
         yield stack
         if not IN_CONTAINERS:
             take_down(stack.run_dir)

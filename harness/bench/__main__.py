@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from statistics import mean, median
 from typing import Any
 
+from harness import runtime
 from harness.bench.empty_route import BareRoute, bare_route
 from harness.bench.fixtures import Ground
 from harness.bench.load_generator import Crew, Load
@@ -26,7 +27,7 @@ from harness.bench.verdict import Line, Table, at_least, at_most
 from harness.errors import StackError
 from harness.report.charts import dots
 from harness.runtime.compose import ROOT
-from harness.runtime.signals import interrupt_once, own_stack
+from harness.runtime.signals import interrupt_once
 from harness.runtime.stack import Stack
 
 REPORTS = ROOT / "reports"
@@ -45,7 +46,11 @@ def main(arguments: list[str]) -> int:
     began = time.monotonic()
     table = Table(_baseline())
     try:
-        with own_stack("bench", PRODUCTION, quiet=True) as stack, Crew(stack) as crew, bare_route(stack, crew) as route:
+        with (
+            runtime.up_fresh("bench", PRODUCTION, quiet=True) as stack,
+            Crew(stack) as crew,
+            bare_route(stack, crew) as route,
+        ):
             stack.start_replica("inventory-service")  # a process of Python is one core
             table.note("system up")
             raw = _measured(stack, crew, route, options, table)

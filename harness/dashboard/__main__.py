@@ -13,11 +13,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from harness import runtime
 from harness.dashboard.server import Server
 from harness.dashboard.watch import Watch
 from harness.errors import StackError
 from harness.runtime import compose, ports
-from harness.runtime.signals import interrupt_once, own_stack, upon_signals
+from harness.runtime.signals import interrupt_once, upon_signals
 from harness.runtime.stack import Stack
 
 PAGE_PORT, LOCUST_PORT = 8090, 8089  # where they are free
@@ -56,9 +57,9 @@ def _parser() -> argparse.ArgumentParser:
 @contextmanager
 def _system(attach: str | None) -> Iterator[Stack]:
     if attach:
-        yield Stack.attach(attach)
+        yield runtime.attach(attach)
         return
-    with own_stack("locust", ENV) as stack:  # empty at first: the show begins with free seats
+    with runtime.up_fresh("locust", ENV) as stack:  # empty at first: the show begins with free seats
         yield stack
 
 

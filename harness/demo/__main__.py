@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from harness import invariants
+from harness import invariants, runtime
 from harness.api_client import RECENT_REQUESTS
 from harness.demo import scenes
 from harness.demo.narrator import Narrator
@@ -20,7 +20,6 @@ from harness.errors import StackError
 from harness.runtime import compose
 from harness.runtime.cleanup import make_room, take_down
 from harness.runtime.run_directory import RunDir
-from harness.runtime.stack import Stack
 
 RUN_DIR = Path(".run") / "demo"  # separate, so that a stack that is already up keeps its data
 QUIET_SECONDS = 20.0
@@ -67,7 +66,7 @@ def _run_on_fresh_stack(chosen: list[Callable[[Narrator], None]]) -> bool:
     directory = RunDir(compose.ROOT / RUN_DIR)
     make_room(directory)
     take_down(directory, volumes=True)
-    with Stack.up(run_dir=directory.path) as stack:
+    with runtime.up(run_dir=directory.path) as stack:
         return _play(Narrator(stack), chosen)
 
 

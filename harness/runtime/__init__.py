@@ -1,0 +1,80 @@
+"""Starts the system of compose.yaml and attaches to a running one; the only place that chooses native or containers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from harness.errors import StackError
+from harness.runtime import compose, container_engine, variables
+from harness.runtime.cleanup import make_room, take_down
+from harness.runtime.containers import ContainerStack
+from harness.runtime.native import NativeStack
+from harness.runtime.process import Identity
+from harness.runtime.run_directory import Record, RunDir
+from harness.runtime.stack import COMPOSE, Stack
+
+KINDS: dict[str, type[Stack]] = {kind.kind: kind for kind in (NativeStack, ContainerStack)}
+
+
+def up(
+    run_dir: Path | str | None = None,
+    env: Mapping[str, str] | None = None,
+    only: Iterable[str] | None = None,
+    detach: bool = False,
+    quiet: bool = False,
+    overrides: Mapping[str, Mapping[str, str]] | None = None,
+) -> Stack:
+    """Start everything, or `only` the services named with all that they need, and wait until it is ready.
+
+    `env` sets variables of compose.yaml. `overrides` changes the environment of single processes. Used as a context
+    manager, the stack is taken down at the end; its data stays in `run_dir` (default: TR_RUN_DIR, else .run). The
+    variable STACK chooses native processes or containers. Raises StackError, with nothing left running.
+    """
+    choice = container_engine.choose()
+    kind = KINDS[choice.kind]
+    directory = RunDir(run_dir)
+    with directory.locked():
+        make_room(directory)
+        directory.make()
+        values = variables.resolve(directory.variables(), env or {}, compose.variables_of(COMPOSE))
+        assigned = kind.assign_ports(compose.load(COMPOSE, values))
+        directory.keep_variables(values)
+        directory.describe(choice.kind, assigned, None if detach else Identity.of(os.getpid()))
+        for name, changed in (overrides or {}).items():
+            directory.write(Record(name, overrides=dict(changed)))
+    stack = kind(directory, assigned, values, quiet)
+    stack.report(choice.kind, choice.reason)
+    stack.start_with_needs(only)
+    return stack
+
+
+def attach(run_dir: Path | str | None = None, quiet: bool = False) -> Stack:
+    """Return the stack that already runs in `run_dir`.
+
+    Raises StackError if there is none, or if it was started from another compose.yaml.
+    """
+    directory = RunDir(run_dir)
+    written = directory.stack()
+    if written is None or not directory.occupied():
+        raise StackError(f"nothing runs in {directory.path}; start it with `python -m harness up`")
+    assigned = {name: {int(p): here for p, here in own.items()} for name, own in written["ports"].items()}
+    values = directory.variables()
+    if assigned.keys() != compose.load(COMPOSE, values).keys():
+        raise StackError("compose.yaml has other services than when the stack was started: take it down first")
+    return KINDS[written["kind"]](directory, assigned, values, quiet)
+
+
+@contextmanager
+def up_fresh(name: str, env: Mapping[str, str], quiet: bool = False) -> Iterator[Stack]:
+    """Start a separate system in .run/NAME with empty databases, and take it down at the end. Raises StackError."""
+    directory = RunDir(compose.ROOT / ".run" / name)
+    make_room(directory)
+    take_down(directory, volumes=True)
+    with up(directory.path, env=env, quiet=quiet) as stack:
+        yield stack
+
+
+__all__ = ["Stack", "attach", "up", "up_fresh"]

@@ -82,21 +82,21 @@ class ContainerStack(Stack):
         return container_engine.Project.of(self.run_dir.path)
 
     @classmethod
-    def _assigned(cls, services: Mapping[str, Service]) -> dict[str, dict[int, int]]:
+    def assign_ports(cls, services: Mapping[str, Service]) -> dict[str, dict[int, int]]:
         wanted = [(s.name, port) for s in services.values() for port in ports_of(s)]
         assigned: dict[str, dict[int, int]] = {name: {} for name in services}
         for (name, port), here in zip(wanted, ports.claim([port for _, port in wanted]), strict=True):
             assigned[name][port] = here
         return assigned
 
-    def _planned(self, values: Mapping[str, str], run_dir: Path) -> dict[str, Program]:
+    def _plan_programs(self, values: Mapping[str, str], run_dir: Path) -> dict[str, Program]:
         return programs(self._services, self._ports, container_engine.Project.of(run_dir))
 
     def _provide(self, names: Iterable[str], build: bool = False) -> None:
         """Have compose make the containers of `names`, anew where what they are made from has changed."""
         wanted = [container for name in names for container in self._containers(name)]
         wanted += [RENDERER] if GATEWAY in wanted else []
-        self._say("compose", f"{'building and ' if build else ''}making {', '.join(wanted)}")
+        self.report("compose", f"{'building and ' if build else ''}making {', '.join(wanted)}")
         self.run_dir.keep(container_engine.FILE, yaml.safe_dump(self._document(), sort_keys=False))
         if build:
             built = [name for name in wanted if "build" in self._raw(name)]
@@ -131,7 +131,7 @@ class ContainerStack(Stack):
         with ThreadPoolExecutor(len(containers)) as pool:
             list(pool.map(lambda container: _ended(container, how), containers))
         self.log_path(name)  # what it said is there without it
-        self._say(name, state)
+        self.report(name, state)
 
     def _containers(self, name: str) -> tuple[str, ...]:
         """The containers that stand for a program: all database servers are one."""

@@ -3,14 +3,8 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 from types import FrameType
-
-from harness.runtime.cleanup import make_room, take_down
-from harness.runtime.compose import ROOT
-from harness.runtime.run_directory import RunDir
-from harness.runtime.stack import Stack
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -29,13 +23,3 @@ def interrupt_once() -> None:
         raise KeyboardInterrupt
 
     upon_signals(interrupt)
-
-
-@contextmanager
-def own_stack(name: str, env: Mapping[str, str], quiet: bool = False) -> Iterator[Stack]:
-    """A system in .run/NAME, from empty databases; taken down at the end. Raises StackError."""
-    directory = RunDir(ROOT / ".run" / name)
-    make_room(directory)
-    take_down(directory, volumes=True)
-    with Stack.up(directory.path, env=env, quiet=quiet) as stack:
-        yield stack

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -11,11 +10,10 @@ from types import TracebackType
 from typing import Self, cast
 
 from harness.errors import StackError
-from harness.runtime import compose, container_engine, ports, variables
-from harness.runtime.cleanup import make_room, take_down
+from harness.runtime import compose, ports
+from harness.runtime.cleanup import take_down
 from harness.runtime.postgres import Postgres
-from harness.runtime.process import Identity
-from harness.runtime.process_plan import assign_ports, levels, needs, programs, with_needs
+from harness.runtime.process_plan import levels, needs, with_needs
 from harness.runtime.program import Program, web
 from harness.runtime.run_directory import Record, RunDir
 from harness.runtime.supervisor import Supervisor
@@ -24,9 +22,9 @@ COMPOSE = compose.ROOT / "compose.yaml"
 
 
 class Stack(Supervisor):
-    """All processes of one run directory; `up` and `attach` give its subclass where it is of containers."""
+    """All processes of one run directory. `harness.runtime.up` and `attach` choose between native and containers."""
 
-    kind = "native"
+    kind: str
 
     def __init__(
         self, run_dir: RunDir, assigned: dict[str, dict[int, int]], values: Mapping[str, str], quiet: bool = False
@@ -34,62 +32,23 @@ class Stack(Supervisor):
         self._ports = assigned
         self._values = values
         self._services = compose.load(COMPOSE, values)
-        super().__init__(run_dir, self._planned(values, run_dir.path), quiet)
+        super().__init__(run_dir, self._plan_programs(values, run_dir.path), quiet)
         for record in run_dir.records():
             self._recall(record)
 
-    @classmethod
-    def up(
-        cls,
-        run_dir: Path | str | None = None,
-        env: Mapping[str, str] | None = None,
-        only: Iterable[str] | None = None,
-        detach: bool = False,
-        quiet: bool = False,
-        overrides: Mapping[str, Mapping[str, str]] | None = None,
-    ) -> Stack:
+    def start_with_needs(self, only: Iterable[str] | None) -> None:
         """Start everything, or `only` the services named with all that they need, and wait until it is ready.
 
-        `env` sets variables of compose.yaml, `overrides` lays an environment over one process's. As a context manager
-        it is taken down at the end; data stays in `run_dir` (default: TR_RUN_DIR, else .run) for the next time.
-        STACK says whether natively or in containers. Raises StackError, with nothing left running.
+        Raises StackError, with nothing left running.
         """
-        choice = container_engine.choose()
-        kind = _class_of(choice.kind)
-        directory = RunDir(run_dir)
-        with directory.locked():
-            make_room(directory)
-            directory.make()
-            values = variables.resolve(directory.variables(), env or {}, compose.variables_of(COMPOSE))
-            assigned = kind._assigned(compose.load(COMPOSE, values))
-            directory.keep_variables(values)
-            directory.describe(choice.kind, assigned, None if detach else Identity.of(os.getpid()))
-            for name, laid in (overrides or {}).items():
-                directory.write(Record(name, overrides=dict(laid)))
-        stack = kind(directory, assigned, values, quiet)
-        stack._say(choice.kind, choice.reason)
         try:
-            names = with_needs(stack.programs, only or stack.programs)
-            stack._provide(names, build=True)
-            stack.start_all(names)
-            stack.settle(names)
+            names = with_needs(self.programs, only or self.programs)
+            self._provide(names, build=True)
+            self.start_all(names)
+            self.settle(names)
         except BaseException:
-            stack.down()
+            self.down()
             raise
-        return stack
-
-    @classmethod
-    def attach(cls, run_dir: Path | str | None = None, quiet: bool = False) -> Stack:
-        """The stack that runs already. Raises StackError when there is none, or it came from another compose.yaml."""
-        directory = RunDir(run_dir)
-        written = directory.stack()
-        if written is None or not directory.occupied():
-            raise StackError(f"nothing runs in {directory.path}; start it with `python -m harness up`")
-        assigned = {name: {int(p): here for p, here in own.items()} for name, own in written["ports"].items()}
-        values = directory.variables()
-        if assigned.keys() != compose.load(COMPOSE, values).keys():
-            raise StackError("compose.yaml has other services than when the stack was started: take it down first")
-        return _class_of(written["kind"])(directory, assigned, values, quiet)
 
     def __enter__(self) -> Self:
         return self
@@ -165,14 +124,15 @@ class Stack(Supervisor):
     # ── Inside ──
 
     @classmethod
-    def _assigned(cls, services: Mapping[str, compose.Service]) -> dict[str, dict[int, int]]:
-        return assign_ports(services)
+    def assign_ports(cls, services: Mapping[str, compose.Service]) -> dict[str, dict[int, int]]:
+        """Choose a free port of this machine for each port of each service: {service: {port: port here}}."""
+        raise NotImplementedError
 
-    def _planned(self, values: Mapping[str, str], run_dir: Path) -> dict[str, Program]:
-        return programs(self._services, self._ports, values, run_dir)
+    def _plan_programs(self, values: Mapping[str, str], run_dir: Path) -> dict[str, Program]:
+        raise NotImplementedError
 
     def _provide(self, names: Iterable[str], build: bool = False) -> None:
-        """Have what `names` are started from."""
+        """Make what `names` are started from, such as containers."""
 
     @property
     def _postgres(self) -> Postgres:
@@ -185,9 +145,3 @@ class Stack(Supervisor):
             own = {service.name: {int(port): here for port, here in record.ports.items()}}
             program = web(service, {**self._ports, **own}, needs(service, self._services))
             self.programs[record.name] = replace(program, name=record.name)
-
-
-def _class_of(kind: str) -> type[Stack]:
-    from harness.runtime.containers import ContainerStack
-
-    return ContainerStack if kind == ContainerStack.kind else Stack

@@ -42,7 +42,7 @@ class Supervisor:
         if record.alive:
             return
         with self._unless_cancelled(name):
-            self._say(name, "starting")
+            self.report(name, "starting")
             program.prepare(self.env(name))
             identity = self._launch(name)
             record = replace(record, pid=identity.pid, started=identity.started, state="starting")
@@ -51,14 +51,14 @@ class Supervisor:
         with self._unless_cancelled(name):
             program.after_ready()
             self.run_dir.write(replace(record, state="running"))
-        self._say(name, f"ready on {HOST}:{program.port}")
+        self.report(name, f"ready on {HOST}:{program.port}")
 
     def stop(self, name: str) -> None:
         """End `name` as production would (SIGTERM, then time to finish), and wait until it is gone."""
         program, record = self.program(name), self._marked(name, "stopped")
         self.run_dir.write(record)
         process.end(record.identity, program.stop_signal, STOP_SECONDS)
-        self._say(name, "stopped")
+        self.report(name, "stopped")
 
     def kill(self, name: str) -> None:
         """SIGKILL `name` and everything that it started, and wait until they are gone."""
@@ -66,7 +66,7 @@ class Supervisor:
         record = self._marked(name, "killed")
         self.run_dir.write(record)
         process.kill(record.identity)
-        self._say(name, "killed")
+        self.report(name, "killed")
 
     def restart(self, name: str, env: Mapping[str, str] | None = None) -> None:
         """Stop and start `name`; `env` is laid over its environment from now on, `{}` lifts what was laid before."""
@@ -171,9 +171,10 @@ class Supervisor:
             log = self.log_path(program.name)
             raise StackError(f"{program.name} {trouble}; the end of {log}:\n{_tail(log)}")
 
-    def _say(self, name: str, what: str) -> None:
+    def report(self, name: str, what: str) -> None:
+        """Print one line of progress, unless the stack is quiet."""
         if not self._quiet:
-            # One write a line: several threads speak.
+            # One write per line, because several threads print.
             sys.stderr.write(f"[{time.monotonic() - self._began:6.1f}s] {name:<22} {what}\n")
             sys.stderr.flush()
 

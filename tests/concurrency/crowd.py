@@ -15,7 +15,7 @@ from typing import Any
 import urllib3
 from locust.env import Environment
 
-from harness import Stack, invariants
+from harness import invariants, runtime
 from harness.runtime.process import wait_for
 from tests.e2e.inserts import EVENT
 from tests.e2e.people import Person
@@ -79,7 +79,7 @@ class Crowd:
     """Shared by all greenlets of one process."""
 
     def __init__(self, environment: Environment) -> None:
-        stack = Stack.attach(quiet=True)
+        stack = runtime.attach(quiet=True)
         self._people: list[Person] = []
         self.tally: Counter[str] = Counter()
         self.tickets: deque[tuple[Person, str, str]] = deque()  # owner, seat, order

@@ -17,7 +17,7 @@ import psycopg2
 import pytest
 import requests
 
-from harness import Stack, StackError
+from harness import Stack, StackError, runtime
 from harness.runtime import compose, container_engine, variables
 from harness.runtime.cleanup import take_down
 from harness.runtime.compose import ROOT
@@ -34,7 +34,7 @@ INFRASTRUCTURE = ["postgres", "fake-smu"]  # RabbitMQ takes long to start: test_
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A stack of this module's own, of what the harness needs to be tried on."""
-    with Stack.up(tmp_path_factory.mktemp("stack"), only=INFRASTRUCTURE) as running:
+    with runtime.up(tmp_path_factory.mktemp("stack"), only=INFRASTRUCTURE) as running:
         yield running
 
 
@@ -87,12 +87,12 @@ def test_one_file_starts_every_service(stack: Stack) -> None:
 
 @pytest.mark.claim("14.sql.6")
 def test_cleared_volumes_are_seeded_anew(tmp_path: Path) -> None:
-    with Stack.up(tmp_path, only=["postgres"]) as first:
+    with runtime.up(tmp_path, only=["postgres"]) as first:
         sql(first.dsn("events_db"), "CREATE TABLE kept ()")
         seeded = sql(first.dsn("events_db"), "TABLE events ORDER BY event_id")
         sql(first.dsn("events_db"), "UPDATE events SET name = 'renamed'")
     take_down(RunDir(tmp_path), volumes=True)
-    with Stack.up(tmp_path, only=["postgres"]) as again:
+    with runtime.up(tmp_path, only=["postgres"]) as again:
         assert sql(again.dsn("events_db"), "SELECT to_regclass('kept')") == [(None,)]
         found = sql(again.dsn("events_db"), "TABLE events ORDER BY event_id")
     assert [row[0] for row in found] == [row[0] for row in seeded]
@@ -121,7 +121,7 @@ def test_restart_lays_an_environment_over_and_lifts_it(bare: Stack) -> None:
 
 def test_replica_answers_beside_the_original_and_can_be_found(bare: Stack) -> None:
     name = bare.start_replica("fake-smu")
-    again = Stack.attach(bare.run_dir.path)
+    again = runtime.attach(bare.run_dir.path)
     assert again.url(name) != again.url("fake-smu")
     assert requests.get(f"{again.url(name)}/health", timeout=5).status_code == 200
     again.kill(name)
@@ -146,7 +146,7 @@ def test_one_services_lines_can_be_followed(bare: Stack) -> None:
 def test_failing_start_shows_the_end_of_the_log_and_leaves_nothing(tmp_path: Path) -> None:
     broken = {"fake-smu": {"PORT": "not-a-port"}}
     with pytest.raises(StackError, match=r"(?s)fake-smu ended while starting.*not-a-port"):
-        Stack.up(tmp_path, only=["fake-smu"], overrides=broken)
+        runtime.up(tmp_path, only=["fake-smu"], overrides=broken)
     assert remains(tmp_path) == []
 
 
@@ -206,7 +206,7 @@ def test_interrupt_of_a_start_waits_for_what_is_launched(tmp_path: Path, monkeyp
         patched.setattr(Thread, "start", interrupted)
         patched.setattr(Stack, "_launch", late)
         with pytest.raises(KeyboardInterrupt):
-            Stack.up(tmp_path, only=["fake-smu"])
+            runtime.up(tmp_path, only=["fake-smu"])
     over.set()
     threads[0].join(timeout=60)
     assert not threads[0].is_alive()
@@ -218,7 +218,7 @@ def test_next_up_clears_what_a_killed_harness_left(tmp_path: Path) -> None:
         orphan = RunDir(tmp_path).record("fake-smu").identity
         started.kill()
     assert orphan.alive()
-    with Stack.up(tmp_path, only=["fake-smu"]) as second:
+    with runtime.up(tmp_path, only=["fake-smu"]) as second:
         assert not orphan.alive()
         assert second.state("fake-smu") == "running"
 

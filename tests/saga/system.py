@@ -19,7 +19,7 @@ import urllib3
 from prometheus_client.parser import text_string_to_metric_families
 from psycopg2.extensions import parse_dsn
 
-from harness import Stack
+from harness import Stack, runtime
 from harness.api_client import Api, Inbox
 from harness.runtime import ports
 from services.chassis import tokens
@@ -97,7 +97,7 @@ class System:
     @contextmanager
     def up(cls, run_dir: Path) -> Iterator[Self]:
         """The system while it runs."""
-        with Stack.up(run_dir, env={"LOG_LEVEL": "WARNING"}, only=[ORCHESTRATOR], quiet=True) as stack:
+        with runtime.up(run_dir, env={"LOG_LEVEL": "WARNING"}, only=[ORCHESTRATOR], quiet=True) as stack:
             system = cls(stack)
             try:
                 yield system

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from harness import Stack, StackError
+from harness import StackError, runtime
 from harness.runtime import container_engine, ports, process
 from harness.runtime.cleanup import make_room, take_down
 from harness.runtime.postgres import forget_dead_postmaster
@@ -172,7 +172,7 @@ def test_stack_of_a_living_owner_is_left_alone(run_dir: RunDir) -> None:
     with pytest.raises(StackError, match="already runs"):
         make_room(run_dir)
     with pytest.raises(StackError, match="already runs"):
-        Stack.up(run_dir.path)
+        runtime.up(run_dir.path)
 
 
 def test_stack_whose_owner_died_makes_room(run_dir: RunDir) -> None:
@@ -225,7 +225,7 @@ def test_stack_that_cannot_be_had_is_refused_with_the_reason(
     monkeypatch.setenv("STACK", wanted)
     monkeypatch.setattr(container_engine, "unavailable", lambda: "there is no `docker` command on this machine")
     with pytest.raises(StackError, match=words):
-        Stack.up(tmp_path)
+        runtime.up(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -249,4 +249,4 @@ def test_auto_takes_what_the_machine_has_and_says_why(
 
 def test_attaching_to_nothing_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(StackError, match="python -m harness up"):
-        Stack.attach(tmp_path)
+        runtime.attach(tmp_path)

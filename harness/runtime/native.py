@@ -1,0 +1,25 @@
+"""The stack as processes of this machine: embedded PostgreSQL, installed RabbitMQ, one process per service."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from harness.runtime import process_plan
+from harness.runtime.compose import Service
+from harness.runtime.program import Program
+from harness.runtime.stack import Stack
+
+
+class NativeStack(Stack):
+    """All processes of one run directory, started directly on this machine."""
+
+    kind = "native"
+
+    @classmethod
+    def assign_ports(cls, services: Mapping[str, Service]) -> dict[str, dict[int, int]]:
+        """Choose a free port of this machine for each port of each service."""
+        return process_plan.assign_ports(services)
+
+    def _plan_programs(self, values: Mapping[str, str], run_dir: Path) -> dict[str, Program]:
+        return process_plan.programs(self._services, self._ports, values, run_dir)
