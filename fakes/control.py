@@ -11,7 +11,7 @@ from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
 
-from fakes import wire
+from fakes import socket_faults
 from fakes.clock import Clock, iso
 from fakes.faults import LONGEST_MS, Fault, FaultTable, parse
 from fakes.ids import Ids
@@ -156,7 +156,7 @@ def _fault_routes(routes: Blueprint, plane: Plane) -> None:
         ms = known(body(), ms=int).get("ms", 1000)
         if not 0 < ms <= LONGEST_MS:
             raise ValueError(f"ms is 1 to {LONGEST_MS}")
-        wire.refuse(ms)
+        socket_faults.refuse(ms)
         return jsonify(refusing_ms=ms)
 
 

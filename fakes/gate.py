@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Request, Response
 
-from fakes import wire
+from fakes import socket_faults
 from fakes.control import Plane
 from fakes.faults import Fault
 
@@ -39,7 +39,7 @@ class Gate:
         self.app, self.plane, self.excuse, self.summary, self.mount = app, plane, excuse, summary, mount
         self.plays: dict[str, Callable[[Fault, Environ], Response]] = {
             "refuse": self._refuse,
-            "reset": lambda fault, environ: wire.reset(environ),
+            "reset": lambda fault, environ: socket_faults.reset(environ),
             "hang": self._hang,
             "late": self._late,
             "drop": self._drop,
@@ -80,13 +80,13 @@ class Gate:
         return self.summary(said) if isinstance(said, dict) else None
 
     def _refuse(self, fault: Fault, environ: Environ) -> Response:
-        wire.refuse(fault.ms)
-        wire.reset(environ)
+        socket_faults.refuse(fault.ms)
+        socket_faults.reset(environ)
 
     def _hang(self, fault: Fault, environ: Environ) -> Response:
         if not fault.effect:
             self.plane.wait(fault.ms)
-            wire.reset(environ)
+            socket_faults.reset(environ)
         environ[HOLD] = lambda: self.plane.wait(fault.ms)
         return self._answer(environ)
 
@@ -97,11 +97,11 @@ class Gate:
 
     def _drop(self, fault: Fault, environ: Environ) -> Response:
         self._answer(environ)
-        wire.reset(environ)
+        socket_faults.reset(environ)
 
     def _truncate(self, fault: Fault, environ: Environ) -> Response:
         answer = self._answer(environ)
-        wire.truncate(environ, answer.status, list(answer.headers.items()), answer.get_data())
+        socket_faults.truncate(environ, answer.status, list(answer.headers.items()), answer.get_data())
 
     def _status(self, fault: Fault, environ: Environ) -> Response:
         body = self.excuse(fault.status) if fault.body is None else fault.body

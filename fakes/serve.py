@@ -24,7 +24,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn is untyped
             "bind": self.address,
             "workers": 1,
             "threads": THREADS,
-            "worker_class": "fakes.wire.FaultyWorker",
+            "worker_class": "fakes.socket_faults.FaultyWorker",
             "logger_class": "fakes.logs.GunicornLogger",
             "keepalive": 75,  # shorter, and idle pooled connections would die under the client's next call
             "graceful_timeout": 1,

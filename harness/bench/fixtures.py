@@ -20,7 +20,7 @@ from harness.bench import sql_baseline
 from harness.errors import StackError
 from harness.runtime.process import wait_for
 from harness.runtime.stack import Stack
-from services.orchestrator.qr import Seal
+from services.orchestrator.tickets.qr import Seal
 
 BUYERS = 64
 HALL = "HALL-B"

@@ -19,7 +19,7 @@ import grpc
 import msgspec
 from grpc_status import rpc_status
 
-from services.chassis import correlation, wire
+from services.chassis import correlation, json_codec
 from services.chassis.errors import ConfigurationError, Refused, Unknown
 from services.chassis.tokens import Credential
 from services.contracts.errors import ErrorCode
@@ -147,7 +147,7 @@ class HttpPeer:
     def whole(self, method: str, path: str, fields: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Like `call`, with the whole success envelope (`pagination` beside `data`)."""
         started = time.perf_counter()
-        status, raw = self._send(method, path, None if fields is None else wire.encode(fields))
+        status, raw = self._send(method, path, None if fields is None else json_codec.encode(fields))
         log_answer(self._name, f"{method} {path.partition('?')[0]}", status, started)
         return self._understood(status, raw)
 
@@ -189,7 +189,7 @@ class HttpPeer:
 
     def _decoded(self, status: int, raw: bytes) -> dict[str, Any]:
         try:
-            envelope = wire.decode(raw)
+            envelope = json_codec.decode(raw)
         except (msgspec.DecodeError, UnicodeDecodeError):
             raise Unknown(f"{self._name} answered {status} with something that is not JSON") from None
         if not isinstance(envelope, dict):
@@ -227,7 +227,7 @@ class GrpcPeer:
             logger.warning("← %s gRPC %s: %s", self._name, verb, error.code())
             return Unknown(f"{self._name} did not answer {verb} ({error.code().name})")
         log_answer(self._name, f"gRPC {verb}", refusal.code, started)
-        return Refused(refusal.code, refusal.message, **(wire.decode(refusal.details_json or "{}")))
+        return Refused(refusal.code, refusal.message, **(json_codec.decode(refusal.details_json or "{}")))
 
 
 def log_answer(name: str, what: str, outcome: object, started: float) -> None:

@@ -20,7 +20,7 @@ from psycopg2 import errorcodes
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import PoolProxiedConnection, QueuePool
 
-from services.chassis import wire
+from services.chassis import json_codec
 from services.chassis.errors import Unknown
 from services.chassis.settings import DatabaseSettings
 
@@ -39,7 +39,7 @@ _ASK_AGAIN = {  # the server is well, this attempt was not: the same call may su
 _PARAMETER = re.compile(r"%\((\w+)\)s")
 
 psycopg2.extras.register_uuid()  # type: ignore[no-untyped-call]
-psycopg2.extras.register_default_jsonb(globally=True, loads=wire.decode)
+psycopg2.extras.register_default_jsonb(globally=True, loads=json_codec.decode)
 
 
 class LockNotGranted(Unknown):

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from services.chassis import wire
+from services.chassis import json_codec
 from services.chassis.db import AlreadyThere, Database, DatabaseFault, Row, Transaction
 from services.chassis.errors import Refused
 from services.contracts.errors import ErrorCode
@@ -79,7 +79,7 @@ SELECT answer FROM recorded"""
 
 def record(tx: Transaction, key: str, answer: Answer) -> None:
     """Store a done effect's answer in the transaction that did it. Raises AlreadyThere when the key is taken."""
-    tx.run(_RECORD, key=key, outcome="DONE", answer=wire.encode(answer).decode())
+    tx.run(_RECORD, key=key, outcome="DONE", answer=json_codec.encode(answer).decode())
 
 
 def undo(db: Database, key: str, reverse: Callable[[Transaction, Answer], None]) -> None:
@@ -126,7 +126,7 @@ class _Overtaken(Exception):
 
 def _record_once(db: Database, key: str, outcome: str, answer: Answer) -> bool:
     """Record, unless the key has an outcome already (then False)."""
-    params = {"key": key, "outcome": outcome, "answer": wire.encode(answer).decode()}
+    params = {"key": key, "outcome": outcome, "answer": json_codec.encode(answer).decode()}
     return db.statement(_RECORD_ONCE, **params) is not None
 
 

@@ -16,7 +16,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from grpc_status import rpc_status
 
-from services.chassis import correlation, tokens, wire
+from services.chassis import correlation, json_codec, tokens
 from services.chassis.errors import ConfigurationError, Refused, Unknown
 from services.contracts.errors import ErrorCode
 from services.contracts.pb import inventory_pb2
@@ -87,7 +87,7 @@ def _admit(secret: str, metadata: dict[str, Any], callers: tuple[str, ...]) -> N
 
 def _status(refusal: Refused) -> Any:
     detail = AnyMessage()
-    details = wire.encode(refusal.details).decode()
+    details = json_codec.encode(refusal.details).decode()
     detail.Pack(inventory_pb2.Refusal(code=refusal.code, message=refusal.message, details_json=details))
     code: int = grpc.StatusCode[refusal.meaning.grpc].value[0]
     return rpc_status.to_status(status_pb2.Status(code=code, message=refusal.code, details=[detail]))

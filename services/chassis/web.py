@@ -16,7 +16,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, Counter, Histogram, generate_
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import MapAdapter
 
-from services.chassis import access, correlation, wire
+from services.chassis import access, correlation, json_codec
 from services.chassis.access import Guard, Revocations
 from services.chassis.errors import Refused, Unknown
 from services.chassis.settings import ProcessSettings
@@ -102,7 +102,7 @@ def decoded(raw: bytes, shape: type[T]) -> T:
     if b"\\u0000" in raw:  # legal JSON that no PostgreSQL text can hold
         raise Refused(ErrorCode.VALIDATION_ERROR, "Text may not contain the NUL character.")
     try:
-        return wire.decode_as(raw, shape)
+        return json_codec.decode_as(raw, shape)
     except (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise _not_valid(str(error)) from None
     except RecursionError:
@@ -155,7 +155,7 @@ def listed(rows: list[Any], total: int, page: int, per_page: int) -> Response:
 
 
 def _json(content: Any, status: int, headers: Mapping[str, str] | None = None) -> Response:
-    return Response(wire.encode(content), status, headers, content_type="application/json")
+    return Response(json_codec.encode(content), status, headers, content_type="application/json")
 
 
 # ── failures

@@ -18,12 +18,12 @@ from uuid import UUID
 
 import msgspec
 
-from services.chassis import wire
+from services.chassis import json_codec
 from services.chassis.db import Database
 from services.chassis.errors import Unknown
 from services.event import store
-from services.event.fresh import FreshByKey
 from services.event.seats import SeatMap, Seats
+from services.event.single_flight_cache import FreshByKey
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class Rendered:
     @classmethod
     def of(cls, content: Any) -> Rendered:
         """`content` as JSON."""
-        body = wire.encode(content)
+        body = json_codec.encode(content)
         return cls(body, hashlib.blake2b(body, digest_size=16).hexdigest())
 
 

@@ -11,7 +11,7 @@ from uuid import UUID
 
 import msgspec
 
-from services.chassis import wire
+from services.chassis import json_codec
 from services.chassis.clients import HttpPeer
 from services.chassis.errors import Unknown
 
@@ -100,9 +100,9 @@ def _understood(raw: bytes | None, shape: type[T]) -> T:
 
 
 def _rendered(seats: list[_Seat], prices: dict[str, Decimal]) -> bytes:
-    price_of = {category: msgspec.Raw(wire.encode(price)) for category, price in prices.items()}
+    price_of = {category: msgspec.Raw(json_codec.encode(price)) for category, price in prices.items()}
     unpriced = msgspec.Raw(b"null")
-    return wire.encode(
+    return json_codec.encode(
         [
             _PricedSeat(
                 s.seat_id, s.row_number, s.seat_number, s.status, s.category, price_of.get(s.category, unpriced)

@@ -16,7 +16,7 @@ from services.chassis.rpc import rpc
 from services.contracts.errors import ErrorCode
 from services.contracts.pb import inventory_pb2 as pb
 from services.contracts.pb.inventory_pb2_grpc import InventoryServicer
-from services.inventory import metrics, reading
+from services.inventory import metrics, request_parsing
 from services.inventory.store import entries, holds, sales, seats
 
 logger = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ class Inventory(InventoryServicer):
 
     @rpc(ORCHESTRATOR)
     def ReserveSeat(self, request: pb.ReserveSeatRequest) -> pb.Hold:  # noqa: N802
-        hold = reading.hold_of(request)
+        hold = request_parsing.hold_of(request)
         try:
             answer = holds.reserve(self._db, hold)
         except holds.RowLocked:
@@ -47,8 +47,8 @@ class Inventory(InventoryServicer):
 
     @rpc(ORCHESTRATOR)
     def ReleaseSeat(self, request: pb.ReleaseSeatRequest) -> pb.Released:  # noqa: N802
-        seat_id = reading.id_of(request.seat_id, "seat_id")
-        hold_id = reading.id_of(request.hold_id, "hold_id")
+        seat_id = request_parsing.id_of(request.seat_id, "seat_id")
+        hold_id = request_parsing.id_of(request.hold_id, "hold_id")
         released = holds.release(self._db, hold_id)
         if released:
             metrics.RELEASES.labels("call").inc()
@@ -57,22 +57,24 @@ class Inventory(InventoryServicer):
 
     @rpc(ORCHESTRATOR)
     def ConfirmSeat(self, request: pb.ConfirmSeatRequest) -> pb.Sale:  # noqa: N802
-        answer = sales.confirm(self._db, _key(request), reading.purchase_of(request))
+        answer = sales.confirm(self._db, _key(request), request_parsing.purchase_of(request))
         metrics.SALES.inc()
         logger.info("Seat %s status: HELD → SOLD, order %s", answer["seat_id"], answer["order_id"])
         return pb.Sale(**answer)
 
     @rpc(ORCHESTRATOR)
     def UpdateOwner(self, request: pb.UpdateOwnerRequest) -> pb.Sale:  # noqa: N802
-        new_owner_id = reading.id_of(request.new_owner_id, "new_owner_id")
-        qr_code_hash = reading.hash_of(request.qr_code_hash)
-        answer = sales.hand_over(self._db, _key(request), reading.ticket_of(request), new_owner_id, qr_code_hash)
+        new_owner_id = request_parsing.id_of(request.new_owner_id, "new_owner_id")
+        qr_code_hash = request_parsing.hash_of(request.qr_code_hash)
+        answer = sales.hand_over(
+            self._db, _key(request), request_parsing.ticket_of(request), new_owner_id, qr_code_hash
+        )
         logger.info("Seat %s has a new owner: %s", answer["seat_id"], new_owner_id)
         return pb.Sale(**answer)
 
     @rpc(ORCHESTRATOR)
     def CancelSale(self, request: pb.CancelSaleRequest) -> pb.Released:  # noqa: N802
-        ticket = reading.ticket_of(request)
+        ticket = request_parsing.ticket_of(request)
         sales.cancel(self._db, _key(request), ticket)
         logger.info("Seat %s status: SOLD → AVAILABLE, order %s taken back", ticket.seat_id, ticket.order_id)
         return pb.Released(seat_id=str(ticket.seat_id), released=True)
@@ -91,29 +93,29 @@ class Inventory(InventoryServicer):
 
     @rpc(ORCHESTRATOR)
     def MarkCheckedIn(self, request: pb.MarkCheckedInRequest) -> pb.Scan:  # noqa: N802
-        ticket, facts = reading.ticket_of(request), reading.facts_of(request.facts)
+        ticket, facts = request_parsing.ticket_of(request), request_parsing.facts_of(request.facts)
         return _scan(entries.check_in(self._db, ticket, facts))
 
     @rpc(ORCHESTRATOR)
     def LogEntry(self, request: pb.LogEntryRequest) -> pb.Scan:  # noqa: N802
-        seat_id = reading.id_of(request.seat_id, "seat_id") if request.seat_id else None
-        result = reading.refused_result_of(request.result)
-        return _scan(entries.log(self._db, seat_id, result, reading.facts_of(request.facts)))
+        seat_id = request_parsing.id_of(request.seat_id, "seat_id") if request.seat_id else None
+        result = request_parsing.refused_result_of(request.result)
+        return _scan(entries.log(self._db, seat_id, result, request_parsing.facts_of(request.facts)))
 
     @rpc(ORCHESTRATOR)
     def ListTickets(self, request: pb.ListTicketsRequest) -> pb.Tickets:  # noqa: N802
-        owner_user_id = reading.id_of(request.owner_user_id, "owner_user_id")
+        owner_user_id = request_parsing.id_of(request.owner_user_id, "owner_user_id")
         return pb.Tickets(seats=[_seat(row) for row in seats.owned_by(self._db, owner_user_id)])
 
     def _seat(self, request: pb.SeatRequest) -> pb.Seat:
-        row = seats.find(self._db, reading.id_of(request.seat_id, "seat_id"))
+        row = seats.find(self._db, request_parsing.id_of(request.seat_id, "seat_id"))
         if row is None:
             raise Refused(ErrorCode.SEAT_NOT_FOUND)
         return _seat(row)
 
 
 def _key(request: Any) -> str:
-    return reading.text_of(request.key, "key")
+    return request_parsing.text_of(request.key, "key")
 
 
 def _moment(moment: datetime | None) -> Timestamp | None:

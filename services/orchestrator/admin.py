@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from services.chassis import wire
+from services.chassis import json_codec
 from services.chassis.db import Database, Row
 from services.chassis.settings import DatabaseSettings, read_or_exit
 
@@ -92,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _print_all(rows: list[Row]) -> int:
     for row in rows:
-        print(wire.encode(dict(row)).decode())
+        print(json_codec.encode(dict(row)).decode())
     if not rows:
         print("nothing is parked", file=sys.stderr)
     return 0

@@ -17,21 +17,21 @@ from services.chassis.revocations import RevocationPoller
 from services.chassis.tokens import Credential
 from services.chassis.worker import Background, Worker
 from services.contracts.pb.inventory_pb2_grpc import InventoryStub
-from services.orchestrator.crowds import Crowds
-from services.orchestrator.desk import Desk
-from services.orchestrator.gate import Gate
-from services.orchestrator.idempotency import IdempotencyKeys
-from services.orchestrator.journal import Journal
-from services.orchestrator.otp import OtpDesk
-from services.orchestrator.outbox import TICK_SECONDS as OUTBOX_SECONDS
-from services.orchestrator.outbox import Outbox
+from services.orchestrator.api import account, docs, purchase, transfer, verification
+from services.orchestrator.api.context import Desk
+from services.orchestrator.api.idempotency import IdempotencyKeys
 from services.orchestrator.participants import Events, Holds, Inventory, Orders, Participants, Publishes, Users
-from services.orchestrator.qr import Seal
-from services.orchestrator.recovery import COMPLETION_SECONDS, Completion, Heartbeat, Recovery
-from services.orchestrator.recovery import TICK_SECONDS as RECOVERY_SECONDS
-from services.orchestrator.routes import account, docs, purchase, transfer, verification
-from services.orchestrator.runner import Observer, Runner, silent
+from services.orchestrator.reserve_coalescing import Crowds
+from services.orchestrator.saga.journal import Journal
+from services.orchestrator.saga.outbox import TICK_SECONDS as OUTBOX_SECONDS
+from services.orchestrator.saga.outbox import Outbox
+from services.orchestrator.saga.recovery import COMPLETION_SECONDS, Completion, Heartbeat, Recovery
+from services.orchestrator.saga.recovery import TICK_SECONDS as RECOVERY_SECONDS
+from services.orchestrator.saga.runner import Observer, Runner, silent
 from services.orchestrator.settings import SERVICE, Settings
+from services.orchestrator.tickets.otp import OtpDesk
+from services.orchestrator.tickets.qr import Seal
+from services.orchestrator.tickets.scan import Gate
 
 HOUSEKEEPING_SECONDS = 600.0
 

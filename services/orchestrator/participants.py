@@ -14,14 +14,14 @@ from threading import Lock
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
-from services.chassis import wire
+from services.chassis import json_codec
 from services.chassis.clients import GrpcPeer, HttpPeer
 from services.chassis.errors import Refused
 from services.contracts.errors import ErrorCode
 from services.contracts.pb import inventory_pb2 as pb
 from services.contracts.pb.inventory_pb2_grpc import InventoryStub
-from services.orchestrator.crowds import Crowds
-from services.orchestrator.qr import Seal
+from services.orchestrator.reserve_coalescing import Crowds
+from services.orchestrator.tickets.qr import Seal
 
 Data = dict[str, Any]
 Answer = TypeVar("Answer")
@@ -257,7 +257,7 @@ class Holds:
         message = {"seat_id": seat_id, "user_id": user_id, "order_id": order_id, "reserved_at": reserved_at}
         expiration = ttl_seconds * 1000 + WAKE_UP_MARGIN_MS
         self._publisher.publish(
-            HOLD_EXCHANGE, HOLD_KEY, wire.encode(message), message_id=order_id, expiration_ms=expiration
+            HOLD_EXCHANGE, HOLD_KEY, json_codec.encode(message), message_id=order_id, expiration_ms=expiration
         )
 
 

@@ -13,8 +13,8 @@ from services.chassis.effects import Answer
 from services.chassis.errors import Refused
 from services.contracts.enums import OrderStatus
 from services.contracts.errors import ErrorCode
-from services.order import guarded, order_store
-from services.order.bodies import NewOrder, OrderChange
+from services.order import order_store, unique_effects
+from services.order.request_models import NewOrder, OrderChange
 
 orchestrator = internal("orchestrator-service")
 inventory = internal("inventory-service")
@@ -32,7 +32,7 @@ def order_routes(db: Database) -> Blueprint:
     @orchestrator
     def create() -> Response:
         order = web.body(NewOrder)
-        return web.ok(guarded.apply_recorded(db, order.key, lambda: order_store.create(db, order), _TAKEN), 201)
+        return web.ok(unique_effects.apply_recorded(db, order.key, lambda: order_store.create(db, order), _TAKEN), 201)
 
     @routes.get("/orders")
     @orchestrator

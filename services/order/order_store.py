@@ -13,7 +13,7 @@ from services.chassis.effects import Answer
 from services.chassis.errors import Refused, Unknown
 from services.contracts.enums import OrderStatus
 from services.contracts.errors import ErrorCode
-from services.order.bodies import NewOrder
+from services.order.request_models import NewOrder
 
 logger = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ from services.chassis import web
 from services.chassis.access import internal
 from services.chassis.db import Database
 from services.order import attempts
-from services.order.bodies import AttemptEnd, Keyed, PartyAttempt, PartyAttemptEnd
 from services.order.order_otp import OrderOtp
+from services.order.request_models import AttemptEnd, Keyed, PartyAttempt, PartyAttemptEnd
 from services.order.transfer_otp import TransferOtp
 
 orchestrator = internal("orchestrator-service")

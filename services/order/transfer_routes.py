@@ -15,8 +15,8 @@ from services.chassis.effects import Answer
 from services.chassis.errors import Refused
 from services.contracts.enums import TransferStatus
 from services.contracts.errors import ErrorCode
-from services.order import disputes, guarded, transfer_store
-from services.order.bodies import Dispute, Keyed, NewTransfer, TransferChange
+from services.order import disputes, transfer_store, unique_effects
+from services.order.request_models import Dispute, Keyed, NewTransfer, TransferChange
 
 orchestrator = internal("orchestrator-service")
 Change = Callable[[Transaction, UUID, TransferChange], Answer]
@@ -40,7 +40,9 @@ def transfer_routes(db: Database) -> Blueprint:
     @orchestrator
     def create() -> Response:
         transfer = web.body(NewTransfer)
-        return web.ok(guarded.apply(db, transfer.key, lambda tx: transfer_store.create(tx, transfer), _TAKEN), 201)
+        return web.ok(
+            unique_effects.apply(db, transfer.key, lambda tx: transfer_store.create(tx, transfer), _TAKEN), 201
+        )
 
     @routes.get("/transfers")
     @orchestrator

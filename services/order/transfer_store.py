@@ -16,7 +16,7 @@ from services.chassis.db import Database, Row, Transaction
 from services.chassis.effects import Answer
 from services.chassis.errors import Refused
 from services.contracts.errors import ErrorCode
-from services.order.bodies import NewTransfer, TransferChange
+from services.order.request_models import NewTransfer, TransferChange
 
 logger = logging.getLogger(__name__)
 

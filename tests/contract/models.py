@@ -21,8 +21,8 @@ from typing import Any, get_args
 import psycopg2
 
 from services.contracts.enums import OrderStatus, Role, ScanResult, SeatStatus, TransferStatus
-from services.orchestrator.journal import Entry, Status
-from services.order import bodies, order_store, transfer_store
+from services.orchestrator.saga.journal import Entry, Status
+from services.order import order_store, request_models, transfer_store
 
 STATEMENT = re.compile(r"\s*(SELECT|INSERT INTO|UPDATE|DELETE FROM|WITH)\s")
 TEMPLATE = re.compile(r"\{\w+\}")  # what is still to be put together is no statement yet
@@ -36,7 +36,7 @@ VOCABULARIES: dict[str, Iterable[str]] = {
     "saga_status": Status,
     "orders.status": OrderStatus,
     "transfers.status": TransferStatus,
-    "transfers.initiated_by": get_args(bodies.Party),
+    "transfers.initiated_by": get_args(request_models.Party),
     "users.role": Role,
 }
 SEEDED = {"OPENING"}  # said by seed.sql alone

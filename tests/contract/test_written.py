@@ -14,7 +14,7 @@ from harness.dev import api_reference
 from harness.dev.grpc_codegen import generate
 from harness.dev.spec_bundle import SERVED, SHARED, Document, bundle, load, operations, resolve
 from harness.runtime.compose import ROOT
-from services.chassis import wire
+from services.chassis import json_codec
 from services.orchestrator.participants import Holds
 from tests.contract import clients, drift, protos
 
@@ -86,7 +86,7 @@ def test_message_that_is_published_is_the_one_that_is_specified() -> None:
     said = spec["components"]["messages"]["hold"]["examples"][0]["payload"]
     Holds(Published()).announce(said["seat_id"], said["user_id"], said["order_id"], datetime.now(UTC), 300)
     validator = jsonschema_rs.Draft202012Validator(drift.hold_message(spec), validate_formats=True)
-    assert [error.message for error in validator.iter_errors(wire.decode(sent[0]))] == []
+    assert [error.message for error in validator.iter_errors(json_codec.decode(sent[0]))] == []
 
 
 @pytest.mark.claim("15.tools.2")

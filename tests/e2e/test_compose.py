@@ -147,8 +147,13 @@ def test_a_database_whose_first_start_broke_off_is_never_healthy(tmp_path: Path)
     database = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]["orders-db"]
     check = [part.replace("$$", "$") for part in database["healthcheck"]["test"][1:]]
     (tmp_path / "10-chassis.sql").write_text("SELECT 1 / 0;")
-    laid = ROOT / "services" / "chassis" / "laid.sql"
-    mounts = ["-v", f"{tmp_path}/10-chassis.sql:{INITDB}10-chassis.sql:ro", "-v", f"{laid}:{INITDB}90-laid.sql:ro"]
+    script = ROOT / "services" / "chassis" / "init_complete.sql"
+    mounts = [
+        "-v",
+        f"{tmp_path}/10-chassis.sql:{INITDB}10-chassis.sql:ro",
+        "-v",
+        f"{script}:{INITDB}90-init_complete.sql:ro",
+    ]
     env = [part for name in ("DB", "USER", "PASSWORD") for part in ("-e", f"POSTGRES_{name}=orders")]
     started = container_engine.docker(
         "run", "-d", "--restart", database["restart"], *env, *mounts, database["image"], "postgres"
@@ -159,7 +164,9 @@ def test_a_database_whose_first_start_broke_off_is_never_healthy(tmp_path: Path)
             "it is started again, and answers"
         )
         assert not succeeds(*inside, *check)
-        container_engine.docker(*inside[1:], "psql", "-U", "orders", "-d", "orders", "-f", f"{INITDB}90-laid.sql")
+        container_engine.docker(
+            *inside[1:], "psql", "-U", "orders", "-d", "orders", "-f", f"{INITDB}90-init_complete.sql"
+        )
         assert succeeds(*inside, *check)
     finally:
         container_engine.docker("rm", "-f", "-v", started.strip())

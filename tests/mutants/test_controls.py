@@ -13,7 +13,7 @@ from tests.mutants.trials import Finding, examine, plant
 pytestmark = pytest.mark.saga
 
 MUTANTS = load()
-RULES = "services/orchestrator/verification.py"
+RULES = "services/orchestrator/tickets/scan_rules.py"
 CATCHER = "tests/unit/test_orchestrator_verification.py::test_age_decides_to_the_second"
 
 

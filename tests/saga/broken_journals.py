@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID, uuid4
 
-from services.orchestrator.journal import Entry, Journal, NoticeDue, Status
+from services.orchestrator.saga.journal import Entry, Journal, NoticeDue, Status
 
 
 class NeverBegun(Journal):

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from services.orchestrator.journal import Status
-from services.orchestrator.saga import Saga, Step
-from services.orchestrator.sagas import SAGAS
+from services.orchestrator.saga.definition import Saga, Step
+from services.orchestrator.saga.flows import SAGAS
+from services.orchestrator.saga.journal import Status
 from tests.saga.casts import Standing
 from tests.saga.plots import PLOTS, Plot
 

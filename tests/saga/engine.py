@@ -17,9 +17,10 @@ from harness import invariants
 from harness.api_client import Answer
 from services.chassis.clients import channel
 from services.chassis.errors import Unknown
-from services.orchestrator import asking, participants
+from services.orchestrator import participants
 from services.orchestrator.app import Orchestrator, Seams
 from services.orchestrator.participants import Publishes
+from services.orchestrator.saga import retry
 from tests.saga.faults import IMPATIENT, Death, Fault, Kind, Script
 from tests.saga.scenarios import FLOWS, Case, Flow, standing
 from tests.saga.seams import FaultyChannel, FaultyHttp, FaultyJournal, FaultyPublisher
@@ -212,9 +213,9 @@ class _QuickTime:
 def quick_motion(engine: Engine) -> Iterator[Engine]:
     """Ask again after milliseconds instead of tens of them; ask Event each time, so that its edge is there."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(asking, "FIRST_PAUSE", QUICK_PAUSE)
-        patch.setattr(asking, "LONGEST_PAUSE", QUICK_PAUSE * 4)
-        patch.setattr(asking, "time", _QuickTime(engine))
+        patch.setattr(retry, "FIRST_PAUSE", QUICK_PAUSE)
+        patch.setattr(retry, "LONGEST_PAUSE", QUICK_PAUSE * 4)
+        patch.setattr(retry, "time", _QuickTime(engine))
         patch.setattr(participants, "EVENT_FACTS_SECONDS", 0.0)
         yield engine
 

@@ -18,7 +18,7 @@ from requests.adapters import BaseAdapter
 from urllib3 import HTTPResponse
 
 from harness.api_client import Answer
-from services.chassis import wire
+from services.chassis import json_codec
 
 _CONSTANT = {
     "SCRIPT_NAME": "",
@@ -123,7 +123,7 @@ class Caller:
     def post(self, path: str, body: Mapping[str, Any], **headers: str) -> Answer:
         """POST of a JSON body."""
         sent = {**self._authorization, "Content-Type": "application/json", **headers}
-        return call(self._app, "POST", path, wire.encode(body), sent)
+        return call(self._app, "POST", path, json_codec.encode(body), sent)
 
     def get(self, path: str) -> Answer:
         """GET."""

@@ -22,9 +22,9 @@ from services.chassis.serve import serve
 from services.chassis.settings import Env, read_or_exit
 from services.chassis.worker import Worker
 from services.orchestrator.app import Seams, build
-from services.orchestrator.journal import Journal
-from services.orchestrator.runner import Observer, silent
-from services.orchestrator.saga import Saga
+from services.orchestrator.saga.definition import Saga
+from services.orchestrator.saga.journal import Journal
+from services.orchestrator.saga.runner import Observer, silent
 from services.orchestrator.settings import Settings
 from tests.saga.broken_journals import BROKEN_JOURNALS
 

@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from harness import invariants
-from services.chassis import wire
+from services.chassis import json_codec
 from services.chassis.db import Database, Row
 from tests.databases import Databases
 
@@ -152,7 +152,7 @@ class Rows:
 
     def enter(self, key: str, user: UUID, amount: Decimal, kind: str) -> None:
         """Change a balance as the User service would have under `key`, which is done from then on."""
-        answer = wire.encode({"amount": abs(amount)}).decode()
+        answer = json_codec.encode({"amount": abs(amount)}).decode()
         self.row("user", _ENTRY, key=key, user=user, amount=amount, kind=kind, answer=answer)
 
 

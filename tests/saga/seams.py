@@ -11,8 +11,8 @@ import grpc
 
 from services.chassis.clients import Transport
 from services.chassis.errors import Unknown
-from services.orchestrator.journal import Entry, Journal, NoticeDue, Status
 from services.orchestrator.participants import Publishes
+from services.orchestrator.saga.journal import Entry, Journal, NoticeDue, Status
 from tests.saga.faults import Script, Wire, crossed
 
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")

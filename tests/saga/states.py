@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID, uuid4
 
-from services.chassis import wire
+from services.chassis import json_codec
 from tests.saga.rows import EVENT_ID
 from tests.saga.world import World
 
@@ -113,7 +113,7 @@ def hand_over(world: World, handover: Handover) -> str:
 def dispute(world: World, transfer: str, seller: UUID, amount: Decimal) -> None:
     """A completed transfer disputed for the first time, its whole amount frozen at the seller."""
     key = f"dispute:{transfer}:1.1:freeze_what_is_left"
-    answer = wire.encode({"amount": amount}).decode()
+    answer = json_codec.encode({"amount": amount}).decode()
     world.row("user", _FREEZE, key=key, user=seller, amount=amount, answer=answer)
     world.row("order", _DISPUTED, key=key, transfer=transfer)
 

@@ -9,7 +9,7 @@ import pytest
 
 from harness import invariants
 from services.orchestrator.app import Seams
-from services.orchestrator.saga import Saga
+from services.orchestrator.saga.definition import Saga
 from tests.saga import states
 from tests.saga.engine import Engine
 from tests.saga.faults import Fault, Kind

@@ -23,7 +23,7 @@ from uuid import uuid4
 
 import pytest
 
-from services.orchestrator.sagas import PAY
+from services.orchestrator.saga.flows import PAY
 from tests.saga import states
 from tests.saga.engine import Engine
 from tests.saga.faults import Fault, Kind

@@ -18,8 +18,8 @@ from uuid import UUID
 import pytest
 
 from harness.api_client import Answer
-from services.orchestrator.journal import Status
-from services.orchestrator.sagas import REVERSE
+from services.orchestrator.saga.flows import REVERSE
+from services.orchestrator.saga.journal import Status
 from tests.saga import states
 from tests.saga.engine import Engine
 from tests.saga.faults import Fault, Kind

@@ -13,7 +13,7 @@ import pytest
 import urllib3
 
 from harness import invariants
-from services.orchestrator.journal import Status
+from services.orchestrator.saga.journal import Status
 from tests.saga import waves
 from tests.saga.casts import Cast
 from tests.saga.deaths import DEATHS, Death

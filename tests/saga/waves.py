@@ -18,7 +18,7 @@ import urllib3
 
 from harness import invariants
 from harness.api_client import Answer
-from services.orchestrator.journal import Status
+from services.orchestrator.saga.journal import Status
 from tests.saga.casts import Cast
 from tests.saga.deaths import Death
 from tests.saga.system import Mortal, System, until

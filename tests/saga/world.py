@@ -18,13 +18,13 @@ from flask import Flask
 
 from fakes.smu.app import create_app as fake_smu
 from harness.api_client import Inbox
-from services.chassis import tokens, wire
+from services.chassis import json_codec, tokens
 from services.chassis.settings import BrokerSettings, ProcessSettings
 from services.event.app import build as build_event
 from services.event.settings import Settings as EventSettings
 from services.orchestrator.admin import ParkedSagas
 from services.orchestrator.app import Orchestrator, Seams, compose
-from services.orchestrator.journal import LEASE_SECONDS
+from services.orchestrator.saga.journal import LEASE_SECONDS
 from services.orchestrator.settings import Settings
 from services.order.app import build as build_order
 from services.order.settings import Settings as OrderSettings
@@ -73,7 +73,7 @@ class Published:
     def publish(
         self, _exchange: str, _routing_key: str, body: bytes, *, message_id: str, expiration_ms: int | None = None
     ) -> None:
-        self.messages.append((message_id, wire.decode(body)))
+        self.messages.append((message_id, json_codec.decode(body)))
 
 
 class World(Rows):
@@ -168,7 +168,7 @@ class World(Rows):
             self.smu,
             "POST",
             "/SendOTP",
-            wire.encode({"Mobile": phone}),
+            json_codec.encode({"Mobile": phone}),
             {"Content-Type": "application/json", "X-Contacts-Key": SMU_KEY},
         )
         return str(answer.envelope["VerificationSid"]), self.inbox.newest_code(phone)

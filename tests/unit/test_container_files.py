@@ -183,7 +183,7 @@ def test_process_is_restarted_checked_and_waits_for_what_it_needs(name: str) -> 
 @pytest.mark.parametrize("name", [name for name in SERVICES if name.endswith("-db")])
 def test_a_database_is_healthy_once_its_last_script_has_run(name: str) -> None:
     scripts = sorted(v.split(":")[1::-1] for v in SERVICES[name]["volumes"] if "/docker-entrypoint-initdb.d/" in v)
-    assert scripts[-1][1] == "./services/chassis/laid.sql"
+    assert scripts[-1][1] == "./services/chassis/init_complete.sql"
     [made] = re.findall(r"CREATE SCHEMA IF NOT EXISTS (\w+);", (ROOT / scripts[-1][1]).read_text())
     assert f"'{made}'::regnamespace" in SERVICES[name]["healthcheck"]["test"][-1]
     assert "-h 127.0.0.1" in SERVICES[name]["healthcheck"]["test"][-1], "the socket answers while scripts still run"

@@ -45,7 +45,7 @@ def event_id(service: EventService) -> str:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is fresh for longer than an instant."""
-    monkeypatch.setattr("services.event.fresh.MAX_AGE", 0.0)
+    monkeypatch.setattr("services.event.single_flight_cache.MAX_AGE", 0.0)
 
 
 # ── the seat map

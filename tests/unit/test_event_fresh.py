@@ -10,7 +10,7 @@ import pytest
 
 from services.chassis.errors import Refused, Unknown
 from services.contracts.errors import ErrorCode
-from services.event.fresh import IDLE_SECONDS, Fresh, FreshByKey
+from services.event.single_flight_cache import IDLE_SECONDS, Fresh, FreshByKey
 from tests.unit.event_under_test import Clock
 
 pytestmark = pytest.mark.unit

@@ -76,7 +76,7 @@ def test_each_database_gets_its_sql_in_order_and_its_own_service() -> None:
         if found.kind == "postgres":
             assert [path.name for path in found.initdb][:2] == ["schema.sql", "schema.sql"], name
             assert found.initdb[0] == ROOT / "services/chassis/schema.sql", name
-            assert found.initdb[-1] == ROOT / "services/chassis/laid.sql", name
+            assert found.initdb[-1] == ROOT / "services/chassis/init_complete.sql", name
         elif "DB_HOST" in found.environment:
             users[found.environment["DB_HOST"]] = found.environment
     for name, env in users.items():

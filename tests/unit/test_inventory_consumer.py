@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 
 from services.chassis import consumer as idle
-from services.chassis import wire
+from services.chassis import json_codec
 from services.chassis.broker import Publisher
 from services.chassis.consumer import Consumer, Message
 from services.chassis.db import LockNotGranted
@@ -75,7 +75,7 @@ class Flow:
 
     def wake_up(self, seat_id: str, hold_id: str, message_id: str | None = None, after_ms: int | None = None) -> str:
         """Publish a hold's message; straight to the release queue, or through the hold queue `after_ms`."""
-        body = wire.encode({"seat_id": seat_id, "user_id": an_id(), "order_id": hold_id, "reserved_at": "now"})
+        body = json_codec.encode({"seat_id": seat_id, "user_id": an_id(), "order_id": hold_id, "reserved_at": "now"})
         message_id = message_id or an_id()
         where = ("seat.release.exchange", "seat.release") if after_ms is None else ("seat.hold.exchange", "seat.hold")
         self.publisher.publish(*where, body, message_id=message_id, expiration_ms=after_ms)
@@ -197,7 +197,7 @@ def test_no_message_waits_so_long_that_it_holds_up_those_behind_it(inventory):
             waits.append(fields["expiration_ms"])
 
     seat_id, hold_id, _ = inventory.held_seat(ttl=300)
-    body = wire.encode({"seat_id": seat_id, "order_id": hold_id})
+    body = json_codec.encode({"seat_id": seat_id, "order_id": hold_id})
     SeatReleases(inventory.db, Delays(), Told()).handle(Message(body, an_id(), {}))  # type: ignore[arg-type]
     assert waits == [module.MAX_DELAY_MS]
 

@@ -19,7 +19,7 @@ from uuid import UUID
 import pytest
 
 from harness.runtime import ports
-from services.chassis import tokens, wire
+from services.chassis import json_codec, tokens
 from services.chassis.broker import Publisher
 from services.chassis.clients import GrpcPeer, channel
 from services.contracts.pb import inventory_pb2 as pb
@@ -138,7 +138,9 @@ def test_two_replicas_hold_release_and_end_cleanly_side_by_side(replicas, databa
     try:
         held = [_held_through(replicas[n % 2], seats.new_seat()) for n in range(6)]
         for seat_id, hold_id in held[:4]:  # two get no message: the sweepers find them
-            body = wire.encode({"seat_id": seat_id, "order_id": hold_id, "user_id": an_id(), "reserved_at": "now"})
+            body = json_codec.encode(
+                {"seat_id": seat_id, "order_id": hold_id, "user_id": an_id(), "reserved_at": "now"}
+            )
             publisher.publish("seat.hold.exchange", "seat.hold", body, message_id=an_id(), expiration_ms=1100)
         eventually(lambda: all(seats.seat(seat_id).status == "AVAILABLE" for seat_id, _ in held))
         assert {caller for caller, _ in order.told} <= {"inventory-service"}

@@ -12,9 +12,9 @@ import pytest
 
 from services.chassis.errors import Refused, Unknown
 from services.contracts.errors import ErrorCode
-from services.orchestrator import crowds as crowds_module
-from services.orchestrator.crowds import Crowds
+from services.orchestrator import reserve_coalescing as crowds_module
 from services.orchestrator.participants import Inventory
+from services.orchestrator.reserve_coalescing import Crowds
 
 pytestmark = pytest.mark.unit
 

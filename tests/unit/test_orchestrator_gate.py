@@ -13,9 +13,9 @@ import pytest
 from services.chassis.errors import Unknown
 from services.contracts.enums import ScanResult, SeatStatus
 from services.contracts.pb import inventory_pb2 as pb
-from services.orchestrator.gate import Gate, ScanRequest
 from services.orchestrator.participants import Participants
-from services.orchestrator.qr import Seal
+from services.orchestrator.tickets.qr import Seal
+from services.orchestrator.tickets.scan import Gate, ScanRequest
 
 pytestmark = pytest.mark.unit
 

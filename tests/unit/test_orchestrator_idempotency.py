@@ -15,8 +15,8 @@ from services.chassis.db import Database, Row
 from services.chassis.errors import Refused, Unknown
 from services.chassis.settings import DatabaseSettings
 from services.contracts.errors import ErrorCode
-from services.orchestrator.idempotency import IdempotencyKeys, Request
-from services.orchestrator.journal import Journal
+from services.orchestrator.api.idempotency import IdempotencyKeys, Request
+from services.orchestrator.saga.journal import Journal
 
 pytestmark = pytest.mark.unit
 

@@ -13,8 +13,8 @@ import pytest
 
 from services.chassis.db import Database
 from services.chassis.settings import DatabaseSettings
-from services.orchestrator.journal import LEASE_SECONDS, Entry, Journal, NoticeDue, Status
-from services.orchestrator.recovery import Heartbeat
+from services.orchestrator.saga.journal import LEASE_SECONDS, Entry, Journal, NoticeDue, Status
+from services.orchestrator.saga.recovery import Heartbeat
 from tests.unit.user_app import eventually
 
 pytestmark = pytest.mark.unit

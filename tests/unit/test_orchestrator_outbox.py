@@ -11,9 +11,9 @@ import pytest
 from services.chassis.db import Database
 from services.chassis.errors import Unknown
 from services.chassis.settings import DatabaseSettings
-from services.orchestrator import outbox as outbox_module
-from services.orchestrator.journal import Journal, NoticeDue, Status
-from services.orchestrator.outbox import MAX_TRIES, Outbox
+from services.orchestrator.saga import outbox as outbox_module
+from services.orchestrator.saga.journal import Journal, NoticeDue, Status
+from services.orchestrator.saga.outbox import MAX_TRIES, Outbox
 
 pytestmark = pytest.mark.unit
 

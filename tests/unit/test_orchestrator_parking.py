@@ -8,9 +8,9 @@ from uuid import uuid4
 
 import pytest
 
-from services.orchestrator.journal import Entry, Journal, Status
-from services.orchestrator.recovery import Recovery
-from services.orchestrator.runner import Runner
+from services.orchestrator.saga.journal import Entry, Journal, Status
+from services.orchestrator.saga.recovery import Recovery
+from services.orchestrator.saga.runner import Runner
 
 pytestmark = pytest.mark.unit
 

@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.chassis.errors import Refused
-from services.orchestrator.qr import Seal, Sealed
-from services.orchestrator.transfer_steps import hand_over_seat
+from services.orchestrator.saga.transfer_steps import hand_over_seat
+from services.orchestrator.tickets.qr import Seal, Sealed
 
 pytestmark = pytest.mark.unit
 

@@ -9,8 +9,8 @@ from uuid import uuid4
 import pytest
 
 from services.contracts.enums import ScanResult, SeatStatus
-from services.orchestrator.qr import Ticket
-from services.orchestrator.verification import SeatFacts, judge_age, judge_seat
+from services.orchestrator.tickets.qr import Ticket
+from services.orchestrator.tickets.scan_rules import SeatFacts, judge_age, judge_seat
 
 pytestmark = pytest.mark.unit
 

@@ -27,7 +27,9 @@ ROOMS = {  # claim: what has to be there
     "2.tree.4": ("API.md",),
     "2.tree.5": ("CONTRIBUTING.md",),
     "2.tree.6": ("services/gateway/kong.yml",),
-    "2.tree.7": tuple(f"services/orchestrator/{n}.py" for n in ("routes/purchase", "routes/transfer", "gate", "sagas")),
+    "2.tree.7": tuple(
+        f"services/orchestrator/{n}.py" for n in ("api/purchase", "api/transfer", "tickets/scan", "saga/flows")
+    ),
     "2.tree.8": ("proto/inventory.proto", "services/inventory/consumer.py", "services/inventory/store"),
     "2.tree.9": tuple(f"services/user/routes/{n}.py" for n in ("auth", "credits", "otp", "topup")),
     "2.tree.10": tuple(f"services/order/{n}.py" for n in ("order_store", "transfer_store", "disputes")),
@@ -124,7 +126,12 @@ def test_data_of_each_database_is_in_a_named_volume(name: str) -> None:
 @pytest.mark.parametrize("name", ["seats-db", "users-db", "events-db"])
 def test_schema_comes_before_the_seed_at_the_first_start(name: str) -> None:
     scripts = sorted(v.split(":")[1] for v in SERVICES[name]["volumes"] if "/docker-entrypoint-initdb.d/" in v)
-    assert [script.rpartition("-")[2] for script in scripts] == ["chassis.sql", "schema.sql", "seed.sql", "laid.sql"]
+    assert [script.rpartition("-")[2] for script in scripts] == [
+        "chassis.sql",
+        "schema.sql",
+        "seed.sql",
+        "init_complete.sql",
+    ]
 
 
 @pytest.mark.claim("4.compose.6")

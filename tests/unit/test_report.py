@@ -259,7 +259,7 @@ def test_tests_of_one_service_can_be_run_with_coverage(tmp_path: Path) -> None:
         asked = [sys.executable, "-m", "coverage", *command]
         subprocess.run(asked, cwd=ROOT, env=environment, check=True, capture_output=True)
     told = json.loads((tmp_path / "coverage.json").read_text())
-    assert told["files"]["services/orchestrator/verification.py"]["summary"]["percent_covered"] > 95
+    assert told["files"]["services/orchestrator/tickets/scan_rules.py"]["summary"]["percent_covered"] > 95
     assert {service for service, _, share in figures.coverage(told) or [] if share} >= {"orchestrator", "user"}
 
 

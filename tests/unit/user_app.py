@@ -14,7 +14,7 @@ from uuid import UUID, uuid4
 from flask import Flask
 from werkzeug.test import TestResponse
 
-from services.chassis import tokens, wire
+from services.chassis import json_codec, tokens
 from services.chassis.db import Database
 from services.chassis.settings import DatabaseSettings, ProcessSettings
 from services.user.app import build
@@ -72,7 +72,7 @@ class UserApp:
 
     def public(self, method: str, path: str, body: Any = None, **headers: str) -> TestResponse:
         """A call from outside, with no credential but what `headers` has."""
-        raw = body if isinstance(body, bytes) or body is None else wire.encode(body)
+        raw = body if isinstance(body, bytes) or body is None else json_codec.encode(body)
         return self.app.test_client().open(
             path, method=method, data=raw, headers=headers, content_type=None if raw is None else "application/json"
         )
@@ -81,7 +81,7 @@ class UserApp:
         """The data of a POST that succeeds."""
         answer = self.call("POST", path, body)
         assert answer.status_code == 200, answer.text
-        return wire.decode(answer.data)["data"]
+        return json_codec.decode(answer.data)["data"]
 
     def refused(self, path: str, **body: Any) -> str:
         """The code of a POST that is refused."""
@@ -98,7 +98,7 @@ class UserApp:
 
     def account(self, user_id: UUID) -> Any:
         """The profile."""
-        return wire.decode(self.call("GET", f"/users/{user_id}").data)["data"]
+        return json_codec.decode(self.call("GET", f"/users/{user_id}").data)["data"]
 
     def balance(self, user_id: UUID) -> Any:
         """Spendable credits, a Decimal."""

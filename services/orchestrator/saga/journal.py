@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID, uuid4
 
-from services.chassis import correlation, wire
+from services.chassis import correlation, json_codec
 from services.chassis.db import Database, Row
 
 LEASE_SECONDS = 2.0
@@ -138,7 +138,7 @@ class Journal:
     def end(self, entry: Entry, status: Status, result: Mapping[str, Any], notices: Sequence[NoticeDue] = ()) -> bool:
         """Write how it ended, with the notices due. False when another has adopted or ended it: theirs counts."""
         due = [{"user_id": n.user_id, "message": n.message, "fields": n.fields} for n in notices]
-        what = {"status": status, "result": _json(result), "notices": wire.encode(due).decode()}
+        what = {"status": status, "result": _json(result), "notices": json_codec.encode(due).decode()}
         return self._db.statement(_END, saga_id=entry.saga_id, epoch=entry.epoch, **what) is not None
 
     def read(self, saga_id: UUID) -> Entry:
@@ -176,4 +176,4 @@ def _entry(row: Row) -> Entry:
 
 
 def _json(value: Mapping[str, Any]) -> str:
-    return wire.encode(value).decode()
+    return json_codec.encode(value).decode()

@@ -19,8 +19,8 @@ from services.contracts.enums import SeatStatus, TransferStatus
 from services.contracts.errors import ErrorCode
 from services.contracts.money import Amount
 from services.contracts.pb import inventory_pb2 as pb
-from services.orchestrator.desk import Desk
-from services.orchestrator.qr import TTL_SECONDS, Sealed
+from services.orchestrator.api.context import Desk
+from services.orchestrator.tickets.qr import TTL_SECONDS, Sealed
 
 PICTURES = {"image/svg+xml": "svg", "image/png": "png"}
 NEWEST = 100

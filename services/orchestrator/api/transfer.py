@@ -15,10 +15,10 @@ from services.chassis.errors import Refused
 from services.contracts.enums import TransferStatus
 from services.contracts.errors import ErrorCode
 from services.contracts.money import Amount
-from services.orchestrator.desk import Desk
-from services.orchestrator.routes.purchase import OtpCode, refuse_unless_awaiting_code
-from services.orchestrator.saga import Saga
-from services.orchestrator.sagas import DISMISS, DISPUTE, INITIATE, REVERSE, SWAP
+from services.orchestrator.api.context import Desk
+from services.orchestrator.api.purchase import OtpCode, refuse_unless_awaiting_code
+from services.orchestrator.saga.definition import Saga
+from services.orchestrator.saga.flows import DISMISS, DISPUTE, INITIATE, REVERSE, SWAP
 
 
 class InitiateBody(msgspec.Struct):

@@ -14,8 +14,8 @@ from services.chassis.access import customer, deciding_staff, identity, paying_c
 from services.chassis.errors import Refused
 from services.contracts.enums import OrderStatus
 from services.contracts.errors import ErrorCode
-from services.orchestrator.desk import Desk
-from services.orchestrator.sagas import PAY, REFUND, RESERVE
+from services.orchestrator.api.context import Desk
+from services.orchestrator.saga.flows import PAY, REFUND, RESERVE
 
 OtpCode = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{4,10}\Z")]
 

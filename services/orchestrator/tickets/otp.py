@@ -13,8 +13,8 @@ from uuid import UUID, uuid4
 from services.chassis.errors import Refused, Unknown
 from services.contracts.enums import OtpStatus
 from services.contracts.errors import ErrorCode
-from services.orchestrator.asking import ask
 from services.orchestrator.participants import Participants
+from services.orchestrator.saga.retry import ask
 
 Closed = Mapping[str, Any]
 CLOSING_SECONDS = 1.0  # of the time there is, kept for saying how the attempt went; and as much again

@@ -7,9 +7,9 @@ same story in prose, with the reason for each rule. Where a step has no undo, th
 from __future__ import annotations
 
 from services.contracts.errors import ErrorCode
-from services.orchestrator import steps as s
-from services.orchestrator import transfer_steps as t
-from services.orchestrator.saga import Notice, Pivot, Saga, Step
+from services.orchestrator.saga import purchase_steps as s
+from services.orchestrator.saga import transfer_steps as t
+from services.orchestrator.saga.definition import Notice, Pivot, Saga, Step
 
 RESERVE = Saga(
     "reserve",

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid4
 
-from services.chassis import wire
+from services.chassis import json_codec
 from services.chassis.db import Database, LockNotGranted
 from services.chassis.errors import Refused, Unknown
 from services.contracts.errors import ErrorCode
@@ -115,7 +115,7 @@ class IdempotencyKeys:
     def _worked(self, claim: dict[str, Any], work: Callable[[UUID], Answer], subject: UUID) -> Outcome:
         try:
             outcome, ending = _outcome(work, subject)
-            is_mine = self._db.statement(ending, **claim, outcome=wire.encode(outcome).decode())
+            is_mine = self._db.statement(ending, **claim, outcome=json_codec.encode(outcome).decode())
         except BaseException:
             with suppress(Unknown):
                 self._db.statement(_LET_GO, **claim)

@@ -14,15 +14,15 @@ from services.chassis.access import identity
 from services.chassis.errors import Refused
 from services.contracts.enums import OrderStatus
 from services.contracts.errors import ErrorCode
-from services.orchestrator.asking import ask
-from services.orchestrator.crowds import Crowds
-from services.orchestrator.gate import Gate
-from services.orchestrator.idempotency import Answer, IdempotencyKeys, Request
-from services.orchestrator.otp import OtpDesk
+from services.orchestrator.api.idempotency import Answer, IdempotencyKeys, Request
 from services.orchestrator.participants import Participants
-from services.orchestrator.qr import Sealed
-from services.orchestrator.runner import Runner
+from services.orchestrator.reserve_coalescing import Crowds
+from services.orchestrator.saga.retry import ask
+from services.orchestrator.saga.runner import Runner
 from services.orchestrator.settings import Settings
+from services.orchestrator.tickets.otp import OtpDesk
+from services.orchestrator.tickets.qr import Sealed
+from services.orchestrator.tickets.scan import Gate
 
 T = TypeVar("T")
 

@@ -18,10 +18,10 @@ from services.chassis import correlation
 from services.chassis.errors import Refused, Unknown
 from services.chassis.worker import Worker
 from services.contracts.enums import TransferStatus
-from services.orchestrator.journal import LEASE_SECONDS, Entry, Journal, Status
 from services.orchestrator.participants import Participants
-from services.orchestrator.runner import Runner
-from services.orchestrator.sagas import SAGAS, SWAP
+from services.orchestrator.saga.flows import SAGAS, SWAP
+from services.orchestrator.saga.journal import LEASE_SECONDS, Entry, Journal, Status
+from services.orchestrator.saga.runner import Runner
 
 logger = logging.getLogger(__name__)
 

@@ -21,10 +21,10 @@ from prometheus_client import Counter
 
 from services.chassis.errors import Refused, Unknown
 from services.contracts.errors import ERRORS, ErrorCode
-from services.orchestrator.asking import ask
-from services.orchestrator.journal import Entry, Journal, NoticeDue, Status
 from services.orchestrator.participants import Participants
-from services.orchestrator.saga import Saga, State, Step
+from services.orchestrator.saga.definition import Saga, State, Step
+from services.orchestrator.saga.journal import Entry, Journal, NoticeDue, Status
+from services.orchestrator.saga.retry import ask
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")

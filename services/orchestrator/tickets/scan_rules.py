@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from services.contracts.enums import ScanResult, SeatStatus
-from services.orchestrator.qr import TTL_SECONDS, Ticket
+from services.orchestrator.tickets.qr import TTL_SECONDS, Ticket
 
 MAX_AHEAD = timedelta(seconds=5)  # clocks of two orchestrators may differ by this much
 MAX_AGE = timedelta(seconds=TTL_SECONDS)

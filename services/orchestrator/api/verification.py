@@ -11,8 +11,8 @@ from flask import Blueprint, Response
 
 from services.chassis import web
 from services.chassis.access import identity, staff
-from services.orchestrator.desk import Desk
-from services.orchestrator.gate import ScanRequest
+from services.orchestrator.api.context import Desk
+from services.orchestrator.tickets.scan import ScanRequest
 
 
 class VerifyBody(msgspec.Struct):

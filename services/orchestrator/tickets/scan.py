@@ -21,10 +21,10 @@ from services.chassis.errors import Refused, Unknown
 from services.contracts.enums import OrderStatus, ScanResult, SeatStatus
 from services.contracts.errors import ErrorCode
 from services.contracts.pb import inventory_pb2 as pb
-from services.orchestrator.asking import ask
 from services.orchestrator.participants import Participants
-from services.orchestrator.qr import Ticket
-from services.orchestrator.verification import MESSAGES, SeatFacts, judge_age, judge_seat
+from services.orchestrator.saga.retry import ask
+from services.orchestrator.tickets.qr import Ticket
+from services.orchestrator.tickets.scan_rules import MESSAGES, SeatFacts, judge_age, judge_seat
 
 logger = logging.getLogger(__name__)
 BRANCH_THREADS = 32

@@ -14,7 +14,7 @@ from services.chassis.errors import Refused, Unknown
 from services.contracts.enums import OrderStatus, SeatStatus, TransferStatus
 from services.contracts.errors import ErrorCode
 from services.orchestrator.participants import Participants
-from services.orchestrator.saga import State
+from services.orchestrator.saga.definition import State
 
 Answer = Mapping[str, Any]
 

@@ -10,7 +10,7 @@ from services.chassis.errors import Refused
 from services.contracts.enums import SeatStatus, TransferStatus
 from services.contracts.errors import ErrorCode
 from services.orchestrator.participants import Participants
-from services.orchestrator.saga import State
+from services.orchestrator.saga.definition import State
 
 Answer = Mapping[str, Any]
 

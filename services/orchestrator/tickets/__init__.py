@@ -1,0 +1,1 @@
+"""Tickets: QR codes, scans at the gate, and one-time codes."""
