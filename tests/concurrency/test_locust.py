@@ -155,7 +155,7 @@ def test_show_has_the_hall_live_in_a_browser_and_ends_with_ctrl_c(
         children = descendants(process.pid)
         process.send_signal(signal.SIGINT)
         assert process.wait(END_SECONDS) == 0
-        town.until("the page says so", lambda: "over" in page.js("$('trouble').textContent"))
+        town.until("the page says so", lambda: "has stopped" in page.js("$('trouble').textContent"))
     assert children
     assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
     assert town.healthy()

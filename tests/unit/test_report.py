@@ -221,7 +221,7 @@ def test_the_page_is_one_file_that_fetches_nothing_and_runs_nothing(tmp_path: Pa
 def test_what_has_not_been_written_is_said(tmp_path: Path) -> None:
     text = drawn(tmp_path, run=run())
     for name in ("saga.json", "concurrency.json", "contract.json", "mutants.json", "bench.json", "coverage.json"):
-        assert f"has left no reports/{name}" in text or f"has left reports/{name}" in text, name
+        assert f"reports/{name} is missing. Run `make " in text, name
 
 
 def test_a_failure_is_told_with_its_replay_and_the_log_lines_of_its_requests(tmp_path: Path) -> None:
