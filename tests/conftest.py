@@ -10,9 +10,9 @@ import pytest
 
 from harness import Stack
 from services.chassis.settings import DatabaseSettings
-from tests.brokers import Broker
-from tests.databases import LENT, Databases
-from tests.stack import CHOICE, Seats, running
+from tests.support.brokers import Broker
+from tests.support.databases import LENT, Databases
+from tests.support.running_stack import CHOICE, Seats, running
 
 pytest_plugins = ["tests.claims.plugin", "tests.claims.beside"]
 SUITES = {

@@ -1,4 +1,4 @@
-"""What the concurrency suite shares: the session's stack as a town, its figures, the invariants at the end."""
+"""What the concurrency suite shares: the session's stack as a system, its figures, the invariants at the end."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pytest
 
 from harness import Stack
 from tests.concurrency.figures import Figures
-from tests.e2e.town import Town
-from tests.stack import Seats
+from tests.support.running_stack import Seats
+from tests.support.system import TestSystem
 
 
 @pytest.fixture(scope="session")
@@ -19,13 +19,13 @@ def figures() -> Figures:
 
 
 @pytest.fixture(scope="session")
-def town(stack: Stack, seats: Seats) -> Town:
+def system(stack: Stack, seats: Seats) -> TestSystem:
     """The running stack, with people and seats for every test."""
-    return Town(stack, seats)
+    return TestSystem(stack, seats)
 
 
 @pytest.fixture(scope="module")
-def invariants(town: Town) -> Iterator[None]:
+def invariants(system: TestSystem) -> Iterator[None]:
     """At the end of the module every invariant holds over all five databases."""
     yield
-    town.assert_invariants()
+    system.assert_invariants()

@@ -17,10 +17,10 @@ from locust.env import Environment
 
 from harness import invariants, runtime
 from harness.runtime.process import wait_for
-from tests.e2e.inserts import EVENT
-from tests.e2e.people import Person
-from tests.e2e.town import Town
-from tests.stack import Seats
+from tests.support.inserts import EVENT
+from tests.support.people import Person
+from tests.support.running_stack import Seats
+from tests.support.system import TestSystem
 
 SEATS = "LOAD_SEATS"  # in the environment: a JSON file of the seats to use; else all that are AVAILABLE
 REPORT = "LOAD_REPORT"  # in the environment: where to write what came of it
@@ -83,8 +83,8 @@ class Crowd:
         self._people: list[Person] = []
         self.tally: Counter[str] = Counter()
         self.tickets: deque[tuple[Person, str, str]] = deque()  # owner, seat, order
-        self.town = Town(stack, Seats())
-        self.town._pool = self._measured = Measured(environment)  # everybody in town speaks over it
+        self.system = TestSystem(stack, Seats())
+        self.system._pool = self._measured = Measured(environment)  # everybody in system speaks over it
         seats = self._seats()
         random.shuffle(seats)
         self._stampeded = deque(seats[::4])  # kept apart, so that nobody else wins them
@@ -97,12 +97,12 @@ class Crowd:
         if given := os.environ.get(SEATS):
             return list(json.loads(Path(given).read_text()))
         sql = "SELECT seat_id::text FROM seats WHERE event_id = %s AND status = 'AVAILABLE'"
-        return [row["seat_id"] for row in self.town.rows("seats_db", sql, EVENT)]
+        return [row["seat_id"] for row in self.system.rows("seats_db", sql, EVENT)]
 
     def somebody(self) -> Person:
         """A customer with plenty of credits, whom nobody else is."""
         if not self._people:
-            self._people = self.town.people(PEOPLE_AT_ONCE, RICH)
+            self._people = self.system.people(PEOPLE_AT_ONCE, RICH)
         return self._people.pop()
 
     def popular(self) -> str:
@@ -137,7 +137,7 @@ class Crowd:
 
     def judge(self) -> list[str]:
         """Wait until everything is at rest; what does not hold then. Written to `LOAD_REPORT`."""
-        connect = self.town.connect
+        connect = self.system.connect
         wait_for(lambda: not invariants.violations(connect), REST_SECONDS)
         found = invariants.violations(connect)
         found += [f"hot seat {hot.seat} had {hot.wins} holders" for hot in self._hots if hot.wins > 1]

@@ -18,8 +18,8 @@ from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 
 from tests.concurrency.crowd import Crowd
-from tests.e2e.inserts import EVENT
-from tests.e2e.people import Person
+from tests.support.inserts import EVENT
+from tests.support.people import Person
 
 HALL = "HALL-B"
 TOKEN_SECONDS = 600.0  # then a user is somebody else: tokens live for 900 s
@@ -141,7 +141,7 @@ class Seller(Visitor):
             self._confirm(str(answer.data["transfer_id"]))
 
     def _confirm(self, transfer: str) -> None:
-        codes = {"seller_otp": self.crowd.town.code(self.me), "buyer_otp": self.crowd.town.code(self._friend)}
+        codes = {"seller_otp": self.crowd.system.code(self.me), "buyer_otp": self.crowd.system.code(self._friend)}
         if random.random() < 0.5:
             self.me.confirm(transfer, seller_otp=codes.pop("seller_otp"))
         done = self._friend.confirm(transfer, **codes)
@@ -155,7 +155,7 @@ class Staff(Visitor):
 
     def on_start(self) -> None:
         """Two gates and a counter."""
-        self._gates = self.crowd.town.staff(), self.crowd.town.staff()
+        self._gates = self.crowd.system.staff(), self.crowd.system.staff()
 
     @task(3)
     def scan(self) -> None:

@@ -22,9 +22,9 @@ from harness.runtime.ports import HOST
 from harness.runtime.process import wait_for
 from tests.concurrency.callers import InventoryCaller, credential, inventory
 from tests.concurrency.weakened import database_without, weakened
-from tests.e2e import inserts
-from tests.e2e.at_once import at_once, outcomes
-from tests.e2e.town import Town
+from tests.support import inserts
+from tests.support.concurrency import outcomes, run_concurrently
+from tests.support.system import TestSystem
 
 pytestmark = pytest.mark.concurrency
 
@@ -65,13 +65,13 @@ WHOLE = ("", "")
 class Copy:
     """A copy of a service: its ports, its database."""
 
-    town: Town
+    system: TestSystem
     ports: dict[str, int]
     dsn: str
 
     def user(self) -> Api:
         """User, called as the orchestrator calls it."""
-        token = credential(self.town.stack).header().removeprefix("Bearer ")
+        token = credential(self.system.stack).header().removeprefix("Bearer ")
         return Api(f"http://{HOST}:{self.ports['PORT']}", token=token)
 
     def person(self) -> str:
@@ -90,20 +90,20 @@ class Copy:
 
 
 @contextmanager
-def without(town: Town, service: str, guard: tuple[str, str]) -> Iterator[Copy]:
+def without(system: TestSystem, service: str, guard: tuple[str, str]) -> Iterator[Copy]:
     """A copy of the service that lacks a guard."""
     patch, sql = guard
     with (
-        database_without(town.stack, service, sql) as (name, dsn),
-        weakened(town.stack, service, patch, {"DB_NAME": name, **NO_BROKER}) as ports,
+        database_without(system.stack, service, sql) as (name, dsn),
+        weakened(system.stack, service, patch, {"DB_NAME": name, **NO_BROKER}) as ports,
     ):
-        yield Copy(town, ports, dsn)
+        yield Copy(system, ports, dsn)
 
 
 @pytest.fixture(scope="module")
-def whole(town: Town) -> Iterator[Copy]:
+def whole(system: TestSystem) -> Iterator[Copy]:
     """A copy of User that lacks nothing."""
-    with without(town, "user-service", WHOLE) as copy:
+    with without(system, "user-service", WHOLE) as copy:
         yield copy
 
 
@@ -114,7 +114,7 @@ def deducted(copy: Copy, user: str, keys: list[str]) -> Counter[str]:
     """A charge under each key, all at once."""
     charge = {"user_id": user, "amount": PRICE}
     calls = [partial(copy.user().post, "/credits/deduct", {**charge, "key": key}) for key in keys]
-    return outcomes(at_once(calls))
+    return outcomes(run_concurrently(calls))
 
 
 def assert_not_overspent(copy: Copy) -> None:
@@ -143,13 +143,13 @@ def test_charges_under_one_key_are_one(whole: Copy) -> None:
     assert_charged_once(whole)
 
 
-def test_control_without_the_floor_a_balance_is_overspent(town: Town) -> None:
-    with without(town, "user-service", NO_FLOOR) as copy, pytest.raises(AssertionError, match="the balance is -"):
+def test_control_without_the_floor_a_balance_is_overspent(system: TestSystem) -> None:
+    with without(system, "user-service", NO_FLOOR) as copy, pytest.raises(AssertionError, match="the balance is -"):
         assert_not_overspent(copy)
 
 
-def test_control_without_keys_one_order_is_charged_again(town: Town) -> None:
-    with without(town, "user-service", NO_KEYS) as copy, pytest.raises(AssertionError, match="charged 3 times"):
+def test_control_without_keys_one_order_is_charged_again(system: TestSystem) -> None:
+    with without(system, "user-service", NO_KEYS) as copy, pytest.raises(AssertionError, match="charged 3 times"):
         assert_charged_once(copy)
 
 
@@ -159,7 +159,9 @@ def test_control_without_keys_one_order_is_charged_again(town: Town) -> None:
 def assert_no_deadlock(copy: Copy) -> None:
     """Two people pay each other at the same moment."""
     one, other = copy.person(), copy.person()
-    answers = at_once([partial(handed_over, copy, giver, taker) for giver, taker in ((one, other), (other, one))])
+    answers = run_concurrently(
+        [partial(handed_over, copy, giver, taker) for giver, taker in ((one, other), (other, one))]
+    )
     assert outcomes(answers) == {"200": 2}, f"deadlock: {outcomes(answers)}"
     assert copy.ask("SELECT sum(credit_balance) FROM users WHERE user_id IN (%s, %s)", one, other) == 2 * BALANCE
 
@@ -177,8 +179,8 @@ def test_opposite_payments_wait_for_each_other(whole: Copy) -> None:
     assert_no_deadlock(whole)
 
 
-def test_control_without_one_order_of_locks_opposite_payments_deadlock(town: Town) -> None:
-    with without(town, "user-service", NO_ORDER) as copy, pytest.raises(AssertionError, match="deadlock"):
+def test_control_without_one_order_of_locks_opposite_payments_deadlock(system: TestSystem) -> None:
+    with without(system, "user-service", NO_ORDER) as copy, pytest.raises(AssertionError, match="deadlock"):
         assert_no_deadlock(copy)
 
 
@@ -189,10 +191,12 @@ def assert_admitted_once(copy: Copy) -> None:
     """All gates are at the seat's row before the first may have it; one of them admits."""
     owner, order = str(uuid4()), str(uuid4())
     seat = ticket(copy, owner, order)
-    with inventory(copy.town.stack, f"{HOST}:{copy.ports['GRPC_PORT']}") as caller:
+    with inventory(copy.system.stack, f"{HOST}:{copy.ports['GRPC_PORT']}") as caller:
         with closing(psycopg2.connect(copy.dsn)) as holder, holder.cursor() as cursor:
             cursor.execute("SELECT FROM seats WHERE seat_id = %s FOR UPDATE", (seat,))
-            scans = at_once([partial(scan, caller, seat, order, owner)] * GATES + [partial(let_go, copy, holder)])
+            scans = run_concurrently(
+                [partial(scan, caller, seat, order, owner)] * GATES + [partial(let_go, copy, holder)]
+            )
     admitted = scans.count("SUCCESS")
     assert admitted == 1, f"admitted {admitted} times"
     assert scans.count("DUPLICATE") == GATES - 1
@@ -225,14 +229,14 @@ def let_go(copy: Copy, holder: Any) -> str:
     return "let go"
 
 
-def test_one_of_many_gates_admits(town: Town) -> None:
-    with without(town, "inventory-service", WHOLE) as copy:
+def test_one_of_many_gates_admits(system: TestSystem) -> None:
+    with without(system, "inventory-service", WHOLE) as copy:
         assert_admitted_once(copy)
 
 
-def test_control_without_the_lock_gates_admit_again(town: Town) -> None:
+def test_control_without_the_lock_gates_admit_again(system: TestSystem) -> None:
     with (
-        without(town, "inventory-service", NO_LOCK) as copy,
+        without(system, "inventory-service", NO_LOCK) as copy,
         pytest.raises(AssertionError, match=r"admitted [2-9] times"),
     ):
         assert_admitted_once(copy)

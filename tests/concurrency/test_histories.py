@@ -19,8 +19,8 @@ from tests.concurrency.figures import Figures
 from tests.concurrency.linearizability import Op, check
 from tests.concurrency.recorder import Recorder, partitioned
 from tests.concurrency.seat_model import FREE, LOST, OK, SeatModel, excused
-from tests.e2e.people import Person
-from tests.e2e.town import Town
+from tests.support.people import Person
+from tests.support.system import TestSystem
 
 pytestmark = [pytest.mark.concurrency, pytest.mark.usefixtures("invariants")]
 
@@ -123,10 +123,10 @@ def at_play(clients: list[Callable[[], None]]) -> None:
             done.result()
 
 
-def tidy(town: Town, caller: InventoryCaller, seats: list[str]) -> None:
+def tidy(system: TestSystem, caller: InventoryCaller, seats: list[str]) -> None:
     """No order stands behind what was sold straight at Inventory: take it back, so that the invariants hold."""
     for seat in seats:
-        row = town.seat_row(seat)
+        row = system.seat_row(seat)
         if row["status"] == "HELD":
             caller.call("ReleaseSeat", seat_id=seat, hold_id=str(row["hold_id"]))
         elif row["status"] == "SOLD":
@@ -134,13 +134,13 @@ def tidy(town: Town, caller: InventoryCaller, seats: list[str]) -> None:
             caller.call("CancelSale", key=f"refund:{uuid4()}:1:cancel_sale", seat_id=seat, **fields)
 
 
-def test_every_seat_of_inventory_is_linearizable(town: Town, stack: Stack, figures: Figures) -> None:
-    recorder, seats, known = Recorder(), [town.seat() for _ in range(6)], dict[str, tuple[str, str]]()
+def test_every_seat_of_inventory_is_linearizable(system: TestSystem, stack: Stack, figures: Figures) -> None:
+    recorder, seats, known = Recorder(), [system.seat() for _ in range(6)], dict[str, tuple[str, str]]()
     dice = Random(5)
     with inventory(stack) as caller:
         handlers = [Handler(number, caller, recorder, known) for number in range(8)]
         at_play([lambda handler=handler: handler.step(dice.choice(seats)) for handler in handlers])  # type: ignore[misc]
-        tidy(town, caller, seats)
+        tidy(system, caller, seats)
     seen = report(figures, "history at Inventory", judge(recorder))
     assert all(seen[f"{what} OK"] > 10 for what in ("reserve", "release", "sell", "hand_over", "take_back")), seen
 
@@ -148,10 +148,10 @@ def test_every_seat_of_inventory_is_linearizable(town: Town, stack: Stack, figur
 class Customer:
     """One customer through the gateway: reserves, pays, hands on to a friend, asks staff for a refund, goes in."""
 
-    def __init__(self, town: Town, recorder: Recorder, caller: InventoryCaller, number: int) -> None:
-        self._town, self._recorder, self._caller = town, recorder, caller
-        self._me, self._friend = town.people(2, "100000.00")
-        self._staff = town.staff()
+    def __init__(self, system: TestSystem, recorder: Recorder, caller: InventoryCaller, number: int) -> None:
+        self._town, self._recorder, self._caller = system, recorder, caller
+        self._me, self._friend = system.people(2, "100000.00")
+        self._staff = system.staff()
         self._name, self._dice = f"customer {number}", Random(100 + number)
 
     def step(self, seat: str) -> None:
@@ -222,17 +222,17 @@ def _ok(status: int) -> str:
     return OK if status == 200 else LOST
 
 
-def test_every_seat_behind_the_gateway_is_linearizable(town: Town, stack: Stack, figures: Figures) -> None:
+def test_every_seat_behind_the_gateway_is_linearizable(system: TestSystem, stack: Stack, figures: Figures) -> None:
     recorder, dice = Recorder(), Random(6)
-    free = [town.seat() for _ in range(4)]
+    free = [system.seat() for _ in range(4)]
 
     def some_seat() -> str:
         if dice.random() < 0.15:  # those handed on, admitted or abandoned are not to be had again
-            free[dice.randrange(len(free))] = town.seat()
+            free[dice.randrange(len(free))] = system.seat()
         return dice.choice(free)
 
     with inventory(stack) as caller:
-        customers = [Customer(town, recorder, caller, number) for number in range(8)]
+        customers = [Customer(system, recorder, caller, number) for number in range(8)]
         at_play([lambda customer=customer: customer.step(some_seat()) for customer in customers])  # type: ignore[misc]
     seen = report(figures, "history behind the gateway", judge(recorder))
     assert all(seen[f"{what} OK"] for what in ("reserve", "sell", "hand_over", "take_back", "admit")), seen

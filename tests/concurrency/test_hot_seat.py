@@ -17,8 +17,8 @@ from harness.runtime.ports import HOST
 from tests.concurrency.callers import inventory
 from tests.concurrency.figures import Figures
 from tests.concurrency.weakened import weakened
-from tests.e2e.at_once import at_once, outcomes
-from tests.e2e.town import Town
+from tests.support.concurrency import outcomes, run_concurrently
+from tests.support.system import TestSystem
 
 pytestmark = [pytest.mark.concurrency, pytest.mark.usefixtures("invariants")]
 
@@ -38,18 +38,20 @@ def timed(call: Callable[[], T]) -> Callable[[], tuple[T, float]]:
     return run
 
 
-def seats_db(town: Town) -> Waiters:
+def seats_db(system: TestSystem) -> Waiters:
     """Who waits for a lock in Inventory's database."""
-    return Waiters(town.stack.admin_dsn("seats_db"))
+    return Waiters(system.stack.admin_dsn("seats_db"))
 
 
 @pytest.mark.claim("1.wires.1", "12.phases.5", "5.matrix.1")
-def test_of_240_clients_one_holds_the_seat_and_all_others_are_told_at_once(town: Town, figures: Figures) -> None:
-    first, *clients = town.people(CLIENTS + 1)
-    alone = [timed(partial(first.reserve, town.seat()))()[1] for _ in range(ALONE)]
-    seat = town.seat()
-    with seats_db(town) as waiters:
-        results = at_once([timed(partial(client.reserve, seat)) for client in clients])
+def test_of_240_clients_one_holds_the_seat_and_all_others_are_told_at_once(
+    system: TestSystem, figures: Figures
+) -> None:
+    first, *clients = system.people(CLIENTS + 1)
+    alone = [timed(partial(first.reserve, system.seat()))()[1] for _ in range(ALONE)]
+    seat = system.seat()
+    with seats_db(system) as waiters:
+        results = run_concurrently([timed(partial(client.reserve, seat)) for client in clients])
     answers = [answer for answer, _ in results]
     lost = [seconds for answer, seconds in results if answer.status == 409]
     told = {"losers' p50": percentile(lost, 0.5), "losers' p99": percentile(lost, 0.99)}
@@ -60,64 +62,64 @@ def test_of_240_clients_one_holds_the_seat_and_all_others_are_told_at_once(town:
         "hot-seat", dots(f"{CLIENTS} clients, one seat", "ms", {"all at once": told, "alone": {"p50": p50_alone}})
     )
     assert outcomes(answers) == {"200": 1, "409 SEAT_UNAVAILABLE": CLIENTS - 1}
-    assert town.seat_status(seat) == "HELD"
+    assert system.seat_status(seat) == "HELD"
     assert waiters.most == 0, waiters.queries
 
 
 @contextmanager
-def locked(town: Town, seat: str) -> Iterator[None]:
+def locked(system: TestSystem, seat: str) -> Iterator[None]:
     """The seat's row in the hands of a second connection."""
-    with closing(town.connect("seats_db")) as connection, connection.cursor() as cursor:
+    with closing(system.connect("seats_db")) as connection, connection.cursor() as cursor:
         connection.autocommit = False
         cursor.execute("SELECT FROM seats WHERE seat_id = %s FOR UPDATE", (seat,))
         yield
         connection.rollback()
 
 
-def assert_told_at_once(town: Town, address: str = "") -> list[float]:
+def assert_told_at_once(system: TestSystem, address: str = "") -> list[float]:
     """While the row is locked every caller of Inventory is refused, fast, and nobody waits for the lock."""
-    seat = town.seat()
-    with inventory(town.stack, address) as caller:
+    seat = system.seat()
+    with inventory(system.stack, address) as caller:
         assert caller.call("GetSeatOwner", seat_id=seat).status == "AVAILABLE"
-        with locked(town, seat), seats_db(town) as waiters:
-            answers = at_once([timed(partial(caller.reserve, seat))] * CALLERS)
+        with locked(system, seat), seats_db(system) as waiters:
+            answers = run_concurrently([timed(partial(caller.reserve, seat))] * CALLERS)
         assert waiters.most == 0, f"{waiters.most} waited for the row: {waiters.queries}"
         assert Counter(code for code, _ in answers) == {"SEAT_UNAVAILABLE": CALLERS}
         seconds = [taken for _, taken in answers]
         assert max(seconds) < AT_ONCE_SECONDS
         assert caller.reserve(seat) == "OK", "free again, it is for the next one to take"
-        _give_back(town, seat)
+        _give_back(system, seat)
     return seconds
 
 
-def _give_back(town: Town, seat: str) -> None:
-    with inventory(town.stack) as caller:
-        caller.call("ReleaseSeat", seat_id=seat, hold_id=str(town.seat_row(seat)["hold_id"]))
+def _give_back(system: TestSystem, seat: str) -> None:
+    with inventory(system.stack) as caller:
+        caller.call("ReleaseSeat", seat_id=seat, hold_id=str(system.seat_row(seat)["hold_id"]))
 
 
 @pytest.mark.claim("1.wires.1", "12.phases.3", "12.phases.5")
-def test_a_locked_row_is_answered_at_once_by_inventory(town: Town, figures: Figures) -> None:
-    seconds = assert_told_at_once(town)
+def test_a_locked_row_is_answered_at_once_by_inventory(system: TestSystem, figures: Figures) -> None:
+    seconds = assert_told_at_once(system)
     figures.add("held lock", callers=CALLERS, p99_ms=round(percentile(seconds, 0.99) * 1000, 1))
 
 
-def test_control_without_nowait_callers_wait_in_pg_locks(town: Town) -> None:
+def test_control_without_nowait_callers_wait_in_pg_locks(system: TestSystem) -> None:
     patch = (
         "from services.inventory.store import holds\n"
         "assert ' NOWAIT' in holds._HOLD\n"
         "holds._HOLD = holds._HOLD.replace(' NOWAIT', '')"
     )
-    with weakened(town.stack, "inventory-service", patch) as ports:
+    with weakened(system.stack, "inventory-service", patch) as ports:
         with pytest.raises(AssertionError, match="waited for the row"):
-            assert_told_at_once(town, f"{HOST}:{ports['GRPC_PORT']}")
+            assert_told_at_once(system, f"{HOST}:{ports['GRPC_PORT']}")
 
 
 @pytest.mark.claim("12.phases.3", "12.phases.5", "5.matrix.1")
-def test_a_locked_row_is_a_409_at_the_gateway_while_it_is_locked(town: Town) -> None:
-    seat, clients = town.seat(), town.people(CALLERS)
-    with locked(town, seat), seats_db(town) as waiters:
-        answers = at_once([partial(client.reserve, seat) for client in clients])
+def test_a_locked_row_is_a_409_at_the_gateway_while_it_is_locked(system: TestSystem) -> None:
+    seat, clients = system.seat(), system.people(CALLERS)
+    with locked(system, seat), seats_db(system) as waiters:
+        answers = run_concurrently([partial(client.reserve, seat) for client in clients])
     assert outcomes(answers) == {"409 SEAT_UNAVAILABLE": CALLERS}
     assert waiters.most == 0, waiters.queries
-    assert town.seat_status(seat) == "AVAILABLE"
+    assert system.seat_status(seat) == "AVAILABLE"
     assert clients[0].reserve(seat).status == 200

@@ -15,8 +15,8 @@ from harness.runtime.ports import HOST
 from tests.concurrency.callers import credential
 from tests.concurrency.figures import Figures
 from tests.concurrency.weakened import database_without, weakened
-from tests.e2e.at_once import at_once, outcomes
-from tests.e2e.town import Town
+from tests.support.concurrency import outcomes, run_concurrently
+from tests.support.system import TestSystem
 
 pytestmark = [pytest.mark.concurrency, pytest.mark.usefixtures("invariants")]
 
@@ -25,14 +25,14 @@ NO_INDEX = "DROP INDEX one_open_transfer_a_seat"
 ONE_OPENED = {"201": 1, "409 TRANSFER_IN_PROGRESS": INITIATIONS - 1}
 
 
-def order_service(town: Town, url: str) -> Api:
+def order_service(system: TestSystem, url: str) -> Api:
     """Order itself, called as the orchestrator calls it."""
-    return Api(url, token=credential(town.stack).header().removeprefix("Bearer "))
+    return Api(url, token=credential(system.stack).header().removeprefix("Bearer "))
 
 
 def storm(order: Api, seat: str) -> list[Answer]:
     """As many initiations for one seat at once, each by other people, under its own id and key."""
-    return at_once([partial(_initiate, order, seat) for _ in range(INITIATIONS)])
+    return run_concurrently([partial(_initiate, order, seat) for _ in range(INITIATIONS)])
 
 
 def _initiate(order: Api, seat: str) -> Answer:
@@ -60,20 +60,20 @@ def assert_one_is_open(order: Api, dsn: str, seat: str) -> list[Answer]:
 
 
 @pytest.mark.claim("3.transfers.15", "6.failures.4", "12.transfers.1", "12.transfers.4")
-def test_of_100_initiations_at_once_one_is_open(town: Town, figures: Figures) -> None:
-    order = order_service(town, town.stack.url("order-service"))
-    answers = assert_one_is_open(order, town.stack.admin_dsn("orders_db"), town.seat())
+def test_of_100_initiations_at_once_one_is_open(system: TestSystem, figures: Figures) -> None:
+    order = order_service(system, system.stack.url("order-service"))
+    answers = assert_one_is_open(order, system.stack.admin_dsn("orders_db"), system.seat())
     won: Any = next(answer for answer in answers if answer.status == 201).data
     figures.add("index storm", initiations=INITIATIONS, opened=1)
     order.post(f"/transfers/{won['transfer_id']}/cancel", {"key": f"cancel:{won['transfer_id']}:1:cancel"}).must(200)
 
 
-def test_control_without_the_index_more_are_open(town: Town, figures: Figures) -> None:
+def test_control_without_the_index_more_are_open(system: TestSystem, figures: Figures) -> None:
     with (
-        database_without(town.stack, "order-service", NO_INDEX) as (name, dsn),
-        weakened(town.stack, "order-service", "", {"DB_NAME": name}) as ports,
+        database_without(system.stack, "order-service", NO_INDEX) as (name, dsn),
+        weakened(system.stack, "order-service", "", {"DB_NAME": name}) as ports,
     ):
-        order = order_service(town, f"http://{HOST}:{ports['PORT']}")
+        order = order_service(system, f"http://{HOST}:{ports['PORT']}")
         with pytest.raises(AssertionError, match="transfers of one seat are open"):
-            assert_one_is_open(order, dsn, seat := town.seat())
+            assert_one_is_open(order, dsn, seat := system.seat())
         figures.add("index storm without the index", initiations=INITIATIONS, opened=opened(dsn, seat))

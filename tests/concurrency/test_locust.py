@@ -27,7 +27,7 @@ from harness.runtime.compose import ROOT
 from tests.concurrency import browser
 from tests.concurrency.browser import Browser
 from tests.concurrency.figures import REPORTS, Figures
-from tests.e2e.town import Town
+from tests.support.system import TestSystem
 
 pytestmark = pytest.mark.concurrency
 SEATS = 120
@@ -38,12 +38,12 @@ START_SECONDS, END_SECONDS = 20.0, 30.0
 
 
 @pytest.fixture
-def load(town: Town, tmp_path: Path) -> dict[str, str]:
+def load(system: TestSystem, tmp_path: Path) -> dict[str, str]:
     """The environment of a load on seats of its own."""
     seats = tmp_path / "seats.json"
-    seats.write_text(json.dumps([town.seat() for _ in range(SEATS)]))
+    seats.write_text(json.dumps([system.seat() for _ in range(SEATS)]))
     given = {"LOAD_SEATS": str(seats), "LOAD_REPORT": str(tmp_path / "report.json")}
-    return {**os.environ, **given, "TR_RUN_DIR": str(town.stack.run_dir.path)}
+    return {**os.environ, **given, "TR_RUN_DIR": str(system.stack.run_dir.path)}
 
 
 def locust(environment: dict[str, str], *more: str) -> subprocess.CompletedProcess[str]:
@@ -61,7 +61,7 @@ def locust(environment: dict[str, str], *more: str) -> subprocess.CompletedProce
 
 
 @pytest.mark.claim("15.tools.4")
-def test_sale_under_load_keeps_every_invariant(town: Town, load: dict[str, str], figures: Figures) -> None:
+def test_sale_under_load_keeps_every_invariant(system: TestSystem, load: dict[str, str], figures: Figures) -> None:
     done = locust(load, "--lasts", str(LOAD_SECONDS))
     said = json.loads(Path(load["LOAD_REPORT"]).read_text())
     assert (done.returncode, said["broken"]) == (0, []), done.stderr[-2000:]
@@ -71,7 +71,7 @@ def test_sale_under_load_keeps_every_invariant(town: Town, load: dict[str, str],
     assert "admitted twice" not in happened
     figures.add("locust", seconds=LOAD_SECONDS, **said["tally"])
     figures.picture("winners-and-losers", won_and_lost(said["reserves"]))
-    assert not invariants.violations(town.connect, at_any_time=True)
+    assert not invariants.violations(system.connect, at_any_time=True)
 
 
 def won_and_lost(reserves: list[tuple[float, bool]]) -> str:
@@ -82,14 +82,14 @@ def won_and_lost(reserves: list[tuple[float, bool]]) -> str:
     return over_time(f"A sale with stampedes: winners and losers every {STEP_SECONDS:g} s", STEP_SECONDS, series)
 
 
-def test_load_that_leaves_an_invariant_broken_exits_with_1(town: Town, load: dict[str, str]) -> None:
-    person = town.person()
+def test_load_that_leaves_an_invariant_broken_exits_with_1(system: TestSystem, load: dict[str, str]) -> None:
+    person = system.person()
     change = "UPDATE users SET credit_balance = credit_balance + %s WHERE user_id = %s"
-    town.rows("users_db", change, 1, person.user_id)
+    system.rows("users_db", change, 1, person.user_id)
     try:
         done = locust({**load, "LOAD_REST_SECONDS": "0"}, "--lasts", "1")
     finally:
-        town.rows("users_db", change, -1, person.user_id)
+        system.rows("users_db", change, -1, person.user_id)
     said = json.loads(Path(load["LOAD_REPORT"]).read_text())
     assert done.returncode == 1
     assert any(line.startswith("i2_balances_are_their_entries") for line in said["broken"])
@@ -135,43 +135,45 @@ def _address(lines: Queue[str]) -> str:
 
 
 def test_show_has_the_hall_live_in_a_browser_and_ends_with_ctrl_c(
-    town: Town, load: dict[str, str], tmp_path: Path
+    system: TestSystem, load: dict[str, str], tmp_path: Path
 ) -> None:
     program = browser.found()
     if program is None:
         pytest.skip("NO BROWSER: the live page was not looked at (apt-get install chromium)")
     with show(load) as (process, at), Browser(program) as page:
-        swarm(town, at["locust"])
+        swarm(system, at["locust"])
         page.open(at["hall"] + "/")
-        town.until("seats are held and sold", lambda: all(seen(page, kind) for kind in "HS"))
-        town.until("somebody won and somebody lost", lambda: number(page, "winners") > 0 and number(page, "losers") > 0)
-        town.until("all four tick", lambda: verdicts(page).count("✓") == 4)
+        system.until("seats are held and sold", lambda: all(seen(page, kind) for kind in "HS"))
+        system.until(
+            "somebody won and somebody lost", lambda: number(page, "winners") > 0 and number(page, "losers") > 0
+        )
+        system.until("all four tick", lambda: verdicts(page).count("✓") == 4)
         told = page.js("[...document.querySelectorAll('#legend b')].reduce((sum, one) => sum + +one.textContent, 0)")
         assert told == page.js("cells.length") == 5_000
         assert page.js("$('trouble').textContent") == ""
         assert page.js("getComputedStyle(document.querySelector('#map i.S')).backgroundColor") == "rgb(58, 134, 216)"
         page.screenshot(REPORTS / "concurrency-live.png")
-        broken(town, page)
+        broken(system, page)
         children = descendants(process.pid)
         process.send_signal(signal.SIGINT)
         assert process.wait(END_SECONDS) == 0
-        town.until("the page says so", lambda: "has stopped" in page.js("$('trouble').textContent"))
+        system.until("the page says so", lambda: "has stopped" in page.js("$('trouble').textContent"))
     assert children
     assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
-    assert town.healthy()
+    assert system.healthy()
 
 
-def broken(town: Town, page: Browser) -> None:
+def broken(system: TestSystem, page: Browser) -> None:
     """A balance that is off shows in red while it is."""
-    person = town.person()
+    person = system.person()
     change = "UPDATE users SET credit_balance = credit_balance + %s WHERE user_id = %s"
-    town.rows("users_db", change, 1, person.user_id)
-    town.until("the page is red", lambda: page.js("document.querySelector('.broken')?.dataset.invariant") == "I2")
-    town.rows("users_db", change, -1, person.user_id)
+    system.rows("users_db", change, 1, person.user_id)
+    system.until("the page is red", lambda: page.js("document.querySelector('.broken')?.dataset.invariant") == "I2")
+    system.rows("users_db", change, -1, person.user_id)
     assert person.email in page.js("document.querySelector('.broken .says').textContent")
 
 
-def swarm(town: Town, url: str) -> None:
+def swarm(system: TestSystem, url: str) -> None:
     """What the button of locust's web UI does."""
 
     def started() -> Any:
@@ -180,7 +182,7 @@ def swarm(town: Town, url: str) -> None:
         except urllib3.exceptions.HTTPError:
             return False  # not up yet
 
-    town.until("locust has started", started)
+    system.until("locust has started", started)
 
 
 def seen(page: Browser, kind: str) -> int:

@@ -7,9 +7,9 @@ from functools import partial
 import pytest
 
 from tests.concurrency.figures import Figures
-from tests.e2e.at_once import at_once, outcomes
-from tests.e2e.people import Person
-from tests.e2e.town import Town
+from tests.support.concurrency import outcomes, run_concurrently
+from tests.support.people import Person
+from tests.support.system import TestSystem
 
 pytestmark = [pytest.mark.concurrency, pytest.mark.usefixtures("invariants")]
 
@@ -19,75 +19,75 @@ ROUNDS = 6
 
 
 @pytest.mark.claim("12.phases.7")
-def test_40_pays_of_one_order_charge_once(town: Town, figures: Figures) -> None:
-    buyer = town.person("1000.00")
-    _, order_id = town.held(buyer)
-    answers = at_once([partial(buyer.pay, order_id)] * PAYS)
+def test_40_pays_of_one_order_charge_once(system: TestSystem, figures: Figures) -> None:
+    buyer = system.person("1000.00")
+    _, order_id = system.held(buyer)
+    answers = run_concurrently([partial(buyer.pay, order_id)] * PAYS)
     assert outcomes(answers) == {"200": PAYS}
     assert len({answer.data["remaining_balance"] for answer in answers}) == 1
     price = answers[0].data["credits_charged"]
-    charges = town.rows("users_db", "SELECT amount FROM credit_entries WHERE key LIKE %s", f"pay:{order_id}:%")
+    charges = system.rows("users_db", "SELECT amount FROM credit_entries WHERE key LIKE %s", f"pay:{order_id}:%")
     assert [row["amount"] for row in charges] == [-price]
     figures.add("one order paid at once", pays=PAYS, charges=len(charges))
 
 
 @pytest.mark.claim("12.phases.6", "12.phases.7")
-def test_orders_beyond_the_balance_are_not_paid(town: Town, figures: Figures) -> None:
-    buyer = town.person("1000000.00")
-    orders = [town.held(buyer)[1] for _ in range(ORDERS)]
-    price = town.rows("orders_db", "SELECT credits_charged FROM orders WHERE order_id = %s", orders[0])[0]
+def test_orders_beyond_the_balance_are_not_paid(system: TestSystem, figures: Figures) -> None:
+    buyer = system.person("1000000.00")
+    orders = [system.held(buyer)[1] for _ in range(ORDERS)]
+    price = system.rows("orders_db", "SELECT credits_charged FROM orders WHERE order_id = %s", orders[0])[0]
     affordable = ORDERS // 3
     poor_by = buyer.balance() - affordable * price["credits_charged"] - 1
-    _spend(town, buyer, poor_by)
-    answers = at_once([partial(buyer.pay, order_id) for order_id in orders])
+    _spend(system, buyer, poor_by)
+    answers = run_concurrently([partial(buyer.pay, order_id) for order_id in orders])
     assert outcomes(answers) == {"200": affordable, "402 INSUFFICIENT_CREDITS": ORDERS - affordable}
     assert buyer.balance() == 1
-    confirmed = [order_id for order_id in orders if town.order_status(order_id) == "CONFIRMED"]
+    confirmed = [order_id for order_id in orders if system.order_status(order_id) == "CONFIRMED"]
     assert len(confirmed) == affordable
     figures.add("orders on one balance", orders=ORDERS, affordable=affordable, paid=len(confirmed))
 
 
-def _spend(town: Town, buyer: Person, amount: object) -> None:
+def _spend(system: TestSystem, buyer: Person, amount: object) -> None:
     """Less to begin with: account and opening entry alike, so that the ledger stays whole."""
     for sql in (
         "UPDATE credit_entries SET amount = amount - %s WHERE user_id = %s AND kind = 'OPENING'",
         "UPDATE users SET credit_balance = credit_balance - %s WHERE user_id = %s",
     ):
-        town.rows("users_db", sql, amount, buyer.user_id)
+        system.rows("users_db", sql, amount, buyer.user_id)
 
 
 @pytest.mark.claim("7.rules.2")
-def test_40_gates_admit_one_ticket_once(town: Town, figures: Figures) -> None:
-    owner = town.person()
-    gates, ticket = town.people(GATES, "0.00", role="staff"), town.ticket(owner)
+def test_40_gates_admit_one_ticket_once(system: TestSystem, figures: Figures) -> None:
+    owner = system.person()
+    gates, ticket = system.people(GATES, "0.00", role="staff"), system.ticket(owner)
     qr = owner.qr(ticket).must(200)["qr_payload"]
-    answers = at_once([partial(gate.scan, qr, HALL) for gate in gates])
+    answers = run_concurrently([partial(gate.scan, qr, HALL) for gate in gates])
     assert outcomes(answers) == {"200": GATES}
     results = sorted(answer.data["result"] for answer in answers)
     assert results == ["DUPLICATE"] * (GATES - 1) + ["SUCCESS"]
-    entries = town.rows("seats_db", "SELECT result::text FROM entry_logs WHERE seat_id = %s", ticket)
+    entries = system.rows("seats_db", "SELECT result::text FROM entry_logs WHERE seat_id = %s", ticket)
     assert sorted(row["result"] for row in entries) == results
     figures.add("one ticket at many gates", gates=GATES, admitted=1)
 
 
-def deadlocks(town: Town) -> int:
+def deadlocks(system: TestSystem) -> int:
     """Deadlocks that PostgreSQL has broken in any database."""
-    found = town.rows("postgres", "SELECT sum(deadlocks)::int AS number FROM pg_stat_database")
+    found = system.rows("postgres", "SELECT sum(deadlocks)::int AS number FROM pg_stat_database")
     return int(found[0]["number"])
 
 
-def test_opposite_transfers_between_two_people_do_not_deadlock(town: Town, figures: Figures) -> None:
-    before = deadlocks(town)
-    pairs = [town.people(2) for _ in range(ROUNDS)]
+def test_opposite_transfers_between_two_people_do_not_deadlock(system: TestSystem, figures: Figures) -> None:
+    before = deadlocks(system)
+    pairs = [system.people(2) for _ in range(ROUNDS)]
     transfers = []
     for one, other in pairs:
         for seller, buyer in ((one, other), (other, one)):
-            transfer_id = town.initiated(seller, buyer, town.ticket(seller), 100)
-            codes = {"seller_otp": town.code(seller), "buyer_otp": town.code(buyer)}
+            transfer_id = system.initiated(seller, buyer, system.ticket(seller), 100)
+            codes = {"seller_otp": system.code(seller), "buyer_otp": system.code(buyer)}
             transfers.append(partial(buyer.confirm, transfer_id, **codes))
-    answers = at_once(transfers)
+    answers = run_concurrently(transfers)
     assert outcomes(answers) == {"200": 2 * ROUNDS}
     assert {answer.data["status"] for answer in answers} == {"COMPLETED"}
     assert {person.balance() for pair in pairs for person in pair} == {1000}
-    assert deadlocks(town) == before
+    assert deadlocks(system) == before
     figures.add("opposite transfers", pairs=ROUNDS, deadlocks=0)

@@ -17,8 +17,8 @@ from tests.contract.callers import CUSTOMER, STAFF, Callers
 from tests.contract.exchanges import Contract, Exchange, Listening
 from tests.contract.fuzzing import Outcome, fuzz
 from tests.contract.probes import Prober, all_of
-from tests.e2e.town import Town
-from tests.stack import Seats, running
+from tests.support.running_stack import Seats, running
+from tests.support.system import TestSystem
 
 PROGRAMS = {"gateway": "api-gateway", "smu": "fake-smu", "stripe": "fake-stripe"}
 PROCESSES = 2
@@ -41,7 +41,7 @@ class Session:
     """The running system as the contract suite sees it."""
 
     stack: Stack
-    town: Town
+    system: TestSystem
     callers: Callers
     pool: Listening
     outcomes: dict[str, Future[Outcome]] = field(default_factory=dict)
@@ -68,12 +68,12 @@ class Session:
             prober = Prober(addresses[server], self.callers, self.pool)
             for operation in all_of(bundle(server)):
                 prober.probe(operation)
-        scenes.play(self.town)
-        internal.play(self.town, addresses, self.callers, self.pool)
-        faults.undone(self.town)
+        scenes.play(self.system)
+        internal.play(self.system, addresses, self.callers, self.pool)
+        faults.undone(self.system)
         faults.limited(self.stack, self.pool, self.callers)
         addresses["gateway"] = self.url("gateway")
-        faults.without_databases(self.town, self.stack, self.pool, self.callers, addresses)
+        faults.without_databases(self.system, self.stack, self.pool, self.callers, addresses)
         return self.pool.heard
 
 
@@ -98,9 +98,9 @@ def seats() -> Seats:
 def session(stack: Stack, seats: Seats) -> Session:
     """The running system."""
     servers = {stack.url(PROGRAMS.get(s, f"{s}-service")).removeprefix("http://"): s for s in SERVED}
-    pool, town = Listening(servers, maxsize=64), Town(stack, seats)
-    town._pool = pool  # everybody in town speaks over it
-    return Session(stack, town, Callers.of(stack), pool)
+    pool, system = Listening(servers, maxsize=64), TestSystem(stack, seats)
+    system._pool = pool  # everybody in system speaks over it
+    return Session(stack, system, Callers.of(stack), pool)
 
 
 @pytest.fixture(scope="package")

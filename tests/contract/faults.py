@@ -11,48 +11,48 @@ from tests.contract.callers import CUSTOMER, STAFF, Callers
 from tests.contract.exchanges import Listening
 from tests.contract.probes import Operation, Prober, all_of
 from tests.contract.scenes import answer, locked, signed
-from tests.e2e import qr
-from tests.e2e.town import Town
+from tests.support import qr
+from tests.support.system import TestSystem
 
 UNDONE_SECONDS = 5.0  # longer than a saga asks for (4 s), shorter than it settles (3 s more)
 
 
-def undone(town: Town) -> None:
+def undone(system: TestSystem) -> None:
     """500 INTERNAL_ERROR: the seat's row is locked until the saga has given up, and everything is taken back."""
     with ThreadPoolExecutor(4) as pool:
         works = (_pay_undone, _swap_undone, _reverse_undone, _initiate_undone)
-        for done in [pool.submit(work, town) for work in works]:
+        for done in [pool.submit(work, system) for work in works]:
             done.result()
 
 
-def _pay_undone(town: Town) -> None:
-    buyer = town.person()
-    seat, order = town.held(buyer)
-    with locked(town, "seats_db", "seats", "seat_id", seat, UNDONE_SECONDS):
+def _pay_undone(system: TestSystem) -> None:
+    buyer = system.person()
+    seat, order = system.held(buyer)
+    with locked(system, "seats_db", "seats", "seat_id", seat, UNDONE_SECONDS):
         answer(buyer.pay(order), 500)
 
 
-def _swap_undone(town: Town) -> None:
-    seller, buyer = town.people(2)
-    seat = town.ticket(seller)
-    transfer = town.initiated(seller, buyer, seat)
-    codes = {"seller_otp": town.code(seller), "buyer_otp": town.code(buyer)}
-    with locked(town, "seats_db", "seats", "seat_id", seat, UNDONE_SECONDS):
+def _swap_undone(system: TestSystem) -> None:
+    seller, buyer = system.people(2)
+    seat = system.ticket(seller)
+    transfer = system.initiated(seller, buyer, seat)
+    codes = {"seller_otp": system.code(seller), "buyer_otp": system.code(buyer)}
+    with locked(system, "seats_db", "seats", "seat_id", seat, UNDONE_SECONDS):
         answer(seller.confirm(transfer, **codes), 500)
 
 
-def _reverse_undone(town: Town) -> None:
-    (seller, buyer), staff = town.people(2), town.staff()
-    seat = town.ticket(seller)
-    transfer = town.disputed(seller, buyer, seat)
-    with locked(town, "seats_db", "seats", "seat_id", seat, UNDONE_SECONDS):
+def _reverse_undone(system: TestSystem) -> None:
+    (seller, buyer), staff = system.people(2), system.staff()
+    seat = system.ticket(seller)
+    transfer = system.disputed(seller, buyer, seat)
+    with locked(system, "seats_db", "seats", "seat_id", seat, UNDONE_SECONDS):
         answer(staff.transfer("reverse", transfer), 500)
 
 
-def _initiate_undone(town: Town) -> None:
-    seller, buyer = town.people(2)
-    seat = town.ticket(seller)
-    with town.smu.fault("status", "/SendOTP", where={"Mobile": seller.phone}, status=503):
+def _initiate_undone(system: TestSystem) -> None:
+    seller, buyer = system.people(2)
+    seat = system.ticket(seller)
+    with system.smu.fault("status", "/SendOTP", where={"Mobile": seller.phone}, status=503):
         answer(seller.initiate(seat, seller.user_id, buyer.user_id, 10), 500)
 
 
@@ -73,11 +73,13 @@ def limited(stack: Stack, pool: Listening, callers: Callers) -> None:
         pool.move("gateway", stack.url("api-gateway"))
 
 
-def without_databases(town: Town, stack: Stack, pool: Listening, callers: Callers, addresses: dict[str, str]) -> None:
+def without_databases(
+    system: TestSystem, stack: Stack, pool: Listening, callers: Callers, addresses: dict[str, str]
+) -> None:
     """503 SERVICE_UNAVAILABLE: every operation that needs a database, with PostgreSQL stopped."""
-    key = town.env("orchestrator-service")["QR_ENCRYPTION_KEY"]
-    ticket = qr.seal(key, town.seat(), str(CUSTOMER))
-    event, signature = signed(town)
+    key = system.env("orchestrator-service")["QR_ENCRYPTION_KEY"]
+    ticket = qr.seal(key, system.seat(), str(CUSTOMER))
+    event, signature = signed(system)
     special: dict[str, dict[str, Any]] = {
         "stripeWebhook": {"body": event, "headers": signature},
         "verify": {"body": {"qr_payload": ticket, "hall_id": "HALL-B"}},
@@ -92,7 +94,7 @@ def without_databases(town: Town, stack: Stack, pool: Listening, callers: Caller
                     several.submit(prober.ask, operation, user_id, **special.get(operation.id, {}))
     finally:
         stack.start("postgres")
-        town.until("everybody is well again", town.healthy, 60)
+        system.until("everybody is well again", system.healthy, 60)
 
 
 def _needing(document: Document) -> list[Operation]:

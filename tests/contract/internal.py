@@ -9,8 +9,8 @@ from harness.dev.spec_bundle import bundle
 from tests.contract.callers import CUSTOMER, Callers
 from tests.contract.exchanges import Listening
 from tests.contract.probes import Operation, Prober, all_of
-from tests.contract.scenes import at_once
-from tests.e2e.town import Town
+from tests.contract.scenes import run_concurrently
+from tests.support.system import TestSystem
 
 EVENT_1 = "e0e0e0e0-0000-0000-0000-000000000001"
 
@@ -31,13 +31,13 @@ class Desk:
         assert got == status, (name, status, got)
 
 
-def play(town: Town, addresses: dict[str, str], callers: Callers, pool: Listening) -> None:
+def play(system: TestSystem, addresses: dict[str, str], callers: Callers, pool: Listening) -> None:
     """Every server."""
     desks = {server: Desk(server, url, callers, pool) for server, url in addresses.items()}
-    credits(town, desks["user"])
+    credits(system, desks["user"])
     orders(desks["order"])
     transfers(desks["order"])
-    stripe(town, desks["stripe"], callers)
+    stripe(system, desks["stripe"], callers)
     maps(desks["inventory"], pool)
     for name in ("smuSendOtp", "smuVerifyOtp", "smuSendSms", "smuSendEmail"):
         desks["smu"].ask(name, 200)
@@ -47,9 +47,9 @@ def a_key() -> str:
     return f"test:{uuid4()}:1:step"
 
 
-def credits(town: Town, user: Desk) -> None:
+def credits(system: TestSystem, user: Desk) -> None:
     """Charges and holds, undone and refused; codes; a top-up's key used twice."""
-    payer, poor = town.person(), town.person("0.00")
+    payer, poor = system.person(), system.person("0.00")
     for do, undo in (("deductCredits", "refundCredits"), ("freezeCredits", "unfreezeCredits")):
         key, never = a_key(), a_key()
         user.ask(do, 200, key=key, user_id=payer.user_id, amount=5)
@@ -65,7 +65,7 @@ def credits(town: Town, user: Desk) -> None:
     topup = a_key()
     user.ask("startTopUp", 200, key=topup, user_id=payer.user_id, amount=5)
     user.ask("startTopUp", 422, key=topup, user_id=payer.user_id, amount=6)
-    with town.smu.fault("status", "/VerifyOTP", count=1):
+    with system.smu.fault("status", "/VerifyOTP", count=1):
         user.ask("verifyOtpAtSmu", 503)
     user.ask("notify", 200, user_id=payer.user_id)
     for status in (200, 200, 200, 200, 200, 429):
@@ -144,38 +144,38 @@ def _attempts(order: Desk, transfer: str) -> None:
     order.ask("endTransferAttempt", 200, transfer_id=transfer, key=seller, party="SELLER", outcome="approved")
 
 
-def stripe(town: Town, desk: Desk, callers: Callers) -> None:
+def stripe(system: TestSystem, desk: Desk, callers: Callers) -> None:
     """Declined, with the wrong kind of key, twice at once."""
     publishable = {"Authorization": "Bearer pk_test_x"}
-    made = town.person().top_up(50).must(200)["payment_intent_id"]
+    made = system.person().top_up(50).must(200)["payment_intent_id"]
     desk.ask("confirmIntent", 403, publishable, intent=made)
     desk.ask("confirmIntent", 402, intent=made, payment_method="pm_card_chargeDeclined")
     desk.ask("retrieveIntent", 200, intent=made)
     desk.ask("updateIntent", 200, intent=made)
     desk.ask("confirmIntent", 200, intent=made)
     desk.ask("confirmIntent", 400, intent=made)
-    abandoned = town.person().top_up(50).must(200)["payment_intent_id"]
+    abandoned = system.person().top_up(50).must(200)["payment_intent_id"]
     desk.ask("cancelIntent", 200, intent=abandoned)
-    desk.ask("retrieveEvent", 200, event=_newest_event(town, callers))
+    desk.ask("retrieveEvent", 200, event=_newest_event(system, callers))
     for name in ("createIntent", "listIntents", "listEvents"):
         desk.ask(name, 403, publishable)
     for name in ("retrieveIntent", "updateIntent", "cancelIntent"):
         desk.ask(name, 403, publishable, intent=made)
     desk.ask("retrieveEvent", 403, publishable, event="evt_1")
     key = {"Idempotency-Key": str(uuid4()), "Authorization": f"Bearer {callers.stripe_key}"}
-    with town.stripe.fault("hang", "/v1/payment_intents", ms=700, count=1):
-        town_pool = [lambda: _made(town, key), lambda: _made(town, key)]
-        assert 409 in at_once(*town_pool)
+    with system.stripe.fault("hang", "/v1/payment_intents", ms=700, count=1):
+        town_pool = [lambda: _made(system, key), lambda: _made(system, key)]
+        assert 409 in run_concurrently(*town_pool)
 
 
-def _newest_event(town: Town, callers: Callers) -> str:
-    listed = town.visitor(town.stripe.url).call("GET", "/v1/events?limit=1", token=callers.stripe_key)
+def _newest_event(system: TestSystem, callers: Callers) -> str:
+    listed = system.visitor(system.stripe.url).call("GET", "/v1/events?limit=1", token=callers.stripe_key)
     return str(listed.envelope["data"][0]["id"])
 
 
-def _made(town: Town, headers: dict[str, str]) -> Any:
+def _made(system: TestSystem, headers: dict[str, str]) -> Any:
     form = {**headers, "Content-Type": "application/x-www-form-urlencoded"}
-    return town.visitor(town.stripe.url).call("POST", "/v1/payment_intents", b"amount=500&currency=sgd", form)
+    return system.visitor(system.stripe.url).call("POST", "/v1/payment_intents", b"amount=500&currency=sgd", form)
 
 
 def maps(inventory: Desk, pool: Listening) -> None:

@@ -11,8 +11,8 @@ from uuid import uuid4
 
 from fakes.stripe.webhooks import sign
 from harness.api_client import Answer
-from tests.e2e.people import Person
-from tests.e2e.town import Town
+from tests.support.people import Person
+from tests.support.system import TestSystem
 
 PAST_SEAT = "5ea70003-0000-0000-0000-000000000001"
 EVENT = "e0e0e0e0-0000-0000-0000-000000000002"
@@ -21,35 +21,35 @@ LATE = 601  # seconds: a code has ten minutes
 Work = Callable[[], Answer]
 
 
-def play(town: Town) -> None:
+def play(system: TestSystem) -> None:
     """Every scene."""
     for scene in (accounts, events, purchase, codes, tickets, transfers, disputes, gate, payments):
-        scene(town)
+        scene(system)
 
 
-def accounts(town: Town) -> None:
+def accounts(system: TestSystem) -> None:
     """Register, log in, refresh, log out; an address that is taken, a wrong password."""
-    person = town.visitor().register()
+    person = system.visitor().register()
     answer(person.post("/api/auth/register", {"email": person.email, "phone": "+6591112222", "password": "x" * 8}), 409)
-    answer(town.visitor().post("/api/auth/login", {"email": person.email, "password": "wrong"}), 401)
+    answer(system.visitor().post("/api/auth/login", {"email": person.email, "password": "wrong"}), 401)
     answer(person.call("POST", "/api/auth/refresh", token=person.refresh_token), 200)
     answer(person.post("/api/auth/logout"), 200)
 
 
-def events(town: Town) -> None:
+def events(system: TestSystem) -> None:
     """Lists and maps, and what they say to somebody who has them already."""
-    person = town.person()
+    person = system.person()
     for path in ("/api/events", f"/api/events/{EVENT}"):
         known = answer(person.get(path), 200).headers["ETag"]
-        town.until("nothing has changed since", lambda: person.get(path, **{"If-None-Match": known}).status == 304)  # noqa: B023
+        system.until("nothing has changed since", lambda: person.get(path, **{"If-None-Match": known}).status == 304)  # noqa: B023
 
 
-def purchase(town: Town) -> None:
+def purchase(system: TestSystem) -> None:
     """Reserve and pay, with everything that can stand against it."""
-    buyer, other, poor = town.person(), town.person(), town.person("0.00")
-    seat, key = town.seat(), {"Idempotency-Key": str(uuid4())}
+    buyer, other, poor = system.person(), system.person(), system.person("0.00")
+    seat, key = system.seat(), {"Idempotency-Key": str(uuid4())}
     order = answer(buyer.reserve(seat, **key), 200).data["order_id"]
-    answer(buyer.reserve(town.seat(), **key), 422)
+    answer(buyer.reserve(system.seat(), **key), 422)
     answer(other.reserve(seat), 409)
     answer(other.reserve(PAST_SEAT), 410)
     answer(other.pay(order), 403)
@@ -58,40 +58,40 @@ def purchase(town: Town) -> None:
     answer(buyer.order(order), 200)
     answer(buyer.verify_otp("123456", order), 409)
     answer(buyer.post("/api/otp/resend", {"order_id": order}), 409)
-    answer(poor.pay(town.held(poor)[1]), 402)
-    _, late = town.held(buyer)
-    town.rows("orders_db", "UPDATE orders SET expires_at = app_now() WHERE order_id = %s", late)
+    answer(poor.pay(system.held(poor)[1]), 402)
+    _, late = system.held(buyer)
+    system.rows("orders_db", "UPDATE orders SET expires_at = app_now() WHERE order_id = %s", late)
     answer(buyer.pay(late), 410)
-    answer(town.staff().post(f"/api/orders/{late}/refund"), 409)
-    _, failed = town.held(buyer)
-    town.rows("orders_db", "UPDATE orders SET status = 'FAILED' WHERE order_id = %s", failed)
+    answer(system.staff().post(f"/api/orders/{late}/refund"), 409)
+    _, failed = system.held(buyer)
+    system.rows("orders_db", "UPDATE orders SET status = 'FAILED' WHERE order_id = %s", failed)
     answer(buyer.pay(failed), 409)
-    answer(town.staff().post(f"/api/orders/{order}/refund"), 200)
+    answer(system.staff().post(f"/api/orders/{order}/refund"), 200)
 
 
-def codes(town: Town) -> None:
+def codes(system: TestSystem) -> None:
     """The code of a flagged purchase: right, wrong three times, too late, somebody else's, sent too often."""
-    buyer, careless, other = town.person(flagged=True), town.person(flagged=True), town.person()
-    _, order = town.held(buyer)
+    buyer, careless, other = system.person(flagged=True), system.person(flagged=True), system.person()
+    _, order = system.held(buyer)
     answer(buyer.pay(order), 428)
     answer(other.verify_otp("123456", order), 403)
     answer(other.post("/api/otp/resend", {"order_id": order}), 403)
-    with town.smu.later(LATE):
-        answer(buyer.verify_otp(town.code(buyer), order), 410)
+    with system.smu.later(LATE):
+        answer(buyer.verify_otp(system.code(buyer), order), 410)
     answer(buyer.post("/api/otp/resend", {"order_id": order}), 200)
-    answer(buyer.verify_otp(town.code(buyer), order), 200)
-    _, doomed = town.held(careless)
+    answer(buyer.verify_otp(system.code(buyer), order), 200)
+    _, doomed = system.held(careless)
     for status in (401, 401, 429):
         answer(careless.verify_otp("0000000000", doomed), status)
-    _, order = town.held(buyer)
+    _, order = system.held(buyer)
     statuses = [buyer.post("/api/otp/resend", {"order_id": order}).status for _ in range(5)]
     assert statuses[-1] == 429, statuses
 
 
-def tickets(town: Town) -> None:
+def tickets(system: TestSystem) -> None:
     """My things, and the QR as text and as a picture."""
-    owner, other = town.person(), town.person()
-    seat = town.ticket(owner)
+    owner, other = system.person(), system.person()
+    seat = system.ticket(owner)
     for path in ("/api/tickets", "/api/orders", "/api/transfers", "/api/credits/balance"):
         answer(owner.get(path), 200)
     answer(owner.qr(seat), 200)
@@ -100,10 +100,10 @@ def tickets(town: Town) -> None:
     answer(other.qr(seat), 403)
 
 
-def transfers(town: Town) -> None:
+def transfers(system: TestSystem) -> None:
     """Initiate, confirm, cancel, and what stands against each."""
-    seller, buyer, stranger = town.person(), town.person(), town.person()
-    seat, key = town.ticket(seller), {"Idempotency-Key": str(uuid4())}
+    seller, buyer, stranger = system.person(), system.person(), system.person()
+    seat, key = system.ticket(seller), {"Idempotency-Key": str(uuid4())}
     offer = {"seat_id": seat, "seller_user_id": seller.user_id, "buyer_user_id": buyer.user_id}
     answer(seller.initiate(seat, seller.user_id, buyer.user_id, 99_999), 402)
     answer(buyer.initiate(seat, stranger.user_id, buyer.user_id, 10), 403)
@@ -116,63 +116,63 @@ def transfers(town: Town) -> None:
     answer(stranger.confirm(transfer, seller_otp="123456"), 403)
     answer(stranger.transfer("cancel", transfer), 403)
     answer(stranger.transfer("dispute", transfer, reason="none of mine"), 403)
-    with town.smu.later(LATE):
-        answer(seller.confirm(transfer, seller_otp=town.code(seller)), 410)
+    with system.smu.later(LATE):
+        answer(seller.confirm(transfer, seller_otp=system.code(seller)), 410)
     answer(seller.post("/api/otp/resend", {"transfer_id": transfer}), 200)
     answer(seller.confirm(transfer, seller_otp="0000000000"), 401)
-    answer(seller.confirm(transfer, seller_otp=town.code(seller)), 200)
+    answer(seller.confirm(transfer, seller_otp=system.code(seller)), 200)
     answer(buyer.transfer("cancel", transfer), 200)
     answer(buyer.confirm(transfer, buyer_otp="123456"), 409)
-    answer(spent(town, seller, seat), 402)
+    answer(spent(system, seller, seat), 402)
 
 
-def spent(town: Town, seller: Person, seat: str) -> Answer:
+def spent(system: TestSystem, seller: Person, seat: str) -> Answer:
     """A swap whose buyer has spent the credits meanwhile."""
-    buyer = town.person("200.00")
-    transfer = town.initiated(seller, buyer, seat, 150)
-    town.bought(buyer, "5ea70002-0000-0000-0000-000000004990")
-    return seller.confirm(transfer, seller_otp=town.code(seller), buyer_otp=town.code(buyer))
+    buyer = system.person("200.00")
+    transfer = system.initiated(seller, buyer, seat, 150)
+    system.bought(buyer, "5ea70002-0000-0000-0000-000000004990")
+    return seller.confirm(transfer, seller_otp=system.code(seller), buyer_otp=system.code(buyer))
 
 
-def disputes(town: Town) -> None:
+def disputes(system: TestSystem) -> None:
     """Disputed and decided, one way and the other."""
-    staff = town.staff()
+    staff = system.staff()
     for verb in ("reverse", "dismiss"):
-        seller, buyer = town.people(2)
-        transfer = town.transferred(seller, buyer, town.ticket(seller))
+        seller, buyer = system.people(2)
+        transfer = system.transferred(seller, buyer, system.ticket(seller))
         answer(staff.transfer(verb, transfer), 409)
         answer(buyer.transfer("cancel", transfer), 409)
         answer(buyer.transfer("dispute", transfer, reason="not what was promised"), 200)
         answer(staff.transfer(verb, transfer), 200)
 
 
-def gate(town: Town) -> None:
+def gate(system: TestSystem) -> None:
     """Admitted, asked again, asked with another body, asked twice at once."""
-    owner, staff, key = town.person(), town.staff(), {"Idempotency-Key": str(uuid4())}
-    seat, second = town.tickets(owner, 2)
+    owner, staff, key = system.person(), system.staff(), {"Idempotency-Key": str(uuid4())}
+    seat, second = system.tickets(owner, 2)
     qr = owner.qr(seat).data["qr_payload"]
     answer(staff.scan(qr, HALL, **key), 200)
     answer(staff.scan(qr, "HALL-A", **key), 422)
     answer(owner.qr(seat), 409)
     again, qr = {"Idempotency-Key": str(uuid4())}, owner.qr(second).data["qr_payload"]
-    with locked(town, "seats_db", "seats", "seat_id", second, 0.6):
-        statuses = at_once(lambda: staff.scan(qr, HALL, **again), lambda: staff.scan(qr, HALL, **again))
+    with locked(system, "seats_db", "seats", "seat_id", second, 0.6):
+        statuses = run_concurrently(lambda: staff.scan(qr, HALL, **again), lambda: staff.scan(qr, HALL, **again))
     assert 409 in statuses, statuses
 
 
-def payments(town: Town) -> None:
+def payments(system: TestSystem) -> None:
     """A top-up, once for each key; and Stripe's word about something else."""
-    buyer, key = town.person(), {"Idempotency-Key": str(uuid4())}
+    buyer, key = system.person(), {"Idempotency-Key": str(uuid4())}
     answer(buyer.top_up(50, **key), 200)
     answer(buyer.top_up(60, **key), 422)
     busy = {"Idempotency-Key": str(uuid4())}
-    with town.stripe.fault("late", "/v1/payment_intents", ms=700, count=1):
-        statuses = at_once(lambda: buyer.top_up(70, **busy), lambda: buyer.top_up(70, **busy))
+    with system.stripe.fault("late", "/v1/payment_intents", ms=700, count=1):
+        statuses = run_concurrently(lambda: buyer.top_up(70, **busy), lambda: buyer.top_up(70, **busy))
     assert 409 in statuses, statuses
-    answer(town.visitor().call("POST", "/api/webhooks/stripe", *signed(town, b'{"type": "customer.created"}')), 200)
+    answer(system.visitor().call("POST", "/api/webhooks/stripe", *signed(system, b'{"type": "customer.created"}')), 200)
 
 
-def signed(town: Town, payload: bytes = b"") -> tuple[bytes, dict[str, str]]:
+def signed(system: TestSystem, payload: bytes = b"") -> tuple[bytes, dict[str, str]]:
     """An event as Stripe would send it; without a payload, a payment that nobody here has made."""
     intent = {
         "id": f"pi_{uuid4().hex}",
@@ -182,7 +182,7 @@ def signed(town: Town, payload: bytes = b"") -> tuple[bytes, dict[str, str]]:
     }
     payment = {"id": f"evt_{uuid4().hex}", "type": "payment_intent.succeeded", "data": {"object": intent}}
     event = payload.replace(b"{", b'{"id": "evt_1", "object": "event", ', 1) or json.dumps(payment).encode()
-    secret = town.env("user-service")["STRIPE_WEBHOOK_SECRET"]
+    secret = system.env("user-service")["STRIPE_WEBHOOK_SECRET"]
     return event, {"Stripe-Signature": sign(event, secret, int(time.time())), "Content-Type": "application/json"}
 
 
@@ -192,16 +192,16 @@ def answer(given: Answer, status: int) -> Answer:
     return given
 
 
-def at_once(*works: Work) -> list[int]:
+def run_concurrently(*works: Work) -> list[int]:
     """Statuses of calls that are made at the same time."""
     with ThreadPoolExecutor(len(works)) as pool:
         return [given.status for given in pool.map(lambda work: work(), works)]
 
 
 @contextmanager
-def locked(town: Town, database: str, table: str, column: str, row_id: str, seconds: float) -> Iterator[None]:
+def locked(system: TestSystem, database: str, table: str, column: str, row_id: str, seconds: float) -> Iterator[None]:
     """A row's lock is somebody else's for the first `seconds` of the block."""
-    with closing(town.connect(database)) as blocker, blocker.cursor() as cursor, ThreadPoolExecutor(1) as pool:
+    with closing(system.connect(database)) as blocker, blocker.cursor() as cursor, ThreadPoolExecutor(1) as pool:
         blocker.autocommit = False
         cursor.execute(f"SELECT FROM {table} WHERE {column} = %s FOR UPDATE", (row_id,))
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from tests.databases import scripts
+from tests.support.databases import scripts
 
 SCRATCH = "as_written"
 

@@ -12,7 +12,7 @@ import pytest
 from harness import Stack
 from tests.contract import models, schemas
 from tests.contract.models import Code
-from tests.databases import ROLES, scripts
+from tests.support.databases import ROLES, scripts
 
 pytestmark = pytest.mark.contract
 SERVICES = list(ROLES)

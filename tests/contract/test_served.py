@@ -43,7 +43,7 @@ def test_every_check_of_schemathesis_is_on(session: Session) -> None:
 
 
 def test_refusal_of_a_large_body_is_never_lost_with_the_connection(session: Session) -> None:
-    caller, large = session.town.person(), b'"' + b"x" * 500_000 + b'"'
+    caller, large = session.system.person(), b'"' + b"x" * 500_000 + b'"'
     statuses = {caller.call("POST", "/api/pay", large, {"Content-Type": "application/json"}).status for _ in range(100)}
     assert statuses == {413}
 

@@ -17,8 +17,8 @@ from harness.dev.spec_bundle import Document, bundle
 from harness.runtime.compose import ROOT
 from tests.contract.conftest import Session
 from tests.contract.exchanges import Contract, Exchange
-from tests.e2e.fakes_control import Fake
-from tests.stubs import Drifted, Stubs, example, fits
+from tests.support.fakes_control import Fake
+from tests.support.stubs import Drifted, Stubs, example, fits
 
 pytestmark = pytest.mark.contract
 SEND, INTENTS = "http://smu.test/SendOTP", "http://stripe.test/v1/payment_intents"
@@ -152,13 +152,13 @@ def test_stub_that_nobody_judges_is_found_out(text: str) -> None:
 
 
 def unjudged(file: Path, text: str) -> Iterator[str]:
-    """Stubs in a test's code past `tests.stubs`. The fault matrix carries calls to the services' own code."""
+    """Stubs in a test's code past `tests.support.stubs`. The fault matrix carries calls to the services' own code."""
     where = file.relative_to(ROOT)
     if where.parts[1] == "saga" or where.name in ("stubs.py", "test_stubs.py"):
         return
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import) and any(name.name == "responses" for name in node.names):
-            yield f"{where}: `responses` goes through tests.stubs"
+            yield f"{where}: `responses` goes through tests.support.stubs"
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith("urllib3."):
             yield f"{where}: {node.value} is no seam"
         if isinstance(node, ast.FunctionDef) and at_the_seam(node) and "fits" not in called(node):

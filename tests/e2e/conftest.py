@@ -1,4 +1,4 @@
-"""What the end-to-end suite shares: one town on the session's stack, and the invariants at the end of each module."""
+"""What the end-to-end suite shares: one system on the session's stack, and the invariants at the end of each module."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from harness import Stack
-from tests.e2e.town import Town
-from tests.stack import Seats
+from tests.support.running_stack import Seats
+from tests.support.system import TestSystem
 
 LAST = "test_all_logs"  # reads what everybody has logged
 
@@ -20,14 +20,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def town(stack: Stack, seats: Seats) -> Town:
+def system(stack: Stack, seats: Seats) -> TestSystem:
     """The running stack, with people and seats for every test."""
-    return Town(stack, seats)
+    return TestSystem(stack, seats)
 
 
 @pytest.fixture(scope="module")
-def invariants(town: Town) -> Iterator[None]:
+def invariants(system: TestSystem) -> Iterator[None]:
     """At the end of the module every invariant holds over all five databases."""
-    town.hang_up()
+    system.hang_up()
     yield
-    town.assert_invariants()
+    system.assert_invariants()

@@ -14,8 +14,8 @@ from uuid import UUID
 import pytest
 
 from harness.api_client import PASSWORD
-from tests.e2e.inserts import HASH
-from tests.e2e.town import SERVICES, Town
+from tests.support.inserts import HASH
+from tests.support.system import SERVICES, TestSystem
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("played")]
 
@@ -29,63 +29,63 @@ CODE = 8  # characters; what is shorter is a code, and counts only where it stan
 
 
 @pytest.fixture(scope="module")
-def played(town: Town) -> None:
+def played(system: TestSystem) -> None:
     """Every kind of secret is used at least once, when this module runs alone as well."""
-    person = town.visitor().register()
-    town.phones.add(town.rows("users_db", "SELECT phone FROM users WHERE user_id = %s", person.user_id)[0]["phone"])
-    flagged, buyer, staff = town.person(flagged=True), town.person(), town.staff()
-    seat, order_id = town.held(flagged)
+    person = system.visitor().register()
+    system.phones.add(system.rows("users_db", "SELECT phone FROM users WHERE user_id = %s", person.user_id)[0]["phone"])
+    flagged, buyer, staff = system.person(flagged=True), system.person(), system.staff()
+    seat, order_id = system.held(flagged)
     flagged.verify_otp("000001", order_id)
-    flagged.verify_otp(town.code(flagged), order_id)
+    flagged.verify_otp(system.code(flagged), order_id)
     flagged.pay(order_id).must(200)
-    town.transferred(flagged, buyer, seat, 10)
+    system.transferred(flagged, buyer, seat, 10)
     buyer.top_up(10).must(200)
     staff.scan(buyer.qr(seat).must()["qr_payload"], "HALL-B").must()
     person.call("POST", "/api/auth/refresh", token=person.refresh_token).must()
     person.post("/api/auth/logout").must()
-    town.bought(buyer)
+    system.bought(buyer)
     buyer.get("/api/events/e0e0e0e0-0000-0000-0000-000000000001").must()
-    with town.smu.fault("status", "/SendOTP"):
-        assert town.person(flagged=True).reserve(town.seat()).status == 503, "what was held is given back"
-    release_a_seat(town)
+    with system.smu.fault("status", "/SendOTP"):
+        assert system.person(flagged=True).reserve(system.seat()).status == 503, "what was held is given back"
+    release_a_seat(system)
 
 
-def release_a_seat(town: Town) -> None:
+def release_a_seat(system: TestSystem) -> None:
     """A hold runs out, unless one has in this session."""
-    said = partial(town.log_lines, "inventory-service", "Auto-released seat")
+    said = partial(system.log_lines, "inventory-service", "Auto-released seat")
     if not said():
-        town.held(town.person())
-        with town.clock("seats_db", FIVE_MINUTES):
-            town.until("the sweeper says so", said)
+        system.held(system.person())
+        with system.clock("seats_db", FIVE_MINUTES):
+            system.until("the sweeper says so", said)
 
 
-def logs(town: Town) -> list[Path]:
+def logs(system: TestSystem) -> list[Path]:
     """Every log file of the stack, broker and database included."""
-    for name in town.stack.names:
-        town.stack.log_path(name)  # which fetches a container's
-    return sorted(town.stack.run_dir.logs.glob("*.log"))
+    for name in system.stack.names:
+        system.stack.log_path(name)  # which fetches a container's
+    return sorted(system.stack.run_dir.logs.glob("*.log"))
 
 
-def lines_of(town: Town, service: str) -> Iterable[str]:
+def lines_of(system: TestSystem, service: str) -> Iterable[str]:
     """A service's log, line by line."""
-    return town.stack.log_path(service).read_text(encoding="utf-8", errors="replace").splitlines()
+    return system.stack.log_path(service).read_text(encoding="utf-8", errors="replace").splitlines()
 
 
-def secrets(town: Town) -> set[str]:
+def secrets(system: TestSystem) -> set[str]:
     """Every secret that anybody used: tokens, codes, tickets, passwords, and the keys of the processes."""
     from_environment = {
         value
-        for name in town.stack.names
-        for variable, value in town.env(name).items()
+        for name in system.stack.names
+        for variable, value in system.env(name).items()
         if ENVIRONMENT_SECRETS.search(variable) and value
     }
-    numbers = {phone.lstrip("+") for phone in town.phones} | {"6591234567", "6591234568", "6591234569"}
-    return town.secrets | codes(town) | from_environment | numbers | {PASSWORD, HASH}
+    numbers = {phone.lstrip("+") for phone in system.phones} | {"6591234567", "6591234568", "6591234569"}
+    return system.secrets | codes(system) | from_environment | numbers | {PASSWORD, HASH}
 
 
-def codes(town: Town) -> set[str]:
+def codes(system: TestSystem) -> set[str]:
     """Every code that the fake SMU sent."""
-    stored = town.smu.ask("snapshot", "GET")["store"]["verifications"]
+    stored = system.smu.ask("snapshot", "GET")["store"]["verifications"]
     return {verification["code"] for verification in stored.values()}
 
 
@@ -96,9 +96,9 @@ def core(secret: str) -> str:
 
 @pytest.mark.claim("13.json.1", "13.json.3")
 @pytest.mark.parametrize("service", OURS)
-def test_every_line_is_json_with_the_fields_of_the_reference(town: Town, service: str) -> None:
+def test_every_line_is_json_with_the_fields_of_the_reference(system: TestSystem, service: str) -> None:
     seen = 0
-    for text in lines_of(town, service):
+    for text in lines_of(system, service):
         line: dict[str, Any] = json.loads(text)
         assert {"timestamp", "level", "service", "correlation_id", "message"} <= line.keys(), text
         assert datetime.fromisoformat(line["timestamp"]).tzinfo is not None, text
@@ -110,8 +110,10 @@ def test_every_line_is_json_with_the_fields_of_the_reference(town: Town, service
 
 @pytest.mark.claim("13.levels.1", "13.levels.2", "13.events.1")
 @pytest.mark.parametrize("service", SERVICES)
-def test_a_request_is_logged_with_its_correlation_id_and_nothing_is_said_at_debug(town: Town, service: str) -> None:
-    lines = [json.loads(text) for text in lines_of(town, service)]
+def test_a_request_is_logged_with_its_correlation_id_and_nothing_is_said_at_debug(
+    system: TestSystem, service: str
+) -> None:
+    lines = [json.loads(text) for text in lines_of(system, service)]
     assert "DEBUG" not in {line["level"] for line in lines}
     requests = [line for line in lines if re.match(r"(GET|POST|PATCH) /", line["message"])]
     assert requests
@@ -140,9 +142,9 @@ def logged(service: str, event: str, level: str, *claims: str) -> Any:
     ],
 )
 def test_what_the_reference_wants_logged_is_logged_at_its_level(
-    town: Town, service: str, event: str, level: str
+    system: TestSystem, service: str, event: str, level: str
 ) -> None:
-    assert {line["level"] for line in town.log_lines(service) if event in line["message"]} == {level}
+    assert {line["level"] for line in system.log_lines(service) if event in line["message"]} == {level}
 
 
 def given_away(text: str, looked_for: set[str]) -> set[str]:
@@ -154,15 +156,15 @@ def given_away(text: str, looked_for: set[str]) -> set[str]:
 
 
 @pytest.mark.parametrize("kind", ["token", "code", "phone", "password", "key", "qr"])
-def test_a_secret_that_is_logged_would_be_found(town: Town, kind: str) -> None:
-    person = town.person()
+def test_a_secret_that_is_logged_would_be_found(system: TestSystem, kind: str) -> None:
+    person = system.person()
     made = {
         "token": person.token,
         "code": "042917",
         "phone": person.phone.lstrip("+"),
         "password": PASSWORD,
-        "key": town.env("orchestrator-service")["QR_ENCRYPTION_KEY"],
-        "qr": person.qr(town.ticket(person)).must()["qr_payload"],
+        "key": system.env("orchestrator-service")["QR_ENCRYPTION_KEY"],
+        "qr": person.qr(system.ticket(person)).must()["qr_payload"],
     }
     secret = str(made[kind])
     for line in (f"told {secret}", f'{{"message": "sent {secret}, as asked"}}', f"Bearer {secret}", f"to=+{secret};"):
@@ -170,10 +172,10 @@ def test_a_secret_that_is_logged_would_be_found(town: Town, kind: str) -> None:
     assert not given_away("00000000-0000-4000-8000-000000042917 in 1042917.3 ms", {secret})
 
 
-def test_no_secret_and_no_whole_phone_number_is_in_any_log_line(town: Town) -> None:
-    looked_for = secrets(town)
+def test_no_secret_and_no_whole_phone_number_is_in_any_log_line(system: TestSystem) -> None:
+    looked_for = secrets(system)
     assert len(looked_for) > 20
-    texts = {path: path.read_text(encoding="utf-8", errors="replace") for path in logs(town)}
+    texts = {path: path.read_text(encoding="utf-8", errors="replace") for path in logs(system)}
     found = [
         (path.name, secret, around(text, secret))
         for path, text in texts.items()
@@ -187,11 +189,11 @@ def around(text: str, secret: str) -> str:
     return next(line for line in text.splitlines() if secret in line)[:300]
 
 
-def test_nothing_failed_that_nobody_expected(town: Town) -> None:
+def test_nothing_failed_that_nobody_expected(system: TestSystem) -> None:
     unhandled = [
         (service, line["message"], line.get("exception", "")[-400:])
         for service in SERVICES
-        for line in town.log_lines(service, "exception")
+        for line in system.log_lines(service, "exception")
         if line.get("exception") or line["message"].startswith("unhandled")
     ]
     assert not unhandled

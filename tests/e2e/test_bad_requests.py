@@ -10,10 +10,10 @@ import pytest
 
 from harness.api_client import Answer
 from services.contracts.enums import Role
-from tests.e2e import surface
-from tests.e2e.people import Person, token
-from tests.e2e.surface import AN_ID, Route
-from tests.e2e.town import Town
+from tests.support import endpoints
+from tests.support.endpoints import AN_ID, Route
+from tests.support.people import Person, token
+from tests.support.system import TestSystem
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("invariants")]
 
@@ -36,7 +36,7 @@ BODIES: dict[str, dict[str, Any]] = {
 WITHOUT_BODY = {"/api/auth/refresh", "/api/auth/logout", "/api/orders/<order_id>/refund"}
 SIGNED = "/api/webhooks/stripe"  # judged by its signature before anything else
 AMOUNTS = {"/api/transfer/initiate": "credits_amount", "/api/credits/topup": "amount"}
-PUBLIC = surface.public()
+PUBLIC = endpoints.public()
 WITH_BODY = [route for route in PUBLIC if route.rule in BODIES]
 BROKEN_JSON = [
     b"", b"{", b"nonsense", b"[]", b"null", b"17", b'"text"', b"{} {}", b"\xff\xfe", b'{"a": "\xff"}', b"{'a': 1}",
@@ -47,11 +47,11 @@ MEANT_AS_ABSENT = [("order_id", None), ("seller_otp", None)]
 WRONG_AMOUNTS = [b"0", b"-1", b"0.001", b"1e30", b"1e999999999", b"100000000", b'"10"', b"true", b"null", b"[]", b"NaN"]
 
 
-def caller(town: Town, route: Route) -> Person:
+def caller(system: TestSystem, route: Route) -> Person:
     """Somebody whom the route's policy admits."""
     if not route.for_users and route.rule != "/api/auth/refresh":  # there the gateway wants a token first
-        return town.visitor()
-    return town.staff() if route.policy.roles == {Role.STAFF} else town.person()
+        return system.visitor()
+    return system.staff() if route.policy.roles == {Role.STAFF} else system.person()
 
 
 def assert_refused(answer: Answer, status: int, *codes: str) -> None:
@@ -72,15 +72,15 @@ def test_every_public_address_is_known_here() -> None:
 
 
 @pytest.mark.parametrize("route", WITH_BODY, ids=str)
-def test_a_body_that_is_not_a_json_object_is_a_validation_error(town: Town, route: Route) -> None:
-    person = caller(town, route)
+def test_a_body_that_is_not_a_json_object_is_a_validation_error(system: TestSystem, route: Route) -> None:
+    person = caller(system, route)
     for body in BROKEN_JSON:
         assert_refused(person.call("POST", route.path, body), 400, "VALIDATION_ERROR")
 
 
 @pytest.mark.parametrize("route", WITH_BODY, ids=str)
-def test_a_field_of_the_wrong_kind_is_named_by_its_error(town: Town, route: Route) -> None:
-    person, body = caller(town, route), BODIES[route.rule]
+def test_a_field_of_the_wrong_kind_is_named_by_its_error(system: TestSystem, route: Route) -> None:
+    person, body = caller(system, route), BODIES[route.rule]
     for name in body:
         for wrong in WRONG_VALUES:
             answer = person.post(route.path, {**body, name: wrong})
@@ -97,8 +97,8 @@ def test_a_field_of_the_wrong_kind_is_named_by_its_error(town: Town, route: Rout
 
 
 @pytest.mark.parametrize("route", WITH_BODY, ids=str)
-def test_another_content_type_is_415(town: Town, route: Route) -> None:
-    person, body = caller(town, route), json.dumps(BODIES[route.rule]).encode()
+def test_another_content_type_is_415(system: TestSystem, route: Route) -> None:
+    person, body = caller(system, route), json.dumps(BODIES[route.rule]).encode()
     for kind in (
         "text/plain",
         "application/x-www-form-urlencoded",
@@ -110,16 +110,16 @@ def test_another_content_type_is_415(town: Town, route: Route) -> None:
 
 
 @pytest.mark.parametrize("route", WITH_BODY, ids=str)
-def test_a_body_that_is_too_large_is_413(town: Town, route: Route) -> None:
-    person = caller(town, route)
+def test_a_body_that_is_too_large_is_413(system: TestSystem, route: Route) -> None:
+    person = caller(system, route)
     body = {**BODIES[route.rule], "padding": "x" * 70_000}
     assert_refused(person.post(route.path, body), 413, "PAYLOAD_TOO_LARGE")
     assert_refused(person.post(route.path, {"padding": "x" * 1_100_000}), 413, "GATEWAY_REJECTED")
 
 
 @pytest.mark.parametrize("rule", AMOUNTS)
-def test_an_amount_that_nobody_can_pay_is_a_validation_error(town: Town, rule: str) -> None:
-    person, other = town.person(), town.person()
+def test_an_amount_that_nobody_can_pay_is_a_validation_error(system: TestSystem, rule: str) -> None:
+    person, other = system.person(), system.person()
     body = {**BODIES[rule], "seller_user_id": person.user_id, "buyer_user_id": other.user_id, AMOUNTS[rule]: "AMOUNT"}
     for amount in WRONG_AMOUNTS:
         answer = person.call("POST", rule, json.dumps(body).encode().replace(b'"AMOUNT"', amount))
@@ -127,8 +127,8 @@ def test_an_amount_that_nobody_can_pay_is_a_validation_error(town: Town, rule: s
 
 
 @pytest.mark.parametrize("route", [route for route in PUBLIC if route.takes_id], ids=str)
-def test_an_address_with_a_malformed_id_is_invalid_uuid(town: Town, route: Route) -> None:
-    person = caller(town, route)
+def test_an_address_with_a_malformed_id_is_invalid_uuid(system: TestSystem, route: Route) -> None:
+    person = caller(system, route)
     for text in (
         "1",
         "x" * 36,
@@ -142,18 +142,18 @@ def test_an_address_with_a_malformed_id_is_invalid_uuid(town: Town, route: Route
 
 
 @pytest.mark.parametrize("route", PUBLIC, ids=str)
-def test_another_method_is_405(town: Town, route: Route) -> None:
+def test_another_method_is_405(system: TestSystem, route: Route) -> None:
     known = {other.method for other in PUBLIC if other.rule == route.rule}
     for method in {"GET", "POST", "PUT", "PATCH", "DELETE"} - known:
-        answer = caller(town, route).call(method, route.path)
+        answer = caller(system, route).call(method, route.path)
         assert_refused(answer, 405, "METHOD_NOT_ALLOWED")
         assert route.method in answer.headers["Allow"]
 
 
 @pytest.mark.claim("1.layers.2", "11.library.2", "11.life.2", "11.gateway.1")
 @pytest.mark.parametrize("route", [route for route in PUBLIC if route.for_users], ids=str)
-def test_without_a_token_that_is_ours_nothing_opens(town: Town, route: Route) -> None:
-    somebody, secret = town.person(), town.env("user-service")["JWT_SECRET"]
+def test_without_a_token_that_is_ours_nothing_opens(system: TestSystem, route: Route) -> None:
+    somebody, secret = system.person(), system.env("user-service")["JWT_SECRET"]
     good = {"secret": secret, "user_id": somebody.user_id, "role": "customer"}
     wrong = {
         "forged": token(**{**good, "secret": "y" * 48}),
@@ -167,11 +167,11 @@ def test_without_a_token_that_is_ours_nothing_opens(town: Town, route: Route) ->
         "empty": "",
         "unsigned": "eyJhbGciOiJub25lIiwidHlwIjoiSldUIn0." + token(**good).split(".")[1] + ".",
     }
-    visitor = town.visitor()
+    visitor = system.visitor()
     for name, text in wrong.items():
         headers = {"Authorization": f"Bearer {text}"}
         at_the_gate = visitor.call(route.method, route.path, headers=headers)
-        behind_it = town.visitor(town.stack.url(route.service)).call(route.method, route.path, headers=headers)
+        behind_it = system.visitor(system.stack.url(route.service)).call(route.method, route.path, headers=headers)
         for answer in (at_the_gate, behind_it):
             assert answer.status == 401, (name, answer)
         assert_refused(at_the_gate, 401, "GATEWAY_REJECTED", "UNAUTHORIZED")
@@ -180,39 +180,39 @@ def test_without_a_token_that_is_ours_nothing_opens(town: Town, route: Route) ->
 
 
 @pytest.mark.claim("11.gateway.1")
-def test_a_token_in_the_address_opens_nothing(town: Town) -> None:
-    somebody = town.person()
+def test_a_token_in_the_address_opens_nothing(system: TestSystem) -> None:
+    somebody = system.person()
     for name in ("jwt", "token", "access_token"):
-        assert town.visitor().get(f"/api/orders?{name}={somebody.token}").status == 401
+        assert system.visitor().get(f"/api/orders?{name}={somebody.token}").status == 401
 
 
 @pytest.mark.parametrize("query", ["page=0", "page=-1", "page=x", "per_page=0", "per_page=101", "page=1e3", "page=٣"])
-def test_a_page_that_is_none_is_a_validation_error(town: Town, query: str) -> None:
-    person = town.person()
+def test_a_page_that_is_none_is_a_validation_error(system: TestSystem, query: str) -> None:
+    person = system.person()
     for path in ("/api/events", "/api/orders", "/api/transfers"):
         assert_refused(person.get(f"{path}?{query}"), 400, "VALIDATION_ERROR")
 
 
 @pytest.mark.claim("1.pattern.1", "11.gateway.3")
-def test_what_is_not_public_is_not_there(town: Town) -> None:
-    person = town.person()
+def test_what_is_not_public_is_not_there(system: TestSystem) -> None:
+    person = system.person()
     assert_refused(person.get("/api/nothing"), 404, "NOT_FOUND")
-    hidden = [(route.method, route.path) for route in surface.internal()]
+    hidden = [(route.method, route.path) for route in endpoints.internal()]
     for method, path in [("GET", "/"), ("GET", "/metrics"), ("GET", "/health/live"), *hidden]:
         assert_refused(person.call(method, path), 404, "GATEWAY_REJECTED")
 
 
 @pytest.mark.claim("9.stripe.4")
-def test_a_webhook_without_stripes_signature_is_a_validation_error(town: Town) -> None:
-    visitor = town.visitor()
+def test_a_webhook_without_stripes_signature_is_a_validation_error(system: TestSystem) -> None:
+    visitor = system.visitor()
     for body in (b"", b"{}", b"\xff", b'{"type": "payment_intent.succeeded"}', b"x" * 60_000):
         for signature in ({}, {"Stripe-Signature": ""}, {"Stripe-Signature": "t=1,v1=00"}, {"Stripe-Signature": "x"}):
             assert_refused(visitor.call("POST", SIGNED, body, signature), 400, "VALIDATION_ERROR")
 
 
 @pytest.mark.claim("13.correlation.1")
-def test_a_correlation_id_is_returned_and_one_that_is_no_uuid_is_replaced(town: Town) -> None:
-    given, person = "b1a4e1f0-0000-4000-8000-000000000001", town.person()
+def test_a_correlation_id_is_returned_and_one_that_is_no_uuid_is_replaced(system: TestSystem) -> None:
+    given, person = "b1a4e1f0-0000-4000-8000-000000000001", system.person()
     answer = person.call("GET", "/api/nothing", headers={"X-Correlation-ID": given})
     assert answer.headers["X-Correlation-ID"] == answer.envelope["correlation_id"] == given
     for wrong in ("17", "x" * 200, "<script>"):

@@ -23,7 +23,7 @@ from harness.api_client import Api
 from harness.runtime import container_engine, ports, variables
 from harness.runtime.compose import ROOT
 from harness.runtime.process import wait_for
-from tests.stack import IN_CONTAINERS
+from tests.support.running_stack import IN_CONTAINERS
 
 pytestmark = pytest.mark.e2e
 if not IN_CONTAINERS:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.e2e.at_once import at_once, outcomes
 from tests.e2e.test_transfers import owner_of, pair
-from tests.e2e.town import Town
+from tests.support.concurrency import outcomes, run_concurrently
+from tests.support.system import TestSystem
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("invariants")]
 
@@ -15,114 +15,114 @@ NOTHING = "00000000-0000-4000-8000-000000000000"
 
 @pytest.mark.claim("6.failures.6")
 @pytest.mark.parametrize("party", ["seller", "buyer"])
-def test_a_dispute_freezes_what_the_seller_still_has(town: Town, party: str) -> None:
-    seller, buyer, seat = pair(town)
-    transfer_id = town.transferred(seller, buyer, seat, 120)
+def test_a_dispute_freezes_what_the_seller_still_has(system: TestSystem, party: str) -> None:
+    seller, buyer, seat = pair(system)
+    transfer_id = system.transferred(seller, buyer, seat, 120)
     who = seller if party == "seller" else buyer
     answer = who.transfer("dispute", transfer_id, reason="not what was promised").must(200)
     assert (answer["status"], answer["credits_frozen"]) == ("DISPUTED", 120)
-    assert town.credits(seller) == (0, 120)
+    assert system.credits(seller) == (0, 120)
     shown = buyer.get("/api/transfers").must()[0]
     assert (shown["status"], shown["dispute_reason"]) == ("DISPUTED", "not what was promised")
 
 
-def test_a_disputed_ticket_still_scans_and_is_not_sold_on(town: Town) -> None:
-    seller, buyer, seat = pair(town)
-    town.disputed(seller, buyer, seat)
-    onward = buyer.initiate(seat, buyer.user_id, town.person().user_id, 10)
+def test_a_disputed_ticket_still_scans_and_is_not_sold_on(system: TestSystem) -> None:
+    seller, buyer, seat = pair(system)
+    system.disputed(seller, buyer, seat)
+    onward = buyer.initiate(seat, buyer.user_id, system.person().user_id, 10)
     assert outcomes([onward]) == {"409 TRANSFER_IN_PROGRESS": 1}
-    assert town.staff().scan(buyer.qr(seat).must()["qr_payload"], "HALL-B").must()["result"] == "SUCCESS"
+    assert system.staff().scan(buyer.qr(seat).must()["qr_payload"], "HALL-B").must()["result"] == "SUCCESS"
 
 
 @pytest.mark.claim("6.failures.7")
-def test_reverse_gives_ticket_and_credits_back(town: Town) -> None:
-    seller, buyer, seat = pair(town)
-    transfer_id, staff = town.disputed(seller, buyer, seat, 120), town.staff()
+def test_reverse_gives_ticket_and_credits_back(system: TestSystem) -> None:
+    seller, buyer, seat = pair(system)
+    transfer_id, staff = system.disputed(seller, buyer, seat, 120), system.staff()
     assert staff.transfer("reverse", transfer_id).must(200)["status"] == "REVERSED"
-    assert owner_of(town, seat) == seller.user_id
-    assert (town.credits(seller), town.credits(buyer)) == ((0, 0), (500, 0))
+    assert owner_of(system, seat) == seller.user_id
+    assert (system.credits(seller), system.credits(buyer)) == ((0, 0), (500, 0))
     assert staff.transfer("reverse", transfer_id).must(200)["status"] == "REVERSED", "again: the same answer"
     assert outcomes([staff.transfer("dismiss", transfer_id)]) == {"409 TRANSFER_INVALID_STATE": 1}
-    town.transferred(seller, buyer, seat, 60)
+    system.transferred(seller, buyer, seat, 60)
 
 
-def test_dismiss_lets_the_transfer_stand_and_a_second_dispute_can_be_reversed(town: Town) -> None:
-    seller, buyer, seat = pair(town)
-    transfer_id, staff = town.disputed(seller, buyer, seat, 120), town.staff()
+def test_dismiss_lets_the_transfer_stand_and_a_second_dispute_can_be_reversed(system: TestSystem) -> None:
+    seller, buyer, seat = pair(system)
+    transfer_id, staff = system.disputed(seller, buyer, seat, 120), system.staff()
     assert staff.transfer("dismiss", transfer_id).must(200)["status"] == "COMPLETED"
-    assert (owner_of(town, seat), town.credits(seller)) == (buyer.user_id, (120, 0))
+    assert (owner_of(system, seat), system.credits(seller)) == (buyer.user_id, (120, 0))
     assert buyer.transfer("dispute", transfer_id, reason="again").must(200)["credits_frozen"] == 120
     staff.transfer("reverse", transfer_id).must(200)
-    assert (owner_of(town, seat), town.credits(seller), town.credits(buyer)) == (seller.user_id, (0, 0), (500, 0))
+    assert (owner_of(system, seat), system.credits(seller), system.credits(buyer)) == (seller.user_id, (0, 0), (500, 0))
 
 
 @pytest.mark.claim("6.failures.7")
-def test_a_seller_who_has_spent_the_credits_cannot_be_reversed_until_they_are_back(town: Town) -> None:
-    seller, buyer, seat = pair(town, seller="250.00")
-    transfer_id, staff = town.transferred(seller, buyer, seat, 120), town.staff()
-    other = town.person("0.00")
-    town.transferred(other, seller, town.ticket(other), 300)
+def test_a_seller_who_has_spent_the_credits_cannot_be_reversed_until_they_are_back(system: TestSystem) -> None:
+    seller, buyer, seat = pair(system, seller="250.00")
+    transfer_id, staff = system.transferred(seller, buyer, seat, 120), system.staff()
+    other = system.person("0.00")
+    system.transferred(other, seller, system.ticket(other), 300)
     left = 250 + 120 - 300
     assert buyer.transfer("dispute", transfer_id, reason="spent").must(200)["credits_frozen"] == left
     assert outcomes([staff.transfer("reverse", transfer_id)]) == {"409 CREDITS_UNAVAILABLE": 1}
-    assert (owner_of(town, seat), town.credits(seller)) == (buyer.user_id, (0, left))
-    town.transferred(seller, town.person("200.00"), town.ticket(seller), 120)
+    assert (owner_of(system, seat), system.credits(seller)) == (buyer.user_id, (0, left))
+    system.transferred(seller, system.person("200.00"), system.ticket(seller), 120)
     assert staff.transfer("reverse", transfer_id).must(200)["status"] == "REVERSED"
-    assert owner_of(town, seat) == seller.user_id
+    assert owner_of(system, seat) == seller.user_id
 
 
-def test_a_ticket_that_was_used_cannot_be_handed_back(town: Town) -> None:
-    seller, buyer, seat = pair(town)
-    transfer_id = town.disputed(seller, buyer, seat, 120)
-    assert town.staff().scan(buyer.qr(seat).must()["qr_payload"], "HALL-B").must()["result"] == "SUCCESS"
-    assert outcomes([town.staff().transfer("reverse", transfer_id)]) == {"409 SEAT_UNAVAILABLE": 1}
-    assert (town.credits(seller), town.credits(buyer)) == ((0, 120), (380, 0)), "what was frozen stays frozen"
+def test_a_ticket_that_was_used_cannot_be_handed_back(system: TestSystem) -> None:
+    seller, buyer, seat = pair(system)
+    transfer_id = system.disputed(seller, buyer, seat, 120)
+    assert system.staff().scan(buyer.qr(seat).must()["qr_payload"], "HALL-B").must()["result"] == "SUCCESS"
+    assert outcomes([system.staff().transfer("reverse", transfer_id)]) == {"409 SEAT_UNAVAILABLE": 1}
+    assert (system.credits(seller), system.credits(buyer)) == ((0, 120), (380, 0)), "what was frozen stays frozen"
 
 
-def test_only_the_latest_completed_transfer_can_be_disputed(town: Town) -> None:
-    seller, buyer, seat = pair(town)
-    pending = town.initiated(seller, buyer, seat)
+def test_only_the_latest_completed_transfer_can_be_disputed(system: TestSystem) -> None:
+    seller, buyer, seat = pair(system)
+    pending = system.initiated(seller, buyer, seat)
     assert outcomes([buyer.transfer("dispute", pending, reason="x")]) == {"409 TRANSFER_INVALID_STATE": 1}
     seller.transfer("cancel", pending).must()
-    first, third = town.transferred(seller, buyer, seat), town.person()
-    town.transferred(buyer, third, seat, 50)
+    first, third = system.transferred(seller, buyer, seat), system.person()
+    system.transferred(buyer, third, seat, 50)
     assert outcomes([seller.transfer("dispute", first, reason="x")]) == {"409 TRANSFER_INVALID_STATE": 1}
-    staff = town.staff()
+    staff = system.staff()
     answers = [staff.transfer(verb, first) for verb in ("reverse", "dismiss")]
     assert outcomes(answers) == {"409 TRANSFER_INVALID_STATE": 2}
 
 
 @pytest.mark.claim("6.failures.6")
-def test_a_dispute_fails_a_pending_onward_transfer(town: Town) -> None:
-    seller, buyer, seat = pair(town)
-    first, third = town.transferred(seller, buyer, seat), town.person()
-    onward = town.initiated(buyer, third, seat, 50)
+def test_a_dispute_fails_a_pending_onward_transfer(system: TestSystem) -> None:
+    seller, buyer, seat = pair(system)
+    first, third = system.transferred(seller, buyer, seat), system.person()
+    onward = system.initiated(buyer, third, seat, 50)
     seller.transfer("dispute", first, reason="second thoughts").must(200)
-    assert town.transfer_row(onward)["status"] == "FAILED"
+    assert system.transfer_row(onward)["status"] == "FAILED"
 
 
 @pytest.mark.claim("3.orders.5")
-def test_a_refund_returns_the_price_and_frees_the_seat_once(town: Town) -> None:
-    buyer, staff = town.person("1000.00"), town.staff()
-    seat, order_id = town.bought(buyer)
+def test_a_refund_returns_the_price_and_frees_the_seat_once(system: TestSystem) -> None:
+    buyer, staff = system.person("1000.00"), system.staff()
+    seat, order_id = system.bought(buyer)
     assert buyer.balance() < 1000
-    answers = at_once([lambda: staff.refund(order_id)] * 5)
+    answers = run_concurrently([lambda: staff.refund(order_id)] * 5)
     assert outcomes(answers) == {"200": 5}
     assert answers[0].data == {"order_id": order_id, "status": "REFUNDED"}
-    assert (buyer.balance(), town.seat_status(seat), town.order_status(order_id)) == (1000, "AVAILABLE", "REFUNDED")
-    town.bought(town.person(), seat)
+    assert (buyer.balance(), system.seat_status(seat), system.order_status(order_id)) == (1000, "AVAILABLE", "REFUNDED")
+    system.bought(system.person(), seat)
     assert staff.refund(order_id).must(200)["status"] == "REFUNDED", "again: the same answer, nothing more happens"
-    assert (buyer.balance(), town.seat_status(seat)) == (1000, "SOLD")
+    assert (buyer.balance(), system.seat_status(seat)) == (1000, "SOLD")
 
 
-def test_what_cannot_be_refunded_says_so(town: Town) -> None:
-    staff, buyer, other = town.staff(), town.person("5000.00"), town.person("500.00")
-    _, pending = town.held(buyer)
-    moved, moved_order = town.bought(buyer)
-    town.transferred(buyer, other, moved, 10)
-    opened, opened_order = town.bought(buyer)
-    town.initiated(buyer, other, opened, 10)
-    used, used_order = town.bought(buyer)
+def test_what_cannot_be_refunded_says_so(system: TestSystem) -> None:
+    staff, buyer, other = system.staff(), system.person("5000.00"), system.person("500.00")
+    _, pending = system.held(buyer)
+    moved, moved_order = system.bought(buyer)
+    system.transferred(buyer, other, moved, 10)
+    opened, opened_order = system.bought(buyer)
+    system.initiated(buyer, other, opened, 10)
+    used, used_order = system.bought(buyer)
     assert staff.scan(buyer.qr(used).must()["qr_payload"], "HALL-B").must()["result"] == "SUCCESS"
     before = buyer.balance()
     answers = [staff.refund(order) for order in (pending, moved_order, opened_order, used_order)]
@@ -131,12 +131,12 @@ def test_what_cannot_be_refunded_says_so(town: Town) -> None:
     assert buyer.balance() == before
 
 
-def test_a_dispute_of_a_sale_that_was_refunded_and_sold_again_is_refused(town: Town) -> None:
-    seller, buyer, staff = town.person("1000.00"), town.person("500.00"), town.staff()
-    seat, order_id = town.bought(seller)
-    transfer_id = town.transferred(seller, buyer, seat, 10)
-    town.transferred(buyer, seller, seat, 10)
+def test_a_dispute_of_a_sale_that_was_refunded_and_sold_again_is_refused(system: TestSystem) -> None:
+    seller, buyer, staff = system.person("1000.00"), system.person("500.00"), system.staff()
+    seat, order_id = system.bought(seller)
+    transfer_id = system.transferred(seller, buyer, seat, 10)
+    system.transferred(buyer, seller, seat, 10)
     staff.refund(order_id).must(200)
-    town.bought(town.person(), seat)
+    system.bought(system.person(), seat)
     refused = buyer.transfer("dispute", transfer_id, reason="too late")
     assert outcomes([refused]) == {"409 TRANSFER_INVALID_STATE": 1}

@@ -12,10 +12,10 @@ from uuid import uuid4
 
 import pytest
 
-from tests.e2e import inserts, qr
-from tests.e2e.at_once import at_once, outcomes
-from tests.e2e.people import Person
-from tests.e2e.town import SERVICES, Town
+from tests.support import inserts, qr
+from tests.support.concurrency import outcomes, run_concurrently
+from tests.support.people import Person
+from tests.support.system import SERVICES, TestSystem
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("invariants")]
 
@@ -47,19 +47,19 @@ class Show:
 
 
 @pytest.fixture(scope="module")
-def shows(town: Town) -> Iterator[tuple[Show, Show]]:
+def shows(system: TestSystem) -> Iterator[tuple[Show, Show]]:
     """A small event and one of 50,000 seats; unsold seats go again, for the sake of those who read them all."""
-    made = (show_of(town, SMALL), show_of(town, LARGE))
+    made = (show_of(system, SMALL), show_of(system, LARGE))
     yield made
     ids = [show.event_id for show in made]
-    town.rows("seats_db", "DELETE FROM seats WHERE status = 'AVAILABLE' AND event_id = ANY(%s::uuid[])", ids)
+    system.rows("seats_db", "DELETE FROM seats WHERE status = 'AVAILABLE' AND event_id = ANY(%s::uuid[])", ids)
 
 
-def show_of(town: Town, size: int) -> Show:
+def show_of(system: TestSystem, size: int) -> Show:
     event_id = str(uuid4())
-    town.rows("events_db", _EVENT, event_id, HALL, size)
-    seats = town.rows("seats_db", _SEATS, event_id, size)
-    with closing(town.connect("seats_db")) as connection, connection.cursor() as cursor:
+    system.rows("events_db", _EVENT, event_id, HALL, size)
+    seats = system.rows("seats_db", _SEATS, event_id, size)
+    with closing(system.connect("seats_db")) as connection, connection.cursor() as cursor:
         cursor.execute("ANALYZE seats")
     return Show(event_id, [str(row["seat_id"]) for row in seats])
 
@@ -71,26 +71,26 @@ def timed(call: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def calls_under(town: Town, correlation_id: str) -> list[tuple[str, str]]:
+def calls_under(system: TestSystem, correlation_id: str) -> list[tuple[str, str]]:
     """Every request that any service noted under an id, but for the notice, which is sent when it is sent."""
     return sorted(
         (service, line["message"].split(" answered")[0])
         for service in SERVICES
-        for line in town.log_lines(service, correlation_id)
+        for line in system.log_lines(service, correlation_id)
         if (" answered " in line["message"] or line["message"].startswith("gRPC "))
         and "/notifications" not in line["message"]
     )
 
 
-def shapes(town: Town, correlation_id: str) -> list[tuple[str, str]]:
+def shapes(system: TestSystem, correlation_id: str) -> list[tuple[str, str]]:
     """The same, each id and time replaced, so that two requests can be compared."""
-    calls = calls_under(town, correlation_id)
+    calls = calls_under(system, correlation_id)
     return [(service, " ".join(w for w in what.split() if "-" not in w and "." not in w)) for service, what in calls]
 
 
 @pytest.mark.claim("1.layers.7")
-def test_upcoming_events_come_page_by_page_with_what_is_left(town: Town) -> None:
-    visitor = town.person()
+def test_upcoming_events_come_page_by_page_with_what_is_left(system: TestSystem) -> None:
+    visitor = system.person()
     answer = visitor.get("/api/events?per_page=100")
     listed = {event["event_id"]: event for event in answer.must()}
     assert EVENT_1 in listed
@@ -104,8 +104,8 @@ def test_upcoming_events_come_page_by_page_with_what_is_left(town: Town) -> None
     assert visitor.get("/api/events?page=1000000").must() == []
 
 
-def test_who_has_the_list_or_the_map_already_is_told_304(town: Town, shows: tuple[Show, Show]) -> None:
-    visitor = town.person()
+def test_who_has_the_list_or_the_map_already_is_told_304(system: TestSystem, shows: tuple[Show, Show]) -> None:
+    visitor = system.person()
     for path in ("/api/events", f"/api/events/{shows[0].event_id}"):
         first = visitor.get(path)
         again = visitor.get(path, **{"If-None-Match": first.headers["ETag"]})
@@ -114,18 +114,20 @@ def test_who_has_the_list_or_the_map_already_is_told_304(town: Town, shows: tupl
 
 
 @pytest.mark.claim("1.layers.7", "3.events.7")
-def test_a_map_shows_every_seat_with_its_price_and_what_is_left(town: Town, shows: tuple[Show, Show]) -> None:
-    shown = town.person().get(f"/api/events/{shows[0].event_id}").must()
+def test_a_map_shows_every_seat_with_its_price_and_what_is_left(system: TestSystem, shows: tuple[Show, Show]) -> None:
+    shown = system.person().get(f"/api/events/{shows[0].event_id}").must()
     assert len(shown["seats"]) == SMALL
     assert shown["seats"][0].keys() == {"seat_id", "row_number", "seat_number", "status", "category", "price"}
     assert {seat["price"] for seat in shown["seats"]} == {100}
     assert shown["venue"]["address"]
-    assert outcomes([town.person().get(f"/api/events/{uuid4()}")]) == {"404 EVENT_NOT_FOUND": 1}
+    assert outcomes([system.person().get(f"/api/events/{uuid4()}")]) == {"404 EVENT_NOT_FOUND": 1}
 
 
 @pytest.mark.claim("12.phases.2")
-def test_what_was_reserved_shows_within_a_second_and_changes_the_etag(town: Town, shows: tuple[Show, Show]) -> None:
-    buyer, show, path = town.person(), shows[0], f"/api/events/{shows[0].event_id}"
+def test_what_was_reserved_shows_within_a_second_and_changes_the_etag(
+    system: TestSystem, shows: tuple[Show, Show]
+) -> None:
+    buyer, show, path = system.person(), shows[0], f"/api/events/{shows[0].event_id}"
     before, seat = buyer.get(path), show.seat()
     buyer.reserve(seat).must(200)
     reserved = time.monotonic()
@@ -134,19 +136,19 @@ def test_what_was_reserved_shows_within_a_second_and_changes_the_etag(town: Town
         shown = {s["seat_id"]: s["status"] for s in buyer.get(path).must()["seats"]}
         return bool(shown[seat] == "HELD")
 
-    town.until("the map shows it", is_held, 5)
+    system.until("the map shows it", is_held, 5)
     assert time.monotonic() - reserved < 1.5, "a second, and the time of a look"
     after = buyer.get(path, **{"If-None-Match": before.headers["ETag"]})
     assert after.status == 200
     assert after.data["available_seats"] == before.data["available_seats"] - 1
 
 
-def test_a_map_of_50000_seats_is_served_to_a_crowd(town: Town, shows: tuple[Show, Show]) -> None:
-    path, visitors = f"/api/events/{shows[1].event_id}", town.people(10)
+def test_a_map_of_50000_seats_is_served_to_a_crowd(system: TestSystem, shows: tuple[Show, Show]) -> None:
+    path, visitors = f"/api/events/{shows[1].event_id}", system.people(10)
     first = visitors[0].get(path)
     assert len(first.must()["seats"]) == LARGE
     started = time.monotonic()
-    answers = at_once([partial(visitor.get, path) for visitor in visitors])
+    answers = run_concurrently([partial(visitor.get, path) for visitor in visitors])
     assert outcomes(answers) == {"200": 10}
     assert time.monotonic() - started < 15
     unchanged = visitors[0].get(path, **{"If-None-Match": first.headers["ETag"]})
@@ -155,16 +157,16 @@ def test_a_map_of_50000_seats_is_served_to_a_crowd(town: Town, shows: tuple[Show
 
 @pytest.mark.claim("1.wires.2", "1.wires.3")
 def test_a_purchase_makes_the_same_calls_whatever_the_events_size_and_none_for_a_map(
-    town: Town, shows: tuple[Show, Show]
+    system: TestSystem, shows: tuple[Show, Show]
 ) -> None:
     noted = []
     for show in shows:
-        purchase(town.person("5000.00"), show.seat(), {})  # what is asked once and kept is asked here
+        purchase(system.person("5000.00"), show.seat(), {})  # what is asked once and kept is asked here
         headers = {"X-Correlation-ID": str(uuid4())}
-        purchase(town.person("5000.00"), show.seat(), headers)
-        calls = calls_under(town, headers["X-Correlation-ID"])
+        purchase(system.person("5000.00"), show.seat(), headers)
+        calls = calls_under(system, headers["X-Correlation-ID"])
         assert not [call for call in calls if "/seats" in call[1] or "/api/events" in call[1]], calls
-        noted.append(shapes(town, headers["X-Correlation-ID"]))
+        noted.append(shapes(system, headers["X-Correlation-ID"]))
     assert noted[0] == noted[1]
     assert ("inventory-service", "gRPC ReserveSeat OK in ms") in noted[0]
 
@@ -175,9 +177,11 @@ def purchase(buyer: Person, seat: str, headers: dict[str, str]) -> None:
     buyer.post("/api/pay", {"order_id": order_id}, **headers).must(200)
 
 
-def test_a_purchase_takes_as_long_in_a_large_event_as_in_a_small_one(town: Town, shows: tuple[Show, Show]) -> None:
+def test_a_purchase_takes_as_long_in_a_large_event_as_in_a_small_one(
+    system: TestSystem, shows: tuple[Show, Show]
+) -> None:
     small, large = shows
-    buyer = town.person("9999.00")
+    buyer = system.person("9999.00")
     took: dict[str, list[float]] = {small.event_id: [], large.event_id: []}
     for _ in range(ROUNDS):
         for show in shows:
@@ -186,14 +190,14 @@ def test_a_purchase_takes_as_long_in_a_large_event_as_in_a_small_one(town: Town,
 
 
 def test_a_scan_takes_as_long_whatever_the_events_size_and_the_seats_history(
-    town: Town, shows: tuple[Show, Show]
+    system: TestSystem, shows: tuple[Show, Show]
 ) -> None:
-    owner, staff = town.person(), town.staff()
-    secret = town.env("orchestrator-service")["QR_ENCRYPTION_KEY"]
+    owner, staff = system.person(), system.staff()
+    secret = system.env("orchestrator-service")["QR_ENCRYPTION_KEY"]
     seats = {show.event_id: [show.seat() for _ in range(ROUNDS)] for show in shows}
     for event, own in seats.items():
-        inserts.sales(town.connect, owner.user_id, own, event)
-    add_history(town, seats[shows[1].event_id], staff)
+        inserts.sales(system.connect, owner.user_id, own, event)
+    add_history(system, seats[shows[1].event_id], staff)
     took: dict[str, list[float]] = {event: [] for event in seats}
     for number in range(ROUNDS):
         for event, own in seats.items():
@@ -205,10 +209,10 @@ def test_a_scan_takes_as_long_whatever_the_events_size_and_the_seats_history(
     assert large < FACTOR * small, took
 
 
-def add_history(town: Town, seats: list[str], staff: Person) -> None:
+def add_history(system: TestSystem, seats: list[str], staff: Person) -> None:
     """A thousand refused scans of each seat."""
     sql = """
     INSERT INTO entry_logs (seat_id, scan_id, scanned_by_staff_id, result)
     SELECT seat_id, gen_random_uuid()::text, %s::uuid, 'EXPIRED'
     FROM unnest(%s::uuid[]) AS seat_id, generate_series(1, 1000)"""
-    town.rows("seats_db", sql, staff.user_id, seats)
+    system.rows("seats_db", sql, staff.user_id, seats)

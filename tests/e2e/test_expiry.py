@@ -10,10 +10,10 @@ from uuid import uuid4
 
 import pytest
 
-from tests.e2e import broker
-from tests.e2e.at_once import at_once, outcomes
-from tests.e2e.people import Person
-from tests.e2e.town import SERVICES, Town
+from tests.support import queue_admin
+from tests.support.concurrency import outcomes, run_concurrently
+from tests.support.people import Person
+from tests.support.system import SERVICES, TestSystem
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("invariants", "short_holds")]
 
@@ -24,195 +24,201 @@ ORCHESTRATOR = "orchestrator-service"
 
 
 @pytest.fixture(scope="module")
-def short_holds(town: Town) -> Iterator[None]:
+def short_holds(system: TestSystem) -> Iterator[None]:
     """An orchestrator that holds seats for two seconds.
 
     A queue lets its messages expire at its head only: the five-minute ones of other tests are taken out of the way.
     """
-    town.stack.restart(ORCHESTRATOR, {"HOLD_TTL_SECONDS": str(TTL)})
-    broker.purge(town.stack, broker.HOLD)
+    system.stack.restart(ORCHESTRATOR, {"HOLD_TTL_SECONDS": str(TTL)})
+    queue_admin.purge(system.stack, queue_admin.HOLD)
     yield
-    town.stack.restart(ORCHESTRATOR, {})
-    town.until("every service is well", town.healthy)
+    system.stack.restart(ORCHESTRATOR, {})
+    system.until("every service is well", system.healthy)
 
 
-def is_free(town: Town, *seats: str) -> bool:
+def is_free(system: TestSystem, *seats: str) -> bool:
     """Whether all of them are AVAILABLE."""
-    return all(town.seat_status(seat) == "AVAILABLE" for seat in seats)
+    return all(system.seat_status(seat) == "AVAILABLE" for seat in seats)
 
 
-def consumed(town: Town) -> int:
+def consumed(system: TestSystem) -> int:
     """How many wake-up messages were worked off so far."""
-    return int(town.rows("seats_db", "SELECT count(*) AS n FROM release_messages")[0]["n"])
+    return int(system.rows("seats_db", "SELECT count(*) AS n FROM release_messages")[0]["n"])
 
 
-def consumer_state(town: Town) -> tuple[str, int]:
+def consumer_state(system: TestSystem) -> tuple[str, int]:
     """What Inventory says of its consumer: what it does, and how many messages are parked."""
-    shown = town.visitor(town.stack.url("inventory-service")).get("/health").envelope
+    shown = system.visitor(system.stack.url("inventory-service")).get("/health").envelope
     return shown["consumer"], shown["parked_messages"] or 0
 
 
 @contextmanager
-def without(town: Town, name: str) -> Iterator[None]:
+def without(system: TestSystem, name: str) -> Iterator[None]:
     """Within, a process is away: stopped in good order, then started again."""
-    town.stack.stop(name)
+    system.stack.stop(name)
     try:
         yield
     finally:
-        town.stack.start(name)
-        town.until("every service is well", town.healthy, 30)
+        system.stack.start(name)
+        system.until("every service is well", system.healthy, 30)
 
 
 @pytest.mark.claim("1.layers.8", "1.wires.4", "5.abandon.1", "5.abandon.2", "5.abandon.3", "5.abandon.4", "8.queues.6")
-def test_an_abandoned_hold_is_released_by_its_dead_lettered_message_within_ttl_and_two_seconds(town: Town) -> None:
-    buyer = town.person()
-    seat, order_id = town.held(buyer)
+def test_an_abandoned_hold_is_released_by_its_dead_lettered_message_within_ttl_and_two_seconds(
+    system: TestSystem,
+) -> None:
+    buyer = system.person()
+    seat, order_id = system.held(buyer)
     held = time.monotonic()
-    town.until("the seat is free", lambda: is_free(town, seat), TTL + GRACE)
+    system.until("the seat is free", lambda: is_free(system, seat), TTL + GRACE)
     assert time.monotonic() - held > TTL - 0.5
-    town.until("the order has failed", lambda: town.order_status(order_id) == "FAILED", GRACE + 1)
-    released = town.log_lines("inventory-service", seat)
+    system.until("the order has failed", lambda: system.order_status(order_id) == "FAILED", GRACE + 1)
+    released = system.log_lines("inventory-service", seat)
     lines = [line for line in released if "Auto-released" in line["message"]]
     assert [line["level"] for line in lines] == ["WARNING"]
     assert "(swept)" not in lines[0]["message"], "it was the message's doing"
     assert outcomes([buyer.pay(order_id)]) == {"409 ORDER_FAILED": 1}
     assert buyer.balance() == 1000
-    town.bought(town.person(), seat)
+    system.bought(system.person(), seat)
 
 
 @pytest.mark.claim("13.correlation.2", "13.correlation.3", "13.correlation.4", "8.queues.6")
-def test_one_correlation_id_is_in_every_log_from_the_gateway_to_the_consumers_line(town: Town) -> None:
-    buyer, seat, correlation_id = town.person(), town.seat(), str(uuid4())
+def test_one_correlation_id_is_in_every_log_from_the_gateway_to_the_consumers_line(system: TestSystem) -> None:
+    buyer, seat, correlation_id = system.person(), system.seat(), str(uuid4())
     buyer.reserve(seat, **{"X-Correlation-ID": correlation_id}).must(200)
-    town.until("the seat is free", lambda: is_free(town, seat), TTL + SWEPT)
+    system.until("the seat is free", lambda: is_free(system, seat), TTL + SWEPT)
     for service in ("api-gateway", ORCHESTRATOR, "user-service", "order-service", "inventory-service"):
-        assert town.log_lines(service, correlation_id), f"{service} does not know the id"
-    order_lines = partial(town.log_lines, "order-service", correlation_id)
-    by_message = [line["message"] for line in town.log_lines("inventory-service", correlation_id)]
+        assert system.log_lines(service, correlation_id), f"{service} does not know the id"
+    order_lines = partial(system.log_lines, "order-service", correlation_id)
+    by_message = [line["message"] for line in system.log_lines("inventory-service", correlation_id)]
     assert any("gRPC ReserveSeat" in message for message in by_message), "through gRPC"
     assert any("Auto-released seat" in message for message in by_message), "through AMQP"
-    town.until("Order is told, under it", lambda: any("/expire" in line["message"] for line in order_lines()))
+    system.until("Order is told, under it", lambda: any("/expire" in line["message"] for line in order_lines()))
 
 
 @pytest.mark.claim("5.matrix.2", "8.queues.1")
-def test_while_the_broker_is_away_a_reserve_fails_with_nothing_held_and_a_hold_is_swept(town: Town) -> None:
-    buyer = town.person()
-    seat, order_id = town.held(buyer)
-    with without(town, "rabbitmq"):
-        lost, wanted = town.person(), town.seat()
+def test_while_the_broker_is_away_a_reserve_fails_with_nothing_held_and_a_hold_is_swept(
+    system: TestSystem,
+) -> None:
+    buyer = system.person()
+    seat, order_id = system.held(buyer)
+    with without(system, "rabbitmq"):
+        lost, wanted = system.person(), system.seat()
         answer = lost.reserve(wanted)
         assert outcomes([answer]) == {"503 SERVICE_UNAVAILABLE": 1}
-        assert is_free(town, wanted)
-        town.until("the sweeper frees the seat", lambda: is_free(town, seat), TTL + SWEPT)
-        town.until("the order has failed", lambda: town.order_status(order_id) == "FAILED", SWEPT)
-        assert town.healthy(["inventory-service"]), "seats are still sold; the sweeper releases them"
-    orders = town.rows("orders_db", "SELECT status FROM orders WHERE user_id = %s", lost.user_id)
+        assert is_free(system, wanted)
+        system.until("the sweeper frees the seat", lambda: is_free(system, seat), TTL + SWEPT)
+        system.until("the order has failed", lambda: system.order_status(order_id) == "FAILED", SWEPT)
+        assert system.healthy(["inventory-service"]), "seats are still sold; the sweeper releases them"
+    orders = system.rows("orders_db", "SELECT status FROM orders WHERE user_id = %s", lost.user_id)
     assert [order["status"] for order in orders] in ([], ["FAILED"])
-    town.until("the same seat is reserved", lambda: lost.reserve(wanted).status == 200)
+    system.until("the same seat is reserved", lambda: lost.reserve(wanted).status == 200)
 
 
 @pytest.mark.claim("8.consumer.3", "8.consumer.4")
-def test_messages_that_wait_while_the_database_is_away_are_neither_parked_nor_lost(town: Town) -> None:
-    before, parked = consumed(town), broker.depth(town.stack, broker.PARKING)
-    held = [town.held(town.person()) for _ in range(6)]
-    town.stack.kill("postgres")
+def test_messages_that_wait_while_the_database_is_away_are_neither_parked_nor_lost(system: TestSystem) -> None:
+    before, parked = consumed(system), queue_admin.depth(system.stack, queue_admin.PARKING)
+    held = [system.held(system.person()) for _ in range(6)]
+    system.stack.kill("postgres")
     try:
-        town.until("the consumer pauses", lambda: consumer_state(town)[0] == "paused")
-        town.until("all messages wait", lambda: broker.depth(town.stack, broker.HOLD) == 0)
+        system.until("the consumer pauses", lambda: consumer_state(system)[0] == "paused")
+        system.until("all messages wait", lambda: queue_admin.depth(system.stack, queue_admin.HOLD) == 0)
     finally:
-        town.stack.start("postgres")
-    town.until("every service is well", town.healthy, 30)
-    town.until("every seat is free", lambda: is_free(town, *(seat for seat, _ in held)), 30)
-    town.until("every message was worked off", lambda: consumed(town) >= before + len(held), 30)
-    assert broker.depth(town.stack, broker.PARKING) == parked
-    assert broker.depth(town.stack, broker.RELEASE) == 0
-    failed = [partial(town.order_status, order_id) for _, order_id in held]
-    town.until("every order has failed", lambda: {status() for status in failed} == {"FAILED"}, 30)
+        system.stack.start("postgres")
+    system.until("every service is well", system.healthy, 30)
+    system.until("every seat is free", lambda: is_free(system, *(seat for seat, _ in held)), 30)
+    system.until("every message was worked off", lambda: consumed(system) >= before + len(held), 30)
+    assert queue_admin.depth(system.stack, queue_admin.PARKING) == parked
+    assert queue_admin.depth(system.stack, queue_admin.RELEASE) == 0
+    failed = [partial(system.order_status, order_id) for _, order_id in held]
+    system.until("every order has failed", lambda: {status() for status in failed} == {"FAILED"}, 30)
 
 
 @pytest.mark.parametrize(
     ("body", "message_id"),
     [(b"", "m"), (b"nonsense", "m"), (b"{}", "m"), (b'{"seat_id": 17}', "m"), (b"\xff", "m"), (b"{}", None)],
 )
-def test_a_malformed_message_is_parked_at_once_and_shown(town: Town, body: bytes, message_id: str | None) -> None:
-    before = broker.depth(town.stack, broker.PARKING)
-    broker.send(town.stack, body, message_id and f"{message_id}-{uuid4()}")
-    town.until("it is parked", lambda: broker.depth(town.stack, broker.PARKING) == before + 1, 3)
-    town.until("it is shown", lambda: consumer_state(town)[1] == before + 1, 6)
-    assert town.healthy(["inventory-service"])
-    metrics = town.visitor(town.stack.url("inventory-service")).get("/metrics").body
+def test_a_malformed_message_is_parked_at_once_and_shown(
+    system: TestSystem, body: bytes, message_id: str | None
+) -> None:
+    before = queue_admin.depth(system.stack, queue_admin.PARKING)
+    queue_admin.send(system.stack, body, message_id and f"{message_id}-{uuid4()}")
+    system.until("it is parked", lambda: queue_admin.depth(system.stack, queue_admin.PARKING) == before + 1, 3)
+    system.until("it is shown", lambda: consumer_state(system)[1] == before + 1, 6)
+    assert system.healthy(["inventory-service"])
+    metrics = system.visitor(system.stack.url("inventory-service")).get("/metrics").body
     assert b"parked" in metrics
-    broker.purge(town.stack, broker.PARKING)
+    queue_admin.purge(system.stack, queue_admin.PARKING)
 
 
 @pytest.mark.claim("5.abandon.3")
-def test_a_message_for_an_older_hold_touches_nobody_elses(town: Town) -> None:
-    first, second = town.person(), town.person()
-    seat, old_order = town.held(first)
-    town.until("the first hold is over", lambda: is_free(town, seat), TTL + SWEPT)
-    _, new_order = town.held(second, seat)
-    before = consumed(town)
+def test_a_message_for_an_older_hold_touches_nobody_elses(system: TestSystem) -> None:
+    first, second = system.person(), system.person()
+    seat, old_order = system.held(first)
+    system.until("the first hold is over", lambda: is_free(system, seat), TTL + SWEPT)
+    _, new_order = system.held(second, seat)
+    before = consumed(system)
     for _ in range(3):
-        broker.release(town.stack, seat, old_order)
-    town.until("all three were worked off", lambda: consumed(town) >= before + 3, 5)
-    assert str(town.seat_row(seat)["hold_id"]) == new_order
+        queue_admin.release(system.stack, seat, old_order)
+    system.until("all three were worked off", lambda: consumed(system) >= before + 3, 5)
+    assert str(system.seat_row(seat)["hold_id"]) == new_order
     assert second.pay(new_order).must(200)["status"] == "CONFIRMED"
 
 
 @pytest.mark.claim("12.phases.10")
-def test_an_early_message_waits_and_a_late_or_repeated_one_leaves_the_sale(town: Town) -> None:
-    buyer = town.person()
-    seat, order_id = town.held(buyer)
+def test_an_early_message_waits_and_a_late_or_repeated_one_leaves_the_sale(system: TestSystem) -> None:
+    buyer = system.person()
+    seat, order_id = system.held(buyer)
     message_id = str(uuid4())
     for _ in range(2):
-        broker.release(town.stack, seat, order_id, message_id)
-    town.until("both have been looked at", lambda: broker.depth(town.stack, broker.RELEASE) == 0)
-    assert town.seat_status(seat) == "HELD"
+        queue_admin.release(system.stack, seat, order_id, message_id)
+    system.until("both have been looked at", lambda: queue_admin.depth(system.stack, queue_admin.RELEASE) == 0)
+    assert system.seat_status(seat) == "HELD"
     buyer.pay(order_id).must(200)
     recorded = "SELECT outcome FROM release_messages WHERE message_id = %s"
-    town.until("they came again, too late", lambda: town.rows("seats_db", recorded, message_id), TTL + 8)
-    assert [row["outcome"] for row in town.rows("seats_db", recorded, message_id)] == ["STALE"]
-    broker.release(town.stack, seat, order_id)
-    town.until("the last is worked off", lambda: broker.depth(town.stack, broker.RELEASE) == 0)
-    assert town.seat_status(seat) == "SOLD"
+    system.until("they came again, too late", lambda: system.rows("seats_db", recorded, message_id), TTL + 8)
+    assert [row["outcome"] for row in system.rows("seats_db", recorded, message_id)] == ["STALE"]
+    queue_admin.release(system.stack, seat, order_id)
+    system.until("the last is worked off", lambda: queue_admin.depth(system.stack, queue_admin.RELEASE) == 0)
+    assert system.seat_status(seat) == "SOLD"
 
 
-def test_an_expired_hold_is_taken_over_and_each_ends_with_the_seat_or_the_money(town: Town) -> None:
-    first, second = town.person(), town.person()
-    seat, old_order = town.held(first)
-    with town.clock("seats_db", TTL + 1):
-        _, new_order = town.held(second, seat)
+def test_an_expired_hold_is_taken_over_and_each_ends_with_the_seat_or_the_money(system: TestSystem) -> None:
+    first, second = system.person(), system.person()
+    seat, old_order = system.held(first)
+    with system.clock("seats_db", TTL + 1):
+        _, new_order = system.held(second, seat)
     assert first.pay(old_order).status in (409, 410)
     assert second.pay(new_order).must(200)["status"] == "CONFIRMED"
-    assert str(town.seat_row(seat)["owner_user_id"]) == second.user_id
+    assert str(system.seat_row(seat)["owner_user_id"]) == second.user_id
     assert first.balance() == 1000
 
 
-def test_a_pay_in_flight_while_its_hold_is_taken_over_ends_one_way(town: Town) -> None:
+def test_a_pay_in_flight_while_its_hold_is_taken_over_ends_one_way(system: TestSystem) -> None:
     for ahead in (0, TTL + 1):
-        first, second = town.person(), town.person()
-        seat, order_id = town.held(first)
-        with town.clock("seats_db", ahead):
-            paid, taken = at_once([partial(first.pay, order_id), partial(second.reserve, seat)])
+        first, second = system.person(), system.person()
+        seat, order_id = system.held(first)
+        with system.clock("seats_db", ahead):
+            paid, taken = run_concurrently([partial(first.pay, order_id), partial(second.reserve, seat)])
         assert (paid.status == 200) != (taken.status == 200), (paid, taken)
         assert (first.balance() == 1000) == (paid.status != 200)
-        assert owner_or_holder(town, seat) == (first if paid.status == 200 else second).user_id
+        assert owner_or_holder(system, seat) == (first if paid.status == 200 else second).user_id
 
 
-def owner_or_holder(town: Town, seat: str) -> str:
+def owner_or_holder(system: TestSystem, seat: str) -> str:
     """Whose the seat is."""
-    row = town.seat_row(seat)
+    row = system.seat_row(seat)
     return str(row["owner_user_id"] or row["held_by_user_id"])
 
 
-def test_paying_after_the_time_is_up_charges_nothing(town: Town) -> None:
-    buyer: Person = town.person()
-    _, order_id = town.held(buyer)
-    with town.clock("orders_db", TTL + 1):
+def test_paying_after_the_time_is_up_charges_nothing(system: TestSystem) -> None:
+    buyer: Person = system.person()
+    _, order_id = system.held(buyer)
+    with system.clock("orders_db", TTL + 1):
         assert outcomes([buyer.pay(order_id)]) == {"410 HOLD_EXPIRED": 1}
     assert buyer.balance() == 1000
 
 
-def test_every_service_is_well_after_all_this(town: Town) -> None:
-    assert town.healthy(SERVICES)
-    assert consumer_state(town) == ("consuming", 0)
+def test_every_service_is_well_after_all_this(system: TestSystem) -> None:
+    assert system.healthy(SERVICES)
+    assert consumer_state(system) == ("consuming", 0)

@@ -10,10 +10,10 @@ from functools import partial
 
 import pytest
 
-from tests.e2e import qr
-from tests.e2e.at_once import at_once
 from tests.e2e.test_gate import HALL, entries, fresh, key
-from tests.e2e.town import Town
+from tests.support import qr
+from tests.support.concurrency import run_concurrently
+from tests.support.system import TestSystem
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("invariants")]
 
@@ -62,9 +62,9 @@ def non_canonical(payload: str) -> Iterable[str]:
         yield text[:-1] + ALPHABET[ALPHABET.index(text[-1]) ^ 1] + "=" * padding
 
 
-def forged(town: Town, seat: str, owner: str) -> Iterable[str]:
+def forged(system: TestSystem, seat: str, owner: str) -> Iterable[str]:
     """Made by somebody without the key, or with the key and nonsense inside."""
-    secret = key(town)
+    secret = key(system)
     yield qr.seal("k" * 32, seat, owner)
     yield base64.b64encode(json.dumps({"seat_id": seat, "user_id": owner}).encode()).decode()
     yield base64.b64encode(os.urandom(180)).decode()
@@ -80,35 +80,35 @@ def forged(town: Town, seat: str, owner: str) -> Iterable[str]:
     yield qr.seal(secret, seat, owner, hall_id=7)
 
 
-def future_dated(town: Town, seat: str, owner: str) -> Iterable[str]:
+def future_dated(system: TestSystem, seat: str, owner: str) -> Iterable[str]:
     """Of a time that has not come, so that it would be good for longer than 60 seconds."""
-    yield from (qr.seal(key(town), seat, owner, age_seconds=-ahead) for ahead in (8, 60, 86_400, 10**8))
-    yield qr.seal(key(town), seat, owner, generated_at="9999-12-31T23:59:59Z")
+    yield from (qr.seal(key(system), seat, owner, age_seconds=-ahead) for ahead in (8, 60, 86_400, 10**8))
+    yield qr.seal(key(system), seat, owner, generated_at="9999-12-31T23:59:59Z")
 
 
 @pytest.mark.claim("7.matrix.1", "7.flow.11", "7.threats.3")
 @pytest.mark.parametrize("how", ["truncated", "bit_flipped", "re_encoded", "forged", "future_dated"])
-def test_it_never_admits_never_answers_500_and_is_logged(town: Town, how: str) -> None:
-    owner, staff = town.person(), town.staff()
-    seat = town.ticket(owner)
-    payload = fresh(town, owner, seat)
+def test_it_never_admits_never_answers_500_and_is_logged(system: TestSystem, how: str) -> None:
+    owner, staff = system.person(), system.staff()
+    seat = system.ticket(owner)
+    payload = fresh(system, owner, seat)
     by_name = {"truncated": truncated, "bit_flipped": bit_flipped, "re_encoded": re_encoded}
     made = {"forged": forged, "future_dated": future_dated}
-    payloads = list(by_name[how](payload) if how in by_name else made[how](town, seat, owner.user_id))
+    payloads = list(by_name[how](payload) if how in by_name else made[how](system, seat, owner.user_id))
     for text in payloads:
         answer = staff.scan(text, HALL)
         assert (answer.status, answer.error_code) == (400, "QR_INVALID"), (text, answer)
-    logged = entries(town, staff)
+    logged = entries(system, staff)
     assert [entry["result"] for entry in logged] == ["QR_INVALID"] * len(payloads)
     assert {entry["hall_id_staff"] for entry in logged} == {HALL}
-    assert town.seat_status(seat) == "SOLD"
+    assert system.seat_status(seat) == "SOLD"
     assert staff.scan(payload, HALL).must(200)["result"] == "SUCCESS"
 
 
-def test_forgeries_beside_the_true_one_change_nothing(town: Town) -> None:
-    owner, gates = town.person(), town.people(10, "0.00", role="staff")
-    payload = fresh(town, owner, town.ticket(owner))
+def test_forgeries_beside_the_true_one_change_nothing(system: TestSystem) -> None:
+    owner, gates = system.person(), system.people(10, "0.00", role="staff")
+    payload = fresh(system, owner, system.ticket(owner))
     texts = [payload, *list(bit_flipped(payload))[:9]]
-    answers = at_once([partial(g.scan, t, HALL) for g, t in zip(gates, texts, strict=True)])
+    answers = run_concurrently([partial(g.scan, t, HALL) for g, t in zip(gates, texts, strict=True)])
     assert answers[0].must(200)["result"] == "SUCCESS"
     assert {a.status for a in answers[1:]} == {400}

@@ -9,10 +9,10 @@ from uuid import uuid4
 
 import pytest
 
-from tests.e2e import qr
-from tests.e2e.at_once import at_once, outcomes
-from tests.e2e.people import Person
-from tests.e2e.town import Town
+from tests.support import qr
+from tests.support.concurrency import outcomes, run_concurrently
+from tests.support.people import Person
+from tests.support.system import TestSystem
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("invariants")]
 
@@ -22,18 +22,18 @@ A_MOMENT = timedelta(seconds=5)
 NO_SEAT = "5ea7000f-0000-0000-0000-000000000001"
 
 
-def entries(town: Town, staff: Person) -> list[dict[str, Any]]:
+def entries(system: TestSystem, staff: Person) -> list[dict[str, Any]]:
     """What a staff member's scans left behind, oldest first."""
     sql = "SELECT * FROM entry_logs WHERE scanned_by_staff_id = %s ORDER BY scanned_at, log_id"
-    return town.rows("seats_db", sql, staff.user_id)
+    return system.rows("seats_db", sql, staff.user_id)
 
 
-def key(town: Town) -> str:
+def key(system: TestSystem) -> str:
     """What QRs are sealed with."""
-    return town.env("orchestrator-service")["QR_ENCRYPTION_KEY"]
+    return system.env("orchestrator-service")["QR_ENCRYPTION_KEY"]
 
 
-def fresh(town: Town, owner: Person, seat: str) -> str:
+def fresh(system: TestSystem, owner: Person, seat: str) -> str:
     """The owner's QR of this second."""
     return str(owner.qr(seat).must(200)["qr_payload"])
 
@@ -51,28 +51,28 @@ def fresh(town: Town, owner: Person, seat: str) -> str:
     "3.entry_logs.6",
     "3.entry_logs.7",
 )
-def test_the_owner_is_admitted_once_and_the_entry_says_who_where_and_what(town: Town) -> None:
-    owner, staff = town.person(), town.staff()
-    seat = town.ticket(owner)
-    admitted = staff.scan(fresh(town, owner, seat), HALL).must(200)
+def test_the_owner_is_admitted_once_and_the_entry_says_who_where_and_what(system: TestSystem) -> None:
+    owner, staff = system.person(), system.staff()
+    seat = system.ticket(owner)
+    admitted = staff.scan(fresh(system, owner, seat), HALL).must(200)
     assert (admitted["result"], admitted["seat_id"]) == ("SUCCESS", seat)
-    row, number = (town.seat_row(seat)[name] for name in ("row_number", "seat_number"))
+    row, number = (system.seat_row(seat)[name] for name in ("row_number", "seat_number"))
     assert (admitted["row_number"], admitted["seat_number"]) == (row, number)
     assert admitted["message"] == f"Welcome. Row {row}, seat {number}."
     assert abs(datetime.now(UTC) - datetime.fromisoformat(admitted["scanned_at"])) < A_MOMENT
-    assert town.seat_status(seat) == "CHECKED_IN"
-    (entry,) = entries(town, staff)
+    assert system.seat_status(seat) == "CHECKED_IN"
+    (entry,) = entries(system, staff)
     halls = [entry[f"hall_id_{of}"] for of in ("presented", "expected", "staff")]
     assert (str(entry["seat_id"]), entry["result"], halls) == (seat, "SUCCESS", [HALL] * 3)
 
 
 @pytest.mark.claim("7.rules.2")
 @pytest.mark.parametrize("same_staff", [True, False])
-def test_a_second_scan_is_duplicate_and_says_when_and_by_whom(town: Town, same_staff: bool) -> None:
-    owner, staff = town.person(), town.staff()
-    payload = fresh(town, owner, town.ticket(owner))
+def test_a_second_scan_is_duplicate_and_says_when_and_by_whom(system: TestSystem, same_staff: bool) -> None:
+    owner, staff = system.person(), system.staff()
+    payload = fresh(system, owner, system.ticket(owner))
     first = staff.scan(payload, HALL).must(200)
-    again = (staff if same_staff else town.staff()).scan(payload, HALL).must(200)
+    again = (staff if same_staff else system.staff()).scan(payload, HALL).must(200)
     assert again["result"] == "DUPLICATE"
     assert again["first_scanned_at"] == first["scanned_at"]
     assert again["message"].startswith("Already Checked In")
@@ -82,14 +82,14 @@ def test_a_second_scan_is_duplicate_and_says_when_and_by_whom(town: Town, same_s
 @pytest.mark.claim(
     "5.happy.9", "7.flow.2", "7.payload.1", "7.payload.2", "7.payload.3", "7.payload.4", "7.points.1", "7.points.3"
 )
-def test_the_qr_of_a_purchase_and_of_a_refresh_say_whose_seat_it_is_and_admit(town: Town) -> None:
-    owner, staff = town.person(), town.staff()
-    seat, order_id = town.held(owner)
+def test_the_qr_of_a_purchase_and_of_a_refresh_say_whose_seat_it_is_and_admit(system: TestSystem) -> None:
+    owner, staff = system.person(), system.staff()
+    seat, order_id = system.held(owner)
     paid = owner.pay(order_id).must(200)
-    said = qr.open_(key(town), paid["qr_payload"])
+    said = qr.open_(key(system), paid["qr_payload"])
     assert said.keys() == {"seat_id", "user_id", "hall_id", "generated_at"}
     assert (said["seat_id"], said["user_id"], said["hall_id"]) == (seat, owner.user_id, HALL)
-    assert fresh(town, owner, seat) != fresh(town, owner, seat), "no two are alike"
+    assert fresh(system, owner, seat) != fresh(system, owner, seat), "no two are alike"
     assert staff.scan(paid["qr_payload"], HALL).must(200)["result"] == "SUCCESS"
 
 
@@ -108,18 +108,18 @@ def test_the_qr_of_a_purchase_and_of_a_refresh_say_whose_seat_it_is_and_admit(to
     "7.points.5",
     "7.payload.3",
 )
-def test_each_rule_refuses_and_leaves_an_entry_and_the_seat_as_it_was(town: Town) -> None:
-    owner, staff, secret = town.person("5000.00"), town.staff(), key(town)
-    seat = town.ticket(owner)
-    held, _ = town.held(owner)
-    refunded, order_id = town.bought(owner)
+def test_each_rule_refuses_and_leaves_an_entry_and_the_seat_as_it_was(system: TestSystem) -> None:
+    owner, staff, secret = system.person("5000.00"), system.staff(), key(system)
+    seat = system.ticket(owner)
+    held, _ = system.held(owner)
+    refunded, order_id = system.bought(owner)
     staff.refund(order_id).must()
     scans = [
         ("UNPAID", qr.seal(secret, held, owner.user_id), HALL, "Incomplete Payment"),
         ("UNPAID", qr.seal(secret, refunded, owner.user_id), HALL, "Incomplete Payment"),
         ("NOT_FOUND", qr.seal(secret, NO_SEAT, owner.user_id), HALL, "Possible Counterfeit"),
         ("EXPIRED", qr.seal(secret, seat, owner.user_id, age_seconds=62), HALL, "Expired QR"),
-        ("NOT_OWNER", qr.seal(secret, seat, town.person().user_id), HALL, "transferred"),
+        ("NOT_OWNER", qr.seal(secret, seat, system.person().user_id), HALL, "transferred"),
         ("WRONG_HALL", qr.seal(secret, seat, owner.user_id), OTHER_HALL, f"Go to {HALL}"),
         ("WRONG_HALL", qr.seal(secret, seat, owner.user_id, hall=OTHER_HALL), OTHER_HALL, f"Go to {HALL}"),
         ("WRONG_HALL", qr.seal(secret, seat, owner.user_id, hall=OTHER_HALL), HALL, f"Go to {HALL}"),
@@ -127,64 +127,64 @@ def test_each_rule_refuses_and_leaves_an_entry_and_the_seat_as_it_was(town: Town
     for expected, payload, hall, message in scans:
         answer = staff.scan(payload, hall).must(200)
         assert (answer["result"], message in answer["message"]) == (expected, True), answer
-    logged = entries(town, staff)
+    logged = entries(system, staff)
     assert [entry["result"] for entry in logged] == [expected for expected, *_ in scans]
     halls = ("hall_id_presented", "hall_id_expected", "hall_id_staff")
     assert [logged[-2][name] for name in halls] == [OTHER_HALL, HALL, OTHER_HALL]
     assert [logged[-1][name] for name in halls] == [OTHER_HALL, HALL, HALL]
-    assert (town.seat_status(seat), town.seat_status(held)) == ("SOLD", "HELD")
+    assert (system.seat_status(seat), system.seat_status(held)) == ("SOLD", "HELD")
     assert staff.scan(qr.seal(secret, seat, owner.user_id, age_seconds=55), HALL).must()["result"] == "SUCCESS"
 
 
 @pytest.mark.claim("6.happy.9", "7.threats.5", "7.points.2")
-def test_after_a_transfer_the_old_owners_qr_is_refused_and_the_new_owners_admitted(town: Town) -> None:
-    seller, buyer, staff = town.person(), town.person(), town.staff()
-    seat = town.ticket(seller)
-    old, kept = fresh(town, seller, seat), town.seat_row(seat)["qr_code_hash"]
-    town.transferred(seller, buyer, seat, 10)
-    assert town.seat_row(seat)["qr_code_hash"] not in (kept, None)
+def test_after_a_transfer_the_old_owners_qr_is_refused_and_the_new_owners_admitted(system: TestSystem) -> None:
+    seller, buyer, staff = system.person(), system.person(), system.staff()
+    seat = system.ticket(seller)
+    old, kept = fresh(system, seller, seat), system.seat_row(seat)["qr_code_hash"]
+    system.transferred(seller, buyer, seat, 10)
+    assert system.seat_row(seat)["qr_code_hash"] not in (kept, None)
     assert staff.scan(old, HALL).must(200)["result"] == "NOT_OWNER"
     assert outcomes([seller.qr(seat)]) == {"403 NOT_SEAT_OWNER": 1}
-    assert staff.scan(fresh(town, buyer, seat), HALL).must(200)["result"] == "SUCCESS"
+    assert staff.scan(fresh(system, buyer, seat), HALL).must(200)["result"] == "SUCCESS"
 
 
 @pytest.mark.claim("7.rules.2")
-def test_two_gates_with_one_qr_never_admit_twice_in_200_rounds(town: Town) -> None:
-    owner, gates, secret = town.person(), [town.staff(), town.staff()], key(town)
-    seats = town.tickets(owner, ROUNDS)
+def test_two_gates_with_one_qr_never_admit_twice_in_200_rounds(system: TestSystem) -> None:
+    owner, gates, secret = system.person(), [system.staff(), system.staff()], key(system)
+    seats = system.tickets(owner, ROUNDS)
     for seat in seats:
         payload = qr.seal(secret, seat, owner.user_id)
-        answers = at_once([partial(g.scan, payload, HALL) for g in gates])
+        answers = run_concurrently([partial(g.scan, payload, HALL) for g in gates])
         assert sorted(a.must(200)["result"] for a in answers) == ["DUPLICATE", "SUCCESS"]
     sql = "SELECT seat_id FROM entry_logs WHERE result = 'SUCCESS' AND seat_id = ANY(%s::uuid[])"
-    assert len(town.rows("seats_db", sql, seats)) == ROUNDS
+    assert len(system.rows("seats_db", sql, seats)) == ROUNDS
 
 
 @pytest.mark.claim("7.rules.2")
-def test_twenty_gates_with_one_qr_admit_once(town: Town) -> None:
-    owner, gates = town.person(), town.people(20, "0.00", role="staff")
-    payload = fresh(town, owner, town.ticket(owner))
-    answers = at_once([partial(g.scan, payload, HALL) for g in gates])
+def test_twenty_gates_with_one_qr_admit_once(system: TestSystem) -> None:
+    owner, gates = system.person(), system.people(20, "0.00", role="staff")
+    payload = fresh(system, owner, system.ticket(owner))
+    answers = run_concurrently([partial(g.scan, payload, HALL) for g in gates])
     results = sorted(a.must(200)["result"] for a in answers)
     assert results == ["DUPLICATE"] * 19 + ["SUCCESS"]
 
 
-def test_a_gate_that_asks_again_after_a_lost_reply_is_told_success(town: Town) -> None:
-    owner, staff = town.person(), town.staff()
-    payload, again = fresh(town, owner, town.ticket(owner)), {"Idempotency-Key": str(uuid4())}
+def test_a_gate_that_asks_again_after_a_lost_reply_is_told_success(system: TestSystem) -> None:
+    owner, staff = system.person(), system.staff()
+    payload, again = fresh(system, owner, system.ticket(owner)), {"Idempotency-Key": str(uuid4())}
     first = staff.scan(payload, HALL, **again).must(200)
     assert first["result"] == "SUCCESS"
     assert staff.scan(payload, HALL, **again).must(200) == first
-    assert [entry["result"] for entry in entries(town, staff)] == ["SUCCESS"]
+    assert [entry["result"] for entry in entries(system, staff)] == ["SUCCESS"]
     assert staff.scan(payload, HALL).must(200)["result"] == "DUPLICATE"
 
 
-def test_a_gate_whose_reply_was_lost_in_a_crash_is_told_success(town: Town) -> None:
-    owner, staff = town.person(), town.staff()
-    payload, again = fresh(town, owner, town.ticket(owner)), {"Idempotency-Key": str(uuid4())}
+def test_a_gate_whose_reply_was_lost_in_a_crash_is_told_success(system: TestSystem) -> None:
+    owner, staff = system.person(), system.staff()
+    payload, again = fresh(system, owner, system.ticket(owner)), {"Idempotency-Key": str(uuid4())}
     staff.scan(payload, HALL, **again).must(200)
     # The reply was never kept, as if the process had died between the admission and its own record of it.
     lost = "UPDATE idempotency_keys SET answer = NULL, owner = NULL WHERE key = %s"
-    town.rows("sagas_db", lost, again["Idempotency-Key"])
+    system.rows("sagas_db", lost, again["Idempotency-Key"])
     assert staff.scan(payload, HALL, **again).must(200)["result"] == "SUCCESS"
-    assert len(entries(town, staff)) == 1
+    assert len(entries(system, staff)) == 1

@@ -23,7 +23,7 @@ from harness.runtime.cleanup import take_down
 from harness.runtime.compose import ROOT
 from harness.runtime.process import Identity, leftovers
 from harness.runtime.run_directory import RunDir
-from tests.stack import IN_CONTAINERS, native_only
+from tests.support.running_stack import IN_CONTAINERS, native_only
 
 pytestmark = pytest.mark.e2e
 

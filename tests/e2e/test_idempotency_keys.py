@@ -9,9 +9,9 @@ from uuid import uuid4
 import pytest
 
 from harness.api_client import Answer
-from tests.e2e.at_once import at_once, outcomes
-from tests.e2e.people import Person
-from tests.e2e.town import Town
+from tests.support.concurrency import outcomes, run_concurrently
+from tests.support.people import Person
+from tests.support.system import TestSystem
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("invariants")]
 
@@ -29,33 +29,33 @@ class Operation:
     somebody_else: Callable[[str], Answer]
 
 
-def reserve(town: Town) -> Operation:
-    person, seat, stranger = town.person("5000.00"), town.seat(), town.person()
+def reserve(system: TestSystem) -> Operation:
+    person, seat, stranger = system.person("5000.00"), system.seat(), system.person()
     sql = "SELECT 1 FROM orders WHERE user_id = %s"
     return Operation(
         ask=lambda key: person.reserve(seat, **{"Idempotency-Key": key}),
-        other=lambda key: person.reserve(town.seat(), **{"Idempotency-Key": key}),
-        effects=lambda: len(town.rows("orders_db", sql, person.user_id)),
+        other=lambda key: person.reserve(system.seat(), **{"Idempotency-Key": key}),
+        effects=lambda: len(system.rows("orders_db", sql, person.user_id)),
         names="order_id",
-        somebody_else=lambda key: stranger.reserve(town.seat(), **{"Idempotency-Key": key}),
+        somebody_else=lambda key: stranger.reserve(system.seat(), **{"Idempotency-Key": key}),
     )
 
 
-def top_up(town: Town) -> Operation:
-    person, stranger = town.person(), town.person()
-    before = len(town.stripe.calls("/v1/payment_intents"))
+def top_up(system: TestSystem) -> Operation:
+    person, stranger = system.person(), system.person()
+    before = len(system.stripe.calls("/v1/payment_intents"))
     return Operation(
         ask=lambda key: person.top_up(25, **{"Idempotency-Key": key}),
         other=lambda key: person.top_up(26, **{"Idempotency-Key": key}),
-        effects=lambda: len(town.stripe.calls("/v1/payment_intents")) - before,
+        effects=lambda: len(system.stripe.calls("/v1/payment_intents")) - before,
         names="payment_intent_id",
         somebody_else=lambda key: stranger.top_up(25, **{"Idempotency-Key": key}),
     )
 
 
-def initiate(town: Town) -> Operation:
-    seller, buyer = town.person(), town.person()
-    seat, another = town.tickets(seller, 2)
+def initiate(system: TestSystem) -> Operation:
+    seller, buyer = system.person(), system.person()
+    seat, another = system.tickets(seller, 2)
 
     def start(who: Person, seat_id: str, key: str) -> Answer:
         body = {
@@ -70,21 +70,21 @@ def initiate(town: Town) -> Operation:
     return Operation(
         ask=lambda key: start(seller, seat, key),
         other=lambda key: start(seller, another, key),
-        effects=lambda: len(town.rows("orders_db", sql, seat)),
+        effects=lambda: len(system.rows("orders_db", sql, seat)),
         names="transfer_id",
         somebody_else=lambda key: start(buyer, another, key),
     )
 
 
-def verify(town: Town) -> Operation:
-    owner, staff, colleague = town.person(), town.staff(), town.staff()
-    seat, another = town.tickets(owner, 2)
+def verify(system: TestSystem) -> Operation:
+    owner, staff, colleague = system.person(), system.staff(), system.staff()
+    seat, another = system.tickets(owner, 2)
     qr, other_qr = (owner.qr(one).must()["qr_payload"] for one in (seat, another))
     sql = "SELECT 1 FROM entry_logs WHERE seat_id = %s AND result = 'SUCCESS'"
     return Operation(
         ask=lambda key: staff.scan(qr, "HALL-B", **{"Idempotency-Key": key}),
         other=lambda key: staff.scan(other_qr, "HALL-B", **{"Idempotency-Key": key}),
-        effects=lambda: len(town.rows("seats_db", sql, seat)),
+        effects=lambda: len(system.rows("seats_db", sql, seat)),
         names="result",
         somebody_else=lambda key: colleague.scan(other_qr, "HALL-B", **{"Idempotency-Key": key}),
     )
@@ -94,8 +94,10 @@ OPERATIONS = [reserve, top_up, initiate, verify]
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_the_same_key_and_body_gets_the_first_answer_again(town: Town, operation: Callable[[Town], Operation]) -> None:
-    it, key = operation(town), str(uuid4())
+def test_the_same_key_and_body_gets_the_first_answer_again(
+    system: TestSystem, operation: Callable[[TestSystem], Operation]
+) -> None:
+    it, key = operation(system), str(uuid4())
     first, again = it.ask(key), it.ask(key)
     assert first.status in (200, 201)
     assert (again.status, again.data) == (first.status, first.data)
@@ -103,17 +105,21 @@ def test_the_same_key_and_body_gets_the_first_answer_again(town: Town, operation
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_the_same_key_with_another_body_is_422(town: Town, operation: Callable[[Town], Operation]) -> None:
-    it, key = operation(town), str(uuid4())
+def test_the_same_key_with_another_body_is_422(
+    system: TestSystem, operation: Callable[[TestSystem], Operation]
+) -> None:
+    it, key = operation(system), str(uuid4())
     it.ask(key).must()
     assert outcomes([it.other(key)]) == {"422 IDEMPOTENCY_KEY_REUSED": 1}
     assert it.effects() == 1
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_ten_at_once_under_one_key_have_one_effect(town: Town, operation: Callable[[Town], Operation]) -> None:
-    it, key = operation(town), str(uuid4())
-    answers = at_once([lambda: it.ask(key)] * 10)
+def test_ten_at_once_under_one_key_have_one_effect(
+    system: TestSystem, operation: Callable[[TestSystem], Operation]
+) -> None:
+    it, key = operation(system), str(uuid4())
+    answers = run_concurrently([lambda: it.ask(key)] * 10)
     seen = outcomes(answers)
     assert seen.keys() <= {"200", "201", "409 REQUEST_IN_PROGRESS"}, seen
     assert all(int(a.headers["Retry-After"]) >= 1 for a in answers if a.status == 409)
@@ -123,32 +129,32 @@ def test_ten_at_once_under_one_key_have_one_effect(town: Town, operation: Callab
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_a_key_is_its_callers_own(town: Town, operation: Callable[[Town], Operation]) -> None:
-    it, key = operation(town), str(uuid4())
+def test_a_key_is_its_callers_own(system: TestSystem, operation: Callable[[TestSystem], Operation]) -> None:
+    it, key = operation(system), str(uuid4())
     first = it.ask(key).must()
     other = it.somebody_else(key)
     assert other.status < 300, other
     assert other.data != first
 
 
-def test_a_final_refusal_is_kept_and_an_unknown_outcome_is_not(town: Town) -> None:
-    person, seat = town.person(), town.seat()
-    holder, key = town.person(), {"Idempotency-Key": str(uuid4())}
-    _, order_id = town.held(holder, seat)
+def test_a_final_refusal_is_kept_and_an_unknown_outcome_is_not(system: TestSystem) -> None:
+    person, seat = system.person(), system.seat()
+    holder, key = system.person(), {"Idempotency-Key": str(uuid4())}
+    _, order_id = system.held(holder, seat)
     assert outcomes([person.reserve(seat, **key)]) == {"409 SEAT_UNAVAILABLE": 1}
-    with town.clock("seats_db", 400):
-        town.until("the hold is over", lambda: town.seat_status(seat) == "AVAILABLE")
+    with system.clock("seats_db", 400):
+        system.until("the hold is over", lambda: system.seat_status(seat) == "AVAILABLE")
     assert outcomes([person.reserve(seat, **key)]) == {"409 SEAT_UNAVAILABLE": 1}
     assert person.reserve(seat).status == 200
-    flagged, key = town.person(flagged=True), {"Idempotency-Key": str(uuid4())}
-    wanted = town.seat()
-    with town.smu.fault("status", "/SendOTP", status=500):
+    flagged, key = system.person(flagged=True), {"Idempotency-Key": str(uuid4())}
+    wanted = system.seat()
+    with system.smu.fault("status", "/SendOTP", status=500):
         assert outcomes([flagged.reserve(wanted, **key)]) == {"503 SERVICE_UNAVAILABLE": 1}
-    assert town.order_status(order_id) in ("PENDING", "FAILED")
+    assert system.order_status(order_id) in ("PENDING", "FAILED")
     assert flagged.reserve(wanted, **key).status == 200, "a 503 is not kept: the same key may be tried again"
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256])
-def test_a_key_of_the_wrong_length_is_a_validation_error(town: Town, key: str) -> None:
-    answer = town.person().reserve(town.seat(), **{"Idempotency-Key": key})
+def test_a_key_of_the_wrong_length_is_a_validation_error(system: TestSystem, key: str) -> None:
+    answer = system.person().reserve(system.seat(), **{"Idempotency-Key": key})
     assert outcomes([answer]) == {"400 VALIDATION_ERROR": 1}

@@ -6,24 +6,24 @@ import psutil
 import pytest
 
 from harness.runtime.process import family
-from tests.e2e.town import Town
+from tests.support.system import TestSystem
 
 pytestmark = pytest.mark.e2e
 
 ONE_GIB = 1024**3
 
 
-def processes(town: Town) -> list[psutil.Process]:
+def processes(system: TestSystem) -> list[psutil.Process]:
     """Everything that the stack consists of, broker and database with their children."""
-    records = [town.stack.run_dir.record(name) for name in town.stack.names]
+    records = [system.stack.run_dir.record(name) for name in system.stack.names]
     leaders = [record.identity.find() for record in records]
     whole = {member.pid: member for leader in leaders if leader for member in family(leader)}
     return list(whole.values())
 
 
-def test_the_idle_stack_with_broker_and_database_fits_into_one_gib(town: Town) -> None:
-    assert {town.stack.state(name) for name in town.stack.names} == {"running"}
-    town.until("it is at rest", town.healthy)
-    proportional = {p.pid: p.memory_full_info().pss for p in processes(town)}
-    assert len(proportional) > len(town.stack.names)
-    assert sum(proportional.values()) < ONE_GIB, {p.name(): proportional[p.pid] >> 20 for p in processes(town)}
+def test_the_idle_stack_with_broker_and_database_fits_into_one_gib(system: TestSystem) -> None:
+    assert {system.stack.state(name) for name in system.stack.names} == {"running"}
+    system.until("it is at rest", system.healthy)
+    proportional = {p.pid: p.memory_full_info().pss for p in processes(system)}
+    assert len(proportional) > len(system.stack.names)
+    assert sum(proportional.values()) < ONE_GIB, {p.name(): proportional[p.pid] >> 20 for p in processes(system)}

@@ -10,10 +10,10 @@ import psycopg2
 import pytest
 
 from services.contracts.pb import inventory_pb2
-from tests.e2e import surface
-from tests.e2e.people import credential, token
-from tests.e2e.surface import CALLERS, Route
-from tests.e2e.town import Town
+from tests.support import endpoints
+from tests.support.endpoints import CALLERS, Route
+from tests.support.people import credential, token
+from tests.support.system import TestSystem
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("invariants")]
 
@@ -22,24 +22,24 @@ UNSAID = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
 DATABASES = ("seats_db", "users_db", "orders_db", "events_db", "sagas_db")
 
 
-def not_credentials(town: Town) -> dict[str, str]:
+def not_credentials(system: TestSystem) -> dict[str, str]:
     """Tokens that are no service's word."""
-    secret, users = (town.env("user-service")[name] for name in ("INTERNAL_JWT_SECRET", "JWT_SECRET"))
+    secret, users = (system.env("user-service")[name] for name in ("INTERNAL_JWT_SECRET", "JWT_SECRET"))
     return {
-        "a user's token": str(town.person().token),
-        "a staff member's": str(town.staff().token),
+        "a user's token": str(system.person().token),
+        "a staff member's": str(system.staff().token),
         "signed with the users' secret": credential(users, "orchestrator-service"),
         "for another audience": credential(secret, "orchestrator-service", aud="public"),
         "of another issuer": credential(secret, "orchestrator-service", iss="somebody"),
         "expired": credential(secret, "orchestrator-service", exp=1_700_000_000),
-        "a user token signed with the services' secret": token(secret, town.person().user_id, "staff"),
+        "a user token signed with the services' secret": token(secret, system.person().user_id, "staff"),
         "garbage": "garbage",
     }
 
 
 @pytest.fixture(scope="module")
-def channel(town: Town) -> Iterator[grpc.Channel]:
-    with grpc.insecure_channel(town.stack.address("inventory-service", 50051)) as opened:
+def channel(system: TestSystem) -> Iterator[grpc.Channel]:
+    with grpc.insecure_channel(system.stack.address("inventory-service", 50051)) as opened:
         yield opened
 
 
@@ -56,12 +56,12 @@ def ask(channel: grpc.Channel, method: str, bearer: str | None) -> Any:
 
 
 @pytest.mark.claim("1.pattern.1", "1.pattern.2")
-@pytest.mark.parametrize("route", surface.internal(), ids=lambda route: f"{route.service} {route}")
-def test_an_internal_address_is_for_its_callers_only(town: Town, route: Route) -> None:
-    service = town.visitor(town.stack.url(route.service))
-    secret = town.env(route.service)["INTERNAL_JWT_SECRET"]
+@pytest.mark.parametrize("route", endpoints.internal(), ids=lambda route: f"{route.service} {route}")
+def test_an_internal_address_is_for_its_callers_only(system: TestSystem, route: Route) -> None:
+    service = system.visitor(system.stack.url(route.service))
+    secret = system.env(route.service)["INTERNAL_JWT_SECRET"]
     assert service.call(route.method, route.path).error_code == "UNAUTHORIZED"
-    for name, text in not_credentials(town).items():
+    for name, text in not_credentials(system).items():
         answer = service.call(route.method, route.path, token=text)
         assert answer.status == 401, (name, answer)
     for caller in (*CALLERS, *STRANGERS):
@@ -72,12 +72,12 @@ def test_an_internal_address_is_for_its_callers_only(town: Town, route: Route) -
         assert answer.status < 500, (caller, answer)
 
 
-@pytest.mark.parametrize(("method", "callers"), surface.rpcs().items())
+@pytest.mark.parametrize(("method", "callers"), endpoints.rpcs().items())
 def test_a_grpc_method_is_for_its_callers_only(
-    town: Town, channel: grpc.Channel, method: str, callers: tuple[str, ...]
+    system: TestSystem, channel: grpc.Channel, method: str, callers: tuple[str, ...]
 ) -> None:
-    secret = town.env("inventory-service")["INTERNAL_JWT_SECRET"]
-    for text in (None, *not_credentials(town).values()):
+    secret = system.env("inventory-service")["INTERNAL_JWT_SECRET"]
+    for text in (None, *not_credentials(system).values()):
         assert ask(channel, method, text) is grpc.StatusCode.UNAUTHENTICATED
     for caller in (*CALLERS, *STRANGERS):
         code = ask(channel, method, credential(secret, caller))
@@ -86,26 +86,26 @@ def test_a_grpc_method_is_for_its_callers_only(
 
 
 def test_every_internal_call_names_its_callers() -> None:
-    assert {route.service for route in surface.internal()} == set(CALLERS) - {"orchestrator-service"}
-    assert all(set(route.policy.callers) <= set(CALLERS) for route in surface.internal())
-    assert all(callers == ("orchestrator-service",) for callers in surface.rpcs().values())
+    assert {route.service for route in endpoints.internal()} == set(CALLERS) - {"orchestrator-service"}
+    assert all(set(route.policy.callers) <= set(CALLERS) for route in endpoints.internal())
+    assert all(callers == ("orchestrator-service",) for callers in endpoints.rpcs().values())
 
 
 @pytest.mark.claim("1.pattern.3", "3.rules.1")
 @pytest.mark.parametrize("database", DATABASES)
-def test_no_role_connects_to_the_database_of_another(town: Town, database: str) -> None:
-    own = town.stack.dsn(database)
+def test_no_role_connects_to_the_database_of_another(system: TestSystem, database: str) -> None:
+    own = system.stack.dsn(database)
     psycopg2.connect(own).close()
     role, _, _ = own.rpartition("@")
     for other in set(DATABASES) - {database}:
-        _, _, place = town.stack.dsn(other).rpartition("@")
+        _, _, place = system.stack.dsn(other).rpartition("@")
         with pytest.raises(psycopg2.OperationalError, match=r"permission denied for database|authentication failed"):
             psycopg2.connect(f"{role}@{place}")
 
 
 @pytest.mark.parametrize("service", CALLERS)
-def test_health_liveness_and_metrics_are_open_and_say_what_they_say(town: Town, service: str) -> None:
-    visitor = town.visitor(town.stack.url(service))
+def test_health_liveness_and_metrics_are_open_and_say_what_they_say(system: TestSystem, service: str) -> None:
+    visitor = system.visitor(system.stack.url(service))
     ready, live, metrics = (visitor.get(path) for path in ("/health", "/health/live", "/metrics"))
     assert (ready.status, live.status, metrics.status) == (200, 200, 200)
     assert ready.envelope["service"] == live.envelope["service"] == service

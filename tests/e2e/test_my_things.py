@@ -10,8 +10,8 @@ from uuid import uuid4
 
 import pytest
 
-from tests.e2e.at_once import outcomes
-from tests.e2e.town import Town
+from tests.support.concurrency import outcomes
+from tests.support.system import TestSystem
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("invariants")]
 
@@ -32,27 +32,27 @@ def is_qr_size(side: int) -> bool:
 
 
 @pytest.mark.claim("6.happy.10")
-def test_tickets_are_shown_as_purchased_and_as_sold_with_what_they_cost_whom(town: Town) -> None:
-    seller, buyer = town.person("1000.00"), town.person("500.00")
-    seat, order_id = town.bought(seller)
+def test_tickets_are_shown_as_purchased_and_as_sold_with_what_they_cost_whom(system: TestSystem) -> None:
+    seller, buyer = system.person("1000.00"), system.person("500.00")
+    seat, order_id = system.bought(seller)
     kept, _ = seller.get("/api/tickets").must()["purchased"][0], None
     assert (kept["seat_id"], kept["order_id"], kept["status"]) == (seat, order_id, "SOLD")
     assert kept["price"] == 1000 - seller.balance()
     assert kept["event"]["hall_id"] == "HALL-B"
-    transfer_id = town.transferred(seller, buyer, seat, 77.70)
+    transfer_id = system.transferred(seller, buyer, seat, 77.70)
     mine, theirs = buyer.get("/api/tickets").must(), seller.get("/api/tickets").must()
     assert [(t["seat_id"], float(t["price"])) for t in mine["purchased"]] == [(seat, 77.70)]
     assert mine["sold"] == theirs["purchased"] == []
     (sold,) = theirs["sold"]
     assert (sold["transfer_id"], sold["buyer_user_id"], float(sold["price"])) == (transfer_id, buyer.user_id, 77.70)
-    town.staff().scan(buyer.qr(seat).must()["qr_payload"], "HALL-B").must()
+    system.staff().scan(buyer.qr(seat).must()["qr_payload"], "HALL-B").must()
     assert buyer.get("/api/tickets").must()["purchased"][0]["status"] == "CHECKED_IN"
 
 
-def test_orders_come_newest_first_page_by_page_and_are_only_mine(town: Town) -> None:
-    buyer = town.person()
-    made = [town.held(buyer)[1] for _ in range(5)]
-    town.held(town.person())
+def test_orders_come_newest_first_page_by_page_and_are_only_mine(system: TestSystem) -> None:
+    buyer = system.person()
+    made = [system.held(buyer)[1] for _ in range(5)]
+    system.held(system.person())
     pages = [buyer.get(f"/api/orders?per_page=2&page={page}") for page in (1, 2, 3, 4)]
     assert [order["order_id"] for page in pages for order in page.must()] == made[::-1]
     assert pages[0].envelope["pagination"] == {"page": 1, "per_page": 2, "total": 5, "total_pages": 3}
@@ -60,10 +60,10 @@ def test_orders_come_newest_first_page_by_page_and_are_only_mine(town: Town) -> 
 
 
 @pytest.mark.claim("12.transfers.3")
-def test_transfers_are_those_that_i_am_a_party_of(town: Town) -> None:
-    one, two, three = (town.person() for _ in range(3))
-    first = town.transferred(one, two, town.ticket(one), 10)
-    second = town.initiated(two, three, town.ticket(two), 10)
+def test_transfers_are_those_that_i_am_a_party_of(system: TestSystem) -> None:
+    one, two, three = (system.person() for _ in range(3))
+    first = system.transferred(one, two, system.ticket(one), 10)
+    second = system.initiated(two, three, system.ticket(two), 10)
     seen = [{t["transfer_id"]: t["status"] for t in who.get("/api/transfers").must()} for who in (one, two, three)]
     over, pending = {first: "COMPLETED"}, {second: "PENDING_OTP"}
     assert seen == [over, over | pending, pending]
@@ -71,9 +71,9 @@ def test_transfers_are_those_that_i_am_a_party_of(town: Town) -> None:
 
 
 @pytest.mark.claim("7.payload.4", "7.points.3", "7.points.4")
-def test_a_qr_comes_with_its_times_and_lives_for_60_seconds(town: Town) -> None:
-    owner = town.person()
-    answer = owner.qr(town.ticket(owner))
+def test_a_qr_comes_with_its_times_and_lives_for_60_seconds(system: TestSystem) -> None:
+    owner = system.person()
+    answer = owner.qr(system.ticket(owner))
     assert answer.data.keys() == {"qr_payload", "generated_at", "expires_at", "ttl_seconds"}
     assert answer.data["ttl_seconds"] == 60
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", answer.data["generated_at"])
@@ -83,9 +83,9 @@ def test_a_qr_comes_with_its_times_and_lives_for_60_seconds(town: Town) -> None:
     assert answer.headers["Cache-Control"] == "no-store"
 
 
-def test_a_qr_comes_as_svg_and_as_png_of_a_qr_symbols_size(town: Town) -> None:
-    owner = town.person()
-    path = f"/api/tickets/{town.ticket(owner)}/qr"
+def test_a_qr_comes_as_svg_and_as_png_of_a_qr_symbols_size(system: TestSystem) -> None:
+    owner = system.person()
+    path = f"/api/tickets/{system.ticket(owner)}/qr"
     svg, png = (owner.call("GET", path, headers={"Accept": kind}) for kind in ("image/svg+xml", "image/png"))
     assert (svg.status, svg.headers["Content-Type"]) == (200, "image/svg+xml")
     assert b"<svg" in svg.body
@@ -121,10 +121,10 @@ def dark_finder(png: bytes, width: int) -> bool:
 
 
 @pytest.mark.claim("7.points.4")
-def test_only_the_owner_gets_a_qr_and_only_while_the_ticket_is_good(town: Town) -> None:
-    owner, stranger, staff = town.person(), town.person(), town.staff()
-    seat = town.ticket(owner)
-    answers = [stranger.qr(seat), owner.qr(str(uuid4())), owner.qr(town.seat())]
+def test_only_the_owner_gets_a_qr_and_only_while_the_ticket_is_good(system: TestSystem) -> None:
+    owner, stranger, staff = system.person(), system.person(), system.staff()
+    seat = system.ticket(owner)
+    answers = [stranger.qr(seat), owner.qr(str(uuid4())), owner.qr(system.seat())]
     assert [a.error_code for a in answers] == ["NOT_SEAT_OWNER", "SEAT_NOT_FOUND", "NOT_SEAT_OWNER"]
     staff.scan(owner.qr(seat).must()["qr_payload"], "HALL-B").must()
     assert outcomes([owner.qr(seat)]) == {"409 SEAT_UNAVAILABLE": 1}

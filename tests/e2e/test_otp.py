@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from tests.e2e.at_once import at_once, outcomes
-from tests.e2e.people import Person
-from tests.e2e.town import Town
+from tests.support.concurrency import outcomes, run_concurrently
+from tests.support.people import Person
+from tests.support.system import TestSystem
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("invariants")]
 
 TEN_MINUTES = 601
 
 
-def held_by_flagged(town: Town) -> tuple[Person, str, str]:
+def held_by_flagged(system: TestSystem) -> tuple[Person, str, str]:
     """A flagged buyer with a held seat and its order."""
-    buyer = town.person("1000.00", flagged=True)
-    held = buyer.reserve(town.seat()).must(200)
+    buyer = system.person("1000.00", flagged=True)
+    held = buyer.reserve(system.seat()).must(200)
     assert held["otp_required"] is True
     return buyer, held["seat_id"], held["order_id"]
 
@@ -27,53 +27,53 @@ def wrong(code: str) -> str:
 
 
 @pytest.mark.claim("3.users.7", "5.risk.1", "5.risk.2", "5.risk.3", "5.risk.4", "5.risk.5", "1.wires.5", "5.matrix.6")
-def test_a_flagged_user_pays_after_the_code_and_not_before(town: Town) -> None:
-    buyer, seat, order_id = held_by_flagged(town)
+def test_a_flagged_user_pays_after_the_code_and_not_before(system: TestSystem) -> None:
+    buyer, seat, order_id = held_by_flagged(system)
     assert outcomes([buyer.pay(order_id)]) == {"428 OTP_REQUIRED": 1}
-    code = town.code(buyer)
+    code = system.code(buyer)
     refused = buyer.verify_otp(wrong(code), order_id)
     assert outcomes([refused]) == {"401 OTP_INVALID": 1}
     assert refused.envelope["details"]["attempts_left"] == 2
     assert outcomes([buyer.pay(order_id)]) == {"428 OTP_REQUIRED": 1}, "SMU's `pending` is not verified"
     assert buyer.verify_otp(code).must(200) == {"verified": True, "order_id": order_id}, "no order_id: the newest"
     assert buyer.pay(order_id).must(200)["status"] == "CONFIRMED"
-    assert town.seat_status(seat) == "SOLD"
+    assert system.seat_status(seat) == "SOLD"
 
 
 @pytest.mark.claim("5.risk.1")
-def test_who_is_not_flagged_gets_no_code(town: Town) -> None:
-    buyer = town.person()
-    assert buyer.reserve(town.seat()).must(200)["otp_required"] is False
-    assert town.inbox.messages(buyer.phone) == []
+def test_who_is_not_flagged_gets_no_code(system: TestSystem) -> None:
+    buyer = system.person()
+    assert buyer.reserve(system.seat()).must(200)["otp_required"] is False
+    assert system.inbox.messages(buyer.phone) == []
 
 
 @pytest.mark.claim("5.matrix.6")
-def test_twenty_parallel_wrong_codes_cost_three_attempts_and_never_a_fourth_guess(town: Town) -> None:
-    buyer, seat, order_id = held_by_flagged(town)
-    code, before = town.code(buyer), len(town.smu.journal())
-    answers = at_once([lambda: buyer.verify_otp(wrong(code), order_id)] * 20)
+def test_twenty_parallel_wrong_codes_cost_three_attempts_and_never_a_fourth_guess(system: TestSystem) -> None:
+    buyer, seat, order_id = held_by_flagged(system)
+    code, before = system.code(buyer), len(system.smu.journal())
+    answers = run_concurrently([lambda: buyer.verify_otp(wrong(code), order_id)] * 20)
     seen = outcomes(answers)
     assert seen.keys() == {"401 OTP_INVALID", "429 OTP_MAX_RETRIES"}, seen
     assert seen["401 OTP_INVALID"] == 2
-    assert len(town.smu.calls("/VerifyOTP", before)) == 3
-    assert town.order_status(order_id) == "FAILED"
+    assert len(system.smu.calls("/VerifyOTP", before)) == 3
+    assert system.order_status(order_id) == "FAILED"
     late = buyer.verify_otp(code, order_id)
     assert outcomes([late, buyer.pay(order_id)]) == {"429 OTP_MAX_RETRIES": 1, "409 ORDER_FAILED": 1}
-    assert town.seat_status(seat) == "HELD", "the seat is left to its TTL"
+    assert system.seat_status(seat) == "HELD", "the seat is left to its TTL"
 
 
-def test_the_right_code_verifies_once_and_is_then_remembered(town: Town) -> None:
-    buyer, _, order_id = held_by_flagged(town)
-    code, before = town.code(buyer), len(town.smu.journal())
+def test_the_right_code_verifies_once_and_is_then_remembered(system: TestSystem) -> None:
+    buyer, _, order_id = held_by_flagged(system)
+    code, before = system.code(buyer), len(system.smu.journal())
     assert outcomes([buyer.verify_otp(code, order_id) for _ in range(3)]) == {"200": 3}
-    assert len(town.smu.calls("/VerifyOTP", before)) == 1
+    assert len(system.smu.calls("/VerifyOTP", before)) == 1
 
 
-def test_a_code_sent_again_replaces_the_first(town: Town) -> None:
-    buyer, _, order_id = held_by_flagged(town)
-    first = town.code(buyer)
+def test_a_code_sent_again_replaces_the_first(system: TestSystem) -> None:
+    buyer, _, order_id = held_by_flagged(system)
+    first = system.code(buyer)
     assert buyer.resend(order_id=order_id).must(200) == {"sent": True}
-    second = town.code(buyer)
+    second = system.code(buyer)
     if first != second:
         assert outcomes([buyer.verify_otp(first, order_id)]) == {"401 OTP_INVALID": 1}
     buyer.verify_otp(second, order_id).must(200)
@@ -81,64 +81,64 @@ def test_a_code_sent_again_replaces_the_first(town: Town) -> None:
 
 
 @pytest.mark.claim("9.smu.7")
-def test_an_expired_code_is_no_failed_guess_and_another_one_serves(town: Town) -> None:
-    buyer, _, order_id = held_by_flagged(town)
-    with town.smu.later(TEN_MINUTES):
+def test_an_expired_code_is_no_failed_guess_and_another_one_serves(system: TestSystem) -> None:
+    buyer, _, order_id = held_by_flagged(system)
+    with system.smu.later(TEN_MINUTES):
         for _ in range(4):
-            assert outcomes([buyer.verify_otp(town.code(buyer), order_id)]) == {"410 OTP_EXPIRED": 1}
+            assert outcomes([buyer.verify_otp(system.code(buyer), order_id)]) == {"410 OTP_EXPIRED": 1}
         buyer.resend(order_id=order_id).must(200)
-        buyer.verify_otp(town.code(buyer), order_id).must(200)
+        buyer.verify_otp(system.code(buyer), order_id).must(200)
     assert buyer.pay(order_id).status == 200
 
 
-def test_the_sixth_code_in_ten_minutes_is_429_and_says_when(town: Town) -> None:
-    buyer, _, order_id = held_by_flagged(town)
+def test_the_sixth_code_in_ten_minutes_is_429_and_says_when(system: TestSystem) -> None:
+    buyer, _, order_id = held_by_flagged(system)
     answers = [buyer.resend(order_id=order_id) for _ in range(5)]
     assert outcomes(answers) == {"200": 4, "429 RATE_LIMITED": 1}
     assert 0 < int(answers[-1].headers["Retry-After"]) <= 600
-    seat = town.seat()
+    seat = system.seat()
     assert outcomes([buyer.reserve(seat)]) == {"429 RATE_LIMITED": 1}
-    assert town.seat_status(seat) == "AVAILABLE", "a reserve that cannot send its code holds nothing"
-    with town.clock("users_db", TEN_MINUTES):
+    assert system.seat_status(seat) == "AVAILABLE", "a reserve that cannot send its code holds nothing"
+    with system.clock("users_db", TEN_MINUTES):
         buyer.resend(order_id=order_id).must(200)
 
 
 @pytest.mark.parametrize("kind", ["status", "reset", "hang"])
-def test_while_smu_is_down_a_flagged_users_reserve_is_503_with_nothing_held(town: Town, kind: str) -> None:
-    buyer, seat = town.person(flagged=True), town.seat()
-    with town.smu.fault(kind, "/SendOTP", **({"ms": 20_000} if kind == "hang" else {})):
+def test_while_smu_is_down_a_flagged_users_reserve_is_503_with_nothing_held(system: TestSystem, kind: str) -> None:
+    buyer, seat = system.person(flagged=True), system.seat()
+    with system.smu.fault(kind, "/SendOTP", **({"ms": 20_000} if kind == "hang" else {})):
         answer = buyer.reserve(seat)
     assert outcomes([answer]) == {"503 SERVICE_UNAVAILABLE": 1}
     assert "Retry-After" in answer.headers
-    assert town.seat_status(seat) == "AVAILABLE"
-    assert [row["status"] for row in orders_of(town, buyer)] in ([], ["FAILED"])
+    assert system.seat_status(seat) == "AVAILABLE"
+    assert [row["status"] for row in orders_of(system, buyer)] in ([], ["FAILED"])
     assert buyer.reserve(seat).status == 200
 
 
-def orders_of(town: Town, buyer: Person) -> list[dict[str, str]]:
+def orders_of(system: TestSystem, buyer: Person) -> list[dict[str, str]]:
     """A buyer's orders."""
-    return town.rows("orders_db", "SELECT status FROM orders WHERE user_id = %s", buyer.user_id)
+    return system.rows("orders_db", "SELECT status FROM orders WHERE user_id = %s", buyer.user_id)
 
 
-def test_while_smu_is_down_others_buy_as_usual(town: Town) -> None:
-    with town.smu.fault("reset"):
-        town.bought(town.person())
+def test_while_smu_is_down_others_buy_as_usual(system: TestSystem) -> None:
+    with system.smu.fault("reset"):
+        system.bought(system.person())
 
 
 @pytest.mark.parametrize("kind", ["status", "reset"])
-def test_a_code_that_nobody_could_judge_costs_no_attempt(town: Town, kind: str) -> None:
-    buyer, _, order_id = held_by_flagged(town)
-    with town.smu.fault(kind, "/VerifyOTP"):
-        assert outcomes([buyer.verify_otp(wrong(town.code(buyer)), order_id)]) == {"503 SERVICE_UNAVAILABLE": 1}
-    refused = buyer.verify_otp(wrong(town.code(buyer)), order_id)
+def test_a_code_that_nobody_could_judge_costs_no_attempt(system: TestSystem, kind: str) -> None:
+    buyer, _, order_id = held_by_flagged(system)
+    with system.smu.fault(kind, "/VerifyOTP"):
+        assert outcomes([buyer.verify_otp(wrong(system.code(buyer)), order_id)]) == {"503 SERVICE_UNAVAILABLE": 1}
+    refused = buyer.verify_otp(wrong(system.code(buyer)), order_id)
     assert refused.envelope["details"]["attempts_left"] == 2
-    buyer.verify_otp(town.code(buyer), order_id).must(200)
+    buyer.verify_otp(system.code(buyer), order_id).must(200)
 
 
-def test_a_code_opens_only_its_owners_order(town: Town) -> None:
-    buyer, _, order_id = held_by_flagged(town)
-    stranger, nothing = town.person(flagged=True), "00000000-0000-4000-8000-000000000000"
-    answers = [stranger.verify_otp(town.code(buyer), order_id), stranger.resend(order_id=order_id)]
+def test_a_code_opens_only_its_owners_order(system: TestSystem) -> None:
+    buyer, _, order_id = held_by_flagged(system)
+    stranger, nothing = system.person(flagged=True), "00000000-0000-4000-8000-000000000000"
+    answers = [stranger.verify_otp(system.code(buyer), order_id), stranger.resend(order_id=order_id)]
     assert outcomes(answers) == {"403 FORBIDDEN": 2}
     answers = [stranger.verify_otp("123456"), stranger.resend(order_id=nothing), stranger.verify_otp("123456", nothing)]
     assert outcomes(answers) == {"404 ORDER_NOT_FOUND": 3}

@@ -10,9 +10,9 @@ from functools import partial
 import pytest
 import urllib3
 
-from tests.e2e import broker
-from tests.e2e.people import Person
-from tests.e2e.town import SERVICES, Town
+from tests.support import queue_admin
+from tests.support.people import Person
+from tests.support.system import SERVICES, TestSystem
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("invariants")]
 
@@ -21,21 +21,21 @@ RECOVERED_SECONDS = 30.0
 ENDED_SECONDS = 5.0  # of an orchestrator being ready, with all participants up
 
 
-def pids(town: Town) -> dict[str, int]:
+def pids(system: TestSystem) -> dict[str, int]:
     """Which process each service is."""
-    return {service: town.stack.run_dir.record(service).pid for service in SERVICES}
+    return {service: system.stack.run_dir.record(service).pid for service in SERVICES}
 
 
 @contextmanager
-def traffic(town: Town) -> Iterator[list[int]]:
+def traffic(system: TestSystem) -> Iterator[list[int]]:
     """People who buy, one purchase after the other, whatever happens; the statuses that they got."""
     over, statuses = threading.Event(), []
 
     def keep_buying() -> None:
-        buyer = town.person("100000.00")
+        buyer = system.person("100000.00")
         while not over.is_set():
             try:
-                held = buyer.reserve(town.seat())
+                held = buyer.reserve(system.seat())
                 statuses.append(held.status)
                 if held.status == 200:
                     statuses.append(buyer.pay(held.data["order_id"]).status)
@@ -54,90 +54,92 @@ def traffic(town: Town) -> Iterator[list[int]]:
             buyer.join()
 
 
-def bounce(town: Town, name: str, how: str) -> None:
+def bounce(system: TestSystem, name: str, how: str) -> None:
     """Take a process away and put it back."""
-    (town.stack.kill if how == "kill" else town.stack.stop)(name)
-    town.stack.start(name)
+    (system.stack.kill if how == "kill" else system.stack.stop)(name)
+    system.stack.start(name)
 
 
 # RabbitMQ stopped in good order is test_expiry's: it takes long to come back
 @pytest.mark.parametrize(("name", "how"), [("postgres", "stop"), ("postgres", "kill"), ("rabbitmq", "kill")])
-def test_every_service_recovers_by_itself_and_no_invariant_is_broken(town: Town, name: str, how: str) -> None:
-    before = pids(town)
-    with broker.kept(town.stack), traffic(town) as statuses:
-        town.until("people are buying", lambda: statuses.count(200) > BUYERS)
-        bounce(town, name, how)
-        town.until("every service is well", town.healthy, RECOVERED_SECONDS)
-        town.until("a purchase goes through", lambda: can_buy(town), RECOVERED_SECONDS)
+def test_every_service_recovers_by_itself_and_no_invariant_is_broken(system: TestSystem, name: str, how: str) -> None:
+    before = pids(system)
+    with queue_admin.kept(system.stack), traffic(system) as statuses:
+        system.until("people are buying", lambda: statuses.count(200) > BUYERS)
+        bounce(system, name, how)
+        system.until("every service is well", system.healthy, RECOVERED_SECONDS)
+        system.until("a purchase goes through", lambda: can_buy(system), RECOVERED_SECONDS)
         bought = len(statuses)
-        town.until("people buy again", lambda: statuses[bought:].count(200) > BUYERS)
-    assert pids(town) == before, "no service was restarted"
+        system.until("people buy again", lambda: statuses[bought:].count(200) > BUYERS)
+    assert pids(system) == before, "no service was restarted"
     assert set(statuses) <= {200, 500, 503, 409}, "an answer in the envelope, whatever happened"
     assert 200 in statuses
-    town.assert_invariants()
+    system.assert_invariants()
 
 
-def can_buy(town: Town) -> bool:
+def can_buy(system: TestSystem) -> bool:
     """Whether a purchase of somebody new goes through."""
-    buyer = town.person()
-    held = buyer.reserve(town.seat())
+    buyer = system.person()
+    held = buyer.reserve(system.seat())
     return held.status == 200 and buyer.pay(held.data["order_id"]).status == 200
 
 
 @pytest.mark.claim("1.layers.3", "5.matrix.5")
-def test_an_orchestrator_killed_between_charge_and_confirm_has_its_saga_ended_in_five_seconds(town: Town) -> None:
-    buyer = town.person("1000.00")
-    seat, order_id = town.held(buyer)
+def test_an_orchestrator_killed_between_charge_and_confirm_has_its_saga_ended_in_five_seconds(
+    system: TestSystem,
+) -> None:
+    buyer = system.person("1000.00")
+    seat, order_id = system.held(buyer)
     charged = "SELECT 1 FROM credit_entries WHERE user_id = %s AND kind = 'DEDUCT'"
     ended = "SELECT status::text FROM sagas WHERE flow = 'pay' AND subject = %s AND status <> 'RUNNING'"
-    with closing(town.connect("orders_db")) as blocker, blocker.cursor() as cursor:
+    with closing(system.connect("orders_db")) as blocker, blocker.cursor() as cursor:
         blocker.autocommit = False
         cursor.execute("SELECT FROM orders WHERE order_id = %s FOR UPDATE", (order_id,))
-        pay = threading.Thread(target=pay_and_lose_the_answer, args=(town, buyer, order_id))
+        pay = threading.Thread(target=pay_and_lose_the_answer, args=(system, buyer, order_id))
         pay.start()
-        town.until("the charge is on the ledger", lambda: town.rows("users_db", charged, buyer.user_id))
-        town.stack.kill("orchestrator-service")
+        system.until("the charge is on the ledger", lambda: system.rows("users_db", charged, buyer.user_id))
+        system.stack.kill("orchestrator-service")
         blocker.rollback()
-    town.stack.start("orchestrator-service")
-    (saga,) = town.until("recovery has ended it", lambda: town.rows("sagas_db", ended, order_id), ENDED_SECONDS)
+    system.stack.start("orchestrator-service")
+    (saga,) = system.until("recovery has ended it", lambda: system.rows("sagas_db", ended, order_id), ENDED_SECONDS)
     pay.join()
     assert saga["status"] == "UNDONE"
-    assert (buyer.balance(), town.order_status(order_id)) == (1000, "FAILED")
-    assert town.seat_status(seat) == "HELD", "the seat is left to its TTL"
-    town.assert_invariants()
+    assert (buyer.balance(), system.order_status(order_id)) == (1000, "FAILED")
+    assert system.seat_status(seat) == "HELD", "the seat is left to its TTL"
+    system.assert_invariants()
 
 
-def pay_and_lose_the_answer(town: Town, buyer: Person, order_id: str) -> None:
+def pay_and_lose_the_answer(system: TestSystem, buyer: Person, order_id: str) -> None:
     """A pay whose answer may never come, for the orchestrator dies under it; the gateway says so, or nobody does."""
     try:
         assert buyer.pay(order_id).status >= 500
     except urllib3.exceptions.HTTPError:
-        assert town.stack.state("api-gateway") == "running"
+        assert system.stack.state("api-gateway") == "running"
 
 
 @pytest.mark.parametrize("name", ["order-service", "inventory-service", "user-service", "event-service"])
-def test_a_killed_service_is_missed_only_while_it_is_away(town: Town, name: str) -> None:
-    with traffic(town) as statuses:
-        town.until("people are buying", lambda: statuses.count(200) > BUYERS)
-        town.stack.kill(name)
-        town.stack.start(name)
-        town.until("a purchase goes through", lambda: can_buy(town), RECOVERED_SECONDS)
+def test_a_killed_service_is_missed_only_while_it_is_away(system: TestSystem, name: str) -> None:
+    with traffic(system) as statuses:
+        system.until("people are buying", lambda: statuses.count(200) > BUYERS)
+        system.stack.kill(name)
+        system.stack.start(name)
+        system.until("a purchase goes through", lambda: can_buy(system), RECOVERED_SECONDS)
     assert set(statuses) <= {200, 500, 503, 409}, statuses
-    town.assert_invariants()
+    system.assert_invariants()
 
 
-def is_unready(town: Town, service: str) -> bool:
+def is_unready(system: TestSystem, service: str) -> bool:
     """Whether a service says that it is not ready."""
-    return town.health(service).status == 503
+    return system.health(service).status == 503
 
 
-def test_a_service_without_its_database_is_not_ready_and_yet_alive(town: Town) -> None:
-    town.stack.stop("postgres")
+def test_a_service_without_its_database_is_not_ready_and_yet_alive(system: TestSystem) -> None:
+    system.stack.stop("postgres")
     try:
         for service in SERVICES:
-            town.until(f"{service} says so", partial(is_unready, town, service))
-            live = town.visitor(town.stack.url(service)).get("/health/live")
+            system.until(f"{service} says so", partial(is_unready, system, service))
+            live = system.visitor(system.stack.url(service)).get("/health/live")
             assert live.status == 200
     finally:
-        town.stack.start("postgres")
-    town.until("every service is well", town.healthy, RECOVERED_SECONDS)
+        system.stack.start("postgres")
+    system.until("every service is well", system.healthy, RECOVERED_SECONDS)

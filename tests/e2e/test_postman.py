@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness import Stack
-from tests.newman import newman, run
+from tests.support.newman import newman, run
 
 pytestmark = pytest.mark.e2e
 

@@ -11,8 +11,8 @@ from functools import partial
 
 import pytest
 
-from tests.e2e.at_once import at_once, outcomes
-from tests.e2e.town import Town
+from tests.support.concurrency import outcomes, run_concurrently
+from tests.support.system import TestSystem
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("invariants")]
 
@@ -23,13 +23,13 @@ WHERE NOT granted AND datname = 'seats_db'"""
 
 
 @contextmanager
-def watched_locks(town: Town) -> Iterator[list[int]]:
+def watched_locks(system: TestSystem) -> Iterator[list[int]]:
     """Counts who waits for a lock in Inventory's database, again and again."""
     seen: list[int] = []
     over = threading.Event()
 
     def watch() -> None:
-        with closing(town.connect("seats_db")) as connection, connection.cursor() as cursor:
+        with closing(system.connect("seats_db")) as connection, connection.cursor() as cursor:
             while not over.wait(0.002):
                 cursor.execute(WAITERS)
                 seen.append(cursor.fetchone()["waiting"])
@@ -43,10 +43,10 @@ def watched_locks(town: Town) -> Iterator[list[int]]:
         watcher.join()
 
 
-def charges(town: Town, user_id: str) -> list[Decimal]:
+def charges(system: TestSystem, user_id: str) -> list[Decimal]:
     """What was taken from a balance."""
     sql = "SELECT amount FROM credit_entries WHERE user_id = %s AND kind = 'DEDUCT'"
-    return [row["amount"] for row in town.rows("users_db", sql, user_id)]
+    return [row["amount"] for row in system.rows("users_db", sql, user_id)]
 
 
 @pytest.mark.claim(
@@ -63,43 +63,45 @@ def charges(town: Town, user_id: str) -> list[Decimal]:
     "3.seats.8",
     "15.tools.10",
 )
-def test_a_seat_is_reserved_and_paid_for(town: Town) -> None:
-    buyer, seat = town.person("500.00"), town.seat()
+def test_a_seat_is_reserved_and_paid_for(system: TestSystem) -> None:
+    buyer, seat = system.person("500.00"), system.seat()
     held = buyer.reserve(seat).must(200)
     assert (held["status"], held["seat_id"], held["otp_required"]) == ("HELD", seat, False)
-    assert (town.seat_status(seat), town.order_status(held["order_id"])) == ("HELD", "PENDING")
+    assert (system.seat_status(seat), system.order_status(held["order_id"])) == ("HELD", "PENDING")
     assert buyer.balance() == 500
     paid = buyer.pay(held["order_id"]).must(200)
     assert (paid["status"], paid["credits_charged"]) == ("CONFIRMED", held["price"])
     assert paid["remaining_balance"] == 500 - held["price"] == buyer.balance()
-    row = town.seat_row(seat)
+    row = system.seat_row(seat)
     assert (row["status"], row["price_paid"], str(row["owner_user_id"])) == ("SOLD", held["price"], buyer.user_id)
     assert buyer.order(held["order_id"]).must()["status"] == "CONFIRMED"
 
 
 @pytest.mark.claim("3.orders.6", "3.events.7")
 @pytest.mark.parametrize(("number", "price"), [(24, 350), (26, 200), (99, 120)])
-def test_the_price_is_that_of_the_seats_category(town: Town, number: int, price: int) -> None:
-    held = town.person().reserve(f"{SEATS_OF_THE_SEED}{number:02d}").must(200)
+def test_the_price_is_that_of_the_seats_category(system: TestSystem, number: int, price: int) -> None:
+    held = system.person().reserve(f"{SEATS_OF_THE_SEED}{number:02d}").must(200)
     assert held["price"] == price
 
 
 @pytest.mark.claim("1.wires.1", "12.phases.3", "12.phases.5", "5.matrix.1", "15.tools.4")
-def test_of_200_simultaneous_reserves_one_wins_and_the_rest_are_refused_without_waiting(town: Town) -> None:
-    buyers, seat = town.people(200), town.seat()
-    with watched_locks(town) as waiters:
-        answers = at_once([partial(b.reserve, seat) for b in buyers])
+def test_of_200_simultaneous_reserves_one_wins_and_the_rest_are_refused_without_waiting(
+    system: TestSystem,
+) -> None:
+    buyers, seat = system.people(200), system.seat()
+    with watched_locks(system) as waiters:
+        answers = run_concurrently([partial(b.reserve, seat) for b in buyers])
     assert outcomes(answers) == {"200": 1, "409 SEAT_UNAVAILABLE": 199}
     assert len(waiters) > 20
     assert Counter(waiters) == {0: len(waiters)}, "somebody waited for a lock"
     (winner,) = [b for b, a in zip(buyers, answers, strict=True) if a.status == 200]
-    assert str(town.seat_row(seat)["held_by_user_id"]) == winner.user_id
+    assert str(system.seat_row(seat)["held_by_user_id"]) == winner.user_id
 
 
 @pytest.mark.claim("1.wires.1", "5.happy.2", "5.matrix.1", "12.phases.3", "12.phases.5")
-def test_a_seat_in_somebodys_hands_is_refused_at_once(town: Town) -> None:
-    buyer, seat = town.person(), town.seat()
-    with closing(town.connect("seats_db")) as other, other.cursor() as cursor, watched_locks(town) as waiters:
+def test_a_seat_in_somebodys_hands_is_refused_at_once(system: TestSystem) -> None:
+    buyer, seat = system.person(), system.seat()
+    with closing(system.connect("seats_db")) as other, other.cursor() as cursor, watched_locks(system) as waiters:
         other.autocommit = False
         cursor.execute("SELECT FROM seats WHERE seat_id = %s FOR UPDATE", (seat,))
         answer = buyer.reserve(seat)
@@ -110,61 +112,61 @@ def test_a_seat_in_somebodys_hands_is_refused_at_once(town: Town) -> None:
 
 
 @pytest.mark.claim("12.phases.7")
-def test_30_simultaneous_pays_of_one_order_charge_once(town: Town) -> None:
-    buyer = town.person("1000.00")
-    seat, order_id = town.held(buyer)
-    answers = at_once([lambda: buyer.pay(order_id)] * 30)
+def test_30_simultaneous_pays_of_one_order_charge_once(system: TestSystem) -> None:
+    buyer = system.person("1000.00")
+    seat, order_id = system.held(buyer)
+    answers = run_concurrently([lambda: buyer.pay(order_id)] * 30)
     assert outcomes(answers) == {"200": 30}
     assert len({a.data["remaining_balance"] for a in answers}) == 1
-    assert len(charges(town, buyer.user_id)) == 1
-    assert town.seat_status(seat) == "SOLD"
+    assert len(charges(system, buyer.user_id)) == 1
+    assert system.seat_status(seat) == "SOLD"
 
 
-def test_a_pay_repeated_later_gives_the_first_answer_and_charges_nothing(town: Town) -> None:
-    buyer = town.person()
-    _, order_id = town.held(buyer)
+def test_a_pay_repeated_later_gives_the_first_answer_and_charges_nothing(system: TestSystem) -> None:
+    buyer = system.person()
+    _, order_id = system.held(buyer)
     first, again = buyer.pay(order_id).must(200), buyer.pay(order_id).must(200)
     named = ("order_id", "seat_id", "status", "credits_charged", "remaining_balance")
     assert [first[name] for name in named] == [again[name] for name in named]
-    assert len(charges(town, buyer.user_id)) == 1
+    assert len(charges(system, buyer.user_id)) == 1
 
 
 @pytest.mark.claim("12.phases.7", "12.phases.6")
-def test_of_many_orders_paid_at_once_only_those_that_the_balance_covers_are_confirmed(town: Town) -> None:
-    buyer = town.person("5000.00")
-    orders = [buyer.reserve(town.seat()).must(200) for _ in range(5)]
+def test_of_many_orders_paid_at_once_only_those_that_the_balance_covers_are_confirmed(system: TestSystem) -> None:
+    buyer = system.person("5000.00")
+    orders = [buyer.reserve(system.seat()).must(200) for _ in range(5)]
     price = orders[0]["price"]
-    town.rows("users_db", "UPDATE users SET credit_balance = %s WHERE user_id = %s", price * 2, buyer.user_id)
-    town.rows("users_db", "UPDATE credit_entries SET amount = %s WHERE user_id = %s", price * 2, buyer.user_id)
-    answers = at_once([partial(buyer.pay, o["order_id"]) for o in orders])
+    system.rows("users_db", "UPDATE users SET credit_balance = %s WHERE user_id = %s", price * 2, buyer.user_id)
+    system.rows("users_db", "UPDATE credit_entries SET amount = %s WHERE user_id = %s", price * 2, buyer.user_id)
+    answers = run_concurrently([partial(buyer.pay, o["order_id"]) for o in orders])
     assert outcomes(answers) == {"200": 2, "402 INSUFFICIENT_CREDITS": 3}
-    assert town.credits(buyer) == (0, 0)
+    assert system.credits(buyer) == (0, 0)
 
 
 @pytest.mark.claim("5.matrix.3", "5.happy.6", "1.wires.6")
-def test_who_cannot_pay_keeps_the_seat_held_and_pays_after_a_top_up(town: Town) -> None:
-    buyer = town.person("1.00")
-    seat, order_id = town.held(buyer)
+def test_who_cannot_pay_keeps_the_seat_held_and_pays_after_a_top_up(system: TestSystem) -> None:
+    buyer = system.person("1.00")
+    seat, order_id = system.held(buyer)
     assert outcomes([buyer.pay(order_id)]) == {"402 INSUFFICIENT_CREDITS": 1}
-    assert (town.seat_status(seat), town.order_status(order_id)) == ("HELD", "PENDING")
+    assert (system.seat_status(seat), system.order_status(order_id)) == ("HELD", "PENDING")
     intent = buyer.top_up(400).must(200)
-    town.pay_by_card(intent["payment_intent_id"])
-    town.until("the top-up is credited", lambda: buyer.balance() == 401)
+    system.pay_by_card(intent["payment_intent_id"])
+    system.until("the top-up is credited", lambda: buyer.balance() == 401)
     assert buyer.pay(order_id).must(200)["status"] == "CONFIRMED"
 
 
-def test_who_holds_a_seat_already_is_told_which_order_it_is(town: Town) -> None:
-    buyer = town.person()
-    seat, order_id = town.held(buyer)
+def test_who_holds_a_seat_already_is_told_which_order_it_is(system: TestSystem) -> None:
+    buyer = system.person()
+    seat, order_id = system.held(buyer)
     again = buyer.reserve(seat)
     assert (again.status, again.error_code) == (409, "SEAT_UNAVAILABLE")
     assert again.envelope["details"]["order_id"] == order_id
-    assert "details" not in town.person().reserve(seat).envelope
+    assert "details" not in system.person().reserve(seat).envelope
 
 
-def test_a_sold_seat_a_past_event_and_an_unknown_seat_are_refused_by_name(town: Town) -> None:
-    buyer = town.person()
-    sold = buyer.reserve(town.ticket(buyer))
+def test_a_sold_seat_a_past_event_and_an_unknown_seat_are_refused_by_name(system: TestSystem) -> None:
+    buyer = system.person()
+    sold = buyer.reserve(system.ticket(buyer))
     past = buyer.reserve("5ea70003-0000-0000-0000-000000000001")
     unknown = buyer.reserve("5ea70009-0000-0000-0000-000000000001")
     assert outcomes([sold, past, unknown]) == {
@@ -172,14 +174,14 @@ def test_a_sold_seat_a_past_event_and_an_unknown_seat_are_refused_by_name(town: 
         "410 EVENT_ENDED": 1,
         "404 SEAT_NOT_FOUND": 1,
     }
-    assert town.seat_status("5ea70003-0000-0000-0000-000000000001") == "AVAILABLE"
+    assert system.seat_status("5ea70003-0000-0000-0000-000000000001") == "AVAILABLE"
 
 
-def test_nobody_pays_or_sees_the_order_of_another(town: Town) -> None:
-    buyer, stranger = town.person(), town.person()
-    _, order_id = town.held(buyer)
+def test_nobody_pays_or_sees_the_order_of_another(system: TestSystem) -> None:
+    buyer, stranger = system.person(), system.person()
+    _, order_id = system.held(buyer)
     assert outcomes([stranger.pay(order_id), stranger.order(order_id)]) == {"403 FORBIDDEN": 2}
     nothing = "00000000-0000-4000-8000-000000000000"
     assert outcomes([buyer.pay(nothing), buyer.order(nothing)]) == {"404 ORDER_NOT_FOUND": 2}
-    assert charges(town, stranger.user_id) == charges(town, buyer.user_id) == []
+    assert charges(system, stranger.user_id) == charges(system, buyer.user_id) == []
     assert buyer.pay(order_id).status == 200

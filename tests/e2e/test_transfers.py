@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.e2e.at_once import at_once, outcomes
-from tests.e2e.people import Person
 from tests.e2e.test_otp import wrong
-from tests.e2e.town import Town
+from tests.support.concurrency import outcomes, run_concurrently
+from tests.support.people import Person
+from tests.support.system import TestSystem
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("invariants")]
 
@@ -15,15 +15,15 @@ TEN_MINUTES = 620
 NOTHING = "00000000-0000-4000-8000-000000000000"
 
 
-def pair(town: Town, seller: str = "0.00", buyer: str = "500.00") -> tuple[Person, Person, str]:
+def pair(system: TestSystem, seller: str = "0.00", buyer: str = "500.00") -> tuple[Person, Person, str]:
     """A seller with a ticket, and a buyer."""
-    owner = town.person(seller)
-    return owner, town.person(buyer), town.ticket(owner)
+    owner = system.person(seller)
+    return owner, system.person(buyer), system.ticket(owner)
 
 
-def owner_of(town: Town, seat: str) -> str:
+def owner_of(system: TestSystem, seat: str) -> str:
     """Who owns a seat."""
-    return str(town.seat_row(seat)["owner_user_id"])
+    return str(system.seat_row(seat)["owner_user_id"])
 
 
 @pytest.mark.claim(
@@ -39,39 +39,41 @@ def owner_of(town: Town, seat: str) -> str:
     "15.tools.10",
     "6.happy.4",
 )
-def test_one_call_with_both_codes_swaps_ticket_and_credits(town: Town) -> None:
-    seller, buyer, seat = pair(town)
+def test_one_call_with_both_codes_swaps_ticket_and_credits(system: TestSystem) -> None:
+    seller, buyer, seat = pair(system)
     made = seller.initiate(seat, seller.user_id, buyer.user_id, 120.50).must(201)
     assert (made["seat_id"], made["status"]) == (seat, "PENDING_OTP")
-    assert (owner_of(town, seat), town.credits(buyer)) == (seller.user_id, (500, 0)), "nothing moves before the codes"
-    codes = {"seller_otp": town.code(seller), "buyer_otp": town.code(buyer)}
+    assert (owner_of(system, seat), system.credits(buyer)) == (seller.user_id, (500, 0)), (
+        "nothing moves before the codes"
+    )
+    codes = {"seller_otp": system.code(seller), "buyer_otp": system.code(buyer)}
     done = buyer.confirm(made["transfer_id"], **codes).must(200)
     assert (done["status"], done["new_owner_user_id"]) == ("COMPLETED", buyer.user_id)
     assert float(done["credits_transferred"]) == 120.50
-    assert owner_of(town, seat) == buyer.user_id
+    assert owner_of(system, seat) == buyer.user_id
     assert (seller.balance(), buyer.balance()) == (120.50, 379.50)
     assert [t["transfer_id"] for t in seller.get("/api/transfers").must()] == [made["transfer_id"]]
 
 
 @pytest.mark.claim("6.happy.1", "6.happy.7", "6.happy.3")
-def test_each_party_may_send_its_own_code_and_the_buyer_may_begin(town: Town) -> None:
-    seller, buyer, seat = pair(town)
+def test_each_party_may_send_its_own_code_and_the_buyer_may_begin(system: TestSystem) -> None:
+    seller, buyer, seat = pair(system)
     transfer_id = buyer.initiate(seat, seller.user_id, buyer.user_id, 100).must(201)["transfer_id"]
-    half = seller.confirm(transfer_id, seller_otp=town.code(seller)).must(200)
+    half = seller.confirm(transfer_id, seller_otp=system.code(seller)).must(200)
     assert (half["status"], half["seller_otp_verified"], half["buyer_otp_verified"]) == ("PENDING_OTP", True, False)
-    assert owner_of(town, seat) == seller.user_id
-    assert buyer.confirm(transfer_id, buyer_otp=town.code(buyer)).must(200)["status"] == "COMPLETED"
+    assert owner_of(system, seat) == seller.user_id
+    assert buyer.confirm(transfer_id, buyer_otp=system.code(buyer)).must(200)["status"] == "COMPLETED"
     again = buyer.confirm(transfer_id, buyer_otp="000000").must(200)
     assert again["status"] == "COMPLETED", "asked again it gives the first answer"
     assert (seller.balance(), buyer.balance()) == (100, 400)
 
 
 @pytest.mark.claim("6.happy.2", "6.failures.2", "6.failures.3", "6.failures.5", "6.matrix.1")
-def test_what_cannot_be_transferred_is_refused_before_any_code_is_sent(town: Town) -> None:
-    seller, buyer, seat = pair(town)
-    held, _ = town.held(town.person())
-    used = town.ticket(seller)
-    staff = town.staff()
+def test_what_cannot_be_transferred_is_refused_before_any_code_is_sent(system: TestSystem) -> None:
+    seller, buyer, seat = pair(system)
+    held, _ = system.held(system.person())
+    used = system.ticket(seller)
+    staff = system.staff()
     assert staff.scan(seller.qr(used).must()["qr_payload"], "HALL-B").must()["result"] == "SUCCESS"
     refused = {
         "403 NOT_SEAT_OWNER": buyer.initiate(seat, buyer.user_id, seller.user_id, 1),
@@ -80,20 +82,20 @@ def test_what_cannot_be_transferred_is_refused_before_any_code_is_sent(town: Tow
         "409 SEAT_UNAVAILABLE": seller.initiate(used, seller.user_id, buyer.user_id, 1),
         "404 USER_NOT_FOUND": seller.initiate(seat, seller.user_id, NOTHING, 1),
         "404 SEAT_NOT_FOUND": seller.initiate(NOTHING, seller.user_id, buyer.user_id, 1),
-        "403 FORBIDDEN": town.person().initiate(seat, seller.user_id, buyer.user_id, 1),
+        "403 FORBIDDEN": system.person().initiate(seat, seller.user_id, buyer.user_id, 1),
     }
     for expected, answer in refused.items():
         assert outcomes([answer]) == {expected: 1}
     assert outcomes([seller.initiate(held, seller.user_id, buyer.user_id, 1)]) == {"403 NOT_SEAT_OWNER": 1}
-    assert town.inbox.messages(seller.phone) == town.inbox.messages(buyer.phone) == []
+    assert system.inbox.messages(seller.phone) == system.inbox.messages(buyer.phone) == []
     assert buyer.get("/api/transfers").must() == []
 
 
 @pytest.mark.claim("6.happy.2", "6.failures.4", "12.transfers.2")
-def test_a_seat_with_an_open_transfer_takes_no_second_one(town: Town) -> None:
-    seller, buyer, seat = pair(town)
-    transfer_id = town.initiated(seller, buyer, seat)
-    another = seller.initiate(seat, seller.user_id, town.person().user_id, 10)
+def test_a_seat_with_an_open_transfer_takes_no_second_one(system: TestSystem) -> None:
+    seller, buyer, seat = pair(system)
+    transfer_id = system.initiated(seller, buyer, seat)
+    another = seller.initiate(seat, seller.user_id, system.person().user_id, 10)
     assert outcomes([another]) == {"409 TRANSFER_IN_PROGRESS": 1}
     seller.transfer("cancel", transfer_id).must(200)
     assert seller.initiate(seat, seller.user_id, buyer.user_id, 10).status == 201
@@ -101,100 +103,102 @@ def test_a_seat_with_an_open_transfer_takes_no_second_one(town: Town) -> None:
 
 @pytest.mark.claim("6.failures.1", "6.matrix.4")
 @pytest.mark.parametrize("party", ["seller", "buyer"])
-def test_three_wrong_codes_in_total_fail_the_transfer(town: Town, party: str) -> None:
-    seller, buyer, seat = pair(town)
-    transfer_id = town.initiated(seller, buyer, seat)
+def test_three_wrong_codes_in_total_fail_the_transfer(system: TestSystem, party: str) -> None:
+    seller, buyer, seat = pair(system)
+    transfer_id = system.initiated(seller, buyer, seat)
     who = seller if party == "seller" else buyer
-    guess = {f"{party}_otp": wrong(town.code(who))}
-    other = {"buyer_otp": wrong(town.code(buyer))} if who is seller else {"seller_otp": wrong(town.code(seller))}
+    guess = {f"{party}_otp": wrong(system.code(who))}
+    other = {"buyer_otp": wrong(system.code(buyer))} if who is seller else {"seller_otp": wrong(system.code(seller))}
     answers = [who.confirm(transfer_id, **guess), who.confirm(transfer_id, **other), who.confirm(transfer_id, **guess)]
     assert outcomes(answers) == {"401 OTP_INVALID": 2, "429 OTP_MAX_RETRIES": 1}
-    assert town.transfer_row(transfer_id)["status"] == "FAILED"
-    late = seller.confirm(transfer_id, seller_otp=town.code(seller), buyer_otp=town.code(buyer))
+    assert system.transfer_row(transfer_id)["status"] == "FAILED"
+    late = seller.confirm(transfer_id, seller_otp=system.code(seller), buyer_otp=system.code(buyer))
     assert outcomes([late]) == {"429 OTP_MAX_RETRIES": 1}
-    assert (owner_of(town, seat), town.credits(buyer)) == (seller.user_id, (500, 0))
+    assert (owner_of(system, seat), system.credits(buyer)) == (seller.user_id, (500, 0))
 
 
-def test_twenty_parallel_wrong_codes_cost_three_attempts(town: Town) -> None:
-    seller, buyer, seat = pair(town)
-    transfer_id = town.initiated(seller, buyer, seat)
-    guess, before = wrong(town.code(seller)), len(town.smu.journal())
-    answers = at_once([lambda: seller.confirm(transfer_id, seller_otp=guess)] * 20)
+def test_twenty_parallel_wrong_codes_cost_three_attempts(system: TestSystem) -> None:
+    seller, buyer, seat = pair(system)
+    transfer_id = system.initiated(seller, buyer, seat)
+    guess, before = wrong(system.code(seller)), len(system.smu.journal())
+    answers = run_concurrently([lambda: seller.confirm(transfer_id, seller_otp=guess)] * 20)
     assert outcomes(answers).keys() == {"401 OTP_INVALID", "429 OTP_MAX_RETRIES"}
-    assert len(town.smu.calls("/VerifyOTP", before)) == 3
+    assert len(system.smu.calls("/VerifyOTP", before)) == 3
 
 
 @pytest.mark.claim("6.failures.1")
-def test_an_expired_code_may_be_sent_again(town: Town) -> None:
-    seller, buyer, seat = pair(town)
-    transfer_id = town.initiated(seller, buyer, seat)
-    with town.smu.later(601):
-        assert outcomes([seller.confirm(transfer_id, seller_otp=town.code(seller))]) == {"410 OTP_EXPIRED": 1}
+def test_an_expired_code_may_be_sent_again(system: TestSystem) -> None:
+    seller, buyer, seat = pair(system)
+    transfer_id = system.initiated(seller, buyer, seat)
+    with system.smu.later(601):
+        assert outcomes([seller.confirm(transfer_id, seller_otp=system.code(seller))]) == {"410 OTP_EXPIRED": 1}
         for party in (seller, buyer):
             party.resend(transfer_id=transfer_id).must(200)
-        codes = {"seller_otp": town.code(seller), "buyer_otp": town.code(buyer)}
+        codes = {"seller_otp": system.code(seller), "buyer_otp": system.code(buyer)}
         assert seller.confirm(transfer_id, **codes).must(200)["status"] == "COMPLETED"
 
 
 @pytest.mark.claim("6.matrix.3", "6.happy.4")
-def test_while_smu_is_down_a_transfer_fails_and_leaves_its_seat_free(town: Town) -> None:
-    seller, buyer, seat = pair(town)
-    with town.smu.fault("status", "/SendOTP", status=500):
+def test_while_smu_is_down_a_transfer_fails_and_leaves_its_seat_free(system: TestSystem) -> None:
+    seller, buyer, seat = pair(system)
+    with system.smu.fault("status", "/SendOTP", status=500):
         assert seller.initiate(seat, seller.user_id, buyer.user_id, 10).status in (500, 503)
     assert [t["status"] for t in seller.get("/api/transfers").must()] == ["FAILED"]
-    town.transferred(seller, buyer, seat)
+    system.transferred(seller, buyer, seat)
 
 
 @pytest.mark.claim("6.matrix.5")
-def test_a_buyer_who_spent_the_credits_meanwhile_keeps_nothing_and_the_seller_keeps_the_ticket(town: Town) -> None:
-    seller, buyer, seat = pair(town)
-    transfer_id = town.initiated(seller, buyer, seat, 400)
-    town.bought(buyer)
-    codes = {"seller_otp": town.code(seller), "buyer_otp": town.code(buyer)}
+def test_a_buyer_who_spent_the_credits_meanwhile_keeps_nothing_and_the_seller_keeps_the_ticket(
+    system: TestSystem,
+) -> None:
+    seller, buyer, seat = pair(system)
+    transfer_id = system.initiated(seller, buyer, seat, 400)
+    system.bought(buyer)
+    codes = {"seller_otp": system.code(seller), "buyer_otp": system.code(buyer)}
     assert outcomes([buyer.confirm(transfer_id, **codes)]) == {"402 INSUFFICIENT_CREDITS": 1}
-    assert town.transfer_row(transfer_id)["status"] == "FAILED"
-    assert owner_of(town, seat) == seller.user_id
-    assert town.credits(buyer)[1] == 0
+    assert system.transfer_row(transfer_id)["status"] == "FAILED"
+    assert owner_of(system, seat) == seller.user_id
+    assert system.credits(buyer)[1] == 0
 
 
 @pytest.mark.claim("6.matrix.6")
-def test_a_seat_scanned_between_initiate_and_confirm_stays_where_it_is(town: Town) -> None:
-    seller, buyer, seat = pair(town)
-    transfer_id = town.initiated(seller, buyer, seat)
+def test_a_seat_scanned_between_initiate_and_confirm_stays_where_it_is(system: TestSystem) -> None:
+    seller, buyer, seat = pair(system)
+    transfer_id = system.initiated(seller, buyer, seat)
     qr = seller.qr(seat).must()["qr_payload"]
-    assert town.staff().scan(qr, "HALL-B").must()["result"] == "SUCCESS"
-    codes = {"seller_otp": town.code(seller), "buyer_otp": town.code(buyer)}
+    assert system.staff().scan(qr, "HALL-B").must()["result"] == "SUCCESS"
+    codes = {"seller_otp": system.code(seller), "buyer_otp": system.code(buyer)}
     assert outcomes([buyer.confirm(transfer_id, **codes)]) == {"409 SEAT_UNAVAILABLE": 1}
-    assert (owner_of(town, seat), town.credits(buyer)) == (seller.user_id, (500, 0))
-    assert town.transfer_row(transfer_id)["status"] == "FAILED"
+    assert (owner_of(system, seat), system.credits(buyer)) == (seller.user_id, (500, 0))
+    assert system.transfer_row(transfer_id)["status"] == "FAILED"
 
 
 @pytest.mark.parametrize("party", ["seller", "buyer"])
-def test_either_party_cancels_and_nobody_can_confirm_afterwards(town: Town, party: str) -> None:
-    seller, buyer, seat = pair(town)
-    transfer_id = town.initiated(seller, buyer, seat)
+def test_either_party_cancels_and_nobody_can_confirm_afterwards(system: TestSystem, party: str) -> None:
+    seller, buyer, seat = pair(system)
+    transfer_id = system.initiated(seller, buyer, seat)
     canceller = seller if party == "seller" else buyer
     assert canceller.transfer("cancel", transfer_id).must(200)["status"] == "FAILED"
-    codes = {"seller_otp": town.code(seller), "buyer_otp": town.code(buyer)}
+    codes = {"seller_otp": system.code(seller), "buyer_otp": system.code(buyer)}
     assert outcomes([buyer.confirm(transfer_id, **codes)]) == {"409 TRANSFER_INVALID_STATE": 1}
-    assert owner_of(town, seat) == seller.user_id
+    assert owner_of(system, seat) == seller.user_id
 
 
-def test_a_transfer_that_nobody_confirms_fails_after_ten_minutes_and_frees_its_seat(town: Town) -> None:
-    seller, buyer, seat = pair(town)
-    transfer_id = town.initiated(seller, buyer, seat)
-    with town.clock("orders_db", TEN_MINUTES):
-        late = seller.confirm(transfer_id, seller_otp=town.code(seller))
+def test_a_transfer_that_nobody_confirms_fails_after_ten_minutes_and_frees_its_seat(system: TestSystem) -> None:
+    seller, buyer, seat = pair(system)
+    transfer_id = system.initiated(seller, buyer, seat)
+    with system.clock("orders_db", TEN_MINUTES):
+        late = seller.confirm(transfer_id, seller_otp=system.code(seller))
         assert outcomes([late]) == {"409 TRANSFER_INVALID_STATE": 1}
-        town.until("the sweeper ends it", lambda: town.transfer_row(transfer_id)["status"] == "FAILED")
-    town.transferred(seller, buyer, seat)
+        system.until("the sweeper ends it", lambda: system.transfer_row(transfer_id)["status"] == "FAILED")
+    system.transferred(seller, buyer, seat)
 
 
-def test_strangers_get_403_on_every_verb_and_see_nothing(town: Town) -> None:
-    seller, buyer, seat = pair(town)
-    transfer_id, stranger = town.initiated(seller, buyer, seat), town.person()
+def test_strangers_get_403_on_every_verb_and_see_nothing(system: TestSystem) -> None:
+    seller, buyer, seat = pair(system)
+    transfer_id, stranger = system.initiated(seller, buyer, seat), system.person()
     answers = [
-        stranger.confirm(transfer_id, seller_otp=town.code(seller), buyer_otp=town.code(buyer)),
+        stranger.confirm(transfer_id, seller_otp=system.code(seller), buyer_otp=system.code(buyer)),
         stranger.transfer("cancel", transfer_id),
         stranger.transfer("dispute", transfer_id, reason="envy"),
         stranger.transfer("reverse", transfer_id),
@@ -203,11 +207,11 @@ def test_strangers_get_403_on_every_verb_and_see_nothing(town: Town) -> None:
     ]
     assert outcomes(answers) == {"403 FORBIDDEN": 6}
     assert stranger.get("/api/transfers").must() == []
-    assert town.transfer_row(transfer_id)["status"] == "PENDING_OTP"
+    assert system.transfer_row(transfer_id)["status"] == "PENDING_OTP"
 
 
-def test_a_transfer_that_is_not_there_is_404_on_every_verb(town: Town) -> None:
-    person, staff = town.person(), town.staff()
+def test_a_transfer_that_is_not_there_is_404_on_every_verb(system: TestSystem) -> None:
+    person, staff = system.person(), system.staff()
     answers = [
         person.confirm(NOTHING, seller_otp="123456"),
         person.transfer("cancel", NOTHING),

@@ -21,8 +21,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from tests.databases import LENT, Databases
 from tests.mutants.mutant import Mutant
+from tests.support.databases import LENT, Databases
 
 ROOT = Path(__file__).resolve().parents[2]
 NOT_COPIED = (".venv", ".git", ".run", ".hypothesis", ".*_cache", "__pycache__", "node_modules", "reports")

@@ -7,10 +7,10 @@ from contextlib import closing
 
 import pytest
 
-from tests.brokers import Broker
-from tests.databases import Databases
 from tests.saga.engine import Engine, quick_motion
 from tests.saga.world import World
+from tests.support.brokers import Broker
+from tests.support.databases import Databases
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -19,7 +19,6 @@ from multiprocessing.connection import wait
 from typing import Any, TypeVar
 
 from services.chassis.settings import BrokerSettings
-from tests.databases import Databases
 from tests.saga.engine import Engine, Outcome, quick_motion
 from tests.saga.faults import RECOVERY, Fault, Kind
 from tests.saga.judging import SECONDS, Cell, Result
@@ -27,6 +26,7 @@ from tests.saga.outcomes import ENDS, is_journal_of
 from tests.saga.scenarios import FLOWS
 from tests.saga.wakeups import WakeUps
 from tests.saga.world import World
+from tests.support.databases import Databases
 
 Item = TypeVar("Item")
 Came = TypeVar("Came")

@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 from harness import invariants
 from services.chassis import json_codec
 from services.chassis.db import Database, Row
-from tests.databases import Databases
+from tests.support.databases import Databases
 
 EVENT_ID = UUID("e0e0e0e0-0000-0000-0000-000000000001")
 DATABASES = ("inventory", "user", "order", "event", "orchestrator")

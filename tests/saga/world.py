@@ -32,10 +32,10 @@ from services.order.sweeper import Sweeper as OrderSweeper
 from services.user import smu
 from services.user.app import build as build_user
 from services.user.settings import Settings as UserSettings
-from tests.databases import Databases
 from tests.saga.inventory import InventoryServer
 from tests.saga.local import Caller, LocalAdapter, LocalHttp, LocalPool, call
 from tests.saga.rows import Rows
+from tests.support.databases import Databases
 
 JWT_SECRET = "test-jwt-secret-test-jwt-secret-test"
 INTERNAL_SECRET = "test-internal-secret-test-internal-secret"

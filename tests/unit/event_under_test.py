@@ -17,7 +17,7 @@ from services.chassis.settings import DatabaseSettings, ProcessSettings
 from services.chassis.tokens import Credential
 from services.event.app import build
 from services.event.settings import Settings
-from tests.stubs import fits
+from tests.support.stubs import fits
 
 SECRET, INTERNAL_SECRET = "s" * 32, "i" * 32
 FIRST, SECOND, PAST = (f"e0e0e0e0-0000-0000-0000-00000000000{n}" for n in (1, 2, 3))

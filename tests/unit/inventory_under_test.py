@@ -22,7 +22,7 @@ from services.contracts.pb import inventory_pb2 as pb
 from services.contracts.pb.inventory_pb2_grpc import InventoryStub
 from services.inventory.app import grpc_server
 from services.inventory.settings import Settings
-from tests.databases import Databases
+from tests.support.databases import Databases
 
 SECRET, INTERNAL_SECRET = "s" * 32, "i" * 32
 HASH = hashlib.sha256(b"a ticket").hexdigest()
@@ -45,7 +45,7 @@ def a_key(step: str = "step") -> str:
     return f"test:{uuid4()}:1:{step}"
 
 
-def in_parallel(calls: Sequence[Callable[[], Any]]) -> list[Any]:
+def run_concurrently(calls: Sequence[Callable[[], Any]]) -> list[Any]:
     """Every call at once, each in its own thread; a refused one gives its code."""
     with ThreadPoolExecutor(len(calls)) as pool:
         return [future.result() for future in [pool.submit(outcome, call) for call in calls]]

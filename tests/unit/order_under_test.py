@@ -50,7 +50,7 @@ def a_key(step: str = "step") -> str:
     return f"test:{uuid4()}:1:{step}"
 
 
-def in_parallel(calls: Sequence[Callable[[], Reply]]) -> list[Reply]:
+def run_concurrently(calls: Sequence[Callable[[], Reply]]) -> list[Reply]:
     """Every call at once, each in its own thread."""
     with ThreadPoolExecutor(len(calls)) as pool:
         return [future.result() for future in [pool.submit(call) for call in calls]]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import Any
 
-from tests.databases import Databases
+from tests.support.databases import Databases
 
 Explain = Callable[..., str]
 """The plan of a statement with these parameters, as text."""

@@ -14,7 +14,7 @@ import pytest
 
 from services.chassis.broker import Publisher
 from services.chassis.errors import Unknown
-from tests.brokers import Broker
+from tests.support.brokers import Broker
 
 pytestmark = pytest.mark.unit
 

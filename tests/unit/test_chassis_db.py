@@ -10,7 +10,7 @@ import pytest
 from services.chassis.db import AlreadyThere, Database, LockNotGranted
 from services.chassis.errors import Unknown
 from services.chassis.settings import DatabaseSettings
-from tests.databases import Databases
+from tests.support.databases import Databases
 
 pytestmark = pytest.mark.unit
 

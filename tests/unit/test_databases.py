@@ -11,15 +11,15 @@ import psutil
 import pytest
 
 from harness.runtime import container_engine
-from tests.databases import end_leftovers
-from tests.stack import IN_CONTAINERS
+from tests.support.databases import end_leftovers
+from tests.support.running_stack import IN_CONTAINERS
 
 pytestmark = pytest.mark.unit
 
 ROOT = Path(__file__).resolve().parents[2]
 KILLED = """
 import os, signal
-from tests.databases import Databases
+from tests.support.databases import Databases
 print(Databases().database_for("user").host, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """

@@ -19,7 +19,7 @@ from services.event import seats as inventory_side
 from services.event.app import build
 from services.event.catalogue import Catalogue, _EventPage
 from services.event.seats import Seats
-from tests.databases import Databases
+from tests.support.databases import Databases
 from tests.unit.event_under_test import FIRST, INTERNAL_SECRET, PAST, EventService, Inventory, seat
 
 pytestmark = pytest.mark.unit

@@ -11,7 +11,7 @@ import pytest
 from services.chassis.errors import ConfigurationError
 from services.chassis.settings import DatabaseSettings, Env
 from services.event.settings import Settings
-from tests.databases import Databases, scripts
+from tests.support.databases import Databases, scripts
 from tests.unit.event_under_test import FIRST, INTERNAL_SECRET, PAST, SECOND, SECRET, EventService
 
 pytestmark = pytest.mark.unit

@@ -19,8 +19,8 @@ from services.chassis.errors import Unknown
 from services.inventory import consumer as module
 from services.inventory.consumer import DELAY_QUEUE, PARKING_QUEUE, RELEASE_QUEUE, SeatReleases
 from services.inventory.store import holds
-from tests.brokers import Broker
-from tests.databases import Databases
+from tests.support.brokers import Broker
+from tests.support.databases import Databases
 from tests.unit.inventory_under_test import InventoryService, an_id, refused
 
 pytestmark = pytest.mark.unit

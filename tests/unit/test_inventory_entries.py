@@ -8,8 +8,8 @@ from functools import partial
 import pytest
 
 from services.chassis.errors import Unknown
-from tests.databases import Databases
-from tests.unit.inventory_under_test import InventoryService, an_id, in_parallel, refused
+from tests.support.databases import Databases
+from tests.unit.inventory_under_test import InventoryService, an_id, refused, run_concurrently
 
 pytestmark = pytest.mark.unit
 
@@ -56,7 +56,7 @@ def test_second_scan_is_a_duplicate_that_says_when_and_who(inventory):
 @pytest.mark.claim("7.rules.2")
 def test_of_many_gates_one_admits(inventory):
     seat_id, order_id, owner = inventory.sold_seat()
-    scans = in_parallel([lambda: inventory.check_in(seat_id, order_id, owner)] * 12)
+    scans = run_concurrently([lambda: inventory.check_in(seat_id, order_id, owner)] * 12)
     assert sorted(scan.result for scan in scans) == ["DUPLICATE"] * 11 + ["SUCCESS"]
     assert sorted(results(inventory, seat_id)) == ["DUPLICATE"] * 11 + ["SUCCESS"]
 
@@ -70,7 +70,7 @@ def test_two_gates_at_the_seat_together_admit_once(inventory):
 def test_scan_asked_again_gets_its_first_answer_also_at_the_same_moment(inventory):
     seat_id, order_id, owner = inventory.sold_seat()
     scan = {"scan_id": an_id(), "staff_id": an_id()}
-    answers = in_parallel([lambda: inventory.check_in(seat_id, order_id, owner, **scan)] * 8)
+    answers = run_concurrently([lambda: inventory.check_in(seat_id, order_id, owner, **scan)] * 8)
     assert [answer.result for answer in answers] == ["SUCCESS"] * 8
     assert len({answer.scanned_at.ToMicroseconds() for answer in answers}) == 1
     assert results(inventory, seat_id) == ["SUCCESS"]
@@ -138,7 +138,7 @@ def test_seat_that_is_not_there_is_logged_as_not_found(inventory):
 def test_scan_and_swap_at_once_agree_on_the_owner(inventory):
     for _ in range(20):
         seat_id, order_id, seller = inventory.sold_seat()
-        scan, swap = in_parallel(
+        scan, swap = run_concurrently(
             [
                 partial(inventory.check_in, seat_id, order_id, seller),
                 partial(inventory.update_owner, seat_id, order_id, seller, an_id()),
@@ -159,7 +159,7 @@ def test_qr_that_cannot_be_read_is_logged_without_a_seat(inventory):
 
 def test_same_refused_scan_logged_at_once_leaves_one_entry(inventory):
     seat_id, scan = inventory.new_seat(), {"scan_id": an_id(), "staff_id": an_id()}
-    answers = in_parallel([lambda: inventory.log_entry(seat_id, "EXPIRED", **scan)] * 6)
+    answers = run_concurrently([lambda: inventory.log_entry(seat_id, "EXPIRED", **scan)] * 6)
     assert [answer.result for answer in answers] == ["EXPIRED"] * 6
     assert results(inventory, seat_id) == ["EXPIRED"]
 

@@ -16,8 +16,8 @@ from services.chassis.db import DatabaseFault
 from services.chassis.errors import Unknown
 from services.inventory.store import holds
 from services.inventory.sweeper import Sweeper
-from tests.databases import Databases
-from tests.unit.inventory_under_test import HASH, InventoryService, a_key, an_id, in_parallel, outcome, refused
+from tests.support.databases import Databases
+from tests.unit.inventory_under_test import HASH, InventoryService, a_key, an_id, outcome, refused, run_concurrently
 from tests.unit.plans import amid_a_sale
 
 pytestmark = pytest.mark.unit
@@ -85,7 +85,7 @@ def test_refusal_is_given_again_after_the_seat_became_free(inventory):
 
 def test_of_many_simultaneous_reserves_exactly_one_wins(inventory):
     seat_id = inventory.new_seat()
-    answers = in_parallel([lambda: inventory.reserve(seat_id)] * 30)
+    answers = run_concurrently([lambda: inventory.reserve(seat_id)] * 30)
     winners = [answer for answer in answers if not isinstance(answer, str)]
     assert len(winners) == 1
     assert set(map(str, answers)) - {str(winners[0])} == {"SEAT_UNAVAILABLE"}
@@ -98,7 +98,7 @@ def test_locked_row_is_lost_at_once_and_nobody_waits_for_it(inventory):
     seen = _Waiters(inventory)
     with inventory.row_locked(seat_id), seen:
         started = time.monotonic()
-        answers = in_parallel([lambda: outcome(lambda: inventory.reserve(seat_id))] * 20)
+        answers = run_concurrently([lambda: outcome(lambda: inventory.reserve(seat_id))] * 20)
         took = time.monotonic() - started
     assert set(answers) == {"SEAT_UNAVAILABLE"}
     assert took < 0.9  # lock_timeout is 1 s: none of them has waited for it
@@ -225,7 +225,7 @@ def test_own_expired_hold_asked_again_is_not_prolonged(inventory):
 def test_of_many_take_overs_of_one_expired_hold_exactly_one_wins(inventory):
     seat_id, _, _ = inventory.held_seat()
     inventory.expire(seat_id)
-    answers = in_parallel([lambda: inventory.reserve(seat_id)] * 20)
+    answers = run_concurrently([lambda: inventory.reserve(seat_id)] * 20)
     assert sum(not isinstance(answer, str) for answer in answers) == 1
 
 
@@ -283,7 +283,7 @@ def test_release_that_names_another_seat_still_frees_the_one_that_is_held(invent
 def test_release_racing_its_own_reserve_never_leaves_a_hold(inventory):
     for _ in range(20):
         seat_id, hold_id = inventory.new_seat(), an_id()
-        in_parallel(
+        run_concurrently(
             [
                 partial(inventory.reserve, seat_id, hold_id=hold_id),
                 partial(inventory.release, seat_id, hold_id),
@@ -351,7 +351,7 @@ def test_confirm_racing_its_settlement_agrees_with_it(inventory):
     for _ in range(20):
         seat_id, hold_id, user_id = inventory.held_seat()
         key = a_key()
-        _, done = in_parallel(
+        _, done = run_concurrently(
             [
                 partial(inventory.confirm, seat_id, hold_id, user_id, key),
                 partial(inventory.settle, key),
@@ -364,7 +364,7 @@ def test_pay_in_flight_and_take_over_leave_the_seat_to_exactly_one(inventory):
     for _ in range(20):
         seat_id, hold_id, user_id = inventory.held_seat()
         inventory.expire(seat_id)
-        paid, taken = in_parallel(
+        paid, taken = run_concurrently(
             [
                 partial(inventory.confirm, seat_id, hold_id, user_id),
                 partial(inventory.reserve, seat_id),

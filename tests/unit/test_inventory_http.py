@@ -13,7 +13,7 @@ from services.chassis.db import _Connection
 from services.chassis.tokens import Credential
 from services.inventory.app import build
 from services.inventory.store import holds, seats
-from tests.databases import Databases, scripts
+from tests.support.databases import Databases, scripts
 from tests.unit.inventory_under_test import INTERNAL_SECRET, InventoryService, an_id, settings_for
 
 pytestmark = pytest.mark.unit

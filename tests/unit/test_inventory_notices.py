@@ -14,7 +14,7 @@ from services.chassis.clients import HttpPeer
 from services.chassis.tokens import Credential
 from services.inventory import notices as module
 from services.inventory.notices import OrderNotices
-from tests.stubs import example, fits
+from tests.support.stubs import example, fits
 
 pytestmark = pytest.mark.unit
 

@@ -24,9 +24,9 @@ from services.chassis.broker import Publisher
 from services.chassis.clients import GrpcPeer, channel
 from services.contracts.pb import inventory_pb2 as pb
 from services.contracts.pb.inventory_pb2_grpc import InventoryStub
-from tests.brokers import Broker
-from tests.databases import Databases
-from tests.stubs import example, fits
+from tests.support.brokers import Broker
+from tests.support.databases import Databases
+from tests.support.stubs import example, fits
 from tests.unit.inventory_under_test import INTERNAL_SECRET, SECRET, InventoryService, an_id
 
 pytestmark = pytest.mark.unit

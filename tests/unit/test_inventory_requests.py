@@ -12,7 +12,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from services.chassis.errors import ConfigurationError, Unknown
 from services.chassis.rpc import require_callers
 from services.contracts.pb import inventory_pb2 as pb
-from tests.databases import Databases
+from tests.support.databases import Databases
 from tests.unit.inventory_under_test import HASH, InventoryService, a_key, an_id, refused
 
 pytestmark = pytest.mark.unit

@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 
 from services.chassis.errors import Unknown
-from tests.databases import Databases
+from tests.support.databases import Databases
 from tests.unit.inventory_under_test import InventoryService, a_key, an_id, refused
 
 pytestmark = pytest.mark.unit

@@ -12,7 +12,7 @@ import pytest
 from services.chassis.db import Transaction
 from services.chassis.settings import DatabaseSettings
 from services.order import disputes
-from tests.unit.order_under_test import OrderService, a_key, an_id, in_parallel
+from tests.unit.order_under_test import OrderService, a_key, an_id, run_concurrently
 
 pytestmark = pytest.mark.unit
 
@@ -137,7 +137,7 @@ def test_an_onward_transfer_initiated_behind_the_disputes_back_is_found(service:
         seat = Seat(service)
         transfer_id = service.completed(**seat.ids)
         calls = [partial(service.dispute, transfer_id)] + [partial(service.initiate, **seat.ids)] * 3
-        disputed, *initiated = in_parallel(calls)
+        disputed, *initiated = run_concurrently(calls)
         assert disputed.status == 200
         for reply in initiated:
             if reply.status == 201:
@@ -151,7 +151,7 @@ def test_dispute_and_the_onward_transfers_second_code_never_both_succeed(service
         of = f"transfers/{onward}"
         service.try_code(of, "approved", party="SELLER")
         service.take(of, key, party="BUYER")
-        verified, disputed = in_parallel(
+        verified, disputed = run_concurrently(
             [
                 partial(service.end, of, key, "approved", party="BUYER"),
                 partial(service.dispute, transfer_id),
@@ -192,7 +192,7 @@ def test_of_reverse_and_dismiss_at_once_one_decides(service: OrderService) -> No
     for _ in range(5):
         transfer_id = service.completed(**Seat(service).ids)
         service.dispute(transfer_id)
-        replies = in_parallel(
+        replies = run_concurrently(
             [
                 partial(service.change_transfer, transfer_id, status="REVERSED"),
                 partial(service.change_transfer, transfer_id, status="COMPLETED", expected="DISPUTED"),

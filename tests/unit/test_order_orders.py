@@ -15,7 +15,7 @@ from services.chassis import tokens
 from services.chassis.settings import DatabaseSettings
 from services.contracts.errors import ERRORS
 from services.order import order_store
-from tests.unit.order_under_test import SECRET, OrderService, a_key, an_id, in_parallel
+from tests.unit.order_under_test import SECRET, OrderService, a_key, an_id, run_concurrently
 
 pytestmark = pytest.mark.unit
 PAST = (datetime.now(UTC) - timedelta(seconds=1)).isoformat()
@@ -49,7 +49,7 @@ def test_the_same_create_twice_is_one_order_and_one_answer(service: OrderService
 
 def test_one_create_at_once_eight_times_is_one_order(service: OrderService) -> None:
     fields = {"order_id": an_id(), "key": a_key()}
-    replies = in_parallel([lambda: service.create(**fields)] * 8)
+    replies = run_concurrently([lambda: service.create(**fields)] * 8)
     assert {reply.status for reply in replies} == {201}
     assert len({json.dumps(reply.data, sort_keys=True) for reply in replies}) == 1
 
@@ -100,7 +100,7 @@ def test_the_same_confirm_twice_gives_the_first_answer(service: OrderService) ->
 
 def test_of_ten_confirms_at_once_one_does_it(service: OrderService) -> None:
     order_id = service.pending()
-    replies = in_parallel([lambda: service.confirm(order_id)] * 10)
+    replies = run_concurrently([lambda: service.confirm(order_id)] * 10)
     assert sorted(reply.code or "" for reply in replies) == [""] + ["ORDER_ALREADY_CONFIRMED"] * 9
 
 
@@ -156,7 +156,7 @@ def test_an_undo_never_touches_a_refunded_order(service: OrderService) -> None:
 def test_confirm_and_undo_at_once_never_leave_a_sale(service: OrderService) -> None:
     for _ in range(10):
         order_id, key = service.pending(), a_key("confirm")
-        in_parallel([partial(service.confirm, order_id, key), partial(service.fail, order_id, key)])
+        run_concurrently([partial(service.confirm, order_id, key), partial(service.fail, order_id, key)])
         assert service.order(order_id)["status"] == "FAILED"
 
 

@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 
 from services.chassis.settings import DatabaseSettings
-from tests.unit.order_under_test import OrderService, a_key, an_id, in_parallel
+from tests.unit.order_under_test import OrderService, a_key, an_id, run_concurrently
 
 pytestmark = pytest.mark.unit
 
@@ -33,7 +33,7 @@ def test_no_view_of_an_order_shows_its_sid(service: OrderService) -> None:
 
 def test_twenty_attempts_at_once_get_exactly_three(service: OrderService) -> None:
     order_id = service.flagged()
-    replies = in_parallel([lambda: service.take(f"orders/{order_id}")] * 20)
+    replies = run_concurrently([lambda: service.take(f"orders/{order_id}")] * 20)
     assert sorted(reply.data["attempt"] for reply in replies if reply.status == 200) == [1, 2, 3]
     assert [reply.code for reply in replies if reply.status != 200] == ["OTP_MAX_RETRIES"] * 17
     assert service.order(order_id)["status"] == "PENDING"
@@ -41,7 +41,7 @@ def test_twenty_attempts_at_once_get_exactly_three(service: OrderService) -> Non
 
 def test_the_same_attempt_asked_again_is_one_attempt(service: OrderService) -> None:
     order_id, key = service.flagged(), a_key("take")
-    replies = in_parallel([lambda: service.take(f"orders/{order_id}", key)] * 5)
+    replies = run_concurrently([lambda: service.take(f"orders/{order_id}", key)] * 5)
     assert [reply.data["attempt"] for reply in replies] == [1] * 5
     assert service.order(order_id)["otp_attempts"] == 1
 
@@ -127,7 +127,7 @@ def test_an_attempt_that_nobody_could_judge_is_given_back_once(service: OrderSer
     of = f"orders/{order_id}"
     service.try_code(of, "wrong")
     service.take(of, key)
-    replies = in_parallel([lambda: service.end(of, key, outcome)] * 4)
+    replies = run_concurrently([lambda: service.end(of, key, outcome)] * 4)
     assert {reply.data["attempts_left"] for reply in replies} == {2}
     assert service.order(order_id)["otp_attempts"] == 1
 
@@ -163,7 +163,7 @@ def test_the_first_ending_of_an_attempt_stands(service: OrderService) -> None:
     of = f"orders/{order_id}"
     service.take(of, key)
     outcomes = ["wrong", "unknown", "approved", "wrong"] * 3
-    in_parallel([partial(service.end, of, key, outcome) for outcome in outcomes])
+    run_concurrently([partial(service.end, of, key, outcome) for outcome in outcomes])
     with service.db.transaction() as tx:
         row = tx.only("SELECT * FROM orders WHERE order_id = %(id)s", id=UUID(order_id))
     judged = (row["otp_attempts"], row["otp_failures"], row["otp_verified_at"] is not None)

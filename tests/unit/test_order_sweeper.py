@@ -17,7 +17,7 @@ from services.order import order_otp, order_store
 from services.order import sweeper as sweeping
 from services.order.settings import Settings
 from services.order.sweeper import Sweeper
-from tests.databases import Databases
+from tests.support.databases import Databases
 from tests.unit.order_under_test import INTERNAL_SECRET, PATIENCE, SECRET, OrderService, a_key
 from tests.unit.plans import amid_a_sale
 

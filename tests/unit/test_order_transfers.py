@@ -11,8 +11,8 @@ import pytest
 
 from services.chassis.settings import DatabaseSettings
 from services.order import transfer_store
-from tests.databases import Databases
-from tests.unit.order_under_test import OrderService, a_key, an_id, in_parallel
+from tests.support.databases import Databases
+from tests.unit.order_under_test import OrderService, a_key, an_id, run_concurrently
 
 pytestmark = pytest.mark.unit
 ELEVEN_MINUTES = 660
@@ -48,7 +48,7 @@ def test_a_new_transfer_is_initiated_for_ten_minutes(service: OrderService) -> N
 @pytest.mark.claim("3.transfers.15", "6.failures.4", "12.transfers.1", "12.transfers.4")
 def test_of_twenty_initiations_of_one_seat_one_wins(service: OrderService) -> None:
     seat_id = an_id()
-    replies = in_parallel([lambda: service.initiate(seat_id=seat_id)] * 20)
+    replies = run_concurrently([lambda: service.initiate(seat_id=seat_id)] * 20)
     assert sorted(reply.code or "" for reply in replies) == [""] + ["TRANSFER_IN_PROGRESS"] * 19
     assert len(service.ask("GET", f"/transfers?seat_id={seat_id}").data) == 1
 
@@ -74,7 +74,7 @@ def test_an_ended_transfer_frees_its_seat(service: OrderService) -> None:
 
 def test_the_same_initiation_twice_is_one_transfer(service: OrderService) -> None:
     fields = {"transfer_id": an_id(), "seat_id": an_id(), "order_id": an_id(), "key": a_key("create")}
-    replies = in_parallel([lambda: service.initiate(**fields)] * 6)
+    replies = run_concurrently([lambda: service.initiate(**fields)] * 6)
     assert {reply.status for reply in replies} == {201}
 
 
@@ -178,7 +178,7 @@ def test_three_wrong_codes_in_total_fail_the_transfer(service: OrderService) -> 
 def test_twenty_attempts_at_once_get_exactly_three(service: OrderService) -> None:
     of = f"transfers/{service.awaiting()}"
     parties = ["SELLER", "BUYER"] * 10
-    replies = in_parallel([partial(service.take, of, party=party) for party in parties])
+    replies = run_concurrently([partial(service.take, of, party=party) for party in parties])
     assert sorted(reply.status for reply in replies) == [200] * 3 + [429] * 17
 
 
@@ -255,7 +255,7 @@ def test_cancel_and_the_second_code_at_once_never_both_succeed(service: OrderSer
         of = f"transfers/{transfer_id}"
         service.try_code(of, "approved", party="SELLER")
         service.take(of, key, party="BUYER")
-        ended, cancelled = in_parallel(
+        ended, cancelled = run_concurrently(
             [
                 partial(service.end, of, key, "approved", party="BUYER"),
                 partial(service.cancel, transfer_id),

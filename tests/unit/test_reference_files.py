@@ -14,7 +14,7 @@ import yaml
 
 from harness.runtime.compose import ROOT
 from services.chassis.settings import DatabaseSettings
-from tests.databases import scripts
+from tests.support.databases import scripts
 
 pytestmark = pytest.mark.unit
 

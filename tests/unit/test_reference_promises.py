@@ -22,7 +22,7 @@ from services.chassis.logs import JsonFormatter
 from services.chassis.settings import DatabaseSettings, Env
 from services.chassis.tokens import Credential
 from services.inventory.app import build
-from tests.databases import Databases
+from tests.support.databases import Databases
 from tests.unit.inventory_under_test import INTERNAL_SECRET, InventoryService, an_id, settings_for
 from tests.unit.order_under_test import OrderService
 from tests.unit.user_app import UserApp

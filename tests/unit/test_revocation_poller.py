@@ -9,7 +9,7 @@ import pytest
 from services.chassis.clients import HttpPeer
 from services.chassis.revocations import RevocationPoller
 from services.chassis.tokens import Credential
-from tests.stubs import fits
+from tests.support.stubs import fits
 
 pytestmark = pytest.mark.unit
 

@@ -13,8 +13,8 @@ from werkzeug.test import TestResponse
 
 from services.chassis.settings import DatabaseSettings
 from services.user import passwords
-from tests.databases import scripts
-from tests.unit.user_app import JWT_SECRET, UserApp, at_once, codes, refusal
+from tests.support.databases import scripts
+from tests.unit.user_app import JWT_SECRET, UserApp, codes, refusal, run_concurrently
 
 pytestmark = pytest.mark.unit
 
@@ -92,7 +92,7 @@ def test_an_email_registers_once_however_it_is_written(users: UserApp) -> None:
 @pytest.mark.claim("3.users.2")
 def test_one_email_many_times_at_once_registers_once(users: UserApp) -> None:
     person = registration()
-    answers = at_once(*[lambda: users.public("POST", "/api/auth/register", person)] * 5)
+    answers = run_concurrently(*[lambda: users.public("POST", "/api/auth/register", person)] * 5)
     assert codes(answers) == [201] + [409] * 4
 
 
@@ -237,7 +237,7 @@ def test_logout_ends_one_login_only(users: UserApp) -> None:
 
 def test_logout_at_once_is_one_revocation(users: UserApp) -> None:
     token = logged_in(users)["access_token"]
-    answers = at_once(*[lambda: bearing(users, "/api/auth/logout", token)] * 5)
+    answers = run_concurrently(*[lambda: bearing(users, "/api/auth/logout", token)] * 5)
     assert set(codes(answers)) <= {200, 401}
 
 

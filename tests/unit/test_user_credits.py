@@ -10,8 +10,8 @@ from uuid import uuid4
 import pytest
 
 from services.chassis.db import Database
-from tests.databases import Databases
-from tests.unit.user_app import UserApp, at_once, codes, key, refusal
+from tests.support.databases import Databases
+from tests.unit.user_app import UserApp, codes, key, refusal, run_concurrently
 
 pytestmark = pytest.mark.unit
 
@@ -120,7 +120,7 @@ def test_a_deduct_and_its_refund_at_once_leave_nothing_taken(users: UserApp) -> 
     user = users.new_user("100.00")
     for _ in range(10):
         charge = key()
-        at_once(
+        run_concurrently(
             partial(users.call, "POST", "/credits/deduct", {"key": charge, "user_id": user, "amount": 40}),
             partial(users.call, "POST", "/credits/refund", {"key": charge}),
         )

@@ -10,8 +10,8 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from tests.databases import Databases
-from tests.unit.user_app import UserApp, at_once, codes, eventually, key
+from tests.support.databases import Databases
+from tests.unit.user_app import UserApp, codes, eventually, key, run_concurrently
 
 pytestmark = pytest.mark.unit
 
@@ -162,7 +162,7 @@ def test_opposite_transfers_at_once_do_not_deadlock(users: UserApp) -> None:
     for giver, taker in [(one, other), (other, one)] * 4:
         body = {"key": key("transfer"), "hold_keys": [frozen_hold(users, giver, 10)], "to_user_id": taker}
         works.append(partial(users.call, "POST", "/credits/transfer", body))
-    assert codes(at_once(*works)) == [200] * 8
+    assert codes(run_concurrently(*works)) == [200] * 8
     assert (users.balance(one), users.balance(other)) == (100, 100)
 
 

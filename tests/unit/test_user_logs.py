@@ -11,7 +11,7 @@ import requests
 import stripe
 
 from services.chassis.logs import JsonFormatter
-from tests.stubs import Stubs, example
+from tests.support.stubs import Stubs, example
 from tests.unit.user_app import (
     INTERNAL_SECRET,
     JWT_SECRET,

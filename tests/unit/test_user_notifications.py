@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from services.user import messages
-from tests.stubs import Stubs
+from tests.support.stubs import Stubs
 from tests.unit.user_app import SMU_URL, UserApp, refusal
 
 pytestmark = pytest.mark.unit

@@ -13,7 +13,7 @@ import requests
 
 from services.chassis.clients import CALL_SECONDS
 from services.user import payments
-from tests.stubs import Stubs, example
+from tests.support.stubs import Stubs, example
 from tests.unit.user_app import STRIPE_BASE, STRIPE_KEY, UserApp, refusal
 
 pytestmark = pytest.mark.unit

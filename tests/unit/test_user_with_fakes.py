@@ -21,10 +21,10 @@ from tests.unit.user_app import (
     STRIPE_KEY,
     WEBHOOK_SECRET,
     UserApp,
-    at_once,
     eventually,
     key,
     refusal,
+    run_concurrently,
     user_settings,
 )
 
@@ -181,7 +181,7 @@ def test_one_code_approves_once_however_often_it_is_sent(users: UserApp, smu: Fa
     sid = users.done("/otp/send", user_id=user)["verification_sid"]
     code = code_of(smu, users, user)
     works = [lambda: users.done("/otp/verify", verification_sid=sid, otp_code=code)["status"]] * 5
-    assert sorted(at_once(*works)) == ["approved"] + ["expired"] * 4
+    assert sorted(run_concurrently(*works)) == ["approved"] + ["expired"] * 4
 
 
 @pytest.mark.parametrize("kind", ["refuse", "reset", "drop", "truncate", "status"])

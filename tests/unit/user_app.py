@@ -140,7 +140,7 @@ def key(step: str = "deduct") -> str:
     return f"test:{uuid4()}:1:{step}"
 
 
-def at_once(*works: Callable[[], Any]) -> list[Any]:
+def run_concurrently(*works: Callable[[], Any]) -> list[Any]:
     """Run all works in threads that start together; their results in order."""
     barrier = threading.Barrier(len(works))
 

@@ -22,7 +22,7 @@ from harness.runtime.process import wait_for
 from harness.runtime.program import Program
 from harness.runtime.rabbitmq import epmd, rabbitmq
 from services.chassis.settings import BrokerSettings
-from tests.stack import IN_CONTAINERS
+from tests.support.running_stack import IN_CONTAINERS
 
 START_SECONDS = 60
 QUEUES = ("seat.hold.queue", "seat.release.queue", "seat.release.delay.queue", "seat.release.parking.queue")
@@ -113,7 +113,7 @@ class Broker:
         shutil.rmtree(self._home, ignore_errors=True)
 
     def _contained(self, port: int) -> Any:
-        from tests import containers
+        from tests.support import containers
 
         return containers.rabbitmq("rabbitmq:3-management", port, self.settings.user, self.settings.password)
 

@@ -1,4 +1,4 @@
-"""The running stack as a test sees it: people, seats and tickets to play with, and a look at what became of them."""
+"""The running stack as tests use it: it creates people, seats and tickets, and reads what became of them."""
 
 from __future__ import annotations
 
@@ -16,18 +16,20 @@ import urllib3
 from harness import Stack, db, invariants
 from harness.api_client import Inbox
 from harness.runtime.process import wait_for
-from tests.e2e import inserts
-from tests.e2e.fakes_control import Fake
-from tests.e2e.people import Person, token
-from tests.stack import Seats
+from tests.support import inserts
+from tests.support.fakes_control import Fake
+from tests.support.people import Person, token
+from tests.support.running_stack import Seats
 
 T = TypeVar("T")
 SERVICES = ("user-service", "order-service", "event-service", "inventory-service", "orchestrator-service")
 WAIT_SECONDS = 15.0
 
 
-class Town:
-    """Builders and looks; every person and seat that it hands out is nobody else's."""
+class TestSystem:
+    """Creates people, seats and tickets, and reads the databases. Each person and seat is used by one test only."""
+
+    __test__ = False  # pytest would collect a class whose name begins with Test
 
     def __init__(self, stack: Stack, seats: Seats) -> None:
         self.stack = stack

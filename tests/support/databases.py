@@ -28,11 +28,11 @@ import psycopg2
 from harness.runtime.postgres import SUPERUSER, as_owner, wheel_binaries
 from harness.runtime.process import Identity, kill_all, leftovers
 from services.chassis.settings import DatabaseSettings
-from tests.stack import IN_CONTAINERS
+from tests.support.running_stack import IN_CONTAINERS
 
 IMAGE = "postgres:16"  # the version of compose.yaml
 BIN = wheel_binaries(IMAGE)
-SERVICES = Path(__file__).resolve().parent.parent / "services"
+SERVICES = Path(__file__).resolve().parents[2] / "services"
 ROLES = {  # service: (database, role)
     "inventory": ("seats_db", "inventory_user"),
     "user": ("users_db", "user_svc_user"),
@@ -169,7 +169,7 @@ def end_leftovers() -> None:
 
 
 def _containers() -> Any:
-    from tests import containers  # imports a client of the engine, which need not be there
+    from tests.support import containers  # imports a client of the engine, which need not be there
 
     return containers
 

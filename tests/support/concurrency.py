@@ -13,7 +13,7 @@ from harness.api_client import Answer
 T = TypeVar("T")
 
 
-def at_once(calls: Iterable[Callable[[], T]]) -> list[T]:
+def run_concurrently(calls: Iterable[Callable[[], T]]) -> list[T]:
     """Start all calls together, each on a thread of its own; their results in order."""
     work = list(calls)
     start = threading.Barrier(len(work))
