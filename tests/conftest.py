@@ -14,7 +14,7 @@ from tests.support.brokers import Broker
 from tests.support.databases import LENT, Databases
 from tests.support.running_stack import CHOICE, Seats, running
 
-pytest_plugins = ["tests.claims.plugin", "tests.claims.beside"]
+pytest_plugins = ["tests.claims.plugin", "tests.claims.parallel_suite"]
 SUITES = {
     "contract": ("contract",),
     "saga": ("saga", "mutants"),

@@ -12,8 +12,8 @@ import pytest
 import requests
 from requests.auth import HTTPBasicAuth
 
-from tests.unit.fake_servers import FakeServer, running
-from tests.unit.smu_client import MOBILE, Smu, wrong
+from tests.support.fake_servers import FakeServer, running
+from tests.unit.fakes.smu_client import MOBILE, Smu, wrong
 
 pytestmark = pytest.mark.contract
 STRIPE = HTTPBasicAuth("sk_test_any", "")

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.saga
 
 MUTANTS = load()
 RULES = "services/orchestrator/tickets/scan_rules.py"
-CATCHER = "tests/unit/test_orchestrator_verification.py::test_age_decides_to_the_second"
+CATCHER = "tests/unit/orchestrator/test_scan_rules.py::test_age_decides_to_the_second"
 
 
 @pytest.fixture(scope="module")

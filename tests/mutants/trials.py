@@ -15,8 +15,16 @@ R = TypeVar("R")
 NAMED_SECONDS = 60.0  # for the tests that a mutant names: far more than any of them takes
 CLEAN_SECONDS = 300.0  # for all named tests together
 ELSE_SECONDS, DEEP_SECONDS = 120.0, 900.0  # how long everything else has to notice a mutant
-SLOW = ("test_broker", "test_databases", "test_fake", "test_harness", "test_inventory_consumer", "test_inventory_http",
-        "test_inventory_process", "test_user_with_fakes")  # fmt: skip # brokers, processes, fifty thousand seats
+UNIT = ROOT / "tests" / "unit"
+SLOW = (  # brokers, processes, fifty thousand seats
+    "chassis/test_broker",
+    "fakes/",
+    "harness/",
+    "inventory/test_consumer",
+    "inventory/test_http",
+    "inventory/test_process",
+    "user/test_with_fakes",
+)
 
 
 @dataclass(frozen=True)
@@ -83,9 +91,10 @@ def noticed_elsewhere(lab: Laboratory, mutant: Mutant, *, deep: bool = False) ->
 
 
 def _quick(area: str) -> list[str]:
-    units = (ROOT / "tests" / "unit").glob("test_*.py" if area == "chassis" else f"test_{area}_*.py")
+    units = UNIT.glob("**/test_*.py" if area == "chassis" else f"{area}/test_*.py")
     sagas = [ROOT / "tests" / "saga" / "test_guards.py", *(ROOT / "tests" / "saga").glob("test_named*.py")]
-    return [str(file.relative_to(ROOT)) for file in (*sorted(units), *sagas) if not file.stem.startswith(SLOW)]
+    quick = [file for file in sorted(units) if not str(file.relative_to(UNIT)).startswith(SLOW)]
+    return [str(file.relative_to(ROOT)) for file in (*quick, *sagas)]
 
 
 def named_tests(mutants: Iterable[Mutant]) -> list[str]:

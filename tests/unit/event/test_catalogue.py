@@ -1,0 +1,288 @@
+"""What visitors see: events with what is left and seat maps, a second old at most, asked of Inventory once for all."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event as Signal
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from services.chassis.clients import HttpPeer
+from services.chassis.revocations import RevocationPoller
+from services.chassis.settings import DatabaseSettings
+from services.chassis.tokens import Credential
+from services.event import seats as inventory_side
+from services.event.app import build
+from services.event.catalogue import Catalogue, _EventPage
+from services.event.seats import Seats
+from tests.support.databases import Databases
+from tests.unit.event.event_service import FIRST, INTERNAL_SECRET, PAST, EventService, Inventory, seat
+
+pytestmark = pytest.mark.unit
+
+NO_EVENT = "e0e0e0e0-0000-0000-0000-00000000000f"
+
+
+@pytest.fixture
+def service(database_for: Callable[[str], DatabaseSettings]) -> Iterator[EventService]:
+    service = EventService(database_for("event"))
+    yield service
+    service.db.close()
+
+
+@pytest.fixture
+def event_id(service: EventService) -> str:
+    """An event with three seats, one of them taken."""
+    event_id = service.new_event()
+    service.inventory.maps[event_id] = ("v1", [seat(1), seat(2, "HELD"), seat(3, category="CAT2")])
+    return event_id
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is fresh for longer than an instant."""
+    monkeypatch.setattr("services.event.single_flight_cache.MAX_AGE", 0.0)
+
+
+# ── the seat map
+
+
+def test_a_seat_map_has_every_seat_with_its_price(service: EventService, event_id: str) -> None:
+    answer = service.get(f"/api/events/{event_id}")
+    event = answer.get_json()["data"]
+    assert answer.content_type == "application/json"
+    assert (event["total_seats"], event["available_seats"], event["hall_id"]) == (3, 2, "HALL-C")
+    assert event["venue"]["address"] == "2 Stadium Walk, Singapore 397691"
+    assert event["seats"][1] == {**seat(2, "HELD"), "price": 350}
+    assert b'"price":350.00' in answer.data
+    assert b'"price":99.50' in answer.data
+    assert "ended" not in event
+
+
+@pytest.mark.claim("1.wires.3")
+def test_inventory_is_asked_with_events_own_credential(service: EventService, event_id: str) -> None:
+    service.get(f"/api/events/{event_id}")
+    assert service.inventory.callers == {"event-service"}
+
+
+def test_within_a_second_inventory_is_asked_once(service: EventService, event_id: str) -> None:
+    assert len({service.get(f"/api/events/{event_id}").data for _ in range(20)}) == 1
+    assert service.inventory.asked("/seats") == 1
+
+
+def test_of_twenty_visitors_at_once_one_asks_inventory(service: EventService, event_id: str) -> None:
+    service.inventory.gate = Signal()
+    with ThreadPoolExecutor(20) as pool:
+        visits = [pool.submit(service.get, f"/api/events/{event_id}") for _ in range(20)]
+        assert service.inventory.entered.wait(timeout=10)
+        service.inventory.gate.set()
+        assert {visit.result().status_code for visit in visits} == {200}
+    assert service.inventory.asked("/seats") == 1
+
+
+def test_a_sale_shows_within_a_second(service: EventService, event_id: str) -> None:
+    service.get(f"/api/events/{event_id}")
+    service.inventory.maps[event_id] = ("v2", [seat(1, "SOLD"), seat(2, "HELD"), seat(3, category="CAT2")])
+    sold_at = time.monotonic()
+    while service.get(f"/api/events/{event_id}").get_json()["data"]["available_seats"] != 1:
+        assert time.monotonic() - sold_at < 1.5
+        time.sleep(0.05)  # between two looks; bounded by the line above
+
+
+@pytest.mark.usefixtures("impatient")
+def test_an_unchanged_map_is_not_sent_again_between_the_services(service: EventService, event_id: str) -> None:
+    bodies = {service.get(f"/api/events/{event_id}").data for _ in range(3)}
+    assert service.inventory.calls == [("/seats", None), ("/seats", '"v1"'), ("/seats", '"v1"')]
+    assert len(bodies) == 1
+
+
+@pytest.mark.usefixtures("impatient")
+def test_new_prices_show_on_an_unchanged_map(service: EventService, event_id: str) -> None:
+    service.get(f"/api/events/{event_id}")
+    service.run(
+        'UPDATE events SET pricing_tiers = \'{"CAT1": 400, "CAT2": 1}\' WHERE event_id = %(id)s', id=UUID(event_id)
+    )
+    event = service.get(f"/api/events/{event_id}").get_json()["data"]
+    assert [shown["price"] for shown in event["seats"]] == [400, 400, 1]
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_new_date_shows_on_an_unchanged_map(service: EventService, event_id: str) -> None:
+    before = service.get(f"/api/events/{event_id}")
+    service.run("UPDATE events SET name = 'A matinee' WHERE event_id = %(id)s", id=UUID(event_id))
+    after = service.get(f"/api/events/{event_id}")
+    assert after.get_json()["data"]["name"] == "A matinee"
+    assert before.headers["ETag"] != after.headers["ETag"]
+
+
+def test_a_visitor_who_has_the_map_is_told_so(service: EventService, event_id: str) -> None:
+    first = service.get(f"/api/events/{event_id}")
+    again = service.get(f"/api/events/{event_id}", {"If-None-Match": first.headers["ETag"]})
+    assert (again.status_code, again.data, again.headers["ETag"]) == (304, b"", first.headers["ETag"])
+    assert again.headers["X-Correlation-ID"]
+    other = service.get(f"/api/events/{event_id}", {"If-None-Match": '"something-else"'})
+    assert (other.status_code, other.data) == (200, first.data)
+
+
+def test_without_inventory_a_seat_map_is_unavailable_and_the_next_second_asks_again(
+    service: EventService, event_id: str
+) -> None:
+    service.inventory.down = True
+    for _ in range(5):
+        answer = service.get(f"/api/events/{event_id}")
+        assert (answer.status_code, answer.get_json()["error_code"]) == (503, "SERVICE_UNAVAILABLE")
+        assert answer.headers["Retry-After"]
+    assert service.inventory.asked("/seats") == 1
+
+
+@pytest.mark.usefixtures("impatient")
+def test_no_stale_map_is_shown_while_inventory_is_down(service: EventService, event_id: str) -> None:
+    assert service.get(f"/api/events/{event_id}").status_code == 200
+    service.inventory.down = True
+    assert service.get(f"/api/events/{event_id}").status_code == 503
+    service.inventory.down = False
+    assert service.get(f"/api/events/{event_id}").status_code == 200
+
+
+@pytest.mark.parametrize("garbage", [b"", b"<html>", b'{"data": {"version": 1}}', b'{"data": null}', b"\xff"])
+def test_an_answer_that_is_not_inventorys_is_unavailable(service: EventService, event_id: str, garbage: bytes) -> None:
+    service.inventory.garbage = garbage
+    assert service.get(f"/api/events/{event_id}").get_json()["error_code"] == "SERVICE_UNAVAILABLE"
+
+
+def test_an_event_that_is_over_still_has_its_map(service: EventService) -> None:
+    assert service.get(f"/api/events/{PAST}").get_json()["data"]["seats"] == []
+
+
+@pytest.mark.parametrize(("event", "code"), [(NO_EVENT, "EVENT_NOT_FOUND"), ("42", "INVALID_UUID")])
+def test_no_such_event(service: EventService, event: str, code: str) -> None:
+    assert service.get(f"/api/events/{event}").get_json()["error_code"] == code
+    assert service.inventory.calls == []
+
+
+def test_fifty_thousand_seats_are_built_once_and_served_as_bytes(service: EventService) -> None:
+    event_id = service.new_event(total_seats=50_000)
+    service.inventory.maps[event_id] = ("v1", [seat(number) for number in range(50_000)])
+    page = _EventPage(service.db, _seats(service.inventory), UUID(event_id))
+    built = page.load()
+    assert built.body.count(b'"price":350.00') == 50_000
+    started = time.perf_counter()
+    assert page.load() is built
+    assert time.perf_counter() - started < 0.05  # nothing has changed: a look at the database and a 304
+
+
+def _seats(inventory: Inventory) -> Seats:
+    return Seats(HttpPeer("inventory-service", "http://i", Credential("event-service", INTERNAL_SECRET), inventory))
+
+
+# ── the list
+
+
+def test_upcoming_events_are_listed_the_next_one_first_with_what_is_left(service: EventService, event_id: str) -> None:
+    answer = service.get("/api/events?per_page=100").get_json()
+    dates = [event["event_date"] for event in answer["data"]]
+    assert dates == sorted(dates)
+    listed = {event["event_id"]: event for event in answer["data"]}
+    assert PAST not in listed
+    assert listed[FIRST]["venue"] == {
+        "venue_id": "a0a0a0a0-0000-0000-0000-000000000001",
+        "name": "Singapore Indoor Stadium",
+    }
+    assert (listed[event_id]["available_seats"], listed[event_id]["total_seats"]) == (2, 3)
+    assert set(listed[event_id]) == {
+        "event_id",
+        "name",
+        "venue",
+        "hall_id",
+        "event_date",
+        "total_seats",
+        "available_seats",
+        "pricing_tiers",
+    }
+
+
+def test_the_list_comes_page_by_page(service: EventService) -> None:
+    soon = [service.new_event(when=f"{minute} minutes") for minute in (1, 2, 3)]
+    first, second = (service.get(f"/api/events?page={page}&per_page=2").get_json() for page in (1, 2))
+    assert [event["event_id"] for event in first["data"] + second["data"]][:3] == soon
+    assert first["pagination"]["total_pages"] == -(-first["pagination"]["total"] // 2)
+    assert service.get("/api/events?page=9999").get_json()["data"] == []
+
+
+def test_an_event_leaves_the_list_when_it_begins(service: EventService, databases: Databases) -> None:
+    event_id = service.new_event(when="30 seconds")
+    try:
+        databases.shift_clock("event", 31)
+        listed = [event["event_id"] for event in service.get("/api/events?per_page=100").get_json()["data"]]
+    finally:
+        databases.shift_clock("event", 0)
+    assert event_id not in listed
+
+
+def test_without_inventory_the_list_comes_without_what_is_left(service: EventService, event_id: str) -> None:
+    service.inventory.down = True
+    answer = service.get("/api/events?per_page=100")
+    assert answer.status_code == 200
+    assert {event["available_seats"] for event in answer.get_json()["data"]} == {None}
+
+
+def test_a_page_is_counted_once_a_second(service: EventService, event_id: str) -> None:
+    for _ in range(10):
+        service.get("/api/events?per_page=100")
+    assert service.inventory.asked("/seats/availability") == 1
+
+
+def test_a_visitor_who_has_the_list_is_told_so(service: EventService, event_id: str) -> None:
+    etag = service.get("/api/events?per_page=100").headers["ETag"]
+    assert service.get("/api/events?per_page=100", {"If-None-Match": etag}).status_code == 304
+
+
+def test_many_events_are_counted_in_calls_of_a_size_that_fits(
+    service: EventService, event_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inventory_side, "EVENTS_A_CALL", 2)
+    others = [uuid4() for _ in range(4)]
+    counts = Catalogue(service.db, _seats(service.inventory))._seats.available([*others, UUID(event_id)])
+    assert (len(counts), counts[UUID(event_id)]) == (5, 2)
+    assert service.inventory.asked("/seats/availability") == 3
+
+
+@pytest.mark.parametrize("query", ["page=0", "per_page=101", "page=x", "per_page=-1", "page=1e3"])
+def test_a_bad_page_is_refused(service: EventService, query: str) -> None:
+    assert service.get(f"/api/events?{query}").get_json()["error_code"] == "VALIDATION_ERROR"
+
+
+# ── who may look
+
+
+@pytest.mark.parametrize("path", ["/api/events", f"/api/events/{FIRST}"])
+def test_whoever_is_signed_in_may_look(service: EventService, path: str) -> None:
+    allowed: list[dict[str, Any]] = [{}, {"role": "staff"}]
+    for by in allowed:
+        assert service.get(path, **by).status_code == 200
+    refused: list[dict[str, Any]] = [{"kind": "refresh"}, {"caller": "orchestrator-service"}]
+    for by in refused:
+        assert service.get(path, **by).get_json()["error_code"] == "UNAUTHORIZED"
+    assert service.app.test_client().get(path).get_json()["error_code"] == "UNAUTHORIZED"
+
+
+def test_a_login_that_was_ended_sees_nothing(service: EventService) -> None:
+    service.logins.ended.add("gone")
+    assert service.get("/api/events", sid="gone").get_json()["error_code"] == "UNAUTHORIZED"
+    assert service.get("/api/events", sid="here").status_code == 200
+
+
+def test_looking_goes_on_when_nobody_knows_the_ended_logins(service: EventService) -> None:
+    service.logins.seconds = 3600.0
+    assert service.get("/api/events").status_code == 200
+
+
+def test_without_logins_given_it_follows_users_list(database_for: Callable[[str], DatabaseSettings]) -> None:
+    service = EventService(database_for("event"))
+    (background,) = build(service.settings, service.db).extensions["background"]
+    assert isinstance(background, RevocationPoller)
+    service.db.close()

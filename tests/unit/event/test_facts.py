@@ -1,0 +1,122 @@
+"""What the orchestrator is told about events, who may ask, and what the seed brings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from services.chassis.errors import ConfigurationError
+from services.chassis.settings import DatabaseSettings, Env
+from services.event.settings import Settings
+from tests.support.databases import Databases, scripts
+from tests.unit.event.event_service import FIRST, INTERNAL_SECRET, PAST, SECOND, SECRET, EventService
+
+pytestmark = pytest.mark.unit
+ORCHESTRATOR = "orchestrator-service"
+VENUE = {
+    "venue_id": "a0a0a0a0-0000-0000-0000-000000000001",
+    "name": "Singapore Indoor Stadium",
+    "address": "2 Stadium Walk, Singapore 397691",
+}
+
+
+@pytest.fixture
+def service(database_for: Callable[[str], DatabaseSettings]) -> Iterator[EventService]:
+    service = EventService(database_for("event"))
+    yield service
+    service.db.close()
+
+
+@pytest.mark.claim("3.events.4", "7.flow.7", "1.layers.7")
+def test_the_orchestrator_gets_hall_prices_and_venue_without_seats(service: EventService) -> None:
+    answer = service.get(f"/events/{FIRST}", caller=ORCHESTRATOR)
+    facts = answer.get_json()["data"]
+    assert (facts["hall_id"], facts["total_seats"], facts["ended"], facts["venue"]) == ("HALL-A", 100, False, VENUE)
+    assert b'"pricing_tiers":{"CAT1":350.00,"CAT2":200.00,"CAT3":120.00}' in answer.data
+    assert "seats" not in facts
+    assert service.inventory.calls == []
+
+
+@pytest.mark.claim("14.seed.1", "14.seed.5")
+def test_the_seed_has_two_events_to_come_and_one_that_is_over(service: EventService) -> None:
+    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    for event_id, days, hall, seats in (
+        (FIRST, 60, "HALL-A", 100),
+        (SECOND, 90, "HALL-B", 5000),
+        (PAST, -30, "HALL-A", 20),
+    ):
+        facts = service.get(f"/events/{event_id}", caller=ORCHESTRATOR).get_json()["data"]
+        when = datetime.fromisoformat(facts["event_date"])
+        assert abs(when - (today + timedelta(days=days, hours=11))) <= timedelta(days=1)  # midnight may have passed
+        assert (facts["hall_id"], facts["total_seats"], facts["ended"]) == (hall, seats, days < 0)
+
+
+@pytest.mark.claim("14.sql.2", "14.sql.5")
+def test_a_second_seeding_moves_nothing(service: EventService, databases: Databases) -> None:
+    sql = "SELECT * FROM events WHERE event_id::text LIKE 'e0e0e0e0-%' ORDER BY event_id"
+    with closing(databases.superuser("event")) as connection, connection.cursor() as cursor:
+        cursor.execute(sql)
+        before = cursor.fetchall()
+        databases.shift_clock("event", 5 * 86400)
+        cursor.execute("SET ROLE event_svc_user")
+        for script in scripts("event"):
+            cursor.execute(script.read_text())
+        databases.shift_clock("event", 0)
+        cursor.execute(sql)
+        assert cursor.fetchall() == before
+
+
+def test_the_database_clock_says_when_an_event_has_ended(service: EventService, databases: Databases) -> None:
+    event_id = service.new_event(when="10 minutes")
+    try:
+        databases.shift_clock("event", 601)
+        assert service.get(f"/events/{event_id}", caller=ORCHESTRATOR).get_json()["data"]["ended"] is True
+    finally:
+        databases.shift_clock("event", 0)
+    assert service.get(f"/events/{event_id}", caller=ORCHESTRATOR).get_json()["data"]["ended"] is False
+
+
+def test_every_event_is_listed_for_services_latest_first(service: EventService) -> None:
+    answer = service.get("/events?per_page=100", caller=ORCHESTRATOR).get_json()
+    dates = [event["event_date"] for event in answer["data"]]
+    assert dates == sorted(dates, reverse=True)
+    assert {FIRST, SECOND, PAST} <= {event["event_id"] for event in answer["data"]}
+    assert answer["pagination"]["total"] == len(answer["data"])
+
+
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [
+        ("/events/e0e0e0e0-0000-0000-0000-00000000000f", "EVENT_NOT_FOUND"),
+        ("/events/42", "INVALID_UUID"),
+        ("/events?page=0", "VALIDATION_ERROR"),
+        ("/events?per_page=1000", "VALIDATION_ERROR"),
+    ],
+)
+def test_a_bad_address_is_refused_with_its_code(service: EventService, path: str, code: str) -> None:
+    assert service.get(path, caller=ORCHESTRATOR).get_json()["error_code"] == code
+
+
+@pytest.mark.parametrize("path", ["/events", f"/events/{FIRST}"])
+def test_facts_are_for_the_orchestrator_alone(service: EventService, path: str) -> None:
+    for caller in ("inventory-service", "order-service", "user-service", "event-service"):
+        assert service.get(path, caller=caller).get_json()["error_code"] == "FORBIDDEN"
+    assert service.get(path).get_json()["error_code"] == "UNAUTHORIZED"
+    assert service.get(path, caller=ORCHESTRATOR).status_code == 200
+
+
+def test_it_is_ready_without_its_neighbours(service: EventService) -> None:
+    service.inventory.down = True
+    assert service.app.test_client().get("/health").get_json()["checks"] == {"database": "ok"}
+
+
+def test_settings_say_what_is_missing() -> None:
+    names = ("DB_HOST", "DB_NAME", "DB_USER", "DB_PASS", "INVENTORY_HTTP_URL", "USER_SERVICE_URL")
+    whole = dict.fromkeys(names, "x") | {"JWT_SECRET": SECRET, "INTERNAL_JWT_SECRET": INTERNAL_SECRET}
+    assert Settings.read(Env(whole)).process.port == 5002
+    for name in whole:
+        with pytest.raises(ConfigurationError, match=name):
+            Settings.read(Env({**whole, name: ""}))

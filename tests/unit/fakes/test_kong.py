@@ -1,0 +1,257 @@
+"""The stand-in gateway routes and proxies as Kong 3.9 would."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from fakes.kong.router import normalize
+from tests.support.fake_servers import free_port
+from tests.unit.fakes.kong_gateway import TEMPLATE, Door, bearer, rendered, upstream_server
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.fixture
+def upstream() -> Iterator[Any]:
+    with upstream_server() as server:
+        yield server
+
+
+@pytest.fixture
+def config(upstream: Any) -> dict[str, Any]:
+    return rendered(upstream)
+
+
+@pytest.fixture
+def gateway(config: dict[str, Any], tmp_path: Path) -> Door:
+    return Door(config, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("path", "service"),
+    [
+        ("/api/auth/login", "user-service"),
+        ("/api/auth/logout", "user-service"),
+        ("/api/webhooks/stripe", "user-service"),
+        ("/api/events", "event-service"),
+        ("/api/events/1?page=2", "event-service"),
+        ("/api/pay", "orchestrator-service"),
+        ("/api/webhooks/other", "orchestrator-service"),
+        ("/docs", "orchestrator-service"),
+        ("/health", "orchestrator-service"),
+    ],
+)
+def test_a_path_reaches_its_service_unchanged(path, service, gateway, upstream):
+    assert gateway("GET", path, bearer()).status_code == 200
+    assert upstream.seen[0][1] == path
+    assert gateway.lines[0][2].endswith(f"→ {service}")
+
+
+@pytest.mark.parametrize("path", ["/", "/api", "/nope", "/healthz", "/health/live"])
+def test_an_unknown_path_is_kong_s_404_in_the_envelope(path, gateway, upstream):
+    response = gateway("GET", path, bearer())
+    assert response.status_code == 404
+    assert response.json == {
+        "success": False,
+        "error_code": "GATEWAY_REJECTED",
+        "message": "no Route matched with those values",
+        "correlation_id": response.headers["X-Kong-Request-Id"],
+    }
+    assert upstream.seen == []
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/auth/login/../logout",
+        "/api/auth/login/",
+        "/api/auth/loginx",
+        "/api/auth/login%0A",
+        "/api//auth/login/%2e%2e/refresh",
+        "/x/api/auth/login/../../../../api/pay",
+    ],
+)
+def test_no_spelling_of_a_path_makes_it_public(path, gateway, upstream):
+    assert gateway("GET", path).status_code == 401
+    assert upstream.seen == []
+
+
+@pytest.mark.parametrize(
+    ("path", "normal"),
+    [
+        ("/a/b", "/a/b"),
+        ("/a//b/", "/a/b/"),
+        ("/a/./b/../c", "/a/c"),
+        ("/../../a", "/a"),
+        ("/%61%2f%7e", "/a%2F~"),
+        ("/a/..", "/"),
+        ("/a/b/.", "/a/b/"),
+    ],
+)
+def test_paths_are_normalized(path, normal):
+    assert normalize(path) == normal
+
+
+def test_a_route_that_names_methods_wins_and_takes_no_others(config, gateway):
+    extra = {"name": "pay", "paths": ["/api/pay"], "methods": ["POST"], "strip_path": False}
+    config["services"][1]["routes"].append(extra)
+    gateway("POST", "/api/pay", bearer())
+    gateway("GET", "/api/pay", bearer())
+    assert [line[2].rpartition(" ")[2] for line in gateway.lines] == ["event-service", "orchestrator-service"]
+
+
+def test_a_raw_body_arrives_byte_for_byte(gateway, upstream):
+    body = b'{"b": 1,  "a":\t"\xc3\xa9"}\r\n\x00\xff'
+    headers = {"Content-Type": "application/json", "Stripe-Signature": "t=1,v1=abc"}
+    assert gateway("POST", "/api/webhooks/stripe", headers, data=body).status_code == 200
+    _, _, received, arrived = upstream.seen[0]
+    assert arrived == body
+    assert received["Stripe-Signature"] == "t=1,v1=abc"
+    assert received["Content-Type"] == "application/json"
+
+
+def test_a_binary_answer_and_its_headers_come_back_unchanged(gateway, upstream):
+    picture = bytes(range(256))
+    upstream.reply = (
+        201,
+        [("Content-Type", "image/png"), ("ETag", '"x"'), ("Set-Cookie", "a=1"), ("Set-Cookie", "b=2")],
+        picture,
+    )
+    response = gateway("GET", "/api/tickets/1/qr", bearer())
+    assert (response.status_code, response.data) == (201, picture)
+    assert response.headers["ETag"] == '"x"'
+    assert response.headers.getlist("Set-Cookie") == ["a=1", "b=2"]
+
+
+def test_not_modified_passes_with_its_etag_and_without_a_body(gateway, upstream):
+    upstream.reply = (304, [("ETag", '"x"')], b"")
+    response = gateway("GET", "/api/events/1", {**bearer(), "If-None-Match": '"x"'})
+    assert (response.status_code, response.data, response.headers["ETag"]) == (304, b"", '"x"')
+    assert upstream.seen[0][2]["If-None-Match"] == '"x"'
+
+
+def test_the_upstream_learns_who_asked_and_not_what_was_for_the_gateway_alone(gateway, upstream):
+    sent = {
+        **bearer(),
+        "Connection": "keep-alive, X-Private",
+        "X-Private": "1",
+        "X-Forwarded-For": "1.2.3.4",
+        "X-Real-IP": "6.6.6.6",
+    }
+    gateway("GET", "/api/orders?a=%20b", sent, client="10.0.0.9", base_url="http://shop.example:8000")
+    _, path, received, _ = upstream.seen[0]
+    assert path == "/api/orders?a=%20b"
+    assert received["X-Forwarded-For"] == "1.2.3.4, 10.0.0.9"
+    assert received["X-Real-IP"] == "10.0.0.9"
+    assert received["X-Forwarded-Host"] == "shop.example"
+    assert received["X-Forwarded-Path"] == "/api/orders"
+    assert received["X-Consumer-Username"] == "ticketremaster"
+    assert received["Authorization"].startswith("Bearer ")
+    assert "X-Private" not in received
+    assert received["Host"] == f"127.0.0.1:{upstream.server_port}"
+
+
+def test_a_dead_upstream_is_502(config, gateway):
+    config["services"][2]["url"] = "http://127.0.0.1:9"
+    response = gateway("GET", "/api/orders", bearer())
+    assert response.status_code == 502
+    assert response.json["error_code"] == "GATEWAY_REJECTED"
+    assert response.json["message"] == "An invalid response was received from the upstream server"
+
+
+def test_an_unknown_host_is_503(config, gateway):
+    config["services"][2]["url"] = "http://nowhere.invalid:1"
+    assert gateway("GET", "/api/orders", bearer()).status_code == 503
+
+
+def test_a_slow_upstream_is_504_and_a_post_is_never_repeated(config, gateway, upstream):
+    config["services"][2]["read_timeout"] = 100
+    upstream.ready.clear()
+    response = gateway("POST", "/api/pay", bearer(), data=b"{}")
+    upstream.ready.set()
+    assert response.status_code == 504
+    assert response.json["message"] == "The upstream server is timing out"
+    assert [entry[0] for entry in upstream.seen] == ["POST"]
+
+
+def test_a_slow_get_is_tried_again(config, gateway, upstream):
+    config["services"][2]["read_timeout"] = 100
+    upstream.ready.clear()
+    assert gateway("GET", "/api/orders", bearer()).status_code == 504
+    upstream.ready.set()
+    assert [entry[0] for entry in upstream.seen] == ["GET", "GET"]
+
+
+@contextmanager
+def running(config: dict[str, Any], folder: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """The gateway as its own process, ready: the process and its port."""
+    port, status_port = free_port(), free_port()
+    (folder / "kong.yml").write_text(yaml.safe_dump(config))
+    env = {
+        **os.environ,
+        "BIND": "127.0.0.1",
+        "PORT": str(port),
+        "KONG_DECLARATIVE_CONFIG": str(folder / "kong.yml"),
+        "KONG_ERROR_TEMPLATE_JSON": str(TEMPLATE),
+        "KONG_STATUS_LISTEN": f"127.0.0.1:{status_port}",
+    }
+    command = [sys.executable, "-m", "fakes.kong"]
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            wait_until_ready(process, status_port)
+            yield process, port
+        finally:
+            process.kill()
+
+
+def wait_until_ready(process: subprocess.Popen[str], port: int) -> None:
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline and process.poll() is None:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1)
+        try:
+            connection.request("GET", "/status/ready")
+            assert connection.getresponse().status == 200
+            return
+        except ConnectionRefusedError:
+            time.sleep(0.05)  # between two looks at a condition
+        finally:
+            connection.close()
+    raise AssertionError("the gateway did not become ready")
+
+
+def test_the_process_keeps_connections_counts_chunked_bodies_logs_json_and_stops(config, upstream, tmp_path):
+    with running(config, tmp_path) as (process, port):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        connection.request("POST", "/api/pay", iter([b"{", b"}"]), bearer(), encode_chunked=True)
+        assert connection.getresponse().read() == b'{"success": true}'
+        socket_used = connection.sock
+        too_much = iter([b"x" * 2**19] * 3)
+        connection.request("POST", "/api/pay", too_much, bearer(), encode_chunked=True)
+        refusal = connection.getresponse()
+        assert (refusal.status, json.load(refusal)["error_code"]) == (413, "GATEWAY_REJECTED")
+        connection.request("POST", "/api/pay", b"{}")
+        refusal = connection.getresponse()
+        assert (refusal.status, json.load(refusal)["message"]) == (401, "Unauthorized")
+        connection.request("HEAD", "/docs")
+        answer = connection.getresponse()
+        assert (answer.status, answer.read(), answer.headers["Content-Length"]) == (200, b"", "17")
+        assert connection.sock is socket_used
+        connection.close()
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=10)
+    assert process.returncode == 0
+    assert [entry[3] for entry in upstream.seen] == [b"{}", b""]
+    assert [json.loads(line)["level"] for line in output.splitlines()] == ["INFO", "WARNING", "WARNING", "INFO"]

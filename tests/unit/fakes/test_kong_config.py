@@ -1,0 +1,111 @@
+"""What the stand-in gateway does not know stops its start: nothing is half served."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+
+from fakes.kong import __main__ as command
+from fakes.kong.declarative import ConfigError, load
+from services.gateway import render
+from tests.unit.fakes.kong_gateway import plugin, rendered
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.fixture
+def config() -> dict[str, Any]:
+    return rendered(SimpleNamespace(server_port=1))
+
+
+def unknown_plugin(config: dict[str, Any]) -> None:
+    config["plugins"].append({"name": "key-auth", "config": {}})
+
+
+def unknown_plugin_field(config: dict[str, Any]) -> None:
+    plugin(config, "cors")["allow_all"] = True
+
+
+def unknown_route_field(config: dict[str, Any]) -> None:
+    config["services"][0]["routes"][0]["hosts"] = ["a.example"]
+
+
+def unknown_top_level(config: dict[str, Any]) -> None:
+    config["upstreams"] = []
+
+
+def unsupported_value(config: dict[str, Any]) -> None:
+    plugin(config, "rate-limiting")["policy"] = "redis"
+
+
+def stripped_path(config: dict[str, Any]) -> None:
+    del config["services"][0]["routes"][0]["strip_path"]
+
+
+def tokens_in_urls(config: dict[str, Any]) -> None:
+    del plugin(config["services"][2]["routes"][0], "jwt")["uri_param_names"]
+
+
+def route_twice(config: dict[str, Any]) -> None:
+    config["services"][1]["routes"].append({"name": "again", "paths": ["/api/"], "strip_path": False})
+
+
+def service_twice(config: dict[str, Any]) -> None:
+    config["services"].append(config["services"][0] | {"routes": []})
+
+
+def plugin_twice(config: dict[str, Any]) -> None:
+    config["plugins"].append(config["plugins"][0])
+
+
+def unknown_consumer(config: dict[str, Any]) -> None:
+    plugin(config["services"][2]["routes"][0], "jwt")["anonymous"] = "nobody"
+
+
+def limit_without_header(config: dict[str, Any]) -> None:
+    del plugin(config, "rate-limiting")["header_name"]
+
+
+def lower_limit_for_longer_period(config: dict[str, Any]) -> None:
+    plugin(config, "rate-limiting")["hour"] = 1
+
+
+@pytest.mark.parametrize(
+    ("break_it", "complaint"),
+    [
+        (unknown_plugin, "key-auth"),
+        (unknown_plugin_field, "allow_all"),
+        (unknown_route_field, "hosts"),
+        (unknown_top_level, "upstreams"),
+        (unsupported_value, "redis"),
+        (stripped_path, "strip_path"),
+        (tokens_in_urls, "uri_param_names"),
+        (route_twice, "path given more than once"),
+        (service_twice, "service given more than once"),
+        (plugin_twice, "plugin at globally given more than once"),
+        (unknown_consumer, "'nobody' is unknown"),
+        (limit_without_header, "needs header_name"),
+        (lower_limit_for_longer_period, "no lower ones"),
+    ],
+)
+def test_what_it_does_not_know_stops_the_start(break_it, complaint, config, tmp_path, capsys):
+    break_it(config)
+    file = tmp_path / "kong.yml"
+    file.write_text(yaml.safe_dump(config))
+    with pytest.raises(ConfigError, match=complaint):
+        load(file)
+    assert command.main({"KONG_DECLARATIVE_CONFIG": str(file)}) == 1
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_an_unrendered_template_stops_the_start():
+    with pytest.raises(ConfigError):
+        load(render.TEMPLATE)
+
+
+def test_without_a_file_it_says_what_is_missing(capsys):
+    assert command.main({}) == 1
+    assert "KONG_DECLARATIVE_CONFIG is not set" in capsys.readouterr().err

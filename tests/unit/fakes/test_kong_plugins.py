@@ -1,0 +1,246 @@
+"""Each plugin of the stand-in gateway answers as Kong 3.9's."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import jwt
+import pytest
+
+from fakes.kong import __main__ as command
+from fakes.kong.refusals import Templates, preferred
+from tests.unit.fakes.kong_gateway import Door, bearer, plugin, rendered, token, upstream_server
+
+ORIGIN = "http://localhost:3000"
+pytestmark = pytest.mark.unit
+
+
+@pytest.fixture
+def upstream() -> Iterator[Any]:
+    with upstream_server() as server:
+        yield server
+
+
+@pytest.fixture
+def config(upstream: Any) -> dict[str, Any]:
+    return rendered(upstream)
+
+
+@pytest.fixture
+def gateway(config: dict[str, Any], tmp_path: Path) -> Door:
+    return Door(config, tmp_path)
+
+
+def plain_jwt(config: dict[str, Any]) -> None:
+    """Take `anonymous` away, so that jwt itself refuses."""
+    for service in config["services"]:
+        for route in service["routes"]:
+            for entry in route["plugins"]:
+                entry["config"].pop("anonymous", None)
+
+
+def refused_tokens() -> list[Any]:
+    none = jwt.encode({"iss": "ticketremaster", "exp": 9e9}, "", algorithm="none")
+    return [
+        pytest.param(None, {"message": "Unauthorized"}, "Bearer", id="none"),
+        pytest.param("a.b.c", {"message": "Bad token; invalid JSON"}, None, id="garbage"),
+        pytest.param(none, {"message": "Bad token; invalid alg"}, None, id="alg none"),
+        pytest.param(token(iss=None), {"message": "No mandatory 'iss' in claims"}, None, id="no iss"),
+        pytest.param(token(iss="other"), {"message": "No credentials found for given 'iss'"}, None, id="other iss"),
+        pytest.param(token("another secret of thirty-two bytes"), {"message": "Invalid signature"}, None, id="forged"),
+        pytest.param(token(exp=int(time.time()) - 1), {"exp": "token expired"}, None, id="expired"),
+        pytest.param(token(exp=None), {"exp": "must be a number"}, None, id="no exp"),
+    ]
+
+
+@pytest.mark.parametrize(("text", "body", "challenge"), refused_tokens())
+def test_jwt_by_itself_answers_in_kong_s_words(text, body, challenge, config, gateway, upstream):
+    plain_jwt(config)
+    response = gateway("GET", "/api/orders", bearer(text) if text else {})
+    assert (response.status_code, response.json) == (401, body)
+    assert response.headers["WWW-Authenticate"] == (challenge or 'Bearer error="invalid_token"')
+    assert upstream.seen == []
+
+
+@pytest.mark.claim("11.gateway.1")
+@pytest.mark.parametrize(("text", "body", "_challenge"), refused_tokens())
+def test_a_bad_token_is_refused_in_the_envelope_and_the_reason_logged(text, body, _challenge, gateway, upstream):
+    response = gateway("GET", "/api/orders", bearer(text) if text else {})
+    assert response.status_code == 401
+    assert response.json == {
+        "success": False,
+        "error_code": "GATEWAY_REJECTED",
+        "message": "Unauthorized",
+        "correlation_id": response.headers["X-Kong-Request-Id"],
+    }
+    assert response.headers["WWW-Authenticate"] == "Bearer"
+    assert next(iter(body.values())) in gateway.lines[0][2]
+    assert upstream.seen == []
+
+
+def test_a_token_that_was_good_expires(gateway, monkeypatch):
+    mine = bearer()
+    assert gateway("GET", "/api/orders", mine).status_code == 200
+    later = time.time() + 61
+    monkeypatch.setattr("time.time", lambda: later)
+    assert gateway("GET", "/api/orders", mine).status_code == 401
+
+
+def test_a_token_in_the_url_is_not_looked_at(gateway):
+    assert gateway("GET", f"/api/orders?jwt={token()}").status_code == 401
+
+
+@pytest.mark.claim("11.gateway.6", "11.gateway.7", "11.gateway.8")
+def test_a_preflight_needs_no_token(gateway, upstream):
+    asked = {
+        "Origin": ORIGIN,
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "authorization",
+    }
+    response = gateway("OPTIONS", "/api/pay", asked)
+    assert (response.status_code, response.data) == (200, b"")
+    assert response.headers["Access-Control-Allow-Origin"] == ORIGIN
+    assert response.headers["Access-Control-Allow-Credentials"] == "true"
+    assert response.headers["Access-Control-Max-Age"] == "3600"
+    allowed = set(response.headers["Access-Control-Allow-Headers"].split(","))
+    assert {"Authorization", "Content-Type", "Idempotency-Key"} <= allowed
+    assert response.headers["Access-Control-Allow-Methods"] == "GET,POST,PATCH,DELETE,OPTIONS"
+    assert upstream.seen == []
+
+
+def test_options_that_is_no_preflight_needs_a_token(gateway):
+    assert gateway("OPTIONS", "/api/pay").status_code == 401
+
+
+@pytest.mark.parametrize("headers", [{}, bearer()])
+def test_answers_and_refusals_may_be_read_by_the_origin(headers, gateway):
+    response = gateway("GET", "/api/orders", {"Origin": ORIGIN, **headers})
+    assert response.headers["Access-Control-Allow-Origin"] == ORIGIN
+    assert response.headers["Access-Control-Expose-Headers"] == "ETag,Retry-After,X-Correlation-ID"
+    assert response.headers["Vary"] == "Origin"
+
+
+@pytest.mark.parametrize(
+    ("origin", "allowed"),
+    [("https://b.example", True), ("https://b.example:443", True), ("https://evil.example", False)],
+)
+def test_of_several_origins_the_asking_one_is_named_if_allowed(origin, allowed, config, gateway):
+    plugin(config, "cors")["origins"] = ["https://a.example", "https://b.example"]
+    response = gateway("GET", "/api/orders", {"Origin": origin, **bearer()})
+    assert response.headers.get("Access-Control-Allow-Origin") == ("https://b.example" if allowed else None)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    now = [6_000_000_010]  # ten seconds into a minute
+    monkeypatch.setattr("time.time", lambda: now[0])
+    return lambda seconds: now.__setitem__(0, now[0] + seconds)
+
+
+@pytest.mark.claim("1.layers.2")
+def test_a_token_has_a_limit_across_routes_and_others_have_their_own(clock, config, gateway, upstream):
+    plugin(config, "rate-limiting")["minute"] = 2
+    mine, theirs = bearer(token(sub="me", exp=9e9)), bearer(token(sub="them", exp=9e9))
+    first = gateway("GET", "/api/orders", mine)
+    assert first.headers["X-RateLimit-Limit-Minute"] == first.headers["RateLimit-Limit"] == "2"
+    assert first.headers["X-RateLimit-Remaining-Minute"] == first.headers["RateLimit-Remaining"] == "1"
+    assert first.headers["RateLimit-Reset"] == "50"
+    gateway("GET", "/api/events", mine)
+    stopped = gateway("GET", "/api/orders", mine)
+    assert stopped.status_code == 429
+    assert stopped.json["error_code"] == "GATEWAY_REJECTED"
+    assert stopped.json["message"] == "API rate limit exceeded"
+    assert stopped.headers["Retry-After"] == "50"
+    assert stopped.headers["RateLimit-Remaining"] == "0"
+    assert gateway("GET", "/api/orders", theirs).status_code == 200
+    assert len(upstream.seen) == 3
+    clock(50)
+    assert gateway("GET", "/api/orders", mine).status_code == 200
+
+
+def test_public_routes_count_by_address_whatever_header_is_sent(clock, config, gateway):
+    plugin(config["services"][0]["routes"][0], "rate-limiting")["minute"] = 1
+    assert gateway("POST", "/api/auth/login", {"Authorization": "a"}).status_code == 200
+    assert gateway("POST", "/api/auth/login", {"Authorization": "b"}).status_code == 429
+    assert gateway("POST", "/api/auth/login", client="10.0.0.2").status_code == 200
+
+
+def test_the_tightest_of_several_periods_is_the_one_told(clock, config, gateway):
+    plugin(config, "rate-limiting").update(second=1, minute=5)
+    mine = bearer(token(exp=9e9))
+    assert gateway("GET", "/api/orders", mine).headers["RateLimit-Limit"] == "1"
+    stopped = gateway("GET", "/api/orders", mine)
+    assert (stopped.status_code, stopped.headers["Retry-After"]) == (429, "1")
+    clock(1)
+    assert gateway("GET", "/api/orders", mine).headers["X-RateLimit-Remaining-Minute"] == "3"
+
+
+def test_a_refused_token_uses_up_nothing(clock, config, gateway):
+    plugin(config, "rate-limiting")["minute"] = 1
+    for _ in range(3):
+        assert gateway("GET", "/api/orders", bearer("x.y.z")).status_code == 401
+
+
+def test_a_body_over_a_megabyte_is_413(gateway, upstream):
+    assert gateway("POST", "/api/pay", bearer(), data=b"x" * 2**20).status_code == 200
+    response = gateway("POST", "/api/pay", bearer(), data=b"x" * (2**20 + 1))
+    assert response.status_code == 413
+    assert response.json["message"] == "Request size limit exceeded"
+    assert len(upstream.seen) == 1
+
+
+def test_a_correlation_id_is_passed_on_and_echoed(gateway, upstream):
+    mine = "11111111-2222-4333-8444-555555555555"
+    response = gateway("GET", "/api/orders", {**bearer(), "X-Correlation-ID": mine})
+    assert (
+        response.headers["X-Correlation-ID"] == upstream.seen[0][2]["X-Correlation-ID"] == gateway.lines[0][1] == mine
+    )
+
+
+@pytest.mark.claim("13.correlation.1")
+@pytest.mark.parametrize("headers", [{}, bearer()])
+def test_without_one_a_uuid_is_made_also_for_what_is_refused(headers, gateway):
+    assert UUID(gateway("GET", "/api/orders", headers).headers["X-Correlation-ID"]).version == 4
+
+
+@pytest.mark.parametrize(
+    ("accept", "chosen"),
+    [
+        ("", "json"),
+        ("*/*", "json"),
+        ("image/png", "json"),
+        ("text/html,application/xml;q=0.9,*/*;q=0.8", "html"),
+        ("text/html;q=0.1, application/json", "json"),
+        ("text/plain", "plain"),
+    ],
+)
+def test_the_client_s_accept_chooses_the_template(accept, chosen):
+    assert preferred(accept) == chosen
+
+
+@pytest.mark.parametrize("text", ['{"m": "%s %s %s"}', '{"m": "%d"}', "100%"])
+def test_a_template_that_kong_could_not_fill_is_refused(text, tmp_path):
+    file = tmp_path / "template.json"
+    file.write_text(text)
+    with pytest.raises(ValueError, match="at most two"):
+        Templates.read(file)
+
+
+def test_a_log_line_holds_no_token_and_no_query(gateway):
+    secret = token()
+    gateway("GET", f"/api/orders?jwt={secret}", bearer(secret))
+    gateway("GET", f"/api/orders?jwt={secret}", bearer(secret + "x"))
+    assert len(gateway.lines) == 2
+    assert not any(secret[:20] in part for line in gateway.lines for part in line)
+
+
+def test_a_log_line_is_one_json_object_with_the_fields_of_every_service(capfd):
+    command.log("WARNING", "some-id", 'GET /"quoted" 404')
+    line = json.loads(capfd.readouterr().out)
+    assert list(line) == ["timestamp", "level", "service", "correlation_id", "message"]
+    assert (line["level"], line["service"]) == ("WARNING", "api-gateway")

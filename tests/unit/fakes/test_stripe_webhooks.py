@@ -1,0 +1,182 @@
+"""Webhooks of the fake Stripe, verified by the SDK: signed, retried, and wrong on demand."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import requests
+import stripe
+
+from tests.support.fake_servers import FakeServer, await_, running
+from tests.unit.fakes.webhook_receiver import Receiver, receiving
+
+pytestmark = pytest.mark.unit
+
+SECRET = "whsec_shared"
+KEY = "sk_test_any"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[FakeServer]:
+    with running("fakes.stripe", STRIPE_WEBHOOK_SECRET=SECRET, STRIPE_SECRET_KEY="") as started:
+        yield started
+
+
+@pytest.fixture
+def receiver(server: FakeServer) -> Iterator[Receiver]:
+    with receiving(SECRET) as listening:
+        server.control("reset")
+        server.control("webhooks", url=listening.url, backoff_ms=10)
+        yield listening
+        server.control("reset")
+
+
+def create(server: FakeServer, **params: Any) -> dict[str, Any]:
+    data = {"amount": 5000, "currency": "sgd", "metadata[user_id]": "u-1"} | params
+    answer = requests.post(f"{server.url}/v1/payment_intents", data=data, auth=(KEY, ""), timeout=5)
+    made: dict[str, Any] = answer.json()
+    return made
+
+
+def pay(server: FakeServer) -> dict[str, Any]:
+    return create(server, confirm="true", payment_method="pm_card_visa")
+
+
+def test_a_payment_is_told_in_order_and_signed(server: FakeServer, receiver: Receiver) -> None:
+    paid = pay(server)
+    created, succeeded = receiver.events(2)
+    assert (created.type, succeeded.type) == ("payment_intent.created", "payment_intent.succeeded")
+    about: Any = succeeded.data.object
+    assert isinstance(about, stripe.PaymentIntent)
+    assert (about.id, about.amount_received, about.metadata["user_id"]) == (paid["id"], 5000, "u-1")
+    assert created.data.object["status"] == "requires_payment_method"
+
+
+def test_a_decline_and_a_cancellation_are_told(server: FakeServer, receiver: Receiver) -> None:
+    declined = create(server, confirm="true", payment_method="pm_card_chargeDeclined")
+    ident = declined["error"]["payment_intent"]["id"]
+    requests.post(f"{server.url}/v1/payment_intents/{ident}/cancel", auth=(KEY, ""), timeout=5)
+    assert [event.type for event in receiver.events(3)] == [
+        "payment_intent.created",
+        "payment_intent.payment_failed",
+        "payment_intent.canceled",
+    ]
+
+
+def test_a_failed_delivery_comes_again_until_it_is_taken(server: FakeServer, receiver: Receiver) -> None:
+    receiver.statuses += [500, 302, 400]
+    create(server)
+    events = receiver.events(4)
+    assert len({event.id for event in events}) == 1
+    seen = [(d["attempt"], d["status"]) for d in server.read("deliveries")["deliveries"]]
+    assert seen[:3] == [(1, 500), (2, 302), (3, 400)]
+
+
+def test_retries_end(server: FakeServer, receiver: Receiver) -> None:
+    server.control("webhooks", max_attempts=2)
+    receiver.statuses += [500, 500]
+    create(server)
+    receiver.wait(2)
+    server.control("events", type="customer.created")  # delivered only once the second failure is settled
+    assert receiver.events(3)[2].type == "customer.created"
+    assert server.read("webhooks")["queue"] == []
+
+
+def test_an_endpoint_that_is_down_gets_it_when_it_is_up(server: FakeServer, receiver: Receiver) -> None:
+    server.control("webhooks", url="http://127.0.0.1:1/nobody", max_attempts=100)
+    create(server)
+    await_(lambda: server.read("deliveries")["deliveries"] != [])
+    assert server.read("deliveries")["deliveries"][0]["status"] is None
+    server.control("webhooks", url=receiver.url)
+    assert receiver.events(1)[0].type == "payment_intent.created"
+
+
+def test_duplicates_are_copies_of_one_event(server: FakeServer, receiver: Receiver) -> None:
+    server.control("webhooks", copies=5)
+    create(server)
+    assert len({event.id for event in receiver.events(5)}) == 1
+    assert len({body for body, _ in receiver.received}) == 1
+
+
+def test_held_events_go_out_in_the_order_asked_for(server: FakeServer, receiver: Receiver) -> None:
+    server.control("webhooks", hold=True)
+    pay(server)
+    assert receiver.received == []
+    assert len(server.control("webhooks/release", order="reverse")["released"]) == 2
+    assert [event.type for event in receiver.events(2)] == ["payment_intent.succeeded", "payment_intent.created"]
+
+
+def test_one_held_event_can_be_let_go_by_its_id(server: FakeServer, receiver: Receiver) -> None:
+    server.control("webhooks", hold=True)
+    pay(server)
+    held = [job["event"] for job in server.read("webhooks")["queue"]]
+    server.control("webhooks/release", order=[held[1]])
+    assert [event.id for event in receiver.events(1)] == [held[1]]
+    assert [job["event"] for job in server.read("webhooks")["queue"]] == [held[0]]
+
+
+def test_a_delayed_event_comes_later(server: FakeServer, receiver: Receiver) -> None:
+    server.control("webhooks", delay_ms=200)
+    create(server)
+    server.control("webhooks", delay_ms=0)
+    server.control("events", type="customer.created")
+    assert [event.type for event in receiver.events(2)] == ["customer.created", "payment_intent.created"]
+
+
+@pytest.mark.parametrize("kind", ["bad", "stale", "none"])
+def test_a_wrong_signature_is_refused_by_the_sdk_and_the_retry_is_good(
+    server: FakeServer, receiver: Receiver, kind: str
+) -> None:
+    server.control("webhooks", signatures=[kind, "good"])
+    receiver.statuses.append(400)
+    create(server)
+    (body, wrong), (_, good) = receiver.wait(2)
+    with pytest.raises(stripe.SignatureVerificationError):
+        stripe.Webhook.construct_event(body, wrong, SECRET)
+    assert stripe.Webhook.construct_event(body, good, SECRET)
+
+
+def test_a_stale_signature_is_old_but_true(server: FakeServer, receiver: Receiver) -> None:
+    server.control("webhooks", signatures=["stale"])
+    create(server)
+    ((body, signature),) = receiver.wait(1)
+    assert stripe.Webhook.construct_event(body, signature, SECRET, tolerance=3600)
+
+
+def test_redelivery_answers_with_what_the_endpoint_said(server: FakeServer, receiver: Receiver) -> None:
+    create(server)
+    ident = receiver.events(1)[0].id
+    receiver.statuses += [200, 409]
+    assert sorted(server.control(f"events/{ident}/redeliver", copies=2)["statuses"]) == [200, 409]
+    assert server.control(f"events/{ident}/redeliver", signatures=["bad"])["statuses"] == [200]
+    assert len(receiver.wait(4)) == 4
+    assert server.refused("events/evt_nobodys/redeliver") == "no such event"
+
+
+def test_a_moved_clock_leaves_signatures_good(server: FakeServer, receiver: Receiver) -> None:
+    server.control("clock", freeze=1_800_000_000)
+    create(server)
+    assert receiver.events(1)[0].created == 1_800_000_000
+
+
+def test_an_event_of_any_type_can_be_told(server: FakeServer, receiver: Receiver) -> None:
+    server.control("events", type="invoice.paid", object={"id": "in_1", "object": "invoice"})
+    event: Any = receiver.events(1)[0]
+    assert (event.type, event.data.object.id) == ("invoice.paid", "in_1")
+
+
+def test_a_reset_forgets_what_was_queued(server: FakeServer, receiver: Receiver) -> None:
+    server.control("webhooks", hold=True)
+    create(server)
+    server.control("reset")
+    server.control("webhooks", url=receiver.url)
+    assert server.control("webhooks/release")["released"] == []
+
+
+@pytest.mark.parametrize(
+    "nonsense", [{"copies": 0}, {"signatures": []}, {"signatures": ["forged"]}, {"colour": "red"}, {"delay_ms": -1}]
+)
+def test_a_script_that_makes_no_sense_is_refused(
+    server: FakeServer, receiver: Receiver, nonsense: dict[str, Any]
+) -> None:
+    assert server.refused("webhooks", **nonsense)

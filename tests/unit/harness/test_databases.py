@@ -1,0 +1,44 @@
+"""The embedded PostgreSQL of the tests: what a killed session leaves behind is cleared by the next."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from harness.runtime import container_engine
+from tests.support.databases import end_leftovers
+from tests.support.running_stack import IN_CONTAINERS
+
+pytestmark = pytest.mark.unit
+
+ROOT = Path(__file__).resolve().parents[3]
+KILLED = """
+import os, signal
+from tests.support.databases import Databases
+print(Databases().database_for("user").host, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_the_server_of_a_killed_session_is_stopped_and_removed() -> None:
+    session = subprocess.run([sys.executable, "-c", KILLED], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
+    home = Path(session.stdout.strip())
+    runs = in_container(home) if IN_CONTAINERS else as_process(home)
+    assert runs()
+    end_leftovers()
+    assert not home.exists()
+    assert not runs()
+
+
+def as_process(home: Path) -> Callable[[], bool]:
+    server = psutil.Process(int((home / "postgres" / "data" / "postmaster.pid").read_text().split()[0]))
+    return lambda: server.is_running() and server.status() != psutil.STATUS_ZOMBIE
+
+
+def in_container(home: Path) -> Callable[[], bool]:
+    return lambda: bool(container_engine.docker("ps", "-aq", "--filter", f"volume={home}"))

@@ -1,0 +1,111 @@
+"""A suite that runs in a process of its own beside the others is told as if it had run with them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.runtime.compose import ROOT
+
+pytestmark = pytest.mark.unit
+
+SETTINGS = "[pytest]\ntestpaths = suite\naddopts = --strict-markers\nmarkers =\n    unit: beside\n    e2e: waits\n"
+WAITS = "import pytest\n@pytest.mark.e2e\ndef test_waits():\n    assert 1\n"
+BESIDE = """
+import os, sys, pytest
+from pathlib import Path
+
+pytestmark = pytest.mark.unit
+SECOND = any(word.startswith("--results-to") for word in sys.argv)
+
+def test_passes():
+    Path("ran").open("a").write("second " if SECOND else "first ")
+
+def test_fails():
+    assert "the one" == "the other"
+
+@pytest.mark.skip(reason="for a reason")
+def test_is_skipped():
+    pass
+
+@pytest.mark.parametrize("anew", [f"{os.getpid()}"])
+def test_has_another_name(anew):
+    Path("ran").open("a").write("")
+
+def test_passes_too():
+    pass
+"""
+DIES = """
+def test_dies():
+    if SECOND:
+        os._exit(1)
+    Path("ran").open("a").write("first ")
+"""
+
+
+def verified(project: Path, *options: str, beside: str = BESIDE) -> subprocess.CompletedProcess[str]:
+    """A pytest run over a project with a suite that waits and one that can run beside it."""
+    for folder, text in (("e2e", WAITS), ("unit", beside), ("z", WAITS)):
+        (project / "suite" / folder).mkdir(parents=True)
+        (project / "suite" / folder / f"test_{folder}.py").write_text(text)
+    (project / "pytest.ini").write_text(SETTINGS)
+    (project / "suite" / "conftest.py").write_text(
+        'pytest_plugins = ["tests.claims.plugin", "tests.claims.parallel_suite"]\n'
+    )
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--import-mode=importlib", "-v", *options]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_results_of_the_second_process_are_told_in_their_place_and_what_it_does_not_know_is_run_here(
+    tmp_path: Path,
+) -> None:
+    done = verified(tmp_path, "suite", "--beside=unit", "-m", "e2e or unit")
+    told = re.findall(r"^suite/\S+::(\w+)(?:\[\d+\])? (PASSED|FAILED|SKIPPED)", done.stdout, re.M)
+    assert told == [
+        ("test_waits", "PASSED"),
+        ("test_passes", "PASSED"),
+        ("test_fails", "FAILED"),
+        ("test_is_skipped", "SKIPPED"),
+        ("test_has_another_name", "PASSED"),
+        ("test_passes_too", "PASSED"),
+        ("test_waits", "PASSED"),
+    ]
+    assert (tmp_path / "ran").read_text() == "second "
+    assert "AssertionError: assert 'the one' == 'the other'" in done.stdout
+    assert re.fullmatch(r"=+ 1 failed, 5 passed, 1 skipped in .+ =+", done.stdout.strip().splitlines()[-1])
+    assert done.returncode == pytest.ExitCode.TESTS_FAILED
+
+
+def test_what_the_second_process_dies_of_is_run_here(tmp_path: Path) -> None:
+    done = verified(tmp_path, "suite", "--beside=unit", "-m", "e2e or unit", beside=BESIDE + DIES)
+    assert (tmp_path / "ran").read_text() == "second first "
+    assert "1 failed, 6 passed, 1 skipped" in done.stdout
+
+
+def test_without_a_suite_that_waits_nothing_runs_beside(tmp_path: Path) -> None:
+    verified(tmp_path, "suite", "--beside=unit", "-m", "unit")
+    assert (tmp_path / "ran").read_text() == "first "
+
+
+COVERS = (
+    BESIDE
+    + """
+def test_covers():
+    from services.contracts.money import is_amount
+    from decimal import Decimal
+    assert is_amount(Decimal(1))
+"""
+)
+
+
+def test_what_the_second_process_covers_goes_into_the_report(tmp_path: Path) -> None:
+    verified(tmp_path, "suite", "--beside=unit", "-m", "e2e or unit", "--report=reports", beside=COVERS)
+    covered = json.loads((tmp_path / "reports" / "coverage.json").read_text())["files"]
+    assert any(path.endswith("services/contracts/money.py") for path in covered)

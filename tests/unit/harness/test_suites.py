@@ -1,0 +1,73 @@
+"""With -m SUITE alone only that suite's folders are read; so every test has to bear its folder's mark."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from harness.runtime.compose import ROOT
+from tests import conftest
+from tests.claims import plugin
+
+pytestmark = pytest.mark.unit
+
+ANYWHERE = pytest.Config.ArgsSource.TESTPATHS
+NAMED = pytest.Config.ArgsSource.ARGS
+TESTS = ROOT / "tests"
+
+
+def config(marks: str, source: pytest.Config.ArgsSource = ANYWHERE) -> Any:
+    """What was said on the command line."""
+    options = {"markexpr": marks}
+    return SimpleNamespace(getoption=options.get, args_source=source, rootpath=ROOT)
+
+
+@pytest.mark.parametrize(
+    ("marks", "folder", "source", "ignored"),
+    [
+        ("e2e", "unit", ANYWHERE, True),
+        ("e2e", "e2e", ANYWHERE, False),
+        ("saga", "mutants", ANYWHERE, False),
+        ("e2e", "unit", NAMED, False),
+        ("unit or e2e", "saga", ANYWHERE, False),
+        ("", "e2e", ANYWHERE, False),
+    ],
+)
+def test_a_suite_alone_reads_its_own_folders_and_is_no_run_over_all_tests(
+    marks: str, folder: str, source: pytest.Config.ArgsSource, ignored: bool
+) -> None:
+    given = config(marks, source)
+    assert bool(conftest.pytest_ignore_collect(TESTS / folder, given)) == ignored
+    assert plugin.is_whole(given) == (source is ANYWHERE and marks != "e2e" and marks != "saga")
+
+
+def test_no_suite_passes_over_files_of_its_own() -> None:
+    folders = {folder for own in conftest.SUITES.values() for folder in own}
+    assert {path.relative_to(TESTS).parts[0] for path in TESTS.glob("*/**/test_*.py")} == folders
+    assert not conftest.pytest_ignore_collect(TESTS / "e2e" / "test_gate.py", config("unit"))
+
+
+def test_of_each_suite_those_come_first_that_need_no_running_system() -> None:
+    def item(nodeid: str, *fixtures: str) -> Any:
+        return SimpleNamespace(nodeid=nodeid, fixturenames=fixtures, iter_markers=lambda _name: [1])
+
+    whole = item("tests/contract/test_a.py::test_needs", "stack"), item("tests/contract/test_a.py::test_reads")
+    items = [*whole, item("tests/e2e/test_b.py::test_needs", "stack"), item("tests/e2e/test_c.py::test_tries", "bare")]
+    conftest.pytest_collection_modifyitems(items)
+    assert [i.nodeid.rpartition("::")[2] for i in items] == ["test_reads", "test_needs", "test_tries", "test_needs"]
+    assert [i.nodeid.split("/")[1] for i in items] == ["contract", "contract", "e2e", "e2e"]
+
+
+@pytest.mark.parametrize(("mark", "stops"), [("e2e", False), ("unit", True), (None, True)])
+def test_a_test_without_its_folders_mark_stops_the_run(mark: str | None, stops: bool) -> None:
+    def iter_markers(name: str) -> list[str]:
+        return [name] if name == mark else []
+
+    item: Any = SimpleNamespace(nodeid="tests/e2e/test_x.py::test_x", iter_markers=iter_markers)
+    if not stops:
+        conftest.pytest_collection_modifyitems([item])
+        return
+    with pytest.raises(pytest.UsageError, match="not marked as its folder says: tests/e2e/test_x"):
+        conftest.pytest_collection_modifyitems([item])

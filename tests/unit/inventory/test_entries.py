@@ -1,0 +1,175 @@
+"""MarkCheckedIn and LogEntry over gRPC: of N gates one admits, and a scan asked again gets its first answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+import pytest
+
+from services.chassis.errors import Unknown
+from tests.support.databases import Databases
+from tests.unit.inventory.inventory_service import InventoryService, an_id, refused, run_concurrently
+
+pytestmark = pytest.mark.unit
+
+ENTRIES = "SELECT * FROM entry_logs WHERE seat_id = %(seat_id)s ORDER BY scanned_at"
+
+
+@pytest.fixture(scope="module")
+def inventory(databases: Databases) -> Iterator[InventoryService]:
+    service = InventoryService(databases)
+    yield service
+    service.close()
+
+
+def results(inventory: InventoryService, seat_id: str) -> list[str]:
+    return [entry["result"] for entry in inventory.rows(ENTRIES, seat_id=seat_id)]
+
+
+@pytest.mark.claim(
+    "3.entry_logs.3", "3.entry_logs.4", "3.entry_logs.5", "3.entry_logs.6", "3.entry_logs.7", "7.flow.9", "1.layers.4"
+)
+def test_owner_is_admitted_and_the_entry_names_staff_and_halls(inventory):
+    seat_id, order_id, owner = inventory.sold_seat()
+    staff = an_id()
+    scan = inventory.check_in(seat_id, order_id, owner, staff_id=staff, hall_id_staff="HALL-B")
+    assert scan.result == "SUCCESS"
+    assert not scan.HasField("first_scanned_at")
+    assert inventory.seat(seat_id).status == "CHECKED_IN"
+    (entry,) = inventory.rows(ENTRIES, seat_id=seat_id)
+    assert (str(entry["scanned_by_staff_id"]), entry["hall_id_presented"]) == (staff, "HALL-A")
+    assert (entry["hall_id_expected"], entry["hall_id_staff"]) == ("HALL-A", "HALL-B")
+
+
+@pytest.mark.claim("7.rules.2")
+def test_second_scan_is_a_duplicate_that_says_when_and_who(inventory):
+    seat_id, order_id, owner = inventory.sold_seat()
+    staff = an_id()
+    first = inventory.check_in(seat_id, order_id, owner, staff_id=staff)
+    again = inventory.check_in(seat_id, order_id, owner)
+    assert again.result == "DUPLICATE"
+    assert (again.first_scanned_at, again.first_staff_id) == (first.scanned_at, staff)
+    assert results(inventory, seat_id) == ["SUCCESS", "DUPLICATE"]
+
+
+@pytest.mark.claim("7.rules.2")
+def test_of_many_gates_one_admits(inventory):
+    seat_id, order_id, owner = inventory.sold_seat()
+    scans = run_concurrently([lambda: inventory.check_in(seat_id, order_id, owner)] * 12)
+    assert sorted(scan.result for scan in scans) == ["DUPLICATE"] * 11 + ["SUCCESS"]
+    assert sorted(results(inventory, seat_id)) == ["DUPLICATE"] * 11 + ["SUCCESS"]
+
+
+def test_two_gates_at_the_seat_together_admit_once(inventory):
+    seat_id, order_id, owner = inventory.sold_seat()
+    scans = inventory.all_at_the_row(seat_id, [partial(inventory.check_in, seat_id, order_id, owner)] * 2)
+    assert sorted(getattr(scan, "result", scan) for scan in scans) == ["DUPLICATE", "SUCCESS"]
+
+
+def test_scan_asked_again_gets_its_first_answer_also_at_the_same_moment(inventory):
+    seat_id, order_id, owner = inventory.sold_seat()
+    scan = {"scan_id": an_id(), "staff_id": an_id()}
+    answers = run_concurrently([lambda: inventory.check_in(seat_id, order_id, owner, **scan)] * 8)
+    assert [answer.result for answer in answers] == ["SUCCESS"] * 8
+    assert len({answer.scanned_at.ToMicroseconds() for answer in answers}) == 1
+    assert results(inventory, seat_id) == ["SUCCESS"]
+
+
+def test_duplicate_asked_again_names_the_first_admission_again(inventory):
+    seat_id, order_id, owner = inventory.sold_seat()
+    inventory.check_in(seat_id, order_id, owner)
+    scan = {"scan_id": an_id(), "staff_id": an_id()}
+    first = inventory.check_in(seat_id, order_id, owner, **scan)
+    assert inventory.check_in(seat_id, order_id, owner, **scan) == first
+
+
+def test_admission_whose_reply_was_lost_is_told_to_the_log_call_that_follows(inventory):
+    seat_id, order_id, owner = inventory.sold_seat()
+    scan = {"scan_id": an_id(), "staff_id": an_id()}
+    inventory.check_in(seat_id, order_id, owner, **scan)
+    assert inventory.log_entry(seat_id, "DUPLICATE", **scan).result == "SUCCESS"
+
+
+def test_scan_id_of_another_staff_member_is_another_scan(inventory):
+    one, other = inventory.sold_seat(), inventory.sold_seat()
+    assert inventory.check_in(*one, scan_id="1").result == "SUCCESS"
+    assert inventory.check_in(*other, scan_id="1").result == "SUCCESS"
+
+
+def test_scan_id_used_for_another_seat_is_refused_and_admits_nobody(inventory):
+    one, other = inventory.sold_seat(), inventory.sold_seat()
+    scan = {"scan_id": an_id(), "staff_id": an_id()}
+    inventory.check_in(*one, **scan)
+    with refused("IDEMPOTENCY_KEY_REUSED"):
+        inventory.check_in(*other, **scan)
+    assert inventory.seat(other[0]).status == "SOLD"
+
+
+@pytest.mark.claim("7.threats.5")
+def test_old_owner_is_refused_under_the_lock(inventory):
+    seat_id, order_id, seller = inventory.sold_seat()
+    inventory.update_owner(seat_id, order_id, seller, an_id())
+    assert inventory.check_in(seat_id, order_id, seller).result == "NOT_OWNER"
+    assert inventory.seat(seat_id).status == "SOLD"
+    assert results(inventory, seat_id) == ["NOT_OWNER"]
+
+
+def test_sale_that_no_longer_stands_is_unpaid(inventory):
+    seat_id, order_id, owner = inventory.sold_seat()
+    assert inventory.check_in(seat_id, an_id(), owner).result == "UNPAID"
+    inventory.cancel_sale(seat_id, order_id, owner)
+    assert inventory.check_in(seat_id, order_id, owner).result == "UNPAID"
+
+
+@pytest.mark.claim("7.rules.3")
+def test_held_seat_is_unpaid(inventory):
+    seat_id, hold_id, user_id = inventory.held_seat()
+    assert inventory.check_in(seat_id, hold_id, user_id).result == "UNPAID"
+
+
+@pytest.mark.claim("7.rules.4")
+def test_seat_that_is_not_there_is_logged_as_not_found(inventory):
+    seat_id = an_id()
+    assert inventory.check_in(seat_id, an_id(), an_id()).result == "NOT_FOUND"
+    assert results(inventory, seat_id) == ["NOT_FOUND"]
+
+
+def test_scan_and_swap_at_once_agree_on_the_owner(inventory):
+    for _ in range(20):
+        seat_id, order_id, seller = inventory.sold_seat()
+        scan, swap = run_concurrently(
+            [
+                partial(inventory.check_in, seat_id, order_id, seller),
+                partial(inventory.update_owner, seat_id, order_id, seller, an_id()),
+            ]
+        )
+        assert (scan.result == "SUCCESS") is (swap == "SEAT_UNAVAILABLE")
+
+
+@pytest.mark.claim("3.entry_logs.2", "7.matrix.1")
+def test_qr_that_cannot_be_read_is_logged_without_a_seat(inventory):
+    staff, scan_id = an_id(), an_id()
+    scan = inventory.log_entry("", "QR_INVALID", staff_id=staff, scan_id=scan_id, hall_id_presented="")
+    assert scan.result == "QR_INVALID"
+    by_staff = "SELECT * FROM entry_logs WHERE scanned_by_staff_id = %(staff_id)s"
+    (entry,) = inventory.rows(by_staff, staff_id=staff)
+    assert (entry["seat_id"], entry["hall_id_presented"]) == (None, None)
+
+
+def test_same_refused_scan_logged_at_once_leaves_one_entry(inventory):
+    seat_id, scan = inventory.new_seat(), {"scan_id": an_id(), "staff_id": an_id()}
+    answers = run_concurrently([lambda: inventory.log_entry(seat_id, "EXPIRED", **scan)] * 6)
+    assert [answer.result for answer in answers] == ["EXPIRED"] * 6
+    assert results(inventory, seat_id) == ["EXPIRED"]
+
+
+@pytest.mark.claim("7.rules.2")
+def test_database_itself_allows_one_admission_a_seat(inventory):
+    seat_id, order_id, owner = inventory.sold_seat()
+    inventory.check_in(seat_id, order_id, owner)
+    with inventory.db.transaction() as tx:
+        tx.run("UPDATE seats SET status = 'SOLD' WHERE seat_id = %(seat_id)s", seat_id=seat_id)
+    with pytest.raises(Unknown):
+        inventory.check_in(seat_id, order_id, owner)
+    assert results(inventory, seat_id) == ["SUCCESS"]

@@ -1,0 +1,490 @@
+"""ReserveSeat, ReleaseSeat, ConfirmSeat, Settle over gRPC: the locks, the fencing token, the record of effects."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC
+from functools import partial
+from uuid import UUID, uuid4
+
+import pytest
+
+from services.chassis.db import DatabaseFault
+from services.chassis.errors import Unknown
+from services.inventory.store import holds
+from services.inventory.sweeper import Sweeper
+from tests.support.databases import Databases
+from tests.support.query_plans import amid_a_sale
+from tests.unit.inventory.inventory_service import (
+    HASH,
+    InventoryService,
+    a_key,
+    an_id,
+    outcome,
+    refused,
+    run_concurrently,
+)
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.fixture(scope="module")
+def inventory(databases: Databases) -> Iterator[InventoryService]:
+    service = InventoryService(databases)
+    yield service
+    service.close()
+
+
+# ── reserve
+
+
+@pytest.mark.claim("3.seats.5", "5.happy.2", "12.phases.4")
+def test_free_seat_is_held_until_its_time_is_up(inventory):
+    seat_id, user_id, hold_id = inventory.new_seat(), an_id(), an_id()
+    hold = inventory.reserve(seat_id, user_id, hold_id, ttl=60)
+    seat = inventory.seat(seat_id)
+    assert (hold.seat_id, hold.hold_id, hold.category, hold.row_number) == (seat_id, hold_id, "CAT1", "T")
+    assert (seat.status, seat.held_by_user_id, seat.hold_id) == ("HELD", user_id, hold_id)
+    assert seat.held_until == hold.held_until
+    left = hold.held_until.ToDatetime(tzinfo=UTC).timestamp() - time.time()
+    assert 55 < left <= 60.5
+
+
+def test_same_hold_asked_again_gets_its_first_answer(inventory):
+    seat_id, user_id, hold_id = inventory.new_seat(), an_id(), an_id()
+    first = inventory.reserve(seat_id, user_id, hold_id)
+    assert inventory.reserve(seat_id, user_id, hold_id) == first
+
+
+@pytest.mark.claim("12.phases.2")
+def test_held_seat_is_unavailable_and_names_the_hold_to_its_own_user_only(inventory):
+    seat_id, hold_id, user_id = inventory.held_seat()
+    with refused("SEAT_UNAVAILABLE") as own:
+        inventory.reserve(seat_id, user_id)
+    with refused("SEAT_UNAVAILABLE") as other:
+        inventory.reserve(seat_id)
+    assert own.value.details == {"held_by": user_id, "order_id": hold_id}
+    assert other.value.details == {"held_by": user_id}
+
+
+def test_sold_seat_is_already_sold(inventory):
+    seat_id, _, _ = inventory.sold_seat()
+    with refused("SEAT_ALREADY_SOLD"):
+        inventory.reserve(seat_id)
+
+
+def test_seat_that_is_not_there_is_not_found(inventory):
+    with refused("SEAT_NOT_FOUND"):
+        inventory.reserve(an_id())
+
+
+def test_refusal_is_given_again_after_the_seat_became_free(inventory):
+    seat_id, hold_id, _ = inventory.held_seat()
+    late = an_id()
+    with refused("SEAT_UNAVAILABLE"):
+        inventory.reserve(seat_id, hold_id=late)
+    inventory.release(seat_id, hold_id)
+    with refused("SEAT_UNAVAILABLE"):
+        inventory.reserve(seat_id, hold_id=late)
+
+
+def test_of_many_simultaneous_reserves_exactly_one_wins(inventory):
+    seat_id = inventory.new_seat()
+    answers = run_concurrently([lambda: inventory.reserve(seat_id)] * 30)
+    winners = [answer for answer in answers if not isinstance(answer, str)]
+    assert len(winners) == 1
+    assert set(map(str, answers)) - {str(winners[0])} == {"SEAT_UNAVAILABLE"}
+    assert inventory.seat(seat_id).hold_id == winners[0].hold_id
+
+
+@pytest.mark.claim("1.wires.1", "12.phases.3", "12.phases.5", "5.matrix.1")
+def test_locked_row_is_lost_at_once_and_nobody_waits_for_it(inventory):
+    seat_id = inventory.new_seat()
+    seen = _Waiters(inventory)
+    with inventory.row_locked(seat_id), seen:
+        started = time.monotonic()
+        answers = run_concurrently([lambda: outcome(lambda: inventory.reserve(seat_id))] * 20)
+        took = time.monotonic() - started
+    assert set(answers) == {"SEAT_UNAVAILABLE"}
+    assert took < 0.9  # lock_timeout is 1 s: none of them has waited for it
+    assert seen.looks > 1
+    assert seen.most == 0
+
+
+class _Waiters:
+    """Watches pg_locks on a connection of its own for as long as the block lasts."""
+
+    def __init__(self, inventory: InventoryService) -> None:
+        self._inventory = inventory
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self.looks = self.most = 0
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._over.is_set():
+            waiting = self._inventory.row("SELECT count(*) AS number FROM pg_locks WHERE NOT granted")["number"]
+            self.looks, self.most = self.looks + 1, max(self.most, waiting)
+
+
+def test_lost_lock_is_not_remembered(inventory):
+    seat_id, hold_id = inventory.new_seat(), an_id()
+    with inventory.row_locked(seat_id):
+        with refused("SEAT_UNAVAILABLE"):
+            inventory.reserve(seat_id, hold_id=hold_id)
+    assert inventory.reserve(seat_id, hold_id=hold_id).hold_id == hold_id
+
+
+@pytest.mark.parametrize("meanwhile", ["held", "released", "sold", "cancelled"])
+def test_hold_judges_the_row_as_it_is_once_locked_not_as_its_statement_first_saw_it(inventory, monkeypatch, meanwhile):
+    """The statement's snapshot is older than its lock: what was committed between the two must count."""
+    made = {"held": lambda: (inventory.new_seat(), "", ""), "cancelled": inventory.sold_seat}
+    seat_id, hold_id, user_id = made.get(meanwhile, inventory.held_seat)()
+    before = inventory.seat(seat_id)
+    slow = holds._HOLD.replace("WHERE seat_id = %(seat_id)s\n    FOR", _SLOWLY)
+    assert slow != holds._HOLD
+    change: dict[str, Callable[[], object]] = {
+        "held": lambda: holds.reserve(inventory.db, _a_hold(seat_id)),
+        "released": lambda: inventory.release(seat_id, hold_id),
+        "sold": lambda: inventory.confirm(seat_id, hold_id, user_id),
+        "cancelled": lambda: inventory.cancel_sale(seat_id, hold_id, user_id),
+    }
+    late = an_id()
+    with monkeypatch.context() as patch, ThreadPoolExecutor(1) as pool:
+        quick = holds._HOLD
+        patch.setattr(holds, "_HOLD", slow)
+        answer = pool.submit(outcome, lambda: inventory.reserve(seat_id, hold_id=late))
+        _until(lambda: inventory.row("SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'"))
+        patch.setattr(holds, "_HOLD", quick)
+        change[meanwhile]()
+        assert inventory.seat(seat_id) != before
+        assert not answer.done()
+    after = inventory.seat(seat_id)
+    if meanwhile in ("released", "cancelled"):
+        assert (answer.result().hold_id, after.status, after.hold_id) == (late, "HELD", late)
+    else:
+        assert answer.result() == ("SEAT_ALREADY_SOLD" if meanwhile == "sold" else "SEAT_UNAVAILABLE")
+        assert after.hold_id not in ("", late)
+
+
+_SLOWLY = "WHERE seat_id = %(seat_id)s AND pg_sleep(0.7) IS NOT NULL\n    FOR"
+
+
+def _a_hold(seat_id: str) -> holds.Hold:
+    return holds.Hold(UUID(seat_id), uuid4(), uuid4(), 300)
+
+
+# ── expiry and take-over
+
+
+def test_expired_hold_is_taken_over_and_can_neither_be_confirmed_nor_made_again(inventory):
+    seat_id, old_hold, old_user = inventory.held_seat()
+    inventory.expire(seat_id)
+    new_hold = inventory.reserve(seat_id).hold_id
+    with refused("SEAT_NOT_HELD"):
+        inventory.confirm(seat_id, old_hold, old_user)
+    with refused("STEP_VOIDED"):
+        inventory.reserve(seat_id, old_user, old_hold)
+    assert inventory.release(seat_id, old_hold) is False
+    assert inventory.seat(seat_id).hold_id == new_hold
+
+
+def test_hold_that_its_own_user_replaced_cannot_be_confirmed(inventory):
+    seat_id, old_hold, user_id = inventory.held_seat()
+    inventory.expire(seat_id)
+    new_hold = inventory.reserve(seat_id, user_id).hold_id
+    with refused("SEAT_NOT_HELD"):
+        inventory.confirm(seat_id, old_hold, user_id)
+    assert inventory.seat(seat_id).hold_id == new_hold
+
+
+def test_expiry_is_decided_by_app_now(inventory):
+    seat_id, hold_id, user_id = inventory.held_seat(ttl=300)
+    with inventory.clock_at(301):
+        with refused("HOLD_EXPIRED"):
+            inventory.confirm(seat_id, hold_id, user_id)
+        assert inventory.reserve(seat_id).hold_id != hold_id
+
+
+def test_live_hold_is_not_taken_over(inventory):
+    seat_id, hold_id, _ = inventory.held_seat(ttl=300)
+    with inventory.clock_at(299), refused("SEAT_UNAVAILABLE"):
+        inventory.reserve(seat_id)
+    assert inventory.seat(seat_id).hold_id == hold_id
+
+
+def test_own_expired_hold_asked_again_is_not_prolonged(inventory):
+    seat_id, hold_id, user_id = inventory.held_seat()
+    inventory.expire(seat_id)
+    until = inventory.seat(seat_id).held_until
+    inventory.reserve(seat_id, user_id, hold_id)
+    assert inventory.seat(seat_id).held_until == until
+
+
+def test_of_many_take_overs_of_one_expired_hold_exactly_one_wins(inventory):
+    seat_id, _, _ = inventory.held_seat()
+    inventory.expire(seat_id)
+    answers = run_concurrently([lambda: inventory.reserve(seat_id)] * 20)
+    assert sum(not isinstance(answer, str) for answer in answers) == 1
+
+
+# ── release
+
+
+@pytest.mark.claim("5.abandon.3")
+def test_released_seat_is_free_and_the_hold_never_comes_back(inventory):
+    seat_id, hold_id, user_id = inventory.held_seat()
+    assert inventory.release(seat_id, hold_id) is True
+    assert inventory.seat(seat_id).status == "AVAILABLE"
+    with refused("STEP_VOIDED"):
+        inventory.reserve(seat_id, user_id, hold_id)
+    assert inventory.release(seat_id, hold_id) is False
+
+
+def test_release_that_overtakes_its_reserve_keeps_it_from_happening(inventory):
+    seat_id, hold_id = inventory.new_seat(), an_id()
+    assert inventory.release(seat_id, hold_id) is False
+    with refused("STEP_VOIDED"):
+        inventory.reserve(seat_id, hold_id=hold_id)
+    assert inventory.seat(seat_id).status == "AVAILABLE"
+
+
+def test_release_by_a_stale_hold_touches_nothing(inventory):
+    seat_id, hold_id, _ = inventory.held_seat()
+    assert inventory.release(seat_id, an_id()) is False
+    assert inventory.seat(seat_id).hold_id == hold_id
+
+
+def test_release_by_a_hold_that_was_taken_over_leaves_the_one_that_did(inventory):
+    seat_id, old_hold, _ = inventory.held_seat()
+    inventory.expire(seat_id)
+    new_hold = an_id()
+    inventory.reserve(seat_id, hold_id=new_hold)
+    assert inventory.release(seat_id, old_hold) is False
+    assert inventory.seat(seat_id).hold_id == new_hold
+
+
+@pytest.mark.claim("12.phases.10")
+def test_release_after_the_sale_leaves_the_sale(inventory):
+    seat_id, hold_id, user_id = inventory.sold_seat()
+    assert inventory.release(seat_id, hold_id) is False
+    assert inventory.seat(seat_id).owner_user_id == user_id
+
+
+def test_release_that_names_another_seat_still_frees_the_one_that_is_held(inventory):
+    seat_id, hold_id, user_id = inventory.held_seat()
+    inventory.release(inventory.new_seat(), hold_id)
+    assert inventory.seat(seat_id).status == "AVAILABLE"
+    with refused("SEAT_NOT_HELD"):
+        inventory.confirm(seat_id, hold_id, user_id)
+
+
+def test_release_racing_its_own_reserve_never_leaves_a_hold(inventory):
+    for _ in range(20):
+        seat_id, hold_id = inventory.new_seat(), an_id()
+        run_concurrently(
+            [
+                partial(inventory.reserve, seat_id, hold_id=hold_id),
+                partial(inventory.release, seat_id, hold_id),
+            ]
+        )
+        assert inventory.seat(seat_id).status == "AVAILABLE"
+
+
+# ── confirm and settle
+
+
+@pytest.mark.claim("3.seats.3", "3.seats.7", "3.seats.8", "5.happy.8", "7.points.1", "12.phases.9", "1.layers.4")
+def test_confirmed_hold_is_a_sale(inventory):
+    seat_id, hold_id, user_id = inventory.held_seat()
+    key = a_key()
+    first = inventory.confirm(seat_id, hold_id, user_id, key)
+    seat = inventory.seat(seat_id)
+    assert (seat.status, seat.owner_user_id, seat.order_id, seat.price_paid) == ("SOLD", user_id, hold_id, "350.00")
+    assert (seat.held_by_user_id, seat.hold_id, seat.HasField("held_until")) == ("", hold_id, False)
+    assert inventory.confirm(seat_id, hold_id, user_id, key) == first
+    stored = inventory.row("SELECT qr_code_hash FROM seats WHERE seat_id = %(seat_id)s", seat_id=seat_id)
+    assert stored["qr_code_hash"] == HASH
+
+
+def test_confirm_by_another_user_is_not_held(inventory):
+    seat_id, hold_id, _ = inventory.held_seat()
+    with refused("SEAT_NOT_HELD"):
+        inventory.confirm(seat_id, hold_id, an_id())
+
+
+def test_confirm_of_a_seat_that_nobody_holds_is_refused_for_good(inventory):
+    seat_id, key, hold_id, user_id = inventory.new_seat(), a_key(), an_id(), an_id()
+    with refused("SEAT_NOT_HELD"):
+        inventory.confirm(seat_id, hold_id, user_id, key)
+    inventory.reserve(seat_id, user_id, hold_id)
+    with refused("SEAT_NOT_HELD"):
+        inventory.confirm(seat_id, hold_id, user_id, key)
+
+
+def test_confirm_after_its_key_was_settled_void_is_refused_and_the_seat_stays_held(inventory):
+    seat_id, hold_id, user_id = inventory.held_seat()
+    key = a_key()
+    assert inventory.settle(key) is False
+    with refused("STEP_VOIDED"):
+        inventory.confirm(seat_id, hold_id, user_id, key)
+    assert inventory.seat(seat_id).status == "HELD"
+
+
+def test_settle_after_confirm_is_done_whatever_the_seat_is_now(inventory):
+    seat_id, hold_id, user_id = inventory.held_seat()
+    key = a_key()
+    inventory.confirm(seat_id, hold_id, user_id, key)
+    inventory.cancel_sale(seat_id, hold_id, user_id)
+    assert inventory.settle(key) is True
+
+
+def test_settle_after_a_refused_confirm_is_not_done(inventory):
+    seat_id, key = inventory.new_seat(), a_key()
+    with refused("SEAT_NOT_HELD"):
+        inventory.confirm(seat_id, an_id(), an_id(), key)
+    assert inventory.settle(key) is False
+
+
+def test_confirm_racing_its_settlement_agrees_with_it(inventory):
+    for _ in range(20):
+        seat_id, hold_id, user_id = inventory.held_seat()
+        key = a_key()
+        _, done = run_concurrently(
+            [
+                partial(inventory.confirm, seat_id, hold_id, user_id, key),
+                partial(inventory.settle, key),
+            ]
+        )
+        assert (inventory.seat(seat_id).status == "SOLD") is done
+
+
+def test_pay_in_flight_and_take_over_leave_the_seat_to_exactly_one(inventory):
+    for _ in range(20):
+        seat_id, hold_id, user_id = inventory.held_seat()
+        inventory.expire(seat_id)
+        paid, taken = run_concurrently(
+            [
+                partial(inventory.confirm, seat_id, hold_id, user_id),
+                partial(inventory.reserve, seat_id),
+            ]
+        )
+        assert paid in ("HOLD_EXPIRED", "SEAT_NOT_HELD")
+        assert taken == "SEAT_UNAVAILABLE" or inventory.seat(seat_id).hold_id == taken.hold_id
+
+
+def test_confirm_waits_for_the_row_and_gives_up_as_unknown(inventory):
+    seat_id, hold_id, user_id = inventory.held_seat()
+    with inventory.row_locked(seat_id), pytest.raises(Unknown):
+        inventory.confirm(seat_id, hold_id, user_id)
+    assert inventory.seat(seat_id).status == "HELD"
+
+
+def test_hold_that_runs_out_while_its_confirm_waits_for_the_row_is_expired(inventory):
+    seat_id, hold_id, user_id = inventory.held_seat(ttl=1)
+    answers: list[object] = []
+    with inventory.row_locked(seat_id):
+        call = threading.Thread(
+            target=lambda: answers.append(outcome(lambda: inventory.confirm(seat_id, hold_id, user_id)))
+        )
+        time_is_up = "SELECT held_until <= app_now() AS over FROM seats WHERE seat_id = %(seat_id)s"
+        nearly = "SELECT held_until <= app_now() + interval '300 ms' AS over FROM seats WHERE seat_id = %(seat_id)s"
+        _until(lambda: inventory.row(nearly, seat_id=seat_id)["over"])
+        call.start()
+        _until(lambda: inventory.row(time_is_up, seat_id=seat_id)["over"])
+    call.join()
+    assert answers == ["HOLD_EXPIRED"]
+
+
+def _until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 5
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.claim("3.seats.3", "3.seats.5")
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "status = 'AVAILABLE'",  # with the hold's fields left behind
+        "status = 'SOLD'",  # without order, owner and price
+        "held_until = NULL",
+        "owner_user_id = gen_random_uuid()",
+    ],
+)
+def test_database_refuses_a_seat_that_is_half_one_thing_and_half_another(inventory, broken):
+    seat_id, _, _ = inventory.held_seat()
+    with pytest.raises(DatabaseFault, match="seat_state_is_whole"), inventory.db.transaction() as tx:
+        tx.run(f"UPDATE seats SET {broken} WHERE seat_id = %(seat_id)s", seat_id=seat_id)
+
+
+# ── the sweeper
+
+
+@pytest.mark.claim("8.queues.1", "5.abandon.3")
+def test_sweeper_releases_expired_holds_only_and_kills_their_keys(inventory):
+    expired, old_hold, user_id = inventory.held_seat()
+    live, live_hold, _ = inventory.held_seat()
+    inventory.expire(expired)
+    swept = [str(hold["hold_id"]) for hold in holds.sweep(inventory.db, 1000, grace_seconds=0)]
+    assert old_hold in swept
+    assert live_hold not in swept
+    assert inventory.seat(expired).status == "AVAILABLE"
+    assert inventory.seat(live).hold_id == live_hold
+    with refused("STEP_VOIDED"):
+        inventory.reserve(expired, user_id, old_hold)
+
+
+def test_ticks_of_the_sweeper_free_what_has_expired(inventory):
+    seat_id, *_ = inventory.held_seat()
+    inventory.expire(seat_id)
+    sweeper = Sweeper(inventory.db, grace_seconds=0)
+    while sweeper.tick():
+        pass
+    assert inventory.seat(seat_id).status == "AVAILABLE"
+
+
+def test_sweeper_leaves_the_grace_to_the_message(inventory):
+    seat_id, hold_id, _ = inventory.held_seat()
+    inventory.expire(seat_id)
+    holds.sweep(inventory.db, 1000, grace_seconds=30)
+    assert inventory.seat(seat_id).hold_id == hold_id
+
+
+def test_sweepers_side_by_side_skip_what_the_other_has_in_hand(inventory):
+    locked, other = inventory.held_seat()[0], inventory.held_seat()[0]
+    inventory.expire(locked)
+    inventory.expire(other)
+    with inventory.row_locked(locked):
+        swept = [str(hold["seat_id"]) for hold in holds.sweep(inventory.db, 1000, grace_seconds=0)]
+    assert other in swept
+    assert locked not in swept
+
+
+def test_sweeper_takes_a_batch_at_a_time(inventory):
+    for _ in range(5):
+        inventory.expire(inventory.held_seat()[0])
+    assert len(holds.sweep(inventory.db, 3, grace_seconds=0)) == 3
+
+
+def test_the_sweepers_index_is_its_own(databases):
+    """A look-up by key that names the status too must not walk every seat that is HELD."""
+    quiet = """INSERT INTO seats (seat_id, event_id, row_number, seat_number, category)
+        SELECT gen_random_uuid(), gen_random_uuid(), 'R', 1, 'CAT1' FROM generate_series(1, 5000)"""
+    held = """UPDATE seats SET status = 'HELD', hold_id = gen_random_uuid(), held_by_user_id = gen_random_uuid(),
+        held_until = app_now() WHERE seat_id IN (SELECT seat_id FROM seats LIMIT 500)"""
+    one = {"seat_id": UUID(int=1), "hold_id": UUID(int=2)}
+    with amid_a_sale(databases, "inventory", "seats", quiet, held) as explain:
+        by_key = (holds._CLEAR_HOLD, holds._CLEAR_EXPIRED, holds._TIME_LEFT)
+        assert [sql for sql in by_key if "seats_pkey" not in explain(sql, **one)] == []
+        assert "idx_seats_due" in explain(holds._SWEEP, grace_seconds=1, batch=100)

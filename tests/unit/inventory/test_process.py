@@ -1,0 +1,177 @@
+"""`python -m services.inventory.main` as a process: it starts, releases what expires, tells Order, ends on SIGTERM."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.error import URLError
+from urllib.request import urlopen
+from uuid import UUID
+
+import pytest
+
+from harness.runtime import ports
+from services.chassis import json_codec, tokens
+from services.chassis.broker import Publisher
+from services.chassis.clients import GrpcPeer, channel
+from services.contracts.pb import inventory_pb2 as pb
+from services.contracts.pb.inventory_pb2_grpc import InventoryStub
+from tests.support.brokers import Broker
+from tests.support.databases import Databases
+from tests.support.stubs import example, fits
+from tests.unit.inventory.inventory_service import INTERNAL_SECRET, SECRET, InventoryService, an_id
+
+pytestmark = pytest.mark.unit
+
+
+class Process:
+    """An inventory process with its HTTP and gRPC ports."""
+
+    def __init__(self, environment: dict[str, str], http: int, grpc: int) -> None:
+        self.http, self.grpc = http, grpc
+        self.child = subprocess.Popen(
+            [sys.executable, "-m", "services.inventory.main"],
+            env={**os.environ, **environment, "PORT": str(http), "GRPC_PORT": str(grpc)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def health(self) -> Any:
+        try:
+            with urlopen(f"http://127.0.0.1:{self.http}/health", timeout=2) as answer:
+                return json.load(answer)
+        except (URLError, OSError):
+            return {}
+
+    def end(self) -> str:
+        """SIGTERM, and what the process has printed until it was gone."""
+        self.child.send_signal(signal.SIGTERM)
+        output, _ = self.child.communicate(timeout=20)
+        return output
+
+
+class Order(ThreadingHTTPServer):
+    """Stands where Order listens; remembers who told it what."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, str]] = []
+        super().__init__(("127.0.0.1", 0), _OrderHandler)
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+
+class _OrderHandler(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        caller = tokens.verify_caller(INTERNAL_SECRET, tokens.bearer(self.headers["Authorization"]))
+        assert isinstance(self.server, Order)
+        self.server.told.append((caller, self.path))
+        done = json.dumps(example("order", "POST", "/orders/{order_id}/expire", 200)).encode()
+        status, body = fits("order", "POST", self.path, 200, done)
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+def eventually(condition: Callable[[], object], within: float = 30.0) -> None:
+    deadline = time.monotonic() + within
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true in time"
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def order() -> Iterator[Order]:
+    server = Order()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def replicas(databases: Databases, broker: Broker, order: Order) -> Iterator[list[Process]]:
+    broker.empty()
+    database = databases.database_for("inventory")
+    environment = {
+        "BIND": "127.0.0.1",
+        "JWT_SECRET": SECRET,
+        "INTERNAL_JWT_SECRET": INTERNAL_SECRET,
+        "DB_HOST": database.host,
+        "DB_NAME": database.name,
+        "DB_USER": database.user,
+        "DB_PASS": "not asked for",
+        "RABBITMQ_HOST": broker.settings.host,
+        "RABBITMQ_PORT": str(broker.settings.port),
+        "RABBITMQ_USER": broker.settings.user,
+        "RABBITMQ_PASS": broker.settings.password,
+        "ORDER_SERVICE_URL": f"http://127.0.0.1:{order.server_port}",
+        "SWEEP_SECONDS": "0.2",
+        "SWEEP_GRACE_SECONDS": "0.5",
+    }
+    claimed = ports.claim([20080, 20051, 20081, 20052])
+    both = [Process(environment, *claimed[:2]), Process(environment, *claimed[2:])]
+    yield both
+    for process in both:
+        if process.child.poll() is None:
+            process.end()
+        process.child.stdout.close()  # type: ignore[union-attr]
+    ports.release(claimed)
+
+
+@pytest.mark.claim("8.consumer.1")
+def test_two_replicas_hold_release_and_end_cleanly_side_by_side(replicas, databases, broker, order):
+    eventually(lambda: all(replica.health().get("consumer") == "consuming" for replica in replicas))
+    seats = InventoryService(databases)
+    publisher = Publisher(broker.settings, "test")
+    publisher.start()
+    eventually(publisher.is_ready)
+    try:
+        held = [_held_through(replicas[n % 2], seats.new_seat()) for n in range(6)]
+        for seat_id, hold_id in held[:4]:  # two get no message: the sweepers find them
+            body = json_codec.encode(
+                {"seat_id": seat_id, "order_id": hold_id, "user_id": an_id(), "reserved_at": "now"}
+            )
+            publisher.publish("seat.hold.exchange", "seat.hold", body, message_id=an_id(), expiration_ms=1100)
+        eventually(lambda: all(seats.seat(seat_id).status == "AVAILABLE" for seat_id, _ in held))
+        assert {caller for caller, _ in order.told} <= {"inventory-service"}
+        assert {path for _, path in order.told} <= {f"/orders/{hold_id}/expire" for _, hold_id in held[:4]}
+        assert len(order.told) == len(set(order.told))
+    finally:
+        publisher.stop()
+        seats.close()
+    for replica in replicas:
+        output = replica.end()
+        assert replica.child.returncode == 0, output
+        lines = [json.loads(line) for line in output.splitlines()]
+        assert not [line for line in lines if line["level"] in ("ERROR", "CRITICAL")]
+
+
+def _held_through(replica: Process, seat_id: str) -> tuple[str, str]:
+    peer = GrpcPeer("Inventory", tokens.Credential("orchestrator-service", INTERNAL_SECRET))
+    hold_id = an_id()
+    with channel(f"127.0.0.1:{replica.grpc}") as connection:
+        stub = InventoryStub(connection)  # type: ignore[no-untyped-call]
+        request = pb.ReserveSeatRequest(seat_id=seat_id, user_id=an_id(), hold_id=hold_id, ttl_seconds=1)
+        hold = peer.call(stub.ReserveSeat, request)
+    assert UUID(hold.hold_id) == UUID(hold_id)
+    return seat_id, hold_id
+
+
+def test_missing_setting_stops_the_start_with_one_line():
+    bare = {"PATH": os.environ["PATH"]}
+    done = subprocess.run(
+        [sys.executable, "-m", "services.inventory.main"], env=bare, capture_output=True, text=True, check=False
+    )
+    assert done.returncode != 0
+    assert done.stderr.strip().startswith("configuration: ")
+    assert len(done.stderr.strip().splitlines()) == 1

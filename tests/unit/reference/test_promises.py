@@ -1,0 +1,187 @@
+"""Promises of the reference that no other test is about: each is small, and none is anybody else's business."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import Any
+from uuid import uuid4
+
+import psycopg2
+import pytest
+from flask import Flask
+
+from harness.dev.spec_bundle import bundle
+from harness.runtime.compose import ROOT
+from services.chassis.access import public
+from services.chassis.errors import ConfigurationError
+from services.chassis.logs import JsonFormatter
+from services.chassis.settings import DatabaseSettings, Env
+from services.chassis.tokens import Credential
+from services.inventory.app import build
+from tests.support.databases import Databases
+from tests.unit.inventory.inventory_service import INTERNAL_SECRET, InventoryService, an_id, settings_for
+from tests.unit.order.order_service import OrderService
+
+pytestmark = pytest.mark.unit
+
+COLLECTION = ROOT / "specs" / "postman" / "TicketRemaster.postman_collection.json"
+CARD = re.compile(r"card|cvc|cvv|\bpan\b|expiry", re.IGNORECASE)
+SIDS = "SELECT * FROM {table} WHERE {table_id} = %(id)s::uuid"
+
+
+@pytest.fixture(scope="module")
+def orders(database_for: Callable[[str], DatabaseSettings]) -> Iterator[OrderService]:
+    service = OrderService(database_for("order"))
+    yield service
+    service.db.close()
+
+
+@pytest.fixture
+def logged(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """What a process would write."""
+    caplog.set_level(logging.INFO)
+    caplog.handler.setFormatter(JsonFormatter("inventory-service"))
+    return caplog
+
+
+@pytest.fixture(scope="module")
+def inventory(databases: Databases) -> Iterator[InventoryService]:
+    service = InventoryService(databases)
+    yield service
+    service.close()
+
+
+@pytest.fixture(scope="module")
+def inventory_app(databases: Databases, inventory: InventoryService) -> Iterator[Flask]:
+    app = build(settings_for(databases.database_for("inventory")), inventory.db)
+
+    @app.get("/broken")
+    @public
+    def broken() -> str:
+        raise RuntimeError("a bug")
+
+    yield app
+    app.extensions["background"][-1].stop()
+
+
+# ── §3
+
+
+@pytest.mark.claim("3.orders.7")
+def test_an_orders_sid_is_cleared_once_verified(orders: OrderService) -> None:
+    order_id = orders.flagged()
+    assert sids(orders, "orders", "order_id", order_id) == ["VE1"]
+    orders.try_code(f"orders/{order_id}", "approved")
+    assert sids(orders, "orders", "order_id", order_id) == [None]
+
+
+@pytest.mark.claim("3.transfers.9", "3.transfers.10", "3.transfers.7", "3.transfers.8")
+def test_each_partys_sid_is_cleared_once_that_party_has_verified(orders: OrderService) -> None:
+    transfer_id = orders.awaiting()
+    assert sids(orders, "transfers", "transfer_id", transfer_id) == ["VEs", "VEb"]
+    orders.try_code(f"transfers/{transfer_id}", "approved", party="SELLER")
+    assert sids(orders, "transfers", "transfer_id", transfer_id) == [None, "VEb"]
+    orders.try_code(f"transfers/{transfer_id}", "approved", party="BUYER")
+    assert sids(orders, "transfers", "transfer_id", transfer_id) == [None, None]
+
+
+def sids(service: OrderService, table: str, table_id: str, row_id: str) -> list[Any]:
+    """The verification sids of a row."""
+    with service.db.transaction() as tx:
+        row = tx.only(SIDS.format(table=table, table_id=table_id), id=row_id)
+    return [
+        row[name] for name in ("verification_sid", "seller_verification_sid", "buyer_verification_sid") if name in row
+    ]
+
+
+# ── §7.1
+
+
+@pytest.mark.claim("7.cipher.2", "10.env.12")
+@pytest.mark.parametrize("length", [0, 16, 31, 33])
+def test_a_qr_key_that_has_not_32_bytes_stops_the_start(length: int) -> None:
+    assert Env({"QR_ENCRYPTION_KEY": "k" * 32}).key("QR_ENCRYPTION_KEY") == b"k" * 32
+    with pytest.raises(ConfigurationError, match="QR_ENCRYPTION_KEY"):
+        Env({"QR_ENCRYPTION_KEY": "k" * length}).key("QR_ENCRYPTION_KEY")
+
+
+# ── §9
+
+
+@pytest.mark.claim("9.stripe.2")
+@pytest.mark.parametrize("server", ["gateway", "user", "orchestrator"])
+def test_no_call_of_ours_takes_a_card(server: str) -> None:
+    assert [name for name in properties(bundle(server)) if CARD.search(name)] == []
+
+
+def properties(node: Any) -> Iterator[str]:
+    """The name of every property of every schema."""
+    if isinstance(node, dict):
+        yield from node.get("properties", {}) if isinstance(node.get("properties"), dict) else ()
+        for value in node.values():
+            yield from properties(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from properties(value)
+
+
+# ── §12
+
+
+@pytest.mark.claim("12.phases.1")
+def test_a_map_is_read_while_its_seats_are_locked(
+    inventory: InventoryService, inventory_app: Flask, databases: Databases
+) -> None:
+    event_id = an_id()
+    seat_id = inventory.new_seat(event_id)
+    headers = {"Authorization": Credential("event-service", INTERNAL_SECRET).header()}
+    at = databases.database_for("inventory")
+    with closing(psycopg2.connect(host=at.host, port=at.port, dbname=at.name, user=at.user)) as other:
+        other.cursor().execute("SELECT FROM seats WHERE seat_id = %s FOR UPDATE", (seat_id,))
+        answer = inventory_app.test_client().get(f"/seats?event_id={event_id}", headers=headers)
+    assert [seat["seat_id"] for seat in answer.get_json()["data"]["seats"]] == [seat_id]
+
+
+# ── §13
+
+
+@pytest.mark.claim("13.json.2", "13.levels.4", "13.events.8")
+def test_an_unhandled_error_is_logged_with_stack_trace_and_correlation_id(
+    inventory_app: Flask, logged: pytest.LogCaptureFixture
+) -> None:
+    correlation_id = str(uuid4())
+    answer = inventory_app.test_client().get("/broken", headers={"X-Correlation-ID": correlation_id})
+    assert answer.status_code == 500
+    [line] = [json.loads(text) for text in logged.text.splitlines() if '"ERROR"' in text]
+    assert (line["level"], line["correlation_id"]) == ("ERROR", correlation_id)
+    assert "RuntimeError: a bug" in line["exception"]
+    assert "Traceback" in line["exception"]
+    assert "a bug" not in answer.text
+
+
+# ── §15
+
+
+@pytest.mark.claim("15.tools.5", "15.tools.6")
+def test_postman_has_a_folder_a_scenario_and_keeps_the_token_of_the_login() -> None:
+    collection = json.loads(COLLECTION.read_text())
+    assert [folder["name"] for folder in collection["item"]] == ["Auth", "Purchase", "Transfer", "Verification"]
+    assert "{{gateway_url}}/api/reserve" in COLLECTION.read_text()
+    kept = [line for event in events(collection) for line in event["script"]["exec"] if "access_token" in line]
+    assert {match[1] for line in kept if (match := re.search(r"\.set\('(\w+)_token'", line))} >= {
+        "seller",
+        "buyer",
+        "staff",
+    }
+
+
+def events(node: Any) -> Iterator[Any]:
+    """Every script of a collection."""
+    if isinstance(node, dict):
+        yield from node.get("event", [])
+        for child in node.get("item", []):
+            yield from events(child)

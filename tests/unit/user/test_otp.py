@@ -1,0 +1,246 @@
+"""Codes by SMS: SMU's contract to the letter (§9), and no more than five codes to a phone in ten minutes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+import requests
+from responses import matchers
+from urllib3.exceptions import MaxRetryError, NewConnectionError
+
+from services.chassis.clients import CALL_SECONDS
+from services.user import smu as smu_module
+from tests.support.databases import Databases
+from tests.support.stubs import Stubs
+from tests.unit.user.user_app import SMU_KEY, SMU_URL, UserApp, codes, refusal, run_concurrently
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.fixture
+def smu() -> Iterator[Stubs]:
+    with Stubs() as stub:
+        yield stub
+
+
+def sends(smu: Stubs, **changes: Any) -> None:
+    sent = {"VerificationSid": "VE1", "Success": True, "ErrorMessage": ""}
+    smu.answers("POST", f"{SMU_URL}/SendOTP", json=sent | changes)
+
+
+def judges(smu: Stubs, **answer: Any) -> None:
+    smu.answers("POST", f"{SMU_URL}/VerifyOTP", json=answer)
+
+
+def send(users: UserApp, user: UUID) -> Any:
+    return users.call("POST", "/otp/send", {"user_id": user})
+
+
+def verify(users: UserApp) -> Any:
+    return users.call("POST", "/otp/verify", {"verification_sid": "VE1", "otp_code": "123456"})
+
+
+def unreachable() -> requests.ConnectionError:
+    reason = NewConnectionError(None, "refused")  # type: ignore[arg-type]
+    return requests.ConnectionError(MaxRetryError(None, "/SendOTP", reason))  # type: ignore[arg-type]
+
+
+@pytest.mark.claim("9.smu.1", "9.smu.2", "9.smu.3", "1.wires.5", "5.risk.2", "3.users.3")
+def test_send_asks_smu_as_its_contract_says(users: UserApp, smu: Stubs) -> None:
+    user, correlation = users.new_user(), str(uuid4())
+    expected = {"X-Contacts-Key": SMU_KEY, "Content-Type": "application/json", "X-Correlation-ID": correlation}
+    smu.answers(
+        "POST",
+        f"{SMU_URL}/SendOTP",
+        json={"VerificationSid": "VE1", "Success": True, "ErrorMessage": ""},
+        match=[
+            matchers.header_matcher(expected),
+            matchers.json_params_matcher({"Mobile": users.account(user)["phone"]}),
+            matchers.request_kwargs_matcher({"timeout": smu_module.TIMEOUT}),
+        ],
+    )
+    headers = {"X-Correlation-ID": correlation}
+    answer = users.call("POST", "/otp/send", {"user_id": user}, **headers)
+    assert (answer.status_code, answer.get_json()["data"]) == (200, {"verification_sid": "VE1"})
+
+
+def test_smu_is_given_up_before_our_caller_gives_up() -> None:
+    assert sum(smu_module.TIMEOUT) < CALL_SECONDS
+
+
+def test_send_to_an_unknown_user_is_404_and_asks_nobody(users: UserApp, smu: Stubs) -> None:
+    assert refusal(send(users, uuid4())) == "USER_NOT_FOUND"
+    assert len(smu.calls) == 0
+
+
+@pytest.mark.claim("9.smu.10")
+@pytest.mark.parametrize(
+    "failure",
+    [
+        {"status": 500}, {"status": 503, "json": {"Success": True, "VerificationSid": "VE1"}}, {"status": 401},
+        {"status": 404}, {"status": 302, "headers": {"Location": "/x"}}, {"json": {"Success": False}}, {"json": {}},
+        {"json": {"Success": True}}, {"json": {"Success": True, "VerificationSid": ""}}, {"json": []},
+        {"json": {"Success": "true", "VerificationSid": "VE1"}}, {"json": {"Success": True, "VerificationSid": 7}},
+        {"body": "<html>"}, {"body": requests.ReadTimeout()}, {"body": requests.ConnectTimeout()},
+        {"body": requests.ConnectionError("reset")}, {"body": requests.exceptions.ChunkedEncodingError()},
+        {"body": unreachable()},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_code_that_smu_did_not_confirm_is_503(users: UserApp, smu: Stubs, failure: dict[str, Any]) -> None:
+    smu.misbehaves("POST", f"{SMU_URL}/SendOTP", **failure)
+    answer = send(users, users.new_user())
+    assert (answer.status_code, refusal(answer)) == (503, "SERVICE_UNAVAILABLE")
+    assert answer.headers["Retry-After"]
+
+
+def test_a_code_that_smu_would_not_send_is_503(users: UserApp, smu: Stubs) -> None:
+    sends(smu, VerificationSid="", Success=False, ErrorMessage="60200: Invalid parameter `To`")
+    assert refusal(send(users, users.new_user())) == "SERVICE_UNAVAILABLE"
+
+
+def test_the_sixth_code_in_ten_minutes_is_refused_and_says_when(users: UserApp, smu: Stubs) -> None:
+    sends(smu)
+    user = users.new_user()
+    assert codes(send(users, user) for _ in range(5)) == [200] * 5
+    answer = send(users, user)
+    assert (answer.status_code, refusal(answer)) == (429, "RATE_LIMITED")
+    wait = answer.get_json()["details"]["retry_after"]
+    assert 590 <= wait <= 600
+    assert answer.headers["Retry-After"] == str(wait)
+    assert len(smu.calls) == 5
+
+
+def test_of_many_sends_at_once_five_get_through(users: UserApp, smu: Stubs) -> None:
+    sends(smu)
+    user = users.new_user()
+    assert codes(run_concurrently(*[lambda: send(users, user)] * 12)) == [200] * 5 + [429] * 7
+    assert len(smu.calls) == 5
+
+
+def test_the_limit_is_the_phones_not_the_users(users: UserApp, smu: Stubs) -> None:
+    sends(smu)
+    one, other = users.new_user(), users.new_user()
+    with users.db.transaction() as tx:
+        phone = users.account(one)["phone"]
+        tx.run("UPDATE users SET phone = %(phone)s WHERE user_id = %(user)s", phone=phone, user=other)
+    assert codes(send(users, user) for user in [one, other] * 3) == [200] * 5 + [429]
+
+
+def test_the_limit_moves_on_with_time(users: UserApp, smu: Stubs, databases: Databases) -> None:
+    sends(smu)
+    user = users.new_user()
+    assert codes(send(users, user) for _ in range(6)) == [200] * 5 + [429]
+    databases.shift_clock("user", 601)
+    try:
+        assert codes(send(users, user) for _ in range(6)) == [200] * 5 + [429]
+    finally:
+        databases.shift_clock("user", 0)
+
+
+def test_the_limit_is_a_window_that_slides(users: UserApp, smu: Stubs, databases: Databases) -> None:
+    sends(smu)
+    user = users.new_user()
+    phone = users.account(user)["phone"]
+    with closing(databases.superuser("user")) as connection, connection.cursor() as cursor:
+        ages = [599, 601, 300, 100]
+        cursor.execute(
+            "INSERT INTO otp_sends SELECT %s, array_agg(now() - make_interval(secs => age)) FROM unnest(%s) AS age",
+            (phone, ages),
+        )
+    assert codes(send(users, user) for _ in range(2)) == [200] * 2
+    answer = send(users, user)
+    assert answer.status_code == 429
+    assert int(answer.headers["Retry-After"]) <= 2
+
+
+@pytest.mark.parametrize(
+    ("failure", "counted"),
+    [
+        ({"json": {"Success": False, "ErrorMessage": "x"}}, False), ({"status": 400}, False),
+        ({"body": unreachable()}, False), ({"body": requests.ConnectTimeout()}, False),
+        ({"status": 500}, True), ({"body": requests.ReadTimeout()}, True), ({"body": requests.ConnectionError()}, True),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_only_a_code_that_may_have_been_sent_counts(
+    users: UserApp, smu: Stubs, failure: dict[str, Any], counted: bool
+) -> None:
+    smu.misbehaves("POST", f"{SMU_URL}/SendOTP", **failure)
+    user = users.new_user()
+    assert codes(send(users, user) for _ in range(6)) == ([429] + [503] * 5 if counted else [503] * 6)
+
+
+def test_a_redirect_is_no_answer_wherever_it_leads(users: UserApp, smu: Stubs) -> None:
+    smu.misbehaves("POST", f"{SMU_URL}/SendOTP", status=302, headers={"Location": f"{SMU_URL}/elsewhere"})
+    smu.misbehaves("GET", f"{SMU_URL}/elsewhere", json={"VerificationSid": "VE1", "Success": True})
+    assert send(users, users.new_user()).status_code == 503
+    assert len(smu.calls) == 1
+
+
+@pytest.mark.claim("9.smu.1", "9.smu.4", "5.risk.4")
+def test_verify_asks_smu_as_its_contract_says(users: UserApp, smu: Stubs) -> None:
+    judges(smu, Success=True, Status="approved", ErrorMessage="")
+    answer = verify(users)
+    assert (answer.status_code, answer.get_json()["data"]) == (200, {"status": "approved"})
+    assert json.loads(smu.calls[0].request.body or "") == {"VerificationSid": "VE1", "Code": "123456"}
+    assert smu.calls[0].request.headers["X-Contacts-Key"] == SMU_KEY
+
+
+@pytest.mark.claim("9.smu.5", "9.smu.6", "9.smu.7", "9.smu.11")
+@pytest.mark.parametrize(
+    ("smu_says", "status"),
+    [
+        ({"Success": True, "Status": "approved", "ErrorMessage": ""}, "approved"),
+        ({"Success": True, "Status": "pending", "ErrorMessage": ""}, "pending"),
+        ({"Success": True, "Status": "expired", "ErrorMessage": ""}, "expired"),
+        (
+            {"Success": False, "Status": "", "ErrorMessage": "20404: The requested verification was not found"},
+            "expired",
+        ),
+        ({"Success": False, "Status": "", "ErrorMessage": "60202: Max check attempts reached"}, "expired"),
+    ],
+)
+def test_what_smu_says_is_what_we_say(users: UserApp, smu: Stubs, smu_says: dict[str, Any], status: str) -> None:
+    judges(smu, **smu_says)
+    assert verify(users).get_json()["data"] == {"status": status}
+
+
+def test_smus_404_is_expired(users: UserApp, smu: Stubs) -> None:
+    smu.misbehaves("POST", f"{SMU_URL}/VerifyOTP", status=404, json={"Errors": ["x"]})
+    assert verify(users).get_json()["data"] == {"status": "expired"}
+
+
+@pytest.mark.claim("9.smu.11", "9.smu.10")
+@pytest.mark.parametrize(
+    "failure",
+    [
+        {"status": 500}, {"status": 401}, {"json": {"Success": False, "Status": "approved"}}, {"json": {}},
+        {"json": {"Success": True, "Status": "canceled"}}, {"json": {"Success": True}}, {"body": "approved"},
+        {"json": {"Success": True, "Status": ["approved"]}}, {"body": requests.ReadTimeout()},
+        {"json": {"Success": False, "ErrorMessage": "Twilio is down"}},
+        {"status": 503, "json": {"Success": True, "Status": "approved"}},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_code_that_smu_did_not_judge_is_503(users: UserApp, smu: Stubs, failure: dict[str, Any]) -> None:
+    smu.misbehaves("POST", f"{SMU_URL}/VerifyOTP", **failure)
+    answer = verify(users)
+    assert (answer.status_code, refusal(answer)) == (503, "SERVICE_UNAVAILABLE")
+
+
+def test_a_failure_that_smu_owns_up_to_is_503(users: UserApp, smu: Stubs) -> None:
+    judges(smu, Success=False, Status="", ErrorMessage="20500: Twilio is down")
+    assert refusal(verify(users)) == "SERVICE_UNAVAILABLE"
+
+
+@pytest.mark.parametrize("body", [{}, {"verification_sid": "VE1"}, {"verification_sid": "", "otp_code": "1"},
+                                  {"verification_sid": "VE1", "otp_code": ""},
+                                  {"verification_sid": "VE1", "otp_code": 123456}])  # fmt: skip
+def test_a_malformed_guess_is_a_validation_error(users: UserApp, body: dict[str, Any]) -> None:
+    assert refusal(users.call("POST", "/otp/verify", body)) == "VALIDATION_ERROR"
