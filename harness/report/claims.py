@@ -1,8 +1,10 @@
-"""The claims of the reference and our departures from it, as data: `tests/claims/claims.toml`, `docs/departures.md`."""
+"""The claims of the reference and our departures from them, read from `claims.toml` and `docs/departures.md`."""
 
 from __future__ import annotations
 
+import re
 import tomllib
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,14 +13,16 @@ from harness.runtime.compose import ROOT
 
 CLAIMS = ROOT / "tests" / "claims" / "claims.toml"
 DEPARTURES = ROOT / "docs" / "departures.md"
-KEYS = ("title", "departs", "open")
+ID = re.compile(r"[a-z]+/[a-z0-9_.-]+")  # TOPIC/SLUG
+KEYS = {"id", "text", "departs", "open"}
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim: `departs` is a row of `docs/departures.md`, `open` says why nobody has built it yet."""
+    """One claim: `departs` is a row of `docs/departures.md`, `open` says why the claim is not built yet."""
 
     id: str
+    section: str
     text: str
     departs: str = ""
     open: str = ""
@@ -26,16 +30,16 @@ class Claim:
 
 @dataclass(frozen=True)
 class Group:
-    """Claims under one heading of the reference."""
+    """Claims under one heading of a section of the reference."""
 
-    id: str
+    section: str
     title: str
     claims: tuple[Claim, ...]
 
 
 @dataclass(frozen=True)
 class Departure:
-    """What the reference says, what we build, and why."""
+    """A row of `docs/departures.md`: what the reference says, what we do instead, and why."""
 
     id: str
     section: str
@@ -45,22 +49,22 @@ class Departure:
 
 
 def groups(path: Path = CLAIMS) -> list[Group]:
-    """Every claim, group by group, in the order of the file."""
-    sections = tomllib.loads(path.read_text(encoding="utf-8"))
-    return [_group(f"{section}.{name}", raw) for section, named in sections.items() for name, raw in named.items()]
+    """Return every claim, group by group, in the order of the file.
+
+    Raises `ValueError` for an unknown key, a malformed id, and an id that occurs twice.
+    """
+    found = [_group(raw) for raw in tomllib.loads(path.read_text(encoding="utf-8"))["groups"]]
+    ids = Counter(claim.id for group in found for claim in group.claims)
+    if wrong := sorted(name for name, times in ids.items() if times > 1 or not ID.fullmatch(name)):
+        raise ValueError(f"claim ids that occur twice or are not TOPIC/SLUG: {', '.join(wrong)}")
+    return found
 
 
-def _group(name: str, raw: dict[str, Any]) -> Group:
-    departs, unbuilt = raw.get("departs", {}), raw.get("open", {})
-    claims = tuple(
-        Claim(f"{name}.{number}", text, departs.get(number, ""), unbuilt.get(number, ""))
-        for number, text in raw.items()
-        if number not in KEYS
-    )
-    stray = (departs.keys() | unbuilt.keys()) - {claim.id.rpartition(".")[2] for claim in claims}
-    if stray:
-        raise ValueError(f"[{name}] says something of claims that it does not have: {', '.join(sorted(stray))}")
-    return Group(name, raw["title"], claims)
+def _group(raw: dict[str, Any]) -> Group:
+    section = raw["section"]
+    if unknown := {key for claim in raw["claims"] for key in claim} - KEYS:
+        raise ValueError(f"unknown keys of claims under {raw['title']!r}: {', '.join(sorted(unknown))}")
+    return Group(section, raw["title"], tuple(Claim(section=section, **claim) for claim in raw["claims"]))
 
 
 def by_id(path: Path = CLAIMS) -> dict[str, Claim]:

@@ -12,9 +12,6 @@ from harness import invariants as checks
 from harness.report.results import Results
 
 WARN = 0.2  # a ratio that has moved this far from the baseline is worth a look
-CONTROL = re.compile(
-    r"defect_is_caught|found_out|the_check_fails|would_be_found|_oversell|_makes_the_run_fail|a_weakened|_without_"
-)
 
 
 def flat(content: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -100,12 +97,11 @@ class Controls:
 
 
 def controls(mutants: Any, results: Results) -> Controls:
-    """Tests that break something on purpose, and the mutants of `make mutants` where it has run."""
+    """The tests with the marker `negative_control` that ran, and the mutants of `make mutants` if it has run."""
     found: dict[str, list[bool]] = {}
-    for test, outcome in results.outcomes.items():
-        function = test.partition("[")[0]
-        if CONTROL.search(function.rpartition("::")[2]):
-            found.setdefault(function.removeprefix("tests/"), []).append(outcome == "passed")
+    for test in results.run["controls"]:
+        if outcome := results.outcomes.get(test):
+            found.setdefault(test.partition("[")[0].removeprefix("tests/"), []).append(outcome == "passed")
     return Controls([(name, len(cases), sum(cases)) for name, cases in found.items()], _mutants(mutants))
 
 

@@ -66,7 +66,7 @@ class Judged:
 class JudgedGroup:
     """A group of claims with their verdicts."""
 
-    id: str
+    section: str
     title: str
     claims: tuple[Judged, ...]
 
@@ -130,7 +130,7 @@ class Results:
 
     def groups(self) -> list[JudgedGroup]:
         """Every claim with its verdict, in the reference's order."""
-        return [JudgedGroup(g.id, g.title, tuple(map(self._judge, g.claims))) for g in claims.groups()]
+        return [JudgedGroup(g.section, g.title, tuple(map(self._judge, g.claims))) for g in claims.groups()]
 
     def _judge(self, claim: Claim) -> Judged:
         tests = self.run["claims"].get(claim.id, [])

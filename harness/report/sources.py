@@ -10,7 +10,7 @@ from typing import Any
 
 NOTHING: dict[str, Any] = {
     "began": "", "seconds": 0.0, "exit": 5, "command": "", "commit": "", "whole": True, "machine": {},
-    "selected": 0, "not_run": [], "tests": {}, "claims": {}, "failures": [], "invariants": {},
+    "selected": 0, "not_run": [], "tests": {}, "claims": {}, "controls": [], "failures": [], "invariants": {},
     "memory": {"peak": 0, "during": ""},
 }  # fmt: skip
 SLACK_SECONDS = 5.0

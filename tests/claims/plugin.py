@@ -50,6 +50,7 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
     known = claims.by_id()
     record = config.stash[KEY]
     record.carried = check.carried((item.nodeid, claims_of(item)) for item in items)
+    record.controls = [item.nodeid for item in items if item.get_closest_marker("negative_control")]
     wrong = check.unknown(known, record.carried)
     record.whole = is_whole(config)
     if record.whole:

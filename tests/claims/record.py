@@ -33,6 +33,7 @@ class Record:
 
     def __init__(self, config: pytest.Config) -> None:
         self.carried: Carried = {}
+        self.controls: list[str] = []
         self.selected: list[str] = []
         self.whole = False
         self._config, self._began = config, time.time()
@@ -80,6 +81,7 @@ class Record:
             "not_run": [test for test in self.selected if test not in known],
             "tests": known,
             "claims": self.carried,
+            "controls": self.controls,
             "failures": self._explained(logs),
             "invariants": self._tally.counted() if self._tally else {},
             "memory": self._memory.seen if self._memory else None,

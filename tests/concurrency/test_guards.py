@@ -143,11 +143,13 @@ def test_charges_under_one_key_are_one(whole: Copy) -> None:
     assert_charged_once(whole)
 
 
+@pytest.mark.negative_control
 def test_control_without_the_floor_a_balance_is_overspent(system: TestSystem) -> None:
     with without(system, "user-service", NO_FLOOR) as copy, pytest.raises(AssertionError, match="the balance is -"):
         assert_not_overspent(copy)
 
 
+@pytest.mark.negative_control
 def test_control_without_keys_one_order_is_charged_again(system: TestSystem) -> None:
     with without(system, "user-service", NO_KEYS) as copy, pytest.raises(AssertionError, match="charged 3 times"):
         assert_charged_once(copy)
@@ -179,6 +181,7 @@ def test_opposite_payments_wait_for_each_other(whole: Copy) -> None:
     assert_no_deadlock(whole)
 
 
+@pytest.mark.negative_control
 def test_control_without_one_order_of_locks_opposite_payments_deadlock(system: TestSystem) -> None:
     with without(system, "user-service", NO_ORDER) as copy, pytest.raises(AssertionError, match="deadlock"):
         assert_no_deadlock(copy)
@@ -234,6 +237,7 @@ def test_one_of_many_gates_admits(system: TestSystem) -> None:
         assert_admitted_once(copy)
 
 
+@pytest.mark.negative_control
 def test_control_without_the_lock_gates_admit_again(system: TestSystem) -> None:
     with (
         without(system, "inventory-service", NO_LOCK) as copy,

@@ -43,7 +43,7 @@ def seats_db(system: TestSystem) -> Waiters:
     return Waiters(system.stack.admin_dsn("seats_db"))
 
 
-@pytest.mark.claim("1.wires.1", "12.phases.5", "5.matrix.1")
+@pytest.mark.claim("protocols/grpc-and-nowait", "lock/loser-is-refused", "reserve/seat-unavailable")
 def test_of_240_clients_one_holds_the_seat_and_all_others_are_told_at_once(
     system: TestSystem, figures: Figures
 ) -> None:
@@ -97,12 +97,13 @@ def _give_back(system: TestSystem, seat: str) -> None:
         caller.call("ReleaseSeat", seat_id=seat, hold_id=str(system.seat_row(seat)["hold_id"]))
 
 
-@pytest.mark.claim("1.wires.1", "12.phases.3", "12.phases.5")
+@pytest.mark.claim("protocols/grpc-and-nowait", "lock/reserve-uses-nowait", "lock/loser-is-refused")
 def test_a_locked_row_is_answered_at_once_by_inventory(system: TestSystem, figures: Figures) -> None:
     seconds = assert_told_at_once(system)
     figures.add("held lock", callers=CALLERS, p99_ms=round(percentile(seconds, 0.99) * 1000, 1))
 
 
+@pytest.mark.negative_control
 def test_control_without_nowait_callers_wait_in_pg_locks(system: TestSystem) -> None:
     patch = (
         "from services.inventory.store import holds\n"
@@ -114,7 +115,7 @@ def test_control_without_nowait_callers_wait_in_pg_locks(system: TestSystem) -> 
             assert_told_at_once(system, f"{HOST}:{ports['GRPC_PORT']}")
 
 
-@pytest.mark.claim("12.phases.3", "12.phases.5", "5.matrix.1")
+@pytest.mark.claim("lock/reserve-uses-nowait", "lock/loser-is-refused", "reserve/seat-unavailable")
 def test_a_locked_row_is_a_409_at_the_gateway_while_it_is_locked(system: TestSystem) -> None:
     seat, clients = system.seat(), system.people(CALLERS)
     with locked(system, seat), seats_db(system) as waiters:

@@ -59,7 +59,12 @@ def assert_one_is_open(order: Api, dsn: str, seat: str) -> list[Answer]:
     return answers
 
 
-@pytest.mark.claim("3.transfers.15", "6.failures.4", "12.transfers.1", "12.transfers.4")
+@pytest.mark.claim(
+    "schema/one-open-transfer-index",
+    "transfer/one-open-per-seat",
+    "lock/open-transfer-index",
+    "lock/transfer-race-has-loser",
+)
 def test_of_100_initiations_at_once_one_is_open(system: TestSystem, figures: Figures) -> None:
     order = order_service(system, system.stack.url("order-service"))
     answers = assert_one_is_open(order, system.stack.admin_dsn("orders_db"), system.seat())
@@ -68,6 +73,7 @@ def test_of_100_initiations_at_once_one_is_open(system: TestSystem, figures: Fig
     order.post(f"/transfers/{won['transfer_id']}/cancel", {"key": f"cancel:{won['transfer_id']}:1:cancel"}).must(200)
 
 
+@pytest.mark.negative_control
 def test_control_without_the_index_more_are_open(system: TestSystem, figures: Figures) -> None:
     with (
         database_without(system.stack, "order-service", NO_INDEX) as (name, dsn),

@@ -89,6 +89,7 @@ def test_what_can_be_explained_passes(case: str) -> None:
 
 
 @pytest.mark.parametrize("case", BAD)
+@pytest.mark.negative_control
 def test_what_cannot_be_explained_is_found(case: str) -> None:
     assert found(*BAD[case]) is not None
 
@@ -115,6 +116,7 @@ def test_100_000_recorded_operations_are_judged_within_a_minute(figures: Figures
     assert seconds <= SECONDS
 
 
+@pytest.mark.negative_control
 def test_one_wrong_answer_among_many_is_found_and_cut_out() -> None:
     ops = lived(Random(3), 2_000, 8)
     at, held = next(

@@ -60,7 +60,7 @@ def locust(environment: dict[str, str], *more: str) -> subprocess.CompletedProce
     )
 
 
-@pytest.mark.claim("15.tools.4")
+@pytest.mark.claim("testing/load-on-contention")
 def test_sale_under_load_keeps_every_invariant(system: TestSystem, load: dict[str, str], figures: Figures) -> None:
     done = locust(load, "--lasts", str(LOAD_SECONDS))
     said = json.loads(Path(load["LOAD_REPORT"]).read_text())
@@ -82,6 +82,7 @@ def won_and_lost(reserves: list[tuple[float, bool]]) -> str:
     return over_time(f"A sale with stampedes: winners and losers every {STEP_SECONDS:g} s", STEP_SECONDS, series)
 
 
+@pytest.mark.negative_control
 def test_load_that_leaves_an_invariant_broken_exits_with_1(system: TestSystem, load: dict[str, str]) -> None:
     person = system.person()
     change = "UPDATE users SET credit_balance = credit_balance + %s WHERE user_id = %s"

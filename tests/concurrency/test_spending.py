@@ -18,7 +18,7 @@ HALL = "HALL-B"
 ROUNDS = 6
 
 
-@pytest.mark.claim("12.phases.7")
+@pytest.mark.claim("lock/credits-are-spent-once")
 def test_40_pays_of_one_order_charge_once(system: TestSystem, figures: Figures) -> None:
     buyer = system.person("1000.00")
     _, order_id = system.held(buyer)
@@ -31,7 +31,7 @@ def test_40_pays_of_one_order_charge_once(system: TestSystem, figures: Figures) 
     figures.add("one order paid at once", pays=PAYS, charges=len(charges))
 
 
-@pytest.mark.claim("12.phases.6", "12.phases.7")
+@pytest.mark.claim("lock/deduct-in-one-transaction", "lock/credits-are-spent-once")
 def test_orders_beyond_the_balance_are_not_paid(system: TestSystem, figures: Figures) -> None:
     buyer = system.person("1000000.00")
     orders = [system.held(buyer)[1] for _ in range(ORDERS)]
@@ -56,7 +56,7 @@ def _spend(system: TestSystem, buyer: Person, amount: object) -> None:
         system.rows("users_db", sql, amount, buyer.user_id)
 
 
-@pytest.mark.claim("7.rules.2")
+@pytest.mark.claim("gate/admits-once")
 def test_40_gates_admit_one_ticket_once(system: TestSystem, figures: Figures) -> None:
     owner = system.person()
     gates, ticket = system.people(GATES, "0.00", role="staff"), system.ticket(owner)

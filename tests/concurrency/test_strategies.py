@@ -92,6 +92,7 @@ def test_every_seat_has_exactly_one_winner(contests: Contests, strategy: str) ->
     assert len(winners(buys)) == SEATS
 
 
+@pytest.mark.negative_control
 def test_without_a_guard_seats_are_sold_more_than_once(contests: Contests) -> None:
     buys, _ = contests[NO_GUARD]
     assert max(winners(buys).values()) > 1, "the control did not fail: this contest proves nothing"
@@ -120,6 +121,7 @@ def test_the_history_of_a_guarded_contest_is_linearizable(contests: Contests, st
     assert check(history_of(contests[strategy][0]), SeatModel(), FREE) is None
 
 
+@pytest.mark.negative_control
 def test_the_history_without_a_guard_is_not(contests: Contests, figures: Figures) -> None:
     counterexample = check(history_of(contests[NO_GUARD][0]), SeatModel(), FREE)
     assert counterexample is not None, "the control did not fail: the checker passes what oversells"

@@ -12,7 +12,7 @@ from harness.runtime.compose import ROOT
 from tests.contract import clients, drift, protos
 from tests.contract.exchanges import Contract, Exchange
 
-pytestmark = pytest.mark.contract
+pytestmark = [pytest.mark.contract, pytest.mark.negative_control]
 Break = Callable[[Document], None]
 
 

@@ -132,6 +132,7 @@ LIVE_DRIFT = {
 
 
 @pytest.mark.parametrize("change", LIVE_DRIFT.values(), ids=LIVE_DRIFT)
+@pytest.mark.negative_control
 def test_live_database_that_has_drifted_is_found_out(orders: Live, change: str) -> None:
     assert list(schemas.differences(orders.written(), orders.catalogue(change)))
 
@@ -145,12 +146,14 @@ WRITTEN_DRIFT = {
 
 
 @pytest.mark.parametrize(("old", "new"), WRITTEN_DRIFT.values(), ids=WRITTEN_DRIFT)
+@pytest.mark.negative_control
 def test_schema_sql_that_has_drifted_is_found_out(orders: Live, old: str, new: str) -> None:
     chassis, own = schemas.written("order")
     assert old in own
     assert list(schemas.differences(orders.written(chassis, own.replace(old, new)), orders.catalogue()))
 
 
+@pytest.mark.negative_control
 def test_line_of_schema_sql_that_is_passed_over_is_found_out(orders: Live) -> None:
     twin = "CREATE INDEX IF NOT EXISTS orders_by_user ON orders (event_id);"
     with pytest.raises(psycopg2.errors.DuplicateTable):
@@ -164,6 +167,7 @@ def test_line_of_schema_sql_that_is_passed_over_is_found_out(orders: Live) -> No
         "ALTER TABLE orders ADD CHECK (true);",
     ],
 )
+@pytest.mark.negative_control
 def test_script_that_is_not_safe_to_run_again_is_found_out(orders: Live, script: str) -> None:
     assert orders.changed(script)
 
@@ -181,6 +185,7 @@ CODE_DRIFT = {
 
 
 @pytest.mark.parametrize("change", CODE_DRIFT.values(), ids=CODE_DRIFT)
+@pytest.mark.negative_control
 def test_database_that_the_code_does_not_know_is_found_out(orders: Live, change: str) -> None:
     code = Code.of("order")
     assert list(models.disagreements(orders.catalogue(change), code))
@@ -194,10 +199,12 @@ def test_database_that_the_code_does_not_know_is_found_out(orders: Live, change:
         "ALTER FUNCTION app_now() RENAME TO moment",
     ],
 )
+@pytest.mark.negative_control
 def test_statement_that_the_database_does_not_take_is_found_out(orders: Live, change: str) -> None:
     assert orders.unprepared(Code.of("order"), change)
 
 
+@pytest.mark.negative_control
 def test_enum_of_the_code_that_has_drifted_is_found_out(orders: Live, monkeypatch: pytest.MonkeyPatch) -> None:
     there, code = orders.catalogue(), Code.of("order")
     for name in ("orders.status", "transfers.initiated_by"):

@@ -48,7 +48,7 @@ def test_refusal_of_a_large_body_is_never_lost_with_the_connection(session: Sess
     assert statuses == {413}
 
 
-@pytest.mark.claim("15.tools.3")
+@pytest.mark.claim("testing/tries-by-hand")
 def test_docs_page_needs_nothing_from_elsewhere(session: Session) -> None:
     visitor = Api(session.url("gateway"))
     parts = re.findall(r'(?:href|src)="([^"]+)"', visitor.get("/docs").body.decode())

@@ -102,12 +102,14 @@ def test_stub_that_says_what_its_spec_says_may_not_be_called_misbehaving(url: st
 
 
 @pytest.mark.parametrize(("url", "answer"), BROKEN.values(), ids=BROKEN)
+@pytest.mark.negative_control
 def test_stub_that_has_drifted_is_found_out(url: str, answer: dict[str, Any]) -> None:
     tried("misbehaves", url, **answer)
     with pytest.raises(Drifted):
         tried("answers", url, **answer)
 
 
+@pytest.mark.negative_control
 def test_stub_made_past_the_judge_is_found_out() -> None:
     with pytest.raises(Drifted, match="nobody judges"):
         tried("add", SEND, json=SENT)
@@ -117,6 +119,7 @@ SEATS = {"event_id": "e0e0e0e0-0000-0000-0000-000000000001", "total_seats": 2, "
 
 
 @pytest.mark.parametrize("broken", [{"total_seats": None}, {"available_seats": -1}, {"event_id": "one"}, {"held": 1}])
+@pytest.mark.negative_control
 def test_answer_at_the_transports_seam_that_has_drifted_is_found_out(broken: dict[str, Any]) -> None:
     def says(count: dict[str, Any]) -> bytes:
         return json.dumps({"success": True, "data": [count]}).encode()
@@ -147,6 +150,7 @@ UNJUDGED = {
 
 
 @pytest.mark.parametrize("text", UNJUDGED.values(), ids=UNJUDGED)
+@pytest.mark.negative_control
 def test_stub_that_nobody_judges_is_found_out(text: str) -> None:
     assert list(unjudged(ROOT / "tests" / "unit" / "test_something.py", text))
 

@@ -48,12 +48,14 @@ def examples_of(document: Document, operation: Document) -> Iterator[tuple[Docum
         yield from ((media["schema"], entry["value"]) for entry in media.get("examples", {}).values())
 
 
-@pytest.mark.claim("1.layers.2", "2.tree.6")
+@pytest.mark.claim("layers/gateway-guards-routes", "repository/kong-file")
 def test_kong_routes_are_the_public_spec() -> None:
     assert list(drift.gateway(drift.kong_config(), bundle("gateway"))) == []
 
 
-@pytest.mark.claim("1.wires.2", "1.layers.5", "1.layers.6", "1.layers.7")
+@pytest.mark.claim(
+    "protocols/rest-to-other-services", "layers/user-over-rest", "layers/order-over-rest", "layers/event-over-rest"
+)
 @pytest.mark.parametrize("server", ["orchestrator", "user", "order", "event", "inventory"])
 def test_routes_in_the_code_are_those_of_the_spec(server: str) -> None:
     assert list(drift.routes(server, bundle(server))) == []
@@ -67,12 +69,12 @@ def test_queues_file_is_valid_asyncapi() -> None:
     assert list(drift.asyncapi(load("queues"))) == []
 
 
-@pytest.mark.claim("8.queues.8", "2.tree.13")
+@pytest.mark.claim("queue/definitions-file", "repository/rabbitmq-files")
 def test_queues_are_those_that_rabbitmq_is_given() -> None:
     assert list(drift.queues(load("queues"), drift.definitions())) == []
 
 
-@pytest.mark.claim("8.queues.7")
+@pytest.mark.claim("queue/message-fields")
 def test_message_that_is_published_is_the_one_that_is_specified() -> None:
     sent: list[bytes] = []
 
@@ -89,19 +91,19 @@ def test_message_that_is_published_is_the_one_that_is_specified() -> None:
     assert [error.message for error in validator.iter_errors(json_codec.decode(sent[0]))] == []
 
 
-@pytest.mark.claim("15.tools.2")
+@pytest.mark.claim("testing/postman-collection")
 def test_postman_asks_and_asserts_what_the_public_spec_has() -> None:
     assert list(clients.postman(clients.read(clients.POSTMAN), bundle("gateway"))) == []
 
 
-@pytest.mark.claim("1.layers.1", "2.tree.12")
+@pytest.mark.claim("layers/client-imports-scan-api", "repository/outsystems-files")
 def test_outsystems_file_is_valid_and_says_what_the_public_spec_says() -> None:
     swagger = clients.read(clients.OUTSYSTEMS)
     assert [error.message for error in SWAGGER_20_VALIDATOR.iter_errors(swagger)] == []
     assert list(clients.outsystems(swagger, bundle("gateway"))) == []
 
 
-@pytest.mark.claim("1.layers.4")
+@pytest.mark.claim("layers/inventory-over-grpc")
 def test_generated_grpc_code_is_current(tmp_path: Path) -> None:
     assert generate(tmp_path) == 0
     committed = ROOT / "services" / "contracts" / "pb"
@@ -116,6 +118,6 @@ def test_proto_is_well_written_and_breaks_nobody() -> None:
         assert list(protos.breaking(released, now)) == []
 
 
-@pytest.mark.claim("2.tree.4")
+@pytest.mark.claim("repository/api-page")
 def test_api_page_is_current() -> None:
     assert api_reference.TARGET.read_text() == api_reference.rendered(), "run python -m harness.dev.api_reference"

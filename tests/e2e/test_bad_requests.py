@@ -150,7 +150,9 @@ def test_another_method_is_405(system: TestSystem, route: Route) -> None:
         assert route.method in answer.headers["Allow"]
 
 
-@pytest.mark.claim("1.layers.2", "11.library.2", "11.life.2", "11.gateway.1")
+@pytest.mark.claim(
+    "layers/gateway-guards-routes", "token/guards-routes", "token/gateway-checks-first", "gateway/jwt-plugin-refuses"
+)
 @pytest.mark.parametrize("route", [route for route in PUBLIC if route.for_users], ids=str)
 def test_without_a_token_that_is_ours_nothing_opens(system: TestSystem, route: Route) -> None:
     somebody, secret = system.person(), system.env("user-service")["JWT_SECRET"]
@@ -179,7 +181,7 @@ def test_without_a_token_that_is_ours_nothing_opens(system: TestSystem, route: R
     assert_refused(visitor.call(route.method, route.path), 401, "GATEWAY_REJECTED")
 
 
-@pytest.mark.claim("11.gateway.1")
+@pytest.mark.claim("gateway/jwt-plugin-refuses")
 def test_a_token_in_the_address_opens_nothing(system: TestSystem) -> None:
     somebody = system.person()
     for name in ("jwt", "token", "access_token"):
@@ -193,7 +195,7 @@ def test_a_page_that_is_none_is_a_validation_error(system: TestSystem, query: st
         assert_refused(person.get(f"{path}?{query}"), 400, "VALIDATION_ERROR")
 
 
-@pytest.mark.claim("1.pattern.1", "11.gateway.3")
+@pytest.mark.claim("architecture/only-gateway-is-public", "gateway/public-routes")
 def test_what_is_not_public_is_not_there(system: TestSystem) -> None:
     person = system.person()
     assert_refused(person.get("/api/nothing"), 404, "NOT_FOUND")
@@ -202,7 +204,7 @@ def test_what_is_not_public_is_not_there(system: TestSystem) -> None:
         assert_refused(person.call(method, path), 404, "GATEWAY_REJECTED")
 
 
-@pytest.mark.claim("9.stripe.4")
+@pytest.mark.claim("stripe/checks-signature-first")
 def test_a_webhook_without_stripes_signature_is_a_validation_error(system: TestSystem) -> None:
     visitor = system.visitor()
     for body in (b"", b"{}", b"\xff", b'{"type": "payment_intent.succeeded"}', b"x" * 60_000):
@@ -210,7 +212,7 @@ def test_a_webhook_without_stripes_signature_is_a_validation_error(system: TestS
             assert_refused(visitor.call("POST", SIGNED, body, signature), 400, "VALIDATION_ERROR")
 
 
-@pytest.mark.claim("13.correlation.1")
+@pytest.mark.claim("correlation/id-per-request")
 def test_a_correlation_id_is_returned_and_one_that_is_no_uuid_is_replaced(system: TestSystem) -> None:
     given, person = "b1a4e1f0-0000-4000-8000-000000000001", system.person()
     answer = person.call("GET", "/api/nothing", headers={"X-Correlation-ID": given})

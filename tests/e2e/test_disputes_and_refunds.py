@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("invariants")]
 NOTHING = "00000000-0000-4000-8000-000000000000"
 
 
-@pytest.mark.claim("6.failures.6")
+@pytest.mark.claim("dispute/freezes-credits")
 @pytest.mark.parametrize("party", ["seller", "buyer"])
 def test_a_dispute_freezes_what_the_seller_still_has(system: TestSystem, party: str) -> None:
     seller, buyer, seat = pair(system)
@@ -34,7 +34,7 @@ def test_a_disputed_ticket_still_scans_and_is_not_sold_on(system: TestSystem) ->
     assert system.staff().scan(buyer.qr(seat).must()["qr_payload"], "HALL-B").must()["result"] == "SUCCESS"
 
 
-@pytest.mark.claim("6.failures.7")
+@pytest.mark.claim("reverse/returns-seat-and-credits")
 def test_reverse_gives_ticket_and_credits_back(system: TestSystem) -> None:
     seller, buyer, seat = pair(system)
     transfer_id, staff = system.disputed(seller, buyer, seat, 120), system.staff()
@@ -56,7 +56,7 @@ def test_dismiss_lets_the_transfer_stand_and_a_second_dispute_can_be_reversed(sy
     assert (owner_of(system, seat), system.credits(seller), system.credits(buyer)) == (seller.user_id, (0, 0), (500, 0))
 
 
-@pytest.mark.claim("6.failures.7")
+@pytest.mark.claim("reverse/returns-seat-and-credits")
 def test_a_seller_who_has_spent_the_credits_cannot_be_reversed_until_they_are_back(system: TestSystem) -> None:
     seller, buyer, seat = pair(system, seller="250.00")
     transfer_id, staff = system.transferred(seller, buyer, seat, 120), system.staff()
@@ -92,7 +92,7 @@ def test_only_the_latest_completed_transfer_can_be_disputed(system: TestSystem) 
     assert outcomes(answers) == {"409 TRANSFER_INVALID_STATE": 2}
 
 
-@pytest.mark.claim("6.failures.6")
+@pytest.mark.claim("dispute/freezes-credits")
 def test_a_dispute_fails_a_pending_onward_transfer(system: TestSystem) -> None:
     seller, buyer, seat = pair(system)
     first, third = system.transferred(seller, buyer, seat), system.person()
@@ -101,7 +101,7 @@ def test_a_dispute_fails_a_pending_onward_transfer(system: TestSystem) -> None:
     assert system.transfer_row(onward)["status"] == "FAILED"
 
 
-@pytest.mark.claim("3.orders.5")
+@pytest.mark.claim("schema/orders.status")
 def test_a_refund_returns_the_price_and_frees_the_seat_once(system: TestSystem) -> None:
     buyer, staff = system.person("1000.00"), system.staff()
     seat, order_id = system.bought(buyer)

@@ -88,7 +88,7 @@ def shapes(system: TestSystem, correlation_id: str) -> list[tuple[str, str]]:
     return [(service, " ".join(w for w in what.split() if "-" not in w and "." not in w)) for service, what in calls]
 
 
-@pytest.mark.claim("1.layers.7")
+@pytest.mark.claim("layers/event-over-rest")
 def test_upcoming_events_come_page_by_page_with_what_is_left(system: TestSystem) -> None:
     visitor = system.person()
     answer = visitor.get("/api/events?per_page=100")
@@ -113,7 +113,7 @@ def test_who_has_the_list_or_the_map_already_is_told_304(system: TestSystem, sho
         assert visitor.get(path, **{"If-None-Match": '"another"'}).body == first.body
 
 
-@pytest.mark.claim("1.layers.7", "3.events.7")
+@pytest.mark.claim("layers/event-over-rest", "schema/events.pricing_tiers")
 def test_a_map_shows_every_seat_with_its_price_and_what_is_left(system: TestSystem, shows: tuple[Show, Show]) -> None:
     shown = system.person().get(f"/api/events/{shows[0].event_id}").must()
     assert len(shown["seats"]) == SMALL
@@ -123,7 +123,7 @@ def test_a_map_shows_every_seat_with_its_price_and_what_is_left(system: TestSyst
     assert outcomes([system.person().get(f"/api/events/{uuid4()}")]) == {"404 EVENT_NOT_FOUND": 1}
 
 
-@pytest.mark.claim("12.phases.2")
+@pytest.mark.claim("lock/checkout-decides")
 def test_what_was_reserved_shows_within_a_second_and_changes_the_etag(
     system: TestSystem, shows: tuple[Show, Show]
 ) -> None:
@@ -155,7 +155,7 @@ def test_a_map_of_50000_seats_is_served_to_a_crowd(system: TestSystem, shows: tu
     assert unchanged.status == 304
 
 
-@pytest.mark.claim("1.wires.2", "1.wires.3")
+@pytest.mark.claim("protocols/rest-to-other-services", "protocols/event-reads-seat-map")
 def test_a_purchase_makes_the_same_calls_whatever_the_events_size_and_none_for_a_map(
     system: TestSystem, shows: tuple[Show, Show]
 ) -> None:

@@ -63,7 +63,15 @@ def without(system: TestSystem, name: str) -> Iterator[None]:
         system.until("every service is well", system.healthy, 30)
 
 
-@pytest.mark.claim("1.layers.8", "1.wires.4", "5.abandon.1", "5.abandon.2", "5.abandon.3", "5.abandon.4", "8.queues.6")
+@pytest.mark.claim(
+    "layers/rabbitmq-releases-holds",
+    "protocols/hold-release-is-asynchronous",
+    "hold/lasts-until-expiry",
+    "hold/message-is-dead-lettered",
+    "hold/consumer-releases-seat",
+    "hold/pending-order-fails",
+    "queue/message-path",
+)
 def test_an_abandoned_hold_is_released_by_its_dead_lettered_message_within_ttl_and_two_seconds(
     system: TestSystem,
 ) -> None:
@@ -82,7 +90,9 @@ def test_an_abandoned_hold_is_released_by_its_dead_lettered_message_within_ttl_a
     system.bought(system.person(), seat)
 
 
-@pytest.mark.claim("13.correlation.2", "13.correlation.3", "13.correlation.4", "8.queues.6")
+@pytest.mark.claim(
+    "correlation/http-header", "correlation/grpc-metadata", "correlation/one-id-everywhere", "queue/message-path"
+)
 def test_one_correlation_id_is_in_every_log_from_the_gateway_to_the_consumers_line(system: TestSystem) -> None:
     buyer, seat, correlation_id = system.person(), system.seat(), str(uuid4())
     buyer.reserve(seat, **{"X-Correlation-ID": correlation_id}).must(200)
@@ -96,7 +106,7 @@ def test_one_correlation_id_is_in_every_log_from_the_gateway_to_the_consumers_li
     system.until("Order is told, under it", lambda: any("/expire" in line["message"] for line in order_lines()))
 
 
-@pytest.mark.claim("5.matrix.2", "8.queues.1")
+@pytest.mark.claim("reserve/releases-when-publish-fails", "queue/releases-despite-crash")
 def test_while_the_broker_is_away_a_reserve_fails_with_nothing_held_and_a_hold_is_swept(
     system: TestSystem,
 ) -> None:
@@ -115,7 +125,7 @@ def test_while_the_broker_is_away_a_reserve_fails_with_nothing_held_and_a_hold_i
     system.until("the same seat is reserved", lambda: lost.reserve(wanted).status == 200)
 
 
-@pytest.mark.claim("8.consumer.3", "8.consumer.4")
+@pytest.mark.claim("consumer/acknowledges-last", "consumer/redelivers-failures")
 def test_messages_that_wait_while_the_database_is_away_are_neither_parked_nor_lost(system: TestSystem) -> None:
     before, parked = consumed(system), queue_admin.depth(system.stack, queue_admin.PARKING)
     held = [system.held(system.person()) for _ in range(6)]
@@ -151,7 +161,7 @@ def test_a_malformed_message_is_parked_at_once_and_shown(
     queue_admin.purge(system.stack, queue_admin.PARKING)
 
 
-@pytest.mark.claim("5.abandon.3")
+@pytest.mark.claim("hold/consumer-releases-seat")
 def test_a_message_for_an_older_hold_touches_nobody_elses(system: TestSystem) -> None:
     first, second = system.person(), system.person()
     seat, old_order = system.held(first)
@@ -165,7 +175,7 @@ def test_a_message_for_an_older_hold_touches_nobody_elses(system: TestSystem) ->
     assert second.pay(new_order).must(200)["status"] == "CONFIRMED"
 
 
-@pytest.mark.claim("12.phases.10")
+@pytest.mark.claim("lock/late-message-does-nothing")
 def test_an_early_message_waits_and_a_late_or_repeated_one_leaves_the_sale(system: TestSystem) -> None:
     buyer = system.person()
     seat, order_id = system.held(buyer)

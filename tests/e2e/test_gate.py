@@ -39,17 +39,13 @@ def fresh(system: TestSystem, owner: Person, seat: str) -> str:
 
 
 @pytest.mark.claim(
-    "7.flow.1",
-    "7.flow.5",
-    "7.flow.7",
-    "7.flow.9",
-    "7.flow.10",
-    "7.flow.11",
-    "7.rules.1",
-    "3.entry_logs.2",
-    "3.entry_logs.4",
-    "3.entry_logs.6",
-    "3.entry_logs.7",
+    "gate/post-verify",
+    "gate/reads-seat",
+    "gate/reads-hall",
+    "gate/checks-in-and-logs",
+    "gate/returns-result-and-message",
+    "gate/logs-every-scan",
+    "gate/admits-owner",
 )
 def test_the_owner_is_admitted_once_and_the_entry_says_who_where_and_what(system: TestSystem) -> None:
     owner, staff = system.person(), system.staff()
@@ -66,7 +62,7 @@ def test_the_owner_is_admitted_once_and_the_entry_says_who_where_and_what(system
     assert (str(entry["seat_id"]), entry["result"], halls) == (seat, "SUCCESS", [HALL] * 3)
 
 
-@pytest.mark.claim("7.rules.2")
+@pytest.mark.claim("gate/admits-once")
 @pytest.mark.parametrize("same_staff", [True, False])
 def test_a_second_scan_is_duplicate_and_says_when_and_by_whom(system: TestSystem, same_staff: bool) -> None:
     owner, staff = system.person(), system.staff()
@@ -79,9 +75,7 @@ def test_a_second_scan_is_duplicate_and_says_when_and_by_whom(system: TestSystem
     assert ("by you" in again["message"]) == same_staff
 
 
-@pytest.mark.claim(
-    "5.happy.9", "7.flow.2", "7.payload.1", "7.payload.2", "7.payload.3", "7.payload.4", "7.points.1", "7.points.3"
-)
+@pytest.mark.claim("pay/returns-qr", "gate/decrypts-qr", "qr/created-at-purchase", "qr/created-on-request")
 def test_the_qr_of_a_purchase_and_of_a_refresh_say_whose_seat_it_is_and_admit(system: TestSystem) -> None:
     owner, staff = system.person(), system.staff()
     seat, order_id = system.held(owner)
@@ -94,19 +88,17 @@ def test_the_qr_of_a_purchase_and_of_a_refresh_say_whose_seat_it_is_and_admit(sy
 
 
 @pytest.mark.claim(
-    "7.flow.3",
-    "7.flow.6",
-    "7.flow.8",
-    "7.flow.10",
-    "7.flow.11",
-    "7.rules.3",
-    "7.rules.4",
-    "7.rules.5",
-    "7.rules.6",
-    "7.threats.1",
-    "7.threats.2",
-    "7.points.5",
-    "7.payload.3",
+    "gate/limits-qr-age",
+    "gate/reads-order",
+    "gate/applies-rules",
+    "gate/logs-every-scan",
+    "gate/refuses-unpaid-seat",
+    "gate/refuses-unknown-seat",
+    "gate/refuses-wrong-hall",
+    "gate/refuses-expired-qr",
+    "threat/shared-screenshot",
+    "threat/passed-on-qr",
+    "qr/refreshes-stay-valid",
 )
 def test_each_rule_refuses_and_leaves_an_entry_and_the_seat_as_it_was(system: TestSystem) -> None:
     owner, staff, secret = system.person("5000.00"), system.staff(), key(system)
@@ -136,7 +128,7 @@ def test_each_rule_refuses_and_leaves_an_entry_and_the_seat_as_it_was(system: Te
     assert staff.scan(qr.seal(secret, seat, owner.user_id, age_seconds=55), HALL).must()["result"] == "SUCCESS"
 
 
-@pytest.mark.claim("6.happy.9", "7.threats.5", "7.points.2")
+@pytest.mark.claim("transfer/replaces-qr", "threat/replay-after-transfer", "qr/created-at-transfer")
 def test_after_a_transfer_the_old_owners_qr_is_refused_and_the_new_owners_admitted(system: TestSystem) -> None:
     seller, buyer, staff = system.person(), system.person(), system.staff()
     seat = system.ticket(seller)
@@ -148,7 +140,7 @@ def test_after_a_transfer_the_old_owners_qr_is_refused_and_the_new_owners_admitt
     assert staff.scan(fresh(system, buyer, seat), HALL).must(200)["result"] == "SUCCESS"
 
 
-@pytest.mark.claim("7.rules.2")
+@pytest.mark.claim("gate/admits-once")
 def test_two_gates_with_one_qr_never_admit_twice_in_200_rounds(system: TestSystem) -> None:
     owner, gates, secret = system.person(), [system.staff(), system.staff()], key(system)
     seats = system.tickets(owner, ROUNDS)
@@ -160,7 +152,7 @@ def test_two_gates_with_one_qr_never_admit_twice_in_200_rounds(system: TestSyste
     assert len(system.rows("seats_db", sql, seats)) == ROUNDS
 
 
-@pytest.mark.claim("7.rules.2")
+@pytest.mark.claim("gate/admits-once")
 def test_twenty_gates_with_one_qr_admit_once(system: TestSystem) -> None:
     owner, gates = system.person(), system.people(20, "0.00", role="staff")
     payload = fresh(system, owner, system.ticket(owner))

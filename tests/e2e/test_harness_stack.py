@@ -49,7 +49,7 @@ def harness(run_dir: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
 
 
-@pytest.mark.claim("1.pattern.3", "3.rules.1")
+@pytest.mark.claim("architecture/database-per-service", "schema/database-per-service")
 @native_only("each database is a server of its own")
 def test_no_role_reaches_the_database_of_another(bare: Stack) -> None:
     own, other = bare.dsn("order-service"), bare.dsn("users_db")
@@ -74,7 +74,7 @@ def test_server_is_durable_and_listens_on_the_loopback_only(stack: Stack) -> Non
     assert listening <= {"127.0.0.1", "::1"}
 
 
-@pytest.mark.claim("2.tree.1")
+@pytest.mark.claim("repository/one-compose-file")
 def test_one_file_starts_every_service(stack: Stack) -> None:
     described = compose.load(ROOT / "compose.yaml", variables.resolve({}, {}, frozenset()))
     databases = {name for name, service in described.items() if service.image.startswith("postgres:")}
@@ -85,7 +85,7 @@ def test_one_file_starts_every_service(stack: Stack) -> None:
     assert {name: stack.state(name) for name in processes} == dict.fromkeys(processes, "running")
 
 
-@pytest.mark.claim("14.sql.6")
+@pytest.mark.claim("sql/cleared-volumes-reseed")
 def test_cleared_volumes_are_seeded_anew(tmp_path: Path) -> None:
     with runtime.up(tmp_path, only=["postgres"]) as first:
         sql(first.dsn("events_db"), "CREATE TABLE kept ()")
@@ -100,7 +100,7 @@ def test_cleared_volumes_are_seeded_anew(tmp_path: Path) -> None:
     assert "renamed" not in str(found)
 
 
-@pytest.mark.claim("14.sql.4", "14.sql.5")
+@pytest.mark.claim("sql/stop-keeps-data", "sql/restart-skips-sql")
 def test_killed_postgres_comes_back_with_its_data(bare: Stack) -> None:
     dsn = bare.dsn("events_db")
     sql(dsn, "CREATE TABLE kept AS SELECT 1 AS one")
@@ -129,7 +129,7 @@ def test_replica_answers_beside_the_original_and_can_be_found(bare: Stack) -> No
     assert again.state("fake-smu") == "running"
 
 
-@pytest.mark.claim("13.docker.1")
+@pytest.mark.claim("log/follow-one-service")
 def test_one_services_lines_can_be_followed(bare: Stack) -> None:
     asked = [sys.executable, "-m", "harness", "--run-dir", str(bare.run_dir.path), "logs", "fake-smu", "-f"]
     marked = str(uuid4())

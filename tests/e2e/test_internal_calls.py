@@ -55,7 +55,7 @@ def ask(channel: grpc.Channel, method: str, bearer: str | None) -> Any:
     return grpc.StatusCode.OK
 
 
-@pytest.mark.claim("1.pattern.1", "1.pattern.2")
+@pytest.mark.claim("architecture/only-gateway-is-public", "architecture/one-orchestrator")
 @pytest.mark.parametrize("route", endpoints.internal(), ids=lambda route: f"{route.service} {route}")
 def test_an_internal_address_is_for_its_callers_only(system: TestSystem, route: Route) -> None:
     service = system.visitor(system.stack.url(route.service))
@@ -91,7 +91,7 @@ def test_every_internal_call_names_its_callers() -> None:
     assert all(callers == ("orchestrator-service",) for callers in endpoints.rpcs().values())
 
 
-@pytest.mark.claim("1.pattern.3", "3.rules.1")
+@pytest.mark.claim("architecture/database-per-service", "schema/database-per-service")
 @pytest.mark.parametrize("database", DATABASES)
 def test_no_role_connects_to_the_database_of_another(system: TestSystem, database: str) -> None:
     own = system.stack.dsn(database)

@@ -31,7 +31,7 @@ def is_qr_size(side: int) -> bool:
     return 21 <= side <= 177 and side % 4 == 1
 
 
-@pytest.mark.claim("6.happy.10")
+@pytest.mark.claim("transfer/shows-sold-and-purchased")
 def test_tickets_are_shown_as_purchased_and_as_sold_with_what_they_cost_whom(system: TestSystem) -> None:
     seller, buyer = system.person("1000.00"), system.person("500.00")
     seat, order_id = system.bought(seller)
@@ -59,7 +59,7 @@ def test_orders_come_newest_first_page_by_page_and_are_only_mine(system: TestSys
     assert "verification_sid" not in str(pages[0].body)
 
 
-@pytest.mark.claim("12.transfers.3")
+@pytest.mark.claim("lock/pending-transfer-is-visible")
 def test_transfers_are_those_that_i_am_a_party_of(system: TestSystem) -> None:
     one, two, three = (system.person() for _ in range(3))
     first = system.transferred(one, two, system.ticket(one), 10)
@@ -70,7 +70,7 @@ def test_transfers_are_those_that_i_am_a_party_of(system: TestSystem) -> None:
     assert "verification_sid" not in str(two.get("/api/transfers").body)
 
 
-@pytest.mark.claim("7.payload.4", "7.points.3", "7.points.4")
+@pytest.mark.claim("qr/holds-time", "qr/created-on-request", "qr/for-owner-only")
 def test_a_qr_comes_with_its_times_and_lives_for_60_seconds(system: TestSystem) -> None:
     owner = system.person()
     answer = owner.qr(system.ticket(owner))
@@ -120,7 +120,7 @@ def dark_finder(png: bytes, width: int) -> bool:
     return squares.startswith(light * BORDER + dark * 7 + light)
 
 
-@pytest.mark.claim("7.points.4")
+@pytest.mark.claim("qr/for-owner-only")
 def test_only_the_owner_gets_a_qr_and_only_while_the_ticket_is_good(system: TestSystem) -> None:
     owner, stranger, staff = system.person(), system.person(), system.staff()
     seat = system.ticket(owner)

@@ -26,7 +26,16 @@ def wrong(code: str) -> str:
     return f"{(int(code) + 1) % 1_000_000:06d}"
 
 
-@pytest.mark.claim("3.users.7", "5.risk.1", "5.risk.2", "5.risk.3", "5.risk.4", "5.risk.5", "1.wires.5", "5.matrix.6")
+@pytest.mark.claim(
+    "schema/users.is_flagged",
+    "otp/checks-buyer-flag",
+    "otp/flagged-buyer-gets-code",
+    "otp/post-verify-otp",
+    "otp/smu-verifies-code",
+    "otp/verified-purchase-continues",
+    "protocols/user-sends-codes",
+    "otp/three-tries-for-purchase",
+)
 def test_a_flagged_user_pays_after_the_code_and_not_before(system: TestSystem) -> None:
     buyer, seat, order_id = held_by_flagged(system)
     assert outcomes([buyer.pay(order_id)]) == {"428 OTP_REQUIRED": 1}
@@ -40,14 +49,14 @@ def test_a_flagged_user_pays_after_the_code_and_not_before(system: TestSystem) -
     assert system.seat_status(seat) == "SOLD"
 
 
-@pytest.mark.claim("5.risk.1")
+@pytest.mark.claim("otp/checks-buyer-flag")
 def test_who_is_not_flagged_gets_no_code(system: TestSystem) -> None:
     buyer = system.person()
     assert buyer.reserve(system.seat()).must(200)["otp_required"] is False
     assert system.inbox.messages(buyer.phone) == []
 
 
-@pytest.mark.claim("5.matrix.6")
+@pytest.mark.claim("otp/three-tries-for-purchase")
 def test_twenty_parallel_wrong_codes_cost_three_attempts_and_never_a_fourth_guess(system: TestSystem) -> None:
     buyer, seat, order_id = held_by_flagged(system)
     code, before = system.code(buyer), len(system.smu.journal())
@@ -80,7 +89,7 @@ def test_a_code_sent_again_replaces_the_first(system: TestSystem) -> None:
     assert buyer.pay(order_id).status == 200
 
 
-@pytest.mark.claim("9.smu.7")
+@pytest.mark.claim("smu/expired-code")
 def test_an_expired_code_is_no_failed_guess_and_another_one_serves(system: TestSystem) -> None:
     buyer, _, order_id = held_by_flagged(system)
     with system.smu.later(TEN_MINUTES):

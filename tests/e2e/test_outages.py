@@ -84,7 +84,7 @@ def can_buy(system: TestSystem) -> bool:
     return held.status == 200 and buyer.pay(held.data["order_id"]).status == 200
 
 
-@pytest.mark.claim("1.layers.3", "5.matrix.5")
+@pytest.mark.claim("layers/orchestrator-coordinates-flows", "pay/refunds-when-seat-refused")
 def test_an_orchestrator_killed_between_charge_and_confirm_has_its_saga_ended_in_five_seconds(
     system: TestSystem,
 ) -> None:

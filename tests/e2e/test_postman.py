@@ -17,7 +17,7 @@ def command() -> list[str]:
     return newman()
 
 
-@pytest.mark.claim("15.tools.2", "15.tools.10")
+@pytest.mark.claim("testing/postman-collection", "testing/end-to-end")
 def test_every_request_of_the_collection_gets_the_answer_that_it_asserts(
     stack: Stack, command: list[str], tmp_path: Path
 ) -> None:
@@ -28,6 +28,7 @@ def test_every_request_of_the_collection_gets_the_answer_that_it_asserts(
     assert report["run"]["stats"]["assertions"]["total"] > 90
 
 
+@pytest.mark.negative_control
 def test_a_wrong_answer_makes_the_run_fail(stack: Stack, command: list[str], tmp_path: Path) -> None:
     report = run(command, stack, tmp_path / "report.json", "--folder", "Auth", "--env-var", "password=short")
     assert report["exit_code"] == 1

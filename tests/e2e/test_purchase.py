@@ -50,18 +50,14 @@ def charges(system: TestSystem, user_id: str) -> list[Decimal]:
 
 
 @pytest.mark.claim(
-    "1.layers.3",
-    "5.happy.1",
-    "5.happy.2",
-    "5.happy.4",
-    "5.happy.5",
-    "5.happy.6",
-    "5.happy.7",
-    "5.happy.8",
-    "5.happy.9",
-    "12.phases.9",
-    "3.seats.8",
-    "15.tools.10",
+    "reserve/post-reserve",
+    "reserve/returns-order-id",
+    "pay/post-pay",
+    "pay/deducts-price",
+    "pay/confirms-order",
+    "pay/sells-seat",
+    "pay/returns-qr",
+    "testing/end-to-end",
 )
 def test_a_seat_is_reserved_and_paid_for(system: TestSystem) -> None:
     buyer, seat = system.person("500.00"), system.seat()
@@ -77,14 +73,20 @@ def test_a_seat_is_reserved_and_paid_for(system: TestSystem) -> None:
     assert buyer.order(held["order_id"]).must()["status"] == "CONFIRMED"
 
 
-@pytest.mark.claim("3.orders.6", "3.events.7")
+@pytest.mark.claim("schema/orders.credits_charged", "schema/events.pricing_tiers")
 @pytest.mark.parametrize(("number", "price"), [(24, 350), (26, 200), (99, 120)])
 def test_the_price_is_that_of_the_seats_category(system: TestSystem, number: int, price: int) -> None:
     held = system.person().reserve(f"{SEATS_OF_THE_SEED}{number:02d}").must(200)
     assert held["price"] == price
 
 
-@pytest.mark.claim("1.wires.1", "12.phases.3", "12.phases.5", "5.matrix.1", "15.tools.4")
+@pytest.mark.claim(
+    "protocols/grpc-and-nowait",
+    "lock/reserve-uses-nowait",
+    "lock/loser-is-refused",
+    "reserve/seat-unavailable",
+    "testing/load-on-contention",
+)
 def test_of_200_simultaneous_reserves_one_wins_and_the_rest_are_refused_without_waiting(
     system: TestSystem,
 ) -> None:
@@ -98,7 +100,13 @@ def test_of_200_simultaneous_reserves_one_wins_and_the_rest_are_refused_without_
     assert str(system.seat_row(seat)["held_by_user_id"]) == winner.user_id
 
 
-@pytest.mark.claim("1.wires.1", "5.happy.2", "5.matrix.1", "12.phases.3", "12.phases.5")
+@pytest.mark.claim(
+    "protocols/grpc-and-nowait",
+    "reserve/locks-and-holds-seat",
+    "reserve/seat-unavailable",
+    "lock/reserve-uses-nowait",
+    "lock/loser-is-refused",
+)
 def test_a_seat_in_somebodys_hands_is_refused_at_once(system: TestSystem) -> None:
     buyer, seat = system.person(), system.seat()
     with closing(system.connect("seats_db")) as other, other.cursor() as cursor, watched_locks(system) as waiters:
@@ -111,7 +119,7 @@ def test_a_seat_in_somebodys_hands_is_refused_at_once(system: TestSystem) -> Non
     buyer.reserve(seat).must(200)
 
 
-@pytest.mark.claim("12.phases.7")
+@pytest.mark.claim("lock/credits-are-spent-once")
 def test_30_simultaneous_pays_of_one_order_charge_once(system: TestSystem) -> None:
     buyer = system.person("1000.00")
     seat, order_id = system.held(buyer)
@@ -131,7 +139,7 @@ def test_a_pay_repeated_later_gives_the_first_answer_and_charges_nothing(system:
     assert len(charges(system, buyer.user_id)) == 1
 
 
-@pytest.mark.claim("12.phases.7", "12.phases.6")
+@pytest.mark.claim("lock/credits-are-spent-once", "lock/deduct-in-one-transaction")
 def test_of_many_orders_paid_at_once_only_those_that_the_balance_covers_are_confirmed(system: TestSystem) -> None:
     buyer = system.person("5000.00")
     orders = [buyer.reserve(system.seat()).must(200) for _ in range(5)]
@@ -143,7 +151,7 @@ def test_of_many_orders_paid_at_once_only_those_that_the_balance_covers_are_conf
     assert system.credits(buyer) == (0, 0)
 
 
-@pytest.mark.claim("5.matrix.3", "5.happy.6", "1.wires.6")
+@pytest.mark.claim("pay/keeps-hold-without-credits", "pay/deducts-price", "protocols/webhook-adds-credits")
 def test_who_cannot_pay_keeps_the_seat_held_and_pays_after_a_top_up(system: TestSystem) -> None:
     buyer = system.person("1.00")
     seat, order_id = system.held(buyer)

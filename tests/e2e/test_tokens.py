@@ -42,7 +42,9 @@ def at_each_service(system: TestSystem, who: Person) -> list[int]:
     ]
 
 
-@pytest.mark.claim("11.life.1", "11.life.3", "15.tools.9", "11.library.4")
+@pytest.mark.claim(
+    "token/login-checks-password", "token/refresh-gives-access", "testing/login-examples", "token/refresh-without-login"
+)
 def test_registering_logging_in_and_refreshing_opens_the_api(system: TestSystem) -> None:
     email = f"new-{time.time_ns()}@example.com"
     phone = system.person().phone
@@ -58,7 +60,7 @@ def test_registering_logging_in_and_refreshing_opens_the_api(system: TestSystem)
     assert person.call("GET", "/api/orders", token=renewed["access_token"]).status == 200
 
 
-@pytest.mark.claim("11.claims.5")
+@pytest.mark.claim("token/type")
 @pytest.mark.parametrize("route", FOR_USERS, ids=str)
 def test_a_refresh_token_opens_nothing_but_refresh(system: TestSystem, route: Route) -> None:
     secret = system.env("user-service")["JWT_SECRET"]
@@ -68,18 +70,18 @@ def test_a_refresh_token_opens_nothing_but_refresh(system: TestSystem, route: Ro
         assert outcomes([answer]) == {"401 UNAUTHORIZED": 1}
 
 
-@pytest.mark.claim("11.claims.5", "11.life.3")
+@pytest.mark.claim("token/type", "token/refresh-gives-access")
 def test_an_access_token_does_not_refresh(system: TestSystem) -> None:
     assert outcomes([system.person().post("/api/auth/refresh")]) == {"401 UNAUTHORIZED": 1}
 
 
-@pytest.mark.claim("11.gateway.4", "11.claims.2")
+@pytest.mark.claim("gateway/customer-routes", "token/role")
 @pytest.mark.parametrize("route", [route for route in FOR_USERS if str(route) not in STAFFS | EVERYBODYS], ids=str)
 def test_customers_verbs_refuse_staff(system: TestSystem, route: Route) -> None:
     assert outcomes([system.staff().call(route.method, route.path)]) == {"403 FORBIDDEN": 1}
 
 
-@pytest.mark.claim("11.gateway.5", "11.claims.2")
+@pytest.mark.claim("gateway/staff-routes", "token/role")
 @pytest.mark.parametrize("route", [route for route in FOR_USERS if str(route) in STAFFS], ids=str)
 def test_staffs_verbs_refuse_customers(system: TestSystem, route: Route) -> None:
     assert outcomes([system.person().call(route.method, route.path)]) == {"403 FORBIDDEN": 1}
@@ -96,7 +98,7 @@ def test_a_services_credential_is_no_users_token(system: TestSystem, route: Rout
     assert outcomes([answer]) == {"401 UNAUTHORIZED": 1}
 
 
-@pytest.mark.claim("11.library.3", "5.happy.1", "7.flow.1")
+@pytest.mark.claim("token/names-user-and-role", "reserve/post-reserve", "gate/post-verify")
 def test_a_body_that_names_somebody_else_is_refused(system: TestSystem) -> None:
     person, other, third, staff = system.person(), system.person(), system.person(), system.staff()
     seat = system.seat()
@@ -110,7 +112,7 @@ def test_a_body_that_names_somebody_else_is_refused(system: TestSystem) -> None:
     assert person.post("/api/reserve", {"seat_id": seat, "user_id": person.user_id}).status == 200
 
 
-@pytest.mark.claim("11.library.5")
+@pytest.mark.claim("token/logout-revokes")
 def test_logout_ends_access_and_refresh_token_at_every_service_within_a_second(system: TestSystem) -> None:
     person = logged_in(system)
     elsewhere = system.visitor().login(person.email)

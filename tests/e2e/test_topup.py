@@ -65,7 +65,12 @@ def test_the_same_event_five_times_at_once_credits_once(system: TestSystem) -> N
     assert top_ups(system, person) == [40]
 
 
-@pytest.mark.claim("1.wires.6", "9.stripe.1", "9.stripe.3", "3.users.5")
+@pytest.mark.claim(
+    "protocols/webhook-adds-credits",
+    "stripe/payment-intent",
+    "stripe/webhook-reports-payment",
+    "schema/users.credit_balance",
+)
 def test_a_payment_confirmed_twice_credits_once(system: TestSystem) -> None:
     person = system.person("0.00")
     intent = intent_of(person)
@@ -76,7 +81,7 @@ def test_a_payment_confirmed_twice_credits_once(system: TestSystem) -> None:
     assert (top_ups(system, person), person.balance()) == ([40], 40)
 
 
-@pytest.mark.claim("9.stripe.4")
+@pytest.mark.claim("stripe/checks-signature-first")
 @pytest.mark.parametrize("card", ["pm_card_chargeDeclined", "pm_card_chargeDeclinedInsufficientFunds"])
 def test_a_declined_card_credits_nothing_and_the_next_card_credits_once(system: TestSystem, card: str) -> None:
     person = system.person("0.00")
@@ -88,7 +93,7 @@ def test_a_declined_card_credits_nothing_and_the_next_card_credits_once(system: 
     system.until("it is credited", lambda: top_ups(system, person) == [40])
 
 
-@pytest.mark.claim("9.stripe.4")
+@pytest.mark.claim("stripe/checks-signature-first")
 @pytest.mark.parametrize("signature", ["stale", "bad", "none"])
 def test_a_stale_or_forged_webhook_is_refused_and_credits_nothing(system: TestSystem, signature: str) -> None:
     person = system.person("0.00")

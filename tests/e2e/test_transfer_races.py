@@ -46,7 +46,7 @@ def test_confirm_against_confirm_moves_credits_once(system: TestSystem, nth: int
     assert (owner_of(system, seat), seller.balance(), buyer.balance()) == (buyer.user_id, 100, 400)
 
 
-@pytest.mark.claim("6.happy.8")
+@pytest.mark.claim("transfer/changes-all-or-nothing")
 @again
 def test_each_partys_own_confirm_at_the_same_moment_completes_once(system: TestSystem, nth: int) -> None:
     seller, buyer, seat = pair(system)
@@ -63,7 +63,7 @@ def test_each_partys_own_confirm_at_the_same_moment_completes_once(system: TestS
     assert (owner_of(system, seat), seller.balance(), buyer.balance()) == (buyer.user_id, 100, 400)
 
 
-@pytest.mark.claim("12.transfers.4", "6.failures.4")
+@pytest.mark.claim("lock/transfer-race-has-loser", "transfer/one-open-per-seat")
 def test_initiate_against_initiate_opens_one_transfer(system: TestSystem) -> None:
     seller = system.person()
     buyers, seat = system.people(10), system.ticket(seller)

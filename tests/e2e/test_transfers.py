@@ -27,17 +27,15 @@ def owner_of(system: TestSystem, seat: str) -> str:
 
 
 @pytest.mark.claim(
-    "6.happy.1",
-    "6.happy.5",
-    "6.happy.6",
-    "6.happy.7",
-    "6.happy.8",
-    "6.happy.10",
-    "1.wires.5",
-    "1.layers.3",
-    "3.transfers.11",
-    "15.tools.10",
-    "6.happy.4",
+    "transfer/post-initiate",
+    "transfer/becomes-pending-otp",
+    "transfer/post-confirm",
+    "transfer/smu-verifies-both-codes",
+    "transfer/changes-all-or-nothing",
+    "transfer/shows-sold-and-purchased",
+    "layers/orchestrator-coordinates-flows",
+    "testing/end-to-end",
+    "transfer/sends-both-codes",
 )
 def test_one_call_with_both_codes_swaps_ticket_and_credits(system: TestSystem) -> None:
     seller, buyer, seat = pair(system)
@@ -55,7 +53,7 @@ def test_one_call_with_both_codes_swaps_ticket_and_credits(system: TestSystem) -
     assert [t["transfer_id"] for t in seller.get("/api/transfers").must()] == [made["transfer_id"]]
 
 
-@pytest.mark.claim("6.happy.1", "6.happy.7", "6.happy.3")
+@pytest.mark.claim("transfer/post-initiate", "transfer/smu-verifies-both-codes", "transfer/records-initiator")
 def test_each_party_may_send_its_own_code_and_the_buyer_may_begin(system: TestSystem) -> None:
     seller, buyer, seat = pair(system)
     transfer_id = buyer.initiate(seat, seller.user_id, buyer.user_id, 100).must(201)["transfer_id"]
@@ -68,7 +66,13 @@ def test_each_party_may_send_its_own_code_and_the_buyer_may_begin(system: TestSy
     assert (seller.balance(), buyer.balance()) == (100, 400)
 
 
-@pytest.mark.claim("6.happy.2", "6.failures.2", "6.failures.3", "6.failures.5", "6.matrix.1")
+@pytest.mark.claim(
+    "transfer/checks-preconditions",
+    "transfer/needs-buyer-credits",
+    "transfer/needs-seller-ownership",
+    "transfer/refuses-oneself",
+    "transfer/failed-validation-changes-nothing",
+)
 def test_what_cannot_be_transferred_is_refused_before_any_code_is_sent(system: TestSystem) -> None:
     seller, buyer, seat = pair(system)
     held, _ = system.held(system.person())
@@ -91,7 +95,7 @@ def test_what_cannot_be_transferred_is_refused_before_any_code_is_sent(system: T
     assert buyer.get("/api/transfers").must() == []
 
 
-@pytest.mark.claim("6.happy.2", "6.failures.4", "12.transfers.2")
+@pytest.mark.claim("transfer/checks-preconditions", "transfer/one-open-per-seat", "lock/open-transfer-lookup")
 def test_a_seat_with_an_open_transfer_takes_no_second_one(system: TestSystem) -> None:
     seller, buyer, seat = pair(system)
     transfer_id = system.initiated(seller, buyer, seat)
@@ -101,7 +105,7 @@ def test_a_seat_with_an_open_transfer_takes_no_second_one(system: TestSystem) ->
     assert seller.initiate(seat, seller.user_id, buyer.user_id, 10).status == 201
 
 
-@pytest.mark.claim("6.failures.1", "6.matrix.4")
+@pytest.mark.claim("transfer/retries-wrong-code", "transfer/three-tries-for-codes")
 @pytest.mark.parametrize("party", ["seller", "buyer"])
 def test_three_wrong_codes_in_total_fail_the_transfer(system: TestSystem, party: str) -> None:
     seller, buyer, seat = pair(system)
@@ -126,7 +130,7 @@ def test_twenty_parallel_wrong_codes_cost_three_attempts(system: TestSystem) -> 
     assert len(system.smu.calls("/VerifyOTP", before)) == 3
 
 
-@pytest.mark.claim("6.failures.1")
+@pytest.mark.claim("transfer/retries-wrong-code")
 def test_an_expired_code_may_be_sent_again(system: TestSystem) -> None:
     seller, buyer, seat = pair(system)
     transfer_id = system.initiated(seller, buyer, seat)
@@ -138,7 +142,7 @@ def test_an_expired_code_may_be_sent_again(system: TestSystem) -> None:
         assert seller.confirm(transfer_id, **codes).must(200)["status"] == "COMPLETED"
 
 
-@pytest.mark.claim("6.matrix.3", "6.happy.4")
+@pytest.mark.claim("transfer/fails-without-codes", "transfer/sends-both-codes")
 def test_while_smu_is_down_a_transfer_fails_and_leaves_its_seat_free(system: TestSystem) -> None:
     seller, buyer, seat = pair(system)
     with system.smu.fault("status", "/SendOTP", status=500):
@@ -147,7 +151,7 @@ def test_while_smu_is_down_a_transfer_fails_and_leaves_its_seat_free(system: Tes
     system.transferred(seller, buyer, seat)
 
 
-@pytest.mark.claim("6.matrix.5")
+@pytest.mark.claim("transfer/fails-without-credits")
 def test_a_buyer_who_spent_the_credits_meanwhile_keeps_nothing_and_the_seller_keeps_the_ticket(
     system: TestSystem,
 ) -> None:
@@ -161,7 +165,7 @@ def test_a_buyer_who_spent_the_credits_meanwhile_keeps_nothing_and_the_seller_ke
     assert system.credits(buyer)[1] == 0
 
 
-@pytest.mark.claim("6.matrix.6")
+@pytest.mark.claim("transfer/refunds-when-owner-refused")
 def test_a_seat_scanned_between_initiate_and_confirm_stays_where_it_is(system: TestSystem) -> None:
     seller, buyer, seat = pair(system)
     transfer_id = system.initiated(seller, buyer, seat)

@@ -10,7 +10,7 @@ from tests.mutants.laboratory import Laboratory, laboratory
 from tests.mutants.mutant import Edit, Mutant, load
 from tests.mutants.trials import Finding, examine, plant
 
-pytestmark = pytest.mark.saga
+pytestmark = [pytest.mark.saga, pytest.mark.negative_control]
 
 MUTANTS = load()
 RULES = "services/orchestrator/tickets/scan_rules.py"

@@ -34,7 +34,7 @@ pytestmark = pytest.mark.saga
 PIVOT = "inventory ConfirmSeat"
 
 
-@pytest.mark.claim("5.matrix.5")
+@pytest.mark.claim("pay/refunds-when-seat-refused")
 def test_confirm_seat_arriving_after_the_refund_is_refused(engine: Engine) -> None:
     case = engine.prepared(FLOWS["pay"])
     told = engine.act(FLOWS["pay"], case, Fault(PIVOT, Kind.LATE_GIVES_UP))

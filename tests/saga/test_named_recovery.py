@@ -82,7 +82,7 @@ def test_stale_second_begin_of_what_is_done_begins_nothing(engine: Engine, flow:
     engine.hold_invariants(case)
 
 
-@pytest.mark.claim("13.levels.5", "6.matrix.7")
+@pytest.mark.claim("log/critical-level", "transfer/recovers-status-write")
 def test_saga_that_keeps_failing_is_parked_with_what_is_at_stake(
     engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.saga
 PIVOT = "inventory UpdateOwner"
 
 
-@pytest.mark.claim("6.matrix.6")
+@pytest.mark.claim("transfer/refunds-when-owner-refused")
 def test_owner_change_refused_after_the_seller_spent_everything_gives_the_buyer_all_back(engine: Engine) -> None:
     """No credit of a swap is spendable before its pivot: the seller's 800 are gone, the buyer's 150 are not."""
     case = engine.prepared(FLOWS["confirm"])

@@ -67,7 +67,7 @@ def rescuer_gone(system: System) -> Iterator[None]:
 # ── the matrix
 
 
-@pytest.mark.claim("1.pattern.2")
+@pytest.mark.claim("architecture/one-orchestrator")
 @pytest.mark.parametrize("death", DEATHS, ids=str)
 def test_saga_of_a_killed_orchestrator_is_finished_by_another(death: Death, verdicts: Waves) -> None:
     if wrong := verdicts.verdict(death):
@@ -198,7 +198,7 @@ def test_notice_survives_the_death_of_its_sender(fault: str, letters: int, syste
 # ── holds
 
 
-@pytest.mark.claim("5.happy.3", "8.queues.1")
+@pytest.mark.claim("reserve/publishes-hold-message", "queue/releases-despite-crash")
 def test_every_promised_hold_has_its_wake_up_call(system: System) -> None:
     """I9, as far as this module goes: whoever was promised a hold, the broker has its message or has delivered it."""
     rows = system.run("sagas_db", "SELECT subject::text AS id FROM sagas WHERE flow = 'reserve' AND status = 'DONE'")
@@ -222,6 +222,7 @@ def _killed(system: System, death: Death, **laid: str) -> Dead:
         return waves.kill(waves.Doomed(death, cast, mortal))
 
 
+@pytest.mark.negative_control
 def test_without_recovery_the_check_fails(system: System) -> None:
     death = _death("pay-forward-answered-deduct_credits")
     with waves.doomed(system, [death]) as stage, rescuer_gone(system):
@@ -231,6 +232,7 @@ def test_without_recovery_the_check_fails(system: System) -> None:
     waves.judge(dead, time.time())
 
 
+@pytest.mark.negative_control
 def test_without_a_begin_write_the_check_fails(system: System) -> None:
     death = _death("pay-forward-answered-deduct_credits")
     dead = _killed(system, death, KILL_AT=death.kill_at, JOURNAL="NeverBegun")
@@ -241,6 +243,7 @@ def test_without_a_begin_write_the_check_fails(system: System) -> None:
     assert dead.cast.standing() == death.plot.done
 
 
+@pytest.mark.negative_control
 def test_with_notices_written_after_the_end_the_check_fails(system: System) -> None:
     death = _death("pay-forward-ended")
     dead = _killed(system, death, JOURNAL="NoticesAfterwards")

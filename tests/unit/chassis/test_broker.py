@@ -39,7 +39,7 @@ def eventually(condition: Callable[[], object], within: float = 15.0) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.claim("5.happy.3", "8.queues.2")
+@pytest.mark.claim("reserve/publishes-hold-message", "queue/hold-exchange")
 def test_confirmed_message_is_in_its_queue_with_its_properties(publisher, broker):
     publisher.publish("", PARKING, b'{"a": 1}', message_id="m-1", headers={"attempts": 2})
     properties, body = broker.take(PARKING)
@@ -47,14 +47,14 @@ def test_confirmed_message_is_in_its_queue_with_its_properties(publisher, broker
     assert (properties.message_id, properties.delivery_mode, properties.headers["attempts"]) == ("m-1", 2, 2)
 
 
-@pytest.mark.claim("13.events.3")
+@pytest.mark.claim("log/response-time")
 def test_message_that_the_broker_has_is_logged_with_the_request_that_it_is_of(publisher, caplog):
     caplog.set_level(logging.INFO)
     publisher.publish("", PARKING, b"{}", message_id="m-2")
     assert [line for line in caplog.messages if line.startswith(f"← RabbitMQ confirmed {PARKING} in ")]
 
 
-@pytest.mark.claim("5.abandon.2", "8.queues.3", "8.queues.4", "8.queues.6")
+@pytest.mark.claim("hold/message-is-dead-lettered", "queue/hold-queue", "queue/release-exchange", "queue/message-path")
 @pytest.mark.parametrize("way", [("seat.hold.exchange", "seat.hold"), ("", "seat.release.delay.queue")])
 def test_message_whose_time_is_up_arrives_in_the_release_queue(publisher, broker, way):
     name = str(uuid4())

@@ -20,7 +20,7 @@ def commands(job: str) -> str:
     return "\n".join(step["run"] for step in JOBS[job]["steps"] if "run" in step)
 
 
-@pytest.mark.claim("2.tree.14")
+@pytest.mark.claim("repository/ci-checks")
 def test_every_suite_is_a_job_and_lint_is_another() -> None:
     markers = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]["markers"]
     verified = next(line for line in (ROOT / "Makefile").read_text().splitlines() if "unit or saga or" in line)

@@ -227,7 +227,7 @@ def test_the_gateways_health_is_what_its_status_api_says(status: int | None, hea
     assert asked == ([] if status is None else ["/status/ready"])
 
 
-@pytest.mark.claim("2.tree.2", "4.dev.1")
+@pytest.mark.claim("repository/development-override", "development/changes-are-served")
 def test_development_runs_the_same_commands_and_mounts_the_same_tree() -> None:
     for name, laid in FILES["compose.dev.yaml"]["services"].items():
         if "command" in laid:
@@ -239,7 +239,7 @@ def test_development_runs_the_same_commands_and_mounts_the_same_tree() -> None:
     assert reloaded == {name for name in SERVICES if name.endswith("-service")}
 
 
-@pytest.mark.claim("15.tools.1")
+@pytest.mark.claim("testing/pytest-in-containers")
 def test_suites_start_only_when_asked_for() -> None:
     assert SERVICES["tests"]["profiles"] == ["tests"]
     assert SERVICES["tests"]["command"] == ["pytest"]
@@ -320,7 +320,7 @@ def test_placeholder_stops_the_broker_before_it_keeps_it(name: str, placeholder:
 # ── reload
 
 
-@pytest.mark.claim("2.tree.2", "4.dev.1")
+@pytest.mark.claim("repository/development-override", "development/changes-are-served")
 def test_a_changed_file_starts_the_command_anew(tmp_path: Path) -> None:
     log, source = tmp_path / "log", tmp_path / "it.py"
     source.write_text("import sys, time\nprint('one', flush=True)\nsys.exit(1)\n")

@@ -114,6 +114,7 @@ def test_resource_is_valid(resource: Resource) -> None:
 
 
 @pytest.mark.parametrize("kind", sorted({resource["kind"] for resource in RESOURCES}))
+@pytest.mark.negative_control
 def test_a_misspelt_field_is_found(kind: str) -> None:
     broken = copy.deepcopy(next(iter(of(kind).values())))
     broken.setdefault("spec", {})["nmae"] = "x"
@@ -151,6 +152,7 @@ def test_no_field_of_an_operators_resource_may_be_misspelt_or_of_another_type(ki
         ("RabbitmqCluster", ("resources", "limits", "memory"), "1GB"),
     ],
 )
+@pytest.mark.negative_control
 def test_a_value_that_an_operator_refuses_is_found(kind: str, path: tuple[str, ...], wrong: object) -> None:
     broken = copy.deepcopy(next(iter(of(kind).values())))
     below(broken["spec"], path[:-1])[path[-1]] = wrong

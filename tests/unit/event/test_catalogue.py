@@ -63,7 +63,7 @@ def test_a_seat_map_has_every_seat_with_its_price(service: EventService, event_i
     assert "ended" not in event
 
 
-@pytest.mark.claim("1.wires.3")
+@pytest.mark.claim("protocols/event-reads-seat-map")
 def test_inventory_is_asked_with_events_own_credential(service: EventService, event_id: str) -> None:
     service.get(f"/api/events/{event_id}")
     assert service.inventory.callers == {"event-service"}

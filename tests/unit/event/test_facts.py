@@ -30,7 +30,7 @@ def service(database_for: Callable[[str], DatabaseSettings]) -> Iterator[EventSe
     service.db.close()
 
 
-@pytest.mark.claim("3.events.4", "7.flow.7", "1.layers.7")
+@pytest.mark.claim("schema/events.hall_id", "gate/reads-hall", "layers/event-over-rest")
 def test_the_orchestrator_gets_hall_prices_and_venue_without_seats(service: EventService) -> None:
     answer = service.get(f"/events/{FIRST}", caller=ORCHESTRATOR)
     facts = answer.get_json()["data"]
@@ -40,7 +40,7 @@ def test_the_orchestrator_gets_hall_prices_and_venue_without_seats(service: Even
     assert service.inventory.calls == []
 
 
-@pytest.mark.claim("14.seed.1", "14.seed.5")
+@pytest.mark.claim("seed/venue-and-events", "seed/example-event")
 def test_the_seed_has_two_events_to_come_and_one_that_is_over(service: EventService) -> None:
     today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     for event_id, days, hall, seats in (
@@ -54,7 +54,7 @@ def test_the_seed_has_two_events_to_come_and_one_that_is_over(service: EventServ
         assert (facts["hall_id"], facts["total_seats"], facts["ended"]) == (hall, seats, days < 0)
 
 
-@pytest.mark.claim("14.sql.2", "14.sql.5")
+@pytest.mark.claim("sql/seed-reruns", "sql/restart-skips-sql")
 def test_a_second_seeding_moves_nothing(service: EventService, databases: Databases) -> None:
     sql = "SELECT * FROM events WHERE event_id::text LIKE 'e0e0e0e0-%' ORDER BY event_id"
     with closing(databases.superuser("event")) as connection, connection.cursor() as cursor:

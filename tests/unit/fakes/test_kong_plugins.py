@@ -67,7 +67,7 @@ def test_jwt_by_itself_answers_in_kong_s_words(text, body, challenge, config, ga
     assert upstream.seen == []
 
 
-@pytest.mark.claim("11.gateway.1")
+@pytest.mark.claim("gateway/jwt-plugin-refuses")
 @pytest.mark.parametrize(("text", "body", "_challenge"), refused_tokens())
 def test_a_bad_token_is_refused_in_the_envelope_and_the_reason_logged(text, body, _challenge, gateway, upstream):
     response = gateway("GET", "/api/orders", bearer(text) if text else {})
@@ -95,7 +95,7 @@ def test_a_token_in_the_url_is_not_looked_at(gateway):
     assert gateway("GET", f"/api/orders?jwt={token()}").status_code == 401
 
 
-@pytest.mark.claim("11.gateway.6", "11.gateway.7", "11.gateway.8")
+@pytest.mark.claim("gateway/cors-origins", "gateway/cors-methods", "gateway/cors-headers")
 def test_a_preflight_needs_no_token(gateway, upstream):
     asked = {
         "Origin": ORIGIN,
@@ -142,7 +142,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     return lambda seconds: now.__setitem__(0, now[0] + seconds)
 
 
-@pytest.mark.claim("1.layers.2")
+@pytest.mark.claim("layers/gateway-guards-routes")
 def test_a_token_has_a_limit_across_routes_and_others_have_their_own(clock, config, gateway, upstream):
     plugin(config, "rate-limiting")["minute"] = 2
     mine, theirs = bearer(token(sub="me", exp=9e9)), bearer(token(sub="them", exp=9e9))
@@ -202,7 +202,7 @@ def test_a_correlation_id_is_passed_on_and_echoed(gateway, upstream):
     )
 
 
-@pytest.mark.claim("13.correlation.1")
+@pytest.mark.claim("correlation/id-per-request")
 @pytest.mark.parametrize("headers", [{}, bearer()])
 def test_without_one_a_uuid_is_made_also_for_what_is_refused(headers, gateway):
     assert UUID(gateway("GET", "/api/orders", headers).headers["X-Correlation-ID"]).version == 4

@@ -271,6 +271,7 @@ def test_objects_have_the_shapes_of_the_sdk(intents: Any, server: FakeServer, ca
     assert found == []
 
 
+@pytest.mark.negative_control
 def test_the_shape_check_sees_what_is_wrong() -> None:
     wrong = {"id": "pi_1", "object": "payment_intent", "amount": None, "colour": "red"}
     found = list(misfits(wrong, stripe.PaymentIntent, "pi"))

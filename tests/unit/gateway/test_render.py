@@ -48,7 +48,7 @@ def test_services_get_their_addresses():
     }
 
 
-@pytest.mark.claim("11.gateway.3", "11.life.2")
+@pytest.mark.claim("gateway/public-routes", "token/gateway-checks-first")
 def test_every_route_needs_a_token_but_the_public_ones():
     open_routes = {
         name: route["paths"]
@@ -63,7 +63,7 @@ def test_every_route_needs_a_token_but_the_public_ones():
     }
 
 
-@pytest.mark.claim("11.gateway.1", "11.gateway.2")
+@pytest.mark.claim("gateway/jwt-plugin-refuses", "gateway/jwt-plugin-claim")
 def test_tokens_are_checked_alike_everywhere_and_come_in_headers_only():
     checks = [plugin(routes(rendered())[name], "jwt") for name in ("auth", "events", "api")]
     assert checks[0] == checks[1] == checks[2]
@@ -85,7 +85,7 @@ def test_the_anonymous_are_refused_from_every_address():
     }
 
 
-@pytest.mark.claim("1.layers.2")
+@pytest.mark.claim("layers/gateway-guards-routes")
 def test_limits_come_from_the_environment():
     config = rendered(RATE_LIMIT_PER_MINUTE="9000", RATE_LIMIT_PUBLIC_PER_MINUTE="8000")
     assert plugin(config, "rate-limiting")["minute"] == 9000
@@ -98,7 +98,7 @@ def test_limits_have_defaults():
     assert plugin(routes(config)["auth-public"], "rate-limiting")["minute"] == 120
 
 
-@pytest.mark.claim("11.gateway.6")
+@pytest.mark.claim("gateway/cors-origins")
 def test_origins_come_from_the_environment():
     config = rendered(CORS_ORIGINS="https://shop.example.com, http://localhost:3000")
     assert plugin(config, "cors")["origins"] == ["https://shop.example.com", "http://localhost:3000"]

@@ -69,7 +69,14 @@ def test_compose_file_is_consistent() -> None:
             assert found.probe[0] == int(found.environment["PORT"]) == found.ports[0], name
 
 
-@pytest.mark.claim("4.compose.2", "4.compose.3", "4.compose.4", "4.compose.5", "14.sql.3", "3.rules.1")
+@pytest.mark.claim(
+    "compose/seats-db",
+    "compose/users-db",
+    "compose/orders-db",
+    "compose/events-db",
+    "sql/first-start",
+    "schema/database-per-service",
+)
 def test_each_database_gets_its_sql_in_order_and_its_own_service() -> None:
     users = {}
     for name, found in SERVICES.items():
@@ -86,12 +93,12 @@ def test_each_database_gets_its_sql_in_order_and_its_own_service() -> None:
     assert len(users) == 5
 
 
-@pytest.mark.claim("2.tree.3", "4.compose.1")
+@pytest.mark.claim("repository/env-example", "compose/secrets-in-env-file")
 def test_example_of_env_documents_every_variable_and_no_other() -> None:
     assert variables.read(ROOT / ".env.example").keys() == compose.variables_of(FILE)
 
 
-@pytest.mark.claim("4.compose.1")
+@pytest.mark.claim("compose/secrets-in-env-file")
 def test_no_secret_has_a_default_in_compose_file() -> None:
     with pytest.raises(StackError):
         compose.load(FILE, {})
@@ -136,7 +143,7 @@ def test_native_programs_start_level_by_level(tmp_path: Path) -> None:
     assert with_needs(planned, ["order-service"]) == ["postgres", "order-service"]
 
 
-@pytest.mark.claim("3.seats.6")
+@pytest.mark.claim("schema/seats.held_until")
 def test_secrets_stay_for_the_data_and_settings_do_not() -> None:
     known = {"JWT_SECRET": "kept", "HOLD_TTL_SECONDS": "5"}
     found = variables.resolve(known, {"LOG_LEVEL": "DEBUG"}, frozenset())
@@ -150,7 +157,7 @@ def test_misspelt_variable_is_refused() -> None:
         variables.resolve({}, {"HOLD_TTL_SECS": "5"}, compose.variables_of(FILE))
 
 
-@pytest.mark.claim("8.queues.3", "8.queues.8")
+@pytest.mark.claim("queue/hold-queue", "queue/definitions-file")
 def test_topology_leads_every_expired_message_to_the_release_queue() -> None:
     topology = json.loads((ROOT / "services/rabbitmq/definitions.json").read_text())
     queues = {queue["name"]: queue["arguments"] for queue in topology["queues"]}

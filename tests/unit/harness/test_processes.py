@@ -194,7 +194,7 @@ def test_detached_stack_lives_as_long_as_a_process_of_it(run_dir: RunDir) -> Non
     assert run_dir.record("it").observed == "died"
 
 
-@pytest.mark.claim("14.sql.4")
+@pytest.mark.claim("sql/stop-keeps-data")
 def test_down_keeps_data_and_volumes_clears_only_what_is_ours(run_dir: RunDir) -> None:
     data, other = run_dir.path / "postgres" / "data", run_dir.path / "precious"
     data.mkdir(parents=True)

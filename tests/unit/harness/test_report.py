@@ -32,8 +32,8 @@ def run(outcome: str = "passed", *, carried: list[str] = BUILT, failures: Any = 
     return {
         "began": "2026-11-22T10:00:00+00:00", "seconds": 763.0, "exit": int(outcome == "failed"), "command": "pytest",
         "commit": "abc", "whole": True, "machine": {"cores": "2"}, "selected": 1, "not_run": [],
-        "tests": {TEST: [outcome, 1.0]}, "claims": {claim: [TEST] for claim in carried}, "invariants": {},
-        "failures": list(failures), "memory": {"peak": 0, "during": ""},
+        "tests": {TEST: [outcome, 1.0]}, "claims": {claim: [TEST] for claim in carried}, "controls": [],
+        "failures": list(failures), "invariants": {}, "memory": {"peak": 0, "during": ""},
     }  # fmt: skip
 
 
@@ -60,13 +60,27 @@ def test_every_departure_is_named_by_a_claim_and_every_claim_departs_by_one() ->
 
 
 def test_every_section_of_the_reference_has_claims() -> None:
-    assert {claim.split(".")[0] for claim in CLAIMS} == {str(section) for section in range(1, 16)}
+    assert {claim.section.split(".")[0] for claim in CLAIMS.values()} == {str(section) for section in range(1, 16)}
 
 
-def test_what_is_said_of_a_claim_that_is_not_there_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "claims.toml").write_text('[1.a]\ntitle = "A"\n1 = "one"\ndeparts.2 = "D1"\n')
-    with pytest.raises(ValueError, match=r"\[1.a\].*2"):
-        claims.groups(tmp_path / "claims.toml")
+def test_claims_are_sentences() -> None:
+    assert [claim.text for claim in CLAIMS.values() if len(claim.text.split()) > 25 or claim.text[-1] != "."] == []
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ('{ id = "a/b", text = "A.", depart = "D1" }', "unknown keys .* depart"),
+        ('{ id = "a/b", text = "A." }, { id = "a/b", text = "B." }', "a/b"),
+        ('{ id = "5.matrix.3", text = "A." }', r"5\.matrix\.3"),
+    ],
+    ids=["unknown key", "id twice", "no topic"],
+)
+def test_malformed_claim_is_an_error(tmp_path: Path, rows: str, message: str) -> None:
+    path = tmp_path / "claims.toml"
+    path.write_text(f'[[groups]]\ntitle = "A"\nsection = "1"\nclaims = [{rows}]\n')
+    with pytest.raises(ValueError, match=message):
+        claims.groups(path)
 
 
 # ── the plugin, in a project of its own
@@ -75,7 +89,9 @@ def test_what_is_said_of_a_claim_that_is_not_there_is_an_error(tmp_path: Path) -
 def verified(project: Path, *options: str, marker: str = "", body: str = "pass") -> subprocess.CompletedProcess[str]:
     """A pytest run over a project with one test."""
     (project / "suite").mkdir(exist_ok=True)
-    (project / "pytest.ini").write_text("[pytest]\ntestpaths = suite\naddopts = --strict-markers\n")
+    (project / "pytest.ini").write_text(
+        "[pytest]\ntestpaths = suite\naddopts = --strict-markers\nmarkers =\n    negative_control\n"
+    )
     (project / "suite" / "conftest.py").write_text('pytest_plugins = ["tests.claims.plugin"]\n')
     marked = f"import pytest\n{marker}\ndef test_it():\n    {body}\n"
     (project / "suite" / "test_only.py").write_text(marked)
@@ -90,17 +106,18 @@ def carrying(*ids: str) -> str:
 
 
 def test_a_marker_that_names_no_claim_stops_the_run(tmp_path: Path) -> None:
-    done = verified(tmp_path, "suite/test_only.py", marker=carrying("5.matrix.99"))
+    done = verified(tmp_path, "suite/test_only.py", marker=carrying("gate/nothing"))
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
-    assert "no claim is called 5.matrix.99: suite/test_only.py::test_it" in done.stderr
+    assert "no claim is called gate/nothing: suite/test_only.py::test_it" in done.stderr
 
 
 def test_a_claim_that_no_test_carries_stops_a_run_over_all_tests_and_no_other(tmp_path: Path) -> None:
-    marker = carrying(*(claim for claim in BUILT if claim != "5.matrix.3"))
+    missing = "pay/keeps-hold-without-credits"
+    marker = carrying(*(claim for claim in BUILT if claim != missing))
     whole = verified(tmp_path, "--report=reports", marker=marker)
     assert whole.returncode == pytest.ExitCode.USAGE_ERROR
-    assert f"no test carries 5.matrix.3: {CLAIMS['5.matrix.3'].text}" in whole.stderr
-    assert "5.matrix.3" in first_screen((tmp_path / "reports" / "index.html").read_text())
+    assert f"no test carries {missing}: {CLAIMS[missing].text}" in whole.stderr
+    assert missing in first_screen((tmp_path / "reports" / "index.html").read_text())
     assert verified(tmp_path, "suite/test_only.py", marker=marker).returncode == 0
 
 
@@ -118,6 +135,14 @@ def test_a_whole_run_that_passes_proves_what_is_built(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert re.fullmatch(r"=+ 1 passed in .+ =+", done.stdout.strip().splitlines()[-1])
     assert f"{len(BUILT)} of {len(CLAIMS)} claims" in first_screen((tmp_path / "reports" / "index.html").read_text())
+
+
+def test_run_records_tests_with_the_control_marker(tmp_path: Path) -> None:
+    """The name of a test says nothing: a control is a test with the marker."""
+    body = "pass\n@pytest.mark.negative_control\ndef test_that():\n    pass\ndef test_defect_is_caught():\n    pass"
+    assert verified(tmp_path, "--report=reports", "suite/test_only.py", body=body).returncode == 0
+    written = json.loads((tmp_path / "reports" / "run.json").read_text())
+    assert written["controls"] == ["suite/test_only.py::test_that"]
 
 
 # ── what a run took
@@ -179,9 +204,9 @@ def test_memory_past_the_limit_is_warned_of(tmp_path: Path) -> None:
 
 
 def test_a_claim_whose_test_failed_is_not_proven() -> None:
-    results = Results(run("failed", carried=["5.happy.1"]))
+    results = Results(run("failed", carried=["reserve/post-reserve"]))
     assert not results.stands
-    assert {judged.claim.id: judged.verdict for judged in results.judged}["5.happy.1"] == "failed"
+    assert {judged.claim.id: judged.verdict for judged in results.judged}["reserve/post-reserve"] == "failed"
 
 
 @pytest.mark.parametrize(("outcome", "verdict"), [("skipped", "not run"), ("passed", "proven")])
@@ -197,15 +222,15 @@ def test_a_claim_that_a_part_of_the_tests_does_not_carry_has_not_run_and_one_of_
 
 
 def test_what_failed_is_named_before_what_did_not_run() -> None:
-    results = Results({**run("failed", carried=["15.tools.2"]), "whole": False})
-    assert results.unproven[0].claim.id == "15.tools.2"
+    results = Results({**run("failed", carried=["testing/postman-collection"]), "whole": False})
+    assert results.unproven[0].claim.id == "testing/postman-collection"
 
 
 def test_one_failure_among_many_cases_is_a_failed_claim() -> None:
-    whole = run(carried=["5.happy.1"])
+    whole = run(carried=["reserve/post-reserve"])
     whole["tests"][f"{TEST}[2]"] = ["failed", 1.0]
-    whole["claims"]["5.happy.1"].append(f"{TEST}[2]")
-    assert {j.claim.id: j.verdict for j in Results(whole).judged}["5.happy.1"] == "failed"
+    whole["claims"]["reserve/post-reserve"].append(f"{TEST}[2]")
+    assert {j.claim.id: j.verdict for j in Results(whole).judged}["reserve/post-reserve"] == "failed"
 
 
 # ── the page
@@ -251,7 +276,7 @@ def test_coverage_is_told_by_service(tmp_path: Path) -> None:
     assert '<td>user</td><td class="r">40</td><td class="r">75 %</td>' in text
 
 
-@pytest.mark.claim("15.tools.8")
+@pytest.mark.claim("testing/coverage-per-service")
 def test_tests_of_one_service_can_be_run_with_coverage(tmp_path: Path) -> None:
     environment = {**os.environ, "COVERAGE_FILE": str(tmp_path / "data"), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     measured = ["run", "--source=services", "-m", "pytest", "-q", "tests/unit/orchestrator/test_scan_rules.py"]
@@ -269,6 +294,14 @@ def test_a_mutant_that_survived_is_red(tmp_path: Path) -> None:
     text = drawn(tmp_path, run=run(), mutants={"seeds": [], "mutants": [caught, survived]})
     assert "1 / 2 caught" in text
     assert '<span class="bad">✗</span> no fence' in text
+
+
+def test_report_counts_the_controls_that_ran_by_their_marker() -> None:
+    control, other = "tests/saga/test_a.py::test_b", "tests/saga/test_a.py::test_defect_is_caught"
+    tests = {f"{control}[1]": ["passed", 1.0], f"{control}[2]": ["failed", 1.0], other: ["passed", 1.0]}
+    marked = [f"{control}[{number}]" for number in (1, 2, 3)]
+    counted = figures.controls(None, Results({**run(), "tests": tests, "controls": marked}))
+    assert (counted.tests, counted.caught, counted.planted) == ([("saga/test_a.py::test_b", 2, 1)], 1, 2)
 
 
 @pytest.mark.parametrize(("before", "warned"), [(0.25, False), (0.21, False), (0.20, True), (0.40, True)])

@@ -41,7 +41,7 @@ def run_dir(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.claim("13.docker.2", "13.correlation.4")
+@pytest.mark.claim("log/find-by-correlation", "correlation/one-id-everywhere")
 def test_a_request_is_told_in_the_order_of_time_across_all_services(
     run_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

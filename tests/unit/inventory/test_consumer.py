@@ -109,7 +109,14 @@ def consumed(inventory: InventoryService, message_id: str) -> str | None:
 # ── messages
 
 
-@pytest.mark.claim("1.wires.4", "5.abandon.2", "5.abandon.3", "8.queues.5", "8.consumer.2", "8.consumer.3")
+@pytest.mark.claim(
+    "protocols/hold-release-is-asynchronous",
+    "hold/message-is-dead-lettered",
+    "hold/consumer-releases-seat",
+    "queue/release-queue",
+    "consumer/releases-and-notifies",
+    "consumer/acknowledges-last",
+)
 def test_expired_hold_is_released_by_its_dead_lettered_message_and_order_is_told_once(flow, inventory, caplog):
     seat_id, hold_id, user_id = inventory.held_seat(ttl=1)
     message_id = flow.wake_up(seat_id, hold_id, after_ms=1500)
@@ -143,7 +150,7 @@ def test_message_of_an_older_hold_leaves_the_one_that_took_over(flow, inventory)
     assert inventory.seat(seat_id).hold_id == new_hold
 
 
-@pytest.mark.claim("12.phases.10")
+@pytest.mark.claim("lock/late-message-does-nothing")
 def test_late_message_leaves_the_sale(flow, inventory):
     seat_id, order_id, owner = inventory.sold_seat()
     message_id = flow.wake_up(seat_id, order_id)
@@ -205,7 +212,7 @@ def test_no_message_waits_so_long_that_it_holds_up_those_behind_it(inventory):
 # ── failures
 
 
-@pytest.mark.claim("8.consumer.4")
+@pytest.mark.claim("consumer/redelivers-failures")
 def test_failure_that_passes_is_tried_again_and_then_released(flow, inventory):
     seat_id, hold_id, _ = inventory.held_seat()
     inventory.expire(seat_id)
@@ -240,7 +247,7 @@ def test_bug_parks_its_message_in_the_end_instead_of_going_round_for_ever(flow, 
     assert properties.message_id == message_id
 
 
-@pytest.mark.claim("8.consumer.3", "8.consumer.4")
+@pytest.mark.claim("consumer/acknowledges-last", "consumer/redelivers-failures")
 def test_consumer_pauses_while_the_database_is_down_and_loses_nothing(flow, broker, inventory, monkeypatch):
     down = _DatabaseDown(flow, inventory, monkeypatch)
     seat_id, hold_id, _ = inventory.held_seat()
@@ -294,7 +301,7 @@ def test_message_stays_when_it_can_be_put_nowhere_else(flow, broker, inventory, 
     assert properties.message_id == "bad"
 
 
-@pytest.mark.claim("5.matrix.2")
+@pytest.mark.claim("reserve/releases-when-publish-fails")
 def test_while_the_broker_is_away_publishing_is_unknown_at_once_and_both_ends_recover(flow, broker, inventory):
     seat_id, hold_id, _ = inventory.held_seat()
     inventory.expire(seat_id)
@@ -312,7 +319,7 @@ def test_while_the_broker_is_away_publishing_is_unknown_at_once_and_both_ends_re
     eventually(lambda: consumed(inventory, message_id) == "RELEASED")
 
 
-@pytest.mark.claim("8.consumer.5")
+@pytest.mark.claim("consumer/prefetch")
 def test_a_consumer_has_32_messages_in_hand_and_no_more(flow, broker):
     flow.consumer.stop()
     go = threading.Event()

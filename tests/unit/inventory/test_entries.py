@@ -28,7 +28,12 @@ def results(inventory: InventoryService, seat_id: str) -> list[str]:
 
 
 @pytest.mark.claim(
-    "3.entry_logs.3", "3.entry_logs.4", "3.entry_logs.5", "3.entry_logs.6", "3.entry_logs.7", "7.flow.9", "1.layers.4"
+    "schema/entry_logs.scanned_at",
+    "schema/entry_logs.scanned_by_staff_id",
+    "schema/entry_logs.result",
+    "schema/entry_logs.hall_id_presented",
+    "schema/entry_logs.hall_id_expected",
+    "gate/checks-in-and-logs",
 )
 def test_owner_is_admitted_and_the_entry_names_staff_and_halls(inventory):
     seat_id, order_id, owner = inventory.sold_seat()
@@ -42,7 +47,7 @@ def test_owner_is_admitted_and_the_entry_names_staff_and_halls(inventory):
     assert (entry["hall_id_expected"], entry["hall_id_staff"]) == ("HALL-A", "HALL-B")
 
 
-@pytest.mark.claim("7.rules.2")
+@pytest.mark.claim("gate/admits-once")
 def test_second_scan_is_a_duplicate_that_says_when_and_who(inventory):
     seat_id, order_id, owner = inventory.sold_seat()
     staff = an_id()
@@ -53,7 +58,7 @@ def test_second_scan_is_a_duplicate_that_says_when_and_who(inventory):
     assert results(inventory, seat_id) == ["SUCCESS", "DUPLICATE"]
 
 
-@pytest.mark.claim("7.rules.2")
+@pytest.mark.claim("gate/admits-once")
 def test_of_many_gates_one_admits(inventory):
     seat_id, order_id, owner = inventory.sold_seat()
     scans = run_concurrently([lambda: inventory.check_in(seat_id, order_id, owner)] * 12)
@@ -106,7 +111,7 @@ def test_scan_id_used_for_another_seat_is_refused_and_admits_nobody(inventory):
     assert inventory.seat(other[0]).status == "SOLD"
 
 
-@pytest.mark.claim("7.threats.5")
+@pytest.mark.claim("threat/replay-after-transfer")
 def test_old_owner_is_refused_under_the_lock(inventory):
     seat_id, order_id, seller = inventory.sold_seat()
     inventory.update_owner(seat_id, order_id, seller, an_id())
@@ -122,13 +127,13 @@ def test_sale_that_no_longer_stands_is_unpaid(inventory):
     assert inventory.check_in(seat_id, order_id, owner).result == "UNPAID"
 
 
-@pytest.mark.claim("7.rules.3")
+@pytest.mark.claim("gate/refuses-unpaid-seat")
 def test_held_seat_is_unpaid(inventory):
     seat_id, hold_id, user_id = inventory.held_seat()
     assert inventory.check_in(seat_id, hold_id, user_id).result == "UNPAID"
 
 
-@pytest.mark.claim("7.rules.4")
+@pytest.mark.claim("gate/refuses-unknown-seat")
 def test_seat_that_is_not_there_is_logged_as_not_found(inventory):
     seat_id = an_id()
     assert inventory.check_in(seat_id, an_id(), an_id()).result == "NOT_FOUND"
@@ -147,7 +152,7 @@ def test_scan_and_swap_at_once_agree_on_the_owner(inventory):
         assert (scan.result == "SUCCESS") is (swap == "SEAT_UNAVAILABLE")
 
 
-@pytest.mark.claim("3.entry_logs.2", "7.matrix.1")
+@pytest.mark.claim("schema/entry_logs.seat_id", "gate/unreadable-qr-changes-nothing")
 def test_qr_that_cannot_be_read_is_logged_without_a_seat(inventory):
     staff, scan_id = an_id(), an_id()
     scan = inventory.log_entry("", "QR_INVALID", staff_id=staff, scan_id=scan_id, hall_id_presented="")
@@ -164,7 +169,7 @@ def test_same_refused_scan_logged_at_once_leaves_one_entry(inventory):
     assert results(inventory, seat_id) == ["EXPIRED"]
 
 
-@pytest.mark.claim("7.rules.2")
+@pytest.mark.claim("gate/admits-once")
 def test_database_itself_allows_one_admission_a_seat(inventory):
     seat_id, order_id, owner = inventory.sold_seat()
     inventory.check_in(seat_id, order_id, owner)

@@ -41,7 +41,7 @@ def inventory(databases: Databases) -> Iterator[InventoryService]:
 # ── reserve
 
 
-@pytest.mark.claim("3.seats.5", "5.happy.2", "12.phases.4")
+@pytest.mark.claim("schema/seats.held_by_user_id", "reserve/locks-and-holds-seat", "lock/winner-sets-hold")
 def test_free_seat_is_held_until_its_time_is_up(inventory):
     seat_id, user_id, hold_id = inventory.new_seat(), an_id(), an_id()
     hold = inventory.reserve(seat_id, user_id, hold_id, ttl=60)
@@ -59,7 +59,7 @@ def test_same_hold_asked_again_gets_its_first_answer(inventory):
     assert inventory.reserve(seat_id, user_id, hold_id) == first
 
 
-@pytest.mark.claim("12.phases.2")
+@pytest.mark.claim("lock/checkout-decides")
 def test_held_seat_is_unavailable_and_names_the_hold_to_its_own_user_only(inventory):
     seat_id, hold_id, user_id = inventory.held_seat()
     with refused("SEAT_UNAVAILABLE") as own:
@@ -100,7 +100,9 @@ def test_of_many_simultaneous_reserves_exactly_one_wins(inventory):
     assert inventory.seat(seat_id).hold_id == winners[0].hold_id
 
 
-@pytest.mark.claim("1.wires.1", "12.phases.3", "12.phases.5", "5.matrix.1")
+@pytest.mark.claim(
+    "protocols/grpc-and-nowait", "lock/reserve-uses-nowait", "lock/loser-is-refused", "reserve/seat-unavailable"
+)
 def test_locked_row_is_lost_at_once_and_nobody_waits_for_it(inventory):
     seat_id = inventory.new_seat()
     seen = _Waiters(inventory)
@@ -240,7 +242,7 @@ def test_of_many_take_overs_of_one_expired_hold_exactly_one_wins(inventory):
 # ── release
 
 
-@pytest.mark.claim("5.abandon.3")
+@pytest.mark.claim("hold/consumer-releases-seat")
 def test_released_seat_is_free_and_the_hold_never_comes_back(inventory):
     seat_id, hold_id, user_id = inventory.held_seat()
     assert inventory.release(seat_id, hold_id) is True
@@ -273,7 +275,7 @@ def test_release_by_a_hold_that_was_taken_over_leaves_the_one_that_did(inventory
     assert inventory.seat(seat_id).hold_id == new_hold
 
 
-@pytest.mark.claim("12.phases.10")
+@pytest.mark.claim("lock/late-message-does-nothing")
 def test_release_after_the_sale_leaves_the_sale(inventory):
     seat_id, hold_id, user_id = inventory.sold_seat()
     assert inventory.release(seat_id, hold_id) is False
@@ -303,7 +305,15 @@ def test_release_racing_its_own_reserve_never_leaves_a_hold(inventory):
 # ── confirm and settle
 
 
-@pytest.mark.claim("3.seats.3", "3.seats.7", "3.seats.8", "5.happy.8", "7.points.1", "12.phases.9", "1.layers.4")
+@pytest.mark.claim(
+    "schema/seats.owner_user_id",
+    "schema/seats.qr_code_hash",
+    "schema/seats.price_paid",
+    "pay/sells-seat",
+    "qr/created-at-purchase",
+    "lock/paid-seat-is-sold",
+    "layers/inventory-over-grpc",
+)
 def test_confirmed_hold_is_a_sale(inventory):
     seat_id, hold_id, user_id = inventory.held_seat()
     key = a_key()
@@ -412,7 +422,7 @@ def _until(condition: Callable[[], object]) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.claim("3.seats.3", "3.seats.5")
+@pytest.mark.claim("schema/seats.owner_user_id", "schema/seats.held_by_user_id")
 @pytest.mark.parametrize(
     "broken",
     [
@@ -431,7 +441,7 @@ def test_database_refuses_a_seat_that_is_half_one_thing_and_half_another(invento
 # ── the sweeper
 
 
-@pytest.mark.claim("8.queues.1", "5.abandon.3")
+@pytest.mark.claim("queue/releases-despite-crash", "hold/consumer-releases-seat")
 def test_sweeper_releases_expired_holds_only_and_kills_their_keys(inventory):
     expired, old_hold, user_id = inventory.held_seat()
     live, live_hold, _ = inventory.held_seat()

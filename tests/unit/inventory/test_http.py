@@ -74,7 +74,7 @@ def test_map_shows_each_seat_with_its_status_by_row_and_number(inventory, ask):
     assert set(shown[0]) == {"seat_id", "row_number", "seat_number", "status", "category"}
 
 
-@pytest.mark.claim("14.seed.2")
+@pytest.mark.claim("seed/seats")
 def test_seeded_maps_are_as_documented(ask):
     small, large, past = (_map(ask, event_id)["seats"] for event_id in SEEDED)
     small = [seat for seat in small if seat["row_number"] != "T"]  # the seats of other tests
@@ -88,7 +88,7 @@ def test_seeded_maps_are_as_documented(ask):
     assert by_category == {"CAT1": 1000, "CAT2": 2000, "CAT3": 2000}
 
 
-@pytest.mark.claim("14.sql.2")
+@pytest.mark.claim("sql/seed-reruns")
 def test_seed_can_be_run_again_and_changes_nothing(databases, inventory):
     before = inventory.row("SELECT count(*) AS n FROM seats")["n"]
     with inventory.db.transaction() as tx:
@@ -112,7 +112,7 @@ def test_unchanged_map_is_304_with_its_version(inventory, ask):
     assert first.headers["ETag"] == again.headers["ETag"] == f'"{version}"'
 
 
-@pytest.mark.claim("3.seats.12")
+@pytest.mark.claim("schema/seats.updated_at")
 @pytest.mark.parametrize("change", ["reserve", "release", "confirm", "sweep", "check_in", "cancel"])
 def test_every_change_of_a_seat_changes_the_version(inventory, ask, change):
     event_id = an_id()
@@ -208,7 +208,7 @@ def test_too_many_events_are_refused(ask):
     assert ask(f"/seats/availability?{query}").get_json()["error_code"] == "VALIDATION_ERROR"
 
 
-@pytest.mark.claim("1.wires.3")
+@pytest.mark.claim("protocols/event-reads-seat-map")
 @pytest.mark.parametrize("path", [f"/seats?event_id={SEEDED[0]}", f"/seats/availability?event_id={SEEDED[0]}"])
 @pytest.mark.parametrize(
     ("caller", "status"), [(None, 401), ("orchestrator-service", 403), ("user-service", 403), ("event-service", 200)]

@@ -128,7 +128,7 @@ def replicas(databases: Databases, broker: Broker, order: Order) -> Iterator[lis
     ports.release(claimed)
 
 
-@pytest.mark.claim("8.consumer.1")
+@pytest.mark.claim("consumer/own-thread")
 def test_two_replicas_hold_release_and_end_cleanly_side_by_side(replicas, databases, broker, order):
     eventually(lambda: all(replica.health().get("consumer") == "consuming" for replica in replicas))
     seats = InventoryService(databases)

@@ -21,7 +21,7 @@ def inventory(databases: Databases) -> Iterator[InventoryService]:
     service.close()
 
 
-@pytest.mark.claim("3.seats.3", "6.happy.8")
+@pytest.mark.claim("schema/seats.owner_user_id", "transfer/changes-all-or-nothing")
 def test_new_owner_has_the_ticket_under_the_same_sale(inventory):
     seat_id, order_id, seller = inventory.sold_seat()
     buyer, key = an_id(), a_key()
@@ -39,7 +39,7 @@ def test_update_owner_of_another_sale_is_refused(inventory):
     assert inventory.seat(seat_id).owner_user_id == seller
 
 
-@pytest.mark.claim("6.failures.3")
+@pytest.mark.claim("transfer/needs-seller-ownership")
 def test_update_owner_from_somebody_who_does_not_own_it_is_refused(inventory):
     seat_id, order_id, seller = inventory.sold_seat()
     with refused("NOT_SEAT_OWNER"):

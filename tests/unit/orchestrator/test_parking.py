@@ -49,7 +49,7 @@ def looked_after(hopeless: Hopeless) -> None:
     Recovery(cast(Journal, hopeless), cast(Runner, hopeless)).tick()
 
 
-@pytest.mark.claim("13.levels.5")
+@pytest.mark.claim("log/critical-level")
 def test_a_parked_saga_is_critical_and_says_how_to_look_at_it(caplog: pytest.LogCaptureFixture) -> None:
     hopeless = Hopeless(overdue=True)
     looked_after(hopeless)

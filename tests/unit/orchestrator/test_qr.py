@@ -32,7 +32,9 @@ def _refused(seal: Seal, payload: str) -> bool:
     return refusal.value.code == "QR_INVALID"
 
 
-@pytest.mark.claim("7.flow.2", "7.payload.1", "7.payload.2", "7.payload.3", "7.payload.4", "7.cipher.1")
+@pytest.mark.claim(
+    "gate/decrypts-qr", "qr/holds-seat", "qr/holds-user", "qr/holds-hall", "qr/holds-time", "qr/aes-256-gcm"
+)
 def test_what_was_sealed_opens_to_the_second() -> None:
     sealed = SEAL.seal(SEAT, USER, "HALL-A")
     ticket = SEAL.open(sealed.payload)
@@ -42,12 +44,12 @@ def test_what_was_sealed_opens_to_the_second() -> None:
     assert sealed.expires_at - sealed.generated_at == timedelta(seconds=60)
 
 
-@pytest.mark.claim("7.cipher.3", "7.cipher.7", "7.threats.4")
+@pytest.mark.claim("qr/fresh-nonce", "qr/never-repeats", "threat/duplicated-qr")
 def test_no_two_payloads_are_alike() -> None:
     assert len({SEAL.seal(SEAT, USER, "HALL-A").payload for _ in range(50)}) == 50
 
 
-@pytest.mark.claim("7.cipher.1", "7.cipher.4", "7.cipher.3", "7.cipher.5")
+@pytest.mark.claim("qr/aes-256-gcm", "qr/base64-layout", "qr/fresh-nonce", "qr/unreadable-without-key")
 def test_layout_is_nonce_ciphertext_tag_of_aes_256_gcm() -> None:
     raw = base64.b64decode(SEAL.seal(SEAT, USER, "HALL-A").payload)
     said = AESGCM(KEY).decrypt(raw[:12], raw[12:], None)
@@ -57,7 +59,7 @@ def test_layout_is_nonce_ciphertext_tag_of_aes_256_gcm() -> None:
     assert len(raw) == 12 + plain + 16
 
 
-@pytest.mark.claim("7.cipher.6", "7.threats.3")
+@pytest.mark.claim("qr/detects-changed-bit", "threat/tampered-payload")
 @given(st.integers(min_value=0, max_value=10_000), st.integers(min_value=0, max_value=7))
 def test_one_flipped_bit_is_refused(position: int, bit: int) -> None:
     raw = bytearray(base64.b64decode(SEAL.seal(SEAT, USER, "HALL-A").payload))
@@ -65,7 +67,7 @@ def test_one_flipped_bit_is_refused(position: int, bit: int) -> None:
     assert _refused(SEAL, base64.b64encode(bytes(raw)).decode())
 
 
-@pytest.mark.claim("7.matrix.1")
+@pytest.mark.claim("gate/unreadable-qr-changes-nothing")
 @given(st.text(max_size=400))
 def test_any_text_is_refused_and_nothing_else(text: str) -> None:
     assert _refused(SEAL, text)
@@ -100,7 +102,7 @@ def test_trailing_bits_of_the_last_character_cannot_be_changed() -> None:
     assert _refused(SEAL, twin)
 
 
-@pytest.mark.claim("7.cipher.5")
+@pytest.mark.claim("qr/unreadable-without-key")
 def test_previous_key_opens_after_a_rotation_and_a_third_does_not() -> None:
     before = SEAL.seal(SEAT, USER, "HALL-A").payload
     assert Seal(OTHER_KEY, previous=KEY).open(before).seat_id == SEAT
@@ -108,7 +110,7 @@ def test_previous_key_opens_after_a_rotation_and_a_third_does_not() -> None:
     assert _refused(Seal(os.urandom(32), previous=OTHER_KEY), before)
 
 
-@pytest.mark.claim("7.points.2")
+@pytest.mark.claim("qr/created-at-transfer")
 def test_a_seat_that_is_handed_over_keeps_the_hash_of_a_qr_of_its_new_owner() -> None:
     seller, sealed, told = uuid4(), [], {}
 

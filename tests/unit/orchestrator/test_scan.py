@@ -63,13 +63,13 @@ def scanned(neighbours: Neighbours) -> Any:
     return Gate(neighbours.as_participants, ask_seconds=0.1).scan(ScanRequest(uuid4(), uuid4(), HALL, payload))
 
 
-@pytest.mark.claim("7.flow.4")
+@pytest.mark.claim("gate/calls-in-parallel")
 def test_seat_and_order_are_asked_for_side_by_side() -> None:
     """Each answers only when both have been asked."""
     assert scanned(Neighbours(meet=Barrier(2)))["result"] == ScanResult.SUCCESS
 
 
-@pytest.mark.claim("7.matrix.4")
+@pytest.mark.claim("gate/failed-entry-is-logged")
 def test_an_entry_that_cannot_be_written_is_an_error_for_the_audit_and_the_guest_is_told(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

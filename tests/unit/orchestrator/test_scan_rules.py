@@ -20,7 +20,7 @@ TICKET = Ticket(seat_id=uuid4(), user_id=OWNER, hall_id="HALL-A", generated_at=N
 SOLD = SeatFacts(SeatStatus.SOLD, str(OWNER), has_confirmed_order=True, hall_id="HALL-A")
 
 
-@pytest.mark.claim("7.flow.3", "7.rules.6", "7.threats.1")
+@pytest.mark.claim("gate/limits-qr-age", "gate/refuses-expired-qr", "threat/shared-screenshot")
 @pytest.mark.parametrize(
     ("age", "verdict"),
     [
@@ -36,7 +36,14 @@ def test_age_decides_to_the_second(age: int, verdict: ScanResult | None) -> None
     assert judge_age(TICKET, NOW + timedelta(seconds=age)) is verdict
 
 
-@pytest.mark.claim("7.flow.8", "7.rules.1", "7.rules.2", "7.rules.3", "7.rules.5", "7.threats.2")
+@pytest.mark.claim(
+    "gate/applies-rules",
+    "gate/admits-owner",
+    "gate/admits-once",
+    "gate/refuses-unpaid-seat",
+    "gate/refuses-wrong-hall",
+    "threat/passed-on-qr",
+)
 @pytest.mark.parametrize(
     ("seat", "hall", "verdict"),
     [

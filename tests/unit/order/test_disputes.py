@@ -38,7 +38,7 @@ def seat(service: OrderService) -> Seat:
     return Seat(service)
 
 
-@pytest.mark.claim("6.failures.6")
+@pytest.mark.claim("dispute/freezes-credits")
 def test_a_completed_transfer_is_disputed_once(service: OrderService, seat: Seat) -> None:
     transfer_id, key = service.completed(**seat.ids), a_key("dispute")
     replies = [service.dispute(transfer_id, key, "phishing") for _ in range(2)]
@@ -206,7 +206,7 @@ def test_only_a_dispute_can_be_reversed(service: OrderService, stage: str) -> No
     assert service.change_transfer(getattr(service, stage)(), status="REVERSED").code == "TRANSFER_INVALID_STATE"
 
 
-@pytest.mark.claim("3.transfers.12")
+@pytest.mark.claim("schema/transfers.dispute_reason")
 @pytest.mark.parametrize("reason", ["", "x" * 1001, "a\0b"])
 def test_a_reason_is_text_of_some_length(service: OrderService, seat: Seat, reason: str) -> None:
     assert service.dispute(service.completed(**seat.ids), reason=reason).code == "VALIDATION_ERROR"

@@ -31,7 +31,7 @@ def service(database_for: Callable[[str], DatabaseSettings]) -> Iterator[OrderSe
 # ── creating
 
 
-@pytest.mark.claim("1.layers.6", "3.orders.6", "3.orders.9")
+@pytest.mark.claim("layers/order-over-rest", "schema/orders.credits_charged", "schema/orders.confirmed_at")
 def test_a_new_order_is_pending_at_the_price_of_its_reservation(service: OrderService) -> None:
     reply = service.create(price=350)
     assert reply.status == 201
@@ -66,7 +66,7 @@ def test_a_create_that_comes_after_its_undo_makes_no_order(service: OrderService
     assert service.ask("GET", f"/orders/{order_id}").code == "ORDER_NOT_FOUND"
 
 
-@pytest.mark.claim("3.orders.10")
+@pytest.mark.claim("schema/orders-are-immutable")
 def test_what_an_order_says_of_buyer_seat_and_credits_never_changes_and_it_is_never_deleted(
     service: OrderService,
 ) -> None:
@@ -86,7 +86,7 @@ def test_what_an_order_says_of_buyer_seat_and_credits_never_changes_and_it_is_ne
 # ── confirming and taking back
 
 
-@pytest.mark.claim("3.orders.9", "5.happy.7", "1.layers.6")
+@pytest.mark.claim("schema/orders.confirmed_at", "pay/confirms-order", "layers/order-over-rest")
 def test_a_pending_order_is_confirmed_and_keeps_the_key_of_its_charge(service: OrderService) -> None:
     confirmed = service.confirm(service.pending()).data
     assert (confirmed["status"], confirmed["charge_key"]) == ("CONFIRMED", "pay:1:deduct")
@@ -171,7 +171,7 @@ def test_a_refund_is_for_a_confirmed_order_once(service: OrderService) -> None:
 # ── expiry by the consumer
 
 
-@pytest.mark.claim("5.abandon.4")
+@pytest.mark.claim("hold/pending-order-fails")
 def test_a_hold_that_has_run_out_fails_its_order(service: OrderService) -> None:
     order_id = service.pending(expires_at=PAST)
     assert service.expire(order_id).data["status"] == "FAILED"
@@ -213,7 +213,7 @@ def test_lists_are_newest_first_page_by_page(service: OrderService) -> None:
     assert (past_the_end.data, past_the_end.body["pagination"]["total"]) == ([], 5)
 
 
-@pytest.mark.claim("7.flow.6", "3.orders.3")
+@pytest.mark.claim("gate/reads-order", "schema/orders.seat_id")
 def test_the_gate_finds_the_one_sale_of_a_seat(service: OrderService) -> None:
     seat_id = an_id()
     sale = service.confirmed(seat_id=seat_id)

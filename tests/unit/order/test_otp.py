@@ -21,7 +21,7 @@ def service(database_for: Callable[[str], DatabaseSettings]) -> Iterator[OrderSe
     service.db.close()
 
 
-@pytest.mark.claim("9.smu.12", "3.orders.7")
+@pytest.mark.claim("smu/stores-verification-sid", "schema/orders.verification_sid")
 def test_an_attempt_comes_with_the_sid_to_ask_about(service: OrderService) -> None:
     taken = service.take(f"orders/{service.flagged()}").data
     assert (taken["attempt"], taken["verified"], taken["verification_sid"]) == (1, False, "VE1")
@@ -46,7 +46,7 @@ def test_the_same_attempt_asked_again_is_one_attempt(service: OrderService) -> N
     assert service.order(order_id)["otp_attempts"] == 1
 
 
-@pytest.mark.claim("5.matrix.6")
+@pytest.mark.claim("otp/three-tries-for-purchase")
 def test_the_third_wrong_code_fails_the_order(service: OrderService) -> None:
     of = f"orders/{service.flagged()}"
     replies = [service.try_code(of, "wrong").data for _ in range(3)]

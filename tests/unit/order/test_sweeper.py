@@ -53,7 +53,7 @@ def later(databases: Databases) -> Iterator[Callable[[], None]]:
     databases.shift_clock("order", 0)
 
 
-@pytest.mark.claim("5.abandon.4")
+@pytest.mark.claim("hold/pending-order-fails")
 def test_a_pending_order_fails_once_its_time_and_grace_are_over(
     service: OrderService, sweep: Callable[[], None]
 ) -> None:

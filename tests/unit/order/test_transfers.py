@@ -35,7 +35,7 @@ def later(databases: Databases) -> Iterator[Callable[[], None]]:
 # ── initiating
 
 
-@pytest.mark.claim("6.happy.3")
+@pytest.mark.claim("transfer/records-initiator")
 def test_a_new_transfer_is_initiated_for_ten_minutes(service: OrderService) -> None:
     reply = service.initiate()
     assert (reply.status, reply.data["status"], reply.data["is_expired"]) == (201, "INITIATED", False)
@@ -45,7 +45,12 @@ def test_a_new_transfer_is_initiated_for_ten_minutes(service: OrderService) -> N
         assert tx.only(sql, id=UUID(reply.data["transfer_id"]))["life"] == transfer_store.LIFE_SECONDS
 
 
-@pytest.mark.claim("3.transfers.15", "6.failures.4", "12.transfers.1", "12.transfers.4")
+@pytest.mark.claim(
+    "schema/one-open-transfer-index",
+    "transfer/one-open-per-seat",
+    "lock/open-transfer-index",
+    "lock/transfer-race-has-loser",
+)
 def test_of_twenty_initiations_of_one_seat_one_wins(service: OrderService) -> None:
     seat_id = an_id()
     replies = run_concurrently([lambda: service.initiate(seat_id=seat_id)] * 20)
@@ -53,7 +58,7 @@ def test_of_twenty_initiations_of_one_seat_one_wins(service: OrderService) -> No
     assert len(service.ask("GET", f"/transfers?seat_id={seat_id}").data) == 1
 
 
-@pytest.mark.claim("3.transfers.15", "12.transfers.1")
+@pytest.mark.claim("schema/one-open-transfer-index", "lock/open-transfer-index")
 @pytest.mark.parametrize("stage", ["initiated", "awaiting", "verified", "disputed"])
 def test_an_open_or_disputed_transfer_keeps_its_seat(service: OrderService, stage: str) -> None:
     seat_id = an_id()
@@ -94,7 +99,7 @@ def test_an_initiation_that_comes_after_its_undo_makes_no_transfer(service: Orde
     assert service.ask("GET", f"/transfers/{transfer_id}").code == "TRANSFER_NOT_FOUND"
 
 
-@pytest.mark.claim("6.failures.5")
+@pytest.mark.claim("transfer/refuses-oneself")
 def test_nobody_sells_to_himself(service: OrderService) -> None:
     me = an_id()
     assert service.initiate(seller_user_id=me, buyer_user_id=me).code == "SELF_TRANSFER"
@@ -129,7 +134,9 @@ def test_codes_sent_again_by_a_repeated_step_count(service: OrderService) -> Non
     assert service.take(f"transfers/{transfer_id}", party="BUYER").data["verification_sid"] == "VEb2"
 
 
-@pytest.mark.claim("9.smu.12", "3.transfers.9", "3.transfers.10")
+@pytest.mark.claim(
+    "smu/stores-verification-sid", "schema/transfers.seller_verification_sid", "schema/transfers.buyer_verification_sid"
+)
 def test_a_resent_code_replaces_one_partys_sid(service: OrderService) -> None:
     transfer_id = service.awaiting()
     assert service.change_transfer(transfer_id, seller_verification_sid="VEs2").status == 200
@@ -148,7 +155,9 @@ def test_codes_are_for_a_transfer_that_awaits_them(service: OrderService) -> Non
 # ── attempts
 
 
-@pytest.mark.claim("3.transfers.7", "3.transfers.8", "6.happy.7")
+@pytest.mark.claim(
+    "schema/transfers.seller_otp_verified", "schema/transfers.buyer_otp_verified", "transfer/smu-verifies-both-codes"
+)
 def test_both_parties_verify_each_with_a_code_of_their_own(service: OrderService) -> None:
     of = f"transfers/{service.awaiting()}"
     first = service.try_code(of, "approved", party="BUYER").data
@@ -166,7 +175,7 @@ def test_a_right_code_costs_no_attempt(service: OrderService) -> None:
     assert service.try_code(of, "approved", party="BUYER").data["buyer_otp_verified"] is True
 
 
-@pytest.mark.claim("6.failures.1", "6.matrix.4")
+@pytest.mark.claim("transfer/retries-wrong-code", "transfer/three-tries-for-codes")
 def test_three_wrong_codes_in_total_fail_the_transfer(service: OrderService) -> None:
     of = f"transfers/{service.awaiting()}"
     service.try_code(of, "wrong", party="SELLER")
@@ -264,7 +273,7 @@ def test_cancel_and_the_second_code_at_once_never_both_succeed(service: OrderSer
         assert (ended.status, cancelled.status) in [(200, 409), (409, 200)]
 
 
-@pytest.mark.claim("3.transfers.14", "6.happy.8")
+@pytest.mark.claim("schema/transfers.completed_at", "transfer/changes-all-or-nothing")
 def test_a_swap_completes_what_both_have_verified(service: OrderService) -> None:
     transfer_id, key = service.verified(), a_key("complete")
     replies = [service.change_transfer(transfer_id, key, status="COMPLETED") for _ in range(2)]

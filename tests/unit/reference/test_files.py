@@ -22,39 +22,43 @@ COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 EXAMPLE = (ROOT / ".env.example").read_text()
 ROOMS = {  # claim: what has to be there
-    "2.tree.1": ("compose.yaml",),
-    "2.tree.3": (".env.example",),
-    "2.tree.4": ("API.md",),
-    "2.tree.5": ("CONTRIBUTING.md",),
-    "2.tree.6": ("services/gateway/kong.yml",),
-    "2.tree.7": tuple(
+    "repository/one-compose-file": ("compose.yaml",),
+    "repository/env-example": (".env.example",),
+    "repository/api-page": ("API.md",),
+    "repository/contributing-page": ("CONTRIBUTING.md",),
+    "repository/kong-file": ("services/gateway/kong.yml",),
+    "repository/orchestrator-files": tuple(
         f"services/orchestrator/{n}.py" for n in ("api/purchase", "api/transfer", "tickets/scan", "saga/flows")
     ),
-    "2.tree.8": ("proto/inventory.proto", "services/inventory/consumer.py", "services/inventory/store"),
-    "2.tree.9": tuple(f"services/user/routes/{n}.py" for n in ("auth", "credits", "otp", "topup")),
-    "2.tree.10": tuple(f"services/order/{n}.py" for n in ("order_store", "transfer_store", "disputes")),
-    "2.tree.11": ("services/event/catalogue.py", "services/event/schema.sql"),
-    "2.tree.12": ("specs/outsystems/README.md", "specs/outsystems/verification-api-swagger.json"),
-    "2.tree.13": ("services/rabbitmq/definitions.json", "services/rabbitmq/rabbitmq.conf"),
-    "15.tools.7": ("specs/postman/TicketRemaster.postman_collection.json",),
+    "repository/inventory-files": (
+        "proto/inventory.proto",
+        "services/inventory/consumer.py",
+        "services/inventory/store",
+    ),
+    "repository/user-files": tuple(f"services/user/routes/{n}.py" for n in ("auth", "credits", "otp", "topup")),
+    "repository/order-files": tuple(f"services/order/{n}.py" for n in ("order_store", "transfer_store", "disputes")),
+    "repository/event-files": ("services/event/catalogue.py", "services/event/schema.sql"),
+    "repository/outsystems-files": ("specs/outsystems/README.md", "specs/outsystems/verification-api-swagger.json"),
+    "repository/rabbitmq-files": ("services/rabbitmq/definitions.json", "services/rabbitmq/rabbitmq.conf"),
+    "testing/postman-is-exported": ("specs/postman/TicketRemaster.postman_collection.json",),
 }
 DATABASES = {
-    "4.compose.2": ("seats-db", "inventory", "seats_db", "inventory_user"),
-    "4.compose.3": ("users-db", "user", "users_db", "user_svc_user"),
-    "4.compose.4": ("orders-db", "order", "orders_db", "order_svc_user"),
-    "4.compose.5": ("events-db", "event", "events_db", "event_svc_user"),
+    "compose/seats-db": ("seats-db", "inventory", "seats_db", "inventory_user"),
+    "compose/users-db": ("users-db", "user", "users_db", "user_svc_user"),
+    "compose/orders-db": ("orders-db", "order", "orders_db", "order_svc_user"),
+    "compose/events-db": ("events-db", "event", "events_db", "event_svc_user"),
 }
 PROCESSES = {
-    "4.compose.7": ("inventory-service", 8080, {"seats-db", "rabbitmq"}, {"RABBITMQ_HOST"}),
-    "4.compose.8": (
+    "compose/inventory-service": ("inventory-service", 8080, {"seats-db", "rabbitmq"}, {"RABBITMQ_HOST"}),
+    "compose/user-service": (
         "user-service",
         5000,
         {"users-db"},
         {"STRIPE_SECRET_KEY", "STRIPE_WEBHOOK_SECRET", "SMU_API_URL", "SMU_API_KEY", "JWT_SECRET"},
     ),
-    "4.compose.9": ("order-service", 5001, {"orders-db"}, {"DB_HOST"}),
-    "4.compose.10": ("event-service", 5002, {"events-db"}, {"DB_HOST"}),
-    "4.compose.11": (
+    "compose/order-service": ("order-service", 5001, {"orders-db"}, {"DB_HOST"}),
+    "compose/event-service": ("event-service", 5002, {"events-db"}, {"DB_HOST"}),
+    "compose/orchestrator-service": (
         "orchestrator-service",
         5003,
         {"inventory-service", "user-service", "order-service", "event-service", "rabbitmq"},
@@ -69,15 +73,15 @@ PROCESSES = {
     ),
 }
 VARIABLES = {  # of `.env`
-    "10.env.1": ("INVENTORY_DB_PASS",),
-    "10.env.2": ("USER_DB_PASS",),
-    "10.env.3": ("ORDER_DB_PASS",),
-    "10.env.4": ("EVENT_DB_PASS",),
-    "10.env.6": ("RABBITMQ_USER", "RABBITMQ_PASS"),
-    "10.env.7": ("STRIPE_SECRET_KEY", "STRIPE_WEBHOOK_SECRET"),
-    "10.env.8": ("SMU_API_URL", "SMU_API_KEY"),
-    "10.env.11": ("JWT_SECRET",),
-    "10.env.12": ("QR_ENCRYPTION_KEY",),
+    "env/inventory-db-pass": ("INVENTORY_DB_PASS",),
+    "env/user-db-pass": ("USER_DB_PASS",),
+    "env/order-db-pass": ("ORDER_DB_PASS",),
+    "env/event-db-pass": ("EVENT_DB_PASS",),
+    "env/rabbitmq-login": ("RABBITMQ_USER", "RABBITMQ_PASS"),
+    "env/stripe-keys": ("STRIPE_SECRET_KEY", "STRIPE_WEBHOOK_SECRET"),
+    "env/smu-access": ("SMU_API_URL", "SMU_API_KEY"),
+    "env/jwt-secret": ("JWT_SECRET",),
+    "env/qr-key": ("QR_ENCRYPTION_KEY",),
 }
 
 
@@ -114,7 +118,7 @@ def test_each_database_is_a_postgres_of_its_own(name: str, folder: str, database
     assert any(f"./services/{folder}/schema.sql:" in volume for volume in at_first_start)
 
 
-@pytest.mark.claim("4.compose.14", "14.sql.4")
+@pytest.mark.claim("compose/named-volumes", "sql/stop-keeps-data")
 @pytest.mark.parametrize("name", ["seats-db", "users-db", "orders-db", "events-db", "sagas-db"])
 def test_data_of_each_database_is_in_a_named_volume(name: str) -> None:
     [source] = [v.partition(":")[0] for v in SERVICES[name]["volumes"] if ":/var/lib/postgresql/data" in v]
@@ -122,7 +126,7 @@ def test_data_of_each_database_is_in_a_named_volume(name: str) -> None:
     assert sum(f"{source}:" in str(s.get("volumes")) for s in SERVICES.values()) == 1, "and in nobody else's"
 
 
-@pytest.mark.claim("14.sql.3")
+@pytest.mark.claim("sql/first-start")
 @pytest.mark.parametrize("name", ["seats-db", "users-db", "events-db"])
 def test_schema_comes_before_the_seed_at_the_first_start(name: str) -> None:
     scripts = sorted(v.split(":")[1] for v in SERVICES[name]["volumes"] if "/docker-entrypoint-initdb.d/" in v)
@@ -134,7 +138,7 @@ def test_schema_comes_before_the_seed_at_the_first_start(name: str) -> None:
     ]
 
 
-@pytest.mark.claim("4.compose.6")
+@pytest.mark.claim("compose/rabbitmq")
 def test_rabbitmq_has_its_management_and_its_files() -> None:
     described = SERVICES["rabbitmq"]
     assert described["image"] == "rabbitmq:3-management"
@@ -155,7 +159,7 @@ def test_each_service_waits_for_what_it_needs_and_is_checked(
     assert f"localhost:{port}/health" in described["healthcheck"]["test"][-1]
 
 
-@pytest.mark.claim("4.compose.12", "4.compose.13")
+@pytest.mark.claim("compose/api-gateway", "compose/kong-admin-port")
 def test_the_gateway_is_kong_without_a_database_and_its_admin_port_is_closed() -> None:
     described = SERVICES["api-gateway"]
     assert described["image"].startswith("kong:3")
@@ -165,13 +169,13 @@ def test_the_gateway_is_kong_without_a_database_and_its_admin_port_is_closed() -
     assert described["depends_on"]["orchestrator-service"]["condition"] == "service_healthy"
 
 
-@pytest.mark.claim("1.pattern.1")
+@pytest.mark.claim("architecture/only-gateway-is-public")
 def test_only_the_gateway_and_the_brokers_page_are_published_and_on_loopback() -> None:
     published = {name: described["ports"] for name, described in SERVICES.items() if "ports" in described}
     assert published == {"api-gateway": ["127.0.0.1:8000:8000"], "rabbitmq": ["127.0.0.1:15672:15672"]}
 
 
-@pytest.mark.claim("1.layers.9", "1.layers.10")
+@pytest.mark.claim("layers/user-alone-calls-stripe", "layers/user-alone-calls-smu")
 def test_user_alone_knows_stripe_and_smu() -> None:
     outside = re.compile("STRIPE|SMU")
     knowing = {
@@ -180,7 +184,7 @@ def test_user_alone_knows_stripe_and_smu() -> None:
     assert knowing == {"user-service", "fake-smu", "fake-stripe"}
 
 
-@pytest.mark.claim("4.dev.2")
+@pytest.mark.claim("development/debug-mode")
 @pytest.mark.parametrize("name", [case[0] for case in PROCESSES.values()])
 def test_development_tells_everything_and_opens_no_debugger(name: str) -> None:
     laid = yaml.safe_load((ROOT / "compose.dev.yaml").read_text())["services"][name]
@@ -200,12 +204,18 @@ def test_variable_is_in_the_example_and_used(names: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        pytest.param("RABBITMQ_HOST", "rabbitmq", marks=pytest.mark.claim("10.env.5")),
-        pytest.param("RABBITMQ_PORT", "5672", marks=pytest.mark.claim("10.env.5")),
-        pytest.param("INVENTORY_SERVICE_URL", "inventory-service:50051", marks=pytest.mark.claim("10.env.9")),
-        pytest.param("USER_SERVICE_URL", "http://user-service:5000", marks=pytest.mark.claim("10.env.10")),
-        pytest.param("ORDER_SERVICE_URL", "http://order-service:5001", marks=pytest.mark.claim("10.env.10")),
-        pytest.param("EVENT_SERVICE_URL", "http://event-service:5002", marks=pytest.mark.claim("10.env.10")),
+        pytest.param("RABBITMQ_HOST", "rabbitmq", marks=pytest.mark.claim("env/rabbitmq-address")),
+        pytest.param("RABBITMQ_PORT", "5672", marks=pytest.mark.claim("env/rabbitmq-address")),
+        pytest.param(
+            "INVENTORY_SERVICE_URL", "inventory-service:50051", marks=pytest.mark.claim("env/inventory-address")
+        ),
+        pytest.param("USER_SERVICE_URL", "http://user-service:5000", marks=pytest.mark.claim("env/service-addresses")),
+        pytest.param(
+            "ORDER_SERVICE_URL", "http://order-service:5001", marks=pytest.mark.claim("env/service-addresses")
+        ),
+        pytest.param(
+            "EVENT_SERVICE_URL", "http://event-service:5002", marks=pytest.mark.claim("env/service-addresses")
+        ),
     ],
 )
 def test_the_orchestrator_finds_everybody_under_the_names_of_the_reference(name: str, value: str) -> None:
@@ -218,14 +228,14 @@ def test_the_orchestrator_finds_everybody_under_the_names_of_the_reference(name:
 @pytest.mark.parametrize(
     ("kind", "name", "arguments"),
     [
-        pytest.param("exchanges", "seat.hold.exchange", {}, marks=pytest.mark.claim("8.queues.2")),
-        pytest.param("exchanges", "seat.release.exchange", {}, marks=pytest.mark.claim("8.queues.4")),
-        pytest.param("queues", "seat.release.queue", {}, marks=pytest.mark.claim("8.queues.5")),
+        pytest.param("exchanges", "seat.hold.exchange", {}, marks=pytest.mark.claim("queue/hold-exchange")),
+        pytest.param("exchanges", "seat.release.exchange", {}, marks=pytest.mark.claim("queue/release-exchange")),
+        pytest.param("queues", "seat.release.queue", {}, marks=pytest.mark.claim("queue/release-queue")),
         pytest.param(
             "queues",
             "seat.hold.queue",
             {"x-message-ttl": 300_000, "x-dead-letter-exchange": "seat.release.exchange"},
-            marks=pytest.mark.claim("8.queues.3"),
+            marks=pytest.mark.claim("queue/hold-queue"),
         ),
     ],
 )
@@ -265,28 +275,28 @@ def set_up(database_for: Callable[[str], DatabaseSettings]) -> SetUp:
             "event",
             "SELECT name, total_halls FROM venues",
             [("Singapore Indoor Stadium", 3)],
-            marks=pytest.mark.claim("14.seed.1"),
+            marks=pytest.mark.claim("seed/venue-and-events"),
         ),
         pytest.param(
             "event",
             "SELECT hall_id, pricing_tiers FROM events WHERE name LIKE 'Taylor Swift%'",
             [("HALL-A", {"CAT1": 350, "CAT2": 200, "CAT3": 120})],
-            marks=pytest.mark.claim("14.seed.5"),
+            marks=pytest.mark.claim("seed/example-event"),
         ),
         pytest.param(
             "inventory",
             """SELECT array_agg(DISTINCT row_number::text), count(*), bool_and(status = 'AVAILABLE') FROM seats
                WHERE event_id = 'e0e0e0e0-0000-0000-0000-000000000001'""",
             [(["A", "B", "C", "D"], 100, True)],
-            marks=pytest.mark.claim("14.seed.2"),
+            marks=pytest.mark.claim("seed/seats"),
         ),
         pytest.param(
             "user",
             "SELECT is_flagged, credit_balance > 0 FROM users WHERE role = 'customer' ORDER BY user_id",
             [(False, True), (True, True)],
-            marks=pytest.mark.claim("14.seed.3"),
+            marks=pytest.mark.claim("seed/users"),
         ),
-        pytest.param("order", "SELECT * FROM orders", [], marks=pytest.mark.claim("14.seed.4")),
+        pytest.param("order", "SELECT * FROM orders", [], marks=pytest.mark.claim("seed/no-orders")),
     ],
 )
 def test_seed_is_what_the_reference_asks_for(service: str, sql: str, expected: list[Any], set_up: SetUp) -> None:
@@ -295,7 +305,7 @@ def test_seed_is_what_the_reference_asks_for(service: str, sql: str, expected: l
         assert cursor.fetchall() == expected
 
 
-@pytest.mark.claim("14.sql.1", "14.sql.2")
+@pytest.mark.claim("sql/schema-reruns", "sql/seed-reruns")
 @pytest.mark.parametrize("service", ["inventory", "user", "order", "event", "orchestrator"])
 def test_schema_and_seed_can_be_run_again_and_change_nothing(service: str, set_up: SetUp) -> None:
     with set_up(service) as cursor:

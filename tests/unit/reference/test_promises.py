@@ -71,7 +71,7 @@ def inventory_app(databases: Databases, inventory: InventoryService) -> Iterator
 # ── §3
 
 
-@pytest.mark.claim("3.orders.7")
+@pytest.mark.claim("schema/orders.verification_sid")
 def test_an_orders_sid_is_cleared_once_verified(orders: OrderService) -> None:
     order_id = orders.flagged()
     assert sids(orders, "orders", "order_id", order_id) == ["VE1"]
@@ -79,7 +79,12 @@ def test_an_orders_sid_is_cleared_once_verified(orders: OrderService) -> None:
     assert sids(orders, "orders", "order_id", order_id) == [None]
 
 
-@pytest.mark.claim("3.transfers.9", "3.transfers.10", "3.transfers.7", "3.transfers.8")
+@pytest.mark.claim(
+    "schema/transfers.seller_verification_sid",
+    "schema/transfers.buyer_verification_sid",
+    "schema/transfers.seller_otp_verified",
+    "schema/transfers.buyer_otp_verified",
+)
 def test_each_partys_sid_is_cleared_once_that_party_has_verified(orders: OrderService) -> None:
     transfer_id = orders.awaiting()
     assert sids(orders, "transfers", "transfer_id", transfer_id) == ["VEs", "VEb"]
@@ -101,7 +106,7 @@ def sids(service: OrderService, table: str, table_id: str, row_id: str) -> list[
 # ── §7.1
 
 
-@pytest.mark.claim("7.cipher.2", "10.env.12")
+@pytest.mark.claim("qr/key-of-32-bytes", "env/qr-key")
 @pytest.mark.parametrize("length", [0, 16, 31, 33])
 def test_a_qr_key_that_has_not_32_bytes_stops_the_start(length: int) -> None:
     assert Env({"QR_ENCRYPTION_KEY": "k" * 32}).key("QR_ENCRYPTION_KEY") == b"k" * 32
@@ -112,7 +117,7 @@ def test_a_qr_key_that_has_not_32_bytes_stops_the_start(length: int) -> None:
 # ── §9
 
 
-@pytest.mark.claim("9.stripe.2")
+@pytest.mark.claim("stripe/card-never-reaches-us")
 @pytest.mark.parametrize("server", ["gateway", "user", "orchestrator"])
 def test_no_call_of_ours_takes_a_card(server: str) -> None:
     assert [name for name in properties(bundle(server)) if CARD.search(name)] == []
@@ -132,7 +137,7 @@ def properties(node: Any) -> Iterator[str]:
 # ── §12
 
 
-@pytest.mark.claim("12.phases.1")
+@pytest.mark.claim("lock/none-for-browsing")
 def test_a_map_is_read_while_its_seats_are_locked(
     inventory: InventoryService, inventory_app: Flask, databases: Databases
 ) -> None:
@@ -149,7 +154,7 @@ def test_a_map_is_read_while_its_seats_are_locked(
 # ── §13
 
 
-@pytest.mark.claim("13.json.2", "13.levels.4", "13.events.8")
+@pytest.mark.claim("log/stack-traces", "log/error-level", "log/unhandled-error")
 def test_an_unhandled_error_is_logged_with_stack_trace_and_correlation_id(
     inventory_app: Flask, logged: pytest.LogCaptureFixture
 ) -> None:
@@ -166,7 +171,7 @@ def test_an_unhandled_error_is_logged_with_stack_trace_and_correlation_id(
 # ── §15
 
 
-@pytest.mark.claim("15.tools.5", "15.tools.6")
+@pytest.mark.claim("testing/postman-folders", "testing/postman-variables")
 def test_postman_has_a_folder_a_scenario_and_keeps_the_token_of_the_login() -> None:
     collection = json.loads(COLLECTION.read_text())
     assert [folder["name"] for folder in collection["item"]] == ["Auth", "Purchase", "Transfer", "Verification"]

@@ -51,12 +51,9 @@ OURS = {  # D41 and what it names: D2, D7, D21, D33
 IN_THE_CATALOGUE = """SELECT attname, format_type(atttypid, atttypmod), attnotnull FROM pg_attribute
     WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped"""
 COLUMNS = [
-    pytest.param(
-        table, *column.strip().split(" ", 1), marks=pytest.mark.claim(f"3.{table}.{number}"), id=f"{table}-{n}"
-    )
+    pytest.param(table, name, kind, marks=pytest.mark.claim(f"schema/{table}.{name}"), id=f"{table}-{name}")
     for table, columns in TABLES.items()
-    for number, column in enumerate(columns.split(";"), 1)
-    for n in [column.split()[0]]
+    for name, kind in (column.strip().split(" ", 1) for column in columns.split(";"))
 ]
 
 Ask = Callable[[str, str], list[tuple[Any, ...]]]
@@ -91,7 +88,7 @@ def test_column_is_as_the_reference_has_it(table: str, column: str, kind: str, a
     assert columns[column] == (kind.rstrip("?"), not kind.endswith("?"))
 
 
-@pytest.mark.claim("3.rules.2")
+@pytest.mark.claim("schema/tables-have-columns")
 @pytest.mark.parametrize("table", TABLES)
 def test_table_has_the_columns_of_the_reference_and_those_that_guards_stand_on(table: str, ask: Ask) -> None:
     theirs = [column.split()[0] for column in TABLES[table].split(";")]
@@ -101,8 +98,9 @@ def test_table_has_the_columns_of_the_reference_and_those_that_guards_stand_on(t
 @pytest.mark.parametrize(
     ("table", "key"),
     [
-        pytest.param(table, columns.split()[0], marks=pytest.mark.claim(f"3.{table}.1"), id=table)
+        pytest.param(table, key, marks=pytest.mark.claim(f"schema/{table}.{key}"), id=table)
         for table, columns in TABLES.items()
+        for key in [columns.split()[0]]
     ],
 )
 def test_first_column_is_the_primary_key(table: str, key: str, ask: Ask) -> None:
@@ -113,16 +111,18 @@ def test_first_column_is_the_primary_key(table: str, key: str, ask: Ask) -> None
     ("table", "column", "values", "ours"),
     [
         pytest.param(
-            "orders", "status", "PENDING CONFIRMED FAILED REFUNDED", "", marks=pytest.mark.claim("3.orders.5")
+            "orders", "status", "PENDING CONFIRMED FAILED REFUNDED", "", marks=pytest.mark.claim("schema/orders.status")
         ),
         pytest.param(
             "transfers",
             "status",
             "INITIATED PENDING_OTP COMPLETED DISPUTED REVERSED",
             "FAILED",
-            marks=pytest.mark.claim("3.transfers.6"),
+            marks=pytest.mark.claim("schema/transfers.status"),
         ),
-        pytest.param("transfers", "initiated_by", "SELLER BUYER", "", marks=pytest.mark.claim("3.transfers.5")),
+        pytest.param(
+            "transfers", "initiated_by", "SELLER BUYER", "", marks=pytest.mark.claim("schema/transfers.initiated_by")
+        ),
     ],
 )
 def test_database_takes_these_words_and_no_others(table: str, column: str, values: str, ours: str, ask: Ask) -> None:
@@ -134,14 +134,14 @@ def test_database_takes_these_words_and_no_others(table: str, column: str, value
     ("table", "kind", "values", "ours"),
     [
         pytest.param(
-            "seats", "seat_status", "AVAILABLE HELD SOLD CHECKED_IN", "", marks=pytest.mark.claim("3.seats.4")
+            "seats", "seat_status", "AVAILABLE HELD SOLD CHECKED_IN", "", marks=pytest.mark.claim("schema/seats.status")
         ),
         pytest.param(
             "entry_logs",
             "scan_result",
             "SUCCESS DUPLICATE WRONG_HALL UNPAID NOT_FOUND EXPIRED",
             "NOT_OWNER QR_INVALID",
-            marks=pytest.mark.claim("3.entry_logs.5"),
+            marks=pytest.mark.claim("schema/entry_logs.result"),
         ),
     ],
 )
@@ -151,23 +151,25 @@ def test_enumeration_has_these_words(table: str, kind: str, values: str, ours: s
     assert sorted(labels) == sorted([*values.split(), *ours.split()])
 
 
-@pytest.mark.claim("3.users.2")
+@pytest.mark.claim("schema/users.email")
 def test_an_email_is_in_the_table_once(ask: Ask) -> None:
     assert "UNIQUE (email)" in constraints(ask, "users")
 
 
-@pytest.mark.claim("3.events.3")
+@pytest.mark.claim("schema/events.venue_id")
 def test_an_event_is_at_a_venue_that_there_is(ask: Ask) -> None:
     assert "FOREIGN KEY (venue_id) REFERENCES venues(venue_id)" in constraints(ask, "events")
 
 
-@pytest.mark.claim("1.pattern.3", "3.seats.2", "3.orders.2", "3.orders.3")
+@pytest.mark.claim(
+    "architecture/database-per-service", "schema/seats.event_id", "schema/orders.user_id", "schema/orders.seat_id"
+)
 @pytest.mark.parametrize("table", ["seats", "entry_logs", "orders", "transfers"])
 def test_ids_of_other_services_are_ids_only(table: str, ask: Ask) -> None:
     assert "FOREIGN KEY" not in constraints(ask, table)
 
 
-@pytest.mark.claim("3.transfers.15", "12.transfers.1")
+@pytest.mark.claim("schema/one-open-transfer-index", "lock/open-transfer-index")
 def test_one_open_transfer_a_seat_is_an_index(ask: Ask) -> None:
     [(definition,)] = [
         row

@@ -58,7 +58,7 @@ def test_an_id_that_is_none_is_invalid_uuid(users: UserApp, path: str) -> None:
     assert (answer.status_code, refusal(answer)) == (400, "INVALID_UUID")
 
 
-@pytest.mark.claim("3.users.7", "5.risk.1")
+@pytest.mark.claim("schema/users.is_flagged", "otp/checks-buyer-flag")
 def test_risk_says_who_is_flagged(users: UserApp) -> None:
     flags = [users.call("GET", f"/users/{USER[:-1]}{last}/risk").get_json()["data"]["is_flagged"] for last in "12"]
     assert flags == [False, True]

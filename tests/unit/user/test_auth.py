@@ -56,7 +56,7 @@ def bearing(users: UserApp, path: str, token: str) -> TestResponse:
     return users.public("POST", path, Authorization=f"Bearer {token}")
 
 
-@pytest.mark.claim("1.layers.5", "15.tools.9", "11.claims.2")
+@pytest.mark.claim("layers/user-over-rest", "testing/login-examples", "token/role")
 def test_register_makes_a_customer_who_can_log_in(users: UserApp) -> None:
     person = registration()
     answer = users.public("POST", "/api/auth/register", person)
@@ -70,7 +70,13 @@ def test_register_makes_a_customer_who_can_log_in(users: UserApp) -> None:
 
 
 @pytest.mark.claim(
-    "11.library.1", "11.library.3", "11.claims.1", "11.claims.2", "11.claims.3", "11.claims.4", "11.claims.5"
+    "token/access-and-refresh",
+    "token/names-user-and-role",
+    "token/sub",
+    "token/role",
+    "token/iat",
+    "token/exp",
+    "token/type",
 )
 def test_the_tokens_carry_the_claims_of_the_reference(users: UserApp) -> None:
     session = logged_in(users)
@@ -82,7 +88,7 @@ def test_the_tokens_carry_the_claims_of_the_reference(users: UserApp) -> None:
         assert UUID(claims["sid"])
 
 
-@pytest.mark.claim("3.users.2")
+@pytest.mark.claim("schema/users.email")
 def test_an_email_registers_once_however_it_is_written(users: UserApp) -> None:
     person = registered(users)
     again = users.public("POST", "/api/auth/register", registration(email=person["email"].upper()))
@@ -90,7 +96,7 @@ def test_an_email_registers_once_however_it_is_written(users: UserApp) -> None:
     assert login(users, person["email"].upper()).status_code == 200
 
 
-@pytest.mark.claim("3.users.2")
+@pytest.mark.claim("schema/users.email")
 def test_one_email_many_times_at_once_registers_once(users: UserApp) -> None:
     person = registration()
     answers = run_concurrently(*[lambda: users.public("POST", "/api/auth/register", person)] * 5)
@@ -120,7 +126,7 @@ def test_a_password_of_8_to_72_bytes_works(users: UserApp, password: str) -> Non
     assert login(users, person["email"], password).status_code == 200
 
 
-@pytest.mark.claim("11.life.1")
+@pytest.mark.claim("token/login-checks-password")
 @pytest.mark.parametrize("password", ["wrong horse", "", "x" * 1000, PASSWORD + " ", PASSWORD.upper()], ids=repr)
 def test_a_wrong_password_is_401(users: UserApp, password: str) -> None:
     answer = login(users, registered(users)["email"], password)
@@ -159,7 +165,7 @@ def test_a_malformed_body_is_a_validation_error(users: UserApp, path: str, body:
     assert (answer.status_code, refusal(answer)) == (400, "VALIDATION_ERROR")
 
 
-@pytest.mark.claim("11.library.4", "11.life.3")
+@pytest.mark.claim("token/refresh-without-login", "token/refresh-gives-access")
 def test_refresh_gives_a_new_access_token_of_the_same_login(users: UserApp) -> None:
     session = logged_in(users)
     answer = bearing(users, "/api/auth/refresh", session["refresh_token"])
@@ -199,7 +205,7 @@ def test_a_token_that_is_not_right_is_401(users: UserApp, path: str, change: dic
     assert bearing(users, path, forged).status_code == 401
 
 
-@pytest.mark.claim("11.library.2")
+@pytest.mark.claim("token/guards-routes")
 @pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer ", "Basic x", "Bearer a.b.c"])
 @pytest.mark.parametrize("path", ["/api/auth/refresh", "/api/auth/logout"])
 def test_no_token_is_401(users: UserApp, path: str, header: str | None) -> None:
@@ -214,13 +220,13 @@ def test_a_token_of_another_algorithm_or_secret_is_401(users: UserApp) -> None:
     assert codes(bearing(users, "/api/auth/logout", token) for token in forged) == [401] * 3
 
 
-@pytest.mark.claim("11.claims.4")
+@pytest.mark.claim("token/exp")
 def test_an_expired_token_says_so(users: UserApp) -> None:
     claims = jwt.decode(logged_in(users)["access_token"], JWT_SECRET, ["HS256"]) | {"exp": 1}
     assert refusal(bearing(users, "/api/auth/logout", jwt.encode(claims, JWT_SECRET))) == "TOKEN_EXPIRED"
 
 
-@pytest.mark.claim("11.library.5")
+@pytest.mark.claim("token/logout-revokes")
 def test_logout_ends_the_access_and_the_refresh_token(users: UserApp) -> None:
     session = logged_in(users)
     answer = bearing(users, "/api/auth/logout", session["access_token"])
@@ -242,7 +248,7 @@ def test_logout_at_once_is_one_revocation(users: UserApp) -> None:
     assert set(codes(answers)) <= {200, 401}
 
 
-@pytest.mark.claim("14.seed.3")
+@pytest.mark.claim("seed/users")
 @pytest.mark.parametrize("email", ["user1@example.com", "user2@example.com", "staff@example.com"])
 def test_the_seeded_users_log_in(users: UserApp, email: str) -> None:
     session = login(users, email, "password123").get_json()["data"]
@@ -265,7 +271,7 @@ def test_the_seed_is_what_the_documents_say_and_runs_again(
     ]
 
 
-@pytest.mark.claim("3.users.4")
+@pytest.mark.claim("schema/users.password_hash")
 def test_a_password_is_kept_as_a_bcrypt_hash(users: UserApp) -> None:
     email, password = f"{uuid4()}@example.com", "a password to keep"
     body = {"email": email, "phone": "+6591234567", "password": password}

@@ -16,7 +16,7 @@ from tests.unit.user.user_app import UserApp, codes, key, refusal, run_concurren
 pytestmark = pytest.mark.unit
 
 
-@pytest.mark.claim("5.happy.6", "1.layers.5")
+@pytest.mark.claim("pay/deducts-price", "layers/user-over-rest")
 def test_deduct_takes_the_amount_and_says_what_is_left(users: UserApp) -> None:
     user = users.new_user("100.00")
     answer = users.done("/credits/deduct", key=key(), user_id=user, amount=Decimal("30.50"))
@@ -31,7 +31,12 @@ def test_money_is_a_number_with_two_decimals(users: UserApp) -> None:
     assert b'"credit_balance":70.00' in raw
 
 
-@pytest.mark.claim("5.happy.6", "5.matrix.3", "12.phases.6", "12.phases.8")
+@pytest.mark.claim(
+    "pay/deducts-price",
+    "pay/keeps-hold-without-credits",
+    "lock/deduct-in-one-transaction",
+    "lock/failed-deduct-leaves-nothing",
+)
 def test_a_deduct_beyond_the_balance_is_402_and_takes_nothing(users: UserApp) -> None:
     user = users.new_user("10.00")
     answer = users.call("POST", "/credits/deduct", {"key": key(), "user_id": user, "amount": Decimal("10.01")})
@@ -72,7 +77,7 @@ def test_the_same_deduct_many_times_at_once_charges_once(users: UserApp) -> None
     assert users.balance(user) == 40
 
 
-@pytest.mark.claim("12.phases.6", "12.phases.7")
+@pytest.mark.claim("lock/deduct-in-one-transaction", "lock/credits-are-spent-once")
 def test_many_deducts_at_once_never_overdraw(users: UserApp) -> None:
     user = users.new_user("100.00")
     answers = users.queued(
@@ -92,7 +97,7 @@ def test_a_refused_deduct_stays_refused_after_a_top_up(users: UserApp) -> None:
     assert users.balance(user) == 110
 
 
-@pytest.mark.claim("5.matrix.4", "5.matrix.5")
+@pytest.mark.claim("pay/refunds-when-order-refused", "pay/refunds-when-seat-refused")
 def test_refund_gives_back_what_was_taken_once(users: UserApp) -> None:
     user, charge = users.new_user("100.00"), key()
     users.done("/credits/deduct", key=charge, user_id=user, amount=40)
@@ -184,7 +189,7 @@ def test_a_malformed_body_has_its_code(users: UserApp, body: bytes, code: str) -
     assert (answer.status_code, refusal(answer)) == (400, code)
 
 
-@pytest.mark.claim("3.users.5")
+@pytest.mark.claim("schema/users.credit_balance")
 @pytest.mark.parametrize("column", ["credit_balance", "frozen_credits"])
 def test_the_database_itself_refuses_a_negative_balance(users: UserApp, databases: Databases, column: str) -> None:
     user = users.new_user("10.00")

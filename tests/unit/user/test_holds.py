@@ -69,7 +69,7 @@ def test_freezes_at_most_at_once_share_what_there_is(users: UserApp) -> None:
     assert (users.balance(user), users.frozen(user)) == (0, 100)
 
 
-@pytest.mark.claim("6.matrix.6")
+@pytest.mark.claim("transfer/refunds-when-owner-refused")
 def test_unfreeze_gives_back_once(users: UserApp) -> None:
     user = users.new_user("100.00")
     held = frozen_hold(users, user, 60)
@@ -91,7 +91,7 @@ def test_unfreeze_of_an_empty_freeze_gives_nothing(users: UserApp) -> None:
     assert users.balance(user) == 0
 
 
-@pytest.mark.claim("6.happy.8", "3.transfers.11")
+@pytest.mark.claim("transfer/changes-all-or-nothing", "schema/transfers.credits_amount")
 def test_transfer_hands_the_held_credits_on_once(users: UserApp) -> None:
     buyer, seller = users.new_user("100.00"), users.new_user("5.00")
     body = {"key": key("transfer"), "hold_keys": [frozen_hold(users, buyer, 60)], "to_user_id": seller}

@@ -33,7 +33,7 @@ def sent(smu: Stubs) -> Any:
     return json.loads(smu.calls[-1].request.body or "")
 
 
-@pytest.mark.claim("9.smu.8")
+@pytest.mark.claim("smu/send-sms")
 def test_an_sms_goes_to_the_users_phone(users: UserApp, smu: Stubs) -> None:
     user = users.new_user()
     fields = {"transfer_id": "t-1", "event_name": "Night of 100 Seats", "credits_amount": Decimal("80.00")}
@@ -44,7 +44,7 @@ def test_an_sms_goes_to_the_users_phone(users: UserApp, smu: Stubs) -> None:
         assert told in sent(smu)["message"]
 
 
-@pytest.mark.claim("9.smu.9")
+@pytest.mark.claim("smu/send-email")
 def test_an_email_goes_to_the_users_address(users: UserApp, smu: Stubs) -> None:
     user = users.new_user()
     notify(users, user, "booking_confirmed", order_id="o-1", event_name="Night", credits_charged=Decimal("350.00"))

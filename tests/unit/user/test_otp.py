@@ -50,7 +50,14 @@ def unreachable() -> requests.ConnectionError:
     return requests.ConnectionError(MaxRetryError(None, "/SendOTP", reason))  # type: ignore[arg-type]
 
 
-@pytest.mark.claim("9.smu.1", "9.smu.2", "9.smu.3", "1.wires.5", "5.risk.2", "3.users.3")
+@pytest.mark.claim(
+    "smu/authenticates-every-call",
+    "smu/send-otp",
+    "smu/generates-code",
+    "protocols/user-sends-codes",
+    "otp/flagged-buyer-gets-code",
+    "schema/users.phone",
+)
 def test_send_asks_smu_as_its_contract_says(users: UserApp, smu: Stubs) -> None:
     user, correlation = users.new_user(), str(uuid4())
     expected = {"X-Contacts-Key": SMU_KEY, "Content-Type": "application/json", "X-Correlation-ID": correlation}
@@ -78,7 +85,7 @@ def test_send_to_an_unknown_user_is_404_and_asks_nobody(users: UserApp, smu: Stu
     assert len(smu.calls) == 0
 
 
-@pytest.mark.claim("9.smu.10")
+@pytest.mark.claim("smu/failed-send")
 @pytest.mark.parametrize(
     "failure",
     [
@@ -183,7 +190,7 @@ def test_a_redirect_is_no_answer_wherever_it_leads(users: UserApp, smu: Stubs) -
     assert len(smu.calls) == 1
 
 
-@pytest.mark.claim("9.smu.1", "9.smu.4", "5.risk.4")
+@pytest.mark.claim("smu/authenticates-every-call", "smu/verify-otp", "otp/smu-verifies-code")
 def test_verify_asks_smu_as_its_contract_says(users: UserApp, smu: Stubs) -> None:
     judges(smu, Success=True, Status="approved", ErrorMessage="")
     answer = verify(users)
@@ -192,7 +199,7 @@ def test_verify_asks_smu_as_its_contract_says(users: UserApp, smu: Stubs) -> Non
     assert smu.calls[0].request.headers["X-Contacts-Key"] == SMU_KEY
 
 
-@pytest.mark.claim("9.smu.5", "9.smu.6", "9.smu.7", "9.smu.11")
+@pytest.mark.claim("smu/approved-code", "smu/pending-code", "smu/expired-code", "smu/valid-code")
 @pytest.mark.parametrize(
     ("smu_says", "status"),
     [
@@ -216,7 +223,7 @@ def test_smus_404_is_expired(users: UserApp, smu: Stubs) -> None:
     assert verify(users).get_json()["data"] == {"status": "expired"}
 
 
-@pytest.mark.claim("9.smu.11", "9.smu.10")
+@pytest.mark.claim("smu/valid-code", "smu/failed-send")
 @pytest.mark.parametrize(
     "failure",
     [

@@ -44,7 +44,7 @@ def asked(stub: Stubs) -> list[str]:
     return [str(call.request.method) for call in stub.calls]
 
 
-@pytest.mark.claim("9.stripe.1")
+@pytest.mark.claim("stripe/payment-intent")
 def test_a_top_up_asks_stripe_for_an_intent_in_cents(users: UserApp, stripe_api: Stubs) -> None:
     stripe_api.answers("POST", INTENTS, json=intent())
     user, correlation = users.new_user(), str(uuid4())

@@ -37,7 +37,7 @@ def deliver(users: UserApp, told: Any, *, secret: str = WEBHOOK_SECRET, age: flo
     return users.public("POST", "/api/webhooks/stripe", body.encode(), **{"Stripe-Signature": signature})
 
 
-@pytest.mark.claim("9.stripe.3", "1.wires.6")
+@pytest.mark.claim("stripe/webhook-reports-payment", "protocols/webhook-adds-credits")
 def test_a_payment_is_credited_to_the_user_in_its_metadata(users: UserApp) -> None:
     user = users.new_user("1.00")
     answer = deliver(users, event(paid(user, 2550)))
@@ -135,7 +135,7 @@ def test_a_payment_for_a_user_that_comes_later_can_still_be_credited(users: User
     assert users.balance(user) == 10
 
 
-@pytest.mark.claim("9.stripe.4")
+@pytest.mark.claim("stripe/checks-signature-first")
 def test_a_forged_event_is_refused(users: UserApp) -> None:
     user = users.new_user("0.00")
     answer = deliver(users, event(paid(user)), secret="whsec_forged")
@@ -152,7 +152,7 @@ def test_an_event_older_than_the_tolerance_is_refused(users: UserApp) -> None:
     assert users.balance(user) == 10
 
 
-@pytest.mark.claim("9.stripe.4")
+@pytest.mark.claim("stripe/checks-signature-first")
 def test_a_body_changed_on_the_way_is_refused(users: UserApp) -> None:
     user = users.new_user("0.00")
     body = json.dumps(event(paid(user, 100)))

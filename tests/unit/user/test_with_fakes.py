@@ -100,7 +100,7 @@ def code_of(smu: FakeServer, users: UserApp, user: UUID) -> str:
     return str(inbox.json()["messages"][0]["code"])
 
 
-@pytest.mark.claim("9.stripe.1", "9.stripe.3")
+@pytest.mark.claim("stripe/payment-intent", "stripe/webhook-reports-payment")
 def test_a_card_payment_becomes_credits_once_however_often_it_is_told(
     users: UserApp, stripe_server: FakeServer
 ) -> None:
@@ -160,7 +160,7 @@ def test_stripe_unreachable_is_503_and_the_same_key_succeeds_later(users: UserAp
     assert len(intents(stripe_server)) == 1
 
 
-@pytest.mark.claim("9.smu.2", "9.smu.4", "9.smu.5")
+@pytest.mark.claim("smu/send-otp", "smu/verify-otp", "smu/approved-code")
 def test_a_code_is_sent_judged_and_used_up(users: UserApp, smu: FakeServer) -> None:
     user = users.new_user()
     sid = users.done("/otp/send", user_id=user)["verification_sid"]
