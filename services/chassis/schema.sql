@@ -1,7 +1,7 @@
--- What every service's database has: a clock and the record of effects. Safe to run again.
+-- Every service's database has this clock and this table of effects. The script is safe to run again.
 
--- One clock decides every expiry in this database. Only a test moves it, as superuser;
--- the service's own role may read the offset and no more (in a container that role is the superuser).
+-- One clock decides every expiry in this database. Only a test moves it, as superuser.
+-- The service's own role can only read the offset. In a container, that role is the superuser.
 CREATE TABLE IF NOT EXISTS clock_offset (
     only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
     shift    interval NOT NULL DEFAULT '0'
@@ -10,14 +10,14 @@ GRANT SELECT, INSERT ON clock_offset TO CURRENT_USER;
 INSERT INTO clock_offset DEFAULT VALUES ON CONFLICT DO NOTHING;
 REVOKE INSERT, UPDATE, DELETE, TRUNCATE ON clock_offset FROM CURRENT_USER;
 
--- plpgsql keeps its plan: as LANGUAGE sql it would be planned anew in every statement that looks at the clock.
+-- plpgsql caches its plan. A LANGUAGE sql function would be planned again in every statement that reads the clock.
 CREATE OR REPLACE FUNCTION app_now() RETURNS timestamptz LANGUAGE plpgsql STABLE AS
 $$ BEGIN RETURN statement_timestamp() + (SELECT shift FROM clock_offset); END $$;
 
--- The answer that each keyed effect gave, written in the effect's own transaction.
---   DONE     it happened; `answer` is what the caller was told
---   REFUSED  it was refused for good; `answer` holds the code
---   VOIDED   it was undone, or undone before it arrived: under this key it can never succeed
+-- The result of each effect by its key, written in the same transaction as the effect.
+--   DONE     The effect happened. `answer` is the answer to the caller.
+--   REFUSED  The effect was refused permanently. `answer` holds the error code.
+--   VOIDED   The effect was undone, or its undo came first. An effect with this key can never succeed.
 CREATE TABLE IF NOT EXISTS effects (
     key        text PRIMARY KEY,
     outcome    text NOT NULL CHECK (outcome IN ('DONE', 'REFUSED', 'VOIDED')),

@@ -1,5 +1,5 @@
--- One venue, two upcoming events and one that is over. Dates count from the day of set-up (D39: a fixed date would be
--- past one day); running this again moves nothing. Doors at 19:00 in Singapore, 11:00 UTC.
+-- One venue, two upcoming events and one past event. Dates are relative to the day of the first run, because a fixed
+-- date would one day be in the past (D39). A second run changes nothing. Events start at 19:00 in Singapore, 11:00 UTC.
 
 INSERT INTO venues (venue_id, name, address, total_halls) VALUES
     ('a0a0a0a0-0000-0000-0000-000000000001', 'Singapore Indoor Stadium', '2 Stadium Walk, Singapore 397691', 3)

@@ -1,5 +1,5 @@
--- seats_db: seats, the holds on them, and who entered (reference §3). Safe to run again.
--- Runs after services/chassis/schema.sql, which brings app_now() and the record of effects.
+-- seats_db: seats, holds and entries at the gate (section 3 of the v4 reference). The script is safe to run again.
+-- It runs after services/chassis/schema.sql, which creates app_now() and the table of effects.
 
 DO $$ BEGIN
     CREATE TYPE seat_status AS ENUM ('AVAILABLE', 'HELD', 'SOLD', 'CHECKED_IN');
@@ -8,7 +8,7 @@ EXCEPTION WHEN duplicate_object THEN NULL; END $$;
 DO $$ BEGIN
     CREATE TYPE scan_result AS ENUM (
         'SUCCESS', 'DUPLICATE', 'WRONG_HALL', 'UNPAID', 'NOT_FOUND', 'EXPIRED',
-        'NOT_OWNER', 'QR_INVALID'  -- not in §3: the old owner's QR, and one that is not ours
+        'NOT_OWNER', 'QR_INVALID'  -- added to the reference: the previous owner's QR, and an unreadable QR
     );
 EXCEPTION WHEN duplicate_object THEN NULL; END $$;
 
@@ -21,13 +21,13 @@ CREATE TABLE IF NOT EXISTS seats (
     status          seat_status NOT NULL DEFAULT 'AVAILABLE',
     held_by_user_id uuid,
     held_until      timestamptz,
-    hold_id         uuid,  -- fencing token: a release or confirm that names another hold touches nothing
-    order_id        uuid,  -- the sale that stands
+    hold_id         uuid,  -- fencing token: a release or confirm with another hold_id changes nothing
+    order_id        uuid,  -- the current sale
     owner_user_id   uuid,
     price_paid      numeric(10,2) CHECK (price_paid > 0),
     qr_code_hash    text,
     created_at      timestamptz NOT NULL DEFAULT app_now(),
-    -- The real clock, not app_now(): a seat map's version is made of it, and must not go backwards.
+    -- This column uses the real clock, because a seat map's version contains it and must not go backwards.
     updated_at      timestamptz NOT NULL DEFAULT statement_timestamp(),
     UNIQUE (event_id, row_number, seat_number),
     CONSTRAINT seat_state_is_whole CHECK (CASE
@@ -39,19 +39,20 @@ CREATE TABLE IF NOT EXISTS seats (
         ELSE num_nulls(hold_id, order_id, owner_user_id, price_paid, qr_code_hash) = 0
             AND num_nonnulls(held_by_user_id, held_until) = 0
     END)
-) WITH (fillfactor = 70);  -- a seat changes several times: leave room for its next version on its own page
+) WITH (fillfactor = 70);  -- a seat is updated several times, so its page keeps room for the next row version
 
--- The sweeper's. An expression, which "status = 'HELD'" does not imply: on statistics of a quiet hour the planner would
--- take an index of the HELD for small, and walk all of it for one seat by its key, in the midst of a sale.
+-- Only the sweeper uses this index. It is an expression index, so that `status = 'HELD'` does not select it.
+-- With stale statistics, the planner could use a plain index on HELD rows to find one seat by its key. During a sale
+-- it would then scan every HELD row.
 CREATE INDEX IF NOT EXISTS idx_seats_due ON seats ((CASE WHEN status = 'HELD' THEN held_until END))
     WHERE (CASE WHEN status = 'HELD' THEN held_until END) IS NOT NULL;
-DROP INDEX IF EXISTS idx_seats_held_until; -- what stood in its place
+DROP INDEX IF EXISTS idx_seats_held_until; -- replaced by idx_seats_due
 CREATE INDEX IF NOT EXISTS idx_seats_owner ON seats (owner_user_id, updated_at) WHERE owner_user_id IS NOT NULL;
 CREATE INDEX IF NOT EXISTS idx_seats_version ON seats (event_id, updated_at);
 
 CREATE TABLE IF NOT EXISTS entry_logs (
     log_id              uuid PRIMARY KEY DEFAULT gen_random_uuid(),
-    seat_id             uuid,  -- null when the QR could not be read; no foreign key: it may be a counterfeit's
+    seat_id             uuid,  -- null if the QR was unreadable. No foreign key, because a counterfeit can name any seat
     scan_id             text NOT NULL,
     scanned_at          timestamptz NOT NULL DEFAULT app_now(),
     scanned_by_staff_id uuid NOT NULL,
@@ -60,12 +61,12 @@ CREATE TABLE IF NOT EXISTS entry_logs (
     hall_id_expected    varchar(20),
     hall_id_staff       varchar(20)
 );
--- Of N gates exactly one admits: one SUCCESS a seat, whatever the code above it does.
+-- At most one SUCCESS per seat, so only one of several gates admits a guest, even if the code has a bug.
 CREATE UNIQUE INDEX IF NOT EXISTS idx_one_success_per_seat ON entry_logs (seat_id) WHERE result = 'SUCCESS';
--- A staff member who asks again with the same scan gets the first answer.
+-- A retry of a scan by the same staff member returns the first answer.
 CREATE UNIQUE INDEX IF NOT EXISTS idx_one_entry_per_scan ON entry_logs (scanned_by_staff_id, scan_id);
 
--- Wake-up messages that were worked off, written in the transaction that did it.
+-- Hold messages that were consumed, written in the transaction of the release.
 CREATE TABLE IF NOT EXISTS release_messages (
     message_id  text PRIMARY KEY,
     outcome     text NOT NULL CHECK (outcome IN ('RELEASED', 'STALE')),

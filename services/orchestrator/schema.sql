@@ -1,4 +1,4 @@
--- sagas_db: the journal, who is alive, idempotency records, the outbox. Safe to run again.
+-- sagas_db: the journal, the heartbeats, the idempotency keys and the outbox. The script is safe to run again.
 
 DO $$ BEGIN
     CREATE TYPE saga_status AS ENUM ('RUNNING', 'DONE', 'REFUSED', 'UNDONE', 'PARKED');
@@ -8,51 +8,51 @@ CREATE TABLE IF NOT EXISTS sagas (
     saga_id        uuid PRIMARY KEY DEFAULT gen_random_uuid(),
     flow           text NOT NULL,
     subject        uuid NOT NULL,               -- an order or a transfer
-    round          int NOT NULL DEFAULT 0,      -- the dispute's number; 0 elsewhere
+    round          int NOT NULL DEFAULT 0,      -- the number of the dispute, 0 for other flows
     attempt        int NOT NULL,
-    caller         uuid,                        -- the only user who may join; null: the route has checked
+    caller         uuid,                        -- the only user who can join the saga, or null if the route checks it
     given          jsonb NOT NULL,
     status         saga_status NOT NULL DEFAULT 'RUNNING',
-    result         jsonb,                       -- DONE: the answer; else {code, message, details}
-    owner          uuid,                        -- the incarnation that works on it
-    epoch          int NOT NULL DEFAULT 1,      -- +1 at each adoption; the end write is fenced by it
+    result         jsonb,                       -- the answer if DONE, else {code, message, details}
+    owner          uuid,                        -- the process that runs it (heartbeats.incarnation)
+    epoch          int NOT NULL DEFAULT 1,      -- fencing token of the end write, +1 at each adoption
     adoptions      int NOT NULL DEFAULT 0,
-    deadline       timestamptz NOT NULL,        -- past it anybody may adopt
-    park_after     timestamptz NOT NULL,        -- still failing then: PARKED
+    deadline       timestamptz NOT NULL,        -- after it, any process can adopt the saga
+    park_after     timestamptz NOT NULL,        -- if it still fails then, it is PARKED
     correlation_id uuid,
     created_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
     ended_at       timestamptz,
     UNIQUE (flow, subject, round, attempt)
 );
 
--- At most one live saga an order or transfer, whatever its flow. A parked one still counts.
+-- At most one live saga per order or transfer, across all flows. A parked saga also counts.
 CREATE UNIQUE INDEX IF NOT EXISTS one_live_saga_per_subject ON sagas (subject) WHERE status IN ('RUNNING', 'PARKED');
 CREATE INDEX IF NOT EXISTS running_sagas ON sagas (deadline) WHERE status = 'RUNNING';
 
--- One row a process. Leases go by the real clock: moving app_now() must not kill anybody.
+-- One row per process. Leases use the real clock, so that moving app_now() does not expire a live process.
 CREATE TABLE IF NOT EXISTS heartbeats (
     incarnation uuid PRIMARY KEY,
     lease_until timestamptz NOT NULL
 );
 
--- Idempotency-Key of the public API: which subject the key got, and its final answer.
+-- The subject and the final answer of each Idempotency-Key of the public API.
 CREATE TABLE IF NOT EXISTS idempotency_keys (
     caller     uuid NOT NULL,
     operation  text NOT NULL,
     key        text NOT NULL,
     body_hash  text NOT NULL,
     subject    uuid NOT NULL,
-    owner      uuid,                            -- null: nobody works on it, the next asker goes on
+    owner      uuid,                            -- null if no process works on it, so the next request continues it
     claimed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     answer     jsonb,                           -- {answer} or {refusal: {code, message, details}}
     created_at timestamptz NOT NULL DEFAULT app_now(),
     PRIMARY KEY (caller, operation, key)
 );
--- The name of the claim that stands: only that request may end it. By itself, for tables of before claims had names.
+-- The id of the current claim. Only the request with this id can end it. ALTER TABLE adds it to existing tables too.
 ALTER TABLE idempotency_keys ADD COLUMN IF NOT EXISTS claim uuid;
 CREATE INDEX IF NOT EXISTS idempotency_keys_by_age ON idempotency_keys (created_at);
 
--- What people are to be told; written with the saga's end, sent at least once.
+-- Notices to users, written in the transaction that ends the saga and sent at least once.
 CREATE TABLE IF NOT EXISTS outbox (
     notice_id      bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     saga_id        uuid NOT NULL REFERENCES sagas,

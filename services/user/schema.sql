@@ -1,4 +1,4 @@
--- users_db: accounts, the ledger of credits, ended logins. Safe to run again.
+-- users_db: accounts, the ledger of credits and revoked sessions. The script is safe to run again.
 
 CREATE TABLE IF NOT EXISTS users (
     user_id        uuid PRIMARY KEY DEFAULT gen_random_uuid(),
@@ -8,23 +8,23 @@ CREATE TABLE IF NOT EXISTS users (
     role           text NOT NULL DEFAULT 'customer' CHECK (role IN ('customer', 'staff')),
     credit_balance numeric(10, 2) NOT NULL DEFAULT 0 CHECK (credit_balance >= 0),  -- = the sum of credit_entries
     frozen_credits numeric(10, 2) NOT NULL DEFAULT 0 CHECK (frozen_credits >= 0),  -- = the sum of credit_holds
-    two_fa_secret  text,  -- of the reference's §3; unused, codes go by SMS
+    two_fa_secret  text,  -- from section 3 of the v4 reference, unused because codes are sent by SMS
     is_flagged     boolean NOT NULL DEFAULT false,
     created_at     timestamptz NOT NULL DEFAULT app_now()
 );
 
--- Every change of a spendable balance, once per key: the balance is the running total.
+-- Every change of a spendable balance, once per key. The balance is the sum of these rows.
 CREATE TABLE IF NOT EXISTS credit_entries (
     key        text PRIMARY KEY,
     user_id    uuid NOT NULL REFERENCES users,
-    amount     numeric(10, 2) NOT NULL,  -- signed: what it did to the balance
+    amount     numeric(10, 2) NOT NULL,  -- the change of the balance, negative for a charge
     kind       text NOT NULL CHECK (kind IN
                    ('OPENING', 'TOPUP', 'DEDUCT', 'REFUND', 'FREEZE', 'UNFREEZE', 'TRANSFER')),
     created_at timestamptz NOT NULL DEFAULT app_now()
 );
 CREATE INDEX IF NOT EXISTS credit_entries_by_user ON credit_entries (user_id, created_at);
 
--- Credits that are nobody's to spend until what they wait for has ended; the key is the freeze's.
+-- Frozen credits, which their owner cannot spend. The key is the key of the freeze.
 CREATE TABLE IF NOT EXISTS credit_holds (
     key        text PRIMARY KEY,
     user_id    uuid NOT NULL REFERENCES users,
@@ -33,7 +33,7 @@ CREATE TABLE IF NOT EXISTS credit_holds (
 );
 CREATE INDEX IF NOT EXISTS credit_holds_by_user ON credit_holds (user_id);
 
--- The payments that were credited: an event once, and a PaymentIntent once, whichever event tells of it.
+-- The credited payments. Each event and each PaymentIntent is credited once, even if two events report one payment.
 CREATE TABLE IF NOT EXISTS stripe_events (
     event_id          text PRIMARY KEY,
     payment_intent_id text NOT NULL UNIQUE,
@@ -42,14 +42,14 @@ CREATE TABLE IF NOT EXISTS stripe_events (
     created_at        timestamptz NOT NULL DEFAULT app_now()
 );
 
--- Codes sent to a phone within the last minutes: the newest few, to count against the limit (D19).
+-- The times of the latest codes sent to a phone, for the limit of five codes in ten minutes (D19).
 CREATE TABLE IF NOT EXISTS otp_sends (
     phone   varchar(20) PRIMARY KEY,
     sent_at timestamptz[] NOT NULL
 );
 
--- Logins that were ended before their tokens ran out. Tokens run on the real clock, so these times do too.
--- Whoever inserts locks the table first: seq is then the order of commit, and a reader's cursor skips nothing.
+-- Sessions that were revoked before their tokens expired. Tokens use the real clock, so these times do too.
+-- An insert locks the table first. The order of seq is then the order of commit, so a reader's cursor skips no row.
 CREATE TABLE IF NOT EXISTS revoked_logins (
     sid        text PRIMARY KEY,
     seq        bigint GENERATED ALWAYS AS IDENTITY UNIQUE,

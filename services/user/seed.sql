@@ -1,4 +1,5 @@
--- The users of the examples; every password is password123. Safe to run again: a user that is there stays as it is.
+-- The users of the examples. Every password is password123.
+-- The script is safe to run again, because it leaves existing users unchanged.
 WITH seeded AS (
     INSERT INTO users (user_id, email, phone, role, credit_balance, is_flagged, password_hash)
     SELECT *, '$2b$10$FnkOOyBjJLabDamFupmc1Oax.UNTFWouyvwef.O2bh5ZTPSAbszRu'
