@@ -1,6 +1,6 @@
 #!/bin/sh
-# What the container runs. A node that imports definitions creates no default user (D36), so that
-# RABBITMQ_DEFAULT_USER would be ignored: the user is written beside the topology and imported with it.
+# The command of the container. RabbitMQ creates no default user when it imports definitions, so it would ignore
+# RABBITMQ_DEFAULT_USER (D36). This script therefore writes the user to a second file, which is imported too.
 set -eu
 definitions=/etc/rabbitmq/definitions.d
 

@@ -95,79 +95,80 @@ class InventoryServicer:
     """Missing associated documentation comment in .proto file."""
 
     def ReserveSeat(self, request, context):
-        """Hold a seat for a user: SELECT … FOR UPDATE NOWAIT, so a caller who loses the row loses at once.
-        Takes over a hold whose time is up. Refused: SEAT_NOT_FOUND, SEAT_UNAVAILABLE, SEAT_ALREADY_SOLD, STEP_VOIDED.
+        """Hold a seat for a user. It locks the row with SELECT … FOR UPDATE NOWAIT, so it never waits for a locked row.
+        It replaces an expired hold. Refused: SEAT_NOT_FOUND, SEAT_UNAVAILABLE, SEAT_ALREADY_SOLD, STEP_VOIDED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReleaseSeat(self, request, context):
-        """Give a hold back. A hold that never was, or is no longer, is answered the same way and can never be made again.
+        """Release a hold. If the hold does not exist, the answer is the same. The hold can never be made afterwards.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ConfirmSeat(self, request, context):
-        """Turn a hold into a sale: the pivot of a purchase. Refused: SEAT_NOT_HELD, HOLD_EXPIRED, STEP_VOIDED.
+        """Turn a hold into a sale. This is the pivot of a purchase. Refused: SEAT_NOT_HELD, HOLD_EXPIRED, STEP_VOIDED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UpdateOwner(self, request, context):
-        """Hand a sold seat to another owner: the pivot of a transfer. Refused: SEAT_UNAVAILABLE, NOT_SEAT_OWNER, STEP_VOIDED.
+        """Change the owner of a sold seat. This is the pivot of a transfer.
+        Refused: SEAT_UNAVAILABLE, NOT_SEAT_OWNER, STEP_VOIDED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CancelSale(self, request, context):
-        """Take a sale back: the pivot of a refund. Refused: SEAT_UNAVAILABLE, NOT_SEAT_OWNER.
+        """Cancel a sale. This is the pivot of a refund. Refused: SEAT_UNAVAILABLE, NOT_SEAT_OWNER.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Settle(self, request, context):
-        """Did the effect under this key happen? If it has not, it never will.
+        """Report whether the effect with this key happened. If it has not, the key is voided, so it never can.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def VerifyTicket(self, request, context):
-        """What the gate needs to know of a seat. Refused: SEAT_NOT_FOUND.
+        """Read a seat for the check at the gate. Refused: SEAT_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetSeatOwner(self, request, context):
-        """Who owns a seat, and by which sale. Refused: SEAT_NOT_FOUND.
+        """Read the owner and the sale of a seat. Refused: SEAT_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def MarkCheckedIn(self, request, context):
-        """Admit the owner: seat and SUCCESS entry change in one transaction, once. A scan that comes too late, or finds
-        another owner, is answered with its result and logged the same way. The same scan_id gets the first answer.
+        """Admit the owner. The seat and the SUCCESS entry are written once, in one transaction. A second scan, or a scan for
+        another owner, is logged and returns its result. A retry with the same scan_id returns the first answer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def LogEntry(self, request, context):
-        """Log a scan that was refused before it came to the seat. The same scan_id gets the first answer.
+        """Log a scan that was refused before the seat was read. A retry with the same scan_id returns the first answer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListTickets(self, request, context):
-        """The seats that a user owns now, newest first, at most 100.
+        """List the seats that a user owns now, newest first, at most 100.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
