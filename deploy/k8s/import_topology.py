@@ -1,6 +1,7 @@
 """`import_topology.py URL NODES FILE`: imports the definitions in FILE once NODES nodes run. Standard library only.
 
-Exit status 1, with one line, while they do not: whoever started it starts it again. Importing twice changes nothing.
+While fewer nodes run, it prints one line and exits with status 1, and Kubernetes starts it again. A second import changes
+nothing.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from typing import Any
 from urllib.request import Request, urlopen
 
 
-def ask(url: str, path: str, body: bytes | None = None) -> Any:
-    """The management API's answer. Raises OSError when there is none, or it is a refusal."""
+def call(url: str, path: str, body: bytes | None = None) -> Any:
+    """Call the management API and return its answer. Raises OSError when there is no answer, or an error."""
     credentials = f"{os.environ['RABBITMQ_USER']}:{os.environ['RABBITMQ_PASS']}".encode()
     headers = {"Authorization": f"Basic {base64.b64encode(credentials).decode()}", "Content-Type": "application/json"}
     with urlopen(Request(url + path, body, headers), timeout=10) as answer:  # noqa: S310 - http within the cluster
@@ -23,13 +24,13 @@ def ask(url: str, path: str, body: bytes | None = None) -> Any:
 
 
 def main(url: str, nodes: int, file: Path) -> int:
-    """Import, or say why not."""
+    """Import the definitions, or print why that is not possible."""
     try:
-        running = sum(node["running"] for node in ask(url, "/api/nodes"))
+        running = sum(node["running"] for node in call(url, "/api/nodes"))
         if running < nodes:
             print(f"{running} of {nodes} nodes run", file=sys.stderr)
             return 1
-        ask(url, "/api/definitions", file.read_bytes())
+        call(url, "/api/definitions", file.read_bytes())
     except OSError as problem:
         print(f"{url}: {problem}", file=sys.stderr)
         return 1
