@@ -1,7 +1,7 @@
 """`import_topology.py URL NODES FILE`: imports the definitions in FILE once NODES nodes run. Standard library only.
 
-While fewer nodes run, it prints one line and exits with status 1, and Kubernetes starts it again. A second import changes
-nothing.
+While fewer nodes run, it prints one line and exits with status 1, so that Kubernetes starts it again.
+A second import changes nothing.
 """
 
 from __future__ import annotations
