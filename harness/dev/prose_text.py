@@ -1,4 +1,4 @@
-"""The prose of a file: paragraphs of documents, docstrings, comments, messages and descriptions, each with its line."""
+"""The prose of a file: documents, docstrings, comments, string literals and descriptions, each with its line."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ast
 import io
 import re
 import tokenize
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import PurePath
 from typing import NamedTuple
 
@@ -21,112 +21,86 @@ class Passage(NamedTuple):
     kind: str = "text"
 
 
-_FENCE = re.compile(r"\s*(?:```|~~~)")
-_BULLET = re.compile(r"\s*(?:[-*+•·]|\d+[.)])\s+(?=\S)")
-_HEADING = re.compile(r"\s*#+\s+")
-_PIPE = re.compile(r"(?<!\\)\|")
-_RULE = re.compile(r"[─═\-=_*\s|:]*$")
-_CODE = re.compile(r"`[^`]*`")
-_DIRECTIVE = re.compile(r"\s*(?:noqa|type:|pragma|mypy:|ruff:|fmt:|!/|-\*-|syntax=|yaml-language-server)")
-_HASH = re.compile(r"^((?:[^\"'#]|\"[^\"]*\"|'[^']*'|(?<=\S)#)*?)(?<!\S)#+\s?(.*)")
-_SQL = re.compile(r"^((?:[^'\-]|'[^']*'|-(?!-))*?)--\s?(.*)")
-_PROTO = re.compile(r"^([^\"/]*?)//\s?(.*)")
-_TOML = re.compile(r"^(?!old\b|new\b|pattern\b)[\w.\"-]+ *= *\"((?:[^\"\\]|\\.){8,})\"|^\[+\"([^\"]+)\"", re.M)
+_BULLET = re.compile(r"\s*(?:[-+•·]|\*(?!\*)|\d+[.)]|#+)\s+(?=\S)")
+_NO_PROSE = re.compile(r"\s*(?:>>>.*|[─═\-=_*\s|:]*)$")
+_IN_CODE = re.compile(r"`[^`]*`")
+_DIRECTIVE = re.compile(r"\s*(?:noqa|type:|pragma|mypy:|ruff:|fmt:|!/|syntax=)")
+# A comment is what follows its mark, unless the mark is in quotes.
+_HASH = re.compile(r"((?:[^\"'#]|\"[^\"]*\"|'[^']*'|(?<=\S)#|(?<=\w)')*?)(?<!\S)#+\s?(.*)")
+_COMMENT = {
+    ".sql": re.compile(r"((?:[^'-]|'[^']*'|-(?!-))*?)--\s?(.*)"),
+    ".proto": re.compile(r"([^\"/]*?)//\s?(.*)"),
+}
 _KEYS = ("description", "summary", "title", "message")
-_CALLS = frozenset(
-    (
-        "Refused",
-        "Unknown",
-        "StackError",
-        "print",
-        "exit",
-        "error",
-        "fail",
-        "ArgumentParser",
-        "add_argument",
-        "add_parser",
-    )
-)
-_HIDDEN = re.compile(r"<(style|script|pre)\b.*?</\1>|<!--.*?-->|\{%.*?%\}|\{#.*?#\}", re.S)
-_INLINE = re.compile(r"</?(?:a|b|i|em|strong|small|span|abbr)\b[^<>]*>")
+_TOML = re.compile(r"^(?!old\b|new\b|pattern\b)[\w.\"-]+ *= *\"((?:[^\"\\]|\\.){8,})\"|^\[+\"([^\"]+)\"", re.M)
+_LITERAL = re.compile(r"(?!\W*[A-Z]{4,} )(?!.*(?:%[s(]|import |\w\(['\"]))[^\\<>{}=|$^*\n]* [^\\<>{}=|$^*\n]*")
+_HIDDEN = re.compile(r"<(style|script|pre)\b.*?</\1>|<!--.*?-->|\{[%#].*?[%#]\}", re.S)
 _HTML_CODE = re.compile(r"<code>.*?</code>|\{\{.*?\}\}", re.S)
+_INLINE = re.compile(r"</?(?:a|b|i|em|strong|small|span|abbr)\b[^<>]*>")
 
 
 def passages(path: str, source: str) -> Iterator[Passage]:
-    """Everything in this file that a reader reads as prose, by its type."""
-    name = PurePath(path)
-    if name.suffix == ".py":
-        yield from _python(source)
-    elif name.suffix == ".md":
-        yield from paragraphs(1, source)
-    elif name.suffix == ".html":
+    """Everything in this file that a reader reads as prose, by the type of the file."""
+    suffix = PurePath(path).suffix
+    if suffix == ".md":
+        yield from _paragraphs(1, source)
+    elif suffix == ".html":
         yield from _html(source)
-    elif name.suffix in (".sql", ".proto"):
-        yield from _comments(source, _SQL if name.suffix == ".sql" else _PROTO)
+    elif suffix == ".py":
+        yield from _python(source)
     else:
-        yield from _comments(source, _HASH)
-    if name.suffix in (".yaml", ".yml") and "{{ " not in source:
+        pattern = _COMMENT.get(suffix, _HASH)
+        found = ((n, pattern.match(row)) for n, row in enumerate(source.split("\n"), 1))
+        yield from _comments((n, not m[1].strip(), m[2]) for n, m in found if m)
+    if suffix in (".yaml", ".yml") and "{{ " not in source:  # a template is not YAML yet
         yield from _yaml(source)
-    if name.suffix == ".toml":
+    if suffix == ".toml":
         for m in _TOML.finditer(source):
             yield Passage(source.count("\n", 0, m.start()) + 1, m[1] or m[2])
 
 
-def paragraphs(first: int, text: str) -> Iterator[Passage]:
+def _paragraphs(first: int, text: str) -> Iterator[Passage]:
     """Split at empty lines, bullets, headings and table cells. Leave out fenced code."""
     block: list[str] = []
     start, in_code = first, False
-    for number, row in enumerate(text.split("\n"), first):
-        is_fence = bool(_FENCE.match(row))
+    for number, row in enumerate([*text.split("\n"), ""], first):
+        is_fence = row.lstrip().startswith(("```", "~~~"))
         in_code ^= is_fence
-        opens = _BULLET.match(row) or _HEADING.match(row)
-        is_row = row.lstrip().startswith("|")
-        is_prose = not (in_code or is_fence or _RULE.match(row) or row.lstrip().startswith(">>>"))
-        if block and (opens or is_row or not is_prose):
+        is_prose = not (in_code or is_fence or _NO_PROSE.match(row))
+        is_table, item = row.lstrip().startswith("|"), _BULLET.match(row)
+        if block and (is_table or item or not is_prose):
             yield Passage(start, "\n".join(block))
             block = []
-        if is_prose and is_row:
-            visible = _CODE.sub(lambda m: m[0].replace("|", "x"), row)
-            for cell in _PIPE.split(visible):
-                yield Passage(number, cell.strip())
+        if is_prose and is_table:
+            cells = _IN_CODE.sub(lambda m: m[0].replace("|", "x"), row).replace("\\|", "x").split("|")
+            yield from (Passage(number, cell.strip()) for cell in cells)
         elif is_prose:
             start = start if block else number
-            block.append(row[opens.end() :] if opens else row)
-            if opens and _HEADING.match(row):
+            block.append(row[item.end() :] if item else row)
+            if item and "#" in item[0]:
                 yield Passage(start, block.pop())
-    if block:
-        yield Passage(start, "\n".join(block))
 
 
-def _join_comments(comments: list[tuple[int, bool, str]]) -> Iterator[Passage]:
-    """Comments (line, alone on its line, text) as paragraphs, consecutive lines joined."""
+def _comments(comments: Iterable[tuple[int, bool, str]]) -> Iterator[Passage]:
+    """Comments (line, whether alone on it, text) as paragraphs. Those on consecutive lines belong together."""
     block: list[str] = []
     start, end = 0, -1
     for line, is_alone, comment in comments:
-        text = "" if _DIRECTIVE.match(comment) else comment.replace("─", "")
         if not (is_alone and line == end + 1):
-            yield from paragraphs(start, "\n".join(block))
+            yield from _paragraphs(start, "\n".join(block))
             start, block = line, []
-        block.append(text)
+        block.append("" if _DIRECTIVE.match(comment) else comment.replace("─", ""))
         end = line if is_alone else -1
-    yield from paragraphs(start, "\n".join(block))
-
-
-def _comments(source: str, pattern: re.Pattern[str]) -> Iterator[Passage]:
-    found = ((n, pattern.match(row)) for n, row in enumerate(source.split("\n"), 1))
-    yield from _join_comments([(n, not m[1].strip(), m[2]) for n, m in found if m])
+    yield from _paragraphs(start, "\n".join(block))
 
 
 def _html(source: str) -> Iterator[Passage]:
-    keep_lines: Callable[[re.Match[str]], str] = lambda m: re.sub(r"\S", " ", m[0])  # noqa: E731
-    text = _HIDDEN.sub(keep_lines, source)
+    text = _HIDDEN.sub(lambda m: " " + "\n" * m[0].count("\n"), source)
     text = _HTML_CODE.sub(lambda m: "x" + "\n" * m[0].count("\n"), text)
-    text = _INLINE.sub("", text)
     line = 1
-    for piece in re.split(r"(<[^<>]*>)", text):
-        if not piece.startswith("<") and piece.strip():
-            blank = len(piece) - len(piece.lstrip())
-            yield Passage(line + piece.count("\n", 0, blank), piece.strip())
+    for piece in re.split(r"(<[^<>]*>)", _INLINE.sub("", text)):
+        if piece.strip() and not piece.startswith("<"):
+            yield Passage(line + piece.count("\n", 0, len(piece) - len(piece.lstrip())), piece.strip())
         line += piece.count("\n")
 
 
@@ -136,53 +110,38 @@ def _yaml(source: str) -> Iterator[Passage]:
         node = nodes.pop()
         if isinstance(node, yaml.SequenceNode):
             nodes += node.value
-        if not isinstance(node, yaml.MappingNode):
-            continue
-        for key, value in node.value:
+        for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
             nodes.append(value)
             if key.value in _KEYS and isinstance(value, yaml.ScalarNode):
-                yield from paragraphs(value.start_mark.line + (2 if value.style in ("|", ">") else 1), value.value)
+                yield from _paragraphs(value.start_mark.line + (2 if value.style in ("|", ">") else 1), value.value)
 
 
 def _python(source: str) -> Iterator[Passage]:
+    seen: set[int] = set()  # the docstrings, and the parts of f-strings
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
-            yield from paragraphs(node.lineno, node.value.value)
-        elif isinstance(node, ast.Raise | ast.Call):
-            yield from _messages(node)
-        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        text = ""
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             yield from _function(node)
+        elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            seen.add(id(node.value))
+            yield from _paragraphs(node.lineno, node.value.value)
+        elif isinstance(node, ast.JoinedStr):
+            seen.update(map(id, node.values))
+            text = "".join(str(part.value) if isinstance(part, ast.Constant) else "x" for part in node.values)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in seen:
+            text = node.value
+        if _LITERAL.fullmatch(text.strip()):
+            yield Passage(getattr(node, "lineno", 0), text)
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
     found = ((t.start, t.line, t.string) for t in tokens if t.type == tokenize.COMMENT)
-    yield from _join_comments([(at[0], not row[: at[1]].strip(), text.lstrip("#:")) for at, row, text in found])
-
-
-def _messages(node: ast.Raise | ast.Call) -> Iterator[Passage]:
-    call = node.exc if isinstance(node, ast.Raise) else node
-    if not isinstance(call, ast.Call):
-        return
-    name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
-    if isinstance(node, ast.Raise) != (name in _CALLS):  # a raise of one of these is met again as its call
-        for argument in [*call.args, *(k.value for k in call.keywords)]:
-            yield from _strings(argument)
-
-
-def _strings(node: ast.AST) -> Iterator[Passage]:
-    if isinstance(node, ast.JoinedStr):
-        parts = (p.value if isinstance(p, ast.Constant) else "x" for p in node.values)
-        yield from paragraphs(node.lineno, "".join(map(str, parts)))
-    elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-        yield from paragraphs(node.lineno, node.value)
-    elif isinstance(node, ast.BinOp | ast.IfExp | ast.BoolOp):
-        for child in ast.iter_child_nodes(node):
-            yield from _strings(child)
+    yield from _comments((at[0], not row[: at[1]].strip(), text.lstrip("#:")) for at, row, text in found)
 
 
 def _function(node: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[Passage]:
-    marks = " ".join(ast.unparse(d) for d in node.decorator_list)
+    """The name, unless a noun or adjective is right for it: a property, fixture, context manager or boolean."""
+    marks = " ".join(ast.unparse(mark) for mark in node.decorator_list)
+    is_bool = node.returns is not None and ast.unparse(node.returns) == "bool"
     if node.name.startswith("test_"):
         yield Passage(node.lineno, node.name, "test")
-    elif not re.search(r"property|fixture|contextmanager|\.setter", marks):
-        is_bool = node.returns is not None and ast.unparse(node.returns) == "bool"
-        if not is_bool:
-            yield Passage(node.lineno, node.name, "function")
+    elif not is_bool and not re.search(r"property|fixture|contextmanager|\.setter", marks):
+        yield Passage(node.lineno, node.name, "function")

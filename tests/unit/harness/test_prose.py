@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import fnmatch
+
 import pytest
 
 from harness.dev import prose
+from harness.dev.git import git
 from harness.dev.prose_rules import check_name, check_subject, check_test_name, check_text
 
 pytestmark = pytest.mark.unit
 
 BEFORE_AND_AFTER = [
     (
-        "opening length idiom",
+        "length opening",
         "Who asks for a seat before the same orchestrator's question for it has gone out waits for that answer, a"
-        " quarter of a second at most, and where somebody has the seat, loses with it: nothing is written or "
-        "locked.",
-        "Concurrent reserves of one seat in one process share one `ReserveSeat` call. If the seat is taken, all "
-        "of them get that refusal within 250 ms.",
+        " quarter of a second at most, and where somebody has the seat, loses with it: nothing is written or locked.",
+        "Concurrent reserves of one seat in one process share one `ReserveSeat` call.",
     ),
     (
         "opening idiom",
@@ -30,55 +31,33 @@ BEFORE_AND_AFTER = [
     ),
     (
         "opening idiom",
-        "Who is told that somebody else is at it has locked nothing: neither who is at it nor the next asker "
-        "waits for them.",
-        "A request that gets REQUEST_IN_PROGRESS takes no lock, so it delays neither the running request nor the "
-        "next retry.",
+        "Who is told that somebody else is at it has locked nothing: neither who is at it nor the next asker waits.",
+        "A request that gets REQUEST_IN_PROGRESS takes no lock, so it delays neither the running request nor a retry.",
     ),
     (
-        "opening idiom semicolon",
-        "Only refusals are shared; a seat is had by nobody but who asked for it. Whoever has the seat himself "
-        "asks himself: the answer to him names his order.",
-        "Only refusals are shared, never a successful hold. The current holder always makes its own call, because"
-        " the refusal it gets contains its order id.",
+        "semicolon idiom",
+        "Only refusals are shared; a seat is had by nobody but who asked for it.",
+        "Only refusals are shared, never a successful hold.",
+    ),
+    (
+        "opening idiom",
+        "Whoever has the seat himself asks himself: the answer to him names his order.",
+        "The current holder always makes its own call, because the refusal it gets contains its order id.",
     ),
     (
         "idiom",
         "An order that may exist already is no business of a crowd's.",
         "A retry whose order may already exist bypasses request coalescing.",
     ),
-    (
-        "idiom length",
-        "A request under an `Idempotency-Key` whose process was taken for dead and was only late could, by "
-        "failing, free the key under which another had begun anew.",
-        "Fixed: a slow request that had lost its Idempotency-Key to a retry could release the key when it failed.",
-    ),
-    (
-        "opening",
-        "Where a rule is had by something simpler",
-        "Rules that a simpler mechanism replaced",
-    ),
-    (
-        "idiom",
-        "takes an attempt *before* SMU is asked, by compare-and-set on three, and gives it back when nobody could say",
-        "increments `otp_attempts` (maximum 3, by compare-and-set) before it calls SMU, and decrements it on no "
-        "verdict",
-    ),
+    ("opening idiom", "Where a rule is had by something simpler", "Rules that a simpler mechanism replaced"),
     (
         "idiom",
         "A number that is none stops every run, a claim without a test every run over all of them.",
         "An unknown claim id aborts every run. A claim without a test aborts full runs.",
     ),
     (
-        "length idiom",
-        "The sweeper's. An expression, which \"status = 'HELD'\" does not imply: on statistics of a quiet hour the "
-        "planner would take an index of the HELD for small, and walk all of it for one seat by its key, in the "
-        "midst of a sale.",
-        "Used only by the sweeper. It is an expression index on purpose.",
-    ),
-    (
         "idiom",
-        "They hardly depend on who else uses the machine: from run to run they differ by two in a hundred",
+        "because they hardly depend on who else uses the machine: from run to run they differ by two in a hundred",
         "We count instructions because they vary by only 2 % between runs.",
     ),
     (
@@ -86,11 +65,7 @@ BEFORE_AND_AFTER = [
         "It cannot be told whether this login still stands; try again shortly.",
         "Could not check whether this session was revoked. Try again shortly.",
     ),
-    (
-        "opening",
-        "What you have is still so.",
-        "Not modified.",
-    ),
+    ("opening", "What you have is still so.", "Not modified."),
 ]
 
 
@@ -118,18 +93,18 @@ def test_long_test_name_is_found() -> None:
 
 
 @pytest.mark.parametrize(
-    ("subject", "is_bad"),
+    "subject",
     [
-        ("harness: add a prose check", False),
-        ("Add a prose check", True),
-        ("harness: adds a prose check", True),
-        ("harness: added a prose check", True),
-        ("harness: add a prose check.", True),
-        ("harness: " + "x" * 64, True),
+        "Add a check",
+        "harness: adds a check",
+        "harness: added a check",
+        "harness: add a check.",
+        "harness: " + "x" * 64,
     ],
 )
-def test_commit_subject_is_judged(subject: str, is_bad: bool) -> None:
-    assert bool(list(check_subject(subject))) == is_bad
+def test_bad_commit_subject_is_found(subject: str) -> None:
+    assert list(check_subject(subject)) != []
+    assert list(check_subject("harness: add a check")) == []
 
 
 PYTHON = '''"""Says it."""
@@ -164,7 +139,27 @@ def test_exceptions_need_a_reason_and_a_finding() -> None:
     exception = {"file": "*.md", "rule": "idiom", "text": "asks", "reason": "quoted"}
     assert prose.apply_exceptions(found, [exception], is_whole_tree=True) == []
     assert [f.advice for f in prose.apply_exceptions([], [exception], is_whole_tree=True)] == [
-        "matches nothing: delete it"
+        "covers nothing: delete it"
     ]
     assert prose.apply_exceptions([], [exception], is_whole_tree=False) == []
     assert [f.advice for f in prose.apply_exceptions(found, [{**exception, "reason": ""}], True)] == ["add a reason"]
+
+
+@pytest.mark.parametrize("answers", [{}, {"log": "abc\n", "rev-parse": "true\n"}])
+def test_missing_history_is_one_line_and_no_error(
+    answers: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(prose, "git", lambda command, *_: answers.get(command))
+    assert list(prose.check_commits()) == []
+    assert capsys.readouterr().out.count("\n") == 1
+
+
+def test_commits_since_the_last_tag_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = {"describe": "v0.1.0\n", "log": "abc harness: add a check\ndef Added things\n", "rev-parse": "false\n"}
+    monkeypatch.setattr(prose, "git", lambda command, *_: answers[command])
+    assert [finding.path for finding in prose.check_commits()] == ["commit def"]
+
+
+def test_every_skipped_pattern_is_in_use() -> None:
+    files = (git("ls-files") or "").splitlines()
+    assert [pattern for pattern in prose.SKIPPED if files and not fnmatch.filter(files, pattern)] == []
