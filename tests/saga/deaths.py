@@ -92,8 +92,9 @@ def of(saga: Saga) -> Iterator[Death]:
     """Each turn of a saga: around every write, every step and every undo."""
     yield Death(saga.flow, "begun")
     for step in saga.steps:
-        yield Death(saga.flow, "asking", step.name)
-        yield Death(saga.flow, "answered", step.name)
+        if step.do is not None:
+            yield Death(saga.flow, "asking", step.name)
+            yield Death(saga.flow, "answered", step.name)
     yield Death(saga.flow, "ending")
     yield Death(saga.flow, "ended")
     for step in reversed(saga.steps):

@@ -38,14 +38,22 @@ Settle = Callable[[Participants, State, str], bool]
 class Step:
     """One call to one participant. `do` answers what later steps need; `undo` gets the key of this same step.
 
-    A step without `undo` changes nothing that a later failure has to take back. `asks` is how often a step without a
-    key is tried at most; 0, for all others: until the time is up.
+    A step before the pivot without `undo` states in `no_undo` why a later failure need not reverse it. `asks` is how
+    often a step without a key is tried at most; 0, for all others: until the time is up.
     """
 
     name: str
-    do: Do
+    do: Do | None
     undo: Undo | None = None
     asks: int = 0
+    no_undo: str = ""
+
+
+@dataclass(frozen=True)
+class Compensation(Step):
+    """An undo without an action: it reverses something that existed before the saga. Its place sets when it runs."""
+
+    do: None = None
 
 
 @dataclass(frozen=True)

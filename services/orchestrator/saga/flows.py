@@ -1,7 +1,7 @@
 """Every flow as a list: what is asked, of whom, how it is undone, and where it can no longer be undone.
 
-Data only. `steps.py` and `transfer_steps.py` say what each step says; `runner.py` runs them; docs/sagas.md tells the
-same story in prose, with the reason for each rule. Where a step has no undo, the line says why.
+Data only. `purchase_steps.py` and `transfer_steps.py` contain the calls, and `runner.py` runs them. docs/sagas.md
+explains the rules, and docs/compensation-matrix.md lists each step with its undo.
 """
 
 from __future__ import annotations
@@ -9,18 +9,18 @@ from __future__ import annotations
 from services.contracts.errors import ErrorCode
 from services.orchestrator.saga import purchase_steps as s
 from services.orchestrator.saga import transfer_steps as t
-from services.orchestrator.saga.definition import Notice, Pivot, Saga, Step
+from services.orchestrator.saga.definition import Compensation, Notice, Pivot, Saga, Step
 
 RESERVE = Saga(
     "reserve",
     steps=(
         Step("reserve_seat", s.reserve_seat, undo=s.release_seat),
-        Step("price_seat", s.price_seat),  # reads only
+        Step("price_seat", s.price_seat, no_undo="The step only reads."),
         Step("create_order", s.create_order, undo=s.fail_order),
-        Step("announce_hold", s.announce_hold),  # a message for a hold that is gone does nothing
-        # An SMS cannot be taken back, and opens nothing but this order. Each ask may send one, and counts against the
-        # phone's five in ten minutes: SMU's failure must not lock its owner out.
-        Step("send_otp", s.send_order_otp, asks=2),
+        Step("announce_hold", s.announce_hold, no_undo="The message of a released hold does nothing."),
+        # Each try may send an SMS and counts against the phone's five in ten minutes. A failure of SMU must not lock
+        # the buyer out.
+        Step("send_otp", s.send_order_otp, asks=2, no_undo="The code is for this order only, which is FAILED."),
     ),
     answer=("order_id", "seat_id", "status", "held_until", "ttl_seconds", "price", "otp_required"),
     undone_code=ErrorCode.SERVICE_UNAVAILABLE,
@@ -61,7 +61,7 @@ INITIATE = Saga(
     check=t.may_be_transferred,
     steps=(
         Step("create_transfer", t.create_transfer, undo=t.fail_transfer),
-        Step("send_otps", t.send_transfer_otps, asks=2),  # codes for a transfer that has failed open nothing
+        Step("send_otps", t.send_transfer_otps, asks=2, no_undo="The codes of a FAILED transfer do nothing."),
     ),
     answer=("transfer_id", "seat_id", "status", "expires_at"),
     notices=(Notice("transfer_initiated", to="seller_user_id"), Notice("transfer_initiated", to="buyer_user_id")),
@@ -75,7 +75,7 @@ SWAP = Saga(
     facts=t.load_transfer,
     check=t.is_verified,
     steps=(
-        Step("take_up_transfer", t.take_up_transfer, undo=t.fail_transfer),
+        Compensation("take_up_transfer", undo=t.fail_transfer),  # initiate created the transfer
         Step("hold_buyers_credits", t.hold_buyers_credits, undo=t.unfreeze_credits),
         Pivot("hand_over_seat", t.hand_over_seat, settle=s.settle_seat),
         Step("pay_seller", t.pay_seller),

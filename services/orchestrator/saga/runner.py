@@ -269,8 +269,10 @@ class _Execution:
         self.state.update(facts)
 
     def _take(self, step: Step) -> None:
+        if (do := step.do) is None:  # a compensation
+            return
         self._observer("asking", self._saga, step.name)
-        answer = self._ask(step, lambda: step.do(self._participants, self.state, self.state.key(step.name)), step.asks)
+        answer = self._ask(step, lambda: do(self._participants, self.state, self.state.key(step.name)), step.asks)
         self.state.update(answer or {})
         self._observer("answered", self._saga, step.name)
 

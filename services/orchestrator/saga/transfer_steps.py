@@ -89,11 +89,6 @@ def is_verified(state: State) -> None:
         raise Refused(ErrorCode.TRANSFER_INVALID_STATE)
 
 
-def take_up_transfer(_to: Participants, _state: State, _key: str) -> Answer:
-    """Nothing to do; its undo fails the transfer, wherever the swap was refused or voided."""
-    return {}
-
-
 def hold_buyers_credits(to: Participants, state: State, key: str) -> Answer:
     """Balance → frozen: nothing becomes spendable before the owner has changed."""
     to.users.freeze(key, state["buyer_user_id"], state["amount"])
