@@ -31,8 +31,8 @@ IDIOMS = {
     r"in the midst": "during",
     r"for ever": "permanently, without limit",
     r"as (?:\S+ ){1,4}has it": "according to",
-    r"(?<!there )(?:is|are|was|were) no (?:\w+ )?\w+ of": "does not belong to, is not",
-    r"(?<!there )(?:is|are|was|were) (?-i:none)(?! of)": "is not, is invalid, is unknown",
+    r"(?<!there\s)(?:is|are|was|were) no (?:\w+ )?\w+ of": "does not belong to, is not",
+    r"(?<!there\s)(?:is|are|was|were) (?-i:none)(?! of)": "is not, is invalid, is unknown",
     r"\w+ in a (?:hundred|thousand|million)": "a percentage",
     r"(?:is|are|was|were|be) at it": "runs, works on it",
     r"(?:is|are|was|were) to be": "must, should",
@@ -48,11 +48,11 @@ IDIOMS = {
     r"no business|not hold still|keeps? house|ha(?:s|ve) its say|striven|strives?": "a plain verb",
     r"whoever|whatever|wherever|whichever": "any, each, or the noun that is meant",
     r"nobody|somebody|everybody|anybody": "the noun (a request, a client, no process)",
-    r"asks?|asked|asking|askers?": "calls, requests, retries",  # programs are not people
+    r"ask(?! (?:the|a) (?:guest|user|person))|(?<!user\s)asks|asked|asking|askers?": "calls, requests, retries",
     r"tells?|told|telling": "reports, returns, shows, distinguishes",
     r"hears?|heard|hearing": "gets, receives",
-    r"(?<!you )knows?|knew": "has, reads, stores",
-    r"say|says|said|saying": "returns, states, contains, shows",
+    r"(?<!you\s)knows?|knew": "has, reads, stores",
+    r"(?<!reference\s)(?<!report\s)(?<!page\s)(?<!spec\s)(?<!specs\s)(?:says?|said)|saying": "returns, states, shows",
     r"believes?|believed|remembers?|thinks|wants": "accepts, stores, needs",
     r"mends?|mended|mending": "repairs",
     r"he|him|his|himself|she|her|hers|herself": "they, their, or the noun",
@@ -60,7 +60,7 @@ IDIOMS = {
 
 _START = r"(?:^|[:;]\s+)[\s(\"'“‘*_\[]*"
 _OPENING = re.compile(_START + "(?:" + "|".join(f"({p})" for p in OPENINGS) + r")\b")
-_SPACED = (re.sub(r"(?<!there)(?<!you) ", r"\\s+", p) for p in IDIOMS)  # a look-behind has one width
+_SPACED = (p.replace(" ", r"\s+") for p in IDIOMS)
 _IDIOM = re.compile(r"\b(?:" + "|".join(f"({p})" for p in _SPACED) + r")(?!\w)", re.I)
 _CODE = re.compile(r"(`+).+?\1|https?://[^\s)>]+|(?<=\])\([^)]*\)|\{\{.*?\}\}", re.S)
 _TAG = re.compile(r"</?[a-zA-Z][^<>]*>|<!--.*?-->|&\w+;", re.S)

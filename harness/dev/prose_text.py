@@ -21,7 +21,9 @@ class Passage(NamedTuple):
     kind: str = "text"
 
 
-_BULLET = re.compile(r"\s*(?:[-+•·]|\*(?!\*)|\d+[.)]|#+)\s+(?=\S)")
+_BULLET = re.compile(
+    r"\s*(?:[-+•·]|\*(?!\*)|\d+[.)]|#+|[├└│][├└│─]*)\s+(?=\S)|.*?\S {3,}(?=\S)"
+)  # or the term of an aligned list
 _NO_PROSE = re.compile(r"\s*(?:>>>.*|[─═\-=_*\s|:]*)$")
 _IN_CODE = re.compile(r"`[^`]*`")
 _DIRECTIVE = re.compile(r"\s*(?:noqa|type:|pragma|mypy:|ruff:|fmt:|!/|syntax=)")
