@@ -17,7 +17,7 @@ from locust import LoadTestShape, User, between, constant, events, task
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 
-from tests.concurrency.crowd import Crowd
+from tests.concurrency.load_users import Crowd
 from tests.support.inserts import EVENT
 from tests.support.people import Person
 

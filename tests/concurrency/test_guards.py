@@ -21,7 +21,7 @@ from harness.api_client import Answer, Api
 from harness.runtime.ports import HOST
 from harness.runtime.process import wait_for
 from tests.concurrency.callers import InventoryCaller, credential, inventory
-from tests.concurrency.weakened import database_without, weakened
+from tests.concurrency.patched_service import database_without, weakened
 from tests.support import inserts
 from tests.support.concurrency import outcomes, run_concurrently
 from tests.support.system import TestSystem

@@ -16,7 +16,7 @@ from harness.report.charts import dots
 from harness.runtime.ports import HOST
 from tests.concurrency.callers import inventory
 from tests.concurrency.figures import Figures
-from tests.concurrency.weakened import weakened
+from tests.concurrency.patched_service import weakened
 from tests.support.concurrency import outcomes, run_concurrently
 from tests.support.system import TestSystem
 

@@ -14,7 +14,7 @@ from harness.api_client import Answer, Api
 from harness.runtime.ports import HOST
 from tests.concurrency.callers import credential
 from tests.concurrency.figures import Figures
-from tests.concurrency.weakened import database_without, weakened
+from tests.concurrency.patched_service import database_without, weakened
 from tests.support.concurrency import outcomes, run_concurrently
 from tests.support.system import TestSystem
 

@@ -8,11 +8,11 @@ from random import Random
 
 import pytest
 
-from tests.concurrency.drawing import timeline
 from tests.concurrency.figures import Figures
 from tests.concurrency.histories import MODEL, anything, has_an_order, lived
 from tests.concurrency.linearizability import NEVER, Counterexample, Op, check
 from tests.concurrency.seat_model import FREE, OK, excused
+from tests.concurrency.timeline_svg import timeline
 
 pytestmark = pytest.mark.concurrency
 

@@ -24,11 +24,11 @@ from harness.bench.locking_strategies import (
     table,
 )
 from harness.report.charts import dots
-from tests.concurrency.drawing import timeline
 from tests.concurrency.figures import Figures
 from tests.concurrency.linearizability import Op, check
 from tests.concurrency.recorder import partitioned
 from tests.concurrency.seat_model import FREE, OK, SeatModel
+from tests.concurrency.timeline_svg import timeline
 
 pytestmark = pytest.mark.concurrency
 

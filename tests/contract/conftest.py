@@ -12,7 +12,7 @@ import pytest
 from harness import Stack
 from harness.dev.spec_bundle import SERVED, Document, bundle
 from tests.claims.memory import give_back
-from tests.contract import faults, internal, scenes
+from tests.contract import fault_answers, internal, scenarios
 from tests.contract.callers import CUSTOMER, STAFF, Callers
 from tests.contract.exchanges import Contract, Exchange, Listening
 from tests.contract.fuzzing import Outcome, fuzz
@@ -68,12 +68,12 @@ class Session:
             prober = Prober(addresses[server], self.callers, self.pool)
             for operation in all_of(bundle(server)):
                 prober.probe(operation)
-        scenes.play(self.system)
+        scenarios.play(self.system)
         internal.play(self.system, addresses, self.callers, self.pool)
-        faults.undone(self.system)
-        faults.limited(self.stack, self.pool, self.callers)
+        fault_answers.undone(self.system)
+        fault_answers.limited(self.stack, self.pool, self.callers)
         addresses["gateway"] = self.url("gateway")
-        faults.without_databases(self.system, self.stack, self.pool, self.callers, addresses)
+        fault_answers.without_databases(self.system, self.stack, self.pool, self.callers, addresses)
         return self.pool.heard
 
 

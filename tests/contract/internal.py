@@ -9,7 +9,7 @@ from harness.dev.spec_bundle import bundle
 from tests.contract.callers import CUSTOMER, Callers
 from tests.contract.exchanges import Listening
 from tests.contract.probes import Operation, Prober, all_of
-from tests.contract.scenes import run_concurrently
+from tests.contract.scenarios import run_concurrently
 from tests.support.system import TestSystem
 
 EVENT_1 = "e0e0e0e0-0000-0000-0000-000000000001"

@@ -10,8 +10,8 @@ import psycopg2
 import pytest
 
 from harness import Stack
-from tests.contract import models, schemas
-from tests.contract.models import Code
+from tests.contract import code_vs_schema, schemas
+from tests.contract.code_vs_schema import Code
 from tests.support.databases import ROLES, scripts
 
 pytestmark = pytest.mark.contract
@@ -40,7 +40,7 @@ class Live:
         with self.connection.cursor() as cursor:
             for change in changes:
                 cursor.execute(change)
-            found = list(models.unprepared(cursor, code.statements))
+            found = list(code_vs_schema.unprepared(cursor, code.statements))
         self.connection.rollback()
         return found
 
@@ -93,7 +93,7 @@ def test_code_and_live_database_name_the_same_things(live: Live) -> None:
     code, there = Code.of(live.service), live.catalogue()
     assert len(code.statements) >= 9
     assert live.unprepared(code) == []
-    assert list(models.disagreements(there, code)) == []
+    assert list(code_vs_schema.disagreements(there, code)) == []
 
 
 def test_every_vocabulary_guard_and_view_is_of_a_table_that_there_is(stack: Stack) -> None:
@@ -103,12 +103,12 @@ def test_every_vocabulary_guard_and_view_is_of_a_table_that_there_is(stack: Stac
         live = Live(stack, service)
         with closing(live.connection):
             there = live.catalogue()
-        tables |= models.columns(there).keys()
-        admitted |= models.vocabularies(there).keys()
-        named = {f"{table}.{column}" for table, of in models.columns(there).items() for column in of}
-        admitted |= named & models.UNNAMED.keys()
-    assert models.VOCABULARIES.keys() | models.UNNAMED.keys() <= admitted
-    assert models.GUARDS.keys() | models.VIEWS.keys() <= tables
+        tables |= code_vs_schema.columns(there).keys()
+        admitted |= code_vs_schema.vocabularies(there).keys()
+        named = {f"{table}.{column}" for table, of in code_vs_schema.columns(there).items() for column in of}
+        admitted |= named & code_vs_schema.UNNAMED.keys()
+    assert code_vs_schema.VOCABULARIES.keys() | code_vs_schema.UNNAMED.keys() <= admitted
+    assert code_vs_schema.GUARDS.keys() | code_vs_schema.VIEWS.keys() <= tables
 
 
 LIVE_DRIFT = {
@@ -188,7 +188,7 @@ CODE_DRIFT = {
 @pytest.mark.negative_control
 def test_database_that_the_code_does_not_know_is_found_out(orders: Live, change: str) -> None:
     code = Code.of("order")
-    assert list(models.disagreements(orders.catalogue(change), code))
+    assert list(code_vs_schema.disagreements(orders.catalogue(change), code))
 
 
 @pytest.mark.parametrize(
@@ -209,5 +209,5 @@ def test_enum_of_the_code_that_has_drifted_is_found_out(orders: Live, monkeypatc
     there, code = orders.catalogue(), Code.of("order")
     for name in ("orders.status", "transfers.initiated_by"):
         with monkeypatch.context() as patch:
-            patch.setitem(models.VOCABULARIES, name, [*models.VOCABULARIES[name], "LOST"])
-            assert list(models.disagreements(there, code))
+            patch.setitem(code_vs_schema.VOCABULARIES, name, [*code_vs_schema.VOCABULARIES[name], "LOST"])
+            assert list(code_vs_schema.disagreements(there, code))

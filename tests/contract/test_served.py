@@ -8,7 +8,7 @@ import pytest
 
 from harness.api_client import Api
 from harness.dev.spec_bundle import SHARED
-from tests.contract import reporting
+from tests.contract import coverage_report
 from tests.contract.conftest import RUNS, Session
 from tests.contract.exchanges import Contract, Exchange
 
@@ -65,7 +65,7 @@ def test_every_answer_of_the_conversation_is_as_specified(said: list[Exchange], 
 
 
 def test_every_operation_and_documented_status_is_reached(said: list[Exchange], contracts: dict[str, Contract]) -> None:
-    reporting.write(said, contracts)
-    for server, answers in reporting.reached(said, contracts).items():
+    coverage_report.write(said, contracts)
+    for server, answers in coverage_report.reached(said, contracts).items():
         missing = contracts[server].documented - answers
         assert not missing, f"{server}: never answered {sorted(missing)}"

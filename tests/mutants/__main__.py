@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tests.mutants.laboratory import ROOT, Laboratory, laboratory
 from tests.mutants.mutant import Mutant, load
-from tests.mutants.trials import Finding, examine, examine_clean, named_tests, noticed_elsewhere, side_by_side
+from tests.mutants.runs import Finding, examine, examine_clean, named_tests, noticed_elsewhere, side_by_side
+from tests.mutants.sandbox import ROOT, Laboratory, laboratory
 
 REPORT = ROOT / "reports" / "mutants.json"
 

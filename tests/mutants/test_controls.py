@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.mutants.laboratory import Laboratory, laboratory
 from tests.mutants.mutant import Edit, Mutant, load
-from tests.mutants.trials import Finding, examine, plant
+from tests.mutants.runs import Finding, examine, plant
+from tests.mutants.sandbox import Laboratory, laboratory
 
 pytestmark = [pytest.mark.saga, pytest.mark.negative_control]
 

@@ -7,8 +7,8 @@ from contextlib import closing
 
 import pytest
 
-from tests.saga.engine import Engine, quick_motion
-from tests.saga.world import World
+from tests.saga.in_process.engine import Engine, quick_motion
+from tests.saga.in_process.in_process_system import InProcessSystem
 from tests.support.brokers import Broker
 from tests.support.databases import Databases
 
@@ -20,8 +20,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session")
 def engine(databases: Databases) -> Iterator[Engine]:
-    """A world with a preparer, victims and a rescuer, on the session's database server."""
-    with closing(World(databases)) as world, quick_motion(Engine(world)) as engine:
+    """A system with a preparer, victims and a rescuer, on the session's database server."""
+    with closing(InProcessSystem(databases)) as system, quick_motion(Engine(system)) as engine:
         yield engine
 
 
@@ -36,4 +36,4 @@ def broker() -> Iterator[Broker]:
 def clean_journal(request: pytest.FixtureRequest) -> None:
     """An in-process test begins with an empty journal."""
     if "engine" in request.fixturenames:
-        request.getfixturevalue("engine").world.forget_sagas()
+        request.getfixturevalue("engine").system.forget_sagas()

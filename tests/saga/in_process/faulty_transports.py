@@ -1,0 +1,148 @@
+"""The four wires of an orchestrator with a script laid over them: HTTP, gRPC, AMQP and the journal's two writes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+
+from services.chassis.clients import Transport
+from services.chassis.errors import Unknown
+from services.orchestrator.participants import Publishes
+from services.orchestrator.saga.journal import Entry, Journal, NoticeDue, Status
+from tests.saga.in_process.faults import Script, Wire, crossed
+
+_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+
+# ── HTTP
+
+
+def _http_error() -> tuple[int, bytes]:
+    return 503, b'{"success": false, "error_code": "SERVICE_UNAVAILABLE", "message": "injected"}'
+
+
+HTTP = Wire(
+    unreachable=lambda: ConnectionRefusedError("injected"),
+    error=_http_error,
+    timeout=lambda: TimeoutError("injected: no answer"),
+)
+
+
+@dataclass(frozen=True)
+class FaultyHttp:
+    """A transport with a script."""
+
+    script_of: Callable[[], Script]
+    inner: Transport
+
+    def __call__(
+        self, method: str, url: str, body: bytes | None, headers: Mapping[str, str], timeout: float
+    ) -> tuple[int, bytes]:
+        host, _, path = url.removeprefix("http://").partition("/")
+        place = _ID.sub("{id}", path.partition("?")[0])
+        name = f"{host.partition('.')[0]} {method} /{place}"
+        return crossed(self.script_of(), name, HTTP, lambda: self.inner(method, url, body, headers, timeout))
+
+
+# ── gRPC
+
+
+class InjectedRpcError(grpc.RpcError):
+    """What a client sees when the server is away or silent."""
+
+    def __init__(self, code: grpc.StatusCode) -> None:
+        self._code = code
+
+    def code(self) -> grpc.StatusCode:
+        return self._code
+
+    def details(self) -> str:
+        return "injected"
+
+    def trailing_metadata(self) -> tuple[()]:
+        return ()
+
+
+def _raise_unavailable() -> Any:
+    raise InjectedRpcError(grpc.StatusCode.UNAVAILABLE)
+
+
+RPC = Wire(
+    unreachable=lambda: InjectedRpcError(grpc.StatusCode.UNAVAILABLE),
+    error=_raise_unavailable,
+    timeout=lambda: InjectedRpcError(grpc.StatusCode.DEADLINE_EXCEEDED),
+)
+
+
+@dataclass(frozen=True)
+class FaultyCallable:
+    """A unary call with a script."""
+
+    script_of: Callable[[], Script]
+    verb: str
+    inner: Any
+
+    def __call__(self, request: Any, **options: Any) -> Any:
+        return crossed(self.script_of(), f"inventory {self.verb}", RPC, lambda: self.inner(request, **options))
+
+
+@dataclass(frozen=True)
+class FaultyChannel:
+    """As much of a channel as a stub uses, over a real one."""
+
+    script_of: Callable[[], Script]
+    inner: grpc.Channel
+
+    def unary_unary(self, path: str, *serializers: Any, **options: Any) -> FaultyCallable:
+        return FaultyCallable(
+            self.script_of, path.rpartition("/")[2], self.inner.unary_unary(path, *serializers, **options)
+        )
+
+
+# ── AMQP and the journal
+
+AMQP = Wire(
+    unreachable=lambda: Unknown("injected: no broker"),
+    error=lambda: (_ for _ in ()).throw(Unknown("injected: nacked")),
+    timeout=lambda: Unknown("injected: not confirmed"),
+)
+JOURNAL = Wire(
+    unreachable=lambda: Unknown("injected: no journal"),
+    error=lambda: (_ for _ in ()).throw(Unknown("injected: the journal answers with an error")),
+    timeout=lambda: Unknown("injected: the journal does not answer"),
+)
+
+
+@dataclass(frozen=True)
+class FaultyPublisher:
+    """A publisher with a script."""
+
+    script_of: Callable[[], Script]
+    inner: Publishes
+
+    def publish(
+        self, exchange: str, routing_key: str, body: bytes, *, message_id: str, expiration_ms: int | None = None
+    ) -> None:
+        def send() -> None:
+            self.inner.publish(exchange, routing_key, body, message_id=message_id, expiration_ms=expiration_ms)
+
+        crossed(self.script_of(), "broker publish", AMQP, send)
+
+
+class FaultyJournal(Journal):
+    """A journal with a script: *begin* and *end* are calls across a wire like any other."""
+
+    def __init__(self, *args: Any, script_of: Callable[[], Script], **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._script_of = script_of
+
+    def begin(self, *args: Any, **options: Any) -> tuple[Entry, bool]:
+        send = lambda: super(FaultyJournal, self).begin(*args, **options)  # noqa: E731
+        return crossed(self._script_of(), "journal begin", JOURNAL, send)
+
+    def end(self, entry: Entry, status: Status, result: Mapping[str, Any], notices: Sequence[NoticeDue] = ()) -> bool:
+        send = lambda: super(FaultyJournal, self).end(entry, status, result, notices)  # noqa: E731
+        return crossed(self._script_of(), "journal end", JOURNAL, send)
