@@ -70,7 +70,9 @@ ERRORS: dict[ErrorCode, Meaning] = {
     ),
     _C.SELF_TRANSFER: Meaning(400, "INVALID_ARGUMENT", "Seller and buyer are the same person. Name another buyer."),
     _C.QR_INVALID: Meaning(
-        400, "INVALID_ARGUMENT", "This QR code is not a TicketRemaster ticket. Ask the guest to refresh the ticket."
+        400,
+        "INVALID_ARGUMENT",
+        "This QR code is not a TicketRemaster ticket. The guest must refresh the ticket in the app.",
     ),
     _C.UNAUTHORIZED: Meaning(401, "UNAUTHENTICATED", "Log in and send the access token as a bearer token."),
     _C.TOKEN_EXPIRED: Meaning(401, "UNAUTHENTICATED", "The token has expired. Refresh it or log in again."),
