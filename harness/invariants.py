@@ -163,7 +163,7 @@ def i11_transfers_move_their_amount(s: Snapshot) -> Iterable[str]:
     moved: dict[str, dict[Any, Decimal]] = defaultdict(lambda: defaultdict(Decimal))
     for entry in s["credit_entries"]:
         flow, _, rest = entry["key"].partition(":")
-        if flow in ("swap", "reverse", "dispute", "dismiss"):
+        if flow in ("transfer_confirm", "reverse", "dispute", "dismiss"):
             moved[rest.partition(":")[0]][entry["user_id"]] += entry["amount"]
     for transfer in s["transfers"]:
         yield from _misplaced(transfer, moved[str(transfer["transfer_id"])])
@@ -265,7 +265,7 @@ def i6_owner_is_the_end_of_the_chain(s: Snapshot) -> Iterable[str]:
 
 def i10_every_notice_is_dealt_with(s: Snapshot) -> Iterable[str]:
     """Every saga that ended done has the outbox rows of its notices."""
-    due = {"pay": 1, "refund": 1, "initiate": 2, "swap": 2, "dispute": 2, "reverse": 2}
+    due = {"pay": 1, "refund": 1, "initiate": 2, "transfer_confirm": 2, "dispute": 2, "reverse": 2}
     rows: dict[Any, int] = defaultdict(int)
     for notice in s["outbox"]:
         rows[notice["saga_id"]] += 1

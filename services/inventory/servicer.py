@@ -66,7 +66,7 @@ class Inventory(InventoryServicer):
     def UpdateOwner(self, request: pb.UpdateOwnerRequest) -> pb.Sale:  # noqa: N802
         new_owner_id = request_parsing.id_of(request.new_owner_id, "new_owner_id")
         qr_code_hash = request_parsing.hash_of(request.qr_code_hash)
-        answer = sales.hand_over(
+        answer = sales.update_owner(
             self._db, _key(request), request_parsing.ticket_of(request), new_owner_id, qr_code_hash
         )
         logger.info("Seat %s has a new owner: %s", answer["seat_id"], new_owner_id)

@@ -138,7 +138,7 @@ def compose(settings: Settings, seams: Seams = PRODUCTION) -> Orchestrator:
         recovery=Recovery(journal, runner),
         completion=Completion(to, runner),
         outbox=Outbox(db, to.users),
-        keys=IdempotencyKeys(db, journal.incarnation),
+        keys=IdempotencyKeys(db, journal.instance_id),
         crowds=crowds,
     )
 

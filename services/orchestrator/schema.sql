@@ -8,13 +8,13 @@ CREATE TABLE IF NOT EXISTS sagas (
     saga_id        uuid PRIMARY KEY DEFAULT gen_random_uuid(),
     flow           text NOT NULL,
     subject        uuid NOT NULL,               -- an order or a transfer
-    round          int NOT NULL DEFAULT 0,      -- the number of the dispute, 0 for other flows
+    dispute_number int NOT NULL DEFAULT 0,      -- the number of the dispute, 0 for other flows
     attempt        int NOT NULL,
     caller         uuid,                        -- the only user who can join the saga, or null if the route checks it
     given          jsonb NOT NULL,
     status         saga_status NOT NULL DEFAULT 'RUNNING',
     result         jsonb,                       -- the answer if DONE, else {code, message, details}
-    owner          uuid,                        -- the process that runs it (heartbeats.incarnation)
+    owner          uuid,                        -- the process that runs it (heartbeats.instance_id)
     epoch          int NOT NULL DEFAULT 1,      -- fencing token of the end write, +1 at each adoption
     adoptions      int NOT NULL DEFAULT 0,
     deadline       timestamptz NOT NULL,        -- after it, any process can adopt the saga
@@ -22,7 +22,7 @@ CREATE TABLE IF NOT EXISTS sagas (
     correlation_id uuid,
     created_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
     ended_at       timestamptz,
-    UNIQUE (flow, subject, round, attempt)
+    UNIQUE (flow, subject, dispute_number, attempt)
 );
 
 -- At most one live saga per order or transfer, across all flows. A parked saga also counts.
@@ -31,7 +31,7 @@ CREATE INDEX IF NOT EXISTS running_sagas ON sagas (deadline) WHERE status = 'RUN
 
 -- One row per process. Leases use the real clock, so that moving app_now() does not expire a live process.
 CREATE TABLE IF NOT EXISTS heartbeats (
-    incarnation uuid PRIMARY KEY,
+    instance_id uuid PRIMARY KEY,
     lease_until timestamptz NOT NULL
 );
 

@@ -64,5 +64,5 @@ CREATE INDEX IF NOT EXISTS transfers_by_seller ON transfers (seller_user_id, cre
 CREATE INDEX IF NOT EXISTS transfers_by_buyer ON transfers (buyer_user_id, created_at DESC, transfer_id DESC);
 CREATE INDEX IF NOT EXISTS transfers_newest ON transfers (created_at DESC, transfer_id DESC);
 CREATE INDEX IF NOT EXISTS transfers_to_expire ON transfers (expires_at) WHERE status IN ('INITIATED', 'PENDING_OTP');
-CREATE INDEX IF NOT EXISTS transfers_to_swap ON transfers (created_at DESC, transfer_id DESC)
+CREATE INDEX IF NOT EXISTS transfers_to_confirm ON transfers (created_at DESC, transfer_id DESC)
     WHERE status = 'PENDING_OTP' AND seller_otp_verified AND buyer_otp_verified;

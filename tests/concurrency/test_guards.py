@@ -170,7 +170,7 @@ def assert_no_deadlock(copy: Copy) -> None:
 
 def handed_over(copy: Copy, giver: str, taker: str) -> Answer:
     """Credits frozen, then handed on."""
-    saga = f"swap:{uuid4()}:1"
+    saga = f"transfer_confirm:{uuid4()}:1"
     frozen = {"key": f"{saga}:hold", "user_id": giver, "amount": PRICE}
     copy.user().post("/credits/freeze", frozen).must(200)
     handed = {"key": f"{saga}:pay_seller", "hold_keys": [frozen["key"]], "to_user_id": taker}

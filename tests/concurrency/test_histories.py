@@ -93,7 +93,7 @@ class Handler:
 
     def _hand_over(self, seat: str) -> None:
         order, user = self._whose(seat)
-        fields = {"key": f"swap:{uuid4()}:1:hand_over_seat", "order_id": order, "expected_owner_id": user}
+        fields = {"key": f"transfer_confirm:{uuid4()}:1:update_owner", "order_id": order, "expected_owner_id": user}
         fields |= {"new_owner_id": self._user, "qr_code_hash": "1" * 64}
         if self._run(seat, "hand_over", (order, user, self._user), "UpdateOwner", "NOT_SOLD", **fields) == OK:
             self._known[seat] = (order, self._user)

@@ -20,7 +20,7 @@ UNDONE_SECONDS = 5.0  # longer than a saga asks for (4 s), shorter than it settl
 def undone(system: TestSystem) -> None:
     """500 INTERNAL_ERROR: the seat's row is locked until the saga has given up, and everything is taken back."""
     with ThreadPoolExecutor(4) as pool:
-        works = (_pay_undone, _swap_undone, _reverse_undone, _initiate_undone)
+        works = (_pay_undone, _confirm_undone, _reverse_undone, _initiate_undone)
         for done in [pool.submit(work, system) for work in works]:
             done.result()
 
@@ -32,7 +32,7 @@ def _pay_undone(system: TestSystem) -> None:
         answer(buyer.pay(order), 500)
 
 
-def _swap_undone(system: TestSystem) -> None:
+def _confirm_undone(system: TestSystem) -> None:
     seller, buyer = system.people(2)
     seat = system.ticket(seller)
     transfer = system.initiated(seller, buyer, seat)

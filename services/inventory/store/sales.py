@@ -89,7 +89,7 @@ def _sell(db: Database, key: str, purchase: Purchase) -> effects.Answer:
     raise Refused(ErrorCode.HOLD_EXPIRED)
 
 
-def hand_over(db: Database, key: str, ticket: Ticket, new_owner_id: UUID, qr_code_hash: str) -> effects.Answer:
+def update_owner(db: Database, key: str, ticket: Ticket, new_owner_id: UUID, qr_code_hash: str) -> effects.Answer:
     """The ticket's next owner, under `key`. Raises Refused SEAT_UNAVAILABLE, NOT_SEAT_OWNER, STEP_VOIDED."""
 
     def effect(tx: Transaction) -> effects.Answer:

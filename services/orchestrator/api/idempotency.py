@@ -38,7 +38,7 @@ WITH taken_over AS (
     UPDATE idempotency_keys AS k SET owner = %(owner)s, claim = %(claim)s, claimed_at = clock_timestamp()
     {_WHICH} AND k.body_hash = %(body_hash)s AND k.answer IS NULL AND (
         k.claimed_at < clock_timestamp() - make_interval(secs => %(claim_seconds)s) OR NOT EXISTS (
-            SELECT FROM heartbeats h WHERE h.incarnation = k.owner AND h.lease_until > clock_timestamp()))
+            SELECT FROM heartbeats h WHERE h.instance_id = k.owner AND h.lease_until > clock_timestamp()))
     RETURNING subject),
 begun AS (
     INSERT INTO idempotency_keys (caller, operation, key, body_hash, subject, owner, claim)
@@ -67,9 +67,9 @@ class Request:
 class IdempotencyKeys:
     """The records of keys, beside the journal."""
 
-    def __init__(self, db: Database, incarnation: UUID) -> None:
+    def __init__(self, db: Database, instance_id: UUID) -> None:
         self._db = db
-        self._incarnation = incarnation
+        self._incarnation = instance_id
 
     def answer(
         self, request: Request, work: Callable[[UUID], Answer], again: Callable[[UUID], Answer] | None = None

@@ -18,7 +18,7 @@ from services.contracts.money import Amount
 from services.orchestrator.api.context import Desk
 from services.orchestrator.api.purchase import OtpCode, refuse_unless_awaiting_code
 from services.orchestrator.saga.definition import Saga
-from services.orchestrator.saga.flows import DISMISS, DISPUTE, INITIATE, REVERSE, SWAP
+from services.orchestrator.saga.flows import DISMISS, DISPUTE, INITIATE, REVERSE, TRANSFER_CONFIRM
 
 
 class InitiateBody(msgspec.Struct):
@@ -135,8 +135,8 @@ def _confirm(desk: Desk, transfer: Mapping[str, Any], body: ConfirmBody) -> Mapp
     answer = {"transfer_id": body.transfer_id, "status": transfer["status"]}
     answer |= {name: verified[name] for name in ("seller_otp_verified", "buyer_otp_verified")}
     if verified["seller_otp_verified"] and verified["buyer_otp_verified"]:
-        swapped = desk.runner.run(SWAP, body.transfer_id, {"transfer_id": str(body.transfer_id)})
-        answer |= {name: swapped[name] for name in SWAP.answer}
+        confirmed = desk.runner.run(TRANSFER_CONFIRM, body.transfer_id, {"transfer_id": str(body.transfer_id)})
+        answer |= {name: confirmed[name] for name in TRANSFER_CONFIRM.answer}
     return answer
 
 
@@ -146,7 +146,7 @@ def _decide(desk: Desk, saga: Saga, transfer_id: UUID) -> Response:
 
 
 def _decided(desk: Desk, saga: Saga, transfer_id: UUID, given: Mapping[str, Any], number: int) -> Response:
-    answer = desk.runner.run(saga, transfer_id, given, round_=number)
+    answer = desk.runner.run(saga, transfer_id, given, dispute_number=number)
     return web.ok({name: answer[name] for name in saga.answer})
 
 

@@ -17,9 +17,9 @@ class State(dict[str, Any]):
     It can be rebuilt at any time by reading and asking again under the same keys, so it is never stored.
     """
 
-    def __init__(self, flow: str, subject: UUID, round_: int, attempt: int, given: Mapping[str, Any]) -> None:
+    def __init__(self, flow: str, subject: UUID, dispute_number: int, attempt: int, given: Mapping[str, Any]) -> None:
         super().__init__(given)
-        turn = f"{round_}.{attempt}" if round_ else str(attempt)
+        turn = f"{dispute_number}.{attempt}" if dispute_number else str(attempt)
         self._prefix = f"{flow}:{subject}:{turn}"
 
     def key(self, step: str) -> str:

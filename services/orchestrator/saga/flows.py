@@ -70,14 +70,14 @@ INITIATE = Saga(
     subject_name="transfer_id",
 )
 
-SWAP = Saga(
-    "swap",
+TRANSFER_CONFIRM = Saga(
+    "transfer_confirm",
     facts=t.load_transfer,
     check=t.is_verified,
     steps=(
         Compensation("take_up_transfer", undo=t.fail_transfer),  # initiate created the transfer
         Step("hold_buyers_credits", t.hold_buyers_credits, undo=t.unfreeze_credits),
-        Pivot("hand_over_seat", t.hand_over_seat, settle=s.settle_seat),
+        Pivot("update_owner", t.update_owner, settle=s.settle_seat),
         Step("pay_seller", t.pay_seller),
         Step("complete_transfer", t.complete_transfer),
     ),
@@ -107,7 +107,7 @@ REVERSE = Saga(
     check=t.is_disputed,
     steps=(
         Step("freeze_the_rest", t.freeze_the_rest, undo=t.unfreeze_credits),
-        Pivot("hand_seat_back", t.hand_seat_back, settle=s.settle_seat),
+        Pivot("restore_owner", t.restore_owner, settle=s.settle_seat),
         Step("pay_buyer_back", t.pay_buyer_back),
         Step("mark_reversed", t.mark_reversed),
     ),
@@ -128,4 +128,4 @@ DISMISS = Saga(
     subject_name="transfer_id",
 )
 
-SAGAS = {saga.flow: saga for saga in (RESERVE, PAY, REFUND, INITIATE, SWAP, DISPUTE, REVERSE, DISMISS)}
+SAGAS = {saga.flow: saga for saga in (RESERVE, PAY, REFUND, INITIATE, TRANSFER_CONFIRM, DISPUTE, REVERSE, DISMISS)}

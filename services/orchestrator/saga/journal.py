@@ -35,7 +35,7 @@ class Entry:
     saga_id: UUID
     flow: str
     subject: UUID
-    round: int
+    dispute_number: int
     attempt: int
     caller: UUID | None
     given: Mapping[str, Any]
@@ -60,17 +60,19 @@ class NoticeDue:
     fields: Mapping[str, Any]
 
 
-_COLUMNS = """saga_id, flow, subject, round, attempt, caller, given, status::text AS status, result, epoch,
+_COLUMNS = """saga_id, flow, subject, dispute_number, attempt, caller, given, status::text AS status, result, epoch,
     correlation_id, park_after < clock_timestamp() AS is_overdue"""
 
 # One statement, so that there is nothing between looking and writing. It writes only if the last attempt that it
 # sees has ended other than done; if a twin began or ended in between, one of the two unique indexes refuses it.
 _BEGIN = f"""
 WITH last AS (
-    SELECT attempt, status FROM sagas WHERE flow = %(flow)s AND subject = %(subject)s AND round = %(round)s
+    SELECT attempt, status FROM sagas
+    WHERE flow = %(flow)s AND subject = %(subject)s AND dispute_number = %(dispute_number)s
     ORDER BY attempt DESC LIMIT 1)
-INSERT INTO sagas (flow, subject, round, attempt, caller, given, owner, deadline, park_after, correlation_id)
-SELECT %(flow)s, %(subject)s, %(round)s, coalesce((SELECT attempt FROM last), 0) + 1, %(caller)s, %(given)s, %(owner)s,
+INSERT INTO sagas (flow, subject, dispute_number, attempt, caller, given, owner, deadline, park_after, correlation_id)
+SELECT %(flow)s, %(subject)s, %(dispute_number)s, coalesce((SELECT attempt FROM last), 0) + 1, %(caller)s, %(given)s,
+    %(owner)s,
     clock_timestamp() + make_interval(secs => %(seconds)s),
     clock_timestamp() + make_interval(secs => %(park_seconds)s), %(correlation_id)s
 WHERE NOT EXISTS (SELECT FROM last WHERE status IN ('DONE', 'RUNNING', 'PARKED') OR %(one_attempt)s)
@@ -78,7 +80,7 @@ ON CONFLICT DO NOTHING
 RETURNING {_COLUMNS}"""
 
 _LAST = f"""SELECT {_COLUMNS} FROM sagas
-WHERE flow = %(flow)s AND subject = %(subject)s AND round = %(round)s ORDER BY attempt DESC LIMIT 1"""
+WHERE flow = %(flow)s AND subject = %(subject)s AND dispute_number = %(dispute_number)s ORDER BY attempt DESC LIMIT 1"""
 _LIVE = f"SELECT {_COLUMNS} FROM sagas WHERE subject = %(subject)s AND status IN ('RUNNING', 'PARKED')"
 _GET = f"SELECT {_COLUMNS} FROM sagas WHERE saga_id = %(saga_id)s"
 
@@ -101,33 +103,40 @@ WHERE saga_id IN (
     SELECT s.saga_id FROM sagas s
     WHERE s.status = 'RUNNING' AND (s.deadline < clock_timestamp()
         OR s.owner IS DISTINCT FROM %(owner)s AND NOT EXISTS (
-        SELECT FROM heartbeats h WHERE h.incarnation = s.owner AND h.lease_until > clock_timestamp()))
+        SELECT FROM heartbeats h WHERE h.instance_id = s.owner AND h.lease_until > clock_timestamp()))
     ORDER BY s.deadline LIMIT %(limit)s FOR UPDATE OF s SKIP LOCKED)
 RETURNING {_COLUMNS}"""
 
 _BEAT = """
-INSERT INTO heartbeats (incarnation, lease_until)
-VALUES (%(incarnation)s, clock_timestamp() + make_interval(secs => %(seconds)s))
-ON CONFLICT (incarnation) DO UPDATE SET lease_until = excluded.lease_until
-RETURNING incarnation"""
+INSERT INTO heartbeats (instance_id, lease_until)
+VALUES (%(instance_id)s, clock_timestamp() + make_interval(secs => %(seconds)s))
+ON CONFLICT (instance_id) DO UPDATE SET lease_until = excluded.lease_until
+RETURNING instance_id"""
 
 
 class Journal:
-    """The journal as one orchestrator process uses it. `incarnation` is this process, this time."""
+    """The journal as one orchestrator process uses it. `instance_id` is this process, this time."""
 
     def __init__(self, db: Database, *, deadline_seconds: float, park_seconds: float) -> None:
         self._db = db
         self._seconds = deadline_seconds
         self._park_seconds = park_seconds
-        self.incarnation = uuid4()
+        self.instance_id = uuid4()
 
     def begin(
-        self, flow: str, subject: UUID, given: Mapping[str, Any], *, caller: UUID | None, round_: int, one_attempt: bool
+        self,
+        flow: str,
+        subject: UUID,
+        given: Mapping[str, Any],
+        *,
+        caller: UUID | None,
+        dispute_number: int,
+        one_attempt: bool,
     ) -> tuple[Entry, bool]:
         """Start an attempt: (entry, True). Or (the entry that stands in the way, False): the subject's live saga,
         whatever its flow, or this flow's last attempt, whose answer is the answer. Raises Unknown."""
-        which = {"flow": flow, "subject": subject, "round": round_}
-        what = {"given": _json(given), "caller": caller, "one_attempt": one_attempt, "owner": self.incarnation}
+        which = {"flow": flow, "subject": subject, "dispute_number": dispute_number}
+        what = {"given": _json(given), "caller": caller, "one_attempt": one_attempt, "owner": self.instance_id}
         when = {"seconds": self._seconds, "park_seconds": self._park_seconds, "correlation_id": correlation.current()}
         while True:
             row = self._db.statement(_BEGIN, **which, **what, **when)
@@ -148,17 +157,17 @@ class Journal:
 
     def beat(self) -> None:
         """Renew this process's lease for `LEASE_SECONDS`."""
-        self._db.statement(_BEAT, incarnation=self.incarnation, seconds=LEASE_SECONDS)
+        self._db.statement(_BEAT, instance_id=self.instance_id, seconds=LEASE_SECONDS)
 
     def adopt(self, limit: int) -> list[Entry]:
         """Take over sagas whose owner's lease or own deadline has run out; each gets a new epoch and deadline."""
         with self._db.transaction() as tx:
-            return [_entry(row) for row in tx.all(_ADOPT, owner=self.incarnation, seconds=self._seconds, limit=limit)]
+            return [_entry(row) for row in tx.all(_ADOPT, owner=self.instance_id, seconds=self._seconds, limit=limit)]
 
     def resign(self) -> None:
         """Let this process's lease end now, so that a restart's leftovers are adopted at once."""
         with self._db.transaction() as tx:
-            tx.run("DELETE FROM heartbeats WHERE incarnation = %(incarnation)s", incarnation=self.incarnation)
+            tx.run("DELETE FROM heartbeats WHERE instance_id = %(instance_id)s", instance_id=self.instance_id)
 
     def forget_the_dead(self) -> None:
         """Drop the rows of processes that have been gone for an hour."""

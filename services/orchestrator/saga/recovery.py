@@ -19,7 +19,7 @@ from services.chassis.errors import Refused, Unknown
 from services.chassis.worker import Worker
 from services.contracts.enums import TransferStatus
 from services.orchestrator.participants import Participants
-from services.orchestrator.saga.flows import SAGAS, SWAP
+from services.orchestrator.saga.flows import SAGAS, TRANSFER_CONFIRM
 from services.orchestrator.saga.journal import LEASE_SECONDS, Entry, Journal, Status
 from services.orchestrator.saga.runner import Runner
 
@@ -111,4 +111,4 @@ class Completion:
 
     def _take_up(self, transfer_id: str) -> None:
         with suppress(Refused, Unknown):  # it ended otherwise, or somebody is at it, or the next tick tries again
-            self._runner.run(SWAP, UUID(transfer_id), {"transfer_id": transfer_id})
+            self._runner.run(TRANSFER_CONFIRM, UUID(transfer_id), {"transfer_id": transfer_id})

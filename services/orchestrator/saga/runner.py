@@ -70,7 +70,13 @@ class Runner:
         self._observer = observer
 
     def run(
-        self, saga: Saga, subject: UUID, given: Mapping[str, Any], *, caller: UUID | None = None, round_: int = 0
+        self,
+        saga: Saga,
+        subject: UUID,
+        given: Mapping[str, Any],
+        *,
+        caller: UUID | None = None,
+        dispute_number: int = 0,
     ) -> State | Mapping[str, Any]:
         """Run a saga for `subject` and return its answer.
 
@@ -79,7 +85,7 @@ class Runner:
         when another flow has the subject; Unknown with the subject in its details when the result is not known yet.
         """
         entry, mine = self._journal.begin(
-            saga.flow, subject, given, caller=caller, round_=round_, one_attempt=saga.one_attempt
+            saga.flow, subject, given, caller=caller, dispute_number=dispute_number, one_attempt=saga.one_attempt
         )
         if not mine:
             return self._from_another(saga, entry, caller)
@@ -107,7 +113,7 @@ class Runner:
 
     def at_stake(self, saga: Saga, entry: Entry) -> Mapping[str, Any]:
         """What a person needs to know of a saga that cannot be ended: whose money, how much, which seat (R7)."""
-        state = State(entry.flow, entry.subject, entry.round, entry.attempt, entry.given)
+        state = State(entry.flow, entry.subject, entry.dispute_number, entry.attempt, entry.given)
         with suppress(Refused, Unknown):
             state.update(saga.facts(self._participants, state))
         return {name: str(state[name]) for name in AT_STAKE if name in state}
@@ -176,7 +182,7 @@ class _Execution:
         self._resolve_seconds = resolve_seconds
         self._deadline = time.monotonic() + forward_seconds
         self._doubtful: set[str] = set()
-        self.state = State(entry.flow, entry.subject, entry.round, entry.attempt, entry.given)
+        self.state = State(entry.flow, entry.subject, entry.dispute_number, entry.attempt, entry.given)
 
     # ── from the beginning
 

@@ -100,7 +100,7 @@ def unfreeze_credits(to: Participants, _state: State, key: str) -> object:
     return to.users.unfreeze(key)
 
 
-def hand_over_seat(to: Participants, state: State, key: str) -> Answer:
+def update_owner(to: Participants, state: State, key: str) -> Answer:
     """The buyer owns the seat, if it is still the seller's under the same sale; with a QR of their own."""
     return _change_owner(to, state, key, state["seller_user_id"], state["buyer_user_id"])
 
@@ -180,7 +180,7 @@ def freeze_the_rest(to: Participants, state: State, key: str) -> Answer:
     return {"rest_frozen": True}
 
 
-def hand_seat_back(to: Participants, state: State, key: str) -> Answer:
+def restore_owner(to: Participants, state: State, key: str) -> Answer:
     """The seller owns the seat again. Moved on or checked in: SEAT_UNAVAILABLE."""
     try:
         return _change_owner(to, state, key, state["buyer_user_id"], state["seller_user_id"])

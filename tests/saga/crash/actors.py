@@ -223,5 +223,5 @@ class Actors:
         return snapshot
 
     def _saga_ids(self) -> list[Any]:
-        flows = ("reserve", "pay", "refund", "initiate", "swap", "dispute", "reverse", "dismiss")
+        flows = ("reserve", "pay", "refund", "initiate", "transfer_confirm", "dispute", "reverse", "dismiss")
         return [saga["saga_id"] for flow in flows for saga in self.sagas(flow)]

@@ -15,14 +15,21 @@ class NeverBegun(Journal):
     """Nothing is written before the first step: nobody can know of a saga whose process dies."""
 
     def begin(
-        self, flow: str, subject: UUID, given: Mapping[str, Any], *, caller: UUID | None, round_: int, one_attempt: bool
+        self,
+        flow: str,
+        subject: UUID,
+        given: Mapping[str, Any],
+        *,
+        caller: UUID | None,
+        dispute_number: int,
+        one_attempt: bool,
     ) -> tuple[Entry, bool]:
         """An entry that is in no database."""
         entry = Entry(
             saga_id=uuid4(),
             flow=flow,
             subject=subject,
-            round=round_,
+            dispute_number=dispute_number,
             attempt=1,
             caller=caller,
             given=given,

@@ -93,7 +93,7 @@ def kill(armed: ArmedProcess) -> CrashedProcess:
         with suppress(urllib3.exceptions.ProtocolError):
             answer = crash_point.plot.ask(actors, armed.orchestrator.url)
             # The rescuer's own search for verified transfers may have been faster: then another actors has to play.
-            assert crash_point.flow == "swap", f"{crash_point}: nobody died, the client was told {answer}"
+            assert crash_point.flow == "transfer_confirm", f"{crash_point}: nobody died, the client was told {answer}"
             actors = prepare(actors.system, crash_point)
             continue
         code, at = armed.orchestrator.await_end(KILL_SECONDS)

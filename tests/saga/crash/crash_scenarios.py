@@ -73,7 +73,7 @@ CRASH_SCENARIOS = {
         trouble=Actors.use_up_codes,
         made_by="create_transfer",
     ),
-    "swap": CrashScenario(
+    "transfer_confirm": CrashScenario(
         before=Actors.offer,
         ask=Actors.ask_confirm,
         done=SystemState("SOLD", "buyer", "CONFIRMED", "COMPLETED", seller=(150, 0), buyer=(350, 0)),

@@ -77,7 +77,7 @@ def test_saga_of_a_killed_orchestrator_is_finished_by_another(crash_point: Crash
 def test_every_step_and_every_undo_of_every_saga_is_died_at() -> None:
     """The list above is discovered; this says in numbers what it has to hold."""
     flows = {crash_point.flow for crash_point in CRASH_POINTS}
-    assert flows == {"reserve", "pay", "refund", "initiate", "swap", "dispute", "reverse", "dismiss"}
+    assert flows == {"reserve", "pay", "refund", "initiate", "transfer_confirm", "dispute", "reverse", "dismiss"}
     for flow in flows:
         of_flow = [crash_point for crash_point in CRASH_POINTS if crash_point.flow == flow]
         saga = of_flow[0].saga

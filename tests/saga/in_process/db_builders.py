@@ -107,8 +107,8 @@ def hand_over(system: InProcessSystem, handover: Handover) -> str:
     transfer = initiate(system, handover)
     system.row("order", _COMPLETED, transfer=transfer)
     system.row("inventory", _NEW_OWNER, buyer=handover.buyer, seat=handover.seat)
-    system.enter(f"swap:{transfer}:1:hold_buyers_credits", handover.buyer, -handover.amount, "FREEZE")
-    system.enter(f"swap:{transfer}:1:pay_seller", handover.seller, handover.amount, "TRANSFER")
+    system.enter(f"transfer_confirm:{transfer}:1:hold_buyers_credits", handover.buyer, -handover.amount, "FREEZE")
+    system.enter(f"transfer_confirm:{transfer}:1:pay_seller", handover.seller, handover.amount, "TRANSFER")
     return transfer
 
 

@@ -180,7 +180,7 @@ class _Logins:
 @contextmanager
 def _new_process(orchestrator: Orchestrator) -> Iterator[None]:
     """As if it had just started, so that nobody takes it for the one before; gone at the end, however it went."""
-    orchestrator.journal.incarnation = uuid4()
+    orchestrator.journal.instance_id = uuid4()
     orchestrator.journal.beat()
     try:
         yield

@@ -152,9 +152,9 @@ class InProcessSystem(Rows):
     def beat(self, orchestrator: Orchestrator) -> None:
         """Keep an orchestrator's lease, as its heartbeat would."""
         journal, now = orchestrator.journal, time.monotonic()
-        if now - self._beaten.get(journal.incarnation, 0.0) > LEASE_SECONDS / 4:
+        if now - self._beaten.get(journal.instance_id, 0.0) > LEASE_SECONDS / 4:
             journal.beat()
-            self._beaten[journal.incarnation] = now
+            self._beaten[journal.instance_id] = now
 
     # ── callers
 

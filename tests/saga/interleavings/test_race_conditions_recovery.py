@@ -40,7 +40,7 @@ def test_two_orchestrators_adopting_at_once_get_one_saga_between_them(engine: En
     engine.act(FLOWS["pay"], case, Fault(PIVOT, Kind.DIES_AFTER))
     barrier, journals = Barrier(2), (engine.preparer.journal, engine.victim.journal)
     for journal in journals:
-        journal.incarnation = uuid4()
+        journal.instance_id = uuid4()
         journal.beat()
     with ThreadPoolExecutor(2) as pool:
         adopted = list(pool.map(lambda journal: (barrier.wait(), journal.adopt(16))[1], journals))

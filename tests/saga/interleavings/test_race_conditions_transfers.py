@@ -181,7 +181,7 @@ def test_dismiss_waits_while_a_reverse_is_parked(engine: Engine) -> None:
     transfer = UUID(case.ids["transfer_id"])
     journal = engine.preparer.journal
     entry, _ = journal.begin(
-        REVERSE.flow, transfer, {"transfer_id": str(transfer)}, caller=None, round_=1, one_attempt=False
+        REVERSE.flow, transfer, {"transfer_id": str(transfer)}, caller=None, dispute_number=1, one_attempt=False
     )
     journal.end(entry, Status.PARKED, {"code": "SERVICE_UNAVAILABLE", "message": "parked", "details": {}})
     assert _said(case.run("dismiss")) == (409, "REQUEST_IN_PROGRESS")

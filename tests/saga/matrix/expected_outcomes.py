@@ -145,8 +145,8 @@ TABLE = {
 BUYER = {"buyer": (Decimal(1000), Decimal(0))}
 PAID = {"buyer": (Decimal(800), Decimal(0))}
 PARTIES = {"seller": (Decimal(800), Decimal(0)), "buyer": (Decimal(1000), Decimal(0)), "owner": "seller"}
-SWAPPED = {"seller": (Decimal(950), Decimal(0)), "buyer": (Decimal(850), Decimal(0)), "owner": "buyer"}
-FROZEN = SWAPPED | {"seller": (Decimal(800), Decimal(150))}
+HANDED_OVER = {"seller": (Decimal(950), Decimal(0)), "buyer": (Decimal(850), Decimal(0)), "owner": "buyer"}
+FROZEN = HANDED_OVER | {"seller": (Decimal(800), Decimal(150))}
 SOLD = {"seat": "SOLD", "order": "CONFIRMED"}
 
 _RESERVE = {
@@ -181,16 +181,16 @@ ENDS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "N": {**SOLD, "transfer": None, **PARTIES},
     },
     "confirm": {
-        "D": {**SOLD, "transfer": "COMPLETED", **SWAPPED},
-        "A": {**SOLD, "transfer": "COMPLETED", **SWAPPED},
+        "D": {**SOLD, "transfer": "COMPLETED", **HANDED_OVER},
+        "A": {**SOLD, "transfer": "COMPLETED", **HANDED_OVER},
         "V": {**SOLD, "transfer": "FAILED", **PARTIES},
         "U": {**SOLD, "transfer": "FAILED", **PARTIES},
         "N": {**SOLD, "transfer": "PENDING_OTP", **PARTIES},
     },
     "dispute": {
         "D": {**SOLD, "transfer": "DISPUTED", **FROZEN},
-        "N": {**SOLD, "transfer": "COMPLETED", **SWAPPED},
-        "E": {**SOLD, "transfer": "COMPLETED", **SWAPPED},
+        "N": {**SOLD, "transfer": "COMPLETED", **HANDED_OVER},
+        "E": {**SOLD, "transfer": "COMPLETED", **HANDED_OVER},
     },
     "reverse": {
         "D": {**SOLD, "transfer": "REVERSED", **PARTIES},
@@ -198,7 +198,7 @@ ENDS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "N": {**SOLD, "transfer": "DISPUTED", **FROZEN},
     },
     "dismiss": {
-        "D": {**SOLD, "transfer": "COMPLETED", **SWAPPED},
+        "D": {**SOLD, "transfer": "COMPLETED", **HANDED_OVER},
         "N": {**SOLD, "transfer": "DISPUTED", **FROZEN},
         "E": {**SOLD, "transfer": "DISPUTED", **FROZEN},
     },
@@ -208,7 +208,7 @@ ENDS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     },
 }
 
-JOURNALLED = {"reserve flagged": "reserve", "confirm": "swap", "verify-otp": None, "verify": None}
+JOURNALLED = {"reserve flagged": "reserve", "confirm": "transfer_confirm", "verify-otp": None, "verify": None}
 STATUS = {"D": "DONE", "U": "UNDONE", "u": "UNDONE", "E": "UNDONE"}
 TAKEN_UP_AGAIN = {"A": "DONE", "V": "UNDONE"}  # after one attempt or more that ended before their first step
 

@@ -42,7 +42,7 @@ def _process(db: Database) -> IdempotencyKeys:
 def _process_and_lease(db: Database) -> tuple[IdempotencyKeys, Journal]:
     journal = Journal(db, deadline_seconds=60, park_seconds=120)
     journal.beat()
-    return IdempotencyKeys(db, journal.incarnation), journal
+    return IdempotencyKeys(db, journal.instance_id), journal
 
 
 @pytest.fixture

@@ -50,9 +50,9 @@ def _process(db: Database, deadline_seconds: float = 60) -> Journal:
 
 
 def _begin(
-    journal: Journal, subject: UUID, flow: str = "pay", round_: int = 0, one_attempt: bool = False
+    journal: Journal, subject: UUID, flow: str = "pay", dispute_number: int = 0, one_attempt: bool = False
 ) -> tuple[Entry, bool]:
-    return journal.begin(flow, subject, {"a": 1}, caller=None, round_=round_, one_attempt=one_attempt)
+    return journal.begin(flow, subject, {"a": 1}, caller=None, dispute_number=dispute_number, one_attempt=one_attempt)
 
 
 def test_twenty_begins_at_once_start_one_attempt(journal: Journal) -> None:
@@ -105,10 +105,10 @@ def test_live_saga_keeps_every_flow_off_its_subject(journal: Journal, ended: Sta
 
 def test_a_second_dispute_is_another_round(journal: Journal) -> None:
     subject = uuid4()
-    first, _ = _begin(journal, subject, "dispute", round_=1)
+    first, _ = _begin(journal, subject, "dispute", dispute_number=1)
     journal.end(first, Status.DONE, {"n": 1})
-    second, mine = _begin(journal, subject, "dispute", round_=2)
-    assert (mine, second.round, second.attempt) == (True, 2, 1)
+    second, mine = _begin(journal, subject, "dispute", dispute_number=2)
+    assert (mine, second.dispute_number, second.attempt) == (True, 2, 1)
 
 
 def test_end_write_of_an_older_epoch_changes_nothing(db: Database, journal: Journal) -> None:
@@ -152,9 +152,9 @@ def test_a_heart_that_beats_keeps_its_sagas(db: Database, journal: Journal) -> N
 
 
 def _leases(db: Database, journal: Journal) -> list[datetime]:
-    sql = "SELECT lease_until FROM heartbeats WHERE incarnation = %(incarnation)s"
+    sql = "SELECT lease_until FROM heartbeats WHERE instance_id = %(instance_id)s"
     with db.transaction() as tx:
-        return [row["lease_until"] for row in tx.all(sql, incarnation=journal.incarnation)]
+        return [row["lease_until"] for row in tx.all(sql, instance_id=journal.instance_id)]
 
 
 def test_live_owner_in_time_is_left_alone_and_a_dead_one_is_not(db: Database, journal: Journal) -> None:

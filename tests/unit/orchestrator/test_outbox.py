@@ -37,7 +37,7 @@ def db(database_for: Callable[[str], DatabaseSettings]) -> Iterator[Database]:
     opened = Database(database_for("orchestrator"))
     _forget(opened)
     journal = Journal(opened, deadline_seconds=60, park_seconds=120)
-    entry, _ = journal.begin("pay", uuid4(), {}, caller=None, round_=0, one_attempt=False)
+    entry, _ = journal.begin("pay", uuid4(), {}, caller=None, dispute_number=0, one_attempt=False)
     journal.end(entry, Status.DONE, {}, [NoticeDue(str(uuid4()), "booking_confirmed", {"a": 1})])
     yield opened
     _forget(opened)

@@ -21,7 +21,7 @@ class Hopeless:
     def __init__(self, *, overdue: bool) -> None:
         self.ends: list[Status] = []
         given: dict[str, Any] = {
-            "round": 0,
+            "dispute_number": 0,
             "attempt": 1,
             "caller": None,
             "given": {},

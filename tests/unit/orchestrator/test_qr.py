@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.chassis.errors import Refused
-from services.orchestrator.saga.transfer_steps import hand_over_seat
+from services.orchestrator.saga.transfer_steps import update_owner
 from services.orchestrator.tickets.qr import Seal, Sealed
 
 pytestmark = pytest.mark.unit
@@ -125,7 +125,7 @@ def test_a_seat_that_is_handed_over_keeps_the_hash_of_a_qr_of_its_new_owner() ->
         "seat_id": str(SEAT), "hall_id": "HALL-A", "order_id": "an order",
         "seller_user_id": str(seller), "buyer_user_id": str(USER),
     }  # fmt: skip
-    hand_over_seat(to, state, "key")
+    update_owner(to, state, "key")
     (made,) = sealed
     assert SEAL.open(made.payload).user_id == USER
     assert (told["new_owner_id"], told["qr_code_hash"]) == (str(USER), made.digest)
