@@ -13,9 +13,10 @@ import pytest
 
 from harness.report import claims, page
 from harness.report.results import SUITES
-from tests.claims import cells, check
+from tests.claims import check
 from tests.claims.progress import Progress
 from tests.claims.record import RUN, Record, last_seconds
+from tests.saga.matrix import spec_rows
 
 KEY = pytest.StashKey[Record]()
 
@@ -69,7 +70,7 @@ def mark_cell(item: pytest.Item) -> None:
     """A cell of the fault matrix carries the row of the reference that it is, so that `-m claim` selects it too."""
     if "::test_cell[" in item.nodeid:
         flow, faults = item.callspec.params["cell"]  # type: ignore[attr-defined]
-        if rows := [row for edge, _ in faults for row in cells.claims_of(flow, edge)]:
+        if rows := [row for edge, _ in faults for row in spec_rows.claims_of(flow, edge)]:
             item.add_marker(pytest.mark.claim(*rows))
 
 

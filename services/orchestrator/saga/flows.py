@@ -75,7 +75,7 @@ TRANSFER_CONFIRM = Saga(
     facts=t.load_transfer,
     check=t.is_verified,
     steps=(
-        Compensation("take_up_transfer", undo=t.fail_transfer),  # initiate created the transfer
+        Compensation("fail_transfer", undo=t.fail_transfer),  # initiate created the transfer
         Step("hold_buyers_credits", t.hold_buyers_credits, undo=t.unfreeze_credits),
         Pivot("update_owner", t.update_owner, settle=s.settle_seat),
         Step("pay_seller", t.pay_seller),

@@ -56,7 +56,7 @@ def test_undos_run_last_step_first(engine: Engine) -> None:
     watched = case.system.orchestrator(Seams(publisher=Published(), observer=observer))
     watched.journal.beat()
     assert _refusal(FLOWS["confirm"].act(case, watched.app(NeverRevoked()))) == (409, "SEAT_UNAVAILABLE")
-    assert turns == ["hold_buyers_credits", "take_up_transfer"]
+    assert turns == ["hold_buyers_credits", "fail_transfer"]
 
 
 def test_dispute_freezes_what_the_seller_has_of_the_amount(engine: Engine) -> None:

@@ -1,20 +1,21 @@
-"""The declared outcome of every cell: what the client is told and how things end, for every fault at every edge.
+"""The expected outcome of every cell: the client's answer and the end state, for every fault at every edge.
 
-A row is an edge, in the order in which the flow comes to it; a column a kind of fault, in the order of `Kind`:
+A row is an edge, in the order in which the flow reaches it. A column is a kind of fault, in the order of `Kind`:
 
-    down    no connection, as long as it asks       late   arrives late, after the retry
-    5xx     an error, as long as it asks            twice  delivered twice
-    silent  no effect, no answer, as long           gave up…  the same once each, and the time is over
-    mute    effect done, no reply ever              dies < >  the process dies before sending, after the effect
-    blink   no connection, once                     lost   effect done, reply lost, asks again
+    down    no connection, for all tries           late   arrives late, after the retry
+    5xx     an error, for all tries                twice  delivered twice
+    silent  no effect, no response, for all tries  gave up…  the same faults once each, and the time is over
+    mute    effect done, no response ever          dies < >  the process dies before sending, after the effect
+    blink   no connection, once                    lost   effect done, response lost, then a retry
 
-A cell is two characters. What the client is told:  = success · 5 fully compensated, 500 (reserve: 503, as R10 has it) ·
-3 503, not known yet or try again · 4 a definite refusal · † nothing, the process died. How it ends, after recovery:
-D done · U undone · u undone before there was an order or transfer · E ended before its first step, so that it can be
-asked for again · A that, and taken up again by recovery · V that, and undone at last · N nothing begun. `ENDS` spells
-each end out.
+A cell is two characters.
 
-`reference.py` quotes, edge by edge, the row of the reference's compensation matrices that is implemented.
+The client's answer:  = success · 5 fully compensated, 500 (reserve: 503, rule R10) · 3 503, not known yet or try again
+· 4 a definite refusal · † nothing, the process died.
+
+The end after recovery:  D done · U undone · u undone before an order or transfer existed · E ended before its first
+step, so that a retry can run it · A like E, and recovery ran it again · V like A, and undone at last · N nothing begun.
+`ENDS` gives the state of each end. `spec_rows.py` gives the row of the reference for each edge.
 """
 
 from __future__ import annotations

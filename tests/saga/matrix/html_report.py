@@ -11,7 +11,7 @@ from html import escape
 from typing import Any
 
 from tests.saga.in_process.faults import Kind
-from tests.saga.matrix.spec_rows import REFERENCE
+from tests.saga.matrix.spec_rows import wording
 from tests.saga.matrix.verify_outcome import DECLARED, SECONDS, Cell, replay
 
 COLOURS = {
@@ -93,7 +93,7 @@ def _heads(kinds: Iterable[Kind], more: str = "") -> str:
 def _row(flow: str, edge: str, singles: Any, pairs: Any) -> str:
     cells = "".join(_cell(flow, edge, kind, singles) for kind in Kind)
     then = "".join(_pairs_cell(flow, edge, kind, pairs) for kind in SECONDS)
-    quote = escape(REFERENCE.get(flow, {}).get(edge, ""))
+    quote = escape(wording(flow, edge))
     return (
         f"""<tr><td><code>{escape(edge)}</code></td>{cells}<td class="gap"></td>{then}<td class="q">{quote}</td></tr>"""
     )

@@ -1,59 +1,93 @@
-"""What the reference's compensation matrices (§5, §6, §7) say of an edge's failure, as it is implemented here.
+"""The rows of the reference's compensation matrices (§5, §6, §7), by flow and edge of the fault matrix.
 
-A number D… is one of docs/departures.md.
+A row is a claim, and its only wording is in `tests/claims/claims.toml`. A number such as D10 is a row of
+`docs/departures.md`, for an edge that the reference does not describe. An edge stands for its repetitions (`#2`) too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-REFERENCE: Mapping[str, Mapping[str, str]] = {
-    "reserve": {
-        "inventory ReserveSeat": "§5 ReserveSeat fails: nothing to compensate, the client picks again",
-        "order POST /orders": "D1 the order is created with the hold: FAILED, the seat given back",
-        "broker publish": "§5 RabbitMQ TTL publish fails: ReleaseSeat → AVAILABLE, error to the client",
-    },
-    "reserve flagged": {
-        "broker publish": "§5 RabbitMQ TTL publish fails: ReleaseSeat → AVAILABLE, error to the client",
-        "user POST /otp/send": "§5 2a–2b User or SMU away: nothing stays held",
-    },
-    "pay": {
-        "user POST /credits/deduct": "§5 credit deduction fails: the seat stays held until its TTL",
-        "order PATCH /orders/{id}": "§5 order creation fails: credits refunded, seat stays held, INTERNAL_ERROR",
-        "inventory ConfirmSeat": "§5 ConfirmSeat fails: credits refunded, order → FAILED, seat stays held,"
-        " INTERNAL_ERROR; silence is settled first (D8)",
-    },
-    "verify-otp": {
-        "user POST /otp/verify": "§5 OTP verification fails: the seat stays held, the user can retry;"
-        " an attempt whose answer stays out is given back",
-    },
-    "refund": {
-        "inventory CancelSale": "D10 nothing comes before the pivot: undone is as it was, and it can be asked for again"
-    },
-    "initiate": {
-        "inventory GetSeatOwner": "§6 validation fails: error to the client, no side effects",
-        "order POST /transfers": "§6 transfer record creation fails: INTERNAL_ERROR, no side effects",
-        "user POST /otp/send": "§6 OTP send fails: transfer → FAILED",
-        "user POST /otp/send#2": "§6 OTP send fails: transfer → FAILED",
-    },
-    "confirm": {
-        "user POST /otp/verify": "§6 OTP verification fails (either party): retries are allowed",
-        "user POST /otp/verify#2": "§6 OTP verification fails (either party): retries are allowed",
-        "user POST /credits/freeze": "§6 credit transfer fails: transfer → FAILED, no ownership change",
-        "inventory UpdateOwner": "§6 UpdateOwner fails: credits back to the buyer, transfer → FAILED; silence is"
-        " settled first (D8)",
-        "order PATCH /transfers/{id}": "§6 transfer status update fails: consistent already, finished by recovery",
-    },
-    "dispute": {"order POST /transfers/{id}/dispute": "§6 fraud or phishing flag: DISPUTED, credits frozen"},
-    "reverse": {
-        "inventory UpdateOwner": "§6 reverse: the owner is the seller again, credits back to the buyer; all or nothing"
-    },
-    "dismiss": {"order PATCH /transfers/{id}": "D18 the dispute is dismissed: COMPLETED, the freeze lifted"},
-    "verify": {
-        "order GET /orders": "§7 any downstream call fails: SERVICE_UNAVAILABLE, staff scan again",
-        "inventory VerifyTicket": "§7 any downstream call fails: SERVICE_UNAVAILABLE, staff scan again",
-        "event GET /events/{id}": "§7 any downstream call fails: SERVICE_UNAVAILABLE, staff scan again",
-        "inventory MarkCheckedIn": "§7 MarkCheckedIn fails: error to staff, who scan again; the seat stays SOLD, or the"
-        " same scan finds that it was admitted",
-    },
+from harness.report import claims
+
+Edge = tuple[str, str]  # flow of the fault matrix, edge without its number
+
+ROWS: Mapping[Edge, str] = {
+    ("reserve", "inventory ReserveSeat"): "reserve/seat-unavailable",
+    ("reserve", "order POST /orders"): "pay/refunds-when-order-refused",
+    ("reserve", "broker publish"): "reserve/releases-when-publish-fails",
+    ("reserve flagged", "broker publish"): "reserve/releases-when-publish-fails",
+    ("pay", "order PATCH /orders/{id}"): "pay/refunds-when-order-refused",
+    ("pay", "inventory ConfirmSeat"): "pay/refunds-when-seat-refused",
+    ("verify-otp", "user POST /otp/verify"): "otp/three-tries-for-purchase",
+    ("initiate", "order POST /transfers"): "transfer/failed-record-changes-nothing",
+    ("initiate", "user POST /otp/send"): "transfer/fails-without-codes",
+    ("confirm", "user POST /otp/verify"): "transfer/three-tries-for-codes",
+    ("confirm", "user POST /credits/freeze"): "transfer/fails-without-credits",
+    ("confirm", "inventory UpdateOwner"): "transfer/refunds-when-owner-refused",
+    ("confirm", "user POST /credits/transfer"): "transfer/recovers-status-write",
+    ("confirm", "order PATCH /transfers/{id}"): "transfer/recovers-status-write",
+    ("dispute", "user POST /credits/freeze"): "dispute/freezes-credits",
+    ("reverse", "inventory UpdateOwner"): "reverse/returns-seat-and-credits",
+    ("verify", "inventory VerifyTicket"): "gate/outage-changes-nothing",
+    ("verify", "event GET /events/{id}"): "gate/outage-changes-nothing",
+    ("verify", "order GET /orders"): "gate/outage-changes-nothing",
+    ("verify", "inventory MarkCheckedIn"): "gate/failed-check-in-keeps-sold",
 }
+"""The row that the cells of an edge prove: each cell of the edge carries this claim."""
+
+RELATED: Mapping[Edge, str] = {
+    ("pay", "user POST /credits/deduct"): "pay/keeps-hold-without-credits",
+    ("refund", "inventory CancelSale"): "D10",
+    ("initiate", "inventory GetSeatOwner"): "transfer/failed-validation-changes-nothing",
+    ("dispute", "order POST /transfers/{id}/dispute"): "dispute/freezes-credits",
+    ("dismiss", "order PATCH /transfers/{id}"): "D18",
+    ("verify", "inventory MarkCheckedIn"): "gate/failed-entry-is-logged",
+}
+"""A row or departure about an edge that other tests prove, because it needs a refusal and not a fault."""
+
+EDGES: Mapping[Edge, tuple[str, ...]] = {
+    ("reserve", "reserve_seat"): ("inventory ReserveSeat",),
+    ("reserve", "price_seat"): ("event GET /events/{id}", "user GET /users/{id}/risk"),
+    ("reserve", "create_order"): ("order POST /orders",),
+    ("reserve", "announce_hold"): ("broker publish",),
+    ("reserve flagged", "send_otp"): ("user POST /otp/send", "order PATCH /orders/{id}"),
+    ("pay", "deduct_credits"): ("user POST /credits/deduct",),
+    ("pay", "confirm_order"): ("order PATCH /orders/{id}",),
+    ("pay", "confirm_seat"): ("inventory ConfirmSeat",),
+    ("refund", "cancel_sale"): ("inventory CancelSale",),
+    ("refund", "refund_charge"): ("user POST /credits/refund",),
+    ("refund", "mark_refunded"): ("order PATCH /orders/{id}",),
+    ("initiate", "create_transfer"): ("order POST /transfers",),
+    ("initiate", "send_otps"): ("user POST /otp/send", "user POST /otp/send#2", "order PATCH /transfers/{id}"),
+    ("confirm", "hold_buyers_credits"): ("user POST /credits/freeze",),
+    ("confirm", "update_owner"): ("inventory UpdateOwner",),
+    ("confirm", "pay_seller"): ("user POST /credits/transfer",),
+    ("confirm", "complete_transfer"): ("order PATCH /transfers/{id}",),
+    ("dispute", "dispute_transfer"): ("order POST /transfers/{id}/dispute",),
+    ("dispute", "freeze_what_is_left"): ("user POST /credits/freeze",),
+    ("dispute", "record_freeze"): ("order PATCH /transfers/{id}",),
+    ("reverse", "freeze_the_rest"): (),  # the dispute of the fault matrix has frozen the whole amount
+    ("reverse", "restore_owner"): ("inventory UpdateOwner",),
+    ("reverse", "pay_buyer_back"): ("user POST /credits/transfer",),
+    ("reverse", "mark_reversed"): ("order PATCH /transfers/{id}",),
+    ("dismiss", "dismiss_dispute"): ("order PATCH /transfers/{id}",),
+    ("dismiss", "unfreeze_dispute"): ("user POST /credits/unfreeze",),
+}
+"""The edges that a step of a saga makes on the wire, by flow of the fault matrix and name of the step."""
+
+
+def claims_of(flow: str, edge: str) -> list[str]:
+    """The claims that a cell at this edge carries."""
+    row = ROWS.get((flow, edge.partition("#")[0]))
+    return [row] if row else []
+
+
+def wording(flow: str, edge: str) -> str:
+    """Return the sentence of the row or departure about this edge, or an empty text."""
+    at = flow, edge.partition("#")[0]
+    name = ROWS.get(at) or RELATED.get(at, "")
+    if departure := claims.departures().get(name):
+        return f"{name}: {departure.here}"
+    claim = claims.by_id().get(name)
+    return f"§{claim.section} {claim.text}" if claim else ""
