@@ -51,7 +51,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: (order.index(item.nodeid.split("/")[1]), "stack" in getattr(item, "fixturenames", ())))
     lost = [item.nodeid for item in items if not any(item.iter_markers(suite_of(item.nodeid)))]
     if lost:
-        raise pytest.UsageError(f"not marked as its folder says: {lost[0]}")
+        raise pytest.UsageError(f"without its folder's mark: {lost[0]}")
 
 
 def suite_of(nodeid: str) -> str:

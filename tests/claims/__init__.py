@@ -1,1 +1,1 @@
-"""What the reference claims, which tests prove it, and what came of them in this run."""
+"""The claims of the reference, the tests that carry them, and the record of a run."""

@@ -1,4 +1,4 @@
-"""Claims against markers: every claim is carried by a test, and every marker names a claim."""
+"""Checks that every claim is carried by a test, and that every marker names a claim."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ Carried = dict[str, list[str]]
 """Claim id: the tests that carry it."""
 
 
-def carried(tests: Iterable[tuple[str, Iterable[str]]]) -> Carried:
-    """Turn (test, its claims) around."""
+def group_by_claim(tests: Iterable[tuple[str, Iterable[str]]]) -> Carried:
+    """Return the tests of each claim, given each test with its claims."""
     found: Carried = {}
     for test, claims in tests:
         for claim in dict.fromkeys(claims):
@@ -19,13 +19,13 @@ def carried(tests: Iterable[tuple[str, Iterable[str]]]) -> Carried:
     return found
 
 
-def unknown(claims: Mapping[str, Claim], found: Carried) -> list[str]:
-    """What markers name and no claim is called; or a claim that is declared open, and tested all the same."""
-    lines = [f"no claim is called {claim}: {tests[0]}" for claim, tests in found.items() if claim not in claims]
+def find_unknown(claims: Mapping[str, Claim], found: Carried) -> list[str]:
+    """Return an error line for each unknown id, and for each claim that is declared open and yet has a test."""
+    lines = [f"unknown claim {claim}: {tests[0]}" for claim, tests in found.items() if claim not in claims]
     built = [claim for claim in claims.values() if claim.open and claim.id in found]
-    return lines + [f"claim {claim.id} is declared open, yet {found[claim.id][0]} carries it" for claim in built]
+    return lines + [f"claim {claim.id} is declared open, but {found[claim.id][0]} carries it" for claim in built]
 
 
-def untested(claims: Mapping[str, Claim], found: Carried) -> list[str]:
-    """The claims that no test carries and that are not declared open."""
+def find_untested(claims: Mapping[str, Claim], found: Carried) -> list[str]:
+    """Return an error line for each claim that has no test and is not declared open."""
     return [f"no test carries {c.id}: {c.text}" for c in claims.values() if not c.open and c.id not in found]

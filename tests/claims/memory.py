@@ -1,4 +1,4 @@
-"""How much memory a run takes: this process and all that it started, brokers and databases included."""
+"""Measures the memory of a run: this process and its descendants, with brokers and databases."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ EVERY_SECONDS = 3.0
 
 
 class Memory:
-    """Looks now and then, on a thread of its own, and keeps the most that it saw."""
+    """Samples memory on its own thread and keeps the peak."""
 
     def __init__(self) -> None:
         self.peak = 0  # bytes
@@ -23,16 +23,16 @@ class Memory:
         self._thread.start()
 
     def begin(self, test: str) -> None:
-        """What is seen from now on is seen while `test` runs."""
+        """Set the test that runs now."""
         self._test = test
 
     @property
     def seen(self) -> dict[str, object]:
-        """The most that was seen, in bytes, and the test that ran then."""
+        """Return the peak in bytes, and the test that ran at that time."""
         return {"peak": self.peak, "during": self.during}
 
     def close(self) -> None:
-        """Look no more."""
+        """Stop the thread."""
         self._over.set()
         self._thread.join()
 
@@ -44,7 +44,7 @@ class Memory:
 
 
 def give_back() -> None:
-    """Have glibc return to the machine what is free: it keeps the hundreds of MiB that a large conversation took."""
+    """Make glibc return free memory to the system. It keeps hundreds of MiB after a large exchange."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         gc.collect()
@@ -52,7 +52,7 @@ def give_back() -> None:
 
 
 def proportional(leader: psutil.Process) -> int:
-    """Bytes that a process and its descendants occupy, each shared page divided among those that share it (PSS)."""
+    """Return the bytes of a process and its descendants. A shared page is divided among its processes (PSS)."""
     return sum(_pss(process.pid) for process in (leader, *leader.children(recursive=True)))
 
 
@@ -61,4 +61,4 @@ def _pss(pid: int) -> int:
         with open(f"/proc/{pid}/smaps_rollup") as figures:
             return next(int(line.split()[1]) * 1024 for line in figures if line.startswith("Pss:"))
     except (OSError, StopIteration):
-        return 0  # it has ended meanwhile
+        return 0  # the process has ended

@@ -1,10 +1,10 @@
-"""Has one suite run beside the others, in a process of its own, and tells its results where they belong.
+"""pytest plugin: runs one suite in a second process and reports its results in the first.
 
-`--beside=unit` (`make verify`): most end-to-end tests wait for something, and unit tests need one core. From the first
-end-to-end test on they run in a second pytest; when this run comes to them it tells what came of each, in their order,
-as if they had run here. What the second pytest did not come to, because it crashed, is run here after all.
+`--beside=unit` (`make verify`): most end-to-end tests wait, and unit tests need one core. At the first end-to-end test,
+a second pytest starts the unit tests. When the first run reaches them, it reports the results of the second in its own
+order. A test without a result, because the second pytest crashed, runs in the first.
 
-What it covers of each service goes into the report.
+The second pytest also measures the coverage of each service for the report.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ COVERAGE = [sys.executable, "-m", "coverage"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add --beside, and what the second pytest is told."""
+    """Add --beside, and the option for the second pytest."""
     parser.addoption("--beside", metavar="SUITE", help=f"run SUITE in a second process while {WHILE} waits")
     parser.addoption("--results-to", type=Path, help="write each test's reports to this file, a line each")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Be the one or the other, or nothing."""
+    """Register the part for the first or the second pytest, if this run is one of them."""
     if suite := config.getoption("--beside"):
         config.pluginmanager.register(Beside(suite), "beside")
     if path := config.getoption("--results-to"):
@@ -36,20 +36,20 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 class Told:
-    """In the second pytest: writes down every report as it comes."""
+    """Part of the second pytest: writes each test report to a file."""
 
     def __init__(self, config: pytest.Config, path: Path) -> None:
         self._config, self._path = config, path
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """One line."""
+        """Write one line."""
         content = self._config.hook.pytest_report_to_serializable(config=self._config, report=report)
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(content) + "\n")
 
 
 class Beside:
-    """In the first: starts the second, and tells what it wrote."""
+    """Part of the first pytest: starts the second, and reports its results."""
 
     def __init__(self, suite: str) -> None:
         self._suite = suite
@@ -60,12 +60,12 @@ class Beside:
         self._reports: dict[str, list[pytest.TestReport]] | None = None
 
     def runs(self, nodeid: str) -> bool:
-        """Whether a test is one of the suite's."""
+        """Return whether a test belongs to the suite."""
         return nodeid.split("/")[1] == self._suite
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
-        """Start the other at the suite that waits; tell a test of its suite instead of running it."""
+        """Start the second pytest at the suite that waits. Report a test of its suite instead of running it."""
         if item.nodeid.split("/")[1] == WHILE and self._process is None:
             self._start()
         if not (self.runs(item.nodeid) and self._process and (reports := self._results(item.config).get(item.nodeid))):
@@ -74,11 +74,11 @@ class Beside:
         for report in reports:
             item.ihook.pytest_runtest_logreport(report=report)
         item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
-        item.session._setupstate.teardown_exact(nextitem)  # of one that was run here, what the next does not share
+        item.session._setupstate.teardown_exact(nextitem)  # fixtures of a test before, if the next does not share them
         return True
 
     def pytest_unconfigure(self) -> None:
-        """End it with this run, however that ends."""
+        """Stop the second pytest with this run."""
         if self._process:
             self._process.terminate()
             self._process.wait()
@@ -90,7 +90,7 @@ class Beside:
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
 
     def _results(self, config: pytest.Config) -> dict[str, list[pytest.TestReport]]:
-        """All that the other has to tell, once it has ended."""
+        """Wait for the second pytest and return its reports by test."""
         if self._reports is None:
             assert self._process
             self._process.wait()
@@ -99,7 +99,7 @@ class Beside:
             for line in self._path.read_text(encoding="utf-8").splitlines() if self._path.exists() else ():
                 report = config.hook.pytest_report_from_serializable(config=config, data=json.loads(line))
                 if isinstance(report.longrepr, list):
-                    report.longrepr = tuple(report.longrepr)  # where and why; JSON has made a list of it
+                    report.longrepr = tuple(report.longrepr)  # JSON made a list of this tuple
                 self._reports.setdefault(report.nodeid, []).append(report)
             self._reports = {test: told for test, told in self._reports.items() if told[-1].when == "teardown"}
         return self._reports
@@ -107,4 +107,4 @@ class Beside:
     def _write_coverage(self, reports: Path | None) -> None:
         if reports:
             command = [*COVERAGE, "json", "-q", self._data, "-o", str(reports / "coverage.json")]
-            subprocess.run(command, capture_output=True, check=False)  # a second pytest that crashed has left nothing
+            subprocess.run(command, capture_output=True, check=False)  # no data if the second pytest crashed

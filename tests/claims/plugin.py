@@ -1,7 +1,7 @@
-"""Holds claims and tests to one another, tells what is left of a run, and writes down what came of it.
+"""pytest plugin: checks claims against tests, shows progress, and records the run.
 
-`--report=DIR` (`make verify` gives reports) writes DIR/run.json and the page DIR/index.html when the session ends,
-however it ends. A marker that names no claim stops any run; a claim that no test carries stops a run over all tests.
+`--report=DIR` (`make verify` uses `reports`) writes DIR/run.json and the page DIR/index.html at the end of a session,
+also of one that fails. An unknown claim id aborts every run. A claim without a test aborts full runs.
 """
 
 from __future__ import annotations
@@ -36,38 +36,38 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Leave nothing behind."""
+    """Stop the threads of the record."""
     if KEY in config.stash:
         config.stash[KEY].close()
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Before anything is deselected: every marker names a claim, and in a run over all tests every claim is carried."""
+    """Check markers against claims before pytest deselects tests."""
     if session.testsfailed:
-        return  # a module could not be imported: pytest tells so, and what it carries is not known
+        return  # a module failed to import, and pytest reports it. Its claims are not known.
     for item in items:
         mark_cell(item)
     known = claims.by_id()
     record = config.stash[KEY]
-    record.carried = check.carried((item.nodeid, claims_of(item)) for item in items)
+    record.carried = check.group_by_claim((item.nodeid, claims_of(item)) for item in items)
     record.controls = [item.nodeid for item in items if item.get_closest_marker("negative_control")]
-    wrong = check.unknown(known, record.carried)
+    wrong = check.find_unknown(known, record.carried)
     record.whole = is_whole(config)
     if record.whole:
-        wrong += check.untested(known, record.carried)
+        wrong += check.find_untested(known, record.carried)
     if wrong:
         raise pytest.UsageError("\n".join(wrong))
 
 
 def claims_of(item: pytest.Item) -> Iterator[str]:
-    """The claims that a test carries, by markers on itself, its case or its module."""
+    """Yield the claims of a test, from markers on the test, its case or its module."""
     for marker in item.iter_markers("claim"):
         yield from marker.args
 
 
 def mark_cell(item: pytest.Item) -> None:
-    """A cell of the fault matrix carries the row of the reference that it is, so that `-m claim` selects it too."""
+    """Mark a cell of the fault matrix with the claim of its compensation row, so that `-m claim` selects it too."""
     if "::test_cell[" in item.nodeid:
         flow, faults = item.callspec.params["cell"]  # type: ignore[attr-defined]
         if rows := [row for edge, _ in faults for row in spec_rows.claims_of(flow, edge)]:
@@ -75,28 +75,28 @@ def mark_cell(item: pytest.Item) -> None:
 
 
 def is_whole(config: pytest.Config) -> bool:
-    """Whether everything under tests/ was collected: no path, nothing left out, and no suite alone."""
+    """Return whether the run covers all tests: no path, no exclusion, and not one suite alone."""
     left_out = any(config.getoption(name, None) for name in ("ignore", "ignore_glob", "deselect", "lf", "last_failed"))
     left_out |= config.getoption("markexpr") in SUITES
     return config.args_source is pytest.Config.ArgsSource.TESTPATHS and not left_out
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """What is left after deselection is what this run is about."""
+    """Record the tests that are left after deselection."""
     session.config.stash[KEY].selected = [item.nodeid for item in session.items]
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """Know which requests belong to which test."""
+    """Record the requests of each test."""
     item.config.stash[KEY].begin(item.nodeid)
     return (yield)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """Write the run down and draw the page."""
-    if reports := wanted(session.config):
+    """Write the record and the page."""
+    if reports := report_directory(session.config):
         factory = getattr(session.config, "_tmp_path_factory", None)
         logs = sorted(factory.getbasetemp().rglob("logs/*.log")) if factory else []
         session.config.stash[KEY].write(reports / RUN, int(exitstatus), logs)
@@ -104,12 +104,12 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Say where the page is; pytest's own line still comes last."""
-    if reports := wanted(config):
+    """Print the path of the page before pytest's own last line."""
+    if reports := report_directory(config):
         terminalreporter.write_line(f"\nreport: {reports / 'index.html'}")
 
 
-def wanted(config: pytest.Config) -> Path | None:
-    """Where the report is to go, if anywhere."""
+def report_directory(config: pytest.Config) -> Path | None:
+    """Return the directory of the report, if this run writes one."""
     reports: Path | None = None if config.getoption("collectonly") else config.getoption("--report")
     return reports

@@ -1,4 +1,4 @@
-"""What came of a run: every test with its outcome, and of every failure what it takes to understand it."""
+"""Records a run: every test with its outcome, and every failure with its text, requests and log lines."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from tests.claims.memory import Memory
 
 REPLAY = ".venv/bin/python -m pytest"
 RUN = "run.json"
-TEXT = 12_000  # characters of a failure that the page shows, from its end
-REQUESTS = 6  # of a failed test, the last ones are shown with their log lines
-LINES = 80  # of each
+TEXT = 12_000  # the last characters of a failure, which the page shows
+REQUESTS = 6  # the last requests of a failed test, shown with their log lines
+LINES = 80  # log lines of each request
 
 
 class Record:
-    """Collects outcomes as they come."""
+    """Collects the outcomes of a session."""
 
     def __init__(self, config: pytest.Config) -> None:
         self.carried: Carried = {}
@@ -43,31 +43,31 @@ class Record:
         self._memory = Memory() if config.getoption("--report") else None
 
     def begin(self, test: str) -> None:
-        """The next test begins: what was asked before it is not its."""
+        """Start the next test, and forget the requests of the one before."""
         api_client.RECENT_REQUESTS.clear()
         if self._memory:
             self._memory.begin(test)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """One phase of a test: the worst outcome counts, the times add up."""
+        """Add one phase of a test: the worst outcome counts, and the times add up."""
         before, seconds = self._outcomes.get(report.nodeid, ("passed", 0.0))
         outcome = before if before == "failed" or report.outcome == "passed" else report.outcome
         self._outcomes[report.nodeid] = (outcome, seconds + report.duration)
         if report.failed and report.nodeid not in self._failures:
-            heard = list(api_client.RECENT_REQUESTS)[-REQUESTS:]
+            requests = list(api_client.RECENT_REQUESTS)[-REQUESTS:]
             text = "\n".join([report.longreprtext, *(f"── {title}\n{content}" for title, content in report.sections)])
-            self._failures[report.nodeid] = {"when": report.when, "text": text[-TEXT:], "heard": heard}
+            self._failures[report.nodeid] = {"when": report.when, "text": text[-TEXT:], "requests": requests}
 
     def close(self) -> None:
-        """Nothing is counted any more."""
+        """Stop counting."""
         if self._tally:
             self._tally.close()
         if self._memory:
             self._memory.close()
 
     def write(self, path: Path, exitstatus: int, logs: Sequence[Path]) -> None:
-        """Write it down; `logs` are those of the stacks of this session."""
+        """Write the record to `path`. `logs` are the log files of this session's stacks."""
         known = {test: (outcome, round(seconds, 3)) for test, (outcome, seconds) in self._outcomes.items()}
         found = {
             "began": datetime.fromtimestamp(self._began, UTC).isoformat(timespec="seconds"),
@@ -82,38 +82,38 @@ class Record:
             "tests": known,
             "claims": self.carried,
             "controls": self.controls,
-            "failures": self._explained(logs),
+            "failures": self._explain(logs),
             "invariants": self._tally.counted() if self._tally else {},
             "memory": self._memory.seen if self._memory else None,
         }
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps(found, ensure_ascii=False))
 
-    def _explained(self, logs: Sequence[Path]) -> list[dict[str, Any]]:
-        wanted = {request[0] for failure in self._failures.values() for request in failure["heard"]}
+    def _explain(self, logs: Sequence[Path]) -> list[dict[str, Any]]:
+        wanted = {request[0] for failure in self._failures.values() for request in failure["requests"]}
         lines = trace.find(logs, wanted.__contains__) if wanted else {}
-        return [_explained(test, failure, lines) for test, failure in self._failures.items()]
+        return [_explain(test, failure, lines) for test, failure in self._failures.items()]
 
 
 def last_seconds(path: Path) -> dict[str, float]:
-    """How long each test of an earlier run took, in seconds; nothing when there was none."""
+    """Return the seconds that each test of an earlier run took, or nothing without an earlier run."""
     try:
         return {test: seconds for test, (_, seconds) in json.loads(path.read_text())["tests"].items()}
     except (OSError, ValueError, KeyError):
         return {}
 
 
-def _explained(test: str, failure: Mapping[str, Any], lines: Mapping[str, list[trace.Line]]) -> dict[str, Any]:
+def _explain(test: str, failure: Mapping[str, Any], lines: Mapping[str, list[trace.Line]]) -> dict[str, Any]:
     requests = [
         {"id": correlation_id, "asked": asked, "lines": trace.told(lines.get(correlation_id, [])[:LINES])}
-        for correlation_id, asked in failure["heard"]
+        for correlation_id, asked in failure["requests"]
     ]
     replay = f"{REPLAY} {shlex.quote(test)}"
     return {"test": test, "when": failure["when"], "replay": replay, "text": failure["text"], "requests": requests}
 
 
 def machine() -> dict[str, str]:
-    """What the figures of this run are to be seen against."""
+    """Describe the machine on which the figures were measured."""
     memory = psutil.virtual_memory().total / 2**30
     return {
         "cores": str(len(os.sched_getaffinity(0))),

@@ -1,4 +1,4 @@
-"""Every flow as a list: what is asked, of whom, how it is undone, and where it can no longer be undone.
+"""Every flow as a list of steps, with their undos and the pivot after which nothing is undone.
 
 Data only. `purchase_steps.py` and `transfer_steps.py` contain the calls, and `runner.py` runs them. docs/sagas.md
 explains the rules, and docs/compensation-matrix.md lists each step with its undo.

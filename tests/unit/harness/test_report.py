@@ -1,4 +1,4 @@
-"""Claims, markers and the page: what has no test is red, what names no claim stops the run, a failure is told."""
+"""Claims, markers and the report page."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CORRELATION = "235fa006-67d0-4a37-8a0b-df57f7bf2b1f"
 
 
 def run(outcome: str = "passed", *, carried: list[str] = BUILT, failures: Any = ()) -> dict[str, Any]:
-    """What a run of one test leaves, that carries these claims."""
+    """Return the record of a run of one test that carries these claims."""
     return {
         "began": "2026-11-22T10:00:00+00:00", "seconds": 763.0, "exit": int(outcome == "failed"), "command": "pytest",
         "commit": "abc", "whole": True, "machine": {"cores": "2"}, "selected": 1, "not_run": [],
@@ -37,22 +37,22 @@ def run(outcome: str = "passed", *, carried: list[str] = BUILT, failures: Any = 
     }  # fmt: skip
 
 
-def drawn(directory: Path, **files: Any) -> str:
-    """The page of these files."""
+def draw(directory: Path, **files: Any) -> str:
+    """Write these files and return their page."""
     for name, content in files.items():
         (directory / f"{name.replace('_', '-')}.json").write_text(json.dumps(content))
     return page.write(directory).read_text()
 
 
 def first_screen(text: str) -> str:
-    """What comes before the claims, as a reader sees it."""
+    """Return the text of the page before the claims."""
     return re.sub(r"<[^>]+>", "", text[text.index("<header>") : text.index("<nav>")])
 
 
 # ── the data
 
 
-def test_every_departure_is_named_by_a_claim_and_every_claim_departs_by_one() -> None:
+def test_departures_and_claims_name_each_other() -> None:
     named = {claim.departs for claim in CLAIMS.values() if claim.departs}
     rows = claims.departures()
     assert named == rows.keys()
@@ -86,8 +86,8 @@ def test_malformed_claim_is_an_error(tmp_path: Path, rows: str, message: str) ->
 # ── the plugin, in a project of its own
 
 
-def verified(project: Path, *options: str, marker: str = "", body: str = "pass") -> subprocess.CompletedProcess[str]:
-    """A pytest run over a project with one test."""
+def run_pytest(project: Path, *options: str, marker: str = "", body: str = "pass") -> subprocess.CompletedProcess[str]:
+    """Run pytest over a project with one test."""
     (project / "suite").mkdir(exist_ok=True)
     (project / "pytest.ini").write_text(
         "[pytest]\ntestpaths = suite\naddopts = --strict-markers\nmarkers =\n    negative_control\n"
@@ -105,24 +105,24 @@ def carrying(*ids: str) -> str:
     return f"@pytest.mark.claim({', '.join(map(repr, ids))})"
 
 
-def test_a_marker_that_names_no_claim_stops_the_run(tmp_path: Path) -> None:
-    done = verified(tmp_path, "suite/test_only.py", marker=carrying("gate/nothing"))
+def test_unknown_claim_aborts_the_run(tmp_path: Path) -> None:
+    done = run_pytest(tmp_path, "suite/test_only.py", marker=carrying("gate/nothing"))
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
-    assert "no claim is called gate/nothing: suite/test_only.py::test_it" in done.stderr
+    assert "unknown claim gate/nothing: suite/test_only.py::test_it" in done.stderr
 
 
-def test_a_claim_that_no_test_carries_stops_a_run_over_all_tests_and_no_other(tmp_path: Path) -> None:
+def test_claim_without_a_test_aborts_full_runs_only(tmp_path: Path) -> None:
     missing = "pay/keeps-hold-without-credits"
     marker = carrying(*(claim for claim in BUILT if claim != missing))
-    whole = verified(tmp_path, "--report=reports", marker=marker)
+    whole = run_pytest(tmp_path, "--report=reports", marker=marker)
     assert whole.returncode == pytest.ExitCode.USAGE_ERROR
     assert f"no test carries {missing}: {CLAIMS[missing].text}" in whole.stderr
     assert missing in first_screen((tmp_path / "reports" / "index.html").read_text())
-    assert verified(tmp_path, "suite/test_only.py", marker=marker).returncode == 0
+    assert run_pytest(tmp_path, "suite/test_only.py", marker=marker).returncode == 0
 
 
-def test_the_page_is_written_when_a_test_fails_and_pytests_own_line_comes_last(tmp_path: Path) -> None:
-    done = verified(tmp_path, "--report=reports", marker=carrying(*BUILT), body="assert not 'reserved'")
+def test_page_is_written_when_a_test_fails(tmp_path: Path) -> None:
+    done = run_pytest(tmp_path, "--report=reports", marker=carrying(*BUILT), body="assert not 'reserved'")
     assert done.returncode == pytest.ExitCode.TESTS_FAILED
     assert re.fullmatch(r"=+ 1 failed in .+ =+", done.stdout.strip().splitlines()[-1])
     shown = first_screen((tmp_path / "reports" / "index.html").read_text())
@@ -131,24 +131,24 @@ def test_the_page_is_written_when_a_test_fails_and_pytests_own_line_comes_last(t
 
 
 def test_a_whole_run_that_passes_proves_what_is_built(tmp_path: Path) -> None:
-    done = verified(tmp_path, "--report=reports", marker=carrying(*BUILT))
+    done = run_pytest(tmp_path, "--report=reports", marker=carrying(*BUILT))
     assert done.returncode == 0, done.stderr
     assert re.fullmatch(r"=+ 1 passed in .+ =+", done.stdout.strip().splitlines()[-1])
     assert f"{len(BUILT)} of {len(CLAIMS)} claims" in first_screen((tmp_path / "reports" / "index.html").read_text())
 
 
 def test_run_records_tests_with_the_control_marker(tmp_path: Path) -> None:
-    """The name of a test says nothing: a control is a test with the marker."""
+    """The name of a test does not make it a control. The marker does."""
     body = "pass\n@pytest.mark.negative_control\ndef test_that():\n    pass\ndef test_defect_is_caught():\n    pass"
-    assert verified(tmp_path, "--report=reports", "suite/test_only.py", body=body).returncode == 0
+    assert run_pytest(tmp_path, "--report=reports", "suite/test_only.py", body=body).returncode == 0
     written = json.loads((tmp_path / "reports" / "run.json").read_text())
     assert written["controls"] == ["suite/test_only.py::test_that"]
 
 
-# ── what a run took
+# ── memory
 
 
-def test_memory_is_that_of_all_processes_together_and_the_most_that_was_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_the_peak_of_all_processes_together(monkeypatch: pytest.MonkeyPatch) -> None:
     fill = "kept = bytearray(b'x' * 2**27); print(flush=True); input()"
     with subprocess.Popen([sys.executable, "-c", fill], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdout is not None
@@ -160,13 +160,13 @@ def test_memory_is_that_of_all_processes_together_and_the_most_that_was_seen(mon
     seen = iter([1, 3, 2])
     over = threading.Event()
 
-    def looked(_leader: psutil.Process) -> int:
+    def sample(_leader: psutil.Process) -> int:
         figure = next(seen, 0)
         if not figure:
             over.set()
         return figure
 
-    monkeypatch.setattr(memory, "proportional", looked)
+    monkeypatch.setattr(memory, "proportional", sample)
     watch = memory.Memory()
     assert over.wait(10)
     watch.close()
@@ -193,7 +193,7 @@ def test_memory_that_is_free_is_given_back() -> None:
 
 def test_memory_past_the_limit_is_warned_of(tmp_path: Path) -> None:
     for peak, warned in ((page.MEMORY_LIMIT, False), (page.MEMORY_LIMIT + 1, True)):
-        text = drawn(tmp_path, run={**run(), "memory": {"peak": peak, "during": TEST}})
+        text = draw(tmp_path, run={**run(), "memory": {"peak": peak, "during": TEST}})
         assert ('<dd class="look">1,536<small> MiB' in text, '<dd class="">1,536<small> MiB' in text) == (
             warned,
             not warned,
@@ -215,7 +215,7 @@ def test_a_test_that_was_skipped_proves_nothing(outcome: str, verdict: str) -> N
     assert {judged[claim] for claim in BUILT} == {verdict}
 
 
-def test_a_claim_that_a_part_of_the_tests_does_not_carry_has_not_run_and_one_of_a_whole_run_has_no_test() -> None:
+def test_claim_without_a_test_is_untested_in_full_runs_only() -> None:
     for whole, verdict in ((False, "not run"), (True, "untested")):
         results = Results({**run(carried=[]), "whole": whole})
         assert {judged.verdict for judged in results.judged} - {"open"} == {verdict}
@@ -237,22 +237,22 @@ def test_one_failure_among_many_cases_is_a_failed_claim() -> None:
 
 
 def test_the_page_is_one_file_that_fetches_nothing_and_runs_nothing(tmp_path: Path) -> None:
-    text = drawn(tmp_path, run=run())
+    text = draw(tmp_path, run=run())
     assert not re.search(r"<script|<link|<iframe|src=|url\(|@import|https?://(?!www\.w3\.org/2000/svg)", text)
     assert 'name="viewport"' in text
     assert len(text) < 1_000_000
 
 
 def test_what_has_not_been_written_is_said(tmp_path: Path) -> None:
-    text = drawn(tmp_path, run=run())
+    text = draw(tmp_path, run=run())
     for name in ("saga.json", "concurrency.json", "contract.json", "mutants.json", "bench.json", "coverage.json"):
         assert f"reports/{name} is missing. Run `make " in text, name
 
 
-def test_a_failure_is_told_with_its_replay_and_the_log_lines_of_its_requests(tmp_path: Path) -> None:
+def test_failure_is_shown_with_its_replay_and_log_lines(tmp_path: Path) -> None:
     request = {"id": CORRELATION, "asked": "POST /api/pay → 503", "lines": ["0 ms  gateway  <pay>"]}
     failure = {"test": TEST, "when": "call", "replay": f"pytest {TEST}", "text": "a < b", "requests": [request]}
-    text = drawn(tmp_path, run=run("failed", failures=[failure]))
+    text = draw(tmp_path, run=run("failed", failures=[failure]))
     assert f"pytest {TEST}" in first_screen(text)
     assert "0 ms  gateway  &lt;pay&gt;" in text
     assert CORRELATION in text
@@ -262,7 +262,7 @@ def test_a_cell_that_is_not_as_declared_is_red(tmp_path: Path) -> None:
     good = {"flow": "pay", "faults": ["journal end: 5xx"], "code": "3D", "wrong": [], "violations": [], "unfired": []}
     bad = {**good, "faults": ["journal end: no connection"], "code": "5U", "wrong": ["declared 3D"]}
     saga = {"executions": 2, "cells": 2, "pairs": 0, "undeclared": [], "unreached": [], "singles": [good, bad]}
-    text = drawn(tmp_path, run=run(), saga=saga)
+    text = draw(tmp_path, run=run(), saga=saga)
     assert '<td class="D">3D</td>' in text
     assert '<td class="U wrong">5U</td>' in text
 
@@ -272,7 +272,7 @@ def test_coverage_is_told_by_service(tmp_path: Path) -> None:
         "services/user/a.py": {"summary": {"num_statements": 30, "covered_lines": 30}},
         "services/user/b.py": {"summary": {"num_statements": 10, "covered_lines": 0}},
     }
-    text = drawn(tmp_path, run=run(), coverage={"files": files})
+    text = draw(tmp_path, run=run(), coverage={"files": files})
     assert '<td>user</td><td class="r">40</td><td class="r">75 %</td>' in text
 
 
@@ -291,7 +291,7 @@ def test_tests_of_one_service_can_be_run_with_coverage(tmp_path: Path) -> None:
 def test_a_mutant_that_survived_is_red(tmp_path: Path) -> None:
     caught = {"mutant": {"name": "no NOWAIT"}, "trouble": "", "caught_by": "tests/unit/test_x.py::test_y"}
     survived = {"mutant": {"name": "no fence"}, "trouble": "survived", "caught_by": ""}
-    text = drawn(tmp_path, run=run(), mutants={"seeds": [], "mutants": [caught, survived]})
+    text = draw(tmp_path, run=run(), mutants={"seeds": [], "mutants": [caught, survived]})
     assert "1 / 2 caught" in text
     assert '<span class="bad">✗</span> no fence' in text
 
@@ -307,5 +307,5 @@ def test_report_counts_the_controls_that_ran_by_their_marker() -> None:
 @pytest.mark.parametrize(("before", "warned"), [(0.25, False), (0.21, False), (0.20, True), (0.40, True)])
 def test_a_ratio_that_moved_more_than_a_fifth_is_warned_of(tmp_path: Path, before: float, warned: bool) -> None:
     line = {"name": "ReserveSeat ÷ floor", "measured": 0.25, "gate": 0.18, "verdict": "reach", "raw": ""}
-    text = drawn(tmp_path, run=run(), bench={"lines": [line]}, bench_baseline={"lines": [{**line, "measured": before}]})
+    text = draw(tmp_path, run=run(), bench={"lines": [line]}, bench_baseline={"lines": [{**line, "measured": before}]})
     assert ("⚠" in text) == warned

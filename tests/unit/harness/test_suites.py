@@ -1,4 +1,4 @@
-"""With -m SUITE alone only that suite's folders are read; so every test has to bear its folder's mark."""
+"""With -m SUITE alone pytest reads that suite's folders only, so every test must carry its folder's mark."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TESTS = ROOT / "tests"
 
 
 def config(marks: str, source: pytest.Config.ArgsSource = ANYWHERE) -> Any:
-    """What was said on the command line."""
+    """Return a config with this command line."""
     options = {"markexpr": marks}
     return SimpleNamespace(getoption=options.get, args_source=source, rootpath=ROOT)
 
@@ -35,7 +35,7 @@ def config(marks: str, source: pytest.Config.ArgsSource = ANYWHERE) -> Any:
         ("", "e2e", ANYWHERE, False),
     ],
 )
-def test_a_suite_alone_reads_its_own_folders_and_is_no_run_over_all_tests(
+def test_one_suite_reads_its_own_folders_and_is_no_full_run(
     marks: str, folder: str, source: pytest.Config.ArgsSource, ignored: bool
 ) -> None:
     given = config(marks, source)
@@ -69,5 +69,5 @@ def test_a_test_without_its_folders_mark_stops_the_run(mark: str | None, stops: 
     if not stops:
         conftest.pytest_collection_modifyitems([item])
         return
-    with pytest.raises(pytest.UsageError, match="not marked as its folder says: tests/e2e/test_x"):
+    with pytest.raises(pytest.UsageError, match="without its folder's mark: tests/e2e/test_x"):
         conftest.pytest_collection_modifyitems([item])
