@@ -5,7 +5,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -50,14 +50,6 @@ class FakeServer:
     def journal(self) -> list[dict[str, Any]]:
         calls: list[dict[str, Any]] = self.read("journal")["calls"]
         return calls
-
-
-def await_(condition: Callable[[], bool], seconds: float = 5.0) -> None:
-    """Look until it holds; past the deadline the test fails."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it never came to hold"
-        time.sleep(0.01)  # between two looks
 
 
 def free_port() -> int:

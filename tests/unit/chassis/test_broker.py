@@ -6,7 +6,7 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from uuid import uuid4
 
@@ -15,6 +15,7 @@ import pytest
 from services.chassis.broker import Publisher
 from services.chassis.errors import Unknown
 from tests.support.brokers import Broker
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.unit
 
@@ -26,17 +27,9 @@ def publisher(broker: Broker) -> Iterator[Publisher]:
     broker.empty()
     publisher = Publisher(broker.settings, "test")
     publisher.start()
-    eventually(publisher.is_ready)
+    wait_until(publisher.is_ready)
     yield publisher
     publisher.stop()
-
-
-def eventually(condition: Callable[[], object], within: float = 15.0) -> None:
-    """Wait until `condition` holds; fail after `within` seconds."""
-    deadline = time.monotonic() + within
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true in time"
-        time.sleep(0.02)
 
 
 @pytest.mark.claim("reserve/publishes-hold-message", "queue/hold-exchange")
@@ -73,7 +66,7 @@ def test_message_that_no_queue_takes_is_unknown_to_its_own_caller_only(publisher
 def test_exchange_that_is_not_there_is_unknown_and_the_publisher_recovers(publisher):
     with pytest.raises(Unknown):
         publisher.publish("no.such.exchange", "x", b"{}", message_id="lost")
-    eventually(publisher.is_ready)
+    wait_until(publisher.is_ready)
     publisher.publish("", PARKING, b"{}", message_id="fine")
 
 
@@ -85,7 +78,7 @@ def test_many_threads_publish_at_once_and_each_is_confirmed(publisher, broker):
     for thread in threads:
         thread.join()
     assert failures == []
-    eventually(lambda: broker.count(PARKING) == 16 * 25)
+    wait_until(lambda: broker.count(PARKING) == 16 * 25)
 
 
 def test_returned_messages_fail_nobody_else_who_waits_for_a_confirm(publisher, broker):
@@ -99,7 +92,7 @@ def test_returned_messages_fail_nobody_else_who_waits_for_a_confirm(publisher, b
     for thread in threads:
         thread.join()
     assert failures == []
-    eventually(lambda: broker.count(PARKING) == 6 * 30)
+    wait_until(lambda: broker.count(PARKING) == 6 * 30)
 
 
 def _publish_some(publisher: Publisher, number: int, failures: list[str]) -> None:
@@ -113,7 +106,7 @@ def _publish_some(publisher: Publisher, number: int, failures: list[str]) -> Non
 def test_stopped_publisher_takes_nothing(broker):
     publisher = Publisher(broker.settings, "test")
     publisher.start()
-    eventually(publisher.is_ready)
+    wait_until(publisher.is_ready)
     publisher.stop()
     assert not publisher.is_ready()
     with pytest.raises(Unknown):

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import requests
 
-from tests.support.fake_servers import FakeServer, await_, running
+from tests.support.fake_servers import FakeServer, running
+from tests.support.waiting import wait_until
 from tests.unit.fakes.smu_client import KEY, MOBILE, Smu, wrong
 
 pytestmark = pytest.mark.unit
@@ -74,7 +75,7 @@ def test_hang_waits_before_the_effect(smu: Smu) -> None:
         smu.post("/SendOTP", Mobile=MOBILE, timeout=0.1)
     assert smu.inbox() == []
     smu.server.clear("faults")  # lets the hanging call go on, after its caller gave up
-    await_(lambda: len(smu.inbox()) == 1)
+    wait_until(lambda: len(smu.inbox()) == 1)
 
 
 def test_hang_without_effect_ends_in_a_reset(smu: Smu) -> None:

@@ -9,7 +9,8 @@ import pytest
 import requests
 import stripe
 
-from tests.support.fake_servers import FakeServer, await_, running
+from tests.support.fake_servers import FakeServer, running
+from tests.support.waiting import wait_until
 from tests.unit.fakes.stripe_client import KEY, TOP_UP, client, kinds, post
 
 pytestmark = pytest.mark.unit
@@ -71,7 +72,7 @@ def test_a_second_call_while_the_first_runs_is_a_conflict(intents: Any, server: 
     server.fault("hang", "/v1/payment_intents", ms=60_000)
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(post, server, "/v1/payment_intents", "k", amount=5000, currency="sgd")
-        await_(lambda: server.journal() != [])
+        wait_until(lambda: server.journal() != [])
         second = post(server, "/v1/payment_intents", "k", amount=5000, currency="sgd")
         server.clear("faults")
         assert first.result().status_code == 200

@@ -7,7 +7,8 @@ import pytest
 import requests
 import stripe
 
-from tests.support.fake_servers import FakeServer, await_, running
+from tests.support.fake_servers import FakeServer, running
+from tests.support.waiting import wait_until
 from tests.unit.fakes.webhook_receiver import Receiver, receiving
 
 pytestmark = pytest.mark.unit
@@ -85,7 +86,7 @@ def test_retries_end(server: FakeServer, receiver: Receiver) -> None:
 def test_an_endpoint_that_is_down_gets_it_when_it_is_up(server: FakeServer, receiver: Receiver) -> None:
     server.control("webhooks", url="http://127.0.0.1:1/nobody", max_attempts=100)
     create(server)
-    await_(lambda: server.read("deliveries")["deliveries"] != [])
+    wait_until(lambda: server.read("deliveries")["deliveries"] != [])
     assert server.read("deliveries")["deliveries"][0]["status"] is None
     server.control("webhooks", url=receiver.url)
     assert receiver.events(1)[0].type == "payment_intent.created"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -22,7 +22,9 @@ from services.contracts.pb import inventory_pb2 as pb
 from services.contracts.pb.inventory_pb2_grpc import InventoryStub
 from services.inventory.app import grpc_server
 from services.inventory.settings import Settings
+from tests.support import concurrency
 from tests.support.databases import Databases
+from tests.support.waiting import wait_until
 
 SECRET, INTERNAL_SECRET = "s" * 32, "i" * 32
 HASH = hashlib.sha256(b"a ticket").hexdigest()
@@ -47,8 +49,7 @@ def a_key(step: str = "step") -> str:
 
 def run_concurrently(calls: Sequence[Callable[[], Any]]) -> list[Any]:
     """Every call at once, each in its own thread; a refused one gives its code."""
-    with ThreadPoolExecutor(len(calls)) as pool:
-        return [future.result() for future in [pool.submit(outcome, call) for call in calls]]
+    return concurrency.run_concurrently([partial(outcome, call) for call in calls])
 
 
 def outcome(call: Callable[[], Any]) -> Any:
@@ -186,9 +187,7 @@ class InventoryService:
         with ThreadPoolExecutor(len(calls)) as pool:
             with self.row_locked(seat_id):
                 futures = [pool.submit(outcome, call) for call in calls]
-                deadline = time.monotonic() + 0.9  # lock_timeout is 1 s
-                while self._waiting() < len(calls):
-                    assert time.monotonic() < deadline, "not all of them came to the row"
+                wait_until(lambda: self._waiting() == len(calls), 0.9)  # lock_timeout is 1 s
             return [future.result() for future in futures]
 
     def _waiting(self) -> int:

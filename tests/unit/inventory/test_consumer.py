@@ -21,6 +21,7 @@ from services.inventory.consumer import DELAY_QUEUE, PARKING_QUEUE, RELEASE_QUEU
 from services.inventory.store import holds
 from tests.support.brokers import Broker
 from tests.support.databases import Databases
+from tests.support.waiting import wait_until
 from tests.unit.inventory.inventory_service import InventoryService, an_id, refused
 
 pytestmark = pytest.mark.unit
@@ -67,7 +68,7 @@ class Flow:
     def start(self) -> None:
         self.publisher.start()
         self.consumer.start()
-        eventually(lambda: self.publisher.is_ready() and self.consumer.state == "consuming")
+        wait_until(lambda: self.publisher.is_ready() and self.consumer.state == "consuming")
 
     def stop(self) -> None:
         self.consumer.stop()
@@ -80,13 +81,6 @@ class Flow:
         where = ("seat.release.exchange", "seat.release") if after_ms is None else ("seat.hold.exchange", "seat.hold")
         self.publisher.publish(*where, body, message_id=message_id, expiration_ms=after_ms)
         return message_id
-
-
-def eventually(condition: Callable[[], object], within: float = 15.0) -> None:
-    deadline = time.monotonic() + within
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true in time"
-        time.sleep(0.02)
 
 
 @pytest.fixture
@@ -120,9 +114,9 @@ def consumed(inventory: InventoryService, message_id: str) -> str | None:
 def test_expired_hold_is_released_by_its_dead_lettered_message_and_order_is_told_once(flow, inventory, caplog):
     seat_id, hold_id, user_id = inventory.held_seat(ttl=1)
     message_id = flow.wake_up(seat_id, hold_id, after_ms=1500)
-    eventually(lambda: inventory.seat(seat_id).status == "AVAILABLE")
-    eventually(lambda: consumed(inventory, message_id) == "RELEASED")
-    eventually(lambda: flow.told.orders == [hold_id])
+    wait_until(lambda: inventory.seat(seat_id).status == "AVAILABLE")
+    wait_until(lambda: consumed(inventory, message_id) == "RELEASED")
+    wait_until(lambda: flow.told.orders == [hold_id])
     assert any(r.levelname == "WARNING" and f"Auto-released seat {seat_id}" in r.getMessage() for r in caplog.records)
     with refused("STEP_VOIDED"):
         inventory.reserve(seat_id, user_id, hold_id)
@@ -132,7 +126,7 @@ def test_same_message_twice_releases_once_and_tells_order_once(flow, inventory):
     seat_id, hold_id, _ = inventory.held_seat()
     inventory.expire(seat_id)
     message_id = flow.wake_up(seat_id, hold_id)
-    eventually(lambda: consumed(inventory, message_id))
+    wait_until(lambda: consumed(inventory, message_id))
     new_hold = inventory.reserve(seat_id).hold_id
     flow.wake_up(seat_id, hold_id, message_id)
     _worked_off(flow, inventory)
@@ -146,7 +140,7 @@ def test_message_of_an_older_hold_leaves_the_one_that_took_over(flow, inventory)
     new_hold = inventory.reserve(seat_id).hold_id
     inventory.expire(seat_id)  # expired too, but not this message's
     message_id = flow.wake_up(seat_id, old_hold)
-    eventually(lambda: consumed(inventory, message_id) == "STALE")
+    wait_until(lambda: consumed(inventory, message_id) == "STALE")
     assert inventory.seat(seat_id).hold_id == new_hold
 
 
@@ -154,14 +148,14 @@ def test_message_of_an_older_hold_leaves_the_one_that_took_over(flow, inventory)
 def test_late_message_leaves_the_sale(flow, inventory):
     seat_id, order_id, owner = inventory.sold_seat()
     message_id = flow.wake_up(seat_id, order_id)
-    eventually(lambda: consumed(inventory, message_id) == "STALE")
+    wait_until(lambda: consumed(inventory, message_id) == "STALE")
     assert inventory.seat(seat_id).owner_user_id == owner
     assert flow.told.orders == []
 
 
 def test_message_for_a_seat_that_is_not_there_is_worked_off(flow, inventory):
     message_id = flow.wake_up(an_id(), an_id())
-    eventually(lambda: consumed(inventory, message_id) == "STALE")
+    wait_until(lambda: consumed(inventory, message_id) == "STALE")
 
 
 def test_early_message_waits_in_the_delay_queue_and_releases_in_time(flow, inventory):
@@ -169,7 +163,7 @@ def test_early_message_waits_in_the_delay_queue_and_releases_in_time(flow, inven
     message_id = flow.wake_up(seat_id, hold_id)
     _worked_off(flow, inventory)
     assert (inventory.seat(seat_id).hold_id, consumed(inventory, message_id)) == (hold_id, None)
-    eventually(lambda: consumed(inventory, message_id) == "RELEASED")
+    wait_until(lambda: consumed(inventory, message_id) == "RELEASED")
     assert inventory.seat(seat_id).status == "AVAILABLE"
 
 
@@ -219,8 +213,8 @@ def test_failure_that_passes_is_tried_again_and_then_released(flow, inventory):
     with inventory.row_locked(seat_id):
         message_id = flow.wake_up(seat_id, hold_id)
         time_of_lock_wait = time.monotonic() + 1.2
-        eventually(lambda: time.monotonic() > time_of_lock_wait)  # longer than lock_timeout: one attempt has failed
-    eventually(lambda: consumed(inventory, message_id) == "RELEASED")
+        wait_until(lambda: time.monotonic() > time_of_lock_wait)  # longer than lock_timeout: one attempt has failed
+    wait_until(lambda: consumed(inventory, message_id) == "RELEASED")
 
 
 def test_failure_that_stays_is_parked_after_five_attempts(flow, broker, inventory, monkeypatch):
@@ -253,12 +247,12 @@ def test_consumer_pauses_while_the_database_is_down_and_loses_nothing(flow, brok
     seat_id, hold_id, _ = inventory.held_seat()
     inventory.expire(seat_id)
     message_ids = [flow.wake_up(seat_id, hold_id), flow.wake_up(an_id(), an_id()), flow.wake_up(an_id(), an_id())]
-    eventually(lambda: flow.consumer.state == "paused")
-    eventually(lambda: broker.count(RELEASE_QUEUE) == 3)  # back where they were, and offered to nobody
+    wait_until(lambda: flow.consumer.state == "paused")
+    wait_until(lambda: broker.count(RELEASE_QUEUE) == 3)  # back where they were, and offered to nobody
     tried = down.tried
     assert (broker.count(PARKING_QUEUE), broker.count(DELAY_QUEUE)) == (0, 0)
     down.is_over()
-    eventually(lambda: all(consumed(inventory, message_id) for message_id in message_ids))
+    wait_until(lambda: all(consumed(inventory, message_id) for message_id in message_ids))
     assert tried <= 2
     assert broker.count(PARKING_QUEUE) == 0
     assert inventory.seat(seat_id).status == "AVAILABLE"
@@ -295,7 +289,7 @@ def test_message_stays_when_it_can_be_put_nowhere_else(flow, broker, inventory, 
 
     monkeypatch.setattr(flow.publisher, "publish", unconfirmed)
     flow.publisher.publish("seat.release.exchange", "seat.release", b"bad", message_id="bad")
-    eventually(lambda: flow.consumer.state != "consuming")
+    wait_until(lambda: flow.consumer.state != "consuming")
     refuse[0] = False
     properties, _ = broker.take(PARKING_QUEUE, within=10)
     assert properties.message_id == "bad"
@@ -307,16 +301,16 @@ def test_while_the_broker_is_away_publishing_is_unknown_at_once_and_both_ends_re
     inventory.expire(seat_id)
     broker.stop()
     try:
-        eventually(lambda: not flow.publisher.is_ready())
+        wait_until(lambda: not flow.publisher.is_ready())
         started = time.monotonic()
         with pytest.raises(Unknown):
             flow.wake_up(seat_id, hold_id)
         assert time.monotonic() - started < 0.1
     finally:
         broker.start()
-    eventually(lambda: flow.publisher.is_ready() and flow.consumer.state == "consuming", within=30)
+    wait_until(lambda: flow.publisher.is_ready() and flow.consumer.state == "consuming", seconds=30)
     message_id = flow.wake_up(seat_id, hold_id)
-    eventually(lambda: consumed(inventory, message_id) == "RELEASED")
+    wait_until(lambda: consumed(inventory, message_id) == "RELEASED")
 
 
 @pytest.mark.claim("consumer/prefetch")
@@ -326,12 +320,12 @@ def test_a_consumer_has_32_messages_in_hand_and_no_more(flow, broker):
     slow = flow.another(broker, lambda _: go.wait(15))
     slow.start()
     try:
-        eventually(lambda: slow.state == "consuming")
+        wait_until(lambda: slow.state == "consuming")
         for _ in range(40):
             flow.wake_up(an_id(), an_id())
-        eventually(lambda: broker.count(RELEASE_QUEUE) == 40 - 32)
+        wait_until(lambda: broker.count(RELEASE_QUEUE) == 40 - 32)
         go.set()
-        eventually(lambda: broker.count(RELEASE_QUEUE) == 0)
+        wait_until(lambda: broker.count(RELEASE_QUEUE) == 0)
     finally:
         go.set()
         slow.stop()
@@ -341,19 +335,19 @@ def test_two_consumers_share_the_queue(flow, broker, inventory):
     other = flow.another(broker)
     other.start()
     try:
-        eventually(lambda: other.state == "consuming")
+        wait_until(lambda: other.state == "consuming")
         message_ids = [flow.wake_up(an_id(), an_id()) for _ in range(40)]
-        eventually(lambda: all(consumed(inventory, message_id) for message_id in message_ids))
+        wait_until(lambda: all(consumed(inventory, message_id) for message_id in message_ids))
     finally:
         other.stop()
 
 
 def test_parked_messages_are_counted(flow, broker):
     flow.publisher.publish("", PARKING_QUEUE, b"{}", message_id="m")
-    eventually(lambda: flow.consumer.counted == 1)
+    wait_until(lambda: flow.consumer.counted == 1)
 
 
 def _worked_off(flow: Flow, inventory: InventoryService) -> None:
     """Wait until the consumer has been through what is in the queue now."""
     last = flow.wake_up(an_id(), an_id())
-    eventually(lambda: consumed(inventory, last))
+    wait_until(lambda: consumed(inventory, last))

@@ -18,6 +18,7 @@ from services.inventory.store import holds
 from services.inventory.sweeper import Sweeper
 from tests.support.databases import Databases
 from tests.support.query_plans import amid_a_sale
+from tests.support.waiting import wait_until
 from tests.unit.inventory.inventory_service import (
     HASH,
     InventoryService,
@@ -165,7 +166,7 @@ def test_hold_judges_the_row_as_it_is_once_locked_not_as_its_statement_first_saw
         quick = holds._HOLD
         patch.setattr(holds, "_HOLD", slow)
         answer = pool.submit(outcome, lambda: inventory.reserve(seat_id, hold_id=late))
-        _until(lambda: inventory.row("SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'"))
+        wait_until(lambda: inventory.row("SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'"))
         patch.setattr(holds, "_HOLD", quick)
         change[meanwhile]()
         assert inventory.seat(seat_id) != before
@@ -408,18 +409,11 @@ def test_hold_that_runs_out_while_its_confirm_waits_for_the_row_is_expired(inven
         )
         time_is_up = "SELECT held_until <= app_now() AS over FROM seats WHERE seat_id = %(seat_id)s"
         nearly = "SELECT held_until <= app_now() + interval '300 ms' AS over FROM seats WHERE seat_id = %(seat_id)s"
-        _until(lambda: inventory.row(nearly, seat_id=seat_id)["over"])
+        wait_until(lambda: inventory.row(nearly, seat_id=seat_id)["over"])
         call.start()
-        _until(lambda: inventory.row(time_is_up, seat_id=seat_id)["over"])
+        wait_until(lambda: inventory.row(time_is_up, seat_id=seat_id)["over"])
     call.join()
     assert answers == ["HOLD_EXPIRED"]
-
-
-def _until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 5
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 @pytest.mark.claim("schema/seats.owner_user_id", "schema/seats.held_by_user_id")

@@ -8,8 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.error import URLError
@@ -27,6 +26,7 @@ from services.contracts.pb.inventory_pb2_grpc import InventoryStub
 from tests.support.brokers import Broker
 from tests.support.databases import Databases
 from tests.support.stubs import example, fits
+from tests.support.waiting import wait_until
 from tests.unit.inventory.inventory_service import INTERNAL_SECRET, SECRET, InventoryService, an_id
 
 pytestmark = pytest.mark.unit
@@ -83,13 +83,6 @@ class _OrderHandler(BaseHTTPRequestHandler):
         pass
 
 
-def eventually(condition: Callable[[], object], within: float = 30.0) -> None:
-    deadline = time.monotonic() + within
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true in time"
-        time.sleep(0.05)
-
-
 @pytest.fixture
 def order() -> Iterator[Order]:
     server = Order()
@@ -130,11 +123,11 @@ def replicas(databases: Databases, broker: Broker, order: Order) -> Iterator[lis
 
 @pytest.mark.claim("consumer/own-thread")
 def test_two_replicas_hold_release_and_end_cleanly_side_by_side(replicas, databases, broker, order):
-    eventually(lambda: all(replica.health().get("consumer") == "consuming" for replica in replicas))
+    wait_until(lambda: all(replica.health().get("consumer") == "consuming" for replica in replicas), seconds=30)
     seats = InventoryService(databases)
     publisher = Publisher(broker.settings, "test")
     publisher.start()
-    eventually(publisher.is_ready)
+    wait_until(publisher.is_ready, seconds=30)
     try:
         held = [_held_through(replicas[n % 2], seats.new_seat()) for n in range(6)]
         for seat_id, hold_id in held[:4]:  # two get no message: the sweepers find them
@@ -142,7 +135,7 @@ def test_two_replicas_hold_release_and_end_cleanly_side_by_side(replicas, databa
                 {"seat_id": seat_id, "order_id": hold_id, "user_id": an_id(), "reserved_at": "now"}
             )
             publisher.publish("seat.hold.exchange", "seat.hold", body, message_id=an_id(), expiration_ms=1100)
-        eventually(lambda: all(seats.seat(seat_id).status == "AVAILABLE" for seat_id, _ in held))
+        wait_until(lambda: all(seats.seat(seat_id).status == "AVAILABLE" for seat_id, _ in held), seconds=30)
         assert {caller for caller, _ in order.told} <= {"inventory-service"}
         assert {path for _, path in order.told} <= {f"/orders/{hold_id}/expire" for _, hold_id in held[:4]}
         assert len(order.told) == len(set(order.told))

@@ -15,7 +15,7 @@ from services.chassis.db import Database
 from services.chassis.settings import DatabaseSettings
 from services.orchestrator.saga.journal import LEASE_SECONDS, Entry, Journal, NoticeDue, Status
 from services.orchestrator.saga.recovery import Heartbeat
-from tests.unit.user.user_app import eventually
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.unit
 
@@ -140,7 +140,7 @@ def test_a_heart_that_beats_keeps_its_sagas(db: Database, journal: Journal) -> N
     alive = Journal(db, deadline_seconds=60, park_seconds=120)
     heart = Heartbeat(alive)
     heart.start()
-    eventually(lambda: _leases(db, alive))
+    wait_until(lambda: _leases(db, alive))
     kept, _ = _begin(alive, uuid4())
     [first] = _leases(db, alive)
     deadline = time.monotonic() + LEASE_SECONDS

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -17,8 +15,8 @@ from services.chassis.settings import DatabaseSettings, ProcessSettings
 from services.chassis.tokens import Credential
 from services.order.app import build
 from services.order.settings import Settings
+from tests.support.waiting import wait_until
 
-PATIENCE = 3.0  # seconds until a condition that does not come fails the test
 _WAITING = """
     SELECT count(*) AS waiting FROM pg_stat_activity
     WHERE datname = current_database() AND wait_event_type = 'Lock'"""
@@ -50,12 +48,6 @@ def a_key(step: str = "step") -> str:
     return f"test:{uuid4()}:1:{step}"
 
 
-def run_concurrently(calls: Sequence[Callable[[], Reply]]) -> list[Reply]:
-    """Every call at once, each in its own thread."""
-    with ThreadPoolExecutor(len(calls)) as pool:
-        return [future.result() for future in [pool.submit(call) for call in calls]]
-
-
 class OrderService:
     """Order's calls. Each method is one call by the orchestrator unless it says otherwise."""
 
@@ -80,10 +72,7 @@ class OrderService:
         with self.db.transaction() as tx:
             tx.one(f"SELECT 1 FROM {table}s WHERE {table}_id = %(id)s FOR UPDATE", id=row_id)
             yield
-            deadline = time.monotonic() + PATIENCE
-            while self.db.read(lambda look: look.only(_WAITING))["waiting"] < waiters:
-                assert time.monotonic() < deadline, "nobody waits for the row"
-                time.sleep(0.01)  # between two looks; bounded by the deadline
+            wait_until(lambda: self.db.read(lambda look: look.only(_WAITING))["waiting"] == waiters, seconds=3)
 
     # ── orders
 

@@ -12,7 +12,8 @@ import pytest
 from services.chassis.db import Transaction
 from services.chassis.settings import DatabaseSettings
 from services.order import disputes
-from tests.unit.order.order_service import OrderService, a_key, an_id, run_concurrently
+from tests.support.concurrency import run_concurrently
+from tests.unit.order.order_service import OrderService, a_key, an_id
 
 pytestmark = pytest.mark.unit
 

@@ -15,7 +15,8 @@ from services.chassis import tokens
 from services.chassis.settings import DatabaseSettings
 from services.contracts.errors import ERRORS
 from services.order import order_store
-from tests.unit.order.order_service import SECRET, OrderService, a_key, an_id, run_concurrently
+from tests.support.concurrency import run_concurrently
+from tests.unit.order.order_service import SECRET, OrderService, a_key, an_id
 
 pytestmark = pytest.mark.unit
 PAST = (datetime.now(UTC) - timedelta(seconds=1)).isoformat()

@@ -9,7 +9,8 @@ from uuid import UUID
 import pytest
 
 from services.chassis.settings import DatabaseSettings
-from tests.unit.order.order_service import OrderService, a_key, an_id, run_concurrently
+from tests.support.concurrency import run_concurrently
+from tests.unit.order.order_service import OrderService, a_key, an_id
 
 pytestmark = pytest.mark.unit
 

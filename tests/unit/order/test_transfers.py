@@ -11,8 +11,9 @@ import pytest
 
 from services.chassis.settings import DatabaseSettings
 from services.order import transfer_store
+from tests.support.concurrency import run_concurrently
 from tests.support.databases import Databases
-from tests.unit.order.order_service import OrderService, a_key, an_id, run_concurrently
+from tests.unit.order.order_service import OrderService, a_key, an_id
 
 pytestmark = pytest.mark.unit
 ELEVEN_MINUTES = 660

@@ -14,8 +14,9 @@ from werkzeug.test import TestResponse
 
 from services.chassis.settings import DatabaseSettings
 from services.user import passwords
+from tests.support.concurrency import run_concurrently
 from tests.support.databases import scripts
-from tests.unit.user.user_app import JWT_SECRET, UserApp, codes, refusal, run_concurrently
+from tests.unit.user.user_app import JWT_SECRET, UserApp, codes, refusal
 
 pytestmark = pytest.mark.unit
 
@@ -99,7 +100,7 @@ def test_an_email_registers_once_however_it_is_written(users: UserApp) -> None:
 @pytest.mark.claim("schema/users.email")
 def test_one_email_many_times_at_once_registers_once(users: UserApp) -> None:
     person = registration()
-    answers = run_concurrently(*[lambda: users.public("POST", "/api/auth/register", person)] * 5)
+    answers = run_concurrently([lambda: users.public("POST", "/api/auth/register", person)] * 5)
     assert codes(answers) == [201] + [409] * 4
 
 
@@ -244,7 +245,7 @@ def test_logout_ends_one_login_only(users: UserApp) -> None:
 
 def test_logout_at_once_is_one_revocation(users: UserApp) -> None:
     token = logged_in(users)["access_token"]
-    answers = run_concurrently(*[lambda: bearing(users, "/api/auth/logout", token)] * 5)
+    answers = run_concurrently([lambda: bearing(users, "/api/auth/logout", token)] * 5)
     assert set(codes(answers)) <= {200, 401}
 
 

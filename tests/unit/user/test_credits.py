@@ -10,8 +10,9 @@ from uuid import uuid4
 import pytest
 
 from services.chassis.db import Database
+from tests.support.concurrency import run_concurrently
 from tests.support.databases import Databases
-from tests.unit.user.user_app import UserApp, codes, key, refusal, run_concurrently
+from tests.unit.user.user_app import UserApp, codes, key, refusal
 
 pytestmark = pytest.mark.unit
 
@@ -126,8 +127,10 @@ def test_a_deduct_and_its_refund_at_once_leave_nothing_taken(users: UserApp) -> 
     for _ in range(10):
         charge = key()
         run_concurrently(
-            partial(users.call, "POST", "/credits/deduct", {"key": charge, "user_id": user, "amount": 40}),
-            partial(users.call, "POST", "/credits/refund", {"key": charge}),
+            [
+                partial(users.call, "POST", "/credits/deduct", {"key": charge, "user_id": user, "amount": 40}),
+                partial(users.call, "POST", "/credits/refund", {"key": charge}),
+            ]
         )
         assert users.balance(user) == 100
 

@@ -10,8 +10,10 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from tests.support.concurrency import run_concurrently
 from tests.support.databases import Databases
-from tests.unit.user.user_app import UserApp, codes, eventually, key, run_concurrently
+from tests.support.waiting import wait_until
+from tests.unit.user.user_app import UserApp, codes, key
 
 pytestmark = pytest.mark.unit
 
@@ -162,7 +164,7 @@ def test_opposite_transfers_at_once_do_not_deadlock(users: UserApp) -> None:
     for giver, taker in [(one, other), (other, one)] * 4:
         body = {"key": key("transfer"), "hold_keys": [frozen_hold(users, giver, 10)], "to_user_id": taker}
         works.append(partial(users.call, "POST", "/credits/transfer", body))
-    assert codes(run_concurrently(*works)) == [200] * 8
+    assert codes(run_concurrently(works)) == [200] * 8
     assert (users.balance(one), users.balance(other)) == (100, 100)
 
 
@@ -177,7 +179,7 @@ def test_transfer_locks_the_lower_id_first(users: UserApp, databases: Databases)
         blocker.autocommit = False
         blocker.cursor().execute("SELECT 1 FROM users WHERE user_id = %s FOR UPDATE", (low,))
         transfer.start()
-        eventually(lambda: users.waiting() == 1)
+        wait_until(lambda: users.waiting() == 1)
         probe.cursor().execute("SELECT 1 FROM users WHERE user_id = %s FOR UPDATE NOWAIT", (high,))
         blocker.rollback()
     transfer.join()

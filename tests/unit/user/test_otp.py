@@ -15,9 +15,10 @@ from urllib3.exceptions import MaxRetryError, NewConnectionError
 
 from services.chassis.clients import CALL_SECONDS
 from services.user import smu as smu_module
+from tests.support.concurrency import run_concurrently
 from tests.support.databases import Databases
 from tests.support.stubs import Stubs
-from tests.unit.user.user_app import SMU_KEY, SMU_URL, UserApp, codes, refusal, run_concurrently
+from tests.unit.user.user_app import SMU_KEY, SMU_URL, UserApp, codes, refusal
 
 pytestmark = pytest.mark.unit
 
@@ -126,7 +127,7 @@ def test_the_sixth_code_in_ten_minutes_is_refused_and_says_when(users: UserApp, 
 def test_of_many_sends_at_once_five_get_through(users: UserApp, smu: Stubs) -> None:
     sends(smu)
     user = users.new_user()
-    assert codes(run_concurrently(*[lambda: send(users, user)] * 12)) == [200] * 5 + [429] * 7
+    assert codes(run_concurrently([lambda: send(users, user)] * 12)) == [200] * 5 + [429] * 7
     assert len(smu.calls) == 5
 
 

@@ -9,7 +9,8 @@ from uuid import uuid4
 import pytest
 
 from services.user.store import logins
-from tests.unit.user.user_app import UserApp, eventually, refusal
+from tests.support.waiting import wait_until
+from tests.unit.user.user_app import UserApp, refusal
 
 pytestmark = pytest.mark.unit
 
@@ -96,7 +97,7 @@ def test_a_row_that_commits_late_is_not_skipped(users: UserApp) -> None:
         tx.run(logins._ONE_AT_A_TIME)
         tx.run(logins._REVOKE, sid=early, user_id=uuid4())
         other.start()
-        eventually(lambda: users.waiting() > 0 or not other.is_alive())
+        wait_until(lambda: users.waiting() > 0 or not other.is_alive())
         seen = news(users, start)
     other.join()
     seen_then = news(users, seen["cursor"])

@@ -13,7 +13,8 @@ import pytest
 import stripe
 from werkzeug.test import TestResponse
 
-from tests.unit.user.user_app import WEBHOOK_SECRET, UserApp, codes, refusal, run_concurrently
+from tests.support.concurrency import run_concurrently
+from tests.unit.user.user_app import WEBHOOK_SECRET, UserApp, codes, refusal
 
 pytestmark = pytest.mark.unit
 
@@ -54,7 +55,7 @@ def test_what_was_received_counts_not_what_was_asked(users: UserApp) -> None:
 def test_the_same_event_five_times_at_once_credits_once(users: UserApp) -> None:
     user = users.new_user("0.00")
     told = event(paid(user, 1000))
-    assert codes(run_concurrently(*[lambda: deliver(users, told)] * 5)) == [200] * 5
+    assert codes(run_concurrently([lambda: deliver(users, told)] * 5)) == [200] * 5
     assert users.balance(user) == 10
 
 
@@ -68,7 +69,7 @@ def test_the_same_event_much_later_credits_nothing(users: UserApp) -> None:
 def test_two_events_of_one_payment_at_once_credit_once(users: UserApp) -> None:
     user = users.new_user("0.00")
     about = paid(user, 1000)
-    assert codes(run_concurrently(*[lambda: deliver(users, event(about))] * 5)) == [200] * 5
+    assert codes(run_concurrently([lambda: deliver(users, event(about))] * 5)) == [200] * 5
     assert users.balance(user) == 10
 
 
@@ -81,7 +82,7 @@ def test_one_event_id_with_two_payments_credits_once(users: UserApp) -> None:
 
 def test_two_payments_are_both_credited(users: UserApp) -> None:
     user = users.new_user("0.00")
-    run_concurrently(*[partial(deliver, users, event(paid(user, cents))) for cents in (1000, 2000, 3000)])
+    run_concurrently([partial(deliver, users, event(paid(user, cents))) for cents in (1000, 2000, 3000)])
     assert users.balance(user) == 60
 
 

@@ -14,21 +14,21 @@ from werkzeug.serving import make_server
 from services.chassis.settings import DatabaseSettings
 from services.user import payments
 from services.user import smu as smu_module
+from tests.support.concurrency import run_concurrently
 from tests.support.fake_servers import FakeServer, running
+from tests.support.waiting import wait_until
 from tests.unit.user.user_app import (
-    PATIENCE,
     SMU_KEY,
     STRIPE_KEY,
     WEBHOOK_SECRET,
     UserApp,
-    eventually,
     key,
     refusal,
-    run_concurrently,
     user_settings,
 )
 
 pytestmark = pytest.mark.unit
+TIMEOUT_SECONDS = 10.0  # a busy machine can delay a fake
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def users(
 ) -> Iterator[UserApp]:
     """The service, patient with a busy machine, and its webhook where the fake Stripe can reach it."""
     for outside in (smu_module, payments):
-        monkeypatch.setattr(outside, "TIMEOUT", (PATIENCE, PATIENCE))
+        monkeypatch.setattr(outside, "TIMEOUT", (TIMEOUT_SECONDS, TIMEOUT_SECONDS))
     service = UserApp(user_settings(database_for("user"), smu_url=smu.url, stripe_base=stripe_server.url))
     server = make_server("127.0.0.1", 0, service.app, threaded=True)
     server.daemon_threads = False  # type: ignore[attr-defined]  # so that closing waits for the deliveries under way
@@ -108,7 +108,7 @@ def test_a_card_payment_becomes_credits_once_however_often_it_is_told(
     user = users.new_user("0.00")
     intent = top_up(users, user)
     assert pay(stripe_server, intent) == 200
-    eventually(lambda: delivered(stripe_server) == [200] * 10)  # created and succeeded, five copies each
+    wait_until(lambda: delivered(stripe_server) == [200] * 10)  # created and succeeded, five copies each
     assert users.balance(user) == 50
     pay(stripe_server, intent)
     assert users.balance(user) == 50
@@ -117,7 +117,7 @@ def test_a_card_payment_becomes_credits_once_however_often_it_is_told(
 def test_a_declined_card_credits_nothing(users: UserApp, stripe_server: FakeServer) -> None:
     user = users.new_user("0.00")
     assert pay(stripe_server, top_up(users, user), "pm_card_chargeDeclined") == 402
-    eventually(lambda: delivered(stripe_server) == [200] * 2)
+    wait_until(lambda: delivered(stripe_server) == [200] * 2)
     assert users.balance(user) == 0
 
 
@@ -181,7 +181,7 @@ def test_one_code_approves_once_however_often_it_is_sent(users: UserApp, smu: Fa
     sid = users.done("/otp/send", user_id=user)["verification_sid"]
     code = code_of(smu, users, user)
     works = [lambda: users.done("/otp/verify", verification_sid=sid, otp_code=code)["status"]] * 5
-    assert sorted(run_concurrently(*works)) == ["approved"] + ["expired"] * 4
+    assert sorted(run_concurrently(works)) == ["approved"] + ["expired"] * 4
 
 
 @pytest.mark.parametrize("kind", ["refuse", "reset", "drop", "truncate", "status"])
@@ -191,7 +191,7 @@ def test_smu_that_does_not_answer_is_503(users: UserApp, smu: FakeServer, kind: 
 
 
 def test_smu_that_hangs_is_given_up(users: UserApp, smu: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(smu_module, "TIMEOUT", (PATIENCE, 0.3))
+    monkeypatch.setattr(smu_module, "TIMEOUT", (TIMEOUT_SECONDS, 0.3))
     smu.fault("hang", "/SendOTP", ms=10_000)
     assert users.call("POST", "/otp/send", {"user_id": users.new_user()}).status_code == 503
 

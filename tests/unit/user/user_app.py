@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -19,6 +17,7 @@ from services.chassis.db import Database
 from services.chassis.settings import DatabaseSettings, ProcessSettings
 from services.user.app import build
 from services.user.settings import Settings
+from tests.support.waiting import wait_until
 
 JWT_SECRET = "test-jwt-secret-test-jwt-secret-test"
 INTERNAL_SECRET = "test-internal-secret-test-internal-secret"
@@ -27,7 +26,6 @@ SMU_KEY = "smu-key-that-no-log-shows"
 STRIPE_BASE = "http://stripe.test"
 STRIPE_KEY = "sk_test_that_no_log_shows"
 WEBHOOK_SECRET = "whsec_that_no_log_shows"
-PATIENCE = 10.0  # seconds until a condition that does not come fails the test
 
 _NEW_USER = """
 INSERT INTO users (user_id, email, phone, password_hash, credit_balance)
@@ -122,7 +120,7 @@ class UserApp:
             with self.db.transaction() as tx:
                 tx.run("SELECT 1 FROM users WHERE user_id = %(user_id)s FOR UPDATE", user_id=user_id)
                 running = [pool.submit(work) for work in works]
-                eventually(lambda: self.waiting() == len(works))
+                wait_until(lambda: self.waiting() == len(works))
             return [work.result() for work in running]
 
 
@@ -138,26 +136,6 @@ def refusal(answer: TestResponse) -> str:
 def key(step: str = "deduct") -> str:
     """An effect's key that no other test has."""
     return f"test:{uuid4()}:1:{step}"
-
-
-def run_concurrently(*works: Callable[[], Any]) -> list[Any]:
-    """Run all works in threads that start together; their results in order."""
-    barrier = threading.Barrier(len(works))
-
-    def started(work: Callable[[], Any]) -> Any:
-        barrier.wait(PATIENCE)
-        return work()
-
-    with ThreadPoolExecutor(len(works)) as pool:
-        return list(pool.map(started, works))
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    """Return as soon as `condition` holds; fail the test when it does not within PATIENCE."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.005)  # between two looks
 
 
 def codes(answers: Iterable[TestResponse]) -> list[int]:
