@@ -34,7 +34,7 @@ verify: lint ## everything: lint, then every test, then reports/index.html
 lint: venv ## ruff, mypy (strict), import-linter
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy services harness
+	@$(BIN)/mypy services harness fakes tests
 	@$(BIN)/lint-imports
 
 saga: venv ## every flow, a fault at every step

@@ -6,7 +6,7 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from threading import Event, Thread, Timer
@@ -223,12 +223,12 @@ def test_next_up_clears_what_a_killed_harness_left(tmp_path: Path) -> None:
         assert second.state("fake-smu") == "running"
 
 
-def remains(run_dir: Path) -> list[object]:
-    """The processes of a stack that still run, or the containers that still are."""
+def remains(run_dir: Path) -> Sequence[object]:
+    """List the processes of a stack that still run, or its containers, running or not."""
+    if not IN_CONTAINERS:
+        return leftovers(run_dir)
     label = f"label={container_engine.PROJECT}={container_engine.Project.of(run_dir).name}"
-    return (
-        container_engine.docker("ps", "-aq", "--filter", label).split() if IN_CONTAINERS else list(leftovers(run_dir))
-    )
+    return container_engine.docker("ps", "-aq", "--filter", label).split()
 
 
 def foreground(run_dir: Path) -> subprocess.Popen[str]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import cycle
 from typing import Any
 from uuid import uuid4
@@ -169,9 +170,7 @@ def test_one_of_each_is_killed_under_load_and_the_others_end_what_it_began(
     second_inventory, second_orchestrator = twins
     doors = [system.stack.url(ORCHESTRATOR), system.stack.url(second_orchestrator)]
     for door in doors:
-        system.until(
-            "an orchestrator moves money", lambda door=door: knows_of_ended_logins(system, door), RECOVERED_SECONDS
-        )  # type: ignore[misc]
+        system.until("an orchestrator moves money", partial(knows_of_ended_logins, system, door), RECOVERED_SECONDS)
     victim = system.person("1000.00")
     victim.url = doors[1]
     _, order_id = system.held(victim)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -120,11 +121,7 @@ class CrashTestSystem:
         started = [self._born(port, laid) for port, laid in zip(chosen, environments, strict=True)]
         try:
             for orchestrator in started if not die_at_once else ():
-                until(
-                    f"{orchestrator.url} is ready",
-                    lambda orchestrator=orchestrator: self._is_ready(orchestrator),
-                    READY_SECONDS,
-                )  # type: ignore[misc]
+                until(f"{orchestrator.url} is ready", partial(self._is_ready, orchestrator), READY_SECONDS)
             yield started
         finally:
             for orchestrator in started:

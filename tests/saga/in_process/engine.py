@@ -108,6 +108,14 @@ class Engine:
             except ProcessDeath:
                 return None
 
+    def succeed(
+        self, flow: Flow, case: Case, *faults: Fault, meanwhile: Mapping[str, Callable[[], object]] | None = None
+    ) -> None:
+        """Run `act` and fail the test unless the answer is 200."""
+        answer = self.act(flow, case, *faults, meanwhile=meanwhile)
+        assert answer is not None, "the process died"
+        answer.must(200)
+
     def settle(self) -> None:
         """Another process recovers; then the network delivers what it still carried; then recovery once more.
 

@@ -90,7 +90,7 @@ class LocalAdapter(BaseAdapter):
 
     def send(self, request: requests.PreparedRequest, **_options: Any) -> requests.Response:  # type: ignore[override]
         body = request.body.encode() if isinstance(request.body, str) else request.body
-        answer = call(self.app, str(request.method), request.path_url, body, request.headers)  # type: ignore[arg-type]
+        answer = call(self.app, str(request.method), request.path_url, body, request.headers)
         response = requests.Response()
         response.status_code, response.url, response.request = answer.status, str(request.url), request
         response.headers.update(answer.headers)

@@ -73,7 +73,7 @@ def test_dispute_before_the_second_code_fails_the_onward_transfer(engine: Engine
 def test_dispute_during_the_swap_of_the_onward_transfer_comes_too_late(engine: Engine) -> None:
     case = engine.prepared(FLOWS["dispute"])
     onward, disputes = _onward(case), []
-    engine.act(FLOWS["confirm"], onward, meanwhile={PIVOT: lambda: disputes.append(case.run("dispute"))}).must(200)
+    engine.succeed(FLOWS["confirm"], onward, meanwhile={PIVOT: lambda: disputes.append(case.run("dispute"))})
     engine.settle()
     assert [_said(dispute) for dispute in disputes] == [(409, "TRANSFER_INVALID_STATE")]
     assert (onward.owner(), onward.balance("buyer"), onward.balance("seller")) == ("buyer", 850, 1000)
@@ -128,7 +128,7 @@ def test_ticket_handed_on_during_the_scan_admits_nobody_with_the_old_qr(engine: 
 @pytest.mark.parametrize("edge", ["order GET /transfers/{id}#2", PIVOT, "journal end"])
 def test_dismiss_during_a_reverse_is_told_to_wait(engine: Engine, edge: str) -> None:
     case, dismissals = engine.prepared(FLOWS["reverse"]), []
-    engine.act(FLOWS["reverse"], case, meanwhile={edge: lambda: dismissals.append(case.run("dismiss"))}).must(200)
+    engine.succeed(FLOWS["reverse"], case, meanwhile={edge: lambda: dismissals.append(case.run("dismiss"))})
     engine.settle()
     assert [_said(dismissal) for dismissal in dismissals] == [(409, "REQUEST_IN_PROGRESS")]
     assert _stands(case) == ("SOLD", "seller", 800, 1000, "REVERSED")
@@ -138,7 +138,7 @@ def test_dismiss_during_a_reverse_is_told_to_wait(engine: Engine, edge: str) -> 
 @pytest.mark.parametrize("edge", ["order PATCH /transfers/{id}", "user POST /credits/unfreeze", "journal end"])
 def test_reverse_during_a_dismiss_is_told_to_wait(engine: Engine, edge: str) -> None:
     case, reversals = engine.prepared(FLOWS["dismiss"]), []
-    engine.act(FLOWS["dismiss"], case, meanwhile={edge: lambda: reversals.append(case.run("reverse"))}).must(200)
+    engine.succeed(FLOWS["dismiss"], case, meanwhile={edge: lambda: reversals.append(case.run("reverse"))})
     engine.settle()
     assert [_said(reversal) for reversal in reversals] == [(409, "REQUEST_IN_PROGRESS")]
     assert _stands(case) == ("SOLD", "buyer", 950, 850, "COMPLETED")
@@ -148,7 +148,7 @@ def test_reverse_during_a_dismiss_is_told_to_wait(engine: Engine, edge: str) -> 
 def test_late_swap_after_the_reverse_moves_nothing(engine: Engine) -> None:
     """The swap's first UpdateOwner is held back by the network until swap, dispute and reverse are through."""
     case = engine.prepared(FLOWS["confirm"])
-    engine.act(FLOWS["confirm"], case, Fault(PIVOT, Kind.LATE)).must(200)
+    engine.succeed(FLOWS["confirm"], case, Fault(PIVOT, Kind.LATE))
     assert case.owner() == "buyer"
     case.run("dispute").must(200)
     case.run("reverse").must(200)

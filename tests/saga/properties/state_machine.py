@@ -253,7 +253,8 @@ class SagaStateMachine(RuleBasedStateMachine):
     def _differences(self, model: Model, stands: SystemState) -> list[str]:
         if NOTHING in model.orders or NOTHING in model.transfers:
             return ["what the model has done never came to be"]
-        due: dict[str, Any] = {id_: thing.status for id_, thing in (*model.orders.items(), *model.transfers.items())}
+        due: dict[str, Any] = {id_: order.status for id_, order in model.orders.items()}
+        due |= {id_: transfer.status for id_, transfer in model.transfers.items()}
         for name, seat in model.seats.items():
             due[str(self.seat_ids[name])] = (seat.status, str(self.ids[seat.owner]) if seat.owner else None)
         for name, user in model.users.items():

@@ -16,7 +16,9 @@ pytestmark = pytest.mark.unit
 ONE = b'{"success":true,"data":{"revocations":[{"sid":"ended","seconds_left":959.876}],"cursor":1,"more":false}}'
 
 
-def answered(method: str, url: str, _body: bytes | None, _headers: Mapping[str, str], _timeout: float):
+def answered(
+    method: str, url: str, body: bytes | None, headers: Mapping[str, str], timeout: float
+) -> tuple[int, bytes]:
     return fits("user", method, url, 200, ONE)
 
 

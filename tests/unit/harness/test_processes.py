@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from harness import StackError, runtime
-from harness.runtime import container_engine, ports, process
+from harness.runtime import container_engine, packages, ports, process
 from harness.runtime.cleanup import make_room, take_down
 from harness.runtime.postgres import forget_dead_postmaster
 from harness.runtime.process import Identity
@@ -153,7 +153,8 @@ def test_orphan_is_ended_and_a_strangers_process_is_not(run_dir: RunDir, strange
 def test_what_an_orphan_starts_while_it_is_being_ended_is_ended_too(
     run_dir: RunDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first, later = spawn(run_dir), []
+    first = spawn(run_dir)
+    later: list[Identity] = []
     kill_all = process.kill_all
 
     def killed(processes: list[psutil.Process]) -> None:
@@ -240,7 +241,7 @@ def test_auto_takes_what_the_machine_has_and_says_why(
     monkeypatch: pytest.MonkeyPatch, broker: str | None, lacking: str | None, kind: str, reason: str
 ) -> None:
     monkeypatch.delenv("STACK", raising=False)
-    monkeypatch.setattr(container_engine.packages, "obtainable", lambda: broker)
+    monkeypatch.setattr(packages, "obtainable", lambda: broker)
     monkeypatch.setattr(container_engine, "unavailable", lambda: lacking)
     chosen = container_engine.choose()
     assert chosen.kind == kind

@@ -55,7 +55,7 @@ class Flow:
         self.consumer = self.another(broker)
         self._all = [self.consumer]
 
-    def another(self, broker: Broker, handle: Callable[[Message], object] | None = None) -> Consumer:
+    def another(self, broker: Broker, handle: Callable[[Message], None] | None = None) -> Consumer:
         return Consumer(
             broker.settings,
             "test-consumer",

@@ -148,7 +148,7 @@ def test_the_sweepers_index_is_its_own(databases: Databases) -> None:
         SELECT gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), '{}', 10, false, app_now()
         FROM generate_series(1, {})"""
     one = {"order_id": UUID(int=1), "key": "k", "charge_key": "k", "max_attempts": 3, "sid": "s", "made": "PENDING"}
-    by_key = (order_store._CONFIRM, order_store._FAIL, order_store._EXPIRE, order_store._STORE_SID)
+    by_key = [order_store._CONFIRM, order_store._FAIL, order_store._EXPIRE, order_store._STORE_SID]
     by_key += (order_otp._TAKE, order_otp._APPROVE, order_otp._MISS)
     with amid_a_sale(databases, "order", "orders", made.format("FAILED", 5000), made.format("PENDING", 500)) as explain:
         assert [sql for sql in by_key if "orders_pkey" not in explain(sql, **one)] == []

@@ -257,13 +257,13 @@ def set_up(database_for: Callable[[str], DatabaseSettings]) -> SetUp:
     @contextmanager
     def fresh(service: str) -> Iterator[Any]:
         at = database_for(service)
-        access = {"host": at.host, "port": at.port, "user": at.user, "password": at.password}
-        with closing(psycopg2.connect(dbname=at.name, **access)) as connection, connection.cursor() as cursor:
-            cursor.execute("CREATE SCHEMA fresh; SET LOCAL search_path = fresh")
-            for script in scripts(service):
-                cursor.execute(script.read_text())
-            yield cursor
-            connection.rollback()
+        with closing(psycopg2.connect(host=at.host, dbname=at.name, user=at.user)) as connection:
+            with connection.cursor() as cursor:
+                cursor.execute("CREATE SCHEMA fresh; SET LOCAL search_path = fresh")
+                for script in scripts(service):
+                    cursor.execute(script.read_text())
+                yield cursor
+                connection.rollback()
 
     return fresh
 

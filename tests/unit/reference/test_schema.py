@@ -66,10 +66,10 @@ def ask(database_for: Callable[[str], DatabaseSettings]) -> Ask:
     @cache
     def found(table: str, sql: str) -> list[tuple[Any, ...]]:
         where = database_for(SERVICES[table])
-        access = {"host": where.host, "port": where.port, "user": where.user, "password": where.password}
-        with closing(psycopg2.connect(dbname=where.name, **access)) as connection, connection.cursor() as cursor:
-            cursor.execute(sql, (table,))
-            return list(cursor.fetchall())
+        with closing(psycopg2.connect(host=where.host, dbname=where.name, user=where.user)) as connection:
+            with connection.cursor() as cursor:
+                cursor.execute(sql, (table,))
+                return list(cursor.fetchall())
 
     return found
 
