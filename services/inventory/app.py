@@ -7,10 +7,8 @@ from typing import Any
 
 from flask import Flask
 
-from services.chassis import rpc
 from services.chassis.broker import Publisher
 from services.chassis.clients import HttpPeer
-from services.chassis.consumer import Consumer
 from services.chassis.db import Database
 from services.chassis.tokens import Credential
 from services.chassis.web import create_app, finish
@@ -19,7 +17,9 @@ from services.contracts.pb import inventory_pb2
 from services.contracts.pb.inventory_pb2_grpc import add_InventoryServicer_to_server
 from services.inventory import metrics
 from services.inventory.consumer import PARKING_QUEUE, RELEASE_QUEUE, SeatReleases
+from services.inventory.grpc_server import GrpcServer, require_callers
 from services.inventory.notices import OrderNotices
+from services.inventory.queue_consumer import Consumer
 from services.inventory.routes import seat_routes
 from services.inventory.seat_maps import SeatMaps
 from services.inventory.servicer import Inventory
@@ -50,15 +50,15 @@ def build(settings: Settings, database: Database | None = None) -> Flask:
     sweeper = Worker("hold sweeper", Sweeper(db, settings.sweep_grace_seconds).tick, settings.sweep_seconds)
     app = create_app(settings.process, checks={"database": db.is_ready}, facts=lambda: _facts(consumer))
     app.register_blueprint(seat_routes(SeatMaps(db)))
-    return finish(app, publisher, notices, consumer, sweeper, grpc_server(settings, db))
+    return finish(app, publisher, notices, consumer, sweeper, build_grpc_server(settings, db))
 
 
-def grpc_server(settings: Settings, db: Database) -> rpc.GrpcServer:
+def build_grpc_server(settings: Settings, db: Database) -> GrpcServer:
     """The gRPC server, bound to its port and not yet answering."""
     service = inventory_pb2.DESCRIPTOR.services_by_name["Inventory"]
     servicer = Inventory(db, settings.process.internal_jwt_secret)
-    rpc.require_callers(servicer, service)
-    return rpc.GrpcServer(
+    require_callers(servicer, service)
+    return GrpcServer(
         f"{settings.process.bind}:{settings.grpc_port}",
         lambda server: add_InventoryServicer_to_server(servicer, server),  # type: ignore[no-untyped-call]
         service,

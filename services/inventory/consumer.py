@@ -18,10 +18,10 @@ from uuid import UUID, uuid4
 import msgspec
 
 from services.chassis.broker import Publisher
-from services.chassis.consumer import Message
 from services.chassis.db import Database
 from services.chassis.errors import Unknown
 from services.inventory import metrics
+from services.inventory.queue_consumer import Message
 from services.inventory.store import holds
 
 logger = logging.getLogger(__name__)

@@ -12,11 +12,11 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from services.chassis import effects
 from services.chassis.db import Database, Row
 from services.chassis.errors import Refused
-from services.chassis.rpc import rpc
 from services.contracts.errors import ErrorCode
 from services.contracts.pb import inventory_pb2 as pb
 from services.contracts.pb.inventory_pb2_grpc import InventoryServicer
 from services.inventory import metrics, request_parsing
+from services.inventory.grpc_server import rpc
 from services.inventory.store import entries, holds, sales, seats
 
 logger = logging.getLogger(__name__)

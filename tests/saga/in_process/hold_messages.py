@@ -12,10 +12,10 @@ from uuid import UUID
 import pika
 
 from services.chassis.broker import Publisher, parameters
-from services.chassis.consumer import Message
 from services.chassis.db import Database
 from services.chassis.settings import BrokerSettings
 from services.inventory.consumer import DELAY_QUEUE, PARKING_QUEUE, RELEASE_QUEUE, SeatReleases
+from services.inventory.queue_consumer import Message
 
 HOLD_QUEUE = "seat.hold.queue"
 READY_SECONDS = 10

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from services.chassis.db import Database
-from services.chassis.rpc import GrpcServer
 from services.chassis.settings import ProcessSettings
 from services.contracts.pb import inventory_pb2 as pb
 from services.contracts.pb.inventory_pb2_grpc import add_InventoryServicer_to_server
+from services.inventory.grpc_server import GrpcServer
 from services.inventory.servicer import Inventory
 from services.inventory.store import holds
 

@@ -12,8 +12,10 @@ from uuid import uuid4
 
 import pytest
 
+from services.chassis import broker as module
 from services.chassis.broker import Publisher
 from services.chassis.errors import Unknown
+from services.chassis.settings import BrokerSettings
 from tests.support.brokers import Broker
 from tests.support.waiting import wait_until
 
@@ -127,3 +129,32 @@ def _unused_port() -> socket.socket:
     bound = socket.socket()
     bound.bind(("127.0.0.1", 0))  # bound and not listening: connections are refused
     return bound
+
+
+class SilentSession:
+    """A session whose broker accepts every message and confirms none."""
+
+    started = threading.Event()
+
+    def __init__(self, _parameters: object) -> None:
+        self._closed = threading.Event()
+
+    def run(self) -> None:
+        self.started.set()
+        self._closed.wait(5)
+
+    def close(self) -> None:
+        self._closed.set()
+
+    def take(self, _message: object) -> bool:
+        return True
+
+
+def test_message_that_the_broker_does_not_confirm_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_Session", SilentSession)
+    publisher = Publisher(BrokerSettings("broker.test", 1, "nobody", "nothing"), "test")
+    publisher.start()
+    assert SilentSession.started.wait(5)
+    with pytest.raises(Unknown, match="did not confirm"):
+        publisher.publish("", "queue", b"{}", message_id="m", timeout=0.05)
+    publisher.stop()

@@ -20,7 +20,7 @@ from services.chassis.settings import BrokerSettings, DatabaseSettings, ProcessS
 from services.chassis.tokens import Credential
 from services.contracts.pb import inventory_pb2 as pb
 from services.contracts.pb.inventory_pb2_grpc import InventoryStub
-from services.inventory.app import grpc_server
+from services.inventory.app import build_grpc_server
 from services.inventory.settings import Settings
 from tests.support import concurrency
 from tests.support.databases import Databases
@@ -75,7 +75,7 @@ class InventoryService:
         self._databases = databases
         settings = databases.database_for("inventory")
         self.db = Database(replace(settings, pool_size=40, lock_timeout_ms=1000))
-        self._server = grpc_server(settings_for(settings), self.db)
+        self._server = build_grpc_server(settings_for(settings), self.db)
         self._server.start()
         self.channel = channel(f"127.0.0.1:{self._server.port}")
         self._stub = InventoryStub(self.channel)  # type: ignore[no-untyped-call]

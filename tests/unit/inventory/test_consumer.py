@@ -10,14 +10,14 @@ from uuid import UUID
 
 import pytest
 
-from services.chassis import consumer as idle
 from services.chassis import json_codec
 from services.chassis.broker import Publisher
-from services.chassis.consumer import Consumer, Message
 from services.chassis.db import LockNotGranted
 from services.chassis.errors import Unknown
 from services.inventory import consumer as module
+from services.inventory import queue_consumer as idle
 from services.inventory.consumer import DELAY_QUEUE, PARKING_QUEUE, RELEASE_QUEUE, SeatReleases
+from services.inventory.queue_consumer import Consumer, Message
 from services.inventory.store import holds
 from tests.support.brokers import Broker
 from tests.support.databases import Databases

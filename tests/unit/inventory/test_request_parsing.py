@@ -10,8 +10,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from services.chassis.errors import ConfigurationError, Unknown
-from services.chassis.rpc import require_callers
 from services.contracts.pb import inventory_pb2 as pb
+from services.inventory.grpc_server import require_callers
 from tests.support.databases import Databases
 from tests.unit.inventory.inventory_service import HASH, InventoryService, a_key, an_id, refused
 

@@ -11,8 +11,9 @@ import pytest
 
 from harness.runtime import ports
 from harness.runtime.process import wait_for
-from services.chassis import clients, rpc
+from services.chassis import clients
 from services.contracts.pb import inventory_pb2
+from services.inventory import grpc_server
 
 pytestmark = pytest.mark.unit
 
@@ -20,11 +21,11 @@ SERVICE = inventory_pb2.DESCRIPTOR.services_by_name["Inventory"]
 
 
 @contextmanager
-def replica(name: str) -> Iterator[rpc.GrpcServer]:
+def replica(name: str) -> Iterator[grpc_server.GrpcServer]:
     """A server that says its name."""
     answer = grpc.unary_unary_rpc_method_handler(lambda _request, _context: name.encode())
     handler = grpc.method_handlers_generic_handler("who", {"Is": answer})
-    server = rpc.GrpcServer(f"{ports.HOST}:0", lambda s: s.add_generic_rpc_handlers((handler,)), SERVICE, 2)
+    server = grpc_server.GrpcServer(f"{ports.HOST}:0", lambda s: s.add_generic_rpc_handlers((handler,)), SERVICE, 2)
     server.start()
     try:
         yield server
@@ -39,7 +40,7 @@ def asking(address: str) -> Iterator[tuple[grpc.Channel, Any]]:
         yield opened, opened.unary_unary("/who/Is", bytes, bytes)
 
 
-def addresses(*servers: rpc.GrpcServer) -> str:
+def addresses(*servers: grpc_server.GrpcServer) -> str:
     return ",".join(f"{ports.HOST}:{server.port}" for server in servers)
 
 
@@ -64,7 +65,7 @@ def test_one_address_is_looked_up_by_name() -> None:
 def test_a_client_connects_anew_from_time_to_time_so_that_it_meets_new_replicas(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(rpc, "CONNECTION_SECONDS", 1)
+    monkeypatch.setattr(grpc_server, "CONNECTION_SECONDS", 1)
     seen: list[grpc.ChannelConnectivity] = []
     with replica("one") as server, asking(addresses(server)) as (opened, ask):
         opened.subscribe(seen.append)
