@@ -82,7 +82,7 @@ class Guard:
         """Put `g.caller` or `g.identity` in place, or raise Refused UNAUTHORIZED, TOKEN_EXPIRED or FORBIDDEN."""
         if policy.public:
             return
-        token = tokens.bearer(request.headers.get("Authorization"))
+        token = tokens.parse_bearer(request.headers.get("Authorization"))
         if policy.callers:
             g.caller = self._service(token, policy)
         else:
@@ -91,7 +91,7 @@ class Guard:
     def _service(self, token: str, policy: Policy) -> str:
         name = tokens.verify_caller(self._settings.internal_jwt_secret, token)
         if name not in policy.callers:
-            raise Refused(ErrorCode.FORBIDDEN, f"{name} has no business with this call.")
+            raise Refused(ErrorCode.FORBIDDEN, f"{name} is not allowed to call this endpoint.")
         return name
 
     def _user(self, token: str, policy: Policy) -> tokens.Identity:
@@ -106,11 +106,11 @@ class Guard:
         if self._revocations is None:
             return
         if self._revocations.is_revoked(identity.sid):
-            raise Refused(ErrorCode.UNAUTHORIZED, "This login was ended; log in again.")
+            raise Refused(ErrorCode.UNAUTHORIZED, "This session was revoked. Log in again.")
         if self._revocations.age() <= STALE_AFTER:
             return
         if strict:
-            raise Unknown("It cannot be told whether this login still stands; try again shortly.")
+            raise Unknown("Could not check whether this session was revoked. Try again shortly.")
         logger.warning("revocations are stale; this request goes on by its token alone")
 
 
@@ -127,6 +127,6 @@ def identity() -> tokens.Identity:
     return found
 
 
-def monotonic_age(since: float | None) -> float:
+def seconds_since(since: float | None) -> float:
     """Seconds since a `time.monotonic()` reading; endless when there is none."""
     return float("inf") if since is None else time.monotonic() - since

@@ -33,7 +33,7 @@ _STOP_SECONDS = 5
 _PERSISTENT = 2
 
 
-def parameters(settings: BrokerSettings, name: str) -> pika.ConnectionParameters:
+def connection_parameters(settings: BrokerSettings, name: str) -> pika.ConnectionParameters:
     """How a connection called `name` is made."""
     return pika.ConnectionParameters(
         host=settings.host,
@@ -62,7 +62,7 @@ class Publisher:
     """
 
     def __init__(self, settings: BrokerSettings, name: str) -> None:
-        self._parameters = parameters(settings, name)
+        self._parameters = connection_parameters(settings, name)
         self._name = name
         self._stopped = threading.Event()
         self._session: _Session | None = None

@@ -141,14 +141,17 @@ class HttpPeer:
         return self.call("PATCH", path, fields)
 
     def call(self, method: str, path: str, fields: Mapping[str, Any] | None = None) -> Any:
-        """One call, no retry; `CALL_SECONDS` at most. Raises Refused or Unknown."""
-        return self.whole(method, path, fields)["data"]
+        """The `data` of one call without a retry. It takes at most CALL_SECONDS. Raises Refused or Unknown."""
+        return self._call(method, path, fields)["data"]
 
-    def whole(self, method: str, path: str, fields: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Like `call`, with the whole success envelope (`pagination` beside `data`)."""
+    def get_page(self, path: str) -> dict[str, Any]:
+        """The success envelope of a GET: `data` and `pagination`. Raises Refused or Unknown."""
+        return self._call("GET", path)
+
+    def _call(self, method: str, path: str, fields: Mapping[str, Any] | None = None) -> dict[str, Any]:
         started = time.perf_counter()
         status, raw = self._send(method, path, None if fields is None else json_codec.encode(fields))
-        log_answer(self._name, f"{method} {path.partition('?')[0]}", status, started)
+        log_call(self._name, f"{method} {path.partition('?')[0]}", status, started)
         return self._understood(status, raw)
 
     def fetch(self, path: str, unless: str | None = None) -> bytes | None:
@@ -212,7 +215,7 @@ class GrpcPeer:
             answer = method(request, timeout=CALL_SECONDS, metadata=self._metadata())
         except grpc.RpcError as error:
             raise self._translated(verb, error, started) from error
-        log_answer(self._name, f"gRPC {verb}", "OK", started)
+        log_call(self._name, f"gRPC {verb}", "OK", started)
         return answer
 
     def _metadata(self) -> list[tuple[str, str]]:
@@ -226,11 +229,11 @@ class GrpcPeer:
         if refusal is None or not _is_verdict(refusal.code):
             logger.warning("← %s gRPC %s: %s", self._name, verb, error.code())
             return Unknown(f"{self._name} did not answer {verb} ({error.code().name})")
-        log_answer(self._name, f"gRPC {verb}", refusal.code, started)
+        log_call(self._name, f"gRPC {verb}", refusal.code, started)
         return Refused(refusal.code, refusal.message, **(json_codec.decode(refusal.details_json or "{}")))
 
 
-def log_answer(name: str, what: str, outcome: object, started: float) -> None:
+def log_call(name: str, what: str, outcome: object, started: float) -> None:
     """One line for question and answer: logging was a sixth of the orchestrator's time.
 
     `started` is the reading of `time.perf_counter()` when it was asked.
@@ -251,7 +254,7 @@ def _refusal_in(error: Any) -> Any | None:
     return None
 
 
-def channel(address: str) -> grpc.Channel:
+def open_channel(address: str) -> grpc.Channel:
     """A channel to every replica behind `address`, balanced on the client's side.
 
     `address` is `host:port`, where the host may have several addresses, or several `ip:port` with commas between.

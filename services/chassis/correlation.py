@@ -29,7 +29,7 @@ def adopt(candidate: str | None) -> str:
 
 
 @contextmanager
-def correlated(candidate: str | None = None) -> Iterator[str]:
+def scope(candidate: str | None = None) -> Iterator[str]:
     """Work under one correlation id, then restore the one before it."""
     before = _current.get()
     try:

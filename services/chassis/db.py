@@ -46,7 +46,7 @@ class LockNotGranted(Unknown):
     """The row is locked by somebody else: at once under NOWAIT, else after `lock_timeout`."""
 
 
-class AlreadyThere(Exception):
+class UniqueViolation(Exception):
     """A unique index refused the row. `constraint` names the index."""
 
     def __init__(self, constraint: str) -> None:
@@ -158,7 +158,7 @@ class Database:
     def transaction(self) -> Iterator[Transaction]:
         """One transaction: commits at the end of the block, rolls back on any exception.
 
-        Raises LockNotGranted, AlreadyThere, or Unknown when the database cannot answer. An Unknown raised by the
+        Raises LockNotGranted, UniqueViolation, or Unknown when the database cannot answer. An Unknown raised by the
         commit itself may have committed: only a key written in the same transaction can tell.
         """
         with self._lent() as connection:
@@ -234,7 +234,7 @@ def _translated(error: psycopg2.Error | PoolTimeout) -> Exception:
         return Unknown("every database connection is busy")
     code = error.pgcode
     if code == errorcodes.UNIQUE_VIOLATION:
-        return AlreadyThere(str(error.diag.constraint_name))
+        return UniqueViolation(str(error.diag.constraint_name))
     if code == LOCK_NOT_AVAILABLE:
         return LockNotGranted("the row is locked")
     if code is None or code in _ASK_AGAIN or code.startswith(("08", "57")):

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from services.chassis import json_codec
-from services.chassis.db import AlreadyThere, Database, DatabaseFault, Row, Transaction
+from services.chassis.db import Database, DatabaseFault, Row, Transaction, UniqueViolation
 from services.chassis.errors import Refused
 from services.contracts.errors import ErrorCode
 
@@ -27,7 +27,7 @@ _FIND = "SELECT outcome, answer FROM effects WHERE key = %(key)s"
 _VOID = "UPDATE effects SET outcome = 'VOIDED' WHERE key = %(key)s AND outcome = 'DONE'"
 
 
-class NotKept(Refused):
+class TransientRefusal(Refused):
     """A refusal that says nothing about the future (a lock lost at once), so it is not stored."""
 
 
@@ -54,13 +54,16 @@ def apply_recorded(db: Database, key: str, attempt: Callable[[], Answer]) -> Ans
     """
     try:
         return attempt()
-    except NotKept as refusal:
+    except TransientRefusal as refusal:
         return _already(db, key, refusal)
     except Refused as refusal:
         kept = {"code": refusal.code, "message": refusal.message, "details": refusal.details}
         if _record_once(db, key, "REFUSED", kept):
             raise
-    except (AlreadyThere, DatabaseFault) as twin:  # it committed first; redoing its effect met the key, or a constraint
+    except (
+        UniqueViolation,
+        DatabaseFault,
+    ) as twin:  # it committed first; redoing its effect met the key, or a constraint
         return _already(db, key, twin)
     return _replay(_recorded(db, key))
 
@@ -78,7 +81,7 @@ SELECT answer FROM recorded"""
 
 
 def record(tx: Transaction, key: str, answer: Answer) -> None:
-    """Store a done effect's answer in the transaction that did it. Raises AlreadyThere when the key is taken."""
+    """Store a done effect's answer in the transaction that did it. Raises UniqueViolation when the key is taken."""
     tx.run(_RECORD, key=key, outcome="DONE", answer=json_codec.encode(answer).decode())
 
 
@@ -100,7 +103,7 @@ def _reverse(db: Database, key: str, answer: Answer, reverse: Callable[[Transact
             reverse(tx, answer)
             if not void(tx, key):
                 raise _Overtaken
-    except (_Overtaken, AlreadyThere):  # another undo committed first; ours is rolled back
+    except (_Overtaken, UniqueViolation):  # another undo committed first; ours is rolled back
         if _recorded(db, key)["outcome"] == "DONE":
             raise
 
@@ -137,7 +140,7 @@ def _recorded(db: Database, key: str) -> Row:
     return found
 
 
-def _already(db: Database, key: str, failure: Refused | AlreadyThere | DatabaseFault) -> Answer:
+def _already(db: Database, key: str, failure: Refused | UniqueViolation | DatabaseFault) -> Answer:
     found = db.statement(_FIND, key=key)
     if found is None:
         raise failure

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from services.chassis.access import monotonic_age
+from services.chassis.access import seconds_since
 from services.chassis.clients import HttpPeer
 from services.chassis.worker import Worker
 
@@ -46,7 +46,7 @@ class RevocationPoller:
 
     def age(self) -> float:
         """Seconds since the list was last known to be whole; endless before the first answer."""
-        return monotonic_age(self._fresh_at)
+        return seconds_since(self._fresh_at)
 
     def _forget(self, now: float) -> None:
         for sid in [sid for sid, until in self._revoked.items() if until < now]:

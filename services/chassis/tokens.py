@@ -112,7 +112,7 @@ class Credential:
         self._renew_at = now + CREDENTIAL_SECONDS / 2
 
 
-def bearer(header: str | None) -> str:
+def parse_bearer(header: str | None) -> str:
     """The token of an `Authorization: Bearer …` header. Raises Refused UNAUTHORIZED."""
     scheme, _, token = (header or "").partition(" ")
     if scheme.lower() != "bearer" or not token.strip():

@@ -94,10 +94,10 @@ def body(shape: type[T]) -> T:
     """
     if request.mimetype != "application/json":
         raise Refused(ErrorCode.UNSUPPORTED_MEDIA_TYPE)
-    return decoded(request.get_data(cache=True), shape)
+    return decode(request.get_data(cache=True), shape)
 
 
-def decoded(raw: bytes, shape: type[T]) -> T:
+def decode(raw: bytes, shape: type[T]) -> T:
     """Bytes of JSON as `shape`; raises Refused as `body` does."""
     if b"\\u0000" in raw:  # legal JSON that no PostgreSQL text can hold
         raise Refused(ErrorCode.VALIDATION_ERROR, "Text may not contain the NUL character.")
@@ -148,7 +148,7 @@ def ok(data: Any, status: int = 200, headers: Mapping[str, str] | None = None, *
     return _json({"success": True, "data": data, **beside}, status, headers)
 
 
-def listed(rows: list[Any], total: int, page: int, per_page: int) -> Response:
+def ok_page(rows: list[Any], total: int, page: int, per_page: int) -> Response:
     """A page of a list in the success envelope."""
     pages = {"page": page, "per_page": per_page, "total": total, "total_pages": -(-total // per_page)}
     return ok(rows, pagination=pages)

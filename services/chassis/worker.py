@@ -57,7 +57,7 @@ class Worker:
                 self._stopped.wait(self._interval)
 
     def _ticked(self) -> bool:
-        with correlation.correlated():
+        with correlation.scope():
             try:
                 return bool(self._tick())
             except Unknown as error:

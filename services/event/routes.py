@@ -33,7 +33,7 @@ def event_routes(db: Database, catalogue: Catalogue) -> Blueprint:
     def listed() -> Response:
         page, per_page = web.page()
         rows, total = db.read(lambda tx: store.all_events(tx, page, per_page))
-        return web.listed(rows, total, page, per_page)
+        return web.ok_page(rows, total, page, per_page)
 
     @routes.get("/events/<event_id>")
     @orchestrator

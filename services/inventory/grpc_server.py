@@ -40,7 +40,7 @@ def rpc(*callers: str) -> Callable[[Callable[..., Answer]], Callable[..., Answer
         @functools.wraps(method)
         def handler(servicer: Any, request: Any, context: grpc.ServicerContext) -> Answer:
             metadata = dict(context.invocation_metadata())
-            with correlation.correlated(str(metadata.get(correlation.METADATA) or "")):
+            with correlation.scope(str(metadata.get(correlation.METADATA) or "")):
                 return _answer(servicer, method, request, context, metadata, callers)
 
         handler.callers = callers  # type: ignore[attr-defined]
@@ -80,9 +80,9 @@ def _log(method: Any, outcome: str, started: float) -> None:
 
 def _admit(secret: str, metadata: dict[str, Any], callers: tuple[str, ...]) -> None:
     header = str(metadata.get("authorization") or "")
-    name = tokens.verify_caller(secret, tokens.bearer(header))
+    name = tokens.verify_caller(secret, tokens.parse_bearer(header))
     if name not in callers:
-        raise Refused(ErrorCode.FORBIDDEN, f"{name} has no business with this call.")
+        raise Refused(ErrorCode.FORBIDDEN, f"{name} is not allowed to call this endpoint.")
 
 
 def _status(refusal: Refused) -> Any:

@@ -52,7 +52,7 @@ class OrderNotices:
     def _run(self) -> None:
         while (notice := self._waiting.get()) is not None:
             order_id, correlation_id = notice
-            with correlation.correlated(correlation_id):
+            with correlation.scope(correlation_id):
                 self._post(order_id)
 
     def _post(self, order_id: UUID) -> None:

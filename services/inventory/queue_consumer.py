@@ -17,7 +17,7 @@ import pika
 from pika.exceptions import AMQPError
 
 from services.chassis import correlation
-from services.chassis.broker import RECONNECT_SECONDS, parameters
+from services.chassis.broker import RECONNECT_SECONDS, connection_parameters
 from services.chassis.errors import Unknown
 from services.chassis.settings import BrokerSettings
 
@@ -56,7 +56,7 @@ class Consumer:
         may_consume: Callable[[], bool],
         counted_queue: str,
     ) -> None:
-        self._parameters = parameters(settings, name)
+        self._parameters = connection_parameters(settings, name)
         self._queue = queue
         self._handle = handle
         self._may_consume = may_consume
@@ -113,7 +113,7 @@ class Consumer:
                 connection.close()
 
     def _handled(self, properties: Any, body: bytes) -> None:
-        with correlation.correlated(properties.correlation_id):
+        with correlation.scope(properties.correlation_id):
             self._handle(Message(body, properties.message_id, properties.headers or {}))
 
     def _count(self, channel: Any) -> None:

@@ -44,7 +44,7 @@ class Seams:
     """
 
     transport: Transport | None = None
-    channel: Callable[[str], grpc.Channel] = clients.channel
+    channel: Callable[[str], grpc.Channel] = clients.open_channel
     publisher: Publishes | None = None
     journal: Callable[..., Journal] = Journal
     observer: Observer = silent

@@ -107,7 +107,7 @@ class Orders:
 
     def page(self, **query: Any) -> Data:
         """A page of orders with its pagination."""
-        return self._peer.whole("GET", f"/orders?{_query(query)}")
+        return self._peer.get_page(f"/orders?{_query(query)}")
 
     def create_transfer(self, key: str, **transfer: Any) -> Data:
         """An INITIATED transfer. Refused TRANSFER_IN_PROGRESS."""
@@ -131,7 +131,7 @@ class Orders:
 
     def transfers(self, **query: Any) -> Data:
         """A page of transfers with its pagination."""
-        return self._peer.whole("GET", f"/transfers?{_query(query)}")
+        return self._peer.get_page(f"/transfers?{_query(query)}")
 
     def take_attempt(self, of: str, key: str, **party: str) -> Data:
         """Take one of three attempts at a code. `of` is `orders/{id}` or `transfers/{id}`."""

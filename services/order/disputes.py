@@ -6,7 +6,7 @@ import logging
 from uuid import UUID
 
 from services.chassis import effects
-from services.chassis.db import AlreadyThere, Database, Row, Transaction
+from services.chassis.db import Database, Row, Transaction, UniqueViolation
 from services.chassis.effects import Answer
 from services.chassis.errors import Refused, Unknown
 from services.contracts.enums import OrderStatus, TransferStatus
@@ -47,7 +47,7 @@ def dispute(db: Database, key: str, transfer_id: UUID, reason: str) -> Answer:
     for _ in range(TRIES):
         try:
             return effects.apply(db, key, lambda tx: _disputed(tx, transfer_id, reason))
-        except AlreadyThere as found:  # an onward transfer was initiated behind our back: look again, and fail it
+        except UniqueViolation as found:  # an onward transfer was initiated behind our back: look again, and fail it
             if found.constraint != ONE_OPEN:
                 raise
     raise Unknown("this seat's transfers do not hold still")

@@ -40,7 +40,7 @@ def order_routes(db: Database) -> Blueprint:
         page, per_page = web.page()
         filters = {"seat_id": web.query_id("seat_id"), "user_id": web.query_id("user_id"), "status": _status()}
         rows, total = db.read(lambda tx: order_store.listed(tx, filters, page, per_page))
-        return web.listed(rows, total, page, per_page)
+        return web.ok_page(rows, total, page, per_page)
 
     @routes.get("/orders/<order_id>")
     @orchestrator

@@ -89,7 +89,7 @@ def view(row: Row) -> Answer:
 def create(db: Database, order: NewOrder) -> Answer:
     """A PENDING order at the price of this moment, with its record: an attempt for `effects.apply_recorded`.
 
-    Raises AlreadyThere `orders_pkey`, or for a key that is taken.
+    Raises UniqueViolation `orders_pkey`, or for a key that is taken.
     """
     made = db.statement(
         _CREATE,
@@ -110,7 +110,7 @@ def confirm(db: Database, key: str, order_id: UUID, charge_key: str) -> Answer:
     """PENDING → CONFIRMED, with its record: an attempt for `effects.apply_recorded`.
 
     Expiry is not looked at: the seat's hold decides, at the pivot that follows.
-    Raises Refused ORDER_NOT_FOUND, ORDER_ALREADY_CONFIRMED or ORDER_FAILED, AlreadyThere for a key that is taken.
+    Raises Refused ORDER_NOT_FOUND, ORDER_ALREADY_CONFIRMED or ORDER_FAILED, UniqueViolation for a key that is taken.
     """
     confirmed = db.statement(_CONFIRM, key=key, order_id=order_id, charge_key=charge_key)
     if confirmed is None:

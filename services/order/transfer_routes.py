@@ -49,7 +49,7 @@ def transfer_routes(db: Database) -> Blueprint:
     def listed() -> Response:
         filters, page, per_page = _filters(), *web.page()
         rows, total = db.read(lambda tx: transfer_store.listed(tx, filters, page, per_page))
-        return web.listed(rows, total, page, per_page)
+        return web.ok_page(rows, total, page, per_page)
 
     @routes.get("/transfers/<transfer_id>")
     @orchestrator

@@ -109,7 +109,7 @@ def view(row: Row) -> Answer:
 
 
 def create(tx: Transaction, transfer: NewTransfer) -> Answer:
-    """INITIATED, for `LIFE_SECONDS`. Raises Refused SELF_TRANSFER, AlreadyThere `one_open_transfer_a_seat`."""
+    """INITIATED, for `LIFE_SECONDS`. Raises Refused SELF_TRANSFER, UniqueViolation `one_open_transfer_a_seat`."""
     if transfer.seller_user_id == transfer.buyer_user_id:
         raise Refused(ErrorCode.SELF_TRANSFER)
     row = tx.only(

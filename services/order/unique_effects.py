@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from services.chassis import effects
-from services.chassis.db import AlreadyThere, Database, Transaction
+from services.chassis.db import Database, Transaction, UniqueViolation
 from services.chassis.effects import Answer
 from services.chassis.errors import Refused
 
@@ -26,7 +26,7 @@ def apply_recorded(db: Database, key: str, attempt: Callable[[], Answer], taken:
 def _guarded(db: Database, key: str, apply_once: Callable[[], Answer], taken: Taken) -> Answer:
     try:
         return apply_once()
-    except AlreadyThere as found:
+    except UniqueViolation as found:
         if found.constraint not in taken:
             raise
         refusal = taken[found.constraint]()

@@ -12,7 +12,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.exceptions import MaxRetryError, NewConnectionError
 
 from services.chassis import correlation
-from services.chassis.clients import CALL_SECONDS, log_answer
+from services.chassis.clients import CALL_SECONDS, log_call
 from services.chassis.errors import Unknown
 from services.contracts.enums import OtpStatus
 
@@ -86,7 +86,7 @@ class Smu:
         """One call; bodies carry phones and codes, so only the verb is logged."""
         started = time.perf_counter()
         answer = self._sent(verb, fields)
-        log_answer("SMU", f"POST /{verb}", answer.status_code, started)
+        log_call("SMU", f"POST /{verb}", answer.status_code, started)
         return _understood(answer)
 
     def _sent(self, verb: str, fields: dict[str, str]) -> requests.Response:

@@ -7,7 +7,7 @@ from typing import Any
 from uuid import uuid4
 
 from harness import Stack
-from services.chassis.clients import GrpcPeer, channel
+from services.chassis.clients import GrpcPeer, open_channel
 from services.chassis.errors import Refused, Unknown
 from services.chassis.tokens import Credential
 from services.contracts.pb import inventory_pb2 as pb
@@ -27,7 +27,7 @@ class InventoryCaller:
 
     def __init__(self, stack: Stack, address: str = "") -> None:
         self._peer = GrpcPeer("Inventory", credential(stack))
-        self._channel = channel(address or stack.address("inventory-service", 50051))
+        self._channel = open_channel(address or stack.address("inventory-service", 50051))
         self._stub: Any = InventoryStub(self._channel)  # type: ignore[no-untyped-call]
 
     def close(self) -> None:

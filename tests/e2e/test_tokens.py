@@ -25,7 +25,7 @@ STAFFS |= {"POST /api/transfer/dismiss"}
 EVERYBODYS = {"POST /api/auth/logout", "GET /api/events", "GET /api/events/<event_id>"}
 ADMITTED, REFUSED = [200, 200], [401, 401]
 WITHIN_SECONDS = 1.0
-STALE = "It cannot be told whether this login still stands"
+STALE = "Could not check whether this session was revoked"
 
 
 def logged_in(system: TestSystem) -> Person:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from uuid import UUID
 
-from services.chassis.db import AlreadyThere, Database, Row
+from services.chassis.db import Database, Row, UniqueViolation
 from services.chassis.errors import Refused, Unknown
 from services.contracts.enums import ScanResult
 from services.contracts.errors import ErrorCode
@@ -81,7 +81,7 @@ def _once(db: Database, seat_id: UUID | None, facts: Facts, scan: Callable[[], R
     """Run `scan` unless it ran before; the entry that it left either way."""
     try:
         entry = scan()
-    except AlreadyThere:  # the same scan's twin committed first
+    except UniqueViolation:  # the same scan's twin committed first
         entry = None
     if entry is None or entry["result"] == ScanResult.DUPLICATE:
         # A statement of its own: the first admission may have committed after that of the scan began.

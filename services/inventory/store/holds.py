@@ -103,7 +103,7 @@ class Hold:
     ttl_seconds: int
 
 
-class RowLocked(effects.NotKept):
+class RowLocked(effects.TransientRefusal):
     """Somebody else has the seat's row in hand this instant (NOWAIT): lost at once, and nothing is remembered."""
 
 

@@ -49,7 +49,7 @@ class Outbox:
             notice = self._db.statement(_NEXT, sent=sent)
             if notice is None:
                 return False
-            with correlation.correlated(str(notice["correlation_id"] or "")):
+            with correlation.scope(str(notice["correlation_id"] or "")):
                 if not self._is_delivered(notice):
                     return True
             sent = notice["notice_id"]

@@ -67,7 +67,7 @@ class Recovery:
         return len(adopted) == BATCH
 
     def _resolve(self, entry: Entry) -> None:
-        with correlation.correlated(str(entry.correlation_id or "")):
+        with correlation.scope(str(entry.correlation_id or "")):
             ADOPTED.labels(entry.flow).inc()
             logger.warning("adopted %s %s in epoch %d", entry.flow, entry.subject, entry.epoch)
             with suppress(Unknown):  # the journal itself is away: the saga stays as it is

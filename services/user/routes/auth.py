@@ -58,7 +58,7 @@ def auth_routes(db: Database, jwt_secret: str) -> Blueprint:
     @routes.post("/api/auth/refresh")
     @access.public  # of any policy: the bearer is a refresh token, which opens nothing else
     def refresh() -> Response:
-        return web.ok(_refresh(db, jwt_secret, tokens.bearer(request.headers.get("Authorization"))))
+        return web.ok(_refresh(db, jwt_secret, tokens.parse_bearer(request.headers.get("Authorization"))))
 
     @routes.post("/api/auth/logout")
     @access.signed_in
@@ -106,7 +106,7 @@ def _refresh(db: Database, secret: str, token: str) -> dict[str, Any]:
     login = tokens.verify(secret, token, kind="refresh")
     role = logins.role_if_standing(db, login.user_id, login.sid)
     if role is None:
-        raise Refused(ErrorCode.UNAUTHORIZED, "This login was ended; log in again.")
+        raise Refused(ErrorCode.UNAUTHORIZED, "This session was revoked. Log in again.")
     renewed = tokens.issue(secret, login.user_id, role, login.sid, "access")
     return {"access_token": renewed, "expires_in": tokens.ACCESS_SECONDS}
 

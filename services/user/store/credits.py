@@ -90,7 +90,7 @@ WHERE key = ANY(%(keys)s) AND outcome = 'DONE' AND (answer ->> 'amount')::numeri
 def deduct(db: Database, key: str, user_id: UUID, amount: Decimal) -> Answer:
     """Take `amount` off the balance, and record the answer under `key`: an attempt for `effects.apply_recorded`.
 
-    Raises Refused INSUFFICIENT_CREDITS or USER_NOT_FOUND, AlreadyThere under a key that is taken.
+    Raises Refused INSUFFICIENT_CREDITS or USER_NOT_FOUND, UniqueViolation under a key that is taken.
     """
     deducted = db.statement(_DEDUCT, key=key, user_id=user_id, amount=amount)
     if deducted is None:

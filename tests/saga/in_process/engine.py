@@ -15,7 +15,7 @@ from flask import Flask
 
 from harness import invariants
 from harness.api_client import Answer
-from services.chassis.clients import channel
+from services.chassis.clients import open_channel
 from services.chassis.errors import Unknown
 from services.orchestrator import participants
 from services.orchestrator.app import Orchestrator, Seams
@@ -74,7 +74,7 @@ class Engine:
 
         seams = Seams(
             transport=FaultyHttp(script_of, self.system.http),
-            channel=lambda address: FaultyChannel(script_of, channel(address)),  # type: ignore[arg-type,return-value]
+            channel=lambda address: FaultyChannel(script_of, open_channel(address)),  # type: ignore[arg-type,return-value]
             publisher=FaultyPublisher(script_of, self.broker),
             journal=partial(FaultyJournal, script_of=script_of),
         )

@@ -11,7 +11,7 @@ from uuid import UUID
 
 import pika
 
-from services.chassis.broker import Publisher, parameters
+from services.chassis.broker import Publisher, connection_parameters
 from services.chassis.db import Database
 from services.chassis.settings import BrokerSettings
 from services.inventory.consumer import DELAY_QUEUE, PARKING_QUEUE, RELEASE_QUEUE, SeatReleases
@@ -36,7 +36,7 @@ class WakeUps:
         self._publisher = Publisher(settings, "saga-cells")
         self._publisher.start()
         self._releases = SeatReleases(inventory, self._publisher, NobodyTold())
-        self._connection = pika.BlockingConnection(parameters(settings, "saga-look"))
+        self._connection = pika.BlockingConnection(connection_parameters(settings, "saga-look"))
         self._channel = self._connection.channel()
         self.confirmed: set[str] = set()
         self._await_publisher()

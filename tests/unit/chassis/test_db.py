@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from services.chassis.db import AlreadyThere, Database, LockNotGranted
+from services.chassis.db import Database, LockNotGranted, UniqueViolation
 from services.chassis.errors import Unknown
 from services.chassis.settings import DatabaseSettings
 from tests.support.databases import Databases
@@ -49,10 +49,10 @@ def test_a_transaction_commits_as_a_whole_or_leaves_nothing(db: Database) -> Non
 
 
 def test_nothing_is_open_after_a_statement_that_was_refused(db: Database) -> None:
-    with pytest.raises(AlreadyThere, match="effects_pkey"):
+    with pytest.raises(UniqueViolation, match="effects_pkey"):
         recorded_twice(db, "db:twice")
     db.statement(RECORD, key="db:alone")
-    with pytest.raises(AlreadyThere):
+    with pytest.raises(UniqueViolation):
         db.statement(RECORD, key="db:alone")
     assert db.statement(FIND, key="db:twice") is None
     assert db.statement(FIND, key="db:alone") == {"key": "db:alone"}

@@ -53,7 +53,7 @@ class Inventory:
         address = urlsplit(url)
         with self.lock:
             self.calls.append((address.path, headers.get("If-None-Match")))
-            self.callers.add(tokens.verify_caller(INTERNAL_SECRET, tokens.bearer(headers["Authorization"])))
+            self.callers.add(tokens.verify_caller(INTERNAL_SECRET, tokens.parse_bearer(headers["Authorization"])))
         self.entered.set()
         if self.gate is not None:
             assert self.gate.wait(timeout=10)

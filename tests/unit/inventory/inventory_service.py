@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import pytest
 
-from services.chassis.clients import GrpcPeer, channel
+from services.chassis.clients import GrpcPeer, open_channel
 from services.chassis.db import Database
 from services.chassis.errors import Refused
 from services.chassis.settings import BrokerSettings, DatabaseSettings, ProcessSettings
@@ -77,7 +77,7 @@ class InventoryService:
         self.db = Database(replace(settings, pool_size=40, lock_timeout_ms=1000))
         self._server = build_grpc_server(settings_for(settings), self.db)
         self._server.start()
-        self.channel = channel(f"127.0.0.1:{self._server.port}")
+        self.channel = open_channel(f"127.0.0.1:{self._server.port}")
         self._stub = InventoryStub(self.channel)  # type: ignore[no-untyped-call]
         self._peer = GrpcPeer("Inventory", Credential(caller, INTERNAL_SECRET))
 

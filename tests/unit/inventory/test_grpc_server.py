@@ -36,7 +36,7 @@ def replica(name: str) -> Iterator[grpc_server.GrpcServer]:
 @contextmanager
 def asking(address: str) -> Iterator[tuple[grpc.Channel, Any]]:
     """A channel, and the one call over it."""
-    with closing(clients.channel(address)) as opened:
+    with closing(clients.open_channel(address)) as opened:
         yield opened, opened.unary_unary("/who/Is", bytes, bytes)
 
 

@@ -20,7 +20,7 @@ import pytest
 from harness.runtime import ports
 from services.chassis import json_codec, tokens
 from services.chassis.broker import Publisher
-from services.chassis.clients import GrpcPeer, channel
+from services.chassis.clients import GrpcPeer, open_channel
 from services.contracts.pb import inventory_pb2 as pb
 from services.contracts.pb.inventory_pb2_grpc import InventoryStub
 from tests.support.brokers import Broker
@@ -70,7 +70,7 @@ class Order(ThreadingHTTPServer):
 
 class _OrderHandler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
-        caller = tokens.verify_caller(INTERNAL_SECRET, tokens.bearer(self.headers["Authorization"]))
+        caller = tokens.verify_caller(INTERNAL_SECRET, tokens.parse_bearer(self.headers["Authorization"]))
         assert isinstance(self.server, Order)
         self.server.told.append((caller, self.path))
         done = json.dumps(example("order", "POST", "/orders/{order_id}/expire", 200)).encode()
@@ -152,7 +152,7 @@ def test_two_replicas_hold_release_and_end_cleanly_side_by_side(replicas, databa
 def _held_through(replica: Process, seat_id: str) -> tuple[str, str]:
     peer = GrpcPeer("Inventory", tokens.Credential("orchestrator-service", INTERNAL_SECRET))
     hold_id = an_id()
-    with channel(f"127.0.0.1:{replica.grpc}") as connection:
+    with open_channel(f"127.0.0.1:{replica.grpc}") as connection:
         stub = InventoryStub(connection)  # type: ignore[no-untyped-call]
         request = pb.ReserveSeatRequest(seat_id=seat_id, user_id=an_id(), hold_id=hold_id, ttl_seconds=1)
         hold = peer.call(stub.ReserveSeat, request)
