@@ -25,8 +25,8 @@ def main() -> int:
     """Parse the command line and do what it says; returns the exit status."""
     options = _parser().parse_args()
     commands: dict[str, Callable[[argparse.Namespace], None]] = {
-        "setup": lambda given: print(f"RabbitMQ: {packages.broker()}"),
-        "env": lambda given: print(variables.example(compose.ROOT / ".env.example"), end=""),
+        "setup": lambda given: print(f"RabbitMQ: {packages.ensure_broker()}"),
+        "env": lambda given: print(variables.render_example(compose.ROOT / ".env.example"), end=""),
         "up": _up,
         "down": _down,
         "status": _status,
@@ -100,10 +100,10 @@ def _up(given: argparse.Namespace) -> None:
 def _watch(stack: Stack) -> None:
     """Say when a process changes its state; return when another terminal has taken the stack down."""
     pause, seen = threading.Event(), {name: stack.state(name) for name in stack.names}
-    while stack.run_dir.stack():
+    while stack.run_dir.read_stack():
         now = {name: stack.state(name) for name in stack.names}
         for name in now:
-            if now[name] != seen[name] and stack.run_dir.stack():
+            if now[name] != seen[name] and stack.run_dir.read_stack():
                 print(f"{name} {now[name]}", file=sys.stderr)
         seen = now
         pause.wait(WATCH_SECONDS)
@@ -111,7 +111,7 @@ def _watch(stack: Stack) -> None:
 
 def _down(given: argparse.Namespace) -> None:
     directory = RunDir(given.run_dir)
-    if directory.occupied():
+    if directory.is_occupied():
         with contextlib.suppress(StackError):  # started from another compose.yaml: then there is no order to keep
             runtime.attach(given.run_dir).down(given.volumes)
             return
@@ -121,7 +121,7 @@ def _down(given: argparse.Namespace) -> None:
 
 def _status(given: argparse.Namespace) -> None:
     directory = RunDir(given.run_dir)
-    stack = runtime.attach(given.run_dir) if directory.occupied() else None
+    stack = runtime.attach(given.run_dir) if directory.is_occupied() else None
     if given.json:
         print(json.dumps({"run_dir": str(directory.path), "processes": _rows(stack) if stack else []}, indent=2))
     elif stack:
@@ -133,13 +133,13 @@ def _status(given: argparse.Namespace) -> None:
 def _rows(stack: Stack) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
     for name in stack.names:
-        record = stack.run_dir.record(name)
+        record = stack.run_dir.read_record(name)
         ports = stack.ports_of(name)
         rows.append(
             {
                 "name": name,
-                "state": record.observed,
-                "pid": record.pid if record.alive else None,
+                "state": record.observed_state,
+                "pid": record.pid if record.is_alive else None,
                 "address": f"127.0.0.1:{next(iter(ports.values()))}",
                 "ports": {str(port): here for port, here in ports.items()},
                 "url": stack.url(name),
@@ -157,7 +157,7 @@ def _print_table(stack: Stack) -> None:
 
 def _logs(given: argparse.Namespace) -> None:
     directory = RunDir(given.run_dir)
-    if directory.occupied():
+    if directory.is_occupied():
         command = runtime.attach(given.run_dir).log_command(given.service, given.follow)
     else:
         log = directory.logs / f"{given.service}.log"

@@ -1,6 +1,6 @@
 """The public API as verbs, for the demo, the suites and the load: what a customer's or a gate's app would send.
 
-A refusal is an answer: every verb returns an `Answer` with status, data and error code; `.must()` insists on success.
+Each verb returns an `ApiResponse`, also for a refusal. `ApiResponse.must` raises unless the request succeeded.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ RECENT_REQUESTS: deque[tuple[str, str]] = deque(maxlen=200)
 
 
 @dataclass(frozen=True)
-class Answer:
+class ApiResponse:
     """What came back: `data` of a success, `error_code` of a refusal, the raw bytes of anything else."""
 
     status: int
@@ -69,7 +69,7 @@ class Api:
         body: Any = None,
         headers: Mapping[str, str] | None = None,
         token: str | None = None,
-    ) -> Answer:
+    ) -> ApiResponse:
         """One request; raises urllib3's errors when there is no answer."""
         sent = {"Authorization": f"Bearer {token or self.token}"} if token or self.token else {}
         if body is not None:
@@ -79,13 +79,13 @@ class Api:
             method, self.url + path, body=content, headers={**sent, **(headers or {})}, timeout=SECONDS
         )
         RECENT_REQUESTS.append((answer.headers.get("X-Correlation-ID", ""), f"{method} {path} → {answer.status}"))
-        return Answer(answer.status, answer.data, answer.headers)
+        return ApiResponse(answer.status, answer.data, answer.headers)
 
-    def get(self, path: str, **headers: str) -> Answer:
+    def get(self, path: str, **headers: str) -> ApiResponse:
         """GET."""
         return self.call("GET", path, headers=headers)
 
-    def post(self, path: str, body: Any = None, **headers: str) -> Answer:
+    def post(self, path: str, body: Any = None, **headers: str) -> ApiResponse:
         """POST of a JSON body."""
         return self.call("POST", path, {} if body is None else body, headers=headers)
 
@@ -115,19 +115,19 @@ class Api:
 
     # ── scenario 1
 
-    def reserve(self, seat_id: str, **headers: str) -> Answer:
+    def reserve(self, seat_id: str, **headers: str) -> ApiResponse:
         """Hold a seat."""
         return self.post("/api/reserve", {"seat_id": seat_id}, **headers)
 
-    def pay(self, order_id: str) -> Answer:
+    def pay(self, order_id: str) -> ApiResponse:
         """Pay for a held seat."""
         return self.post("/api/pay", {"order_id": order_id})
 
-    def verify_otp(self, otp_code: str, order_id: str | None = None) -> Answer:
+    def verify_otp(self, otp_code: str, order_id: str | None = None) -> ApiResponse:
         """Enter the code of a flagged purchase."""
         return self.post("/api/verify-otp", {"otp_code": otp_code, **({"order_id": order_id} if order_id else {})})
 
-    def order(self, order_id: str) -> Answer:
+    def order(self, order_id: str) -> ApiResponse:
         """One of the caller's orders."""
         return self.get(f"/api/orders/{order_id}")
 
@@ -137,26 +137,26 @@ class Api:
 
     # ── scenario 2
 
-    def initiate(self, seat_id: str, seller: str, buyer: str, amount: Any) -> Answer:
+    def initiate(self, seat_id: str, seller: str, buyer: str, amount: Any) -> ApiResponse:
         """Start a transfer."""
         body = {"seat_id": seat_id, "seller_user_id": seller, "buyer_user_id": buyer, "credits_amount": amount}
         return self.post("/api/transfer/initiate", body)
 
-    def confirm(self, transfer_id: str, **codes: str) -> Answer:
+    def confirm(self, transfer_id: str, **codes: str) -> ApiResponse:
         """Enter `seller_otp`, `buyer_otp`, or both."""
         return self.post("/api/transfer/confirm", {"transfer_id": transfer_id, **codes})
 
-    def transfer(self, verb: str, transfer_id: str, **fields: Any) -> Answer:
+    def transfer(self, verb: str, transfer_id: str, **fields: Any) -> ApiResponse:
         """`dispute` (with reason), `cancel`, `reverse`, `dismiss`."""
         return self.post(f"/api/transfer/{verb}", {"transfer_id": transfer_id, **fields})
 
     # ── scenario 3
 
-    def qr(self, seat_id: str) -> Answer:
+    def qr(self, seat_id: str) -> ApiResponse:
         """A fresh QR."""
         return self.get(f"/api/tickets/{seat_id}/qr")
 
-    def scan(self, qr_payload: str, hall_id: str, **headers: str) -> Answer:
+    def scan(self, qr_payload: str, hall_id: str, **headers: str) -> ApiResponse:
         """Scan at the gate."""
         return self.post("/api/verify", {"qr_payload": qr_payload, "hall_id": hall_id}, **headers)
 

@@ -13,18 +13,18 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-_VARIABLE = "TR_TALLY"
+_VARIABLE = "TR_INVARIANT_COUNTS"
 _counts: Counter[str] = Counter()
 
 
 def count(checks: list[str], *, at_rest: bool) -> None:
     """These were checked once more; `at_rest` the end of every saga as well."""
     if not _counts and _VARIABLE in os.environ:
-        atexit.register(_leave, os.getpid())
+        atexit.register(_write_counts, os.getpid())
     _counts.update([*checks, "i7_sagas_end"] if at_rest else checks)
 
 
-def _leave(pid: int) -> None:
+def _write_counts(pid: int) -> None:
     directory = Path(os.environ.get(_VARIABLE, ""))
     if os.getpid() == pid and directory.is_dir():
         (directory / f"{pid}.json").write_text(json.dumps(_counts))
@@ -34,7 +34,7 @@ class InvariantCounter:
     """Counts of this process, and of its children that have ended."""
 
     def __init__(self) -> None:
-        self._directory = tempfile.TemporaryDirectory(prefix="ticketremaster-tally-")
+        self._directory = tempfile.TemporaryDirectory(prefix="ticketremaster-invariant-counts-")
         os.environ[_VARIABLE] = self._directory.name
 
     def close(self) -> None:
@@ -42,7 +42,7 @@ class InvariantCounter:
         os.environ.pop(_VARIABLE, None)
         self._directory.cleanup()
 
-    def counted(self) -> dict[str, int]:
+    def totals(self) -> dict[str, int]:
         """Checks by name."""
         total = Counter(_counts)
         for path in Path(self._directory.name).glob("*.json"):

@@ -27,7 +27,7 @@ TUPLES = psycopg2.extensions.cursor
 
 GRACE_SECONDS = 60  # past a hold's or order's time until the sweepers must have settled it
 OPEN = ("INITIATED", "PENDING_OTP")
-STANDS = ("COMPLETED", "DISPUTED")
+TOOK_EFFECT = ("COMPLETED", "DISPUTED")
 TABLES: dict[str, dict[str, str | None]] = {  # database: its tables, each with the column that a scope goes by
     "seats_db": {"seats": "seat_id", "entry_logs": "seat_id"},
     "users_db": dict.fromkeys(("users", "credit_entries", "credit_holds", "stripe_events"), "user_id"),
@@ -49,7 +49,7 @@ class Scope:
 
 
 @dataclass(frozen=True)
-class Kept:
+class BorrowedConnection:
     """A connection that stays open when a look is over."""
 
     connection: Any
@@ -103,14 +103,14 @@ def _rows(cursor: Any, table: str, column: str | None, scope: Scope | None) -> R
     return [dict(zip(names, row, strict=True)) for row in cursor]
 
 
-def violations(
+def find_violations(
     connect: Connect, *, at_any_time: bool = False, parked: int = 0, scope: Scope | None = None
 ) -> list[str]:
     """Every finding. `parked` is how many parked sagas the test expected."""
-    return findings(read(connect, scope), at_any_time=at_any_time, parked=parked)
+    return check_snapshot(read(connect, scope), at_any_time=at_any_time, parked=parked)
 
 
-def findings(snapshot: Snapshot, *, at_any_time: bool = False, parked: int = 0) -> list[str]:
+def check_snapshot(snapshot: Snapshot, *, at_any_time: bool = False, parked: int = 0) -> list[str]:
     """What is wrong in a snapshot that was read already."""
     checks = AT_ANY_TIME if at_any_time else (*AT_ANY_TIME, *AT_QUIESCENCE)
     invariant_counter.count([check.__name__ for check in checks], at_rest=not at_any_time)
@@ -120,7 +120,7 @@ def findings(snapshot: Snapshot, *, at_any_time: bool = False, parked: int = 0) 
 
 def assert_hold(connect: Connect, *, at_any_time: bool = False, parked: int = 0) -> None:
     """Fail with every finding, one a line."""
-    found = violations(connect, at_any_time=at_any_time, parked=parked)
+    found = find_violations(connect, at_any_time=at_any_time, parked=parked)
     assert not found, "invariants are broken:\n" + "\n".join(found)
 
 
@@ -178,7 +178,7 @@ def i12_holds_belong_to_disputes(s: Snapshot) -> Iterable[str]:
 
 
 def _misplaced(transfer: Mapping[str, Any], moved: Mapping[Any, Decimal]) -> Iterable[str]:
-    amount = transfer["credits_amount"] if transfer["status"] in STANDS else Decimal(0)
+    amount = transfer["credits_amount"] if transfer["status"] in TOOK_EFFECT else Decimal(0)
     frozen = transfer["credits_frozen"] if transfer["status"] == "DISPUTED" else Decimal(0)
     expected = {transfer["seller_user_id"]: amount - frozen, transfer["buyer_user_id"]: -amount}
     for user, change in expected.items():
@@ -251,7 +251,7 @@ def i6_owner_is_the_end_of_the_chain(s: Snapshot) -> Iterable[str]:
         if seat["order_id"] is None:
             continue
         owner = buyers.get(seat["order_id"])
-        chain = [t for t in s["transfers"] if t["order_id"] == seat["order_id"] and t["status"] in STANDS]
+        chain = [t for t in s["transfers"] if t["order_id"] == seat["order_id"] and t["status"] in TOOK_EFFECT]
         for transfer in sorted(chain, key=lambda t: t["completed_at"]):
             if transfer["seller_user_id"] != owner:
                 yield f"seat {seat['seat_id']}: {transfer['seller_user_id']} sold what {owner} owned"

@@ -20,8 +20,8 @@ from harness.bench.meter import meter
 from harness.errors import StackError
 from harness.runtime import ports
 from harness.runtime.compose import ROOT
-from harness.runtime.process import MARK, family, kill_all, wait_for
-from harness.runtime.program import answers
+from harness.runtime.process import MARK, find_family, kill_all, wait_for
+from harness.runtime.program import is_healthy
 from harness.runtime.stack import Stack
 
 SECONDS, START_SECONDS = 0.5, 20.0
@@ -63,10 +63,10 @@ def bare_route(stack: Stack, crew: Crew) -> Iterator[BareRoute]:
     process = subprocess.Popen(command, cwd=ROOT, env=marked, start_new_session=True)
     server = psutil.Process(process.pid)
     try:
-        if not wait_for(lambda: answers(port, "/"), START_SECONDS):
+        if not wait_for(lambda: is_healthy(port, "/"), START_SECONDS):
             raise StackError("the bare server does not answer")
         yield BareRoute(crew, server, address)
     finally:
-        kill_all(family(server))
+        kill_all(find_family(server))
         process.wait()
         ports.release([port])

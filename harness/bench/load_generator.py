@@ -150,7 +150,9 @@ def _heard(worker: subprocess.Popen[str]) -> Any:
 
 def ours(stack: Stack) -> dict[str, psutil.Process]:
     """The process of each of our services, PostgreSQL and RabbitMQ. Raises StackError when one has ended."""
-    found = {name: stack.run_dir.record(name).identity.find() for name in stack.names if not name.startswith(STAND_INS)}
+    found = {
+        name: stack.run_dir.read_record(name).identity.find() for name in stack.names if not name.startswith(STAND_INS)
+    }
     running = {name: process for name, process in found.items() if process}
     if missing := found.keys() - running.keys():
         raise StackError(f"not running: {', '.join(sorted(missing))}")

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 import psycopg2
 
 from harness.errors import StackError
-from harness.runtime.postgres import wheel_binaries
+from harness.runtime.postgres import find_binaries
 from harness.runtime.stack import Stack
 
 CLIENTS, ROWS_A_CLIENT = 8, 1000
@@ -45,7 +45,7 @@ def floor(stack: Stack, rows: int) -> float:
     with TemporaryDirectory() as directory:
         script = Path(directory) / "hold.sql"
         script.write_text(_HOLD.format(rows=rows, span=ROWS_A_CLIENT))
-        pgbench = [str(wheel_binaries("postgres:16") / "pgbench"), "--no-vacuum", "--protocol=prepared"]
+        pgbench = [str(find_binaries("postgres:16") / "pgbench"), "--no-vacuum", "--protocol=prepared"]
         pgbench += [f"--client={CLIENTS}", "--jobs=2", "--time=1", f"--file={script}"]
         done = subprocess.run(
             [*pgbench, stack.admin_dsn("postgres")], capture_output=True, text=True, env=dict(os.environ), check=False

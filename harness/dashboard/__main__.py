@@ -18,7 +18,7 @@ from harness.dashboard.server import Server
 from harness.dashboard.watch import Watch
 from harness.errors import StackError
 from harness.runtime import compose, ports
-from harness.runtime.signals import interrupt_once, upon_signals
+from harness.runtime.signals import interrupt_once, set_signal_handler
 from harness.runtime.stack import Stack
 
 PAGE_PORT, LOCUST_PORT = 8090, 8089  # where they are free
@@ -38,7 +38,7 @@ def main() -> int:
     leave = threading.Event()
     try:
         with _system(given.attach) as stack, _page(stack) as page:
-            upon_signals(lambda _number, _frame: leave.set())  # also while all is taken down, which is bounded
+            set_signal_handler(lambda _number, _frame: leave.set())  # also while all is taken down, which is bounded
             return _played(stack, page, given.rest, leave)
     except StackError as error:
         print(f"the system did not come up: {error}", file=sys.stderr)

@@ -18,7 +18,7 @@ from harness.demo import scenes
 from harness.demo.narrator import Narrator
 from harness.errors import StackError
 from harness.runtime import compose
-from harness.runtime.cleanup import make_room, take_down
+from harness.runtime.cleanup import end_leftovers, take_down
 from harness.runtime.run_directory import RunDir
 
 RUN_DIR = Path(".run") / "demo"  # separate, so that a stack that is already up keeps its data
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str]) -> int:
 def _run_on_fresh_stack(chosen: list[Callable[[Narrator], None]]) -> bool:
     """From empty databases each time; what the run leaves stays there to be looked at, until the next."""
     directory = RunDir(compose.ROOT / RUN_DIR)
-    make_room(directory)
+    end_leftovers(directory)
     take_down(directory, volumes=True)
     with runtime.up(run_dir=directory.path) as stack:
         return _play(Narrator(stack), chosen)
@@ -83,7 +83,9 @@ def _play(narrator: Narrator, chosen: list[Callable[[Narrator], None]]) -> bool:
 
 def _check_invariants(narrator: Narrator) -> bool:
     narrator.scene("Invariants across all five databases")
-    narrator.wait_until("the system is at rest", lambda: not invariants.violations(narrator.connect), QUIET_SECONDS)
+    narrator.wait_until(
+        "the system is at rest", lambda: not invariants.find_violations(narrator.connect), QUIET_SECONDS
+    )
     for check in (*invariants.AT_ANY_TIME, *invariants.AT_QUIESCENCE):
         narrator.say(f"   holds  {check.__name__.partition('_')[0].upper():<4} {(check.__doc__ or '').splitlines()[0]}")
     return True

@@ -13,7 +13,7 @@ from typing import Any
 import urllib3
 
 from harness import db
-from harness.api_client import Answer, Api
+from harness.api_client import Api, ApiResponse
 from harness.demo.narrator import Narrator
 
 HALL = "HALL-A"
@@ -57,10 +57,10 @@ def flagged_purchase(narrator: Narrator) -> None:
     buyer, seat = narrator.log_in("user2@example.com"), seat_id(80)
     held = buyer.reserve(seat).must(200)
     narrator.step(f"reserve → otp_required: {held['otp_required']}", seat, held["order_id"], buyer)
-    _refused(buyer.pay(held["order_id"]), 428, "OTP_REQUIRED")
+    _assert_refused(buyer.pay(held["order_id"]), 428, "OTP_REQUIRED")
     narrator.step("pay before the code → 428 OTP_REQUIRED")
     code = narrator.inbox.newest_code("+6591234568")
-    _refused(buyer.verify_otp("000000" if code != "000000" else "111111"), 401, "OTP_INVALID")
+    _assert_refused(buyer.verify_otp("000000" if code != "000000" else "111111"), 401, "OTP_INVALID")
     narrator.step("a wrong code → 401 OTP_INVALID, two attempts left")
     buyer.verify_otp(code, held["order_id"]).must(200)
     buyer.pay(held["order_id"]).must(200)
@@ -77,7 +77,7 @@ def abandonment(narrator: Narrator) -> None:
     narrator.wait_until("the seat is free", lambda: db.seat(narrator.stack, seat)["status"] == "AVAILABLE")
     narrator.wait_until("the order has failed", lambda: db.order_status(narrator.stack, held["order_id"]) == "FAILED")
     narrator.step("the message came back from seat.hold.queue", seat, held["order_id"], buyer)
-    _refused(buyer.pay(held["order_id"]), 409, "ORDER_FAILED")
+    _assert_refused(buyer.pay(held["order_id"]), 409, "ORDER_FAILED")
     narrator.step("paying now → 409 ORDER_FAILED, nothing charged", None, None, buyer)
 
 
@@ -111,13 +111,13 @@ def crash(narrator: Narrator) -> None:
     with closing(narrator.connect("orders_db")) as blocker, blocker.cursor() as cursor:
         blocker.autocommit = False
         cursor.execute("SELECT FROM orders WHERE order_id = %s FOR UPDATE", (order_id,))
-        Thread(target=_pay_and_lose_the_answer, args=(buyer, order_id), daemon=True).start()
-        narrator.wait_until("the charge is on the ledger", lambda: _charged(narrator, order_id))
+        Thread(target=_pay_without_reply, args=(buyer, order_id), daemon=True).start()
+        narrator.wait_until("the charge is on the ledger", lambda: _find_charge(narrator, order_id))
         narrator.stack.kill("orchestrator-service")
         blocker.rollback()
     narrator.step("charged, then SIGKILL; the order's confirm was under way and still arrives", seat, order_id, buyer)
     narrator.stack.start("orchestrator-service")
-    saga = narrator.wait_until("recovery has ended the saga", lambda: _ended(narrator, order_id)) or {}
+    saga = narrator.wait_until("recovery has ended the saga", lambda: _find_ended_saga(narrator, order_id)) or {}
     narrator.step(
         f"recovery: the pivot never happened, so pay is {saga['status']} in epoch {saga['epoch']}",
         seat,
@@ -132,14 +132,14 @@ def transfer_and_gate(narrator: Narrator) -> None:
     narrator.scene("Scenario 2 · the ticket changes hands, with a code from each party")
     seller, buyer, seat = narrator.log_in("user1@example.com"), narrator.log_in("topped-up@example.com"), seat_id(1)
     old_qr = seller.qr(seat).must(200)["qr_payload"]
-    transfer_id = _transferred(narrator, seller, buyer, seat, 300)
+    transfer_id = _transfer(narrator, seller, buyer, seat, 300)
     narrator.step(f"transfer {transfer_id} COMPLETED for 300.00", seat, None, seller, buyer)
     narrator.scene("Scenario 3 · the gate")
     staff = narrator.log_in(STAFF)
     admitted = buyer.qr(seat).must(200)["qr_payload"]
-    _scanned(narrator, staff, old_qr, "the old owner's QR", "NOT_OWNER", seat)
-    _scanned(narrator, staff, admitted, "the new owner's QR", "SUCCESS", seat)
-    _scanned(narrator, staff, admitted, "the same QR again", "DUPLICATE", seat)
+    _scan(narrator, staff, old_qr, "the old owner's QR", "NOT_OWNER", seat)
+    _scan(narrator, staff, admitted, "the new owner's QR", "SUCCESS", seat)
+    _scan(narrator, staff, admitted, "the same QR again", "DUPLICATE", seat)
 
 
 def dispute(narrator: Narrator) -> None:
@@ -148,7 +148,7 @@ def dispute(narrator: Narrator) -> None:
     seller, buyer, staff = (narrator.log_in(e) for e in ("user1@example.com", "topped-up@example.com", STAFF))
     seat = seat_id(90)
     seller.pay(seller.reserve(seat).must(200)["order_id"]).must(200)
-    transfer_id = _transferred(narrator, seller, buyer, seat, 50)
+    transfer_id = _transfer(narrator, seller, buyer, seat, 50)
     narrator.step("sold on for 50.00", seat, None, seller, buyer)
     disputed = buyer.transfer("dispute", transfer_id, reason="not what was promised").must(200)
     narrator.step(f"the buyer disputes: {disputed['credits_frozen']} frozen at the seller", seat, None, seller, buyer)
@@ -157,38 +157,38 @@ def dispute(narrator: Narrator) -> None:
     narrator.step("staff reverse it: seat and credits are back where they were", seat, None, seller, buyer)
 
 
-def _transferred(narrator: Narrator, seller: Api, buyer: Api, seat: str, amount: int) -> str:
+def _transfer(narrator: Narrator, seller: Api, buyer: Api, seat: str, amount: int) -> str:
     transfer_id: str = seller.initiate(seat, seller.user_id, buyer.user_id, amount).must(201)["transfer_id"]
     narrator.step("POST /api/transfer/initiate → PENDING_OTP, a code to each phone")
-    codes = {"seller_otp": _code(narrator, seller), "buyer_otp": _code(narrator, buyer)}
+    codes = {"seller_otp": _read_code(narrator, seller), "buyer_otp": _read_code(narrator, buyer)}
     done = seller.confirm(transfer_id, **codes).must(200)
     assert done["status"] == "COMPLETED", done
     return transfer_id
 
 
-def _scanned(narrator: Narrator, staff: Api, qr: str, whose: str, expected: str, seat: str) -> None:
+def _scan(narrator: Narrator, staff: Api, qr: str, whose: str, expected: str, seat: str) -> None:
     scan = staff.scan(qr, HALL).must(200)
     assert scan["result"] == expected, scan
     narrator.step(f"{whose} → {scan['result']}: {scan['message']}", seat)
 
 
-def _code(narrator: Narrator, person: Api) -> str:
+def _read_code(narrator: Narrator, person: Api) -> str:
     user = db.row(narrator.stack, "users_db", "SELECT phone FROM users WHERE user_id = %s", person.user_id) or {}
     return narrator.inbox.newest_code(user["phone"])
 
 
-def _charged(narrator: Narrator, order_id: str) -> Any:
+def _find_charge(narrator: Narrator, order_id: str) -> Any:
     return db.row(
         narrator.stack, "users_db", "SELECT key FROM credit_entries WHERE key = %s", f"pay:{order_id}:1:deduct_credits"
     )
 
 
-def _ended(narrator: Narrator, order_id: str) -> dict[str, Any] | None:
+def _find_ended_saga(narrator: Narrator, order_id: str) -> dict[str, Any] | None:
     sql = "SELECT status::text, epoch FROM sagas WHERE flow = 'pay' AND subject = %s AND status <> 'RUNNING'"
     return db.row(narrator.stack, "sagas_db", sql, order_id)
 
 
-def _pay_and_lose_the_answer(buyer: Api, order_id: str) -> None:
+def _pay_without_reply(buyer: Api, order_id: str) -> None:
     try:
         buyer.pay(order_id)
     except urllib3.exceptions.HTTPError:
@@ -204,5 +204,5 @@ def _pay_by_card(narrator: Narrator, intent_id: str) -> None:
     assert answer.status == 200, answer.data
 
 
-def _refused(answer: Answer, status: int, code: str) -> None:
+def _assert_refused(answer: ApiResponse, status: int, code: str) -> None:
     assert (answer.status, answer.error_code) == (status, code), answer

@@ -19,7 +19,7 @@ To try the calls, open `/docs` on the gateway.
 """
 
 
-def rendered() -> str:
+def render() -> str:
     """The whole page."""
     lines = [HEAD, *_public(), "## Between services\n", *_internal(), *_queues(), "## External APIs\n"]
     for name in OUTSIDE:
@@ -117,4 +117,4 @@ def _queues() -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    TARGET.write_text(rendered())
+    TARGET.write_text(render())

@@ -20,7 +20,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from harness.dev.git import git
+from harness.dev.git import run_git
 from harness.runtime.compose import ROOT
 from harness.runtime.signals import interrupt_once
 
@@ -157,7 +157,7 @@ def _end(running: subprocess.Popen[str]) -> None:
 
 def _revision() -> str:
     """The commit, and what has been changed since; without git every tree is the same."""
-    told = [git("rev-parse", "HEAD"), git("diff", "HEAD", "--stat")]
+    told = [run_git("rev-parse", "HEAD"), run_git("diff", "HEAD", "--stat")]
     return "\n".join(part.strip() for part in told if part)
 
 

@@ -7,7 +7,7 @@ import subprocess
 from harness.runtime.compose import ROOT
 
 
-def git(*arguments: str) -> str | None:
+def run_git(*arguments: str) -> str | None:
     """What it prints; None without git, outside a repository, or when it refuses."""
     try:
         done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)

@@ -14,7 +14,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
 
-from harness.dev.git import git
+from harness.dev.git import run_git
 from harness.dev.prose_rules import RULES, check_name, check_subject, check_test_name, check_text
 from harness.dev.prose_text import passages
 from harness.runtime.compose import ROOT
@@ -49,7 +49,7 @@ class Finding(NamedTuple):
 
 def list_files(wanted: list[str]) -> list[str]:
     """The text files of the tree, or those in the wanted paths. Without Git, hidden folders do not count."""
-    listed = git("ls-files", "-co", "--exclude-standard")
+    listed = run_git("ls-files", "-co", "--exclude-standard")
     paths = (
         listed.splitlines()
         if listed
@@ -71,10 +71,10 @@ def check_source(path: str, source: str) -> Iterator[Finding]:
 def check_commits() -> Iterator[Finding]:
     """Every finding in the commit subjects since the last tag, or since `make lint` runs this check."""
     since = ("log", "-1", "--format=%H")
-    base = git("describe", "--tags", "--abbrev=0") or git(*since, "-Sharness.dev.prose", "--", "Makefile")
-    base = base or git(*since, "--diff-filter=A", "--", "harness/dev/prose.py")
-    log = git("log", "--no-merges", "--format=%h %s", f"{base.strip()}..HEAD") if base else None
-    if log is None or (git("rev-parse", "--is-shallow-repository") or "").startswith("true"):
+    base = run_git("describe", "--tags", "--abbrev=0") or run_git(*since, "-Sharness.dev.prose", "--", "Makefile")
+    base = base or run_git(*since, "--diff-filter=A", "--", "harness/dev/prose.py")
+    log = run_git("log", "--no-merges", "--format=%h %s", f"{base.strip()}..HEAD") if base else None
+    if log is None or (run_git("rev-parse", "--is-shallow-repository") or "").startswith("true"):
         print("prose: commit subjects are not checked, because the Git history is missing or shallow")
         return
     for sha, _, subject in (row.partition(" ") for row in log.splitlines()):

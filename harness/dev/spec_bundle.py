@@ -37,16 +37,16 @@ def load(name: str, folder: Path = FOLDER) -> Document:
 def bundle(name: str, folder: Path = FOLDER) -> Document:
     """A document that refers to itself only. Raises LookupError for a reference that leads nowhere."""
     document = load(name, folder)
-    document["paths"] = {path: _inlined(item, folder) for path, item in document["paths"].items()}
+    document["paths"] = {path: _inline(item, folder) for path, item in document["paths"].items()}
     parts: Document = {}
     for shared in (*SHARED, name):
         for kind, entries in _read(shared, folder).get("components", {}).items():
             parts.setdefault(kind, {}).update(copy.deepcopy(entries))
     parts.pop("pathItems", None)
     wanted = document.get("components", {}).get("securitySchemes", {})
-    parts["securitySchemes"] = {scheme: _own(parts["securitySchemes"], scheme, folder) for scheme in wanted}
+    parts["securitySchemes"] = {scheme: _resolve_scheme(parts["securitySchemes"], scheme, folder) for scheme in wanted}
     document["components"] = parts
-    localized: Document = _localized(document)
+    localized: Document = _localize(document)
     _check(localized)
     _keep_own_links(localized)
     return localized
@@ -68,16 +68,16 @@ def resolve(document: Mapping[str, Any], node: Any) -> Any:
     return node
 
 
-def _inlined(item: Document, folder: Path) -> Document:
+def _inline(item: Document, folder: Path) -> Document:
     if "$ref" not in item:
         return item
     file, _, pointer = item["$ref"].partition("#")
     return copy.deepcopy(_at(_read(file.removesuffix(".yaml"), folder), pointer))
 
 
-def _own(schemes: Mapping[str, Any], name: str, folder: Path) -> Any:
+def _resolve_scheme(schemes: Mapping[str, Any], name: str, folder: Path) -> Any:
     scheme = schemes[name]
-    return _inlined(scheme, folder) if "$ref" in scheme else scheme
+    return _inline(scheme, folder) if "$ref" in scheme else scheme
 
 
 def _at(document: Mapping[str, Any], pointer: str) -> Any:
@@ -87,15 +87,15 @@ def _at(document: Mapping[str, Any], pointer: str) -> Any:
     return node
 
 
-def _localized(node: Any) -> Any:
+def _localize(node: Any) -> Any:
     if isinstance(node, list):
-        return [_localized(item) for item in node]
+        return [_localize(item) for item in node]
     if not isinstance(node, dict):
         return node
-    return {key: "#" + value.partition("#")[2] if key == "$ref" else _localized(value) for key, value in node.items()}
+    return {key: "#" + value.partition("#")[2] if key == "$ref" else _localize(value) for key, value in node.items()}
 
 
-def dangling(document: Mapping[str, Any]) -> Iterator[str]:
+def find_dangling(document: Mapping[str, Any]) -> Iterator[str]:
     """References within a document that lead nowhere."""
     for pointer in _references(document):
         try:
@@ -105,7 +105,7 @@ def dangling(document: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _check(document: Document) -> None:
-    for problem in dangling(document):
+    for problem in find_dangling(document):
         raise LookupError(problem)
 
 

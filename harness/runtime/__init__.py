@@ -9,7 +9,7 @@ from pathlib import Path
 
 from harness.errors import StackError
 from harness.runtime import compose, container_engine, variables
-from harness.runtime.cleanup import make_room, take_down
+from harness.runtime.cleanup import end_leftovers, take_down
 from harness.runtime.containers import ContainerStack
 from harness.runtime.native import NativeStack
 from harness.runtime.process import Identity
@@ -36,15 +36,15 @@ def up(
     choice = container_engine.choose()
     kind = KINDS[choice.kind]
     directory = RunDir(run_dir)
-    with directory.locked():
-        make_room(directory)
-        directory.make()
-        values = variables.resolve(directory.variables(), env or {}, compose.variables_of(COMPOSE))
+    with directory.lock():
+        end_leftovers(directory)
+        directory.create()
+        values = variables.resolve(directory.read_variables(), env or {}, compose.variables_of(COMPOSE))
         assigned = kind.assign_ports(compose.load(COMPOSE, values))
-        directory.keep_variables(values)
-        directory.describe(choice.kind, assigned, None if detach else Identity.of(os.getpid()))
+        directory.write_variables(values)
+        directory.write_stack(choice.kind, assigned, None if detach else Identity.of(os.getpid()))
         for name, changed in (overrides or {}).items():
-            directory.write(Record(name, overrides=dict(changed)))
+            directory.write_record(Record(name, overrides=dict(changed)))
     stack = kind(directory, assigned, values, quiet)
     stack.report(choice.kind, choice.reason)
     stack.start_with_needs(only)
@@ -57,11 +57,11 @@ def attach(run_dir: Path | str | None = None, quiet: bool = False) -> Stack:
     Raises StackError if there is none, or if it was started from another compose.yaml.
     """
     directory = RunDir(run_dir)
-    written = directory.stack()
-    if written is None or not directory.occupied():
+    written = directory.read_stack()
+    if written is None or not directory.is_occupied():
         raise StackError(f"nothing runs in {directory.path}; start it with `python -m harness up`")
     assigned = {name: {int(p): here for p, here in own.items()} for name, own in written["ports"].items()}
-    values = directory.variables()
+    values = directory.read_variables()
     if assigned.keys() != compose.load(COMPOSE, values).keys():
         raise StackError("compose.yaml has other services than when the stack was started: take it down first")
     return KINDS[written["kind"]](directory, assigned, values, quiet)
@@ -71,7 +71,7 @@ def attach(run_dir: Path | str | None = None, quiet: bool = False) -> Stack:
 def up_fresh(name: str, env: Mapping[str, str], quiet: bool = False) -> Iterator[Stack]:
     """Start a separate system in .run/NAME with empty databases, and take it down at the end. Raises StackError."""
     directory = RunDir(compose.ROOT / ".run" / name)
-    make_room(directory)
+    end_leftovers(directory)
     take_down(directory, volumes=True)
     with up(directory.path, env=env, quiet=quiet) as stack:
         yield stack

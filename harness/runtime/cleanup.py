@@ -16,19 +16,21 @@ def take_down(run_dir: RunDir, volumes: bool = False) -> int:
     nothing. `volumes` removes the data.
     """
     found = []
-    while run_dir.path.exists() and (left := process.leftovers(run_dir.path)):  # one may have started another meanwhile
+    while run_dir.path.exists() and (
+        left := process.find_leftovers(run_dir.path)
+    ):  # one may have started another meanwhile
         process.kill_all(left)
         found += left
     container_engine.Project.of(run_dir.path).remove(volumes)
-    run_dir.forget()
+    run_dir.delete_records()
     if volumes:
-        run_dir.clear()
+        run_dir.delete_data()
     return len(found)
 
 
-def make_room(run_dir: RunDir) -> None:
+def end_leftovers(run_dir: RunDir) -> None:
     """Raises StackError if a stack lives in `run_dir`; ends what a crashed run left there."""
-    if run_dir.occupied():
+    if run_dir.is_occupied():
         raise StackError(
             f"a stack already runs in {run_dir.path}: `python -m harness status` shows it, `python -m harness down` "
             "ends it, TR_RUN_DIR or --run-dir starts another beside it"

@@ -40,9 +40,9 @@ def choose() -> Choice:
         raise StackError(f"STACK={wanted}: has to be native, docker or auto")
     if wanted == "native":
         return Choice(wanted, f"STACK={wanted}")
-    if wanted == "auto" and (obtainable := packages.obtainable()):
+    if wanted == "auto" and (obtainable := packages.find_broker_source()):
         return Choice("native", f"STACK=auto: {obtainable}")
-    lacking = unavailable()  # asked last: an engine takes its time to answer
+    lacking = find_problem()  # asked last: an engine takes its time to answer
     if wanted == "docker":
         if lacking:
             raise StackError(f"STACK=docker: {lacking}")
@@ -52,25 +52,25 @@ def choose() -> Choice:
 
 
 @functools.cache
-def unavailable() -> str | None:
+def find_problem() -> str | None:
     """Why no containers can be run here; None when they can."""
     if not shutil.which("docker"):
         return "there is no `docker` command on this machine"
-    if not _works("docker", "info"):
+    if not _succeeds("docker", "info"):
         return "no container engine answers `docker info`"
-    if not any(_works(*command, "version") for command in COMPOSE_COMMANDS):
+    if not any(_succeeds(*command, "version") for command in COMPOSE_COMMANDS):
         return "there is neither `docker compose` nor `docker-compose`"
     return None
 
 
 def has_image(name: str) -> bool:
     """Whether the engine has the image already."""
-    return _works("docker", "image", "inspect", name)
+    return _succeeds("docker", "image", "inspect", name)
 
 
-def docker(*arguments: str) -> str:
+def run_docker(*arguments: str) -> str:
     """What a docker command prints. Raises StackError with what it complains of."""
-    return output(["docker", *arguments])
+    return run_command(["docker", *arguments])
 
 
 @dataclass(frozen=True)
@@ -92,49 +92,49 @@ class Project:
     def command(self, *arguments: str) -> list[str]:
         """A command line of compose for this project."""
         where = ["-p", self.name, "-f", str(self.file), "--project-directory", str(ROOT)]
-        return [*compose_command(), *where, *arguments]
+        return [*find_compose(), *where, *arguments]
 
-    def compose(self, *arguments: str) -> str:
+    def run_compose(self, *arguments: str) -> str:
         """What a compose command prints. Raises StackError with what it complains of."""
-        return output(self.command(*arguments))
+        return run_command(self.command(*arguments))
 
     def ids(self, services: Iterable[str]) -> list[str]:
         """The containers of `services`, running or not, in that order. Raises StackError for one that has none."""
-        known = self.known()
+        known = self.containers()
         try:
             return [known[service] for service in services]
         except KeyError as missing:
             raise StackError(f"{missing} has no container here: it was not started with the others") from None
 
-    def known(self) -> dict[str, str]:
+    def containers(self) -> dict[str, str]:
         """Every container of the project by its service's name."""
         labels = f'{{{{.ID}}}} {{{{.Label "{SERVICE}"}}}}'
-        listed = docker("ps", "-a", "--no-trunc", "--filter", f"label={PROJECT}={self.name}", "--format", labels)
+        listed = run_docker("ps", "-a", "--no-trunc", "--filter", f"label={PROJECT}={self.name}", "--format", labels)
         return {service: found for found, _, service in (line.partition(" ") for line in listed.splitlines())}
 
     def remove(self, volumes: bool) -> None:
         """End and remove every container of the project; `volumes` removes the data too. No-op if it never was."""
         if self.file.exists():
-            self.compose("down", "--remove-orphans", *(["--volumes"] if volumes else []))
+            self.run_compose("down", "--remove-orphans", *(["--volumes"] if volumes else []))
 
 
 @functools.cache
-def compose_command() -> tuple[str, ...]:
+def find_compose() -> tuple[str, ...]:
     """Compose, however it is called on this machine. Raises StackError when it is not there."""
     for command in COMPOSE_COMMANDS:
-        if _works(*command, "version"):
+        if _succeeds(*command, "version"):
             return command
     raise StackError("there is neither `docker compose` nor `docker-compose` on this machine")
 
 
-def _works(*command: str) -> bool:
+def _succeeds(*command: str) -> bool:
     try:
         return subprocess.run(command, capture_output=True, check=False, timeout=30).returncode == 0
     except (OSError, subprocess.TimeoutExpired):
         return False
 
 
-def output(command: list[str]) -> str:
+def run_command(command: list[str]) -> str:
     """What a command prints. Raises StackError with what it complains of."""
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=SECONDS)
     if done.returncode:

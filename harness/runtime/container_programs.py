@@ -12,9 +12,9 @@ import psycopg2
 from harness.runtime import container_engine
 from harness.runtime.compose import Service
 from harness.runtime.gateway import RENDERER, STATUS
-from harness.runtime.postgres import Database, Postgres, describe
-from harness.runtime.process_plan import databases, needs
-from harness.runtime.program import Ports, Program, native_environment, web
+from harness.runtime.postgres import Database, Postgres, database_of
+from harness.runtime.process_plan import list_databases, list_needs
+from harness.runtime.program import Ports, Program, native_environment, plan_web
 from harness.runtime.rabbitmq import RabbitMQ
 
 BROKER_PORTS = (5672, 15672)
@@ -26,17 +26,19 @@ def ports_of(service: Service) -> tuple[int, ...]:
     return BROKER_PORTS if service.kind == "rabbitmq" else service.ports
 
 
-def programs(services: Mapping[str, Service], assigned: Ports, project: container_engine.Project) -> dict[str, Program]:
+def plan_programs(
+    services: Mapping[str, Service], assigned: Ports, project: container_engine.Project
+) -> dict[str, Program]:
     """Every program of the stack by its name; the database servers are one."""
     planned: dict[str, Program] = {"postgres": _postgres(services, assigned)}
     for service in services.values():
-        needed = needs(service, services)
+        needed = list_needs(service, services)
         if service.kind == "rabbitmq":
             planned[service.name] = _rabbitmq(service, assigned, project)
         elif service.kind == "kong":
             planned[service.name] = _gateway(service, services[RENDERER], assigned, needed)
         elif service.kind != "postgres" and service.name != RENDERER:
-            planned[service.name] = web(service, assigned, needed)
+            planned[service.name] = plan_web(service, assigned, needed)
     return planned
 
 
@@ -52,7 +54,7 @@ class DatabaseContainers(Postgres):
     def after_ready(self) -> None:
         """Nothing: a server that listens on TCP has run its SQL."""
 
-    def ready(self) -> bool:
+    def is_ready(self) -> bool:
         """Whether every server takes connections."""
         try:
             for database in self.databases:
@@ -87,10 +89,10 @@ class BrokerContainer(RabbitMQ):
 
 
 def _postgres(services: Mapping[str, Service], assigned: Ports) -> DatabaseContainers:
-    found = tuple(describe(container, user) for container, user in databases(services))
+    found = tuple(database_of(container, user) for container, user in list_databases(services))
     own = {
         database.name: assigned[container.name][5432]
-        for database, (container, _) in zip(found, databases(services), strict=True)
+        for database, (container, _) in zip(found, list_databases(services), strict=True)
     }
     first = next(iter(own.values()))
     return DatabaseContainers("postgres", (), {}, {5432: first}, (first, ""), databases=found, own_ports=own)

@@ -21,7 +21,7 @@ import yaml
 from harness.runtime import container_engine, ports
 from harness.runtime.cleanup import take_down
 from harness.runtime.compose import ROOT, Service, interpolate
-from harness.runtime.container_programs import ports_of, programs
+from harness.runtime.container_programs import plan_programs, ports_of
 from harness.runtime.gateway import RENDERER, STATUS
 from harness.runtime.process import Identity
 from harness.runtime.process_plan import native_name
@@ -47,7 +47,7 @@ class ContainerStack(Stack):
         """End and remove every container; `volumes` removes their data too. What they said stays in `logs`."""
         self._cancel()
         for name in self.names:
-            if self.run_dir.record(name).pid:
+            if self.run_dir.read_record(name).pid:
                 self.log_path(name)
         take_down(self.run_dir, volumes)
         ports.release([here for own in self._ports.values() for here in own.values()])
@@ -62,7 +62,7 @@ class ContainerStack(Stack):
 
     def log_path(self, name: str) -> Path:
         """A file with what `name` has said until now, in containers that were replaced as well."""
-        path, known = super().log_path(name), self._project.known()
+        path, known = super().log_path(name), self._project.containers()
         with path.open("wb") as log:
             if (earlier := path.with_suffix(".earlier")).exists():
                 log.write(earlier.read_bytes())
@@ -89,32 +89,32 @@ class ContainerStack(Stack):
             assigned[name][port] = here
         return assigned
 
-    def _plan_programs(self, values: Mapping[str, str], run_dir: Path) -> dict[str, Program]:
-        return programs(self._services, self._ports, container_engine.Project.of(run_dir))
+    def _plan(self, values: Mapping[str, str], run_dir: Path) -> dict[str, Program]:
+        return plan_programs(self._services, self._ports, container_engine.Project.of(run_dir))
 
-    def _provide(self, names: Iterable[str], build: bool = False) -> None:
+    def _prepare_start(self, names: Iterable[str], build: bool = False) -> None:
         """Have compose make the containers of `names`, anew where what they are made from has changed."""
         wanted = [container for name in names for container in self._containers(name)]
         wanted += [RENDERER] if GATEWAY in wanted else []
         self.report("compose", f"{'building and ' if build else ''}making {', '.join(wanted)}")
-        self.run_dir.keep(container_engine.FILE, yaml.safe_dump(self._document(), sort_keys=False))
+        self.run_dir.write_file(container_engine.FILE, yaml.safe_dump(self._document(), sort_keys=False))
         if build:
             built = [name for name in wanted if "build" in self._raw(name)]
-            self._project.compose("build", *built)
-        self._project.compose("up", "--no-start", "--no-deps", "--no-build", *wanted)
+            self._project.run_compose("build", *built)
+        self._project.run_compose("up", "--no-start", "--no-deps", "--no-build", *wanted)
 
-    def _relaid(self, name: str) -> None:
+    def _apply_changed_env(self, name: str) -> None:
         """The environment of `name` has changed: it gets a new container, and its log goes on."""
         path = self.log_path(name)
         path.replace(path.with_suffix(".earlier"))
-        self._provide([name])
+        self._prepare_start([name])
 
     def _launch(self, name: str) -> Identity:
         if name == GATEWAY:
             self._render()
         containers = self._project.ids(self._containers(name))
-        container_engine.docker("start", *containers)
-        pid = int(container_engine.docker("inspect", "--format", "{{.State.Pid}}", containers[0]))
+        container_engine.run_docker("start", *containers)
+        pid = int(container_engine.run_docker("inspect", "--format", "{{.State.Pid}}", containers[0]))
         try:
             return Identity.of(pid)
         except psutil.NoSuchProcess:  # it has ended already, which is seen when it is waited for
@@ -123,13 +123,13 @@ class ContainerStack(Stack):
     def _render(self) -> None:
         """Run the renderer to its end. Raises StackError with its one line."""
         (container,) = self._project.ids([RENDERER])
-        container_engine.docker("start", "--attach", container)
+        container_engine.run_docker("start", "--attach", container)
 
     def _end(self, name: str, state: str, how: str) -> None:
         containers = self._project.ids(self._containers(name))
-        self.run_dir.write(self._marked(name, state))
+        self.run_dir.write_record(self._record_in_state(name, state))
         with ThreadPoolExecutor(len(containers)) as pool:
-            list(pool.map(lambda container: _ended(container, how), containers))
+            list(pool.map(lambda container: _end_container(container, how), containers))
         self.log_path(name)  # what it said is there without it
         self.report(name, state)
 
@@ -140,10 +140,10 @@ class ContainerStack(Stack):
 
     def _document(self) -> dict[str, Any]:
         """compose.yaml as these containers are made from it, every variable put in."""
-        records = {record.name: record for record in self.run_dir.records()}
+        records = {record.name: record for record in self.run_dir.read_records()}
         names = [*self._services, *(record.name for record in records.values() if record.replica_of)]
         return {
-            "volumes": _described(COMPOSE)["volumes"],
+            "volumes": _read_file(COMPOSE)["volumes"],
             "services": {name: self._container(name, records) for name in names},
         }
 
@@ -152,8 +152,8 @@ class ContainerStack(Stack):
         described = self._raw(name)
         record = records.get(GATEWAY if name == RENDERER else name, Record(name))
         own = {int(p): here for p, here in record.ports.items()} or self._ports[name]
-        described = _resolved(described, self._values) | SUPERVISED
-        described["environment"] |= {variable: _escaped(value) for variable, value in record.overrides.items()}
+        described = _interpolate_all(described, self._values) | SUPERVISED
+        described["environment"] |= {variable: _escape(value) for variable, value in record.overrides.items()}
         described["ports"] = [f"{ports.HOST}:{here}:{port}" for port, here in own.items()]
         if record.replica_of:
             described["networks"] = {"default": {"aliases": [record.replica_of]}}
@@ -161,37 +161,37 @@ class ContainerStack(Stack):
 
     def _raw(self, name: str) -> Any:
         """The service as the files have it; the gateway is its stand-in where no Kong image is."""
-        original = self.run_dir.record(name).replica_of or name
-        found = _described(COMPOSE)["services"][original]
+        original = self.run_dir.read_record(name).replica_of or name
+        found = _read_file(COMPOSE)["services"][original]
         if original != GATEWAY:
             return found
         if not container_engine.has_image(found["image"]):
-            laid = _described(OFFLINE)["services"][GATEWAY]
+            laid = _read_file(OFFLINE)["services"][GATEWAY]
             found |= laid | {"environment": found["environment"] | laid["environment"]}
         found["environment"]["KONG_STATUS_LISTEN"] = f"0.0.0.0:{STATUS[0]}"
         return found
 
 
-def _ended(container: str, how: str) -> None:
+def _end_container(container: str, how: str) -> None:
     subprocess.run(["docker", how, container], capture_output=True, check=False)  # it may have ended by itself
-    container_engine.docker("wait", container)
+    container_engine.run_docker("wait", container)
 
 
-def _described(path: Path) -> Any:
-    return copy.deepcopy(_parsed(path))
+def _read_file(path: Path) -> Any:
+    return copy.deepcopy(_parse(path))
 
 
-_parsed = functools.cache(lambda path: yaml.safe_load(path.read_text()))
+_parse = functools.cache(lambda path: yaml.safe_load(path.read_text()))
 
 
-def _resolved(raw: Any, values: Mapping[str, str]) -> Any:
+def _interpolate_all(raw: Any, values: Mapping[str, str]) -> Any:
     """`raw` with every variable put in, so that nothing of the caller's own environment can get in."""
     if isinstance(raw, dict):
-        return {key: _resolved(value, values) for key, value in raw.items()}
+        return {key: _interpolate_all(value, values) for key, value in raw.items()}
     if isinstance(raw, list):
-        return [_resolved(value, values) for value in raw]
-    return _escaped(interpolate(raw, values)) if isinstance(raw, str) else raw
+        return [_interpolate_all(value, values) for value in raw]
+    return _escape(interpolate(raw, values)) if isinstance(raw, str) else raw
 
 
-def _escaped(text: str) -> str:
+def _escape(text: str) -> str:
     return text.replace("$", "$$")

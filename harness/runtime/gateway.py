@@ -11,7 +11,7 @@ from pathlib import Path
 
 from harness.errors import StackError
 from harness.runtime.compose import ROOT, Service
-from harness.runtime.program import Ports, Program, native_environment, state_dir
+from harness.runtime.program import Ports, Program, make_state_dir, native_environment
 
 RENDERER = "gateway-config"  # in containers a service of its own, since Kong's image has no Python
 STATUS = (8100, "/status/ready")  # Kong's status API
@@ -31,9 +31,9 @@ class Gateway(Program):
             raise StackError(f"{self.name}: {done.stderr.strip()}")
 
 
-def gateway(service: Service, renderer: Service, ports: Ports, needs: tuple[str, ...], run_dir: Path) -> Gateway:
+def plan_gateway(service: Service, renderer: Service, ports: Ports, needs: tuple[str, ...], run_dir: Path) -> Gateway:
     """The gateway of compose.yaml and the service there that renders its configuration."""
-    configuration = state_dir(run_dir, "gateway") / "kong.yml"
+    configuration = make_state_dir(run_dir, "gateway") / "kong.yml"
     env = {**native_environment(renderer, ports), **native_environment(service, ports)}
     template = Path(env["KONG_ERROR_TEMPLATE_JSON"]).name
     own = dict(ports[service.name])

@@ -21,5 +21,5 @@ class NativeStack(Stack):
         """Choose a free port of this machine for each port of each service."""
         return process_plan.assign_ports(services)
 
-    def _plan_programs(self, values: Mapping[str, str], run_dir: Path) -> dict[str, Program]:
-        return process_plan.programs(self._services, self._ports, values, run_dir)
+    def _plan(self, values: Mapping[str, str], run_dir: Path) -> dict[str, Program]:
+        return process_plan.plan_programs(self._services, self._ports, values, run_dir)

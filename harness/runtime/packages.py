@@ -18,9 +18,9 @@ HOMES_OF_BREW = ("/opt/homebrew/opt/rabbitmq", "/usr/local/opt/rabbitmq")
 DENY = "#!/bin/sh\nexit 101\n"
 
 
-def broker() -> Path:
+def ensure_broker() -> Path:
     """The broker's start script, installed first if need be. Raises StackError saying what to install."""
-    found = server() or _install("rabbitmq-server")
+    found = find_broker() or _install("rabbitmq-server")
     if not found:
         raise StackError(
             "RabbitMQ is not installed. Install it and run this again: `apt-get install rabbitmq-server` on Debian "
@@ -30,14 +30,14 @@ def broker() -> Path:
     return found
 
 
-def obtainable() -> str | None:
+def find_broker_source() -> str | None:
     """Why a broker can be had here: it is installed, or apt may install it; None when neither is so."""
-    if found := server():
+    if found := find_broker():
         return f"RabbitMQ is here ({found})"
-    return "apt can install RabbitMQ" if shutil.which("apt-get") and _rights() is not None else None
+    return "apt can install RabbitMQ" if shutil.which("apt-get") and _root_prefix() is not None else None
 
 
-def server() -> Path | None:
+def find_broker() -> Path | None:
     """The broker's own start script on this machine, if there is one."""
     brew = [Path(home) for home in HOMES_OF_BREW]
     homes = [path for pattern in HOMES for path in Path("/").glob(pattern.lstrip("/"))]
@@ -48,17 +48,17 @@ def server() -> Path | None:
 def _install(package: str) -> Path | None:
     if not shutil.which("apt-get"):
         return None
-    rights = _rights()
+    rights = _root_prefix()
     if rights is None:
         return None
     print(f"installing {package} with apt-get", file=sys.stderr, flush=True)
     with _no_system_daemon(rights):
         _apt(rights, "update", "-qq")
         _apt(rights, "install", "-y", "-qq", "--no-install-recommends", package)
-    return server()
+    return find_broker()
 
 
-def _rights() -> list[str] | None:
+def _root_prefix() -> list[str] | None:
     """The prefix that makes a command root's, or None when we may not."""
     if os.geteuid() == 0:
         return []

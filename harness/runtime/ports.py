@@ -18,7 +18,7 @@ from harness.runtime.process import Identity
 
 HOST = "127.0.0.1"
 # Below the kernel's ephemeral range: no outgoing connection takes a port of ours while its process is restarted.
-MOVED = range(20000, 32000)
+FALLBACK_PORTS = range(20000, 32000)
 CLAIMS = Path(tempfile.gettempdir()) / f"ticketremaster-ports-{os.getuid()}.json"
 
 
@@ -63,8 +63,8 @@ def release(ports: list[int]) -> None:
 
 
 def _choose(preferred: int, taken: set[str]) -> int:
-    offset = random.randrange(len(MOVED))  # noqa: S311 - spreads stacks out, keeps no secret
-    candidates: list[int] = [preferred, *MOVED[offset:], *MOVED[:offset]]
+    offset = random.randrange(len(FALLBACK_PORTS))  # noqa: S311 - spreads stacks out, keeps no secret
+    candidates: list[int] = [preferred, *FALLBACK_PORTS[offset:], *FALLBACK_PORTS[:offset]]
     for port in candidates:
         if str(port) not in taken and is_free(port):
             return port
@@ -78,7 +78,7 @@ def _claims() -> Iterator[dict[str, tuple[int, float]]]:
     with os.fdopen(descriptor, "r+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         held = json.loads(file.read() or "{}")
-        claims = {port: (pid, started) for port, (pid, started) in held.items() if Identity(pid, started).alive()}
+        claims = {port: (pid, started) for port, (pid, started) in held.items() if Identity(pid, started).is_alive()}
         yield claims
         file.seek(0)
         file.truncate()

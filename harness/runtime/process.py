@@ -18,8 +18,10 @@ from harness.errors import StackError
 from harness.runtime.compose import ROOT
 
 MARK = "TR_STARTED_BY"  # in the environment of all that we start: the run directory, by which orphans are recognised
-SAME_START = 1.5  # seconds; psutil derives a start time from the boot time, which a clock adjustment shifts a little
-POLL = 0.05  # seconds between two looks at a condition
+START_TOLERANCE_SECONDS = (
+    1.5  # seconds; psutil derives a start time from the boot time, which a clock adjustment shifts a little
+)
+POLL_SECONDS = 0.05  # seconds between two looks at a condition
 
 
 @dataclass(frozen=True)
@@ -38,12 +40,12 @@ class Identity:
         """The process itself, or None when it has ended (a zombie has ended)."""
         try:
             process = psutil.Process(self.pid)
-            same = abs(process.create_time() - self.started) < SAME_START
+            same = abs(process.create_time() - self.started) < START_TOLERANCE_SECONDS
             return process if same and process.status() != psutil.STATUS_ZOMBIE else None
         except psutil.NoSuchProcess:
             return None
 
-    def alive(self) -> bool:
+    def is_alive(self) -> bool:
         """Whether the process still runs."""
         return self.find() is not None
 
@@ -73,10 +75,10 @@ def spawn(argv: Iterable[str], env: Mapping[str, str], log: Path, run_dir: Path)
         return Identity(started.pid, time.time())
 
 
-def end(identity: Identity, how: signal.Signals, grace: float) -> None:
+def terminate(identity: Identity, how: signal.Signals, grace: float) -> None:
     """Ask the process to end, give it `grace` seconds, then kill it with everything that it started."""
     leader = identity.find()
-    tree = family(leader) if leader else []
+    tree = find_family(leader) if leader else []
     if leader:
         with contextlib.suppress(psutil.NoSuchProcess):
             leader.send_signal(how)
@@ -87,7 +89,7 @@ def end(identity: Identity, how: signal.Signals, grace: float) -> None:
 def kill(identity: Identity) -> None:
     """SIGKILL the process and everything that it started, and wait until they are gone."""
     leader = identity.find()
-    kill_all(family(leader) if leader else [])
+    kill_all(find_family(leader) if leader else [])
 
 
 def kill_all(processes: list[psutil.Process]) -> None:
@@ -100,7 +102,7 @@ def kill_all(processes: list[psutil.Process]) -> None:
         raise StackError(f"still running after SIGKILL: {[p.pid for p in processes if _runs(p)]}")
 
 
-def family(leader: psutil.Process) -> list[psutil.Process]:
+def find_family(leader: psutil.Process) -> list[psutil.Process]:
     """The process, its descendants and the rest of its process group.
 
     PostgreSQL's backends make sessions of their own, so that the group alone would miss them.
@@ -111,7 +113,7 @@ def family(leader: psutil.Process) -> list[psutil.Process]:
     return [leader]
 
 
-def leftovers(run_dir: Path) -> list[psutil.Process]:
+def find_leftovers(run_dir: Path) -> list[psutil.Process]:
     """What an earlier run in `run_dir` started and left behind: known by our mark, or at work in its data directories.
 
     PostgreSQL writes its status over its environment, hence the second way.
@@ -124,7 +126,7 @@ def wait_for(condition: Callable[[], bool], seconds: float, cancelled: threading
     pause = cancelled or threading.Event()
     deadline = time.monotonic() + seconds
     while not condition():
-        if time.monotonic() > deadline or pause.wait(POLL):
+        if time.monotonic() > deadline or pause.wait(POLL_SECONDS):
             return False
     return True
 

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from harness.runtime.compose import Service
-from harness.runtime.gateway import RENDERER, gateway
+from harness.runtime.gateway import RENDERER, plan_gateway
 from harness.runtime.ports import claim
-from harness.runtime.postgres import postgres
-from harness.runtime.program import Ports, Program, web
-from harness.runtime.rabbitmq import epmd, rabbitmq
+from harness.runtime.postgres import plan_postgres
+from harness.runtime.program import Ports, Program, plan_web
+from harness.runtime.rabbitmq import plan_epmd, plan_rabbitmq
 
 BROKER_PORTS = (5672, 25672, 4369)  # AMQP, distribution, epmd
 
@@ -33,7 +33,7 @@ def assign_ports(services: Mapping[str, Service]) -> dict[str, dict[int, int]]:
     }
 
 
-def programs(
+def plan_programs(
     services: Mapping[str, Service], ports: Ports, variables: Mapping[str, str], run_dir: Path
 ) -> dict[str, Program]:
     """Every program of the stack by name, dependencies first."""
@@ -41,45 +41,45 @@ def programs(
     for service in services.values():
         if service.kind == "postgres" and "postgres" not in planned:
             port, password = ports[service.name][5432], variables["POSTGRES_PASS"]
-            planned["postgres"] = postgres(databases(services), port, run_dir, password)
+            planned["postgres"] = plan_postgres(list_databases(services), port, run_dir, password)
         elif service.kind == "rabbitmq":
             env, own = service.environment, dict(ports[service.name])
-            planned["epmd"] = epmd(own[4369], run_dir)
-            planned[service.name] = rabbitmq(own, run_dir, env["RABBITMQ_USER"], env["RABBITMQ_PASS"])
+            planned["epmd"] = plan_epmd(own[4369], run_dir)
+            planned[service.name] = plan_rabbitmq(own, run_dir, env["RABBITMQ_USER"], env["RABBITMQ_PASS"])
         elif service.kind == "kong":
-            needed = needs(service, services)
-            planned[service.name] = gateway(service, services[RENDERER], ports, needed, run_dir)
+            needed = list_needs(service, services)
+            planned[service.name] = plan_gateway(service, services[RENDERER], ports, needed, run_dir)
         elif service.kind != "postgres" and service.name != RENDERER:
-            planned[service.name] = web(service, ports, needs(service, services))
+            planned[service.name] = plan_web(service, ports, list_needs(service, services))
     return planned
 
 
-def needs(service: Service, services: Mapping[str, Service]) -> tuple[str, ...]:
+def list_needs(service: Service, services: Mapping[str, Service]) -> tuple[str, ...]:
     """The programs that have to be ready before `service` starts."""
     names = (name for name in service.depends_on if name != RENDERER)
     return tuple(dict.fromkeys(native_name(services[name]) for name in names))
 
 
-def databases(services: Mapping[str, Service]) -> list[tuple[Service, str]]:
+def list_databases(services: Mapping[str, Service]) -> list[tuple[Service, str]]:
     """Each database container with the service that connects to it."""
     users = {service.environment.get("DB_HOST"): service.name for service in services.values()}
     return [(service, users.get(service.name, "")) for service in services.values() if service.kind == "postgres"]
 
 
-def levels(planned: Mapping[str, Program], names: Iterable[str]) -> list[list[str]]:
+def start_levels(planned: Mapping[str, Program], names: Iterable[str]) -> list[list[str]]:
     """`names` in the order in which they may be started: each level needs only levels before it."""
-    depths = {name: depth(planned, name) for name in names}
+    depths = {name: _depth(planned, name) for name in names}
     return [[name for name in depths if depths[name] == level] for level in sorted(set(depths.values()))]
 
 
-def depth(planned: Mapping[str, Program], name: str) -> int:
+def _depth(planned: Mapping[str, Program], name: str) -> int:
     """How many programs in a row have to be ready before `name` can start."""
-    return max((1 + depth(planned, needed) for needed in planned[name].needs if needed in planned), default=0)
+    return max((1 + _depth(planned, needed) for needed in planned[name].needs if needed in planned), default=0)
 
 
-def with_needs(planned: Mapping[str, Program], names: Iterable[str]) -> list[str]:
+def add_needs(planned: Mapping[str, Program], names: Iterable[str]) -> list[str]:
     """`names` and all that they need, dependencies first."""
     chosen: dict[str, None] = {}
     for name in names:
-        chosen |= dict.fromkeys([*with_needs(planned, planned[name].needs), name])
+        chosen |= dict.fromkeys([*add_needs(planned, planned[name].needs), name])
     return list(chosen)

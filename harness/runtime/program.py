@@ -18,7 +18,7 @@ Ports = Mapping[str, Mapping[int, int]]  # service → port in compose.yaml → 
 ADDRESS = re.compile(r"(?<![\w.-])(?P<host>127\.0\.0\.1|[a-z][a-z0-9-]*):(?P<port>\d+)\b")
 
 
-def answers(port: int, path: str) -> bool:
+def is_healthy(port: int, path: str) -> bool:
     """Whether a GET of `path` at a port here is answered with 200 this instant."""
     connection = HTTPConnection(HOST, port, timeout=5)
     try:
@@ -55,19 +55,19 @@ class Program:
     def prepare(self, env: Mapping[str, str]) -> None:
         """Put on disk what has to be there before the process starts with `env`."""
 
-    def ready(self) -> bool:
+    def is_ready(self) -> bool:
         """Whether it answers its health check with 200 this instant."""
-        return answers(*self.probe)
+        return is_healthy(*self.probe)
 
     def after_ready(self) -> None:
         """What has to be done in it before others may use it."""
 
-    def settled(self) -> bool:
+    def is_durable(self) -> bool:
         """Whether a SIGKILL from now on loses nothing that was acknowledged."""
         return True
 
 
-def web(service: Service, ports: Ports, needs: tuple[str, ...]) -> Program:
+def plan_web(service: Service, ports: Ports, needs: tuple[str, ...]) -> Program:
     """The native form of a service that is Python in its container too. Raises StackError if it has no health check."""
     if service.probe is None or service.command[:1] != ("python",):
         raise StackError(f"compose.yaml: {service.name} is no Python service with an HTTP health check")
@@ -90,7 +90,7 @@ def native_environment(service: Service, ports: Ports) -> dict[str, str]:
     env = {**service.environment, "BIND": HOST}
     if service.ports:
         env.setdefault("PORT", str(service.ports[0]))
-    env = {name: ADDRESS.sub(lambda found: _moved(found, known), value) for name, value in env.items()}
+    env = {name: ADDRESS.sub(lambda found: _relocate(found, known), value) for name, value in env.items()}
     for name in env.keys() & {"PORT", "GRPC_PORT"}:
         env[name] = str(own[int(env[name])])
     for name, host in list(env.items()):
@@ -100,12 +100,12 @@ def native_environment(service: Service, ports: Ports) -> dict[str, str]:
     return env
 
 
-def _moved(found: re.Match[str], ports: Ports) -> str:
+def _relocate(found: re.Match[str], ports: Ports) -> str:
     port = ports.get(found["host"], {}).get(int(found["port"]))
     return f"{HOST}:{port}" if port else found[0]
 
 
-def state_dir(run_dir: Path, name: str) -> Path:
+def make_state_dir(run_dir: Path, name: str) -> Path:
     """Where a program keeps its data; made if it is not there."""
     path = run_dir / name
     path.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,7 @@ from pika.exceptions import AMQPError
 from harness.runtime import packages
 from harness.runtime.compose import ROOT
 from harness.runtime.ports import HOST
-from harness.runtime.program import Program, state_dir
+from harness.runtime.program import Program, make_state_dir
 
 SOURCES = ROOT / "services" / "rabbitmq"
 NODE = "ticketremaster@localhost"
@@ -44,14 +44,14 @@ class RabbitMQ(Program):
 
     def prepare(self, env: Mapping[str, str]) -> None:
         """Write configuration, plugins, topology and the user into the broker's directory."""
-        self.argv = (str(packages.broker()),)
-        imported = state_dir(self.home, "definitions.d")
+        self.argv = (str(packages.ensure_broker()),)
+        imported = make_state_dir(self.home, "definitions.d")
         shutil.copyfile(SOURCES / "definitions.json", imported / "10-topology.json")
         _write_secret(imported / "20-user.json", json.dumps(user_definition(self.user, self.password)))
         (self.home / "enabled_plugins").write_text(PLUGINS)
         (self.home / "rabbitmq.conf").write_text(self._configuration(imported))
 
-    def ready(self) -> bool:
+    def is_ready(self) -> bool:
         """Whether the broker lets our user in and has the topology."""
         if not _greets(self.port):  # until then a client library would only log its failures
             return False
@@ -62,7 +62,7 @@ class RabbitMQ(Program):
             return False
         return True
 
-    def settled(self) -> bool:
+    def is_durable(self) -> bool:
         """Whether the registry of quorum queues is on disk.
 
         RabbitMQ 3.10 writes it a few seconds late: killed before that on its very first run, a node starts its queues
@@ -87,7 +87,7 @@ class RabbitMQ(Program):
         return shared + "".join(f"{name} = {value}\n" for name, value in here.items())
 
 
-def rabbitmq(ports: dict[int, int], run_dir: Path, user: str, password: str) -> RabbitMQ:
+def plan_rabbitmq(ports: dict[int, int], run_dir: Path, user: str, password: str) -> RabbitMQ:
     """The broker with its data under `run_dir`; `ports` also holds 25672 (distribution) and 4369 (epmd)."""
     home = run_dir / "rabbitmq"
     return RabbitMQ(
@@ -103,7 +103,7 @@ def rabbitmq(ports: dict[int, int], run_dir: Path, user: str, password: str) -> 
     )
 
 
-def epmd(port: int, run_dir: Path) -> Program:
+def plan_epmd(port: int, run_dir: Path) -> Program:
     """Erlang's port mapper, one a stack; left to itself the broker would start one that outlives it."""
     return Epmd(
         name="epmd",
@@ -124,9 +124,9 @@ class Epmd(Program):
 
     def prepare(self, env: Mapping[str, str]) -> None:
         """See to it that the broker, and Erlang with it, is installed."""
-        packages.broker()
+        packages.ensure_broker()
 
-    def ready(self) -> bool:
+    def is_ready(self) -> bool:
         """Whether something listens on its port."""
         with socket.socket() as probe:
             return probe.connect_ex((HOST, self.port)) == 0

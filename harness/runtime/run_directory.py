@@ -37,14 +37,14 @@ class Record:
         return Identity(self.pid, self.started)
 
     @property
-    def alive(self) -> bool:
+    def is_alive(self) -> bool:
         """Whether that process still runs."""
-        return bool(self.pid) and self.identity.alive()
+        return bool(self.pid) and self.identity.is_alive()
 
     @property
-    def observed(self) -> str:
+    def observed_state(self) -> str:
         """The state now: what was written, unless the process has ended by itself."""
-        return "died" if self.state in ("starting", "running") and not self.alive else self.state
+        return "died" if self.state in ("starting", "running") and not self.is_alive else self.state
 
 
 class RunDir:
@@ -56,68 +56,68 @@ class RunDir:
         self._stack = self.path / "stack.json"
         self._records = self.path / "processes"
 
-    def make(self) -> None:
+    def create(self) -> None:
         """Make the directories."""
         for path in (self.path, self.logs, self._records):
             path.mkdir(parents=True, exist_ok=True)
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def lock(self) -> Iterator[None]:
         """Hold the directory against another harness that would start or clear a stack in it."""
         self.path.mkdir(parents=True, exist_ok=True)
         with (self.path / "lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
-    def variables(self) -> dict[str, str]:
+    def read_variables(self) -> dict[str, str]:
         """The variables of the last run here, secrets among them."""
         return dict(_read(self.path / "variables.json") or {})
 
-    def keep_variables(self, variables: dict[str, str]) -> None:
+    def write_variables(self, variables: dict[str, str]) -> None:
         """Keep them for the next run, whose data they open; readable by the owner only."""
         _write(self.path / "variables.json", variables)
 
-    def keep(self, name: str, text: str) -> None:
+    def write_file(self, name: str, text: str) -> None:
         """Keep a file that may hold secrets, whole or not at all; readable by the owner only."""
         _write_text(self.path / name, text)
 
-    def stack(self) -> dict[str, Any] | None:
+    def read_stack(self) -> dict[str, Any] | None:
         """What `up` wrote about the stack, or None when there is none."""
         return _read(self._stack)
 
-    def describe(self, kind: str, ports: dict[str, dict[int, int]], owner: Identity | None) -> None:
+    def write_stack(self, kind: str, ports: dict[str, dict[int, int]], owner: Identity | None) -> None:
         """Write of what kind the stack is, its ports and whose it is; no owner means that it runs on by itself."""
         _write(self._stack, {"kind": kind, "ports": ports, "owner": [owner.pid, owner.started] if owner else None})
 
-    def records(self) -> list[Record]:
+    def read_records(self) -> list[Record]:
         """All processes written about."""
         found = (_read(path) for path in sorted(self._records.glob("*.json")))
         return [Record(**raw) for raw in found if raw]
 
-    def record(self, name: str) -> Record:
+    def read_record(self, name: str) -> Record:
         """The process `name`; one that never ran is `stopped`."""
         raw = _read(self._records / f"{name}.json")
         return Record(**raw) if raw else Record(name)
 
-    def write(self, record: Record) -> None:
+    def write_record(self, record: Record) -> None:
         """Write about one process."""
         _write(self._records / f"{record.name}.json", asdict(record))
 
-    def occupied(self) -> bool:
+    def is_occupied(self) -> bool:
         """Whether a stack lives here: its owner does, or it was detached and a process of it does."""
-        stack = self.stack()
+        stack = self.read_stack()
         if stack is None:
             return False
         if stack["owner"]:
-            return Identity(*stack["owner"]).alive()
-        return any(record.alive for record in self.records())
+            return Identity(*stack["owner"]).is_alive()
+        return any(record.is_alive for record in self.read_records())
 
-    def forget(self) -> None:
+    def delete_records(self) -> None:
         """Remove what was written about a stack that has ended; its data stays."""
         self._stack.unlink(missing_ok=True)
         shutil.rmtree(self._records, ignore_errors=True)
 
-    def clear(self) -> None:
+    def delete_data(self) -> None:
         """Remove the data as well, and nothing that is not ours."""
         for name in DATA:
             path = self.path / name

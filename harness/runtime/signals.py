@@ -9,7 +9,7 @@ from types import FrameType
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def upon_signals(handler: Callable[[int, FrameType | None], object] | signal.Handlers) -> None:
+def set_signal_handler(handler: Callable[[int, FrameType | None], object] | signal.Handlers) -> None:
     """Have `handler` called for whatever is to end this process."""
     for number in SIGNALS:
         signal.signal(number, handler)
@@ -19,7 +19,7 @@ def interrupt_once() -> None:
     """From now on the first signal raises KeyboardInterrupt; those after it find us taking down, which is bounded."""
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
-        upon_signals(signal.SIG_IGN)
+        set_signal_handler(signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    upon_signals(interrupt)
+    set_signal_handler(interrupt)

@@ -13,8 +13,8 @@ from harness.errors import StackError
 from harness.runtime import compose, ports
 from harness.runtime.cleanup import take_down
 from harness.runtime.postgres import Postgres
-from harness.runtime.process_plan import levels, needs, with_needs
-from harness.runtime.program import Program, web
+from harness.runtime.process_plan import add_needs, list_needs, start_levels
+from harness.runtime.program import Program, plan_web
 from harness.runtime.run_directory import Record, RunDir
 from harness.runtime.supervisor import Supervisor
 
@@ -32,9 +32,9 @@ class Stack(Supervisor):
         self._ports = assigned
         self._values = values
         self._services = compose.load(COMPOSE, values)
-        super().__init__(run_dir, self._plan_programs(values, run_dir.path), quiet)
-        for record in run_dir.records():
-            self._recall(record)
+        super().__init__(run_dir, self._plan(values, run_dir.path), quiet)
+        for record in run_dir.read_records():
+            self._load_replica(record)
 
     def start_with_needs(self, only: Iterable[str] | None) -> None:
         """Start everything, or `only` the services named with all that they need, and wait until it is ready.
@@ -42,10 +42,10 @@ class Stack(Supervisor):
         Raises StackError, with nothing left running.
         """
         try:
-            names = with_needs(self.programs, only or self.programs)
-            self._provide(names, build=True)
+            names = add_needs(self.programs, only or self.programs)
+            self._prepare_start(names, build=True)
             self.start_all(names)
-            self.settle(names)
+            self.wait_until_durable(names)
         except BaseException:
             self.down()
             raise
@@ -61,8 +61,8 @@ class Stack(Supervisor):
     def down(self, volumes: bool = False) -> None:
         """End every process, those first that others do not need; `volumes` removes their data too."""
         self._cancel()
-        for level in reversed(levels(self.programs, self.programs)):
-            running = [name for name in level if self.run_dir.record(name).alive]
+        for level in reversed(start_levels(self.programs, self.programs)):
+            running = [name for name in level if self.run_dir.read_record(name).is_alive]
             with ThreadPoolExecutor(len(running) or 1) as pool:
                 list(pool.map(self.stop, running))
         take_down(self.run_dir, volumes)
@@ -80,15 +80,15 @@ class Stack(Supervisor):
         own = dict(zip(service.ports, ports.claim(list(service.ports)), strict=True))
         mapped = {str(port): here for port, here in own.items()}
         record = Record(f"{name}-{number}", overrides=dict(env or {}), replica_of=name, ports=mapped)
-        self.run_dir.write(record)
-        self._recall(record)
-        self._provide([record.name])
+        self.run_dir.write_record(record)
+        self._load_replica(record)
+        self._prepare_start([record.name])
         self.start(record.name)
         return record.name
 
     def replicas(self, name: str) -> list[str]:
         """The replicas of a service that were started, running or not."""
-        return [record.name for record in self.run_dir.records() if record.replica_of == name]
+        return [record.name for record in self.run_dir.read_records() if record.replica_of == name]
 
     # ── Where things are ──
 
@@ -128,20 +128,20 @@ class Stack(Supervisor):
         """Choose a free port of this machine for each port of each service: {service: {port: port here}}."""
         raise NotImplementedError
 
-    def _plan_programs(self, values: Mapping[str, str], run_dir: Path) -> dict[str, Program]:
+    def _plan(self, values: Mapping[str, str], run_dir: Path) -> dict[str, Program]:
         raise NotImplementedError
 
-    def _provide(self, names: Iterable[str], build: bool = False) -> None:
+    def _prepare_start(self, names: Iterable[str], build: bool = False) -> None:
         """Make what `names` are started from, such as containers."""
 
     @property
     def _postgres(self) -> Postgres:
         return cast(Postgres, self.program("postgres"))
 
-    def _recall(self, record: Record) -> None:
+    def _load_replica(self, record: Record) -> None:
         """Know a replica that was started earlier, perhaps by another process."""
         if record.replica_of:
             service = self._services[record.replica_of]
             own = {service.name: {int(port): here for port, here in record.ports.items()}}
-            program = web(service, {**self._ports, **own}, needs(service, self._services))
+            program = plan_web(service, {**self._ports, **own}, list_needs(service, self._services))
             self.programs[record.name] = replace(program, name=record.name)

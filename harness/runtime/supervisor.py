@@ -38,48 +38,48 @@ class Supervisor:
 
         Raises StackError, with the end of its log, if it ends or does not become ready within 60 s.
         """
-        program, record = self.program(name), self.run_dir.record(name)
-        if record.alive:
+        program, record = self.program(name), self.run_dir.read_record(name)
+        if record.is_alive:
             return
         with self._unless_cancelled(name):
             self.report(name, "starting")
             program.prepare(self.env(name))
             identity = self._launch(name)
             record = replace(record, pid=identity.pid, started=identity.started, state="starting")
-            self.run_dir.write(record)
-        self._await(program, record)
+            self.run_dir.write_record(record)
+        self._wait_until_ready(program, record)
         with self._unless_cancelled(name):
             program.after_ready()
-            self.run_dir.write(replace(record, state="running"))
+            self.run_dir.write_record(replace(record, state="running"))
         self.report(name, f"ready on {HOST}:{program.port}")
 
     def stop(self, name: str) -> None:
         """End `name` as production would (SIGTERM, then time to finish), and wait until it is gone."""
-        program, record = self.program(name), self._marked(name, "stopped")
-        self.run_dir.write(record)
-        process.end(record.identity, program.stop_signal, STOP_SECONDS)
+        program, record = self.program(name), self._record_in_state(name, "stopped")
+        self.run_dir.write_record(record)
+        process.terminate(record.identity, program.stop_signal, STOP_SECONDS)
         self.report(name, "stopped")
 
     def kill(self, name: str) -> None:
         """SIGKILL `name` and everything that it started, and wait until they are gone."""
         self.program(name)
-        record = self._marked(name, "killed")
-        self.run_dir.write(record)
+        record = self._record_in_state(name, "killed")
+        self.run_dir.write_record(record)
         process.kill(record.identity)
         self.report(name, "killed")
 
     def restart(self, name: str, env: Mapping[str, str] | None = None) -> None:
         """Stop and start `name`; `env` is laid over its environment from now on, `{}` lifts what was laid before."""
         self.stop(name)
-        record = self.run_dir.record(name)
+        record = self.run_dir.read_record(name)
         if env is not None and env != record.overrides:
-            self.run_dir.write(replace(record, overrides=dict(env)))
-            self._relaid(name)
+            self.run_dir.write_record(replace(record, overrides=dict(env)))
+            self._apply_changed_env(name)
         self.start(name)
 
     def env(self, name: str) -> dict[str, str]:
         """The environment that `name` is started with."""
-        return {**self.program(name).env, **self.run_dir.record(name).overrides}
+        return {**self.program(name).env, **self.run_dir.read_record(name).overrides}
 
     def log_path(self, name: str) -> Path:
         """Where the output of `name` goes, across restarts."""
@@ -92,7 +92,7 @@ class Supervisor:
     def state(self, name: str) -> str:
         """`starting`, `running`, `stopped`, `killed` (by us) or `died` (by itself)."""
         self.program(name)
-        return self.run_dir.record(name).observed
+        return self.run_dir.read_record(name).observed_state
 
     @property
     def names(self) -> list[str]:
@@ -123,20 +123,20 @@ class Supervisor:
             self._cancel()
             raise
 
-    def settle(self, names: list[str]) -> None:
+    def wait_until_durable(self, names: list[str]) -> None:
         """Wait until a SIGKILL of any of `names` would lose nothing. Raises StackError if that does not come about."""
         for name in names:
-            if not process.wait_for(self.programs[name].settled, START_SECONDS, self._cancelled):
+            if not process.wait_for(self.programs[name].is_durable, START_SECONDS, self._cancelled):
                 raise StackError(f"{name} is up, but has not put on disk what it needs after a SIGKILL")
 
     def _launch(self, name: str) -> process.Identity:
         return process.spawn(self.program(name).argv, self.env(name), self.log_path(name), self.run_dir.path)
 
-    def _relaid(self, name: str) -> None:
+    def _apply_changed_env(self, name: str) -> None:
         """What has to be done when the environment of `name` has changed, before it is started again."""
 
-    def _marked(self, name: str, state: str) -> Record:
-        return replace(self.run_dir.record(name), state=state)
+    def _record_in_state(self, name: str, state: str) -> Record:
+        return replace(self.run_dir.read_record(name), state=state)
 
     def _start_after(self, started: Future[None], name: str, before: list[Future[None]]) -> None:
         try:
@@ -163,11 +163,11 @@ class Supervisor:
             with self._underway[name]:
                 pass
 
-    def _await(self, program: Program, record: Record) -> None:
-        settled: Callable[[], bool] = lambda: not record.alive or program.ready()  # noqa: E731
-        in_time = process.wait_for(settled, START_SECONDS, self._cancelled)
-        if not self._cancelled.is_set() and not (in_time and record.alive):
-            trouble = f"not ready after {START_SECONDS:.0f} s" if record.alive else "ended while starting"
+    def _wait_until_ready(self, program: Program, record: Record) -> None:
+        is_decided: Callable[[], bool] = lambda: not record.is_alive or program.is_ready()  # noqa: E731
+        in_time = process.wait_for(is_decided, START_SECONDS, self._cancelled)
+        if not self._cancelled.is_set() and not (in_time and record.is_alive):
+            trouble = f"not ready after {START_SECONDS:.0f} s" if record.is_alive else "ended while starting"
             log = self.log_path(program.name)
             raise StackError(f"{program.name} {trouble}; the end of {log}:\n{_tail(log)}")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from harness.errors import StackError
 
-DEMO = Path(__file__).with_name("native.env")
+NATIVE_ENV = Path(__file__).with_name("native.env")
 RANDOM = re.compile(r"@random:(\d+)")
 ALPHABET = string.ascii_letters + string.digits  # safe in a URL, a DSN, SQL and a shell alike
 
@@ -33,27 +33,27 @@ def resolve(known: Mapping[str, str], given: Mapping[str, str], asked: frozenset
     The environment and .env are left out on purpose: no suite may meet a developer's real Stripe key.
     Raises StackError for a given name that compose.yaml does not ask for, which is a typing error.
     """
-    defaults = read(DEMO)
+    defaults = read(NATIVE_ENV)
     unknown = given.keys() - defaults.keys() - asked
     if unknown:
         raise StackError(
             f"compose.yaml has no variable {', '.join(sorted(unknown))}; it has {', '.join(sorted(asked))}"
         )
     return {
-        name: known.get(name, _made(value)) if RANDOM.search(value) else value for name, value in defaults.items()
+        name: known.get(name, _generate(value)) if RANDOM.search(value) else value for name, value in defaults.items()
     } | dict(given)
 
 
-def example(path: Path) -> str:
+def render_example(path: Path) -> str:
     """The env file at `path` with every empty secret made anew, ready for `docker compose`."""
-    made = {name: value for name, value in read(DEMO).items() if RANDOM.search(value)}
+    made = {name: value for name, value in read(NATIVE_ENV).items() if RANDOM.search(value)}
 
     def fill(line: str) -> str:
         name, equals, value = line.partition("=")
-        return line + _made(made[name]) if equals and not value and name in made else line
+        return line + _generate(made[name]) if equals and not value and name in made else line
 
     return "\n".join(map(fill, path.read_text().splitlines())) + "\n"
 
 
-def _made(value: str) -> str:
+def _generate(value: str) -> str:
     return RANDOM.sub(lambda found: "".join(secrets.choice(ALPHABET) for _ in range(int(found[1]))), value)

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from harness import api_client, invariant_counter
-from harness.dev.git import git
+from harness.dev.git import run_git
 from harness.report import trace
 from tests.claims.check import Carried
 from tests.claims.memory import Memory
@@ -74,7 +74,7 @@ class Record:
             "seconds": round(time.time() - self._began, 1),
             "exit": exitstatus,
             "command": shlex.join(["pytest", *self._config.invocation_params.args]),
-            "commit": (git("describe", "--always", "--dirty", "--abbrev=10") or "").strip(),
+            "commit": (run_git("describe", "--always", "--dirty", "--abbrev=10") or "").strip(),
             "whole": self.whole,
             "machine": machine(),
             "selected": len(self.selected),
@@ -83,7 +83,7 @@ class Record:
             "claims": self.carried,
             "controls": self.controls,
             "failures": self._explain(logs),
-            "invariants": self._tally.counted() if self._tally else {},
+            "invariants": self._tally.totals() if self._tally else {},
             "memory": self._memory.seen if self._memory else None,
         }
         path.parent.mkdir(exist_ok=True)

@@ -138,8 +138,8 @@ class Crowd:
     def judge(self) -> list[str]:
         """Wait until everything is at rest; what does not hold then. Written to `LOAD_REPORT`."""
         connect = self.system.connect
-        wait_for(lambda: not invariants.violations(connect), REST_SECONDS)
-        found = invariants.violations(connect)
+        wait_for(lambda: not invariants.find_violations(connect), REST_SECONDS)
+        found = invariants.find_violations(connect)
         found += [f"hot seat {hot.seat} had {hot.wins} holders" for hot in self._hots if hot.wins > 1]
         found += ["two gates admitted one ticket"] * self.tally["admitted twice"]
         if report := os.environ.get(REPORT):

@@ -36,10 +36,10 @@ def weakened(stack: Stack, service: str, patch: str, env: Mapping[str, str] | No
     log = stack.run_dir.logs / f"{service}-weakened.log"
     identity = process.spawn(program.argv, environment, log, stack.run_dir.path)
     try:
-        assert process.wait_for(program.ready, 30), Path(log).read_text()[-2000:]
+        assert process.wait_for(program.is_ready, 30), Path(log).read_text()[-2000:]
         yield own
     finally:
-        process.end(identity, signal.SIGTERM, STOP_SECONDS)
+        process.terminate(identity, signal.SIGTERM, STOP_SECONDS)
         ports.release(list(own.values()))
 
 

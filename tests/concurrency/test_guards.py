@@ -17,7 +17,7 @@ from uuid import uuid4
 import psycopg2
 import pytest
 
-from harness.api_client import Answer, Api
+from harness.api_client import Api, ApiResponse
 from harness.runtime.ports import HOST
 from harness.runtime.process import wait_for
 from tests.concurrency.callers import InventoryCaller, credential, inventory
@@ -168,7 +168,7 @@ def assert_no_deadlock(copy: Copy) -> None:
     assert copy.ask("SELECT sum(credit_balance) FROM users WHERE user_id IN (%s, %s)", one, other) == 2 * BALANCE
 
 
-def handed_over(copy: Copy, giver: str, taker: str) -> Answer:
+def handed_over(copy: Copy, giver: str, taker: str) -> ApiResponse:
     """Credits frozen, then handed on."""
     saga = f"transfer_confirm:{uuid4()}:1"
     frozen = {"key": f"{saga}:hold", "user_id": giver, "amount": PRICE}

@@ -10,7 +10,7 @@ from uuid import uuid4
 import psycopg2
 import pytest
 
-from harness.api_client import Answer, Api
+from harness.api_client import Api, ApiResponse
 from harness.runtime.ports import HOST
 from tests.concurrency.callers import credential
 from tests.concurrency.figures import Figures
@@ -30,12 +30,12 @@ def order_service(system: TestSystem, url: str) -> Api:
     return Api(url, token=credential(system.stack).header().removeprefix("Bearer "))
 
 
-def storm(order: Api, seat: str) -> list[Answer]:
+def storm(order: Api, seat: str) -> list[ApiResponse]:
     """As many initiations for one seat at once, each by other people, under its own id and key."""
     return run_concurrently([partial(_initiate, order, seat) for _ in range(INITIATIONS)])
 
 
-def _initiate(order: Api, seat: str) -> Answer:
+def _initiate(order: Api, seat: str) -> ApiResponse:
     ids = {name: str(uuid4()) for name in ("transfer_id", "order_id", "seller_user_id", "buyer_user_id")}
     key = f"initiate:{ids['transfer_id']}:1:create_transfer"
     return order.post(
@@ -50,7 +50,7 @@ def opened(dsn: str, seat: str) -> int:
         return int((cursor.fetchone() or (0,))[0])
 
 
-def assert_one_is_open(order: Api, dsn: str, seat: str) -> list[Answer]:
+def assert_one_is_open(order: Api, dsn: str, seat: str) -> list[ApiResponse]:
     """The check that the control has to fail."""
     answers = storm(order, seat)
     number = opened(dsn, seat)

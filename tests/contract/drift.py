@@ -12,7 +12,7 @@ from typing import Any
 import jsonschema_rs
 import yaml
 
-from harness.dev.spec_bundle import Document, bundle, dangling, load, operations, resolve
+from harness.dev.spec_bundle import Document, bundle, find_dangling, load, operations, resolve
 from harness.runtime.compose import ROOT
 from services.contracts.errors import ERRORS
 
@@ -179,7 +179,7 @@ def asyncapi(spec: Document) -> Iterator[str]:
     schema = json.loads((ROOT / "specs" / "vendor" / "asyncapi" / "3.0.0.json").read_text())
     for error in jsonschema_rs.Draft7Validator(schema).iter_errors(spec):
         yield f"{'.'.join(map(str, error.instance_path))}: {error.message[:300]}"
-    yield from dangling(spec)
+    yield from find_dangling(spec)
 
 
 def definitions() -> Document:

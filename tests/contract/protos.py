@@ -12,7 +12,7 @@ from google.protobuf import text_format
 from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto, FileDescriptorSet
 from grpc_tools import protoc
 
-from harness.dev.git import git
+from harness.dev.git import run_git
 from harness.runtime.compose import ROOT
 
 FILE = "proto/inventory.proto"
@@ -87,8 +87,8 @@ def _fields(old: DescriptorProto, new: DescriptorProto) -> Iterator[str]:
 def released() -> Iterator[FileDescriptorProto]:
     """What callers may have been built from: the committed baseline, and the last tag's where this clone has tags."""
     yield text_format.Parse(BASELINE.read_text(), FileDescriptorProto())
-    tag = git("describe", "--tags", "--abbrev=0", "--match", "v*")
-    if tag and (then := git("show", f"{tag.strip()}:{FILE}")):
+    tag = run_git("describe", "--tags", "--abbrev=0", "--match", "v*")
+    if tag and (then := run_git("show", f"{tag.strip()}:{FILE}")):
         yield described(then)
 
 

@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager
 from uuid import uuid4
 
 from fakes.stripe.webhooks import sign
-from harness.api_client import Answer
+from harness.api_client import ApiResponse
 from tests.support.people import Person
 from tests.support.system import TestSystem
 
@@ -18,7 +18,7 @@ PAST_SEAT = "5ea70003-0000-0000-0000-000000000001"
 EVENT = "e0e0e0e0-0000-0000-0000-000000000002"
 HALL = "HALL-B"
 LATE = 601  # seconds: a code has ten minutes
-Work = Callable[[], Answer]
+Work = Callable[[], ApiResponse]
 
 
 def play(system: TestSystem) -> None:
@@ -126,7 +126,7 @@ def transfers(system: TestSystem) -> None:
     answer(spent(system, seller, seat), 402)
 
 
-def spent(system: TestSystem, seller: Person, seat: str) -> Answer:
+def spent(system: TestSystem, seller: Person, seat: str) -> ApiResponse:
     """A swap whose buyer has spent the credits meanwhile."""
     buyer = system.person("200.00")
     transfer = system.initiated(seller, buyer, seat, 150)
@@ -186,7 +186,7 @@ def signed(system: TestSystem, payload: bytes = b"") -> tuple[bytes, dict[str, s
     return event, {"Stripe-Signature": sign(event, secret, int(time.time())), "Content-Type": "application/json"}
 
 
-def answer(given: Answer, status: int) -> Answer:
+def answer(given: ApiResponse, status: int) -> ApiResponse:
     """The answer, which has to have this status."""
     assert given.status == status, given
     return given

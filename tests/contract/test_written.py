@@ -120,4 +120,4 @@ def test_proto_is_well_written_and_breaks_nobody() -> None:
 
 @pytest.mark.claim("repository/api-page")
 def test_api_page_is_current() -> None:
-    assert api_reference.TARGET.read_text() == api_reference.rendered(), "run python -m harness.dev.api_reference"
+    assert api_reference.TARGET.read_text() == api_reference.render(), "run python -m harness.dev.api_reference"

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from harness.api_client import Answer
+from harness.api_client import ApiResponse
 from services.contracts.enums import Role
 from tests.support import endpoints
 from tests.support.endpoints import AN_ID, Route
@@ -54,7 +54,7 @@ def caller(system: TestSystem, route: Route) -> Person:
     return system.staff() if route.policy.roles == {Role.STAFF} else system.person()
 
 
-def assert_refused(answer: Answer, status: int, *codes: str) -> None:
+def assert_refused(answer: ApiResponse, status: int, *codes: str) -> None:
     """The status, one of the codes, and an envelope that is whole."""
     assert answer.status == status, answer
     envelope = answer.envelope

@@ -50,14 +50,14 @@ class Deployment:
     def compose(self, *arguments: str) -> str:
         files = [part for file in self.files for part in ("-f", str(file))]
         where = ["-p", "ticketremaster-e2e", "--project-directory", str(ROOT), "--env-file", str(self.env)]
-        return container_engine.output([*container_engine.compose_command(), *where, *files, *arguments])
+        return container_engine.run_command([*container_engine.find_compose(), *where, *files, *arguments])
 
     def containers(self, *services: str) -> list[dict[str, Any]]:
         """What the engine knows of the project's containers."""
-        found = container_engine.docker(
+        found = container_engine.run_docker(
             "ps", "-aq", "--filter", f"label={container_engine.PROJECT}=ticketremaster-e2e"
         ).split()
-        known = json.loads(container_engine.docker("inspect", *found)) if found else []
+        known = json.loads(container_engine.run_docker("inspect", *found)) if found else []
         return [c for c in known if not services or c["Config"]["Labels"][container_engine.SERVICE] in services]
 
     def healthy(self) -> bool:
@@ -90,7 +90,7 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
     for published, here in zip(PUBLISHED, free, strict=True):
         text = text.replace(published, f"127.0.0.1:{here}:{published.rpartition(':')[2]}")
     (home / "compose.yaml").write_text(text)
-    (home / "env").write_text(variables.example(ROOT / ".env.example"))
+    (home / "env").write_text(variables.render_example(ROOT / ".env.example"))
     offline = [] if container_engine.has_image("kong:3.9") else [ROOT / "compose.offline.yaml"]
     one = Deployment((home / "compose.yaml", *offline), home / "env", f"http://127.0.0.1:{free[0]}")
     try:
@@ -127,10 +127,10 @@ def test_image_is_small_and_has_no_root_no_compiler_no_pip_and_no_test(deploymen
         "find /app /venv -name 'pip*' -o -name tests -o -name .env; "
         "cd /usr/local; ls -d bin/pip* lib/python3*/ensurepip lib/python3*/site-packages/* 2>/dev/null; true"
     )
-    seen = container_engine.docker("exec", container["Id"], "sh", "-c", look).split()
+    seen = container_engine.run_docker("exec", container["Id"], "sh", "-c", look).split()
     assert [line for line in seen if not line.startswith("/venv/lib/")] == ["10001"]
-    base = json.loads(container_engine.docker("image", "inspect", "python:3.11-slim-bookworm"))[0]["Size"]
-    ours = json.loads(container_engine.docker("image", "inspect", container["Image"]))[0]["Size"]
+    base = json.loads(container_engine.run_docker("image", "inspect", "python:3.11-slim-bookworm"))[0]["Size"]
+    ours = json.loads(container_engine.run_docker("image", "inspect", container["Image"]))[0]["Size"]
     assert ours - base < 120 * MEBIBYTE
 
 
@@ -155,7 +155,7 @@ def test_a_database_whose_first_start_broke_off_is_never_healthy(tmp_path: Path)
         f"{script}:{INITDB}90-init_complete.sql:ro",
     ]
     env = [part for name in ("DB", "USER", "PASSWORD") for part in ("-e", f"POSTGRES_{name}=orders")]
-    started = container_engine.docker(
+    started = container_engine.run_docker(
         "run", "-d", "--restart", database["restart"], *env, *mounts, database["image"], "postgres"
     )
     inside = ["docker", "exec", started.strip()]
@@ -164,12 +164,12 @@ def test_a_database_whose_first_start_broke_off_is_never_healthy(tmp_path: Path)
             "it is started again, and answers"
         )
         assert not succeeds(*inside, *check)
-        container_engine.docker(
+        container_engine.run_docker(
             *inside[1:], "psql", "-U", "orders", "-d", "orders", "-f", f"{INITDB}90-init_complete.sql"
         )
         assert succeeds(*inside, *check)
     finally:
-        container_engine.docker("rm", "-f", "-v", started.strip())
+        container_engine.run_docker("rm", "-f", "-v", started.strip())
 
 
 def succeeds(*command: str) -> bool:
@@ -233,12 +233,12 @@ def holds(holder: Api) -> bool:
 def held(inventory: dict[str, Any]) -> float:
     """How many seats one inventory has held since it was started."""
     look = "from urllib.request import urlopen; print(urlopen('http://localhost:8080/metrics').read().decode())"
-    text = container_engine.docker("exec", inventory["Id"], "python", "-c", look)
+    text = container_engine.run_docker("exec", inventory["Id"], "python", "-c", look)
     return float(re.findall(r"(?m)^inventory_holds_total (\S+)$", text)[0])
 
 
 def _restarted(victim: dict[str, Any]) -> bool:
-    now = json.loads(container_engine.docker("inspect", victim["Id"]))[0]
+    now = json.loads(container_engine.run_docker("inspect", victim["Id"]))[0]
     return bool(now["State"]["Running"]) and now["RestartCount"] > victim["RestartCount"]
 
 
@@ -257,12 +257,12 @@ def test_two_replicas_of_each_go_on_when_one_of_each_is_killed(deployment: Deplo
     both = ("orchestrator-service", "inventory-service")
     deployment.up("--no-recreate", *(part for name in both for part in ("--scale", f"{name}=2")))
     for orchestrator in deployment.containers("orchestrator-service"):
-        container_engine.docker("restart", orchestrator["Id"])  # so that each meets both inventories
+        container_engine.run_docker("restart", orchestrator["Id"])  # so that each meets both inventories
     assert wait_for(deployment.healthy, SECONDS)
     holder, inventories = Api(deployment.gateway).login("user1@example.com"), deployment.containers("inventory-service")
     assert wait_for(lambda: holds(holder) and all(map(held, inventories)), 60), "both inventories are asked"
     for service in both:
-        container_engine.docker(
+        container_engine.run_docker(
             "kill", deployment.containers(service)[0]["Id"]
         )  # which compose takes for meant: it stays away
     assert wait_for(lambda: deployment.buys(SEAT.format(31)), 60)

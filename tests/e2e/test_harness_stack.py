@@ -21,7 +21,7 @@ from harness import Stack, StackError, runtime
 from harness.runtime import compose, container_engine, variables
 from harness.runtime.cleanup import take_down
 from harness.runtime.compose import ROOT
-from harness.runtime.process import Identity, leftovers
+from harness.runtime.process import Identity, find_leftovers
 from harness.runtime.run_directory import RunDir
 from tests.support.running_stack import IN_CONTAINERS, native_only
 
@@ -68,7 +68,7 @@ def test_server_is_durable_and_listens_on_the_loopback_only(stack: Stack) -> Non
     listening = {
         found.laddr.ip
         for name in ("postgres", "rabbitmq", "epmd", "fake-smu")
-        for found in psutil.Process(stack.run_dir.record(name).pid).net_connections()
+        for found in psutil.Process(stack.run_dir.read_record(name).pid).net_connections()
         if found.status == psutil.CONN_LISTEN
     }
     assert listening <= {"127.0.0.1", "::1"}
@@ -215,20 +215,20 @@ def test_interrupt_of_a_start_waits_for_what_is_launched(tmp_path: Path, monkeyp
 
 def test_next_up_clears_what_a_killed_harness_left(tmp_path: Path) -> None:
     with foreground(tmp_path) as started:
-        orphan = RunDir(tmp_path).record("fake-smu").identity
+        orphan = RunDir(tmp_path).read_record("fake-smu").identity
         started.kill()
-    assert orphan.alive()
+    assert orphan.is_alive()
     with runtime.up(tmp_path, only=["fake-smu"]) as second:
-        assert not orphan.alive()
+        assert not orphan.is_alive()
         assert second.state("fake-smu") == "running"
 
 
 def remains(run_dir: Path) -> Sequence[object]:
     """List the processes of a stack that still run, or its containers, running or not."""
     if not IN_CONTAINERS:
-        return leftovers(run_dir)
+        return find_leftovers(run_dir)
     label = f"label={container_engine.PROJECT}={container_engine.Project.of(run_dir).name}"
-    return container_engine.docker("ps", "-aq", "--filter", label).split()
+    return container_engine.run_docker("ps", "-aq", "--filter", label).split()
 
 
 def foreground(run_dir: Path) -> subprocess.Popen[str]:

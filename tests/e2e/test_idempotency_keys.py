@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from harness.api_client import Answer
+from harness.api_client import ApiResponse
 from tests.support.concurrency import outcomes, run_concurrently
 from tests.support.people import Person
 from tests.support.system import TestSystem
@@ -22,11 +22,11 @@ SOON = 10.0
 class Operation:
     """One keyed call: `ask(key)` repeats it, `other(key)` sends another body, `effects()` counts what it did."""
 
-    ask: Callable[[str], Answer]
-    other: Callable[[str], Answer]
+    ask: Callable[[str], ApiResponse]
+    other: Callable[[str], ApiResponse]
     effects: Callable[[], int]
     names: str  # the field of the answer that says what was made
-    somebody_else: Callable[[str], Answer]
+    somebody_else: Callable[[str], ApiResponse]
 
 
 def reserve(system: TestSystem) -> Operation:
@@ -57,7 +57,7 @@ def initiate(system: TestSystem) -> Operation:
     seller, buyer = system.person(), system.person()
     seat, another = system.tickets(seller, 2)
 
-    def start(who: Person, seat_id: str, key: str) -> Answer:
+    def start(who: Person, seat_id: str, key: str) -> ApiResponse:
         body = {
             "seat_id": seat_id,
             "seller_user_id": seller.user_id,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import psutil
 import pytest
 
-from harness.runtime.process import family
+from harness.runtime.process import find_family
 from tests.support.system import TestSystem
 
 pytestmark = pytest.mark.e2e
@@ -15,9 +15,9 @@ ONE_GIB = 1024**3
 
 def processes(system: TestSystem) -> list[psutil.Process]:
     """Everything that the stack consists of, broker and database with their children."""
-    records = [system.stack.run_dir.record(name) for name in system.stack.names]
+    records = [system.stack.run_dir.read_record(name) for name in system.stack.names]
     leaders = [record.identity.find() for record in records]
-    whole = {member.pid: member for leader in leaders if leader for member in family(leader)}
+    whole = {member.pid: member for leader in leaders if leader for member in find_family(leader)}
     return list(whole.values())
 
 

@@ -23,7 +23,7 @@ ENDED_SECONDS = 5.0  # of an orchestrator being ready, with all participants up
 
 def pids(system: TestSystem) -> dict[str, int]:
     """Which process each service is."""
-    return {service: system.stack.run_dir.record(service).pid for service in SERVICES}
+    return {service: system.stack.run_dir.read_record(service).pid for service in SERVICES}
 
 
 @contextmanager

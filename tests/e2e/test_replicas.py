@@ -18,7 +18,7 @@ import pytest
 import urllib3
 from prometheus_client.parser import text_string_to_metric_families
 
-from harness.api_client import Answer
+from harness.api_client import ApiResponse
 from tests.support.concurrency import outcomes
 from tests.support.people import Person
 from tests.support.system import TestSystem
@@ -121,7 +121,7 @@ def pay_and_lose_the_answer(buyer: Person, order_id: str) -> None:
 @contextmanager
 def frozen(system: TestSystem, name: str) -> Iterator[None]:
     """Within, no process of `name` runs: alive, with all its connections, and late."""
-    leader = psutil.Process(system.stack.run_dir.record(name).pid)
+    leader = psutil.Process(system.stack.run_dir.read_record(name).pid)
     processes = [leader, *leader.children(recursive=True)]
     for process in processes:
         process.suspend()
@@ -143,7 +143,7 @@ def test_a_frozen_orchestrator_that_wakes_changes_nothing_under_a_key_that_went_
         "both move money", lambda: all(knows_of_ended_logins(system, d) for d in (awake, late)), RECOVERED_SECONDS
     )
 
-    def ask(url: str = awake) -> Answer:
+    def ask(url: str = awake) -> ApiResponse:
         return Person(url, seller.token, seller.user, pool=seller.pool).post("/api/transfer/initiate", body, **key)
 
     with ThreadPoolExecutor(1) as pool:

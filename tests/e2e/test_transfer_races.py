@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from harness.api_client import Answer
+from harness.api_client import ApiResponse
 from tests.e2e.test_transfers import owner_of, pair
 from tests.support.concurrency import outcomes, run_concurrently
 from tests.support.people import Person
@@ -191,6 +191,6 @@ def test_a_seller_who_spends_everything_at_once_cannot_spend_what_is_not_theirs_
     assert system.credits(seller)[1] == system.credits(buyer)[1] == 0
 
 
-def is_paid_or_short(answer: Answer) -> bool:
+def is_paid_or_short(answer: ApiResponse) -> bool:
     """Whether a pay found the credits, or said that they are missing."""
     return answer.status == 200 or answer.error_code == "INSUFFICIENT_CREDITS"

@@ -20,7 +20,7 @@ import pika
 from harness.runtime import ports
 from harness.runtime.process import wait_for
 from harness.runtime.program import Program
-from harness.runtime.rabbitmq import epmd, rabbitmq
+from harness.runtime.rabbitmq import plan_epmd, plan_rabbitmq
 from services.chassis.settings import BrokerSettings
 from tests.support.running_stack import IN_CONTAINERS
 
@@ -35,12 +35,12 @@ class Broker:
         self._home = Path(tempfile.mkdtemp(prefix="ticketremaster-broker-"))
         amqp, management, distribution, mapper = self._ports = ports.claim([20672, 21672, 22672, 23672])
         own = {5672: amqp, 15672: management, 25672: distribution, 4369: mapper}
-        self._epmd = epmd(mapper, self._home)
-        self._rabbitmq = rabbitmq(own, self._home, "tester", "tester-pass")
+        self._epmd = plan_epmd(mapper, self._home)
+        self._rabbitmq = plan_rabbitmq(own, self._home, "tester", "tester-pass")
         self.settings = BrokerSettings(host=ports.HOST, port=amqp, user="tester", password="tester-pass")
         self._container = self._contained(amqp) if IN_CONTAINERS else None
         self._processes = [] if IN_CONTAINERS else [self._started(self._epmd), self._started(self._rabbitmq)]
-        assert wait_for(self._rabbitmq.ready, START_SECONDS)
+        assert wait_for(self._rabbitmq.is_ready, START_SECONDS)
 
     def stop(self) -> None:
         """Stop the broker as an operator would; its port mapper stays."""
@@ -55,7 +55,7 @@ class Broker:
         """Start the broker again, on the same data, and wait until it takes connections."""
         if self._container is not None:
             self._container.get_wrapped_container().start()
-            assert wait_for(self._rabbitmq.ready, START_SECONDS)
+            assert wait_for(self._rabbitmq.is_ready, START_SECONDS)
             return
         self._processes.append(self._started(self._rabbitmq))
 
@@ -124,7 +124,7 @@ class Broker:
             process = subprocess.Popen(program.argv, env=env, stdout=log, stderr=log)
         deadline = time.monotonic() + START_SECONDS
         while process.poll() is None and time.monotonic() < deadline:
-            if program.ready():
+            if program.is_ready():
                 return process
             time.sleep(0.1)  # between two looks, until the deadline
         process.kill()

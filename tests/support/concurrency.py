@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from harness.api_client import Answer
+from harness.api_client import ApiResponse
 
 T = TypeVar("T")
 
@@ -26,6 +26,6 @@ def run_concurrently(calls: Iterable[Callable[[], T]]) -> list[T]:
         return list(pool.map(run, work))
 
 
-def outcomes(answers: Sequence[Answer]) -> Counter[str]:
+def outcomes(answers: Sequence[ApiResponse]) -> Counter[str]:
     """How often each came: "200" for a success, "409 SEAT_UNAVAILABLE" for a refusal."""
     return Counter(f"{a.status} {a.error_code}" if a.status >= 400 else str(a.status) for a in answers)

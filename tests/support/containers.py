@@ -50,12 +50,12 @@ def rabbitmq(image: str, port: int, user: str, password: str) -> RabbitMqContain
 
 def end_leftovers() -> None:
     """Remove the containers of sessions that were killed."""
-    listed = container_engine.docker(
+    listed = container_engine.run_docker(
         "ps", "-a", "--filter", f"label={OWNER}", "--format", f'{{{{.ID}}}} {{{{.Label "{OWNER}"}}}}'
     )
     for container, pid, started in (line.split() for line in listed.splitlines()):
-        if not Identity(int(pid), float(started)).alive():
-            container_engine.docker("rm", "--force", "--volumes", container)
+        if not Identity(int(pid), float(started)).is_alive():
+            container_engine.run_docker("rm", "--force", "--volumes", container)
 
 
 def _mine() -> dict[str, str]:

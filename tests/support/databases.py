@@ -25,13 +25,13 @@ from typing import Any
 
 import psycopg2
 
-from harness.runtime.postgres import SUPERUSER, as_owner, wheel_binaries
-from harness.runtime.process import Identity, kill_all, leftovers
+from harness.runtime.postgres import SUPERUSER, find_binaries, unprivileged_command
+from harness.runtime.process import Identity, find_leftovers, kill_all
 from services.chassis.settings import DatabaseSettings
 from tests.support.running_stack import IN_CONTAINERS
 
 IMAGE = "postgres:16"  # the version of compose.yaml
-BIN = wheel_binaries(IMAGE)
+BIN = find_binaries(IMAGE)
 SERVICES = Path(__file__).resolve().parents[2] / "services"
 ROLES = {  # service: (database, role)
     "inventory": ("seats_db", "inventory_user"),
@@ -59,7 +59,7 @@ class Databases:
 
     def __init__(self, lent: str | None = None) -> None:
         self.home = Path(lent or tempfile.mkdtemp(prefix=PREFIX))
-        self._data = self.home / "postgres" / "data"  # where `process.leftovers` looks for a server
+        self._data = self.home / "postgres" / "data"  # where `process.find_leftovers` looks for a server
         self._stop = None if lent else self._opened()
         self._ready: dict[str, DatabaseSettings] = {}
 
@@ -126,7 +126,7 @@ class Databases:
         return process
 
     def _command(self, program: str, *arguments: str) -> list[str]:
-        return as_owner([str(BIN / program), *arguments], self._data)
+        return unprivileged_command([str(BIN / program), *arguments], self._data)
 
     def _await_server(self, process: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + START_SECONDS
@@ -161,10 +161,10 @@ class Databases:
 def end_leftovers() -> None:
     """A session that was killed could not stop its server: the next one stops it and removes its files."""
     for owner in Path(tempfile.gettempdir()).glob(f"{PREFIX}*/{OWNER}"):
-        if owner.stat().st_uid == os.getuid() and not Identity(*json.loads(owner.read_text())).alive():
+        if owner.stat().st_uid == os.getuid() and not Identity(*json.loads(owner.read_text())).is_alive():
             if IN_CONTAINERS:
                 _containers().end_leftovers()
-            kill_all(leftovers(owner.parent))
+            kill_all(find_leftovers(owner.parent))
             shutil.rmtree(owner.parent, ignore_errors=True)
 
 

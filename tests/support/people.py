@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import jwt
 
-from harness.api_client import PASSWORD, Answer, Api
+from harness.api_client import PASSWORD, Api, ApiResponse
 
 SECRET_FIELDS = frozenset(
     {"password", "otp_code", "seller_otp", "buyer_otp", "access_token", "refresh_token", "qr_payload", "client_secret"}
@@ -34,7 +34,7 @@ class Person(Api):
         body: Any = None,
         headers: Mapping[str, str] | None = None,
         token: str | None = None,
-    ) -> Answer:
+    ) -> ApiResponse:
         """One request, as `Api.call`."""
         answer = super().call(method, path, body, headers, token)
         if answer.status in TAKEN_SERIOUSLY:
@@ -56,15 +56,15 @@ class Person(Api):
         """Spendable credits, a decimal: tests hold it against plain numbers."""
         return super().balance()
 
-    def top_up(self, amount: Any, **headers: str) -> Answer:
+    def top_up(self, amount: Any, **headers: str) -> ApiResponse:
         """Ask for a PaymentIntent."""
         return self.post("/api/credits/topup", {"amount": amount}, **headers)
 
-    def resend(self, **subject: str) -> Answer:
+    def resend(self, **subject: str) -> ApiResponse:
         """Ask for another code for `order_id` or `transfer_id`."""
         return self.post("/api/otp/resend", subject)
 
-    def refund(self, order_id: str) -> Answer:
+    def refund(self, order_id: str) -> ApiResponse:
         """Staff: take a sale back."""
         return self.post(f"/api/orders/{order_id}/refund")
 

@@ -191,7 +191,7 @@ class TestSystem:
 
     def assert_invariants(self, seconds: float = 30.0) -> None:
         """Wait until the system is at rest and every invariant holds, or fail with what does not."""
-        if not wait_for(lambda: not invariants.violations(self.connect), seconds):
+        if not wait_for(lambda: not invariants.find_violations(self.connect), seconds):
             invariants.assert_hold(self.connect)
 
     @contextmanager

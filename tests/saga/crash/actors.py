@@ -11,7 +11,7 @@ from typing import Any
 from uuid import uuid4
 
 from harness import invariants
-from harness.api_client import Answer
+from harness.api_client import ApiResponse
 from tests.saga.crash.crash_system import CrashTestSystem, Person
 
 HALL = "HALL-A"
@@ -91,31 +91,31 @@ class Actors:
 
     # ── what the sagas are asked by
 
-    def ask_reserve(self, url: str) -> Answer:
+    def ask_reserve(self, url: str) -> ApiResponse:
         return self.seller.at(url).reserve(self.seat, **{"Idempotency-Key": self.key})
 
-    def ask_pay(self, url: str) -> Answer:
+    def ask_pay(self, url: str) -> ApiResponse:
         return self.seller.at(url).pay(self.order_id)
 
-    def ask_refund(self, url: str) -> Answer:
+    def ask_refund(self, url: str) -> ApiResponse:
         return self.staff.at(url).post(f"/api/orders/{self.order_id}/refund")
 
-    def ask_initiate(self, url: str) -> Answer:
+    def ask_initiate(self, url: str) -> ApiResponse:
         body = {"seat_id": self.seat, "credits_amount": AMOUNT}
         parties = {"seller_user_id": self.seller.user_id, "buyer_user_id": self.buyer.user_id}
         return self.seller.at(url).post("/api/transfer/initiate", {**body, **parties}, **{"Idempotency-Key": self.key})
 
-    def ask_confirm(self, url: str) -> Answer:
+    def ask_confirm(self, url: str) -> ApiResponse:
         codes = {f"{party}_otp": self._code(getattr(self, party)) for party in ("seller", "buyer")}
         return self.buyer.at(url).confirm(self.transfer_id, **codes)
 
-    def ask_dispute(self, url: str) -> Answer:
+    def ask_dispute(self, url: str) -> ApiResponse:
         return self.buyer.at(url).transfer("dispute", self.transfer_id, reason="not what was promised")
 
-    def ask_reverse(self, url: str) -> Answer:
+    def ask_reverse(self, url: str) -> ApiResponse:
         return self.staff.at(url).transfer("reverse", self.transfer_id)
 
-    def ask_dismiss(self, url: str) -> Answer:
+    def ask_dismiss(self, url: str) -> ApiResponse:
         return self.staff.at(url).transfer("dismiss", self.transfer_id)
 
     # ── what makes a participant refuse, so that what was done before has to be undone

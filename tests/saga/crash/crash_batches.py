@@ -17,7 +17,7 @@ from typing import Any
 import urllib3
 
 from harness import invariants
-from harness.api_client import Answer
+from harness.api_client import ApiResponse
 from services.orchestrator.saga.journal import Status
 from tests.saga.crash.actors import Actors
 from tests.saga.crash.crash_points import CrashPoint
@@ -141,7 +141,7 @@ def judge(dead: CrashedProcess, ready_at: float = 0.0, adopters: int = 1) -> Non
     assert (answer.status, answer.error_code) == crash_point.again, f"{crash_point}: asked again: {answer}"
 
 
-def _again(dead: CrashedProcess) -> Answer | None:
+def _again(dead: CrashedProcess) -> ApiResponse | None:
     """What the client is told; None while it is told to wait, for its key's first owner may still be alive."""
     answer = dead.crash_point.plot.ask(dead.actors, dead.actors.system.rescuer)
     return None if answer.error_code == "REQUEST_IN_PROGRESS" else answer

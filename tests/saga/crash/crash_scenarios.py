@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from harness.api_client import Answer
+from harness.api_client import ApiResponse
 from tests.saga.crash.actors import Actors, SystemState
 
-Ask = Callable[[Actors, str], Answer]
+Ask = Callable[[Actors, str], ApiResponse]
 Act = Callable[[Actors], None]
 
 

@@ -117,7 +117,7 @@ class CrashTestSystem:
 
         They are ready, unless they may `die_at_once`: of what they find to do, before anybody asks them.
         """
-        chosen = ports.claim([ports.MOVED.start] * len(environments))
+        chosen = ports.claim([ports.FALLBACK_PORTS.start] * len(environments))
         started = [self._born(port, laid) for port, laid in zip(chosen, environments, strict=True)]
         try:
             for orchestrator in started if not die_at_once else ():

@@ -70,7 +70,7 @@ class Rows:
         if database not in self._open:
             service = next(name for name in DATABASES if self.databases.database_for(name).name == database)
             self._open[database] = self.databases.superuser(service)
-        return invariants.Kept(self._open[database])
+        return invariants.BorrowedConnection(self._open[database])
 
     # ── people and seats
 

@@ -14,7 +14,7 @@ import pytest
 from flask import Flask
 
 from harness import invariants
-from harness.api_client import Answer
+from harness.api_client import ApiResponse
 from services.chassis.clients import open_channel
 from services.chassis.errors import Unknown
 from services.orchestrator import participants
@@ -35,7 +35,7 @@ OWN_TWIN = Fault("journal begin", Kind.TWICE)  # the second finds the first and 
 class Outcome:
     """What one execution came to."""
 
-    answer: Answer | None
+    answer: ApiResponse | None
     standing: dict[str, Any]
     sagas: tuple[str, ...]
     seen: tuple[str, ...]
@@ -97,7 +97,7 @@ class Engine:
 
     def act(
         self, flow: Flow, case: Case, *faults: Fault, meanwhile: Mapping[str, Callable[[], object]] | None = None
-    ) -> Answer | None:
+    ) -> ApiResponse | None:
         """The request, under faults; None when the process died of it. `meanwhile`: what others do before an edge."""
         hurried = any(fault.kind in IMPATIENT or fault == OWN_TWIN for fault in faults)
         victim, app = self._impatient if hurried else self._patient
@@ -152,10 +152,10 @@ class Engine:
         """Every invariant, for all people and seats of some cases."""
         people = [user for case in cases for user in case.people.values()]
         scope = invariants.Scope(seats=[case.seat for case in cases], users=people)
-        found = invariants.violations(self.system.connect, scope=scope, parked=parked)
+        found = invariants.find_violations(self.system.connect, scope=scope, parked=parked)
         assert not found, found
 
-    def outcome(self, case: Case, answer: Answer | None) -> Outcome:
+    def outcome(self, case: Case, answer: ApiResponse | None) -> Outcome:
         """What it came to, with every invariant looked at for the people and the seat of this case."""
         astray = self.wakeups.violations() if self.wakeups else []
         scope = invariants.Scope(seats=[case.seat], users=list(case.people.values()))
@@ -168,7 +168,7 @@ class Engine:
             sagas=tuple(f"{saga['flow']} {saga['status']}" for saga in sagas),
             seen=tuple(self.script.seen),
             unfired=tuple(fault for fault in self.script.faults if fault not in self.script.fired),
-            violations=[*astray, *invariants.findings(snapshot)],
+            violations=[*astray, *invariants.check_snapshot(snapshot)],
         )
 
 

@@ -17,7 +17,7 @@ from flask import Flask
 from requests.adapters import BaseAdapter
 from urllib3 import HTTPResponse
 
-from harness.api_client import Answer
+from harness.api_client import ApiResponse
 from services.chassis import json_codec
 
 _CONSTANT = {
@@ -34,7 +34,7 @@ _CONSTANT = {
 }
 
 
-def call(app: Flask, method: str, target: str, body: bytes | None, headers: Mapping[str, str]) -> Answer:
+def call(app: Flask, method: str, target: str, body: bytes | None, headers: Mapping[str, str]) -> ApiResponse:
     """One request, as a WSGI server makes it. `target` is path and query."""
     path, _, query = target.partition("?")
     environ = {
@@ -51,7 +51,7 @@ def call(app: Flask, method: str, target: str, body: bytes | None, headers: Mapp
     return _answered(app, environ)
 
 
-def _answered(app: Flask, environ: dict[str, Any]) -> Answer:
+def _answered(app: Flask, environ: dict[str, Any]) -> ApiResponse:
     began: list[Any] = []
 
     def start_response(status: str, headers: list[tuple[str, str]], _error: Any = None) -> Callable[[bytes], object]:
@@ -63,7 +63,7 @@ def _answered(app: Flask, environ: dict[str, Any]) -> Answer:
         content = b"".join(chunks)
     finally:
         chunks.close()  # type: ignore[attr-defined]
-    return Answer(began[0], content, began[1])
+    return ApiResponse(began[0], content, began[1])
 
 
 class LocalHttp:
@@ -120,11 +120,11 @@ class Caller:
         self._app = app
         self._authorization = {"Authorization": f"Bearer {token}"}
 
-    def post(self, path: str, body: Mapping[str, Any], **headers: str) -> Answer:
+    def post(self, path: str, body: Mapping[str, Any], **headers: str) -> ApiResponse:
         """POST of a JSON body."""
         sent = {**self._authorization, "Content-Type": "application/json", **headers}
         return call(self._app, "POST", path, json_codec.encode(body), sent)
 
-    def get(self, path: str) -> Answer:
+    def get(self, path: str) -> ApiResponse:
         """GET."""
         return call(self._app, "GET", path, None, self._authorization)

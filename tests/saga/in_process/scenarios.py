@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 
 from flask import Flask
 
-from harness.api_client import Answer, Inbox
+from harness.api_client import ApiResponse, Inbox
 from harness.invariants import Rows, Snapshot
 from tests.saga.in_process import db_builders
 from tests.saga.in_process.in_process_system import Caller, InProcessSystem
@@ -61,13 +61,13 @@ class Case:
         sealed = self.system.rescuer.to.seal.seal(self.seat, self.people[who], HALL)
         self.ids |= {"qr": sealed.payload, "scan": str(uuid4())}
 
-    def run(self, flow: str) -> Answer:
+    def run(self, flow: str) -> ApiResponse:
         """Another flow's request, answered by an orchestrator without faults."""
         return FLOWS[flow].act(self, self.app)
 
 
 Prepare = Callable[[Case], None]
-Act = Callable[[Case, Flask], Answer]
+Act = Callable[[Case, Flask], ApiResponse]
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def _flagged_buyer(case: Case) -> None:
     case.people["buyer"] = case.system.new_user(flagged=True)
 
 
-def _reserve(case: Case, app: Flask) -> Answer:
+def _reserve(case: Case, app: Flask) -> ApiResponse:
     answer = case.caller("buyer", app).post("/api/reserve", {"seat_id": case.seat})
     if answer.status == 200:
         case.ids["order_id"] = answer.data["order_id"]
@@ -102,7 +102,7 @@ def _held(case: Case) -> None:
     case.ids["order_id"] = db_builders.hold(case.system, case.seat, case.people["buyer"], PRICE)
 
 
-def _pay(case: Case, app: Flask) -> Answer:
+def _pay(case: Case, app: Flask) -> ApiResponse:
     return case.caller("buyer", app).post("/api/pay", {"order_id": case.ids["order_id"]})
 
 
@@ -113,7 +113,7 @@ def _held_by_flagged(case: Case) -> None:
     case.ids["order_id"] = db_builders.hold(case.system, case.seat, buyer, PRICE, sid)
 
 
-def _verify_otp(case: Case, app: Flask) -> Answer:
+def _verify_otp(case: Case, app: Flask) -> ApiResponse:
     body = {"order_id": case.ids["order_id"], "otp_code": case.ids["code"]}
     return case.caller("buyer", app).post("/api/verify-otp", body)
 
@@ -124,7 +124,7 @@ def _sold(case: Case) -> None:
     case.people["staff"] = case.system.new_user("0.00", role="staff")
 
 
-def _refund(case: Case, app: Flask) -> Answer:
+def _refund(case: Case, app: Flask) -> ApiResponse:
     return case.caller("staff", app).post(f"/api/orders/{case.ids['order_id']}/refund", {})
 
 
@@ -137,7 +137,7 @@ def _two_parties(case: Case) -> None:
     case.people["buyer"] = case.system.new_user()
 
 
-def _initiate(case: Case, app: Flask) -> Answer:
+def _initiate(case: Case, app: Flask) -> ApiResponse:
     parties = {f"{who}_user_id": case.people[who] for who in ("seller", "buyer")}
     body = {"seat_id": case.seat, **parties, "credits_amount": AMOUNT}
     answer = case.caller("seller", app).post("/api/transfer/initiate", body)
@@ -158,7 +158,7 @@ def _handover(case: Case) -> db_builders.Handover:
     return db_builders.Handover(case.seat, case.ids["order_id"], seller, buyer, AMOUNT)
 
 
-def _confirm(case: Case, app: Flask) -> Answer:
+def _confirm(case: Case, app: Flask) -> ApiResponse:
     codes = {"seller_otp": case.ids["seller_code"], "buyer_otp": case.ids["buyer_code"]}
     return case.caller("seller", app).post("/api/transfer/confirm", {"transfer_id": case.ids["transfer_id"], **codes})
 
@@ -168,7 +168,7 @@ def _transferred(case: Case) -> None:
     case.ids["transfer_id"] = db_builders.hand_over(case.system, _handover(case))
 
 
-def _dispute(case: Case, app: Flask) -> Answer:
+def _dispute(case: Case, app: Flask) -> ApiResponse:
     body = {"transfer_id": case.ids["transfer_id"], "reason": "not what was promised"}
     return case.caller("buyer", app).post("/api/transfer/dispute", body)
 
@@ -179,7 +179,7 @@ def _disputed(case: Case) -> None:
 
 
 def _staff_verb(verb: str) -> Act:
-    def act(case: Case, app: Flask) -> Answer:
+    def act(case: Case, app: Flask) -> ApiResponse:
         return case.caller("staff", app).post(f"/api/transfer/{verb}", {"transfer_id": case.ids["transfer_id"]})
 
     return act
@@ -193,7 +193,7 @@ def _with_qr(case: Case) -> None:
     case.take_qr("buyer")
 
 
-def _scan(case: Case, app: Flask) -> Answer:
+def _scan(case: Case, app: Flask) -> ApiResponse:
     body = {"qr_payload": case.ids["qr"], "hall_id": HALL}
     return case.caller("staff", app).post("/api/verify", body, **{"Idempotency-Key": case.ids["scan"]})
 

@@ -28,7 +28,7 @@ def _standing(case: Case) -> dict[str, Any]:
 
 
 def _hold_invariants(case: Case) -> None:
-    assert not invariants.violations(case.system.connect, scope=_scope(case))
+    assert not invariants.find_violations(case.system.connect, scope=_scope(case))
 
 
 def _refusal(answer: Any) -> tuple[int, str]:

@@ -17,7 +17,7 @@ from uuid import UUID
 
 import pytest
 
-from harness.api_client import Answer
+from harness.api_client import ApiResponse
 from services.orchestrator.saga.flows import REVERSE
 from services.orchestrator.saga.journal import Status
 from tests.saga.in_process import db_builders
@@ -198,7 +198,7 @@ def test_dismiss_of_a_verified_transfer_does_not_complete_it(engine: Engine) -> 
     engine.hold_invariants(case)
 
 
-def _said(answer: Answer | None) -> tuple[int, str | None]:
+def _said(answer: ApiResponse | None) -> tuple[int, str | None]:
     assert answer is not None
     return answer.status, answer.error_code
 

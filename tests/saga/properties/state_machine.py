@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from harness import invariants
-from harness.api_client import Answer
+from harness.api_client import ApiResponse
 from tests.saga.in_process.engine import Engine
 from tests.saga.in_process.faults import Fault, Kind
 from tests.saga.in_process.in_process_system import Caller
@@ -75,7 +75,7 @@ class SagaStateMachine(RuleBasedStateMachine):
 
     @rule(user=users, seat=seats, strike=strikes)
     def reserve(self, user: str, seat: str, strike: Any) -> None:
-        def act(app: Flask) -> Answer:
+        def act(app: Flask) -> ApiResponse:
             return self._as(user, app).post("/api/reserve", {"seat_id": self.seat_ids[seat]})
 
         def done(model: Model) -> str:
@@ -202,7 +202,7 @@ class SagaStateMachine(RuleBasedStateMachine):
     def _verb(
         self,
         flow: str,
-        act: Callable[[Flask], Answer],
+        act: Callable[[Flask], ApiResponse],
         done: Callable[[Model], str],
         undone: Callable[[Model], None] | None,
         strike: tuple[Kind, int] | None,
@@ -215,7 +215,7 @@ class SagaStateMachine(RuleBasedStateMachine):
 
     def _adopt(
         self,
-        answer: Answer | None,
+        answer: ApiResponse | None,
         done: Callable[[Model], str],
         undone: Callable[[Model], None] | None,
         *,
@@ -311,7 +311,7 @@ class SagaStateMachine(RuleBasedStateMachine):
         self.steps_taken.append(self.steps)
         people = [*self.ids.values(), self.staff]
         scope = invariants.Scope(seats=list(self.seat_ids.values()), users=people)
-        found = invariants.violations(self.engine.system.connect, scope=scope)
+        found = invariants.find_violations(self.engine.system.connect, scope=scope)
         self.engine.system.forget_sagas()
         assert not found, found
 

@@ -257,7 +257,7 @@ def test_compose_itself_accepts_all_files_and_stops_where_a_secret_is_empty(
     if not shutil.which(command[0]):
         pytest.skip("no docker compose on this machine: its own check of the files is left out")
     env = tmp_path / "env"
-    env.write_text(variables.example(ROOT / ".env.example") if complete else (ROOT / ".env.example").read_text())
+    env.write_text(variables.render_example(ROOT / ".env.example") if complete else (ROOT / ".env.example").read_text())
     files = [part for name in FILES for part in ("-f", str(ROOT / name))]
     given = [*command, *files, "--env-file", str(env), "config", "-q"]
     done = subprocess.run(given, env={"PATH": os.environ["PATH"]}, capture_output=True, text=True, check=False)
@@ -277,14 +277,14 @@ def _has_plugin() -> bool:
 
 def test_filled_example_has_every_secret_and_keeps_every_comment() -> None:
     example = (ROOT / ".env.example").read_text()
-    filled = variables.example(ROOT / ".env.example")
+    filled = variables.render_example(ROOT / ".env.example")
     assert [line for line in filled.splitlines() if line.startswith("#")] == [
         line for line in example.splitlines() if line.startswith("#")
     ]
     values = dict(line.split("=", 1) for line in filled.splitlines() if line and not line.startswith("#"))
     compose.load(ROOT / "compose.yaml", values)
     assert values != dict(
-        line.split("=", 1) for line in variables.example(ROOT / ".env.example").splitlines() if "=" in line
+        line.split("=", 1) for line in variables.render_example(ROOT / ".env.example").splitlines() if "=" in line
     )
 
 

@@ -11,7 +11,7 @@ import pytest
 from harness import StackError
 from harness.runtime import compose, variables
 from harness.runtime.compose import ROOT, Service, interpolate, ordered
-from harness.runtime.process_plan import levels, programs, with_needs
+from harness.runtime.process_plan import add_needs, plan_programs, start_levels
 from harness.runtime.program import native_environment
 
 pytestmark = pytest.mark.unit
@@ -136,11 +136,11 @@ def test_addresses_move_to_where_things_are_and_values_stay() -> None:
 
 def test_native_programs_start_level_by_level(tmp_path: Path) -> None:
     ports = {name: dict.fromkeys((*found.ports, 25672, 4369), 1) for name, found in SERVICES.items()}
-    planned = programs(SERVICES, ports, DEMO, tmp_path)
+    planned = plan_programs(SERVICES, ports, DEMO, tmp_path)
     assert "gateway-config" not in planned
-    assert [level for level in levels(planned, planned) if "api-gateway" in level] == [["api-gateway"]]
-    assert levels(planned, planned)[-1] == ["api-gateway"]
-    assert with_needs(planned, ["order-service"]) == ["postgres", "order-service"]
+    assert [level for level in start_levels(planned, planned) if "api-gateway" in level] == [["api-gateway"]]
+    assert start_levels(planned, planned)[-1] == ["api-gateway"]
+    assert add_needs(planned, ["order-service"]) == ["postgres", "order-service"]
 
 
 @pytest.mark.claim("schema/seats.held_until")

@@ -25,7 +25,7 @@ def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Container
     """A stack that was never started, on a machine without Kong."""
     monkeypatch.setattr(container_engine, "has_image", lambda _name: False)
     directory = RunDir(tmp_path)
-    directory.make()
+    directory.create()
     assigned = ContainerStack.assign_ports(compose.load(COMPOSE, VALUES))
     yield ContainerStack(directory, assigned, VALUES, quiet=True)
     ports.release([here for own in assigned.values() for here in own.values()])
@@ -77,7 +77,7 @@ def test_gateway_is_kong_where_its_image_is_and_else_the_stand_in(
 
 
 def test_a_replica_answers_to_the_name_of_its_service(stack: ContainerStack) -> None:
-    stack.run_dir.write(Record("inventory-service-2", replica_of="inventory-service", ports={"50051": 1}))
+    stack.run_dir.write_record(Record("inventory-service-2", replica_of="inventory-service", ports={"50051": 1}))
     replica, original = (services(stack)[name] for name in ("inventory-service-2", "inventory-service"))
     assert replica["networks"] == {"default": {"aliases": ["inventory-service"]}}
     assert replica["ports"] == ["127.0.0.1:1:50051"]
@@ -86,7 +86,7 @@ def test_a_replica_answers_to_the_name_of_its_service(stack: ContainerStack) -> 
 
 
 def test_what_is_laid_over_the_gateway_reaches_its_renderer(stack: ContainerStack) -> None:
-    stack.run_dir.write(Record("api-gateway", overrides={"RATE_LIMIT_PER_MINUTE": "1"}))
+    stack.run_dir.write_record(Record("api-gateway", overrides={"RATE_LIMIT_PER_MINUTE": "1"}))
     assert services(stack)["gateway-config"]["environment"]["RATE_LIMIT_PER_MINUTE"] == "1"
 
 
@@ -104,18 +104,18 @@ def test_project_of_a_directory_is_its_own(tmp_path: Path) -> None:
 
 
 def test_failing_command_says_what_it_complained_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(container_engine, "compose_command", lambda: ("sh", "-c", "echo no such thing >&2; exit 3"))
+    monkeypatch.setattr(container_engine, "find_compose", lambda: ("sh", "-c", "echo no such thing >&2; exit 3"))
     with pytest.raises(StackError, match="no such thing"):
-        container_engine.Project.of(tmp_path).compose("up")
+        container_engine.Project.of(tmp_path).run_compose("up")
 
 
 def test_a_container_that_ends_at_once_is_seen_as_ended(stack: ContainerStack, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(container_engine.Project, "ids", lambda _self, names: list(names))
-    monkeypatch.setattr(container_engine, "docker", lambda *_arguments: "0")
+    monkeypatch.setattr(container_engine, "run_docker", lambda *_arguments: "0")
     launched = stack._launch("user-service")
     assert isinstance(launched, Identity)
-    assert not launched.alive()
+    assert not launched.is_alive()
 
 
 def test_offline_file_changes_the_gateway_alone() -> None:
-    assert list(containers._described(containers.OFFLINE)["services"]) == ["api-gateway"]
+    assert list(containers._read_file(containers.OFFLINE)["services"]) == ["api-gateway"]

@@ -41,4 +41,4 @@ def as_process(home: Path) -> Callable[[], bool]:
 
 
 def in_container(home: Path) -> Callable[[], bool]:
-    return lambda: bool(container_engine.docker("ps", "-aq", "--filter", f"volume={home}"))
+    return lambda: bool(container_engine.run_docker("ps", "-aq", "--filter", f"volume={home}"))

@@ -13,9 +13,9 @@ pytestmark = pytest.mark.unit
 
 def test_a_tree_that_is_no_repository_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(git, "ROOT", tmp_path)
-    assert git.git("rev-parse", "HEAD") is None
+    assert git.run_git("rev-parse", "HEAD") is None
 
 
 def test_neither_does_a_machine_without_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert git.git("--version") is None
+    assert git.run_git("--version") is None

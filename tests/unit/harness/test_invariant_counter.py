@@ -25,7 +25,7 @@ invariant_counter.count(['i2'], at_rest=False)
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Iterator[InvariantCounter]:
     """A run of this test's own, beside the one that it may be part of."""
-    monkeypatch.setenv("TR_TALLY", "")
+    monkeypatch.setenv("TR_INVARIANT_COUNTS", "")
     monkeypatch.setattr(invariant_counter, "_counts", type(invariant_counter._counts)())
     run = InvariantCounter()
     yield run
@@ -37,4 +37,4 @@ def test_checks_of_children_that_have_ended_are_added_to_ones_own(run: Invariant
     invariant_counter._counts.update(["i1"])
     for _ in range(2):
         subprocess.run([sys.executable, "-c", CHILD], cwd=ROOT, env=dict(os.environ), check=True)
-    assert run.counted() == {"i1": 3, "i2": 4, "i7_sagas_end": 2}
+    assert run.totals() == {"i1": 3, "i2": 4, "i7_sagas_end": 2}

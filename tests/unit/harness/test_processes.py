@@ -15,8 +15,8 @@ import pytest
 
 from harness import StackError, runtime
 from harness.runtime import container_engine, packages, ports, process
-from harness.runtime.cleanup import make_room, take_down
-from harness.runtime.postgres import forget_dead_postmaster
+from harness.runtime.cleanup import end_leftovers, take_down
+from harness.runtime.postgres import remove_stale_pid_file
 from harness.runtime.process import Identity
 from harness.runtime.run_directory import Record, RunDir
 
@@ -49,7 +49,7 @@ def stranger() -> Iterator[subprocess.Popen[bytes]]:
 @pytest.fixture
 def run_dir(tmp_path: Path) -> RunDir:
     directory = RunDir(tmp_path / "run")
-    directory.make()
+    directory.create()
     return directory
 
 
@@ -74,7 +74,7 @@ def test_taken_port_moves(claims: Path, reuse_port: bool) -> None:
     with listening(reuse_port) as server:
         taken: int = server.getsockname()[1]
         (moved,) = ports.claim([taken])
-    assert moved in ports.MOVED
+    assert moved in ports.FALLBACK_PORTS
 
 
 def test_free_port_is_taken_as_wished_and_not_twice(claims: Path) -> None:
@@ -82,7 +82,7 @@ def test_free_port_is_taken_as_wished_and_not_twice(claims: Path) -> None:
         free: int = server.getsockname()[1]
     first, second = ports.claim([free, free])
     assert first == free
-    assert second in ports.MOVED
+    assert second in ports.FALLBACK_PORTS
     ports.release([first, second])
     assert ports.claim([free]) == [free]
 
@@ -105,9 +105,9 @@ def test_claim_of_a_living_harness_counts_and_of_a_dead_one_does_not(
 
 def test_reused_process_id_is_not_mistaken(stranger: subprocess.Popen[bytes]) -> None:
     earlier = Identity(stranger.pid, psutil.Process(stranger.pid).create_time() - 60)
-    assert not earlier.alive()
+    assert not earlier.is_alive()
     process.kill(earlier)
-    process.end(earlier, signal.SIGTERM, grace=1)
+    process.terminate(earlier, signal.SIGTERM, grace=1)
     assert stranger.poll() is None
 
 
@@ -117,8 +117,8 @@ def test_kill_takes_children_that_left_the_session(run_dir: RunDir) -> None:
     assert process.wait_for(lambda: log.read_text().endswith("\n"), seconds=10)
     child = Identity.of(int(log.read_text()))
     process.kill(leader)
-    assert not leader.alive()
-    assert not child.alive()
+    assert not leader.is_alive()
+    assert not child.is_alive()
 
 
 def test_process_that_ignores_sigterm_is_killed_after_its_grace(run_dir: RunDir) -> None:
@@ -126,8 +126,8 @@ def test_process_that_ignores_sigterm_is_killed_after_its_grace(run_dir: RunDir)
     leader = spawn(run_dir, sys.executable, "-c", deaf)
     log = run_dir.logs / "it.log"
     assert process.wait_for(lambda: log.read_text() == "1\n", seconds=10)
-    process.end(leader, signal.SIGTERM, grace=0.2)
-    assert not leader.alive()
+    process.terminate(leader, signal.SIGTERM, grace=0.2)
+    assert not leader.is_alive()
 
 
 def test_command_that_is_not_there_is_named(run_dir: RunDir) -> None:
@@ -141,11 +141,11 @@ def test_command_that_is_not_there_is_named(run_dir: RunDir) -> None:
 def test_orphan_is_ended_and_a_strangers_process_is_not(run_dir: RunDir, stranger: subprocess.Popen[bytes]) -> None:
     orphan = spawn(run_dir)
     beside = RunDir(run_dir.path.parent / "beside")
-    beside.make()
+    beside.create()
     neighbour = spawn(beside)
     assert take_down(run_dir) == 1
-    assert not orphan.alive()
-    assert neighbour.alive()
+    assert not orphan.is_alive()
+    assert neighbour.is_alive()
     assert stranger.poll() is None
     assert take_down(beside) == 1
 
@@ -164,35 +164,35 @@ def test_what_an_orphan_starts_while_it_is_being_ended_is_ended_too(
 
     monkeypatch.setattr(process, "kill_all", killed)
     assert take_down(run_dir) == 2
-    assert not first.alive()
-    assert not later[0].alive()
+    assert not first.is_alive()
+    assert not later[0].is_alive()
 
 
 def test_stack_of_a_living_owner_is_left_alone(run_dir: RunDir) -> None:
-    run_dir.describe("native", {}, Identity.of(os.getpid()))
+    run_dir.write_stack("native", {}, Identity.of(os.getpid()))
     with pytest.raises(StackError, match="already runs"):
-        make_room(run_dir)
+        end_leftovers(run_dir)
     with pytest.raises(StackError, match="already runs"):
         runtime.up(run_dir.path)
 
 
 def test_stack_whose_owner_died_makes_room(run_dir: RunDir) -> None:
     left = spawn(run_dir)
-    run_dir.write(Record("it", left.pid, left.started, "running"))
-    run_dir.describe("native", {}, Identity(os.getpid(), 1.0))
-    make_room(run_dir)
-    assert not left.alive()
-    assert run_dir.stack() is None
+    run_dir.write_record(Record("it", left.pid, left.started, "running"))
+    run_dir.write_stack("native", {}, Identity(os.getpid(), 1.0))
+    end_leftovers(run_dir)
+    assert not left.is_alive()
+    assert run_dir.read_stack() is None
 
 
 def test_detached_stack_lives_as_long_as_a_process_of_it(run_dir: RunDir) -> None:
     left = spawn(run_dir)
-    run_dir.write(Record("it", left.pid, left.started, "running"))
-    run_dir.describe("native", {}, None)
-    assert run_dir.occupied()
+    run_dir.write_record(Record("it", left.pid, left.started, "running"))
+    run_dir.write_stack("native", {}, None)
+    assert run_dir.is_occupied()
     process.kill(left)
-    assert not run_dir.occupied()
-    assert run_dir.record("it").observed == "died"
+    assert not run_dir.is_occupied()
+    assert run_dir.read_record("it").observed_state == "died"
 
 
 @pytest.mark.claim("sql/stop-keeps-data")
@@ -213,7 +213,7 @@ def test_postmaster_pid_of_a_dead_server_is_forgotten(
 ) -> None:
     file = tmp_path / "postmaster.pid"
     file.write_text(content.format(pid=stranger.pid))
-    forget_dead_postmaster(tmp_path)
+    remove_stale_pid_file(tmp_path)
     assert not file.exists()
 
 
@@ -224,7 +224,7 @@ def test_stack_that_cannot_be_had_is_refused_with_the_reason(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, wanted: str, words: str
 ) -> None:
     monkeypatch.setenv("STACK", wanted)
-    monkeypatch.setattr(container_engine, "unavailable", lambda: "there is no `docker` command on this machine")
+    monkeypatch.setattr(container_engine, "find_problem", lambda: "there is no `docker` command on this machine")
     with pytest.raises(StackError, match=words):
         runtime.up(tmp_path)
 
@@ -241,8 +241,8 @@ def test_auto_takes_what_the_machine_has_and_says_why(
     monkeypatch: pytest.MonkeyPatch, broker: str | None, lacking: str | None, kind: str, reason: str
 ) -> None:
     monkeypatch.delenv("STACK", raising=False)
-    monkeypatch.setattr(packages, "obtainable", lambda: broker)
-    monkeypatch.setattr(container_engine, "unavailable", lambda: lacking)
+    monkeypatch.setattr(packages, "find_broker_source", lambda: broker)
+    monkeypatch.setattr(container_engine, "find_problem", lambda: lacking)
     chosen = container_engine.choose()
     assert chosen.kind == kind
     assert reason in chosen.reason

@@ -7,7 +7,7 @@ import fnmatch
 import pytest
 
 from harness.dev import prose
-from harness.dev.git import git
+from harness.dev.git import run_git
 from harness.dev.prose_rules import check_name, check_subject, check_test_name, check_text
 
 pytestmark = pytest.mark.unit
@@ -149,17 +149,17 @@ def test_exceptions_need_a_reason_and_a_finding() -> None:
 def test_missing_history_is_one_line_and_no_error(
     answers: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(prose, "git", lambda command, *_: answers.get(command))
+    monkeypatch.setattr(prose, "run_git", lambda command, *_: answers.get(command))
     assert list(prose.check_commits()) == []
     assert capsys.readouterr().out.count("\n") == 1
 
 
 def test_commits_since_the_last_tag_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = {"describe": "v0.1.0\n", "log": "abc harness: add a check\ndef Added things\n", "rev-parse": "false\n"}
-    monkeypatch.setattr(prose, "git", lambda command, *_: answers[command])
+    monkeypatch.setattr(prose, "run_git", lambda command, *_: answers[command])
     assert [finding.path for finding in prose.check_commits()] == ["commit def"]
 
 
 def test_every_skipped_pattern_is_in_use() -> None:
-    files = (git("ls-files") or "").splitlines()
+    files = (run_git("ls-files") or "").splitlines()
     assert [pattern for pattern in prose.SKIPPED if files and not fnmatch.filter(files, pattern)] == []
