@@ -8,7 +8,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 unexport PYTHONDONTWRITEBYTECODE # a suite that finds its modules compiled starts twice as fast
 
-.PHONY: help setup venv up down demo verify lint contract contract-deep saga flake concurrency e2e bench locust mutants coverage report trace smu stripe proto clean
+.PHONY: help setup venv up down demo verify lint contract contract-deep saga flake concurrency e2e bench locust mutants coverage report trace smu stripe proto lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -84,6 +84,14 @@ stripe: venv ## the fake Stripe alone, on port 6002
 
 proto: venv ## generate services/contracts/pb from proto/
 	@$(BIN)/python -m harness.dev.grpc_codegen
+
+# One lock holds for Python 3.11 to 3.14. Pins that still fit stay, unless UPGRADE names their package.
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url
+lock: venv ## pin requirements*.lock again after a change of requirements*.in; UPGRADE=NAME takes that package's newest
+	@$(BIN)/python -m pip install --quiet 'uv>=0.9,<1'
+	@export UV_CUSTOM_COMPILE_COMMAND="make lock"; upgrade="$(addprefix --upgrade-package ,$(UPGRADE))"; \
+	$(LOCK) $$upgrade requirements.in -o requirements.lock; \
+	$(LOCK) $$upgrade -c requirements.lock requirements-dev.in -o requirements-dev.lock
 
 clean: down ## remove the stack's data and logs as well
 	@$(BIN)/python -m harness down --volumes
