@@ -1,4 +1,4 @@
-"""What other teams are handed, Postman's collection and OutSystems' Swagger, against the public spec."""
+"""Compare the files for other teams, a Postman collection and a Swagger file for OutSystems, with the public spec."""
 
 from __future__ import annotations
 
@@ -17,84 +17,86 @@ ASSERTED = re.compile(r"pm\.test\('(\d{3})(?: ([A-Z_]+))?'")
 
 
 def read(path: Any) -> Document:
-    """A JSON file."""
+    """Read a JSON file."""
     return dict(json.loads(path.read_text()))
 
 
-def postman(collection: Document, public: Document) -> Iterator[str]:
-    """Every request goes to an operation, sends what it takes, and asserts a status and code that it documents."""
+def check_postman(collection: Document, public: Document) -> Iterator[str]:
+    """Yield each request without an operation, with an unknown body, or with an undocumented assertion."""
     if [folder["name"] for folder in collection["item"]] != FOLDERS:
         yield f"the folders are not {', '.join(FOLDERS)}"
     for folder in collection["item"]:
         for item in folder["item"]:
             if item["request"]["url"]["host"] == ["{{gateway_url}}"]:
-                yield from (f"{item['name']}: {problem}" for problem in _request(item, public))
+                yield from (f"{item['name']}: {problem}" for problem in _check_request(item, public))
 
 
-def _request(item: Document, public: Document) -> Iterator[str]:
+def _check_request(item: Document, public: Document) -> Iterator[str]:
     request = item["request"]
     path = "/" + "/".join(request["url"]["path"])
-    found = _operation(public, request["method"], path)
+    found = _find_operation(public, request["method"], path)
     if found is None:
-        yield f"{request['method']} {path} is no operation"
+        yield f"{request['method']} {path} is not an operation of the public spec"
         return
-    yield from _body(public, found, request)
+    yield from _check_body(public, found, request)
     script = "\n".join(line for event in item["event"] if event["listen"] == "test" for line in event["script"]["exec"])
     asserted = ASSERTED.findall(script)
     if not asserted:
-        yield "asserts no status"
+        yield "does not assert a status"
     for status, code in asserted:
         answer = resolve(public, found["responses"].get(status))
         if answer is None:
             yield f"{status} is not documented"
-        elif code and code not in _codes(answer):
+        elif code and code not in _list_codes(answer):
             yield f"{code} is not documented for {status}"
 
 
-def _operation(public: Document, method: str, path: str) -> Document | None:
+def _find_operation(public: Document, method: str, path: str) -> Document | None:
     for known, template, operation in operations(public):
         if known == method and re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", template), path):
             return operation
     return None
 
 
-def _codes(answer: Document) -> list[str]:
+def _list_codes(answer: Document) -> list[str]:
     schema = answer["content"]["application/json"]["schema"]
     return list(schema.get("properties", {}).get("error_code", {}).get("enum", []))
 
 
-def _body(public: Document, operation: Document, request: Document) -> Iterator[str]:
+def _check_body(public: Document, operation: Document, request: Document) -> Iterator[str]:
     takes = operation.get("requestBody", {}).get("content", {}).get("application/json")
     if takes is None or "body" not in request:
         return
     schema, sent = resolve(public, takes["schema"]), json.loads(request["body"]["raw"])
     variants = schema.get("oneOf", [schema])
     if not any(sent.keys() <= v["properties"].keys() and set(v.get("required", [])) <= sent.keys() for v in variants):
-        yield f"sends {sorted(sent)}, which the spec does not take"
+        yield f"sends {sorted(sent)}, but the spec does not have all these fields"
 
 
-def outsystems(swagger: Document, public: Document) -> Iterator[str]:
-    """The same calls with the same fields, required ones, enums and statuses."""
+def check_outsystems(swagger: Document, public: Document) -> Iterator[str]:
+    """Yield each call, field, enum or status in which the two files differ."""
     for path, item in swagger["paths"].items():
         for method, operation in item.items():
             known = public["paths"].get(path, {}).get(method)
             if known is None:
-                yield f"{method} {path} is no operation"
+                yield f"{method} {path} is not an operation of the public spec"
                 continue
             if operation["responses"].keys() != known["responses"].keys():
                 yield f"{path}: statuses {sorted(operation['responses'])} and {sorted(known['responses'])}"
-            yield from (f"{path}: {problem}" for problem in _shapes(swagger, operation, public, known))
+            yield from (f"{path}: {problem}" for problem in _compare_bodies(swagger, operation, public, known))
 
 
-def _shapes(swagger: Document, operation: Document, public: Document, known: Document) -> Iterator[str]:
+def _compare_bodies(swagger: Document, operation: Document, public: Document, known: Document) -> Iterator[str]:
     success = known["responses"]["200"]["content"]["application/json"]["schema"]
-    yield from _same(swagger, operation["responses"]["200"]["schema"], public, success, "answer")
+    yield from _compare(swagger, operation["responses"]["200"]["schema"], public, success, "answer")
     bodies = [parameter["schema"] for parameter in operation.get("parameters", []) if parameter["in"] == "body"]
     for body in bodies:
-        yield from _same(swagger, body, public, known["requestBody"]["content"]["application/json"]["schema"], "body")
+        yield from _compare(
+            swagger, body, public, known["requestBody"]["content"]["application/json"]["schema"], "body"
+        )
 
 
-def _same(swagger: Document, theirs: Document, public: Document, ours: Document, where: str) -> Iterator[str]:
+def _compare(swagger: Document, theirs: Document, public: Document, ours: Document, where: str) -> Iterator[str]:
     theirs, ours = resolve(swagger, theirs), resolve(public, ours)
     if set(theirs.get("required", [])) != set(ours.get("required", [])):
         yield f"{where}: required {theirs.get('required')} and {ours.get('required')}"
@@ -106,4 +108,4 @@ def _same(swagger: Document, theirs: Document, public: Document, ours: Document,
     if mine.keys() != yours.keys():
         yield f"{where}: {sorted(mine)} and {sorted(yours)}"
     for name in mine.keys() & yours.keys():
-        yield from _same(swagger, mine[name], public, yours[name], f"{where}.{name}")
+        yield from _compare(swagger, mine[name], public, yours[name], f"{where}.{name}")

@@ -1,7 +1,7 @@
-"""What a service's code believes its database to be ⇔ what it is. Each function returns what does not agree.
+"""Compare the database that the code of a service expects with the live one. Each check yields the differences.
 
-Every statement in the code is prepared against the live tables: PostgreSQL knows each table, column, type and
-function in it. `live` is what `schemas.catalogue` says of them.
+Every statement of the code is prepared against the live tables, so PostgreSQL checks each table, column, type and
+function. `live` is the result of `schemas.read_catalogue`.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from services.orchestrator.saga.journal import Entry, Status
 from services.order import order_store, request_models, transfer_store
 
 STATEMENT = re.compile(r"\s*(SELECT|INSERT INTO|UPDATE|DELETE FROM|WITH)\s")
-TEMPLATE = re.compile(r"\{\w+\}")  # what is still to be put together is no statement yet
+TEMPLATE = re.compile(r"\{\w+\}")  # a text with a placeholder is not yet a statement
 PARAMETER = re.compile(r"%\((\w+)\)s")
 LISTED = re.compile(r"CHECK \(\(+(\w+) = ANY \(ARRAY\[(.*)\]\)\)\)")
 QUOTED = re.compile(r"'([^']*)'")
-# What a column may hold, and what the code calls that: an enum type's name, or table.column of a CHECK.
+# Allowed values of a column in the code, by the name of the enum type or by the table.column of the CHECK.
 VOCABULARIES: dict[str, Iterable[str]] = {
     "seat_status": SeatStatus,
     "scan_result": ScanResult,
@@ -39,17 +39,17 @@ VOCABULARIES: dict[str, Iterable[str]] = {
     "transfers.initiated_by": get_args(request_models.Party),
     "users.role": Role,
 }
-SEEDED = {"OPENING"}  # said by seed.sql alone
-UNNAMED = {  # columns that no code names, and why they are there
-    "users.two_fa_secret": "of the reference's §3, kept and unused",
-    "venues.total_halls": "of the reference's §3, kept and unused",
-    "entry_logs.log_id": "a key of its own: one seat has many entries",
-    "release_messages.consumed_at": "for people",
+SEEDED = {"OPENING"}  # only seed.sql uses it
+UNUSED = {  # columns that no code names, and the reason for each
+    "users.two_fa_secret": "in §3 of the reference, but unused",
+    "venues.total_halls": "in §3 of the reference, but unused",
+    "entry_logs.log_id": "primary key, because a seat has many entries",
+    "release_messages.consumed_at": "for operators",
     "clock_offset.only_row": "keeps the table to one row",
     "clock_offset.shift": "read by app_now() alone",
 }
-FOR_PEOPLE = "created_at"  # every table may have one
-VIEWS = {  # table: the columns as callers see them, what is computed beside, what they do not see
+FOR_OPERATORS = "created_at"  # allowed in every table
+VIEWS = {  # table: the columns that callers get, those computed from other columns, and the hidden ones
     "orders": (order_store.FIELDS, {"is_expired"}, {"verification_sid", "otp_failures"}),
     "transfers": (
         transfer_store.FIELDS,
@@ -62,7 +62,7 @@ VIEWS = {  # table: the columns as callers see them, what is computed beside, wh
         {"owner", "adoptions", "deadline", "park_after", "created_at", "ended_at"},
     ),
 }
-GUARDS = {  # what the code and the docs rely on: where it stands, and what it looks like
+GUARDS = {  # table: the keys and unique indexes that the code relies on, as regular expressions
     "orders": (r"constraint orders\.orders_pkey PRIMARY KEY \(order_id\)",),
     "transfers": (
         r"constraint transfers\.transfers_pkey PRIMARY KEY \(transfer_id\)",
@@ -80,24 +80,24 @@ GUARDS = {  # what the code and the docs rely on: where it stands, and what it l
 
 
 @dataclass(frozen=True)
-class Code:
-    """What a service's code says: the statements that it runs, and every word in its texts."""
+class ServiceCode:
+    """The SQL statements in the code of a service, and every word in its strings."""
 
     statements: frozenset[str]
     words: frozenset[str]
 
     @classmethod
     @cache
-    def of(cls, service: str) -> Code:
-        """All modules of a service, and the chassis's that has SQL of its own."""
+    def of(cls, service: str) -> ServiceCode:
+        """Read all modules of a service, and the chassis module that has SQL."""
         found: set[str] = set()
-        for module in _modules(service):
-            found |= {value for value in vars(module).values() if isinstance(value, str)} | set(_texts(module))
+        for module in _import_modules(service):
+            found |= {value for value in vars(module).values() if isinstance(value, str)} | set(_find_strings(module))
         statements = {text for text in found if STATEMENT.match(text) and not TEMPLATE.search(text)}
         return cls(frozenset(statements), frozenset(re.findall(r"\w+", " ".join(found))))
 
 
-def _modules(service: str) -> Iterator[ModuleType]:
+def _import_modules(service: str) -> Iterator[ModuleType]:
     yield importlib.import_module("services.chassis.effects")
     package = importlib.import_module(f"services.{service}")
     for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
@@ -105,16 +105,16 @@ def _modules(service: str) -> Iterator[ModuleType]:
             yield importlib.import_module(found.name)
 
 
-def _texts(module: ModuleType) -> Iterator[str]:
-    """The texts within a module's code; not its docstrings, and no parts of an f-string, which are no statement."""
+def _find_strings(module: ModuleType) -> Iterator[str]:
+    """Yield the strings of a module, without docstrings and parts of f-strings, because these are not statements."""
     for node in ast.walk(ast.parse(Path(str(module.__file__)).read_text())):
         if not isinstance(node, ast.Expr | ast.JoinedStr):
             inside = (part for part in ast.iter_child_nodes(node) if isinstance(part, ast.Constant))
             yield from (part.value for part in inside if isinstance(part.value, str))
 
 
-def unprepared(cursor: Any, statements: Iterable[str]) -> Iterator[str]:
-    """The statements that PostgreSQL refuses to prepare: a table, column, type or function of theirs is not there."""
+def find_invalid_statements(cursor: Any, statements: Iterable[str]) -> Iterator[str]:
+    """Yield the statements that PostgreSQL cannot prepare, because a table, column, type or function is missing."""
     for sql in statements:
         names = list(dict.fromkeys(PARAMETER.findall(sql)))
         numbered = PARAMETER.sub(lambda name, names=names: f"${names.index(name[1]) + 1}", sql)  # type: ignore[misc]
@@ -127,8 +127,8 @@ def unprepared(cursor: Any, statements: Iterable[str]) -> Iterator[str]:
         cursor.execute("ROLLBACK TO here")
 
 
-def columns(live: Iterable[str]) -> dict[str, set[str]]:
-    """The columns of each table."""
+def parse_columns(live: Iterable[str]) -> dict[str, set[str]]:
+    """Return the columns of each table."""
     found: dict[str, set[str]] = defaultdict(set)
     for line in live:
         if line.startswith("column "):
@@ -137,32 +137,33 @@ def columns(live: Iterable[str]) -> dict[str, set[str]]:
     return found
 
 
-def unnamed(live: Iterable[str], code: Code) -> Iterator[str]:
-    """The live columns that no code names."""
-    for table, there in columns(live).items():
-        for column in there - code.words - {FOR_PEOPLE}:
-            if f"{table}.{column}" not in UNNAMED:
-                yield f"{table}.{column} is in the database, and no code names it"
+def find_unused_columns(live: Iterable[str], code: ServiceCode) -> Iterator[str]:
+    """Yield the live columns that no code names."""
+    for table, names in parse_columns(live).items():
+        for column in names - code.words - {FOR_OPERATORS}:
+            if f"{table}.{column}" not in UNUSED:
+                yield f"{table}.{column} is in the database, but no code names it"
 
 
-def unseen(live: Iterable[str]) -> Iterator[str]:
-    """Rows as the code gives them out ⇔ their tables."""
-    there = columns(live)
+def compare_views(live: Iterable[str]) -> Iterator[str]:
+    """Yield each table whose columns differ from those that the code returns, computes or hides."""
+    tables = parse_columns(live)
     for table, (shown, computed, hidden) in VIEWS.items():
-        if table in there and set(shown) ^ computed ^ hidden != there[table]:
-            yield f"{table}: the code has {sorted(set(shown) ^ computed ^ hidden)}, the database {sorted(there[table])}"
+        expected = set(shown) ^ computed ^ hidden
+        if table in tables and expected != tables[table]:
+            yield f"{table}: the code has {sorted(expected)}, the database {sorted(tables[table])}"
 
 
-def unguarded(live: Iterable[str]) -> Iterator[str]:
-    """The keys and partial unique indexes that decide races, where they are missing or look otherwise."""
+def find_missing_guards(live: Iterable[str]) -> Iterator[str]:
+    """Yield the keys and unique indexes that decide races, but are missing or different."""
     lines = list(live)
     for table, guards in GUARDS.items():
-        if table in columns(lines):
+        if table in parse_columns(lines):
             yield from (f"no {guard}" for guard in guards if not any(re.fullmatch(guard, line) for line in lines))
 
 
-def vocabularies(live: Iterable[str]) -> dict[str, set[str]]:
-    """What each enum type, and each CHECK that lists words, admits."""
+def parse_vocabularies(live: Iterable[str]) -> dict[str, set[str]]:
+    """Return the allowed words of each enum type, and of each CHECK that lists words."""
     found: dict[str, set[str]] = {}
     for line in live:
         kind, name, rest = line.split(" ", 2)
@@ -173,19 +174,19 @@ def vocabularies(live: Iterable[str]) -> dict[str, set[str]]:
     return found
 
 
-def misspelt(live: Iterable[str], code: Code) -> Iterator[str]:
-    """Enums and lists of words that the code and the database do not share."""
-    for name, admitted in vocabularies(live).items():
+def compare_vocabularies(live: Iterable[str], code: ServiceCode) -> Iterator[str]:
+    """Yield each enum or list of words in which the code and the database differ."""
+    for name, admitted in parse_vocabularies(live).items():
         known = VOCABULARIES.get(name)
         if known is not None and set(known) != admitted:
             yield f"{name}: the code has {sorted(known)}, the database {sorted(admitted)}"
         elif known is None and not admitted <= code.words | SEEDED:
-            yield f"{name}: no code says {sorted(admitted - code.words)}"
+            yield f"{name}: no code has {sorted(admitted - code.words)}"
 
 
-def disagreements(live: set[str], code: Code) -> Iterator[str]:
-    """All of them."""
-    yield from unnamed(live, code)
-    yield from unseen(live)
-    yield from unguarded(live)
-    yield from misspelt(live, code)
+def compare(live: set[str], code: ServiceCode) -> Iterator[str]:
+    """Yield every difference between the code and the live database."""
+    yield from find_unused_columns(live, code)
+    yield from compare_views(live)
+    yield from find_missing_guards(live)
+    yield from compare_vocabularies(live, code)

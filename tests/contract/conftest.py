@@ -1,4 +1,4 @@
-"""What the contract suite shares: who calls whom where, and everything that was said."""
+"""Fixtures of the contract suite: a running stack, and the exchanges that all scenarios made with it."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from multiprocessing import get_context
 import pytest
 
 from harness import Stack
-from harness.dev.spec_bundle import SERVED, Document, bundle
+from harness.dev.spec_bundle import SERVED, bundle
 from tests.claims.memory import give_back
 from tests.contract import fault_answers, internal, scenarios
-from tests.contract.callers import CUSTOMER, STAFF, Callers
-from tests.contract.exchanges import Contract, Exchange, Listening
+from tests.contract.credentials import CUSTOMER, STAFF, Credentials
+from tests.contract.exchanges import Contract, Exchange, RecordingPool
 from tests.contract.fuzzing import Outcome, fuzz
-from tests.contract.probes import Prober, all_of
+from tests.contract.probes import Prober, list_operations
 from tests.support.running_stack import Seats, running
 from tests.support.system import TestSystem
 
 PROGRAMS = {"gateway": "api-gateway", "smu": "fake-smu", "stripe": "fake-stripe"}
 PROCESSES = 2
-RUNS = {  # spec, as whom, in which phases
+RUNS = {  # spec, user, phases of Schemathesis
     "gateway by a customer": ("gateway", CUSTOMER, ("examples", "coverage", "fuzzing", "stateful")),
     "gateway by staff": ("gateway", STAFF, ("examples", "stateful")),
-    "gateway by nobody": ("gateway", None, ("examples",)),
+    "gateway without a token": ("gateway", None, ("examples",)),
     "orchestrator by a customer": ("orchestrator", CUSTOMER, ("examples",)),
     "user": ("user", CUSTOMER, ("examples", "coverage", "fuzzing", "stateful")),
     "order": ("order", CUSTOMER, ("examples", "coverage", "fuzzing", "stateful")),
@@ -38,51 +38,51 @@ RUNS = {  # spec, as whom, in which phases
 
 @dataclass
 class Session:
-    """The running system as the contract suite sees it."""
+    """The running stack, with clients that record their exchanges."""
 
     stack: Stack
     system: TestSystem
-    callers: Callers
-    pool: Listening
+    credentials: Credentials
+    pool: RecordingPool
     outcomes: dict[str, Future[Outcome]] = field(default_factory=dict)
 
     def url(self, server: str) -> str:
-        """Where the server is that a spec speaks for."""
+        """Return the address of the server that a spec describes."""
         return self.stack.url(PROGRAMS.get(server, f"{server}-service"))
 
     def outcome(self, run: str) -> Outcome:
-        """What Schemathesis found in one of `RUNS`; the first to ask has all of them made, two at a time."""
+        """Return what Schemathesis found in one of `RUNS`. The first call starts all runs, two at a time."""
         if not self.outcomes:
-            several = ProcessPoolExecutor(PROCESSES, get_context("spawn"))
+            executor = ProcessPoolExecutor(PROCESSES, get_context("spawn"))
             for name, (server, user_id, phases) in RUNS.items():
-                asked = (bundle(server), self.url(server), self.callers, user_id)
-                self.outcomes[name] = several.submit(fuzz, *asked, phases=phases)
-            several.shutdown(wait=False)
+                arguments = (bundle(server), self.url(server), self.credentials, user_id)
+                self.outcomes[name] = executor.submit(fuzz, *arguments, phases=phases)
+            executor.shutdown(wait=False)
         return self.outcomes[run].result()
 
-    def converse(self) -> list[Exchange]:
-        """Probe every operation, play every scene, cause every fault; all that was said."""
-        wait(self.outcomes.values())  # what follows takes the databases away
+    def record(self) -> list[Exchange]:
+        """Probe every operation, run every scenario, inject every fault, and return all exchanges."""
+        wait(self.outcomes.values())  # because the faults below stop the databases
         addresses = {server: self.url(server) for server in SERVED}
         for server in SERVED:
-            prober = Prober(addresses[server], self.callers, self.pool)
-            for operation in all_of(bundle(server)):
+            prober = Prober(addresses[server], self.credentials, self.pool)
+            for operation in list_operations(bundle(server)):
                 prober.probe(operation)
-        scenarios.play(self.system)
-        internal.play(self.system, addresses, self.callers, self.pool)
-        fault_answers.undone(self.system)
-        fault_answers.limited(self.stack, self.pool, self.callers)
+        scenarios.cover_all(self.system)
+        internal.cover_all(self.system, addresses, self.credentials, self.pool)
+        fault_answers.cover_undone_sagas(self.system)
+        fault_answers.cover_rate_limits(self.stack, self.pool, self.credentials)
         addresses["gateway"] = self.url("gateway")
-        fault_answers.without_databases(self.system, self.stack, self.pool, self.callers, addresses)
-        return self.pool.heard
+        fault_answers.cover_missing_databases(self.system, self.stack, self.pool, self.credentials, addresses)
+        return self.pool.exchanges
 
 
 @pytest.fixture(scope="package")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A system of this suite's own, ended with it.
+    """Start a stack for this suite only.
 
-    Participants are asked straight here for what no saga would ask: charges without an order, transfers of seats that
-    are not there. The invariants of the suites that share the session's stack would find all that.
+    The suite calls participants in ways that no saga does, for example a charge without an order. Such data would break
+    the invariants of the suites that share the other stack.
     """
     yield from running(tmp_path_factory.mktemp("contract"))
     give_back()
@@ -90,32 +90,26 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 @pytest.fixture(scope="package")
 def seats() -> Seats:
-    """The seats of that system."""
+    """Return the unused seats of that stack."""
     return Seats()
 
 
 @pytest.fixture(scope="package")
 def session(stack: Stack, seats: Seats) -> Session:
-    """The running system."""
+    """Connect recording clients to the stack."""
     servers = {stack.url(PROGRAMS.get(s, f"{s}-service")).removeprefix("http://"): s for s in SERVED}
-    pool, system = Listening(servers, maxsize=64), TestSystem(stack, seats)
-    system._pool = pool  # everybody in system speaks over it
-    return Session(stack, system, Callers.of(stack), pool)
+    pool, system = RecordingPool(servers, maxsize=64), TestSystem(stack, seats)
+    system._pool = pool  # every client of the system sends its requests through it
+    return Session(stack, system, Credentials.of(stack), pool)
 
 
 @pytest.fixture(scope="package")
 def contracts() -> dict[str, Contract]:
-    """Every spec of something that is served."""
+    """Return a validator for each spec."""
     return {server: Contract(bundle(server)) for server in SERVED}
 
 
 @pytest.fixture(scope="package")
-def said(session: Session) -> list[Exchange]:
-    """A conversation with every server that reaches what needs people, clocks, races or faults."""
-    return session.converse()
-
-
-@pytest.fixture
-def documents() -> dict[str, Document]:
-    """Every spec, for a test to break."""
-    return {server: bundle(server) for server in SERVED}
+def exchanges(session: Session) -> list[Exchange]:
+    """Return the exchanges with every server, after all probes, scenarios and faults."""
+    return session.record()

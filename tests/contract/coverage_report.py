@@ -1,4 +1,4 @@
-"""What the conversation reached of each spec: reports/contract.json, for the report."""
+"""Write reports/contract.json: how much of each spec the contract suite reached. The HTML report shows it."""
 
 from __future__ import annotations
 
@@ -7,27 +7,30 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from harness.runtime.compose import ROOT
-from tests.contract.exchanges import Contract, Exchange, Reached
+from tests.contract.exchanges import AnswerId, Contract, Exchange
 
 REPORT = ROOT / "reports" / "contract.json"
 
 
-def reached(said: Sequence[Exchange], contracts: Mapping[str, Contract]) -> dict[str, set[Reached]]:
-    """The documented answers that each server gave; at shared paths the gateway's answers count for the others too."""
-    own = {server: {contract.reached(e) for e in said if e.server == server} for server, contract in contracts.items()}
+def find_reached(exchanges: Sequence[Exchange], contracts: Mapping[str, Contract]) -> dict[str, set[AnswerId]]:
+    """Find the documented answers that each server gave. A path that the gateway shares counts for both."""
+    own = {
+        server: {contract.identify(e) for e in exchanges if e.server == server}
+        for server, contract in contracts.items()
+    }
     return {server: contract.documented & (own[server] | own["gateway"]) for server, contract in contracts.items()}
 
 
-def write(said: Sequence[Exchange], contracts: Mapping[str, Contract], path: Path = REPORT) -> None:
-    """Server by server: operations and documented answers, how many of each were reached, in how many exchanges."""
-    answers = reached(said, contracts)
+def write_report(exchanges: Sequence[Exchange], contracts: Mapping[str, Contract], path: Path = REPORT) -> None:
+    """Write the counts of operations, documented answers and exchanges for each server."""
+    answers = find_reached(exchanges, contracts)
     servers = {
         server: {
-            "operations": len(_operations(contract.documented)),
-            "operations_reached": len(_operations(answers[server])),
+            "operations": len(_list_operations(contract.documented)),
+            "operations_reached": len(_list_operations(answers[server])),
             "answers": len(contract.documented),
             "answers_reached": len(answers[server]),
-            "exchanges": sum(e.server == server for e in said),
+            "exchanges": sum(e.server == server for e in exchanges),
         }
         for server, contract in contracts.items()
     }
@@ -35,5 +38,5 @@ def write(said: Sequence[Exchange], contracts: Mapping[str, Contract], path: Pat
     path.write_text(json.dumps({"servers": servers}, indent=1) + "\n")
 
 
-def _operations(answers: set[Reached]) -> set[tuple[str, str]]:
+def _list_operations(answers: set[AnswerId]) -> set[tuple[str, str]]:
     return {(method, path) for method, path, _ in answers}

@@ -1,4 +1,7 @@
-"""Holds what is written twice against itself. Each function returns what does not agree; nothing runs for it."""
+"""Compare two descriptions of the same fact, such as a spec and the code. Each check yields the differences.
+
+No service runs for these checks, because they only read files.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +20,9 @@ from harness.runtime.compose import ROOT
 from services.contracts.errors import ERRORS
 
 SERVICES = ROOT / "services"
-GATEWAY_ONLY = "GATEWAY_REJECTED"  # Kong's own, by its error template
-EVERYWHERE = {"NOT_FOUND", "METHOD_NOT_ALLOWED"}  # of addresses and methods that no operation has
+GATEWAY_ONLY = "GATEWAY_REJECTED"  # Kong returns it from its error template
+EVERYWHERE = {"NOT_FOUND", "METHOD_NOT_ALLOWED"}  # for unknown paths and methods, so no operation documents them
 SERVED_BY = {"user-service": "user", "event-service": "event", "orchestrator-service": "orchestrator"}
-AT_THE_GATEWAY = {"/health", "/docs"}  # public beside /api
 PLACEHOLDER = re.compile(r"\{\{ (\w+) \}\}")
 VERBS = {"get", "post", "patch", "put", "delete"}
 
@@ -28,37 +30,37 @@ VERBS = {"get", "post", "patch", "put", "delete"}
 # ── the gateway
 
 
-def kong_config() -> Document:
-    """kong.yml with something in every placeholder."""
+def load_kong_config() -> Document:
+    """Read kong.yml with a value for every placeholder."""
     return dict(yaml.safe_load(PLACEHOLDER.sub("1", (SERVICES / "gateway" / "kong.yml").read_text())))
 
 
-def gateway(kong: Document, public: Document) -> Iterator[str]:
-    """kong.yml's routes ⇔ the public spec, both ways: who serves it, and whether a token is asked for."""
+def check_gateway(kong: Document, public: Document) -> Iterator[str]:
+    """Yield each difference between the routes of kong.yml and the public spec: service, path and need of a token."""
     used = set()
     for method, path, operation in operations(public):
-        service, route = _route(kong, re.sub(r"\{\w+\}", "x", path))
+        service, route = _find_route(kong, re.sub(r"\{\w+\}", "x", path))
         if route is None:
             yield f"{method} {path}: kong.yml has no route"
             continue
         used.add(route["name"])
         if path not in bundle(SERVED_BY[service])["paths"]:
-            yield f"{method} {path}: Kong leads to {service}, whose spec does not have it"
-        if _asks_for_token(route) != bool(operation.get("security")):
+            yield f"{method} {path}: Kong routes it to {service}, but the spec of that service does not have it"
+        if _needs_token(route) != bool(operation.get("security")):
             yield f"{method} {path}: the spec and route {route['name']} do not agree on whether a token is needed"
-    unused = {route["name"] for _, route in _routes(kong)} - used
-    yield from (f"route {name}: nothing in the spec goes there" for name in unused)
+    unused = {route["name"] for _, route in _list_routes(kong)} - used
+    yield from (f"route {name}: no operation of the spec uses it" for name in unused)
 
 
-def _routes(kong: Document) -> Iterator[tuple[str, Document]]:
+def _list_routes(kong: Document) -> Iterator[tuple[str, Document]]:
     for service in kong["services"]:
         yield from ((service["name"], route) for route in service["routes"])
 
 
-def _route(kong: Document, path: str) -> tuple[str, Document | None]:
-    """As Kong routes: regular expressions before prefixes, longer prefixes before shorter."""
+def _find_route(kong: Document, path: str) -> tuple[str, Document | None]:
+    """Find the route as Kong does: regular expressions before prefixes, longer prefixes before shorter."""
     found = []
-    for service, route in _routes(kong):
+    for service, route in _list_routes(kong):
         for rule in route["paths"]:
             is_regex = rule.startswith("~")
             if re.fullmatch(rule[1:], path) if is_regex else path.startswith(rule):
@@ -66,23 +68,23 @@ def _route(kong: Document, path: str) -> tuple[str, Document | None]:
     return max(found, key=lambda one: one[:2])[2:] if found else ("", None)
 
 
-def _asks_for_token(route: Document) -> bool:
+def _needs_token(route: Document) -> bool:
     return any(plugin["name"] == "jwt" for plugin in route.get("plugins", []))
 
 
-def routes(server: str, document: Document) -> Iterator[str]:
-    """The routes in a service's code ⇔ its spec, both ways."""
-    written = set(_written(SERVICES / server)) | {("GET", path) for path in ("/health", "/health/live", "/metrics")}
+def check_routes(server: str, document: Document) -> Iterator[str]:
+    """Yield each route that only the code or only the spec of a service has."""
+    written = set(_find_routes(SERVICES / server)) | {("GET", path) for path in ("/health", "/health/live", "/metrics")}
     specified = {(method, path) for method, path, _ in operations(document)}
-    written -= {("GET", "/docs/{name}")}  # the parts of the page
+    written -= {("GET", "/docs/{name}")}  # the files of the documentation page
     yield from (f"{server}: {' '.join(one)} is in the code only" for one in written - specified)
     yield from (f"{server}: {' '.join(one)} is in the spec only" for one in specified - written)
 
 
-def _written(folder: Path) -> Iterator[tuple[str, str]]:
+def _find_routes(folder: Path) -> Iterator[tuple[str, str]]:
     for file in folder.rglob("*.py"):
         tree = ast.parse(file.read_text())
-        prefix = "".join(_keyword(call, "url_prefix") for call in _calls(tree, "Blueprint"))
+        prefix = "".join(_get_keyword(call, "url_prefix") for call in _find_calls(tree, "Blueprint"))
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef):
                 for call in (d for d in node.decorator_list if isinstance(d, ast.Call)):
@@ -91,47 +93,47 @@ def _written(folder: Path) -> Iterator[tuple[str, str]]:
                         yield call.func.attr.upper(), prefix + re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule)
 
 
-def _calls(tree: ast.AST, name: str) -> Iterator[ast.Call]:
+def _find_calls(tree: ast.AST, name: str) -> Iterator[ast.Call]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == name:
             yield node
 
 
-def _keyword(call: ast.Call, name: str) -> str:
+def _get_keyword(call: ast.Call, name: str) -> str:
     return next((str(ast.literal_eval(keyword.value)) for keyword in call.keywords if keyword.arg == name), "")
 
 
 # ── the error table
 
 
-def error_codes(responses: Mapping[str, Document], documents: Mapping[str, Document]) -> Iterator[str]:
-    """The error table ⇔ specs ⇔ what services name: every code, at its status."""
+def check_error_codes(responses: Mapping[str, Document], documents: Mapping[str, Document]) -> Iterator[str]:
+    """Yield each error code on which the error table, the specs and the services differ, with its status."""
     table: dict[str, int] = {code.value: meaning.http for code, meaning in ERRORS.items()}
-    for status, code in _specified(documents):
+    for status, code in _find_specified_codes(documents):
         if code != GATEWAY_ONLY and table.get(code) != status:
             yield f"{code} is {table.get(code)} in the table and {status} in a spec"
-    specified = {code for _, code in _specified(documents)}
+    specified = {code for _, code in _find_specified_codes(documents)}
     in_info = {code for code in EVERYWHERE if code in documents["gateway"]["info"]["description"]}
     yield from (f"{code} is in the table and in no spec" for code in table.keys() - specified - in_info)
-    yield from (f"{code} is raised by nobody" for code in table.keys() - _raised())
+    yield from (f"{code} is not raised by any service" for code in table.keys() - _find_raised_codes())
     for name, response in responses.items():
-        if response["content"]["application/json"]["example"]["error_code"] not in _codes(response):
+        if response["content"]["application/json"]["example"]["error_code"] not in _list_codes(response):
             yield f"{name}: its example has another code"
 
 
-def _specified(documents: Mapping[str, Document]) -> Iterator[tuple[int, str]]:
+def _find_specified_codes(documents: Mapping[str, Document]) -> Iterator[tuple[int, str]]:
     for document in documents.values():
         for _, _, operation in operations(document):
             for status, answer in operation["responses"].items():
-                yield from ((int(status), code) for code in _codes(resolve(document, answer)))
+                yield from ((int(status), code) for code in _list_codes(resolve(document, answer)))
 
 
-def _codes(response: Document) -> list[str]:
+def _list_codes(response: Document) -> list[str]:
     schema = response.get("content", {}).get("application/json", {}).get("schema", {})
     return list(schema.get("properties", {}).get("error_code", {}).get("enum", []))
 
 
-def _raised() -> set[str]:
+def _find_raised_codes() -> set[str]:
     named = re.compile(r"(?:ErrorCode|_C)\.([A-Z_]+)")
     sources = (file for file in SERVICES.rglob("*.py") if file.name != "errors.py" or file.parent.name != "contracts")
     return {code for file in sources for code in named.findall(file.read_text())}
@@ -140,63 +142,63 @@ def _raised() -> set[str]:
 # ── messages
 
 
-def queues(spec: Document, definitions: Document) -> Iterator[str]:
-    """queues.yaml ⇔ definitions.json: exchanges, queues with their arguments, bindings."""
+def check_queues(spec: Document, definitions: Document) -> Iterator[str]:
+    """Yield each exchange, queue, argument or binding on which queues.yaml and definitions.json differ."""
     channels = [(channel, channel["bindings"]["amqp"]) for channel in spec["channels"].values()]
     written = {queue["name"]: queue["arguments"] for queue in definitions["queues"]}
-    yield from _durability(channels, definitions)
+    yield from _check_durability(channels, definitions)
     waiting = [(channel, amqp) for channel, amqp in channels if amqp["is"] == "queue"]
     specified = {amqp["queue"]["name"]: channel.get("x-arguments") for channel, amqp in waiting}
     if written != specified:
         yield f"queues: {written} and {specified}"
     bound = {(b["source"], b["routing_key"], b["destination"]) for b in definitions["bindings"]}
-    said = {
+    specified_bindings = {
         (amqp["exchange"]["name"], channel["address"], channel["x-bound-to"])
         for channel, amqp in channels
         if amqp["is"] == "routingKey"
     }
-    if bound != said:
-        yield f"bindings: {bound} and {said}"
+    if bound != specified_bindings:
+        yield f"bindings: {bound} and {specified_bindings}"
     kinds = {(e["name"], e["type"]) for e in definitions["exchanges"]}
     exchanges = {(a["exchange"]["name"], a["exchange"]["type"]) for _, a in channels if a["is"] == "routingKey"}
     if kinds != exchanges:
         yield f"exchanges: {kinds} and {exchanges}"
 
 
-def _durability(channels: list[tuple[Document, Document]], definitions: Document) -> Iterator[str]:
-    """Vhost, what survives a restart, and what goes with its last user."""
+def _check_durability(channels: list[tuple[Document, Document]], definitions: Document) -> Iterator[str]:
+    """Compare vhost, durability and automatic deletion."""
     kept = ("vhost", "durable", "auto_delete")
     things = {**{q["name"]: q for q in definitions["queues"]}, **{e["name"]: e for e in definitions["exchanges"]}}
     for _, amqp in channels:
-        said = amqp.get("queue") or amqp["exchange"]
-        there = things.get(said["name"], {})
-        if [there.get(name) for name in kept] != [said["vhost"], said["durable"], said["autoDelete"]]:
-            yield f"{said['name']}: vhost, durable or autoDelete are not those of definitions.json"
+        specified = amqp.get("queue") or amqp["exchange"]
+        defined = things.get(specified["name"], {})
+        if [defined.get(name) for name in kept] != [specified["vhost"], specified["durable"], specified["autoDelete"]]:
+            yield f"{specified['name']}: vhost, durable or autoDelete are not those of definitions.json"
 
 
-def asyncapi(spec: Document) -> Iterator[str]:
-    """What AsyncAPI's own schema says against a document, and references that lead nowhere."""
+def check_asyncapi(spec: Document) -> Iterator[str]:
+    """Yield each violation of the AsyncAPI schema, and each reference without a target."""
     schema = json.loads((ROOT / "specs" / "vendor" / "asyncapi" / "3.0.0.json").read_text())
     for error in jsonschema_rs.Draft7Validator(schema).iter_errors(spec):
         yield f"{'.'.join(map(str, error.instance_path))}: {error.message[:300]}"
     yield from find_dangling(spec)
 
 
-def definitions() -> Document:
-    """RabbitMQ's topology as it is imported."""
+def load_definitions() -> Document:
+    """Read the topology that RabbitMQ imports."""
     return dict(json.loads((SERVICES / "rabbitmq" / "definitions.json").read_text()))
 
 
-def hold_message(spec: Document) -> Document:
-    """The schema of the one message that travels."""
+def load_message_schema(spec: Document) -> Document:
+    """Return the schema of the hold message, which is the only kind of message."""
     return dict(resolve(spec, spec["components"]["messages"]["hold"]["payload"]))
 
 
-def whole() -> dict[str, Document]:
-    """Every spec of a server."""
+def load_specs() -> dict[str, Document]:
+    """Bundle the spec of the gateway and of each service."""
     return {name: bundle(name) for name in ("gateway", "orchestrator", "user", "order", "event", "inventory")}
 
 
-def refusals() -> dict[str, Any]:
-    """The answers that are not a success."""
+def load_error_responses() -> dict[str, Any]:
+    """Read the shared error responses of the specs."""
     return dict(load("errors")["components"]["responses"])

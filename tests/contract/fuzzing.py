@@ -1,6 +1,6 @@
-"""Schemathesis's engine over one spec: all its phases, all its checks, what came of each call.
+"""Run Schemathesis over one spec, with all its phases and checks, and collect the result of each call.
 
-Which checks are widened for which operation, and why, is in schemathesis.toml.
+schemathesis.toml lists the checks that accept more statuses for an operation, with the reasons.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from schemathesis.openapi import from_dict
 from schemathesis.schemas import BaseSchema
 
 from harness.runtime.compose import ROOT
-from tests.contract.callers import Callers, Headers, schemes_of
+from tests.contract.credentials import Credentials, Headers, list_schemes
+from tests.contract.exchanges import AnswerId
 
 CONFIG = ROOT / "schemathesis.toml"
 TIMES = 10 if os.environ.get("CONTRACT_DEEP") else 1
@@ -29,19 +30,18 @@ LONGEST_PASSWORD = 72  # bytes
 NEW_ID_OF = {"createOrder": "order_id", "createTransfer": "transfer_id"}
 _MADE: set[str] = set()
 Document = dict[str, Any]
-Reached = tuple[str, str, int]  # method, path, status
 
 
 @dataclass
 class Outcome:
-    """What a run found wrong, and what it reached."""
+    """The failures of a run, and the answers that it reached."""
 
     failures: dict[str, str] = field(default_factory=dict)
-    reached: Counter[Reached] = field(default_factory=Counter)
+    reached: Counter[AnswerId] = field(default_factory=Counter)
     checks: set[str] = field(default_factory=set)
 
-    def note(self, recorder: ScenarioRecorder) -> None:
-        """Take in a scenario's calls and checks."""
+    def add(self, recorder: ScenarioRecorder) -> None:
+        """Add the calls and checks of a scenario."""
         for case_id, call in recorder.interactions.items():
             case = recorder.cases[case_id].value
             if call.response is not None and call.request.method == case.operation.method.upper():
@@ -63,13 +63,16 @@ class Outcome:
 def fuzz(
     document: Document,
     url: str,
-    callers: Callers,
+    credentials: Credentials,
     user_id: UUID | None,
     *,
     only: set[str] | None = None,
     phases: tuple[str, ...] = ("examples", "coverage", "fuzzing", "stateful"),
 ) -> Outcome:
-    """Run the engine against `url` as `user_id` (a service where the spec asks for one; None: with nothing)."""
+    """Run the engine against `url` as `user_id`, or without a token if `user_id` is None.
+
+    Internal operations always get the credential of a service.
+    """
     config = SchemathesisConfig.from_path(CONFIG)
     schema = from_dict(document, config=config)
     schema.config.update(base_url=url)
@@ -77,15 +80,15 @@ def fuzz(
         schema.config.phases.get_by_name(name=phase).enabled = phase in phases
     schema.config.generation.update(max_examples=(schema.config.generation.max_examples or 1) * TIMES)
     chosen: BaseSchema = schema if only is None else schema.include(operation_id=sorted(only))
-    chosen.auth(refresh_interval=None)(_provider(document, callers, user_id))
-    return _noted(from_schema(chosen).execute())
+    chosen.auth(refresh_interval=None)(_make_provider(document, credentials, user_id))
+    return _collect(from_schema(chosen).execute())
 
 
-def _noted(stream: Iterator[Any]) -> Outcome:
+def _collect(stream: Iterator[Any]) -> Outcome:
     outcome = Outcome()
     for event in stream:
         if isinstance(event, events.ScenarioFinished):
-            outcome.note(event.recorder)
+            outcome.add(event.recorder)
         elif isinstance(event, events.NonFatalError):
             outcome.failures.setdefault(f"{event.label}: error", str(event.value))
         elif isinstance(event, events.FatalError):
@@ -93,13 +96,13 @@ def _noted(stream: Iterator[Any]) -> Outcome:
     return outcome
 
 
-def _provider(document: Document, callers: Callers, user_id: UUID | None) -> type[Any]:
+def _make_provider(document: Document, credentials: Credentials, user_id: UUID | None) -> type[Any]:
     class Provider:
-        """Opens each operation the way that its spec says; a new login each time, since one of them ends logins."""
+        """The headers that open each operation. Each call gets a new login, because one operation ends logins."""
 
         def get(self, _case: Any, context: Any) -> Headers:
             definition = context.operation.definition.raw
-            return callers.headers(definition, schemes_of(document, definition), user_id)
+            return credentials.headers(definition, list_schemes(document, definition), user_id)
 
         def set(self, case: Any, data: Headers, _context: Any) -> None:
             case.headers.update(data)
@@ -109,20 +112,22 @@ def _provider(document: Document, callers: Callers, user_id: UUID | None) -> typ
 
 @schemathesis.hook
 def before_call(_context: Any, case: schemathesis.Case[Any], _kwargs: Mapping[str, Any]) -> None:
-    """Make valid data what JSON Schema cannot say: cents in binary, bytes of a password, keys not sent before."""
+    """Repair generated data that JSON Schema cannot describe: whole cents, password length in bytes, unused keys."""
     if case.meta is not None and case.meta.generation.mode != GenerationMode.POSITIVE:
         return
     if "Idempotency-Key" in case.headers:
         case.headers["Idempotency-Key"] = str(uuid4())
     if isinstance(case.body, dict):
         new = {"key", NEW_ID_OF.get(case.operation.definition.raw.get("operationId", ""))}
-        case.body = {name: _news(value) if name in new else _fitting(name, value) for name, value in case.body.items()}
+        case.body = {
+            name: _replace_used(value) if name in new else _repair(name, value) for name, value in case.body.items()
+        }
 
 
-def _news(value: Any) -> Any:
-    """A text as long as `value`, and at least a UUID, that was never sent: an effect happens once under its key.
+def _replace_used(value: Any) -> Any:
+    """Return a new text of at least the length of a UUID, because a key has one effect only.
 
-    One that was made here comes back by a link, to undo or to end what was done under it, and stays as it is.
+    A text that this function made returns through an OpenAPI link to undo its effect, so it stays unchanged.
     """
     if not isinstance(value, str) or value in _MADE:
         return value
@@ -131,7 +136,7 @@ def _news(value: Any) -> Any:
     return made
 
 
-def _fitting(name: str, value: Any) -> Any:
+def _repair(name: str, value: Any) -> Any:
     if isinstance(value, float):
         return round(value, 2)
     if name == "password" and isinstance(value, str):

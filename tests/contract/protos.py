@@ -1,4 +1,4 @@
-"""The gRPC contract: how it is to be written, and what may not change once somebody relies on it."""
+"""Checks of the gRPC contract: names, comments, and changes that break released clients."""
 
 from __future__ import annotations
 
@@ -21,34 +21,34 @@ SNAKE, PASCAL = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*"), re.compile(r"([A-Z][
 SERVICE, RPC = 6, 2  # field numbers in a SourceCodeInfo path
 
 
-def described(text: str) -> FileDescriptorProto:
-    """A .proto's text as a descriptor, with its comments. Raises ValueError when protoc refuses it."""
+def parse_proto(text: str) -> FileDescriptorProto:
+    """Parse the text of a .proto file, with its comments. Raises ValueError if protoc rejects the text."""
     known = Path(grpc_tools.__file__).parent / "_proto"
     with TemporaryDirectory() as folder:
         (Path(folder) / "inventory.proto").write_text(text)
         out = Path(folder) / "set"
         options = ["--include_source_info", f"--descriptor_set_out={out}"]
         if protoc.main(["protoc", f"-I{folder}", f"-I{known}", *options, "inventory.proto"]):
-            raise ValueError("protoc refuses it")
+            raise ValueError("protoc rejects proto/inventory.proto: see its messages above")
         return FileDescriptorSet.FromString(out.read_bytes()).file[0]
 
 
 def lint(file: FileDescriptorProto) -> Iterator[str]:
-    """Names as Google's style guide has them, a versioned package, a comment at every call, one message a call."""
+    """Yield each name that breaks Google's style guide, each RPC without a comment, and a package without a version."""
     if not re.fullmatch(r"[a-z_]+(\.[a-z_]+)*\.v\d+", file.package):
         yield f"package {file.package} has no version"
     commented = {tuple(place.path) for place in file.source_code_info.location if place.leading_comments}
     for message in file.message_type:
-        yield from _message(message)
+        yield from _check_names(message)
     for number, service in enumerate(file.service):
         for index, method in enumerate(service.method):
             if not PASCAL.fullmatch(method.name):
                 yield f"rpc {method.name} is not PascalCase"
             if (SERVICE, number, RPC, index) not in commented:
-                yield f"rpc {method.name} is not explained"
+                yield f"rpc {method.name} has no comment"
 
 
-def _message(message: DescriptorProto) -> Iterator[str]:
+def _check_names(message: DescriptorProto) -> Iterator[str]:
     if not PASCAL.fullmatch(message.name):
         yield f"message {message.name} is not PascalCase"
     for field in message.field:
@@ -56,8 +56,8 @@ def _message(message: DescriptorProto) -> Iterator[str]:
             yield f"{message.name}.{field.name} is not snake_case"
 
 
-def breaking(old: FileDescriptorProto, new: FileDescriptorProto) -> Iterator[str]:
-    """What a caller that was built from `old` would no longer understand."""
+def find_breaking_changes(old: FileDescriptorProto, new: FileDescriptorProto) -> Iterator[str]:
+    """Yield each change from `old` to `new` that breaks a client built from `old`."""
     if old.package != new.package:
         yield f"package {old.package} became {new.package}"
     messages = {message.name: message for message in new.message_type}
@@ -65,15 +65,15 @@ def breaking(old: FileDescriptorProto, new: FileDescriptorProto) -> Iterator[str
         if message.name not in messages:
             yield f"message {message.name} is gone"
             continue
-        yield from _fields(message, messages[message.name])
+        yield from _compare_fields(message, messages[message.name])
     calls = {(s.name, m.name): (m.input_type, m.output_type) for s in new.service for m in s.method}
     for service in old.service:
         for method in service.method:
             if calls.get((service.name, method.name)) != (method.input_type, method.output_type):
-                yield f"rpc {method.name} is gone, or takes or answers something else"
+                yield f"rpc {method.name} is gone, or has another request or response"
 
 
-def _fields(old: DescriptorProto, new: DescriptorProto) -> Iterator[str]:
+def _compare_fields(old: DescriptorProto, new: DescriptorProto) -> Iterator[str]:
     fields = {field.number: field for field in new.field}
     reserved = {number for span in new.reserved_range for number in range(span.start, span.end)}
     for field in old.field:
@@ -84,19 +84,19 @@ def _fields(old: DescriptorProto, new: DescriptorProto) -> Iterator[str]:
             yield f"{old.name}.{field.name} has another type"
 
 
-def released() -> Iterator[FileDescriptorProto]:
-    """What callers may have been built from: the committed baseline, and the last tag's where this clone has tags."""
+def load_released() -> Iterator[FileDescriptorProto]:
+    """Yield the released versions: the committed baseline, and the last tag if this clone has tags."""
     yield text_format.Parse(BASELINE.read_text(), FileDescriptorProto())
     tag = run_git("describe", "--tags", "--abbrev=0", "--match", "v*")
     if tag and (then := run_git("show", f"{tag.strip()}:{FILE}")):
-        yield described(then)
+        yield parse_proto(then)
 
 
-def _baseline() -> str:
-    now = described((ROOT / FILE).read_text())
+def _describe_baseline() -> str:
+    now = parse_proto((ROOT / FILE).read_text())
     now.ClearField("source_code_info")
-    return f"# {FILE} as released last; at the next release `python -m tests.contract.protos` writes it anew.\n{now}"
+    return f"# {FILE} as last released. `python -m tests.contract.protos` writes this file at each release.\n{now}"
 
 
 if __name__ == "__main__":
-    BASELINE.write_text(_baseline())
+    BASELINE.write_text(_describe_baseline())

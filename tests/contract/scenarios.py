@@ -1,179 +1,191 @@
-"""What the documented answers of the public API need to come about: people, tickets, clocks and races."""
+"""Scenarios that reach the documented answers of the public API: people, tickets, clocks and races."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from uuid import uuid4
 
 from fakes.stripe.webhooks import sign
 from harness.api_client import ApiResponse
+from tests.support.concurrency import run_concurrently
 from tests.support.people import Person
 from tests.support.system import TestSystem
 
 PAST_SEAT = "5ea70003-0000-0000-0000-000000000001"
 EVENT = "e0e0e0e0-0000-0000-0000-000000000002"
 HALL = "HALL-B"
-LATE = 601  # seconds: a code has ten minutes
-Work = Callable[[], ApiResponse]
+LATE = 601  # seconds, because a code expires after ten minutes
 
 
-def play(system: TestSystem) -> None:
-    """Every scene."""
-    for scene in (accounts, events, purchase, codes, tickets, transfers, disputes, gate, payments):
-        scene(system)
+def cover_all(system: TestSystem) -> None:
+    """Run every scenario."""
+    for scenario in (
+        cover_accounts,
+        cover_events,
+        cover_purchases,
+        cover_codes,
+        cover_tickets,
+        cover_transfers,
+        cover_disputes,
+        cover_scans,
+        cover_payments,
+    ):
+        scenario(system)
 
 
-def accounts(system: TestSystem) -> None:
-    """Register, log in, refresh, log out; an address that is taken, a wrong password."""
+def cover_accounts(system: TestSystem) -> None:
+    """Register twice, log in with a wrong password, refresh, log out."""
     person = system.visitor().register()
-    answer(person.post("/api/auth/register", {"email": person.email, "phone": "+6591112222", "password": "x" * 8}), 409)
-    answer(system.visitor().post("/api/auth/login", {"email": person.email, "password": "wrong"}), 401)
-    answer(person.call("POST", "/api/auth/refresh", token=person.refresh_token), 200)
-    answer(person.post("/api/auth/logout"), 200)
+    expect(person.post("/api/auth/register", {"email": person.email, "phone": "+6591112222", "password": "x" * 8}), 409)
+    expect(system.visitor().post("/api/auth/login", {"email": person.email, "password": "wrong"}), 401)
+    expect(person.call("POST", "/api/auth/refresh", token=person.refresh_token), 200)
+    expect(person.post("/api/auth/logout"), 200)
 
 
-def events(system: TestSystem) -> None:
-    """Lists and maps, and what they say to somebody who has them already."""
+def cover_events(system: TestSystem) -> None:
+    """Get a list and a seat map, and 304 when they are unchanged."""
     person = system.person()
     for path in ("/api/events", f"/api/events/{EVENT}"):
-        known = answer(person.get(path), 200).headers["ETag"]
-        system.until("nothing has changed since", lambda: person.get(path, **{"If-None-Match": known}).status == 304)  # noqa: B023
+        etag = expect(person.get(path), 200).headers["ETag"]
+        system.until("the answer is 304", lambda: person.get(path, **{"If-None-Match": etag}).status == 304)  # noqa: B023
 
 
-def purchase(system: TestSystem) -> None:
-    """Reserve and pay, with everything that can stand against it."""
+def cover_purchases(system: TestSystem) -> None:
+    """Reserve and pay, with every refusal."""
     buyer, other, poor = system.person(), system.person(), system.person("0.00")
     seat, key = system.seat(), {"Idempotency-Key": str(uuid4())}
-    order = answer(buyer.reserve(seat, **key), 200).data["order_id"]
-    answer(buyer.reserve(system.seat(), **key), 422)
-    answer(other.reserve(seat), 409)
-    answer(other.reserve(PAST_SEAT), 410)
-    answer(other.pay(order), 403)
-    answer(buyer.pay(order), 200)
-    answer(other.order(order), 403)
-    answer(buyer.order(order), 200)
-    answer(buyer.verify_otp("123456", order), 409)
-    answer(buyer.post("/api/otp/resend", {"order_id": order}), 409)
-    answer(poor.pay(system.held(poor)[1]), 402)
+    order = expect(buyer.reserve(seat, **key), 200).data["order_id"]
+    expect(buyer.reserve(system.seat(), **key), 422)
+    expect(other.reserve(seat), 409)
+    expect(other.reserve(PAST_SEAT), 410)
+    expect(other.pay(order), 403)
+    expect(buyer.pay(order), 200)
+    expect(other.order(order), 403)
+    expect(buyer.order(order), 200)
+    expect(buyer.verify_otp("123456", order), 409)
+    expect(buyer.post("/api/otp/resend", {"order_id": order}), 409)
+    expect(poor.pay(system.held(poor)[1]), 402)
     _, late = system.held(buyer)
     system.rows("orders_db", "UPDATE orders SET expires_at = app_now() WHERE order_id = %s", late)
-    answer(buyer.pay(late), 410)
-    answer(system.staff().post(f"/api/orders/{late}/refund"), 409)
+    expect(buyer.pay(late), 410)
+    expect(system.staff().post(f"/api/orders/{late}/refund"), 409)
     _, failed = system.held(buyer)
     system.rows("orders_db", "UPDATE orders SET status = 'FAILED' WHERE order_id = %s", failed)
-    answer(buyer.pay(failed), 409)
-    answer(system.staff().post(f"/api/orders/{order}/refund"), 200)
+    expect(buyer.pay(failed), 409)
+    expect(system.staff().post(f"/api/orders/{order}/refund"), 200)
 
 
-def codes(system: TestSystem) -> None:
-    """The code of a flagged purchase: right, wrong three times, too late, somebody else's, sent too often."""
+def cover_codes(system: TestSystem) -> None:
+    """Verify the code of a flagged purchase: right, wrong three times, expired, of another buyer, resent too often."""
     buyer, careless, other = system.person(flagged=True), system.person(flagged=True), system.person()
     _, order = system.held(buyer)
-    answer(buyer.pay(order), 428)
-    answer(other.verify_otp("123456", order), 403)
-    answer(other.post("/api/otp/resend", {"order_id": order}), 403)
+    expect(buyer.pay(order), 428)
+    expect(other.verify_otp("123456", order), 403)
+    expect(other.post("/api/otp/resend", {"order_id": order}), 403)
     with system.smu.later(LATE):
-        answer(buyer.verify_otp(system.code(buyer), order), 410)
-    answer(buyer.post("/api/otp/resend", {"order_id": order}), 200)
-    answer(buyer.verify_otp(system.code(buyer), order), 200)
-    _, doomed = system.held(careless)
+        expect(buyer.verify_otp(system.code(buyer), order), 410)
+    expect(buyer.post("/api/otp/resend", {"order_id": order}), 200)
+    expect(buyer.verify_otp(system.code(buyer), order), 200)
+    _, failing = system.held(careless)
     for status in (401, 401, 429):
-        answer(careless.verify_otp("0000000000", doomed), status)
+        expect(careless.verify_otp("0000000000", failing), status)
     _, order = system.held(buyer)
     statuses = [buyer.post("/api/otp/resend", {"order_id": order}).status for _ in range(5)]
     assert statuses[-1] == 429, statuses
 
 
-def tickets(system: TestSystem) -> None:
-    """My things, and the QR as text and as a picture."""
+def cover_tickets(system: TestSystem) -> None:
+    """List tickets, orders and transfers, and get the QR code in each format."""
     owner, other = system.person(), system.person()
     seat = system.ticket(owner)
     for path in ("/api/tickets", "/api/orders", "/api/transfers", "/api/credits/balance"):
-        answer(owner.get(path), 200)
-    answer(owner.qr(seat), 200)
+        expect(owner.get(path), 200)
+    expect(owner.qr(seat), 200)
     for kind in ("image/svg+xml", "image/png"):
-        answer(owner.get(f"/api/tickets/{seat}/qr", Accept=kind), 200)
-    answer(other.qr(seat), 403)
+        expect(owner.get(f"/api/tickets/{seat}/qr", Accept=kind), 200)
+    expect(other.qr(seat), 403)
 
 
-def transfers(system: TestSystem) -> None:
-    """Initiate, confirm, cancel, and what stands against each."""
+def cover_transfers(system: TestSystem) -> None:
+    """Initiate, confirm and cancel, with every refusal."""
     seller, buyer, stranger = system.person(), system.person(), system.person()
     seat, key = system.ticket(seller), {"Idempotency-Key": str(uuid4())}
     offer = {"seat_id": seat, "seller_user_id": seller.user_id, "buyer_user_id": buyer.user_id}
-    answer(seller.initiate(seat, seller.user_id, buyer.user_id, 99_999), 402)
-    answer(buyer.initiate(seat, stranger.user_id, buyer.user_id, 10), 403)
-    transfer = answer(seller.post("/api/transfer/initiate", {**offer, "credits_amount": 10}, **key), 201).data[
+    expect(seller.initiate(seat, seller.user_id, buyer.user_id, 99_999), 402)
+    expect(buyer.initiate(seat, stranger.user_id, buyer.user_id, 10), 403)
+    transfer = expect(seller.post("/api/transfer/initiate", {**offer, "credits_amount": 10}, **key), 201).data[
         "transfer_id"
     ]
-    answer(seller.post("/api/transfer/initiate", {**offer, "credits_amount": 11}, **key), 422)
-    answer(seller.initiate(seat, seller.user_id, buyer.user_id, 10), 409)
-    answer(seller.transfer("dispute", transfer, reason="too soon"), 409)
-    answer(stranger.confirm(transfer, seller_otp="123456"), 403)
-    answer(stranger.transfer("cancel", transfer), 403)
-    answer(stranger.transfer("dispute", transfer, reason="none of mine"), 403)
+    expect(seller.post("/api/transfer/initiate", {**offer, "credits_amount": 11}, **key), 422)
+    expect(seller.initiate(seat, seller.user_id, buyer.user_id, 10), 409)
+    expect(seller.transfer("dispute", transfer, reason="too soon"), 409)
+    expect(stranger.confirm(transfer, seller_otp="123456"), 403)
+    expect(stranger.transfer("cancel", transfer), 403)
+    expect(stranger.transfer("dispute", transfer, reason="not my transfer"), 403)
     with system.smu.later(LATE):
-        answer(seller.confirm(transfer, seller_otp=system.code(seller)), 410)
-    answer(seller.post("/api/otp/resend", {"transfer_id": transfer}), 200)
-    answer(seller.confirm(transfer, seller_otp="0000000000"), 401)
-    answer(seller.confirm(transfer, seller_otp=system.code(seller)), 200)
-    answer(buyer.transfer("cancel", transfer), 200)
-    answer(buyer.confirm(transfer, buyer_otp="123456"), 409)
-    answer(spent(system, seller, seat), 402)
+        expect(seller.confirm(transfer, seller_otp=system.code(seller)), 410)
+    expect(seller.post("/api/otp/resend", {"transfer_id": transfer}), 200)
+    expect(seller.confirm(transfer, seller_otp="0000000000"), 401)
+    expect(seller.confirm(transfer, seller_otp=system.code(seller)), 200)
+    expect(buyer.transfer("cancel", transfer), 200)
+    expect(buyer.confirm(transfer, buyer_otp="123456"), 409)
+    expect(confirm_without_credits(system, seller, seat), 402)
 
 
-def spent(system: TestSystem, seller: Person, seat: str) -> ApiResponse:
-    """A swap whose buyer has spent the credits meanwhile."""
+def confirm_without_credits(system: TestSystem, seller: Person, seat: str) -> ApiResponse:
+    """Confirm a transfer after the buyer spent the credits."""
     buyer = system.person("200.00")
     transfer = system.initiated(seller, buyer, seat, 150)
     system.bought(buyer, "5ea70002-0000-0000-0000-000000004990")
     return seller.confirm(transfer, seller_otp=system.code(seller), buyer_otp=system.code(buyer))
 
 
-def disputes(system: TestSystem) -> None:
-    """Disputed and decided, one way and the other."""
+def cover_disputes(system: TestSystem) -> None:
+    """Dispute two transfers. Staff reverse one and dismiss the other."""
     staff = system.staff()
     for verb in ("reverse", "dismiss"):
         seller, buyer = system.people(2)
         transfer = system.transferred(seller, buyer, system.ticket(seller))
-        answer(staff.transfer(verb, transfer), 409)
-        answer(buyer.transfer("cancel", transfer), 409)
-        answer(buyer.transfer("dispute", transfer, reason="not what was promised"), 200)
-        answer(staff.transfer(verb, transfer), 200)
+        expect(staff.transfer(verb, transfer), 409)
+        expect(buyer.transfer("cancel", transfer), 409)
+        expect(buyer.transfer("dispute", transfer, reason="not what was promised"), 200)
+        expect(staff.transfer(verb, transfer), 200)
 
 
-def gate(system: TestSystem) -> None:
-    """Admitted, asked again, asked with another body, asked twice at once."""
+def cover_scans(system: TestSystem) -> None:
+    """Scan once, with a reused key, after the admission, and twice at once under one key."""
     owner, staff, key = system.person(), system.staff(), {"Idempotency-Key": str(uuid4())}
     seat, second = system.tickets(owner, 2)
     qr = owner.qr(seat).data["qr_payload"]
-    answer(staff.scan(qr, HALL, **key), 200)
-    answer(staff.scan(qr, "HALL-A", **key), 422)
-    answer(owner.qr(seat), 409)
+    expect(staff.scan(qr, HALL, **key), 200)
+    expect(staff.scan(qr, "HALL-A", **key), 422)
+    expect(owner.qr(seat), 409)
     again, qr = {"Idempotency-Key": str(uuid4())}, owner.qr(second).data["qr_payload"]
-    with locked(system, "seats_db", "seats", "seat_id", second, 0.6):
-        statuses = run_concurrently(lambda: staff.scan(qr, HALL, **again), lambda: staff.scan(qr, HALL, **again))
-    assert 409 in statuses, statuses
+    with hold_row_lock(system, "seats_db", "seats", "seat_id", second, 0.6):
+        answers = run_concurrently([lambda: staff.scan(qr, HALL, **again)] * 2)
+    assert 409 in {answer.status for answer in answers}, answers
 
 
-def payments(system: TestSystem) -> None:
-    """A top-up, once for each key; and Stripe's word about something else."""
+def cover_payments(system: TestSystem) -> None:
+    """Top up, reuse a key, use one key twice at once, and send an unrelated event."""
     buyer, key = system.person(), {"Idempotency-Key": str(uuid4())}
-    answer(buyer.top_up(50, **key), 200)
-    answer(buyer.top_up(60, **key), 422)
+    expect(buyer.top_up(50, **key), 200)
+    expect(buyer.top_up(60, **key), 422)
     busy = {"Idempotency-Key": str(uuid4())}
     with system.stripe.fault("late", "/v1/payment_intents", ms=700, count=1):
-        statuses = run_concurrently(lambda: buyer.top_up(70, **busy), lambda: buyer.top_up(70, **busy))
-    assert 409 in statuses, statuses
-    answer(system.visitor().call("POST", "/api/webhooks/stripe", *signed(system, b'{"type": "customer.created"}')), 200)
+        answers = run_concurrently([lambda: buyer.top_up(70, **busy)] * 2)
+    assert 409 in {answer.status for answer in answers}, answers
+    expect(
+        system.visitor().call("POST", "/api/webhooks/stripe", *sign_event(system, b'{"type": "customer.created"}')), 200
+    )
 
 
-def signed(system: TestSystem, payload: bytes = b"") -> tuple[bytes, dict[str, str]]:
-    """An event as Stripe would send it; without a payload, a payment that nobody here has made."""
+def sign_event(system: TestSystem, payload: bytes = b"") -> tuple[bytes, dict[str, str]]:
+    """Build an event with Stripe's signature. Without a payload, it reports a payment of an unknown user."""
     intent = {
         "id": f"pi_{uuid4().hex}",
         "amount_received": 100,
@@ -186,28 +198,24 @@ def signed(system: TestSystem, payload: bytes = b"") -> tuple[bytes, dict[str, s
     return event, {"Stripe-Signature": sign(event, secret, int(time.time())), "Content-Type": "application/json"}
 
 
-def answer(given: ApiResponse, status: int) -> ApiResponse:
-    """The answer, which has to have this status."""
-    assert given.status == status, given
-    return given
-
-
-def run_concurrently(*works: Work) -> list[int]:
-    """Statuses of calls that are made at the same time."""
-    with ThreadPoolExecutor(len(works)) as pool:
-        return [given.status for given in pool.map(lambda work: work(), works)]
+def expect(answer: ApiResponse, status: int) -> ApiResponse:
+    """Return the answer. Raises AssertionError if it has another status."""
+    assert answer.status == status, answer
+    return answer
 
 
 @contextmanager
-def locked(system: TestSystem, database: str, table: str, column: str, row_id: str, seconds: float) -> Iterator[None]:
-    """A row's lock is somebody else's for the first `seconds` of the block."""
+def hold_row_lock(
+    system: TestSystem, database: str, table: str, column: str, row_id: str, seconds: float
+) -> Iterator[None]:
+    """Lock a row from another connection for the first `seconds` of the block."""
     with closing(system.connect(database)) as blocker, blocker.cursor() as cursor, ThreadPoolExecutor(1) as pool:
         blocker.autocommit = False
         cursor.execute(f"SELECT FROM {table} WHERE {column} = %s FOR UPDATE", (row_id,))
 
-        def let_go() -> None:
-            time.sleep(seconds)  # the fault itself is a length of time
+        def release() -> None:
+            time.sleep(seconds)  # the fault is defined as a length of time
             blocker.rollback()
 
-        pool.submit(let_go)
+        pool.submit(release)
         yield

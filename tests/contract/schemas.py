@@ -1,7 +1,7 @@
-"""What a database is: schema.sql as written ⇔ the live one.
+"""Compare schema.sql with the tables of a running database.
 
-PostgreSQL itself is the judge: schema.sql is run into a schema of its own, within a transaction that is rolled back,
-and what the catalogue then says is held against what it says of the live tables.
+schema.sql runs in a scratch schema, in a transaction that is rolled back. Then the catalogues of both schemas are
+compared, so PostgreSQL itself interprets the SQL.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from tests.support.databases import scripts
 
-SCRATCH = "as_written"
+SCRATCH = "scratch"
 
 _COLUMNS = """
 SELECT format('column %%s.%%s %%s%%s%%s%%s', c.relname, a.attname, format_type(a.atttypid, a.atttypmod),
@@ -38,8 +38,8 @@ SELECT format('table %%s %%s %%s', relname, reloptions, relacl) FROM pg_class
 WHERE relnamespace = %(schema)s::regnamespace AND relkind = 'r'"""
 
 
-def catalogue(cursor: Any, schema: str) -> set[str]:
-    """Everything that makes the tables of `schema`, a line each, the schema's own name left out."""
+def read_catalogue(cursor: Any, schema: str) -> set[str]:
+    """Describe the tables of `schema`, one line for each part, without the name of the schema."""
     cursor.execute(f"SET LOCAL search_path = {schema}")
     found: set[str] = set()
     for query in (_COLUMNS, _CONSTRAINTS, _INDEXES, _ENUMS, _FUNCTIONS, _TABLES):
@@ -48,14 +48,14 @@ def catalogue(cursor: Any, schema: str) -> set[str]:
     return found
 
 
-def written(service: str) -> list[str]:
-    """The SQL that makes a service's tables, without the seed."""
+def read_schema(service: str) -> list[str]:
+    """Read the SQL that creates the tables of a service, without the seed."""
     return [script.read_text() for script in scripts(service) if script.name == "schema.sql"]
 
 
 @contextmanager
-def scratch(connection: Any, role: str) -> Iterator[Any]:
-    """A cursor in an empty schema, as `role`; whatever is done there is rolled back."""
+def open_scratch(connection: Any, role: str) -> Iterator[Any]:
+    """Yield a cursor in an empty schema, as `role`. Everything is rolled back at the end."""
     try:
         with connection.cursor() as cursor:
             cursor.execute(f"CREATE SCHEMA {SCRATCH} AUTHORIZATION {role}")
@@ -66,24 +66,24 @@ def scratch(connection: Any, role: str) -> Iterator[Any]:
 
 
 def run(cursor: Any, script: str, *, strictly: bool = False) -> None:
-    """A script in the scratch schema. `strictly`: what is there already is an error, so that no line is passed over."""
+    """Run a script in the scratch schema. `strictly` makes an existing object an error, so no statement is skipped."""
     cursor.execute(f"SET LOCAL search_path = {SCRATCH}")
-    cursor.execute(_strict(script) if strictly else script)
+    cursor.execute(_make_strict(script) if strictly else script)
 
 
-def _strict(script: str) -> str:
+def _make_strict(script: str) -> str:
     lenient = r"IF NOT EXISTS |(?<=CREATE) OR REPLACE|EXCEPTION WHEN duplicate_object THEN NULL;"
     return re.sub(lenient, "", script)
 
 
-def differences(here: set[str], there: set[str]) -> Iterator[str]:
-    """What only one of two catalogues has."""
-    yield from (f"as written only: {line}" for line in sorted(here - there))
-    yield from (f"live only: {line}" for line in sorted(there - here))
+def compare(specified: set[str], live: set[str]) -> Iterator[str]:
+    """Yield each line that only one of two catalogues has."""
+    yield from (f"only in schema.sql: {line}" for line in sorted(specified - live))
+    yield from (f"only in the live database: {line}" for line in sorted(live - specified))
 
 
-def contents(cursor: Any) -> set[str]:
-    """Every row of the scratch schema."""
+def read_rows(cursor: Any) -> set[str]:
+    """Read every row of the scratch schema."""
     found: set[str] = set()
     cursor.execute("SELECT relname FROM pg_class WHERE relnamespace = %s::regnamespace AND relkind = 'r'", (SCRATCH,))
     for (table,) in cursor.fetchall():

@@ -1,4 +1,4 @@
-"""Models ⇔ schema.sql ⇔ the live database, both ways; and each way in which one of the three can be wrong, told."""
+"""Code, schema.sql and the live database describe the same tables. Negative controls break each of the three."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from harness import Stack
 from tests.contract import code_vs_schema, schemas
-from tests.contract.code_vs_schema import Code
+from tests.contract.code_vs_schema import ServiceCode
 from tests.support.databases import ROLES, scripts
 
 pytestmark = pytest.mark.contract
@@ -19,42 +19,42 @@ SERVICES = list(ROLES)
 
 
 class Live:
-    """A service's database in the running system."""
+    """The database of a service in the running stack."""
 
     def __init__(self, stack: Stack, service: str) -> None:
         database, self.role = ROLES[service]
         self.service = service
         self.connection: Any = psycopg2.connect(stack.admin_dsn(database))
 
-    def catalogue(self, *changes: str) -> set[str]:
-        """What is there, or would be after `changes`, which are rolled back."""
+    def read_catalogue(self, *changes: str) -> set[str]:
+        """Read the catalogue, after `changes` that are rolled back."""
         with self.connection.cursor() as cursor:
             for change in changes:
                 cursor.execute(change)
-            found = schemas.catalogue(cursor, "public")
+            found = schemas.read_catalogue(cursor, "public")
         self.connection.rollback()
         return found
 
-    def unprepared(self, code: Code, *changes: str) -> list[str]:
-        """The statements that it does not take, as it is or would be after `changes`."""
+    def find_invalid_statements(self, code: ServiceCode, *changes: str) -> list[str]:
+        """List the statements that fail, after `changes` that are rolled back."""
         with self.connection.cursor() as cursor:
             for change in changes:
                 cursor.execute(change)
-            found = list(code_vs_schema.unprepared(cursor, code.statements))
+            found = list(code_vs_schema.find_invalid_statements(cursor, code.statements))
         self.connection.rollback()
         return found
 
-    def written(self, *texts: str) -> set[str]:
-        """What schema.sql makes, or `texts` in its place; every line of it, for nothing may be there already."""
-        with schemas.scratch(self.connection, self.role) as cursor:
-            for text in texts or schemas.written(self.service):
+    def read_schema(self, *texts: str) -> set[str]:
+        """Read the catalogue that schema.sql creates, or that `texts` create, in an empty schema."""
+        with schemas.open_scratch(self.connection, self.role) as cursor:
+            for text in texts or schemas.read_schema(self.service):
                 schemas.run(cursor, text, strictly=True)
-            return schemas.catalogue(cursor, schemas.SCRATCH)
+            return schemas.read_catalogue(cursor, schemas.SCRATCH)
 
-    def changed(self, *more: str) -> set[str]:
-        """What schema, seed and `more` change of tables and rows when they are run for the second time."""
+    def rerun(self, *more: str) -> set[str]:
+        """Run schema, seed and `more` twice, and return what the second run changed."""
         texts = [*(script.read_text() for script in scripts(self.service)), *more]
-        with schemas.scratch(self.connection, self.role) as cursor:
+        with schemas.open_scratch(self.connection, self.role) as cursor:
             once = self._run(cursor, texts)
             assert len(once) > 20
             return once ^ self._run(cursor, texts)
@@ -62,12 +62,12 @@ class Live:
     def _run(self, cursor: Any, texts: list[str]) -> set[str]:
         for text in texts:
             schemas.run(cursor, text)
-        return schemas.contents(cursor) | schemas.catalogue(cursor, schemas.SCRATCH)
+        return schemas.read_rows(cursor) | schemas.read_catalogue(cursor, schemas.SCRATCH)
 
 
 @pytest.fixture(params=SERVICES)
 def live(stack: Stack, request: pytest.FixtureRequest) -> Iterator[Live]:
-    """Each service's database."""
+    """Open the database of each service in turn."""
     opened = Live(stack, request.param)
     with closing(opened.connection):
         yield opened
@@ -75,39 +75,41 @@ def live(stack: Stack, request: pytest.FixtureRequest) -> Iterator[Live]:
 
 @pytest.fixture
 def orders(stack: Stack) -> Iterator[Live]:
-    """Order's database, to be broken in thought."""
+    """Open the database of Order, for changes that are rolled back."""
     opened = Live(stack, "order")
     with closing(opened.connection):
         yield opened
 
 
-def test_live_database_is_what_schema_sql_says(live: Live) -> None:
-    assert list(schemas.differences(live.written(), live.catalogue())) == []
+def test_live_database_matches_schema_sql(live: Live) -> None:
+    assert list(schemas.compare(live.read_schema(), live.read_catalogue())) == []
 
 
 def test_schema_and_seed_applied_twice_change_nothing(live: Live) -> None:
-    assert live.changed() == set()
+    assert live.rerun() == set()
 
 
 def test_code_and_live_database_name_the_same_things(live: Live) -> None:
-    code, there = Code.of(live.service), live.catalogue()
+    code, tables = ServiceCode.of(live.service), live.read_catalogue()
     assert len(code.statements) >= 9
-    assert live.unprepared(code) == []
-    assert list(code_vs_schema.disagreements(there, code)) == []
+    assert live.find_invalid_statements(code) == []
+    assert list(code_vs_schema.compare(tables, code)) == []
 
 
-def test_every_vocabulary_guard_and_view_is_of_a_table_that_there_is(stack: Stack) -> None:
+def test_every_vocabulary_guard_and_view_has_a_table(stack: Stack) -> None:
     tables: set[str] = set()
     admitted: set[str] = set()
     for service in SERVICES:
         live = Live(stack, service)
         with closing(live.connection):
-            there = live.catalogue()
-        tables |= code_vs_schema.columns(there).keys()
-        admitted |= code_vs_schema.vocabularies(there).keys()
-        named = {f"{table}.{column}" for table, of in code_vs_schema.columns(there).items() for column in of}
-        admitted |= named & code_vs_schema.UNNAMED.keys()
-    assert code_vs_schema.VOCABULARIES.keys() | code_vs_schema.UNNAMED.keys() <= admitted
+            catalogue = live.read_catalogue()
+        columns = code_vs_schema.parse_columns(catalogue)
+        tables |= columns.keys()
+        admitted |= code_vs_schema.parse_vocabularies(catalogue).keys()
+        admitted |= {
+            f"{table}.{column}" for table in columns for column in columns[table]
+        } & code_vs_schema.UNUSED.keys()
+    assert code_vs_schema.VOCABULARIES.keys() | code_vs_schema.UNUSED.keys() <= admitted
     assert code_vs_schema.GUARDS.keys() | code_vs_schema.VIEWS.keys() <= tables
 
 
@@ -133,8 +135,8 @@ LIVE_DRIFT = {
 
 @pytest.mark.parametrize("change", LIVE_DRIFT.values(), ids=LIVE_DRIFT)
 @pytest.mark.negative_control
-def test_live_database_that_has_drifted_is_found_out(orders: Live, change: str) -> None:
-    assert list(schemas.differences(orders.written(), orders.catalogue(change)))
+def test_changed_live_database_is_found(orders: Live, change: str) -> None:
+    assert list(schemas.compare(orders.read_schema(), orders.read_catalogue(change)))
 
 
 WRITTEN_DRIFT = {
@@ -147,17 +149,17 @@ WRITTEN_DRIFT = {
 
 @pytest.mark.parametrize(("old", "new"), WRITTEN_DRIFT.values(), ids=WRITTEN_DRIFT)
 @pytest.mark.negative_control
-def test_schema_sql_that_has_drifted_is_found_out(orders: Live, old: str, new: str) -> None:
-    chassis, own = schemas.written("order")
+def test_changed_schema_sql_is_found(orders: Live, old: str, new: str) -> None:
+    chassis, own = schemas.read_schema("order")
     assert old in own
-    assert list(schemas.differences(orders.written(chassis, own.replace(old, new)), orders.catalogue()))
+    assert list(schemas.compare(orders.read_schema(chassis, own.replace(old, new)), orders.read_catalogue()))
 
 
 @pytest.mark.negative_control
-def test_line_of_schema_sql_that_is_passed_over_is_found_out(orders: Live) -> None:
+def test_skipped_statement_of_schema_sql_is_found(orders: Live) -> None:
     twin = "CREATE INDEX IF NOT EXISTS orders_by_user ON orders (event_id);"
     with pytest.raises(psycopg2.errors.DuplicateTable):
-        orders.written(*schemas.written("order"), twin)
+        orders.read_schema(*schemas.read_schema("order"), twin)
 
 
 @pytest.mark.parametrize(
@@ -168,15 +170,15 @@ def test_line_of_schema_sql_that_is_passed_over_is_found_out(orders: Live) -> No
     ],
 )
 @pytest.mark.negative_control
-def test_script_that_is_not_safe_to_run_again_is_found_out(orders: Live, script: str) -> None:
-    assert orders.changed(script)
+def test_script_that_is_not_repeatable_is_found(orders: Live, script: str) -> None:
+    assert orders.rerun(script)
 
 
 CODE_DRIFT = {
     "a column that no code names": "ALTER TABLE orders ADD COLUMN colour text",
-    "a column that rows are shown without": "ALTER TABLE orders ADD COLUMN amount text",
-    "a status that no code knows": LIVE_DRIFT["a status more"],
-    "a word that no code says": "ALTER TABLE effects DROP CONSTRAINT effects_outcome_check, "
+    "a column that rows do not show": "ALTER TABLE orders ADD COLUMN amount text",
+    "a status that no code has": LIVE_DRIFT["a status more"],
+    "a word that no code has": "ALTER TABLE effects DROP CONSTRAINT effects_outcome_check, "
     "ADD CONSTRAINT effects_outcome_check CHECK (outcome IN ('DONE', 'REFUSED', 'VOIDED', 'FORGOTTEN'))",
     "the partial unique index lost": LIVE_DRIFT["the partial unique index lost"],
     "the partial unique index without DISPUTED": LIVE_DRIFT["the partial unique index without DISPUTED"],
@@ -186,9 +188,8 @@ CODE_DRIFT = {
 
 @pytest.mark.parametrize("change", CODE_DRIFT.values(), ids=CODE_DRIFT)
 @pytest.mark.negative_control
-def test_database_that_the_code_does_not_know_is_found_out(orders: Live, change: str) -> None:
-    code = Code.of("order")
-    assert list(code_vs_schema.disagreements(orders.catalogue(change), code))
+def test_database_that_differs_from_the_code_is_found(orders: Live, change: str) -> None:
+    assert list(code_vs_schema.compare(orders.read_catalogue(change), ServiceCode.of("order")))
 
 
 @pytest.mark.parametrize(
@@ -200,14 +201,14 @@ def test_database_that_the_code_does_not_know_is_found_out(orders: Live, change:
     ],
 )
 @pytest.mark.negative_control
-def test_statement_that_the_database_does_not_take_is_found_out(orders: Live, change: str) -> None:
-    assert orders.unprepared(Code.of("order"), change)
+def test_statement_that_the_database_rejects_is_found(orders: Live, change: str) -> None:
+    assert orders.find_invalid_statements(ServiceCode.of("order"), change)
 
 
 @pytest.mark.negative_control
-def test_enum_of_the_code_that_has_drifted_is_found_out(orders: Live, monkeypatch: pytest.MonkeyPatch) -> None:
-    there, code = orders.catalogue(), Code.of("order")
+def test_changed_enum_of_the_code_is_found(orders: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    tables, code = orders.read_catalogue(), ServiceCode.of("order")
     for name in ("orders.status", "transfers.initiated_by"):
         with monkeypatch.context() as patch:
             patch.setitem(code_vs_schema.VOCABULARIES, name, [*code_vs_schema.VOCABULARIES[name], "LOST"])
-            assert list(code_vs_schema.disagreements(there, code))
+            assert list(code_vs_schema.compare(tables, code))

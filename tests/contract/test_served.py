@@ -1,4 +1,4 @@
-"""What the specs say is what runs: asked by Schemathesis, and played through to every documented answer."""
+"""The running services match their specs: Schemathesis finds nothing, and every documented answer is reached."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ def test_schemathesis_finds_nothing(session: Session, run: str) -> None:
     assert not failures, "\n\n".join(f"{title}\n{found}" for title, found in failures.items())
 
 
-def test_every_check_of_schemathesis_is_on(session: Session) -> None:
+def test_every_check_of_schemathesis_runs(session: Session) -> None:
     assert session.outcome("gateway by a customer").checks >= EVERY_CHECK
 
 
-def test_refusal_of_a_large_body_is_never_lost_with_the_connection(session: Session) -> None:
+def test_refusal_of_a_large_body_arrives_before_the_connection_ends(session: Session) -> None:
     caller, large = session.system.person(), b'"' + b"x" * 500_000 + b'"'
     statuses = {caller.call("POST", "/api/pay", large, {"Content-Type": "application/json"}).status for _ in range(100)}
     assert statuses == {413}
 
 
 @pytest.mark.claim("testing/tries-by-hand")
-def test_docs_page_needs_nothing_from_elsewhere(session: Session) -> None:
+def test_docs_page_loads_nothing_from_other_sites(session: Session) -> None:
     visitor = Api(session.url("gateway"))
     parts = re.findall(r'(?:href|src)="([^"]+)"', visitor.get("/docs").body.decode())
     assert len(parts) == 4
@@ -59,13 +59,15 @@ def test_docs_page_needs_nothing_from_elsewhere(session: Session) -> None:
     assert visitor.get("/docs/user.yaml").error_code == "NOT_FOUND"
 
 
-def test_every_answer_of_the_conversation_is_as_specified(said: list[Exchange], contracts: dict[str, Contract]) -> None:
-    problems = [problem for exchange in said for problem in contracts[exchange.server].violations(exchange)]
+def test_every_recorded_answer_matches_its_spec(exchanges: list[Exchange], contracts: dict[str, Contract]) -> None:
+    problems = [problem for exchange in exchanges for problem in contracts[exchange.server].violations(exchange)]
     assert not problems, "\n".join(problems)
 
 
-def test_every_operation_and_documented_status_is_reached(said: list[Exchange], contracts: dict[str, Contract]) -> None:
-    coverage_report.write(said, contracts)
-    for server, answers in coverage_report.reached(said, contracts).items():
+def test_every_operation_and_documented_status_is_reached(
+    exchanges: list[Exchange], contracts: dict[str, Contract]
+) -> None:
+    coverage_report.write_report(exchanges, contracts)
+    for server, answers in coverage_report.find_reached(exchanges, contracts).items():
         missing = contracts[server].documented - answers
-        assert not missing, f"{server}: never answered {sorted(missing)}"
+        assert not missing, f"{server}: no scenario reached {sorted(missing)}"

@@ -1,4 +1,4 @@
-"""Stubs and recorded answers say what the specs say; one that does not is told, and so is one that nobody judges."""
+"""Stubs and recorded answers match the specs. A stub that drifts from its spec, or is not checked, fails."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from tests.support.stubs import Drifted, Stubs, example, fits
 
 pytestmark = pytest.mark.contract
 SEND, INTENTS = "http://smu.test/SendOTP", "http://stripe.test/v1/payment_intents"
-SEAM = ["method", "url", "body", "headers", "timeout"]
+TRANSPORT = ["method", "url", "body", "headers", "timeout"]
 SENT = {"VerificationSid": "VE1", "Success": True, "ErrorMessage": ""}
 INTENT = example("stripe", "POST", "/v1/payment_intents", 200)
 
 
-# ── recorded by the fakes, while services and people spoke with them
+# ── answers that the fakes recorded
 
 
-@pytest.mark.usefixtures("said")
-def test_every_answer_in_the_fake_smus_journal_is_as_specified(
+@pytest.mark.usefixtures("exchanges")
+def test_every_answer_in_the_fake_smus_journal_matches_the_spec(
     session: Session, contracts: dict[str, Contract]
 ) -> None:
     recorded = [
@@ -43,16 +43,16 @@ def test_every_answer_in_the_fake_smus_journal_is_as_specified(
     assert [found for one in recorded for found in contracts["smu"].violations(one, body_only=True)] == []
 
 
-@pytest.mark.usefixtures("said")
-def test_every_webhook_that_the_fake_stripe_sends_is_as_specified(session: Session) -> None:
+@pytest.mark.usefixtures("exchanges")
+def test_every_webhook_of_the_fake_stripe_matches_the_spec(session: Session) -> None:
     document = bundle("stripe")
     events = Fake(session.url("stripe")).ask("snapshot", "GET")["store"]["events"].values()
     assert {"payment_intent.created", "payment_intent.succeeded"} <= {event["type"] for event in events}
-    assert [found for event in events for found in wrong_event(document, event)] == []
-    assert list(wrong_event(document, {**next(iter(events)), "livemode": True}))
+    assert [found for event in events for found in find_event_errors(document, event)] == []
+    assert list(find_event_errors(document, {**next(iter(events)), "livemode": True}))
 
 
-def wrong_event(document: Document, event: Any) -> Iterator[str]:
+def find_event_errors(document: Document, event: Any) -> Iterator[str]:
     operation = document["webhooks"]["event"]["post"]
     schema = operation["requestBody"]["content"]["application/json"]["schema"]
     about = {"$ref": "#/components/schemas/PaymentIntent"} if event["type"].startswith("payment_intent.") else {}
@@ -64,8 +64,8 @@ def wrong_event(document: Document, event: Any) -> Iterator[str]:
 # ── stubs
 
 
-def tried(verb: str, url: str, **answer: Any) -> None:
-    """A stub's whole life: made by `verb`, asked, looked back at."""
+def use_stub(verb: str, url: str, **answer: Any) -> None:
+    """Make a stub with the method `verb`, call it once, and let it check its answer."""
     with Stubs() as stub:
         getattr(stub, verb)("POST", url, **answer)
         with suppress(requests.ConnectionError):
@@ -73,7 +73,7 @@ def tried(verb: str, url: str, **answer: Any) -> None:
         assert stub.calls
 
 
-TRUE: list[tuple[str, dict[str, Any]]] = [
+VALID: list[tuple[str, dict[str, Any]]] = [
     (SEND, {"json": SENT}),
     (SEND, {"status": 401, "json": {"Errors": ["Invalid or missing X-Contacts-Key"], "StatusCode": 401}}),
     (INTENTS, {"json": INTENT}),
@@ -86,7 +86,7 @@ BROKEN: dict[str, tuple[str, dict[str, Any]]] = {
     "an undocumented status": (SEND, {"json": SENT, "status": 202}),
     "no JSON": (SEND, {"body": "sent", "content_type": "application/json"}),
     "another media type": (SEND, {"body": json.dumps(SENT), "content_type": "text/plain"}),
-    "an address that is none": ("http://smu.test/SendPigeon", {"json": SENT}),
+    "an unknown address": ("http://smu.test/SendPigeon", {"json": SENT}),
     "no answer": (SEND, {"body": requests.ConnectionError("reset")}),
     "an intent without its amount": (INTENTS, {"json": {k: v for k, v in INTENT.items() if k != "amount"}}),
     "an intent in another state": (INTENTS, {"json": {**INTENT, "status": "paid"}}),
@@ -94,25 +94,25 @@ BROKEN: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize(("url", "answer"), TRUE, ids=str)
-def test_stub_that_says_what_its_spec_says_may_not_be_called_misbehaving(url: str, answer: dict[str, Any]) -> None:
-    tried("answers", url, **answer)
+@pytest.mark.parametrize(("url", "answer"), VALID, ids=str)
+def test_stub_that_matches_its_spec_is_not_misbehaving(url: str, answer: dict[str, Any]) -> None:
+    use_stub("answers", url, **answer)
     with pytest.raises(Drifted, match="was to misbehave"):
-        tried("misbehaves", url, **answer)
+        use_stub("misbehaves", url, **answer)
 
 
 @pytest.mark.parametrize(("url", "answer"), BROKEN.values(), ids=BROKEN)
 @pytest.mark.negative_control
-def test_stub_that_has_drifted_is_found_out(url: str, answer: dict[str, Any]) -> None:
-    tried("misbehaves", url, **answer)
+def test_stub_that_drifted_from_its_spec_is_found(url: str, answer: dict[str, Any]) -> None:
+    use_stub("misbehaves", url, **answer)
     with pytest.raises(Drifted):
-        tried("answers", url, **answer)
+        use_stub("answers", url, **answer)
 
 
 @pytest.mark.negative_control
-def test_stub_made_past_the_judge_is_found_out() -> None:
-    with pytest.raises(Drifted, match="nobody judges"):
-        tried("add", SEND, json=SENT)
+def test_stub_that_bypasses_the_check_is_found() -> None:
+    with pytest.raises(Drifted, match="was not checked"):
+        use_stub("add", SEND, json=SENT)
 
 
 SEATS = {"event_id": "e0e0e0e0-0000-0000-0000-000000000001", "total_seats": 2, "available_seats": 1}
@@ -120,60 +120,67 @@ SEATS = {"event_id": "e0e0e0e0-0000-0000-0000-000000000001", "total_seats": 2, "
 
 @pytest.mark.parametrize("broken", [{"total_seats": None}, {"available_seats": -1}, {"event_id": "one"}, {"held": 1}])
 @pytest.mark.negative_control
-def test_answer_at_the_transports_seam_that_has_drifted_is_found_out(broken: dict[str, Any]) -> None:
-    def says(count: dict[str, Any]) -> bytes:
+def test_transport_stub_that_drifted_from_its_spec_is_found(broken: dict[str, Any]) -> None:
+    def encode(count: dict[str, Any]) -> bytes:
         return json.dumps({"success": True, "data": [count]}).encode()
 
     where = ("inventory", "GET", "http://inventory/seats/availability?event_id=x", 200)
-    assert fits(*where, says(SEATS)) == (200, says(SEATS))
+    assert fits(*where, encode(SEATS)) == (200, encode(SEATS))
     with pytest.raises(Drifted):
-        fits(*where, says({**SEATS, **broken}))
+        fits(*where, encode({**SEATS, **broken}))
     with pytest.raises(Drifted):
-        fits(*where, says(SEATS), wrong=True)
+        fits(*where, encode(SEATS), wrong=True)
 
 
-# ── nobody stubs past them
+# ── stubs that bypass the check
 
 
-def test_every_stub_of_a_test_is_judged() -> None:
-    found = [problem for file in sorted((ROOT / "tests").rglob("*.py")) for problem in unjudged(file, file.read_text())]
+def test_every_stub_of_a_test_is_checked() -> None:
+    found = [
+        problem
+        for file in sorted((ROOT / "tests").rglob("*.py"))
+        for problem in find_unchecked_stubs(file, file.read_text())
+    ]
     assert found == []
 
 
-UNJUDGED = {
+UNCHECKED = {
     "a mock of its own": "import responses\nwith responses.RequestsMock() as stub: ...",
     "a decorator": "import responses\n@responses.activate\ndef test(): ...",
-    "a function at the seam": "def answered(method, url, body, headers, timeout):\n    return 200, b'{}'",
-    "a class at the seam": "class Order:\n    def __call__(self, method, url, _body, _headers, _timeout): ...",
-    "a transport of urllib3's": "from unittest.mock import patch\npatch('urllib3.PoolManager.request')",
+    "a transport function": "def send(method, url, body, headers, timeout):\n    return 200, b'{}'",
+    "a transport class": "class Order:\n    def __call__(self, method, url, _body, _headers, _timeout): ...",
+    "a patch of urllib3": "from unittest.mock import patch\npatch('urllib3.PoolManager.request')",
 }
 
 
-@pytest.mark.parametrize("text", UNJUDGED.values(), ids=UNJUDGED)
+@pytest.mark.parametrize("text", UNCHECKED.values(), ids=UNCHECKED)
 @pytest.mark.negative_control
-def test_stub_that_nobody_judges_is_found_out(text: str) -> None:
-    assert list(unjudged(ROOT / "tests" / "unit" / "test_something.py", text))
+def test_unchecked_stub_is_found(text: str) -> None:
+    assert list(find_unchecked_stubs(ROOT / "tests" / "unit" / "test_something.py", text))
 
 
-def unjudged(file: Path, text: str) -> Iterator[str]:
-    """Stubs in a test's code past `tests.support.stubs`. The fault matrix carries calls to the services' own code."""
+def find_unchecked_stubs(file: Path, text: str) -> Iterator[str]:
+    """Yield the stubs in a test that bypass `tests.support.stubs`.
+
+    The saga suites are exempt, because their transport calls the real code of the services.
+    """
     where = file.relative_to(ROOT)
     if where.parts[1] == "saga" or where.name in ("stubs.py", "test_stubs.py"):
         return
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import) and any(name.name == "responses" for name in node.names):
-            yield f"{where}: `responses` goes through tests.support.stubs"
+            yield f"{where}: use tests.support.stubs instead of `responses`"
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith("urllib3."):
-            yield f"{where}: {node.value} is no seam"
-        if isinstance(node, ast.FunctionDef) and at_the_seam(node) and "fits" not in called(node):
-            yield f"{where}: {node.name} answers at the transport's seam without fits()"
+            yield f"{where}: do not patch {node.value}: use tests.support.stubs"
+        if isinstance(node, ast.FunctionDef) and has_transport_signature(node) and "fits" not in list_calls(node):
+            yield f"{where}: {node.name} is a transport without fits()"
 
 
-def at_the_seam(function: ast.FunctionDef) -> bool:
+def has_transport_signature(function: ast.FunctionDef) -> bool:
     names = [argument.arg.lstrip("_") for argument in function.args.args if argument.arg != "self"]
-    return names[: len(SEAM)] == SEAM
+    return names[: len(TRANSPORT)] == TRANSPORT
 
 
-def called(function: ast.FunctionDef) -> set[str]:
+def list_calls(function: ast.FunctionDef) -> set[str]:
     calls = (node.func for node in ast.walk(function) if isinstance(node, ast.Call))
     return {call.id for call in calls if isinstance(call, ast.Name)}

@@ -1,4 +1,4 @@
-"""What is written twice agrees: specs, code, gateway, broker, generated files, and what other teams are handed."""
+"""Files that state the same fact agree: specs, code, gateway, broker, generated files, and files for other teams."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_every_example_fits_its_schema(name: str) -> None:
     document = bundle(name)
     wrong = []
     for method, path, operation in operations(document):
-        medias = list(examples_of(document, operation))
+        medias = list(list_examples(document, operation))
         assert medias, f"{method} {path} has no example"
         for schema, example in medias:
             validator = jsonschema_rs.Draft202012Validator({**schema, "components": document["components"]})
@@ -39,7 +39,7 @@ def test_every_example_fits_its_schema(name: str) -> None:
     assert wrong == []
 
 
-def examples_of(document: Document, operation: Document) -> Iterator[tuple[Document, object]]:
+def list_examples(document: Document, operation: Document) -> Iterator[tuple[Document, object]]:
     contents = [operation.get("requestBody", {}).get("content", {})]
     contents += [resolve(document, answer).get("content", {}) for answer in operation["responses"].values()]
     for media in (media for content in contents for media in content.values()):
@@ -49,58 +49,58 @@ def examples_of(document: Document, operation: Document) -> Iterator[tuple[Docum
 
 
 @pytest.mark.claim("layers/gateway-guards-routes", "repository/kong-file")
-def test_kong_routes_are_the_public_spec() -> None:
-    assert list(drift.gateway(drift.kong_config(), bundle("gateway"))) == []
+def test_kong_routes_match_the_public_spec() -> None:
+    assert list(drift.check_gateway(drift.load_kong_config(), bundle("gateway"))) == []
 
 
 @pytest.mark.claim(
     "protocols/rest-to-other-services", "layers/user-over-rest", "layers/order-over-rest", "layers/event-over-rest"
 )
 @pytest.mark.parametrize("server", ["orchestrator", "user", "order", "event", "inventory"])
-def test_routes_in_the_code_are_those_of_the_spec(server: str) -> None:
-    assert list(drift.routes(server, bundle(server))) == []
+def test_routes_in_the_code_match_the_spec(server: str) -> None:
+    assert list(drift.check_routes(server, bundle(server))) == []
 
 
-def test_error_table_is_what_specs_document_and_services_raise() -> None:
-    assert list(drift.error_codes(drift.refusals(), drift.whole())) == []
+def test_error_table_matches_specs_and_services() -> None:
+    assert list(drift.check_error_codes(drift.load_error_responses(), drift.load_specs())) == []
 
 
 def test_queues_file_is_valid_asyncapi() -> None:
-    assert list(drift.asyncapi(load("queues"))) == []
+    assert list(drift.check_asyncapi(load("queues"))) == []
 
 
 @pytest.mark.claim("queue/definitions-file", "repository/rabbitmq-files")
-def test_queues_are_those_that_rabbitmq_is_given() -> None:
-    assert list(drift.queues(load("queues"), drift.definitions())) == []
+def test_queues_match_the_definitions_of_rabbitmq() -> None:
+    assert list(drift.check_queues(load("queues"), drift.load_definitions())) == []
 
 
 @pytest.mark.claim("queue/message-fields")
-def test_message_that_is_published_is_the_one_that_is_specified() -> None:
+def test_published_message_matches_its_spec() -> None:
     sent: list[bytes] = []
 
-    class Published:
+    class FakePublisher:
         def publish(
             self, exchange: str, routing_key: str, body: bytes, *, message_id: str, expiration_ms: int | None = None
         ) -> None:
             sent.append(body)
 
     spec = load("queues")
-    said = spec["components"]["messages"]["hold"]["examples"][0]["payload"]
-    Holds(Published()).announce(said["seat_id"], said["user_id"], said["order_id"], datetime.now(UTC), 300)
-    validator = jsonschema_rs.Draft202012Validator(drift.hold_message(spec), validate_formats=True)
+    hold = spec["components"]["messages"]["hold"]["examples"][0]["payload"]
+    Holds(FakePublisher()).announce(hold["seat_id"], hold["user_id"], hold["order_id"], datetime.now(UTC), 300)
+    validator = jsonschema_rs.Draft202012Validator(drift.load_message_schema(spec), validate_formats=True)
     assert [error.message for error in validator.iter_errors(json_codec.decode(sent[0]))] == []
 
 
 @pytest.mark.claim("testing/postman-collection")
-def test_postman_asks_and_asserts_what_the_public_spec_has() -> None:
-    assert list(clients.postman(clients.read(clients.POSTMAN), bundle("gateway"))) == []
+def test_postman_collection_matches_the_public_spec() -> None:
+    assert list(clients.check_postman(clients.read(clients.POSTMAN), bundle("gateway"))) == []
 
 
 @pytest.mark.claim("layers/client-imports-scan-api", "repository/outsystems-files")
-def test_outsystems_file_is_valid_and_says_what_the_public_spec_says() -> None:
+def test_outsystems_file_is_valid_and_matches_the_public_spec() -> None:
     swagger = clients.read(clients.OUTSYSTEMS)
     assert [error.message for error in SWAGGER_20_VALIDATOR.iter_errors(swagger)] == []
-    assert list(clients.outsystems(swagger, bundle("gateway"))) == []
+    assert list(clients.check_outsystems(swagger, bundle("gateway"))) == []
 
 
 @pytest.mark.claim("layers/inventory-over-grpc")
@@ -111,11 +111,11 @@ def test_generated_grpc_code_is_current(tmp_path: Path) -> None:
         assert file.read_text() == (committed / file.name).read_text(), f"{file.name} is out of date: make proto"
 
 
-def test_proto_is_well_written_and_breaks_nobody() -> None:
-    now = protos.described((ROOT / protos.FILE).read_text())
+def test_proto_follows_its_style_and_breaks_no_client() -> None:
+    now = protos.parse_proto((ROOT / protos.FILE).read_text())
     assert list(protos.lint(now)) == []
-    for released in protos.released():
-        assert list(protos.breaking(released, now)) == []
+    for released in protos.load_released():
+        assert list(protos.find_breaking_changes(released, now)) == []
 
 
 @pytest.mark.claim("repository/api-page")

@@ -70,7 +70,7 @@ class Stubs(responses.RequestsMock):
     def _look_back(self) -> None:
         given = [(call, wrong) for made, wrong in self._made for call in made.calls]
         if len(given) != len(self.calls):
-            raise Drifted("a call was answered by nobody, or past answers() and misbehaves(): nobody judges that")
+            raise Drifted("a call bypassed answers() and misbehaves(), so its answer was not checked")
         for call, wrong in given:
             answer: Any = call.response  # or the error that was raised in its place
             if isinstance(answer, requests.Response):
@@ -103,7 +103,7 @@ def _contract(server: str) -> Contract:
 def _judge(said: Exchange, *, wrong: bool, body_only: bool = False) -> None:
     contract = _contract(said.server)
     found = list(contract.violations(said, body_only=body_only))
-    if contract.reached(said) is None:
+    if contract.identify(said) is None:
         found.append(f"{said}: no such operation")
     if wrong and not found:
         raise Drifted(f"{said}: is as its spec has it, and was to misbehave")

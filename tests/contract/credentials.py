@@ -1,4 +1,4 @@
-"""Who calls: tokens for people and credentials for services, minted with the stack's own secrets."""
+"""Tokens for people and credentials for services, signed with the secrets of the running stack."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from services.chassis.tokens import Credential
 CUSTOMER = UUID("00000000-0000-0000-0000-000000000001")
 FLAGGED = UUID("00000000-0000-0000-0000-000000000002")
 STAFF = UUID("00000000-0000-0000-0000-000000000009")
-CALLER_OF = {  # whom a service's call is for, where that is not the orchestrator
+CALLER_OF = {  # the one caller of an internal operation, unless it is the orchestrator
     "expireOrder": "inventory-service",
     "getSeatMap": "event-service",
     "getAvailability": "event-service",
@@ -23,8 +23,8 @@ Headers = dict[str, str]
 
 
 @dataclass(frozen=True)
-class Callers:
-    """Mints what `Authorization` and the fakes' keys have to say. A login made here stands until somebody ends it."""
+class Credentials:
+    """Makes the headers that open an operation. A login made here is valid until a test logs it out."""
 
     jwt_secret: str
     internal_secret: str
@@ -32,23 +32,23 @@ class Callers:
     stripe_key: str
 
     @classmethod
-    def of(cls, stack: Stack) -> Callers:
-        """Those that this stack admits."""
+    def of(cls, stack: Stack) -> Credentials:
+        """Read the secrets of a running stack."""
         env = stack.env("user-service")
         names = ("JWT_SECRET", "INTERNAL_JWT_SECRET", "SMU_API_KEY", "STRIPE_SECRET_KEY")
         return cls(*(env[name] for name in names))
 
     def token(self, user_id: UUID, kind: str = "access") -> str:
-        """A token of a login of its own."""
+        """Make a token of a new login."""
         role = "staff" if user_id == STAFF else "customer"
         return tokens.issue(self.jwt_secret, user_id, role, str(uuid4()), kind)
 
     def service(self, name: str) -> Headers:
-        """A service's credential."""
+        """Make the headers of a call from the service `name`."""
         return {"Authorization": Credential(name, self.internal_secret).header()}
 
     def headers(self, operation: Mapping[str, Any], schemes: list[str], user_id: UUID | None) -> Headers:
-        """What opens an operation to `user_id`, to the service that it is for, or to anybody (None: nothing)."""
+        """Make the headers that open an operation to `user_id` or to its calling service. None makes none."""
         if user_id is None or not schemes:
             return {}
         scheme = schemes[0]
@@ -60,7 +60,7 @@ class Callers:
         return {"Authorization": f"Bearer {self.token(user_id, 'refresh' if scheme == 'refresh' else 'access')}"}
 
 
-def schemes_of(document: Mapping[str, Any], operation: Mapping[str, Any]) -> list[str]:
-    """The names of the security schemes that an operation asks for; empty when it is open."""
-    wanted = operation.get("security", document.get("security", []))
-    return [name for requirement in wanted for name in requirement]
+def list_schemes(document: Mapping[str, Any], operation: Mapping[str, Any]) -> list[str]:
+    """List the security schemes of an operation. An open operation has none."""
+    requirements = operation.get("security", document.get("security", []))
+    return [name for requirement in requirements for name in requirement]
