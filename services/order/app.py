@@ -1,6 +1,6 @@
 """Order's composition root.
 
-Order hears services only (D32), never a user's token, so it follows no list of ended logins.
+Only services call Order (D32), never users with tokens, so Order needs no list of revoked sessions.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from services.order.transfer_routes import transfer_routes
 
 
 def build(settings: Settings, database: Database | None = None) -> Flask:
-    """The app; its sweeper starts with the server."""
+    """Build the app. Its sweeper starts with the server."""
     db = database or Database(settings.database)
     app = create_app(settings.process, checks={"database": db.is_ready})
     app.register_blueprint(order_routes(db))

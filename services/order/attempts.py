@@ -1,11 +1,13 @@
-"""Attempts at a code: taken before SMU is asked, and ended once.
+"""Attempts at a code. An attempt is taken before the call to SMU and ended once.
 
-`otp_attempts` counts wrong codes and those in flight, `otp_failures` the wrong ones. Taking one is a compare-and-set
-on `otp_attempts < 3`, so that no number of parallel calls buys a fourth guess. What fails an order or a transfer is
-the third *wrong* code, not the third attempt: one still in flight may yet turn out right.
+SMU is Singapore Management University's notification API, which checks the codes.
 
-An attempt ends under the key that took it. `approved` and `wrong` are stored as an effect of their own beside it;
-`unknown` and `expired` undo the taking. The first ending stands: both look under the row's lock.
+`otp_attempts` counts wrong codes and checks in flight. `otp_failures` counts wrong codes only.
+Taking an attempt is a compare-and-set on `otp_attempts < 3`, so parallel calls cannot get a fourth guess.
+The third wrong code fails the order or transfer. A third attempt does not, because its code may be right.
+
+An attempt ends under the key that took it. The outcomes `approved` and `wrong` are stored as a second effect.
+The outcomes `unknown` and `expired` undo the first. The first outcome counts, because both lock the row first.
 """
 
 from __future__ import annotations
@@ -25,59 +27,60 @@ _FIND = "SELECT outcome, answer FROM effects WHERE key = %(key)s"
 
 
 class Subject(Protocol):
-    """What is being verified: an order, or one party's side of a transfer."""
+    """An order, or one party's side of a transfer."""
 
     @property
     def subject_id(self) -> UUID:
         """The order's or transfer's id."""
 
     def take(self, tx: Transaction) -> Answer:
-        """Take an attempt; its answer says `attempt` (None: verified already) and `subject_id`."""
+        """Take an attempt. The answer has `attempt` (None if already verified) and `subject_id`."""
 
     def lock(self, tx: Transaction) -> None:
-        """Lock the row. Raises Refused when there is none."""
+        """Lock the row. Raises Refused if it does not exist."""
 
     def approve(self, tx: Transaction) -> Answer:
-        """The code was right."""
+        """Record a right code."""
 
-    def miss(self, tx: Transaction) -> Answer:
-        """The code was wrong."""
+    def reject(self, tx: Transaction) -> Answer:
+        """Record a wrong code."""
 
     def give_back(self, tx: Transaction) -> None:
-        """The attempt does not count."""
+        """Stop counting the attempt."""
 
-    def standing(self, tx: Transaction) -> Answer:
-        """Where the verification stands; never refused, for an undo reports it too."""
+    def read_state(self, tx: Transaction) -> Answer:
+        """Read the state of the verification. Never raises Refused, because an undo returns it too."""
 
 
 def take(db: Database, key: str, subject: Subject) -> Answer:
-    """Take one of the attempts. Raises Refused OTP_MAX_RETRIES, OTP_EXPIRED or the subject's own refusals.
+    """Take one of the attempts.
 
-    Asked again under the same key it is the same attempt. Verified already: `verified` is true, no attempt is taken.
+    Raises Refused OTP_MAX_RETRIES, OTP_EXPIRED or the subject's own refusals. A retry under `key` gets the same
+    attempt. If the subject is already verified, `verified` is true and no attempt is taken.
     """
     return effects.apply(db, key, subject.take)
 
 
 def end(db: Database, key: str, outcome: str, subject: Subject) -> Answer:
-    """Say how the attempt that was taken under `key` went: approved, wrong, unknown or expired.
+    """Store the outcome of the attempt that was taken under `key`: approved, wrong, unknown or expired.
 
-    The first ending stands, whatever is said later. An attempt given back (unknown, expired) before it was taken can
-    no longer be taken. Raises Refused STEP_VOIDED when the attempt was given back.
+    Only the first outcome counts. After unknown or expired, `key` cannot take an attempt any more.
+    Raises Refused STEP_VOIDED if the attempt was given back.
     """
     if outcome in ("approved", "wrong"):
-        return effects.apply(db, _ending(key), lambda tx: _settled(tx, key, outcome, subject))
+        return effects.apply(db, _outcome_key(key), lambda tx: _store_verdict(tx, key, outcome, subject))
     effects.undo(db, key, lambda tx, taken: _give_back(tx, key, taken, subject))
-    return db.read(subject.standing)
+    return db.read(subject.read_state)
 
 
-def _settled(tx: Transaction, key: str, outcome: str, subject: Subject) -> Answer:
+def _store_verdict(tx: Transaction, key: str, outcome: str, subject: Subject) -> Answer:
     subject.lock(tx)
-    if _taken(tx, key, subject) is None:
-        return subject.standing(tx)
-    return subject.approve(tx) if outcome == "approved" else subject.miss(tx)
+    if _find_attempt(tx, key, subject) is None:
+        return subject.read_state(tx)
+    return subject.approve(tx) if outcome == "approved" else subject.reject(tx)
 
 
-def _taken(tx: Transaction, key: str, subject: Subject) -> int | None:
+def _find_attempt(tx: Transaction, key: str, subject: Subject) -> int | None:
     found = tx.one(_FIND, key=key)
     if found is not None and found["outcome"] == "VOIDED":
         raise Refused(ErrorCode.STEP_VOIDED)
@@ -89,10 +92,10 @@ def _taken(tx: Transaction, key: str, subject: Subject) -> int | None:
 
 def _give_back(tx: Transaction, key: str, taken: Answer, subject: Subject) -> None:
     subject.lock(tx)
-    ended = tx.one(_FIND, key=_ending(key))
-    if taken.get("attempt") is not None and (ended is None or ended["outcome"] != "DONE"):
+    verdict = tx.one(_FIND, key=_outcome_key(key))
+    if taken.get("attempt") is not None and (verdict is None or verdict["outcome"] != "DONE"):
         subject.give_back(tx)
 
 
-def _ending(key: str) -> str:
+def _outcome_key(key: str) -> str:
     return f"{key}:outcome"

@@ -1,4 +1,4 @@
-"""Disputing a completed transfer: the pivot of the flow, in one transaction."""
+"""The dispute of a completed transfer. It is the pivot of its flow, in one transaction."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from services.chassis.effects import Answer
 from services.chassis.errors import Refused, Unknown
 from services.contracts.enums import OrderStatus, TransferStatus
 from services.contracts.errors import ErrorCode
-from services.order.transfer_store import ONE_OPEN, find, invalid_state, view
+from services.order.transfer_store import ONE_OPEN, find, invalid_state_error, to_answer
 
 logger = logging.getLogger(__name__)
 
-TRIES = 3
+MAX_TRIES = 3
 
-# A refund of the sale waits for this transaction, or is seen by it.
-_SALE = "SELECT status FROM orders WHERE order_id = %(order_id)s FOR SHARE"
-_LATER = """
+# FOR SHARE: a concurrent refund of the order either waits for this transaction or is visible to it.
+_FIND_ORDER = "SELECT status FROM orders WHERE order_id = %(order_id)s FOR SHARE"
+_FIND_LATER = """
     SELECT 1 FROM transfers WHERE order_id = %(order_id)s AND transfer_id <> %(transfer_id)s
       AND status IN ('COMPLETED', 'DISPUTED') AND completed_at > %(completed_at)s LIMIT 1"""
 _FAIL_ONWARD = """
@@ -27,8 +27,9 @@ _FAIL_ONWARD = """
     WHERE seat_id = %(seat_id)s AND status IN ('INITIATED', 'PENDING_OTP')
       AND NOT (seller_otp_verified AND buyer_otp_verified)
     RETURNING transfer_id"""
-# What was initiated since the statement before is not looked for here: the unique index meets it, and we look again.
-_IN_THE_WAY = """
+# This does not look for a transfer initiated after _FAIL_ONWARD. The unique index rejects the dispute then, and
+# `dispute` tries again.
+_FIND_BLOCKING = """
     SELECT 1 FROM transfers WHERE seat_id = %(seat_id)s
       AND (status = 'DISPUTED' OR status = 'PENDING_OTP' AND seller_otp_verified AND buyer_otp_verified) LIMIT 1"""
 _DISPUTE = """
@@ -41,47 +42,51 @@ _DISPUTE = """
 def dispute(db: Database, key: str, transfer_id: UUID, reason: str) -> Answer:
     """COMPLETED → DISPUTED, and the seat's pending onward transfer → FAILED.
 
-    Only for the latest completed transfer of its sale, while the sale stands and no onward swap is under way. Raises
-    Refused TRANSFER_NOT_FOUND or TRANSFER_INVALID_STATE; Unknown when onward transfers kept being initiated meanwhile.
+    Only the latest completed transfer of a CONFIRMED order can be disputed, and only while no onward transfer is
+    verified by both parties. Raises Refused TRANSFER_NOT_FOUND or TRANSFER_INVALID_STATE. Raises Unknown if a new
+    onward transfer interfered with each of `MAX_TRIES` tries.
     """
-    for _ in range(TRIES):
+    for _ in range(MAX_TRIES):
         try:
-            return effects.apply(db, key, lambda tx: _disputed(tx, transfer_id, reason))
-        except UniqueViolation as found:  # an onward transfer was initiated behind our back: look again, and fail it
-            if found.constraint != ONE_OPEN:
+            return effects.apply(db, key, lambda tx: _dispute_once(tx, transfer_id, reason))
+        except UniqueViolation as duplicate:  # an onward transfer was initiated meanwhile: the next try fails it
+            if duplicate.constraint != ONE_OPEN:
                 raise
-    raise Unknown("this seat's transfers do not hold still")
+    raise Unknown("concurrent transfers of this seat, so retry")
 
 
-def _disputed(tx: Transaction, transfer_id: UUID, reason: str) -> Answer:
+def _dispute_once(tx: Transaction, transfer_id: UUID, reason: str) -> Answer:
     transfer = find(tx, transfer_id)
     if transfer["status"] != TransferStatus.COMPLETED:
-        raise invalid_state(tx, transfer_id)
-    _check_sale_stands(tx, transfer)
-    _clear_way(tx, transfer["seat_id"])
+        raise invalid_state_error(tx, transfer_id)
+    _check_order_confirmed(tx, transfer)
+    _fail_onward_transfers(tx, transfer["seat_id"])
     row = tx.one(_DISPUTE, transfer_id=transfer_id, reason=reason)
-    if row is None:  # another dispute was faster
-        raise invalid_state(tx, transfer_id)
-    # Not before: only now, as the seat's one open or disputed transfer, can no other complete behind our back.
+    if row is None:  # another dispute committed first
+        raise invalid_state_error(tx, transfer_id)
+    # This check comes last: from here on this transfer is the seat's one open one, so no other can complete meanwhile.
     _check_latest(tx, transfer)
     logger.info("Transfer %s status: COMPLETED → DISPUTED", transfer_id)
-    return view(row)
+    return to_answer(row)
 
 
-def _check_sale_stands(tx: Transaction, transfer: Row) -> None:
-    sale = tx.one(_SALE, order_id=transfer["order_id"])
-    if sale is None or sale["status"] != OrderStatus.CONFIRMED:
-        raise Refused(ErrorCode.TRANSFER_INVALID_STATE, "The sale that this transfer belongs to no longer stands.")
+def _check_order_confirmed(tx: Transaction, transfer: Row) -> None:
+    order = tx.one(_FIND_ORDER, order_id=transfer["order_id"])
+    if order is None or order["status"] != OrderStatus.CONFIRMED:
+        raise Refused(ErrorCode.TRANSFER_INVALID_STATE, "The order of this transfer is no longer confirmed.")
 
 
 def _check_latest(tx: Transaction, transfer: Row) -> None:
-    which = {name: transfer[name] for name in ("order_id", "transfer_id", "completed_at")}
-    if tx.one(_LATER, **which):
-        raise Refused(ErrorCode.TRANSFER_INVALID_STATE, "The ticket has been transferred again since.")
+    own = {name: transfer[name] for name in ("order_id", "transfer_id", "completed_at")}
+    if tx.one(_FIND_LATER, **own):
+        raise Refused(ErrorCode.TRANSFER_INVALID_STATE, "The ticket was transferred again after this transfer.")
 
 
-def _clear_way(tx: Transaction, seat_id: UUID) -> None:
+def _fail_onward_transfers(tx: Transaction, seat_id: UUID) -> None:
     for failed in tx.all(_FAIL_ONWARD, seat_id=seat_id):
-        logger.warning("Transfer %s status: FAILED (the one before it is disputed)", failed["transfer_id"])
-    if tx.one(_IN_THE_WAY, seat_id=seat_id):
-        raise Refused(ErrorCode.TRANSFER_INVALID_STATE, "The ticket is being handed over, or disputed, at this moment.")
+        logger.warning("Transfer %s status: FAILED (the previous transfer is disputed)", failed["transfer_id"])
+    if tx.one(_FIND_BLOCKING, seat_id=seat_id):
+        raise Refused(
+            ErrorCode.TRANSFER_INVALID_STATE,
+            "Another transfer of this ticket is completing or in dispute. Try again later.",
+        )

@@ -1,4 +1,7 @@
-"""Orders over HTTP, for the orchestrator; expiry for Inventory's consumer. Every effect is keyed; see `order_store`."""
+"""HTTP routes of orders for the orchestrator, and of expiry for Inventory's consumer.
+
+Every change except expiry has a key (see `order_store`).
+"""
 
 from __future__ import annotations
 
@@ -19,27 +22,30 @@ from services.order.request_models import NewOrder, OrderChange
 orchestrator = internal("orchestrator-service")
 inventory = internal("inventory-service")
 
-_TAKEN = {
-    "orders_pkey": lambda: Refused(ErrorCode.VALIDATION_ERROR, "There is an order with this id already."),
+_DUPLICATES = {
+    "orders_pkey": lambda: Refused(ErrorCode.VALIDATION_ERROR, "An order with this id already exists."),
 }
 
 
 def order_routes(db: Database) -> Blueprint:
-    """The routes under `/orders`."""
+    """Build the routes under `/orders`."""
     routes = Blueprint("orders", __name__)
 
     @routes.post("/orders")
     @orchestrator
     def create() -> Response:
         order = web.body(NewOrder)
-        return web.ok(unique_effects.apply_recorded(db, order.key, lambda: order_store.create(db, order), _TAKEN), 201)
+        created = unique_effects.apply_recorded_or_refuse_duplicate(
+            db, order.key, lambda: order_store.create(db, order), _DUPLICATES
+        )
+        return web.ok(created, 201)
 
     @routes.get("/orders")
     @orchestrator
-    def listed() -> Response:
+    def list_orders() -> Response:
         page, per_page = web.page()
-        filters = {"seat_id": web.query_id("seat_id"), "user_id": web.query_id("user_id"), "status": _status()}
-        rows, total = db.read(lambda tx: order_store.listed(tx, filters, page, per_page))
+        filters = {"seat_id": web.query_id("seat_id"), "user_id": web.query_id("user_id"), "status": _read_status()}
+        rows, total = db.read(lambda tx: order_store.list_orders(tx, filters, page, per_page))
         return web.ok_page(rows, total, page, per_page)
 
     @routes.get("/orders/<order_id>")
@@ -49,34 +55,34 @@ def order_routes(db: Database) -> Blueprint:
 
     @routes.patch("/orders/<order_id>")
     @orchestrator
-    def change(order_id: str) -> Response:
-        return web.ok(_changed(db, web.as_id(order_id), web.body(OrderChange)))
+    def change_order(order_id: str) -> Response:
+        return web.ok(_change(db, web.as_id(order_id), web.body(OrderChange)))
 
     @routes.post("/orders/<order_id>/expire")
     @inventory
     def expire(order_id: str) -> Response:
-        which = web.as_id(order_id)
-        return web.ok(db.read(lambda tx: order_store.expire(tx, which)))
+        subject_id = web.as_id(order_id)
+        return web.ok(db.read(lambda tx: order_store.expire(tx, subject_id)))
 
     return routes
 
 
-def _status() -> str | None:
+def _read_status() -> str | None:
     status = request.args.get("status")
     if status is not None and status not in OrderStatus.__members__:
-        raise Refused(ErrorCode.VALIDATION_ERROR, f"status is one of {', '.join(OrderStatus)}.")
+        raise Refused(ErrorCode.VALIDATION_ERROR, f"status must be one of {', '.join(OrderStatus)}.")
     return status
 
 
-def _changed(db: Database, order_id: UUID, change: OrderChange) -> Answer:
+def _change(db: Database, order_id: UUID, change: OrderChange) -> Answer:
     if change.status == OrderStatus.FAILED:
         return order_store.undo(db, order_id, change.key)
     if (charge_key := change.charge_key) is not None:
         return effects.apply_recorded(db, change.key, lambda: order_store.confirm(db, change.key, order_id, charge_key))
-    return effects.apply(db, change.key, lambda tx: _forward(tx, order_id, change))
+    return effects.apply(db, change.key, lambda tx: _store_sid_or_refund(tx, order_id, change))
 
 
-def _forward(tx: Transaction, order_id: UUID, change: OrderChange) -> Answer:
+def _store_sid_or_refund(tx: Transaction, order_id: UUID, change: OrderChange) -> Answer:
     if change.verification_sid is not None:
         return order_store.store_sid(tx, order_id, change.verification_sid)
     return order_store.refund(tx, order_id)

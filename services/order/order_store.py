@@ -1,4 +1,4 @@
-"""Orders: the SQL, and what each row's status allows. Every status changes by compare-and-set in one statement."""
+"""The SQL of orders. Each change of status is a compare-and-set in one statement."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from services.order.request_models import NewOrder
 
 logger = logging.getLogger(__name__)
 
-FIELDS = (  # what callers see; the sid is given out with an attempt only
+FIELDS = (  # the columns that callers get. Only an attempt returns the sid.
     "order_id",
     "user_id",
     "seat_id",
@@ -37,28 +37,28 @@ FIELDS = (  # what callers see; the sid is given out with an attempt only
 _TIMES = {"otp_verified_at", "expires_at", "created_at", "confirmed_at"}
 
 
-def _as_json(name: str) -> str:
-    """A column as it stands in a stored answer: times as `wire` writes them."""
+def _json_column(name: str) -> str:
+    """The SQL of a column in a stored answer. Times have the format of `json_codec`."""
     if name == "is_expired":
         return "expires_at <= app_now() AS is_expired"
     return f"replace(to_jsonb({name}) #>> '{{}}', '+00:00', 'Z') AS {name}" if name in _TIMES else name
 
 
-_SEEN = ", ".join(map(_as_json, FIELDS))
+_ANSWER_COLUMNS = ", ".join(map(_json_column, FIELDS))
 
-# The hot path: the change and the record of its answer in one statement.
+# Hot path: one statement changes the order and records the answer.
 _CREATE = effects.with_record(f"""
     INSERT INTO orders (order_id, user_id, seat_id, event_id, credits_charged, expires_at, otp_required)
     VALUES (%(order_id)s, %(user_id)s, %(seat_id)s, %(event_id)s, %(price)s, %(expires_at)s, %(otp_required)s)
-    RETURNING {_SEEN}""")
+    RETURNING {_ANSWER_COLUMNS}""")
 _CONFIRM = effects.with_record(f"""
     UPDATE orders SET status = 'CONFIRMED', confirmed_at = app_now(), charge_key = %(charge_key)s
     WHERE order_id = %(order_id)s AND status = 'PENDING'
-    RETURNING {_SEEN}""")
+    RETURNING {_ANSWER_COLUMNS}""")
 _REFUND = """
     UPDATE orders SET status = 'REFUNDED' WHERE order_id = %(order_id)s AND status = 'CONFIRMED'
     RETURNING *, expires_at <= app_now() AS is_expired"""
-_FAIL = "UPDATE orders SET status = 'FAILED' WHERE order_id = %(order_id)s AND status = %(made)s"
+_FAIL = "UPDATE orders SET status = 'FAILED' WHERE order_id = %(order_id)s AND status = %(from_status)s"
 _EXPIRE = """
     UPDATE orders SET status = 'FAILED'
     WHERE order_id = %(order_id)s AND status = 'PENDING' AND expires_at <= app_now()"""
@@ -67,7 +67,7 @@ _STORE_SID = """
     WHERE order_id = %(order_id)s AND status = 'PENDING'
     RETURNING *, expires_at <= app_now() AS is_expired"""
 _GET = "SELECT *, expires_at <= app_now() AS is_expired FROM orders WHERE order_id = %(order_id)s"
-# Parameters are written into the statement before it is planned, so a filter that is absent costs nothing.
+# The client puts parameters into the statement before it is planned, so an absent filter costs nothing.
 _LIST = """
     SELECT *, expires_at <= app_now() AS is_expired FROM orders
     WHERE (%(seat_id)s::uuid IS NULL OR seat_id = %(seat_id)s)
@@ -81,17 +81,17 @@ _COUNT = """
       AND (%(status)s::text IS NULL OR status = %(status)s)"""
 
 
-def view(row: Row) -> Answer:
-    """A row as callers see it."""
+def to_answer(row: Row) -> Answer:
+    """Select the columns that callers get."""
     return {name: row[name] for name in FIELDS}
 
 
 def create(db: Database, order: NewOrder) -> Answer:
-    """A PENDING order at the price of this moment, with its record: an attempt for `effects.apply_recorded`.
+    """Create a PENDING order and its record, as an attempt for `effects.apply_recorded`.
 
-    Raises UniqueViolation `orders_pkey`, or for a key that is taken.
+    Raises UniqueViolation if the order id (`orders_pkey`) or the key exists.
     """
-    made = db.statement(
+    created = db.statement(
         _CREATE,
         key=order.key,
         order_id=order.order_id,
@@ -103,24 +103,24 @@ def create(db: Database, order: NewOrder) -> Answer:
         otp_required=order.otp_required,
     )
     logger.info("Order %s status: PENDING for user %s", order.order_id, order.user_id)
-    return _answer(made)
+    return _stored_answer(created)
 
 
 def confirm(db: Database, key: str, order_id: UUID, charge_key: str) -> Answer:
-    """PENDING → CONFIRMED, with its record: an attempt for `effects.apply_recorded`.
+    """PENDING → CONFIRMED with its record, as an attempt for `effects.apply_recorded`.
 
-    Expiry is not looked at: the seat's hold decides, at the pivot that follows.
-    Raises Refused ORDER_NOT_FOUND, ORDER_ALREADY_CONFIRMED or ORDER_FAILED, UniqueViolation for a key that is taken.
+    Expiry is not checked, because the seat's hold decides at the pivot that follows.
+    Raises Refused ORDER_NOT_FOUND, ORDER_ALREADY_CONFIRMED or ORDER_FAILED, and UniqueViolation if the key exists.
     """
     confirmed = db.statement(_CONFIRM, key=key, order_id=order_id, charge_key=charge_key)
     if confirmed is None:
         with db.transaction() as tx:
-            raise not_pending(tx, order_id)
+            raise not_pending_error(tx, order_id)
     logger.info("Order %s status: PENDING → CONFIRMED", order_id)
-    return _answer(confirmed)
+    return _stored_answer(confirmed)
 
 
-def _answer(recorded: Row | None) -> Answer:
+def _stored_answer(recorded: Row | None) -> Answer:
     answer: Answer = recorded["answer"] if recorded else {}
     return answer
 
@@ -132,78 +132,78 @@ def refund(tx: Transaction, order_id: UUID) -> Answer:
         find(tx, order_id)
         raise Refused(ErrorCode.ORDER_NOT_REFUNDABLE)
     logger.info("Order %s status: CONFIRMED → REFUNDED", order_id)
-    return view(row)
+    return to_answer(row)
 
 
 def store_sid(tx: Transaction, order_id: UUID, sid: str) -> Answer:
-    """Keep the sid of the code that was just sent. Of no effect once verified. Raises Refused unless PENDING."""
+    """Store the sid of the code that was just sent, unless verified. Raises Refused unless PENDING."""
     row = tx.one(_STORE_SID, order_id=order_id, sid=sid)
     if row is None:
-        raise not_pending(tx, order_id)
-    return view(row)
+        raise not_pending_error(tx, order_id)
+    return to_answer(row)
 
 
 def undo(db: Database, order_id: UUID, key: str) -> Answer:
-    """Undo the step under `key` (create or confirm): it never happens, and the order is FAILED.
+    """Undo the step under `key` (create or confirm), so that it never happens and the order is FAILED.
 
-    A PENDING order fails whether or not the step ever came. A CONFIRMED one fails only if this very key confirmed it;
-    a REFUNDED one stays. Idempotent, never refused.
+    A PENDING order fails even if the step never arrived. A CONFIRMED order fails only if `key` confirmed it.
+    A REFUNDED order does not change. Idempotent, never raises Refused.
     """
-    effects.undo(db, key, lambda tx, answer: _take_back(tx, order_id, answer))
+    effects.undo(db, key, lambda tx, answer: _undo_step(tx, order_id, answer))
     with db.transaction() as tx:
         _fail(tx, order_id, OrderStatus.PENDING)
         row = tx.one(_GET, order_id=order_id)
-    return view(row) if row else {"order_id": order_id, "status": None}
+    return to_answer(row) if row else {"order_id": order_id, "status": None}
 
 
-def _take_back(tx: Transaction, order_id: UUID, answer: Answer) -> None:
+def _undo_step(tx: Transaction, order_id: UUID, answer: Answer) -> None:
     _fail(tx, order_id, OrderStatus.PENDING)
     if answer.get("status") == OrderStatus.CONFIRMED:
         _fail(tx, order_id, OrderStatus.CONFIRMED)
 
 
-def _fail(tx: Transaction, order_id: UUID, made: OrderStatus) -> None:
-    if tx.run(_FAIL, order_id=order_id, made=made):
-        logger.warning("Order %s status: %s → FAILED (compensation)", order_id, made)
+def _fail(tx: Transaction, order_id: UUID, from_status: OrderStatus) -> None:
+    if tx.run(_FAIL, order_id=order_id, from_status=from_status):
+        logger.warning("Order %s status: %s → FAILED (compensation)", order_id, from_status)
 
 
 def expire(tx: Transaction, order_id: UUID) -> Answer:
-    """PENDING → FAILED if its time is up by this database's clock, else nothing. Raises Refused ORDER_NOT_FOUND."""
+    """PENDING → FAILED if the order has expired by the database's clock. Raises Refused ORDER_NOT_FOUND."""
     if tx.run(_EXPIRE, order_id=order_id):
         logger.warning("Order %s status: PENDING → FAILED (its hold has expired)", order_id)
     return {"order_id": order_id, "status": find(tx, order_id)["status"]}
 
 
 def get(db: Database, order_id: UUID) -> Answer:
-    """The order as callers see it. Raises Refused ORDER_NOT_FOUND."""
+    """Return the order for callers. Raises Refused ORDER_NOT_FOUND."""
     row = db.statement(_GET, order_id=order_id)
     if row is None:
         raise Refused(ErrorCode.ORDER_NOT_FOUND)
-    return view(row)
+    return to_answer(row)
 
 
 def find(tx: Transaction, order_id: UUID) -> Row:
-    """The order's row. Raises Refused ORDER_NOT_FOUND."""
+    """Return the order's row. Raises Refused ORDER_NOT_FOUND."""
     row = tx.one(_GET, order_id=order_id)
     if row is None:
         raise Refused(ErrorCode.ORDER_NOT_FOUND)
     return row
 
 
-def not_pending(tx: Transaction, order_id: UUID) -> Refused | Unknown:
-    """Why an order cannot be moved out of PENDING. Raises Refused ORDER_NOT_FOUND."""
+def not_pending_error(tx: Transaction, order_id: UUID) -> Refused | Unknown:
+    """The error for a change that needs a PENDING order. Raises Refused ORDER_NOT_FOUND."""
     status = find(tx, order_id)["status"]
     if status == OrderStatus.CONFIRMED:
         return Refused(ErrorCode.ORDER_ALREADY_CONFIRMED)
     if status == OrderStatus.PENDING:
-        return Unknown("the order has just been created")  # between the two statements
+        return Unknown("the order was created between two statements, so retry")
     return Refused(ErrorCode.ORDER_FAILED)
 
 
-def listed(tx: Transaction, filters: Mapping[str, Any], page: int, per_page: int) -> tuple[list[Answer], int]:
-    """A page of orders, newest first, and how many there are. `filters`: seat_id, user_id, status, each may be None."""
+def list_orders(tx: Transaction, filters: Mapping[str, Any], page: int, per_page: int) -> tuple[list[Answer], int]:
+    """A page of orders, newest first, and their total. `filters` has seat_id, user_id and status, each may be None."""
     offset = (page - 1) * per_page
-    rows = [view(row) for row in tx.all(_LIST, **filters, limit=per_page, offset=offset)]
+    rows = [to_answer(row) for row in tx.all(_LIST, **filters, limit=per_page, offset=offset)]
     if 0 < len(rows) < per_page or (page == 1 and not rows):
-        return rows, offset + len(rows)  # the page is the last one: there is nothing left to count
+        return rows, offset + len(rows)  # the last page: its offset and length give the total
     return rows, int(tx.only(_COUNT, **filters)["total"])

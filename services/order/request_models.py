@@ -1,4 +1,4 @@
-"""What the calls carry. A body that fits no shape is refused with VALIDATION_ERROR or INVALID_UUID."""
+"""The JSON bodies of requests. An invalid body is refused with VALIDATION_ERROR or INVALID_UUID."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ from services.contracts.money import Amount, is_amount
 
 Key = Annotated[str, Meta(min_length=1, max_length=512)]
 Sid = Annotated[str, Meta(min_length=1, max_length=128)]
-Moment = Annotated[datetime, Meta(tz=True)]
+Timestamp = Annotated[datetime, Meta(tz=True)]
 Party = Literal["SELLER", "BUYER"]
 
 
-class Keyed(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """A call with an effect. `key` is `flow:subject:attempt:step`."""
+class KeyedRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """A request that changes something. `key` is `flow:subject:attempt:step`."""
 
     key: Key
 
 
-class NewOrder(Keyed, kw_only=True):
+class NewOrder(KeyedRequest, kw_only=True):
     order_id: UUID
     user_id: UUID
     seat_id: UUID
     event_id: UUID
     price: Amount
-    expires_at: Moment
+    expires_at: Timestamp
     otp_required: bool
 
     def __post_init__(self) -> None:
         try:
-            self.expires_at = self.expires_at.astimezone(UTC)  # PostgreSQL takes no offset beyond ±15:59
+            self.expires_at = self.expires_at.astimezone(UTC)  # PostgreSQL accepts no offset beyond ±15:59
         except OverflowError:
             raise ValueError("expires_at is out of range") from None
 
 
-class OrderChange(Keyed, kw_only=True):
-    """A status, with the key of its charge where it is CONFIRMED; or the sid of a code that was sent."""
+class OrderChange(KeyedRequest, kw_only=True):
+    """A new status, or the sid of a code that was sent. CONFIRMED needs the key of the charge."""
 
     status: Literal["CONFIRMED", "FAILED", "REFUNDED"] | None = None
     charge_key: Key | None = None
@@ -52,16 +52,16 @@ class OrderChange(Keyed, kw_only=True):
         if (self.status is None) == (self.verification_sid is None):
             raise ValueError("send either status or verification_sid")
         if (self.status == OrderStatus.CONFIRMED) != (self.charge_key is not None):
-            raise ValueError("charge_key goes with status CONFIRMED")
+            raise ValueError("send charge_key with status CONFIRMED, and only then")
 
 
-class AttemptEnd(Keyed, kw_only=True):
-    """How an attempt at a code went. `key` is the key that the attempt was taken under."""
+class AttemptOutcome(KeyedRequest, kw_only=True):
+    """The outcome of an attempt at a code. `key` is the key that took the attempt."""
 
     outcome: Literal["approved", "wrong", "unknown", "expired"]
 
 
-class NewTransfer(Keyed, kw_only=True):
+class NewTransfer(KeyedRequest, kw_only=True):
     transfer_id: UUID
     seat_id: UUID
     order_id: UUID
@@ -71,7 +71,7 @@ class NewTransfer(Keyed, kw_only=True):
     credits_amount: Amount
 
 
-_BESIDE: dict[str | None, list[set[str]]] = {  # what goes with each status; None: no status
+_FIELDS_WITH: dict[str | None, list[set[str]]] = {  # the allowed sets of other fields for each status
     TransferStatus.FAILED: [set()],
     TransferStatus.REVERSED: [set()],
     TransferStatus.COMPLETED: [set(), {"expected"}],
@@ -86,10 +86,11 @@ _BESIDE: dict[str | None, list[set[str]]] = {  # what goes with each status; Non
 }
 
 
-class TransferChange(Keyed, kw_only=True):
-    """A status with what belongs to it; or sids of codes sent again; or what a dispute froze, and under which key.
+class TransferChange(KeyedRequest, kw_only=True):
+    """A new status with its fields, the sids of resent codes, or the amount and key of a dispute's freeze.
 
-    `expected` beside COMPLETED is the status that the transfer must have: PENDING_OTP ends a swap, DISPUTED dismisses.
+    `expected` is the status that a transfer must have to become COMPLETED. PENDING_OTP completes transfer_confirm, and
+    DISPUTED dismisses a dispute.
     """
 
     status: Literal["PENDING_OTP", "COMPLETED", "FAILED", "REVERSED"] | None = None
@@ -101,19 +102,19 @@ class TransferChange(Keyed, kw_only=True):
 
     def __post_init__(self) -> None:
         if self.credits_frozen is not None and not is_amount(self.credits_frozen, positive=False):
-            raise ValueError("credits_frozen is an amount of credits with at most two decimals")
+            raise ValueError("credits_frozen must be an amount of at least 0 with at most two decimals")
         given = {name for name in self.__struct_fields__ if getattr(self, name) is not None}
-        if given - {"key", "status"} not in _BESIDE[self.status]:
-            raise ValueError("these fields do not go together")
+        if given - {"key", "status"} not in _FIELDS_WITH[self.status]:
+            raise ValueError("these fields cannot be sent together")
 
 
-class PartyAttempt(Keyed, kw_only=True):
+class PartyAttempt(KeyedRequest, kw_only=True):
     party: Party
 
 
-class PartyAttemptEnd(AttemptEnd, kw_only=True):
+class PartyAttemptOutcome(AttemptOutcome, kw_only=True):
     party: Party
 
 
-class Dispute(Keyed, kw_only=True):
+class DisputeRequest(KeyedRequest, kw_only=True):
     reason: Annotated[str, Meta(min_length=1, max_length=1000)]

@@ -1,4 +1,4 @@
-"""What Order reads from the environment."""
+"""Order's settings, from environment variables."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from services.chassis.settings import DatabaseSettings, Env, ProcessSettings
 
 @dataclass(frozen=True)
 class Settings:
-    """Order's settings. The sweeper's times are in seconds."""
+    """Order's settings. Times are in seconds."""
 
     process: ProcessSettings
     database: DatabaseSettings
@@ -18,7 +18,7 @@ class Settings:
 
     @classmethod
     def read(cls, env: Env) -> Settings:
-        """Read the process's and database's settings, `SWEEP_SECONDS` and `SWEEP_GRACE_SECONDS`."""
+        """Read the process and database settings, `SWEEP_SECONDS` and `SWEEP_GRACE_SECONDS`."""
         return cls(
             process=ProcessSettings.read(env, "order-service", 5001),
             database=DatabaseSettings.read(env),

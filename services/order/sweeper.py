@@ -1,6 +1,6 @@
-"""Order's sweeper: the truth about expiry where no message and no user comes back (D3, D16).
+"""Order's sweeper. It ends expired orders and transfers even if no message and no request arrives (D3, D16).
 
-Rows that somebody else has locked are skipped: they are being decided. Several processes may sweep side by side.
+It skips locked rows, because another transaction is deciding them. So several processes can sweep in parallel.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _ORDERS = """
     UPDATE orders SET status = 'FAILED' FROM due
     WHERE orders.order_id = due.order_id AND orders.status = 'PENDING'
     RETURNING orders.order_id AS id"""
-# A transfer that both parties have verified is the swap's to end, however late.
+# Only transfer_confirm ends a transfer that both parties have verified, even after its expiry.
 _TRANSFERS = """
     WITH due AS (
         SELECT transfer_id FROM transfers
@@ -37,9 +37,9 @@ _TRANSFERS = """
 
 
 class Sweeper:
-    """Fails PENDING orders and open transfers whose time has been up for `grace_seconds`.
+    """Fails PENDING orders and open transfers that expired at least `grace_seconds` ago.
 
-    The grace lets a payment that came in time reach its pivot, where the seat's hold decides.
+    The grace period lets a payment that began in time reach its pivot, where the seat's hold decides.
     """
 
     def __init__(self, db: Database, *, grace_seconds: float) -> None:
@@ -47,14 +47,14 @@ class Sweeper:
         self._grace = grace_seconds
 
     def sweep(self) -> bool:
-        """One batch of each. True when there may be more. Raises Unknown when the database does not answer."""
-        orders = self._failed(_ORDERS, "Order")
-        transfers = self._failed(_TRANSFERS, "Transfer")
+        """Fail one batch of each, and return whether there may be more. Raises Unknown without a database."""
+        orders = self._fail_due(_ORDERS, "Order")
+        transfers = self._fail_due(_TRANSFERS, "Transfer")
         return max(orders, transfers) == BATCH
 
-    def _failed(self, sql: str, what: str) -> int:
+    def _fail_due(self, sql: str, noun: str) -> int:
         with self._db.transaction() as tx:
             rows = tx.all(sql, grace=self._grace, batch=BATCH)
         for row in rows:
-            logger.warning("%s %s status: FAILED (expired)", what, row["id"])
+            logger.warning("%s %s status: FAILED (expired)", noun, row["id"])
         return len(rows)

@@ -1,4 +1,7 @@
-"""The codes that both parties of a transfer verify (sagas: confirm). Three wrong codes in total fail it."""
+"""The codes that both parties of a transfer verify (docs/sagas.md, transfer_confirm).
+
+Three wrong codes of both parties together fail the transfer.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from services.chassis.errors import Refused, Unknown
 from services.contracts.enums import TransferStatus
 from services.contracts.errors import ErrorCode
 from services.order.attempts import MAX_ATTEMPTS
-from services.order.transfer_store import find, invalid_state
+from services.order.transfer_store import find, invalid_state_error
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +29,7 @@ _TAKE = """
     RETURNING otp_attempts, CASE %(party)s WHEN 'SELLER' THEN seller_verification_sid ELSE buyer_verification_sid END
         AS sid"""
 _LOCK = "SELECT 1 FROM transfers WHERE transfer_id = %(transfer_id)s FOR UPDATE"
-# A right code gives its attempt back: three *failures* are allowed, beside two successes.
+# A right code gives its attempt back, because only the three wrong codes count.
 _APPROVE = """
     UPDATE transfers SET otp_attempts = otp_attempts - 1,
         seller_otp_verified = seller_otp_verified OR %(party)s = 'SELLER',
@@ -34,77 +37,77 @@ _APPROVE = """
         seller_verification_sid = CASE WHEN %(party)s <> 'SELLER' THEN seller_verification_sid END,
         buyer_verification_sid = CASE WHEN %(party)s <> 'BUYER' THEN buyer_verification_sid END
     WHERE transfer_id = %(transfer_id)s AND status = 'PENDING_OTP'"""
-_MISS = """
+_REJECT = """
     UPDATE transfers SET otp_failures = otp_failures + 1,
         status = CASE WHEN otp_failures + 1 < %(max_attempts)s THEN status ELSE 'FAILED' END
     WHERE transfer_id = %(transfer_id)s AND status = 'PENDING_OTP'
       AND NOT (seller_otp_verified AND buyer_otp_verified)
     RETURNING status"""
 _GIVE_BACK = "UPDATE transfers SET otp_attempts = otp_attempts - 1 WHERE transfer_id = %(transfer_id)s"
-_STANDING = """
+_READ_STATE = """
     SELECT status, seller_otp_verified, buyer_otp_verified, otp_attempts FROM transfers
     WHERE transfer_id = %(transfer_id)s"""
-_NOTHING = {"status": None, "seller_otp_verified": False, "buyer_otp_verified": False, "otp_attempts": MAX_ATTEMPTS}
+_NO_TRANSFER = {"status": None, "seller_otp_verified": False, "buyer_otp_verified": False, "otp_attempts": MAX_ATTEMPTS}
 
 
 @dataclass(frozen=True)
 class TransferOtp:
-    """The verification of one party of a transfer: "SELLER" or "BUYER"."""
+    """The verification of one party ("SELLER" or "BUYER") of a transfer, as a `Subject` of attempts."""
 
     subject_id: UUID
     party: str
 
     def take(self, tx: Transaction) -> Answer:
-        """Take an attempt, with the sid to ask SMU about."""
+        """Take an attempt. The answer has the `verification_sid` for SMU."""
         taken = tx.one(_TAKE, transfer_id=self.subject_id, party=self.party, max_attempts=MAX_ATTEMPTS)
         if taken is None:
-            return self._not_taken(tx)
+            return self._explain_no_attempt(tx)
         attempt = {"attempt": taken["otp_attempts"], "verification_sid": taken["sid"]}
-        return {"subject_id": self.subject_id, **self.standing(tx), **attempt}
+        return {"subject_id": self.subject_id, **self.read_state(tx), **attempt}
 
-    def _not_taken(self, tx: Transaction) -> Answer:
+    def _explain_no_attempt(self, tx: Transaction) -> Answer:
         transfer = find(tx, self.subject_id)
         if transfer["status"] == TransferStatus.FAILED and transfer["otp_failures"] >= MAX_ATTEMPTS:
             raise Refused(ErrorCode.OTP_MAX_RETRIES)
         if transfer["status"] != TransferStatus.PENDING_OTP:
-            raise invalid_state(tx, self.subject_id)
+            raise invalid_state_error(tx, self.subject_id)
         if self._is_verified(transfer):
-            return {"subject_id": self.subject_id, **self.standing(tx), "attempt": None, "verification_sid": None}
+            return {"subject_id": self.subject_id, **self.read_state(tx), "attempt": None, "verification_sid": None}
         if transfer["is_expired"]:
-            raise Refused(ErrorCode.TRANSFER_INVALID_STATE, "The transfer has expired; start it again.")
+            raise Refused(ErrorCode.TRANSFER_INVALID_STATE, "The transfer has expired. Start a new one.")
         if transfer["otp_attempts"] >= MAX_ATTEMPTS:
             raise Refused(ErrorCode.OTP_MAX_RETRIES)
-        raise Unknown("an attempt has just been given back")  # between the two statements
+        raise Unknown("an attempt was given back between two statements, so retry")
 
     def _is_verified(self, transfer: Row) -> bool:
         return bool(transfer[f"{self.party.lower()}_otp_verified"])
 
     def lock(self, tx: Transaction) -> None:
-        """Lock the transfer. Raises Refused TRANSFER_NOT_FOUND."""
+        """Lock the transfer's row. Raises Refused TRANSFER_NOT_FOUND."""
         if tx.one(_LOCK, transfer_id=self.subject_id) is None:
             raise Refused(ErrorCode.TRANSFER_NOT_FOUND)
 
     def approve(self, tx: Transaction) -> Answer:
-        """This party has verified. Raises Refused TRANSFER_INVALID_STATE when the transfer ended before."""
+        """Mark this party as verified. Raises Refused TRANSFER_INVALID_STATE if the transfer ended before."""
         if not tx.run(_APPROVE, transfer_id=self.subject_id, party=self.party):
-            raise invalid_state(tx, self.subject_id)
+            raise invalid_state_error(tx, self.subject_id)
         logger.info("Transfer %s: code of the %s verified", self.subject_id, self.party.lower())
-        return self.standing(tx)
+        return self.read_state(tx)
 
-    def miss(self, tx: Transaction) -> Answer:
-        """A wrong code. The third fails the transfer, unless both have verified: then nothing changes."""
-        missed = tx.one(_MISS, transfer_id=self.subject_id, max_attempts=MAX_ATTEMPTS)
-        if missed and missed["status"] == TransferStatus.FAILED:
+    def reject(self, tx: Transaction) -> Answer:
+        """Count a wrong code. The third fails the transfer. Changes nothing once both parties are verified."""
+        transfer = tx.one(_REJECT, transfer_id=self.subject_id, max_attempts=MAX_ATTEMPTS)
+        if transfer and transfer["status"] == TransferStatus.FAILED:
             logger.warning("Transfer %s status: PENDING_OTP → FAILED (three wrong codes)", self.subject_id)
-        return self.standing(tx)
+        return self.read_state(tx)
 
     def give_back(self, tx: Transaction) -> None:
-        """One attempt less."""
+        """Decrement `otp_attempts`."""
         tx.run(_GIVE_BACK, transfer_id=self.subject_id)
 
-    def standing(self, tx: Transaction) -> Answer:
-        """Has this party verified, have both? How many attempts are left? Failed?"""
-        transfer: Mapping[Any, Any] = tx.one(_STANDING, transfer_id=self.subject_id) or _NOTHING
+    def read_state(self, tx: Transaction) -> Answer:
+        """Read which parties are verified, how many attempts are left, and whether the transfer failed."""
+        transfer: Mapping[Any, Any] = tx.one(_READ_STATE, transfer_id=self.subject_id) or _NO_TRANSFER
         return {
             "verified": transfer[f"{self.party.lower()}_otp_verified"],
             "seller_otp_verified": transfer["seller_otp_verified"],

@@ -1,7 +1,7 @@
-"""Transfers: the SQL, and what each row's status allows. Every status changes by compare-and-set in one statement.
+"""The SQL of transfers. Each change of status is a compare-and-set in one statement.
 
-One open transfer a seat is the partial unique index's doing, `one_open_transfer_a_seat`; nothing here checks first.
-When both parties have verified, only the swap ends a transfer: expiry and cancel look away.
+The partial unique index `one_open_transfer_a_seat` allows one open transfer per seat. No code checks this first.
+When both parties are verified, only transfer_confirm ends the transfer. Expiry and cancel skip it.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from services.order.request_models import NewTransfer, TransferChange
 
 logger = logging.getLogger(__name__)
 
-LIFE_SECONDS = 600  # a transfer that nobody confirms gives its seat back (D16)
+LIFE_SECONDS = 600  # an unconfirmed transfer then frees its seat (D16)
 ONE_OPEN = "one_open_transfer_a_seat"
 
-FIELDS = (  # what callers see; a sid is given out with an attempt only
+FIELDS = (  # the columns that callers get. Only an attempt returns a sid.
     "transfer_id",
     "seat_id",
     "order_id",
@@ -51,7 +51,7 @@ _CREATE = """
     VALUES (%(transfer_id)s, %(seat_id)s, %(order_id)s, %(seller_user_id)s, %(buyer_user_id)s, %(initiated_by)s,
             %(credits_amount)s, app_now() + make_interval(secs => %(life)s))
     RETURNING *, expires_at <= app_now() AS is_expired"""
-# A step asked again after a lost answer has sent new codes: the sids that come last are those that count.
+# A retry after a lost answer has sent new codes, so the latest sids replace the earlier ones.
 _AWAIT_CODES = """
     UPDATE transfers SET status = 'PENDING_OTP', seller_verification_sid = %(seller_sid)s,
         buyer_verification_sid = %(buyer_sid)s
@@ -87,7 +87,7 @@ _FAIL = """
     UPDATE transfers SET status = 'FAILED'
     WHERE transfer_id = %(transfer_id)s AND status IN ('INITIATED', 'PENDING_OTP')"""
 _GET = "SELECT *, expires_at <= app_now() AS is_expired FROM transfers WHERE transfer_id = %(transfer_id)s"
-# Parameters are written into the statement before it is planned, so a filter that is absent costs nothing.
+# The client puts parameters into the statement before it is planned, so an absent filter costs nothing.
 _LIST = """
     SELECT *, expires_at <= app_now() AS is_expired FROM transfers
     WHERE (%(seat_id)s::uuid IS NULL OR seat_id = %(seat_id)s)
@@ -103,13 +103,16 @@ _COUNT = """
       AND (NOT %(both_verified)s OR (seller_otp_verified AND buyer_otp_verified))"""
 
 
-def view(row: Row) -> Answer:
-    """A row as callers see it."""
+def to_answer(row: Row) -> Answer:
+    """Select the columns that callers get."""
     return {name: row[name] for name in FIELDS}
 
 
 def create(tx: Transaction, transfer: NewTransfer) -> Answer:
-    """INITIATED, for `LIFE_SECONDS`. Raises Refused SELF_TRANSFER, UniqueViolation `one_open_transfer_a_seat`."""
+    """Create an INITIATED transfer that expires after `LIFE_SECONDS`.
+
+    Raises Refused SELF_TRANSFER, and UniqueViolation if the seat has an open transfer (`ONE_OPEN`) or the id exists.
+    """
     if transfer.seller_user_id == transfer.buyer_user_id:
         raise Refused(ErrorCode.SELF_TRANSFER)
     row = tx.only(
@@ -124,66 +127,67 @@ def create(tx: Transaction, transfer: NewTransfer) -> Answer:
         life=LIFE_SECONDS,
     )
     logger.info("Transfer %s status: INITIATED for seat %s", transfer.transfer_id, transfer.seat_id)
-    return view(row)
+    return to_answer(row)
 
 
 def await_codes(tx: Transaction, transfer_id: UUID, change: TransferChange) -> Answer:
     """INITIATED → PENDING_OTP with the sids of the codes that were sent."""
     sids = {"seller_sid": change.seller_verification_sid, "buyer_sid": change.buyer_verification_sid}
-    return _moved(tx, transfer_id, "PENDING_OTP", tx.one(_AWAIT_CODES, transfer_id=transfer_id, **sids))
+    return _finish_change(tx, transfer_id, "PENDING_OTP", tx.one(_AWAIT_CODES, transfer_id=transfer_id, **sids))
 
 
 def store_sids(tx: Transaction, transfer_id: UUID, change: TransferChange) -> Answer:
-    """Keep the sid of a code sent again; of no effect for a party that has verified. PENDING_OTP only."""
+    """Store the sids of resent codes, except of a verified party. Needs PENDING_OTP."""
     sids = {"seller_sid": change.seller_verification_sid, "buyer_sid": change.buyer_verification_sid}
-    return _moved(tx, transfer_id, "new codes", tx.one(_STORE_SIDS, transfer_id=transfer_id, **sids))
+    return _finish_change(tx, transfer_id, "new codes", tx.one(_STORE_SIDS, transfer_id=transfer_id, **sids))
 
 
 def complete(tx: Transaction, transfer_id: UUID, change: TransferChange) -> Answer:
-    """PENDING_OTP, both verified → COMPLETED (the end of a swap), or DISPUTED → COMPLETED (a dispute dismissed)."""
+    """PENDING_OTP, both verified → COMPLETED (transfer_confirm), or DISPUTED → COMPLETED (dismissal)."""
     row = tx.one(_COMPLETE, transfer_id=transfer_id, expected=change.expected)
-    return _moved(tx, transfer_id, "COMPLETED", row)
+    return _finish_change(tx, transfer_id, "COMPLETED", row)
 
 
 def reverse(tx: Transaction, transfer_id: UUID, _change: TransferChange) -> Answer:
     """DISPUTED → REVERSED."""
-    return _moved(tx, transfer_id, "REVERSED", tx.one(_REVERSE, transfer_id=transfer_id))
+    return _finish_change(tx, transfer_id, "REVERSED", tx.one(_REVERSE, transfer_id=transfer_id))
 
 
 def record_freeze(tx: Transaction, transfer_id: UUID, change: TransferChange) -> Answer:
-    """Remember what a dispute froze, and under which key. DISPUTED only."""
+    """Store the amount that a dispute froze and the key of the freeze. Needs DISPUTED."""
     frozen = {"amount": change.credits_frozen, "freeze_key": change.freeze_key}
-    return _moved(tx, transfer_id, "credits frozen", tx.one(_RECORD_FREEZE, transfer_id=transfer_id, **frozen))
+    return _finish_change(tx, transfer_id, "credits frozen", tx.one(_RECORD_FREEZE, transfer_id=transfer_id, **frozen))
 
 
 def cancel(tx: Transaction, transfer_id: UUID) -> Answer:
-    """→ FAILED, while at most one party has verified. Raises Refused TRANSFER_INVALID_STATE."""
-    return _moved(tx, transfer_id, "FAILED (cancelled)", tx.one(_CANCEL, transfer_id=transfer_id))
+    """→ FAILED, while at most one party is verified. Raises Refused TRANSFER_INVALID_STATE."""
+    return _finish_change(tx, transfer_id, "FAILED (cancelled)", tx.one(_CANCEL, transfer_id=transfer_id))
 
 
-def _moved(tx: Transaction, transfer_id: UUID, now: str, row: Row | None) -> Answer:
+def _finish_change(tx: Transaction, transfer_id: UUID, change: str, row: Row | None) -> Answer:
     if row is None:
-        raise invalid_state(tx, transfer_id)
-    logger.info("Transfer %s status: %s", transfer_id, now)
-    return view(row)
+        raise invalid_state_error(tx, transfer_id)
+    logger.info("Transfer %s status: %s", transfer_id, change)
+    return to_answer(row)
 
 
-def invalid_state(tx: Transaction, transfer_id: UUID) -> Refused:
-    """The refusal of a transfer whose status does not allow it. Raises Refused TRANSFER_NOT_FOUND."""
+def invalid_state_error(tx: Transaction, transfer_id: UUID) -> Refused:
+    """The refusal for a transfer in the wrong status. Raises Refused TRANSFER_NOT_FOUND."""
     status = find(tx, transfer_id)["status"]
-    return Refused(ErrorCode.TRANSFER_INVALID_STATE, f"The transfer is {status}, which does not allow that.")
+    return Refused(ErrorCode.TRANSFER_INVALID_STATE, f"The transfer is {status}, so this change is not allowed.")
 
 
 def undo(db: Database, transfer_id: UUID, key: str) -> Answer:
-    """Undo the step under `key` (of initiate or swap): it never happens, and an open transfer is FAILED.
+    """Undo the step under `key`, so that it never happens and an open transfer is FAILED.
 
-    A tombstone if the step never came. COMPLETED, DISPUTED and REVERSED stay. Idempotent, never refused.
+    Leaves a tombstone if the step never arrived. A transfer that is COMPLETED, DISPUTED or REVERSED does not change.
+    Idempotent, never raises Refused.
     """
     effects.undo(db, key, lambda tx, _answer: _fail(tx, transfer_id))
     with db.transaction() as tx:
         _fail(tx, transfer_id)
         row = tx.one(_GET, transfer_id=transfer_id)
-    return view(row) if row else {"transfer_id": transfer_id, "status": None}
+    return to_answer(row) if row else {"transfer_id": transfer_id, "status": None}
 
 
 def _fail(tx: Transaction, transfer_id: UUID) -> None:
@@ -192,20 +196,20 @@ def _fail(tx: Transaction, transfer_id: UUID) -> None:
 
 
 def find(tx: Transaction, transfer_id: UUID) -> Row:
-    """The transfer's row. Raises Refused TRANSFER_NOT_FOUND."""
+    """Return the transfer's row. Raises Refused TRANSFER_NOT_FOUND."""
     row = tx.one(_GET, transfer_id=transfer_id)
     if row is None:
         raise Refused(ErrorCode.TRANSFER_NOT_FOUND)
     return row
 
 
-def listed(tx: Transaction, filters: Mapping[str, Any], page: int, per_page: int) -> tuple[list[Answer], int]:
-    """A page of transfers, newest first, and how many there are.
+def list_transfers(tx: Transaction, filters: Mapping[str, Any], page: int, per_page: int) -> tuple[list[Answer], int]:
+    """A page of transfers, newest first, and their total.
 
-    `filters`: seat_id, user_id (seller or buyer), status, each may be None; both_verified (bool).
+    `filters` has seat_id, user_id (seller or buyer) and status, each may be None, and both_verified (bool).
     """
     offset = (page - 1) * per_page
-    rows = [view(row) for row in tx.all(_LIST, **filters, limit=per_page, offset=offset)]
+    rows = [to_answer(row) for row in tx.all(_LIST, **filters, limit=per_page, offset=offset)]
     if 0 < len(rows) < per_page or (page == 1 and not rows):
-        return rows, offset + len(rows)  # the page is the last one: there is nothing left to count
+        return rows, offset + len(rows)  # the last page: its offset and length give the total
     return rows, int(tx.only(_COUNT, **filters)["total"])

@@ -1,4 +1,4 @@
-"""Keyed effects whose referee is a unique index."""
+"""Keyed effects that a unique index may refuse as a duplicate."""
 
 from __future__ import annotations
 
@@ -9,29 +9,33 @@ from services.chassis.db import Database, Transaction, UniqueViolation
 from services.chassis.effects import Answer
 from services.chassis.errors import Refused
 
-Taken = Mapping[str, Callable[[], Refused]]
-"""The refusal that each index stands for."""
+DuplicateRefusals = Mapping[str, Callable[[], Refused]]
+"""Index name → the refusal of a row that this index rejects."""
 
 
-def apply(db: Database, key: str, effect: Callable[[Transaction], Answer], taken: Taken) -> Answer:
-    """`effects.apply`, where a unique index of `taken` refuses for good: its refusal is stored under the key."""
-    return _guarded(db, key, lambda: effects.apply(db, key, effect), taken)
+def apply_or_refuse_duplicate(
+    db: Database, key: str, effect: Callable[[Transaction], Answer], refusals: DuplicateRefusals
+) -> Answer:
+    """Call `effects.apply`. If an index of `refusals` rejects the row, store its refusal under `key` and raise it."""
+    return _refuse_duplicate(db, key, lambda: effects.apply(db, key, effect), refusals)
 
 
-def apply_recorded(db: Database, key: str, attempt: Callable[[], Answer], taken: Taken) -> Answer:
-    """`effects.apply_recorded`, likewise."""
-    return _guarded(db, key, lambda: effects.apply_recorded(db, key, attempt), taken)
+def apply_recorded_or_refuse_duplicate(
+    db: Database, key: str, attempt: Callable[[], Answer], refusals: DuplicateRefusals
+) -> Answer:
+    """Call `effects.apply_recorded`, with the same refusals as `apply_or_refuse_duplicate`."""
+    return _refuse_duplicate(db, key, lambda: effects.apply_recorded(db, key, attempt), refusals)
 
 
-def _guarded(db: Database, key: str, apply_once: Callable[[], Answer], taken: Taken) -> Answer:
+def _refuse_duplicate(db: Database, key: str, apply: Callable[[], Answer], refusals: DuplicateRefusals) -> Answer:
     try:
-        return apply_once()
-    except UniqueViolation as found:
-        if found.constraint not in taken:
+        return apply()
+    except UniqueViolation as duplicate:
+        if duplicate.constraint not in refusals:
             raise
-        refusal = taken[found.constraint]()
-    return effects.apply(db, key, lambda _tx: _refuse(refusal))
+        refusal = refusals[duplicate.constraint]()
+    return effects.apply(db, key, lambda _tx: _raise(refusal))
 
 
-def _refuse(refusal: Refused) -> Answer:
+def _raise(refusal: Refused) -> Answer:
     raise refusal

@@ -1,4 +1,4 @@
-"""The Order service over its test client, spoken to in verbs; with real credentials and a real database."""
+"""A test client of the Order service, with real credentials and a real database."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _WAITING = """
 SECRET, INTERNAL_SECRET = "s" * 32, "i" * 32
 
 
-def process(service: str) -> ProcessSettings:
+def process_settings(service: str) -> ProcessSettings:
     """Settings of a process that listens nowhere."""
     return ProcessSettings(service, 1, "127.0.0.1", SECRET, INTERNAL_SECRET, "INFO", 4)
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back. `code` is the refusal's, or None."""
+    """The response to a call. `code` is the error code, or None."""
 
     status: int
     data: Any
@@ -40,74 +40,74 @@ class Reply:
     headers: Any
 
 
-def an_id() -> str:
+def new_id() -> str:
     return str(uuid4())
 
 
-def a_key(step: str = "step") -> str:
+def new_key(step: str = "step") -> str:
     return f"test:{uuid4()}:1:{step}"
 
 
 class OrderService:
-    """Order's calls. Each method is one call by the orchestrator unless it says otherwise."""
+    """Order's calls. The orchestrator is the caller unless the docstring names another."""
 
     def __init__(self, database: DatabaseSettings, lock_timeout_ms: int = 1000) -> None:
         self.db = Database(replace(database, pool_size=24, lock_timeout_ms=lock_timeout_ms))
-        self.app = build(Settings(process("order-service"), database), self.db)
+        self.app = build(Settings(process_settings("order-service"), database), self.db)
 
-    def ask(
+    def call(
         self, method: str, path: str, body: Any = None, caller: str | None = "orchestrator-service", **kwargs: Any
     ) -> Reply:
         headers = {"Authorization": Credential(caller, INTERNAL_SECRET).header()} if caller else {}
         headers |= kwargs.pop("headers", {})
         raw = {"data": json.dumps(body), "content_type": "application/json"} if body is not None else {}
-        answer = self.app.test_client().open(path, method=method, headers=headers, **{**raw, **kwargs})
-        parsed = answer.get_json()
+        response = self.app.test_client().open(path, method=method, headers=headers, **{**raw, **kwargs})
+        parsed = response.get_json()
         code = parsed.get("error_code")
-        return Reply(answer.status_code, parsed.get("data"), code, parsed, answer.data, answer.headers)
+        return Reply(response.status_code, parsed.get("data"), code, parsed, response.data, response.headers)
 
     @contextmanager
-    def held_back(self, table: str, row_id: str, waiters: int) -> Iterator[None]:
-        """Keep a row locked until `waiters` calls, started in the block, wait for it; so that they meet there."""
+    def keep_locked(self, table: str, row_id: str, waiters: int) -> Iterator[None]:
+        """Lock a row until `waiters` calls, which the block started, wait for it."""
         with self.db.transaction() as tx:
             tx.one(f"SELECT 1 FROM {table}s WHERE {table}_id = %(id)s FOR UPDATE", id=row_id)
             yield
-            wait_until(lambda: self.db.read(lambda look: look.only(_WAITING))["waiting"] == waiters, seconds=3)
+            wait_until(lambda: self.db.read(lambda tx: tx.only(_WAITING))["waiting"] == waiters, seconds=3)
 
     # ── orders
 
     def create(self, key: str | None = None, **fields: Any) -> Reply:
         expires_at = (datetime.now(UTC) + timedelta(minutes=5)).isoformat()
-        order = {"order_id": an_id(), "user_id": an_id(), "seat_id": an_id(), "event_id": an_id(), "price": 350}
+        order = {"order_id": new_id(), "user_id": new_id(), "seat_id": new_id(), "event_id": new_id(), "price": 350}
         body = {
-            "key": a_key("create") if key is None else key,
+            "key": new_key("create") if key is None else key,
             **order,
             "expires_at": expires_at,
             "otp_required": False,
             **fields,
         }
-        return self.ask("POST", "/orders", body)
+        return self.call("POST", "/orders", body)
 
-    def pending(self, **fields: Any) -> str:
-        """A fresh PENDING order's id."""
+    def add_pending(self, **fields: Any) -> str:
+        """Add a PENDING order and return its id."""
         reply = self.create(**fields)
         assert reply.status == 201, reply.body
         return str(reply.data["order_id"])
 
-    def flagged(self, **fields: Any) -> str:
-        """A PENDING order that wants a code, with a sid."""
-        order_id = self.pending(otp_required=True, **fields)
+    def add_flagged(self, **fields: Any) -> str:
+        """Add a PENDING order that needs a code and has a sid."""
+        order_id = self.add_pending(otp_required=True, **fields)
         assert self.change(order_id, verification_sid="VE1").status == 200
         return order_id
 
-    def confirmed(self, **fields: Any) -> str:
-        """A CONFIRMED order's id."""
-        order_id = self.pending(**fields)
+    def add_confirmed(self, **fields: Any) -> str:
+        """Add a CONFIRMED order."""
+        order_id = self.add_pending(**fields)
         assert self.confirm(order_id).status == 200
         return order_id
 
     def change(self, order_id: str, key: str | None = None, **fields: Any) -> Reply:
-        return self.ask("PATCH", f"/orders/{order_id}", {"key": key or a_key("change"), **fields})
+        return self.call("PATCH", f"/orders/{order_id}", {"key": key or new_key("change"), **fields})
 
     def confirm(self, order_id: str, key: str | None = None) -> Reply:
         return self.change(order_id, key, status="CONFIRMED", charge_key="pay:1:deduct")
@@ -119,67 +119,74 @@ class OrderService:
         return self.change(order_id, key, status="REFUNDED")
 
     def expire(self, order_id: str) -> Reply:
-        """Inventory's call."""
-        return self.ask("POST", f"/orders/{order_id}/expire", caller="inventory-service")
+        """Call as Inventory."""
+        return self.call("POST", f"/orders/{order_id}/expire", caller="inventory-service")
 
     def order(self, order_id: str) -> Any:
-        return self.ask("GET", f"/orders/{order_id}").data
+        return self.call("GET", f"/orders/{order_id}").data
 
     # ── transfers
 
     def initiate(self, key: str | None = None, **fields: Any) -> Reply:
         ids = ("transfer_id", "seat_id", "order_id", "seller_user_id", "buyer_user_id")
-        transfer = {name: an_id() for name in ids} | {"initiated_by": "SELLER", "credits_amount": 120.5}
-        return self.ask("POST", "/transfers", {"key": key or a_key("create"), **transfer, **fields})
+        transfer = {name: new_id() for name in ids} | {"initiated_by": "SELLER", "credits_amount": 120.5}
+        return self.call("POST", "/transfers", {"key": key or new_key("create"), **transfer, **fields})
 
-    def initiated(self, **fields: Any) -> str:
-        """A fresh INITIATED transfer's id."""
+    def add_initiated(self, **fields: Any) -> str:
+        """Add an INITIATED transfer and return its id."""
         reply = self.initiate(**fields)
         assert reply.status == 201, reply.body
         return str(reply.data["transfer_id"])
 
-    def awaiting(self, **fields: Any) -> str:
-        """A PENDING_OTP transfer's id."""
-        transfer_id = self.initiated(**fields)
+    def add_awaiting(self, **fields: Any) -> str:
+        """Add a PENDING_OTP transfer."""
+        transfer_id = self.add_initiated(**fields)
         sids = {"seller_verification_sid": "VEs", "buyer_verification_sid": "VEb"}
         assert self.change_transfer(transfer_id, status="PENDING_OTP", **sids).status == 200
         return transfer_id
 
-    def verified(self, **fields: Any) -> str:
-        """A PENDING_OTP transfer that both parties have verified."""
-        transfer_id = self.awaiting(**fields)
-        for party in ("SELLER", "BUYER"):
-            self.try_code(f"transfers/{transfer_id}", "approved", party=party)
+    def add_half_verified(self, **fields: Any) -> str:
+        """Add a PENDING_OTP transfer that the seller has verified."""
+        transfer_id = self.add_awaiting(**fields)
+        self.try_code(f"transfers/{transfer_id}", "approved", party="SELLER")
         return transfer_id
 
-    def completed(self, **fields: Any) -> str:
-        """A COMPLETED transfer's id."""
-        transfer_id = self.verified(**fields)
+    def add_verified(self, **fields: Any) -> str:
+        """Add a PENDING_OTP transfer that both parties have verified."""
+        transfer_id = self.add_half_verified(**fields)
+        self.try_code(f"transfers/{transfer_id}", "approved", party="BUYER")
+        return transfer_id
+
+    def add_completed(self, **fields: Any) -> str:
+        """Add a COMPLETED transfer."""
+        transfer_id = self.add_verified(**fields)
         assert self.change_transfer(transfer_id, status="COMPLETED", expected="PENDING_OTP").status == 200
         return transfer_id
 
     def change_transfer(self, transfer_id: str, key: str | None = None, **fields: Any) -> Reply:
-        return self.ask("PATCH", f"/transfers/{transfer_id}", {"key": key or a_key("change"), **fields})
+        return self.call("PATCH", f"/transfers/{transfer_id}", {"key": key or new_key("change"), **fields})
 
     def cancel(self, transfer_id: str, key: str | None = None) -> Reply:
-        return self.ask("POST", f"/transfers/{transfer_id}/cancel", {"key": key or a_key("cancel")})
+        return self.call("POST", f"/transfers/{transfer_id}/cancel", {"key": key or new_key("cancel")})
 
     def dispute(self, transfer_id: str, key: str | None = None, reason: str = "not me") -> Reply:
-        return self.ask("POST", f"/transfers/{transfer_id}/dispute", {"key": key or a_key("dispute"), "reason": reason})
+        return self.call(
+            "POST", f"/transfers/{transfer_id}/dispute", {"key": key or new_key("dispute"), "reason": reason}
+        )
 
     def transfer(self, transfer_id: str) -> Any:
-        return self.ask("GET", f"/transfers/{transfer_id}").data
+        return self.call("GET", f"/transfers/{transfer_id}").data
 
-    # ── codes. `of` is orders/{id} or transfers/{id}
+    # ── codes. `subject` is orders/{id} or transfers/{id}
 
-    def take(self, of: str, key: str | None = None, **party: str) -> Reply:
-        return self.ask("POST", f"/{of}/otp-attempts", {"key": key or a_key("take"), **party})
+    def take(self, subject: str, key: str | None = None, **party: str) -> Reply:
+        return self.call("POST", f"/{subject}/otp-attempts", {"key": key or new_key("take"), **party})
 
-    def end(self, of: str, key: str, outcome: str, **party: str) -> Reply:
-        return self.ask("PATCH", f"/{of}/otp-attempts", {"key": key, "outcome": outcome, **party})
+    def end(self, subject: str, key: str, outcome: str, **party: str) -> Reply:
+        return self.call("PATCH", f"/{subject}/otp-attempts", {"key": key, "outcome": outcome, **party})
 
-    def try_code(self, of: str, outcome: str, **party: str) -> Reply:
-        """Take an attempt and end it."""
-        key = a_key("take")
-        taken = self.take(of, key, **party)
-        return self.end(of, key, outcome, **party) if taken.status == 200 else taken
+    def try_code(self, subject: str, outcome: str, **party: str) -> Reply:
+        """Take an attempt and store its outcome."""
+        key = new_key("take")
+        taken = self.take(subject, key, **party)
+        return self.end(subject, key, outcome, **party) if taken.status == 200 else taken

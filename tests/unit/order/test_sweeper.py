@@ -1,8 +1,8 @@
-"""The sweeper: what nobody came back for ends by itself, and nothing else does."""
+"""The sweeper: expired orders and transfers fail, all others stay unchanged."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 
 from services.chassis.errors import ConfigurationError
-from services.chassis.settings import DatabaseSettings, Env
+from services.chassis.settings import Env
 from services.chassis.worker import Worker
 from services.order import order_otp, order_store
 from services.order import sweeper as sweeping
@@ -19,74 +19,58 @@ from services.order.sweeper import Sweeper
 from tests.support.databases import Databases
 from tests.support.query_plans import amid_a_sale
 from tests.support.waiting import wait_until
-from tests.unit.order.order_service import INTERNAL_SECRET, SECRET, OrderService, a_key
+from tests.unit.order.order_service import INTERNAL_SECRET, SECRET, OrderService, new_key
 
 pytestmark = pytest.mark.unit
 GRACE = 5.0
 
 
-def ago(seconds: float) -> str:
+def time_ago(seconds: float) -> str:
     return (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat()
-
-
-@pytest.fixture(scope="module")
-def service(database_for: Callable[[str], DatabaseSettings]) -> Iterator[OrderService]:
-    service = OrderService(database_for("order"))
-    yield service
-    service.db.close()
 
 
 @pytest.fixture
 def sweep(service: OrderService) -> Callable[[], None]:
     sweeper = Sweeper(service.db, grace_seconds=GRACE)
 
-    def until_done() -> None:
+    def sweep_all() -> None:
         while sweeper.sweep():
             pass
 
-    return until_done
-
-
-@pytest.fixture
-def later(databases: Databases) -> Iterator[Callable[[], None]]:
-    yield lambda: databases.shift_clock("order", 660)
-    databases.shift_clock("order", 0)
+    return sweep_all
 
 
 @pytest.mark.claim("hold/pending-order-fails")
-def test_a_pending_order_fails_once_its_time_and_grace_are_over(
-    service: OrderService, sweep: Callable[[], None]
-) -> None:
-    over, within_grace, in_time = (service.pending(expires_at=ago(s)) for s in (GRACE + 1, 1, -60))
-    sold = service.confirmed(expires_at=ago(GRACE + 1))
+def test_pending_order_fails_after_expiry_and_grace(service: OrderService, sweep: Callable[[], None]) -> None:
+    expired, within_grace, current = (service.add_pending(expires_at=time_ago(s)) for s in (GRACE + 1, 1, -60))
+    confirmed = service.add_confirmed(expires_at=time_ago(GRACE + 1))
     sweep()
-    statuses = [service.order(order_id)["status"] for order_id in (over, within_grace, in_time, sold)]
+    statuses = [service.order(order_id)["status"] for order_id in (expired, within_grace, current, confirmed)]
     assert statuses == ["FAILED", "PENDING", "PENDING", "CONFIRMED"]
 
 
-def test_an_open_transfer_fails_once_its_time_is_over(
-    service: OrderService, sweep: Callable[[], None], later: Callable[[], None]
+def test_open_transfer_fails_after_expiry(
+    service: OrderService, sweep: Callable[[], None], expire_transfers: Callable[[], None]
 ) -> None:
-    open_ones = [service.initiated(), service.awaiting(), service.awaiting()]
-    service.try_code(f"transfers/{open_ones[2]}", "approved", party="BUYER")
+    transfers = [service.add_initiated(), service.add_awaiting(), service.add_half_verified()]
     sweep()
-    assert {service.transfer(transfer_id)["status"] for transfer_id in open_ones} == {"INITIATED", "PENDING_OTP"}
-    later()
+    assert {service.transfer(transfer_id)["status"] for transfer_id in transfers} == {"INITIATED", "PENDING_OTP"}
+    expire_transfers()
     sweep()
-    assert {service.transfer(transfer_id)["status"] for transfer_id in open_ones} == {"FAILED"}
+    assert {service.transfer(transfer_id)["status"] for transfer_id in transfers} == {"FAILED"}
 
 
-def test_a_transfer_that_both_have_verified_is_left_to_its_swap(
-    service: OrderService, sweep: Callable[[], None], later: Callable[[], None]
+def test_sweeper_skips_a_verified_transfer(
+    service: OrderService, sweep: Callable[[], None], expire_transfers: Callable[[], None]
 ) -> None:
-    kept = [service.verified(), service.completed()]
-    later()
+    transfers = [service.add_verified(), service.add_completed()]
+    expire_transfers()
     sweep()
-    assert [service.transfer(transfer_id)["status"] for transfer_id in kept] == ["PENDING_OTP", "COMPLETED"]
+    assert [service.transfer(transfer_id)["status"] for transfer_id in transfers] == ["PENDING_OTP", "COMPLETED"]
 
 
-def test_an_order_that_is_being_decided_is_skipped(service: OrderService, sweep: Callable[[], None]) -> None:
-    order_id = service.pending(expires_at=ago(60))
+def test_sweeper_skips_a_locked_order(service: OrderService, sweep: Callable[[], None]) -> None:
+    order_id = service.add_pending(expires_at=time_ago(60))
     with service.db.transaction() as tx:
         tx.one("SELECT 1 FROM orders WHERE order_id = %(id)s FOR UPDATE", id=UUID(order_id))
         sweep()
@@ -95,25 +79,25 @@ def test_an_order_that_is_being_decided_is_skipped(service: OrderService, sweep:
     assert service.order(order_id)["status"] == "FAILED"
 
 
-def test_a_confirm_that_comes_after_the_sweep_is_refused(service: OrderService, sweep: Callable[[], None]) -> None:
-    order_id = service.pending(expires_at=ago(60))
+def test_confirm_after_the_sweep_is_refused(service: OrderService, sweep: Callable[[], None]) -> None:
+    order_id = service.add_pending(expires_at=time_ago(60))
     sweep()
-    assert service.confirm(order_id, a_key("confirm")).code == "ORDER_FAILED"
+    assert service.confirm(order_id, new_key("confirm")).code == "ORDER_FAILED"
 
 
-def test_more_than_a_batch_is_swept_at_once(
+def test_sweep_continues_after_a_full_batch(
     service: OrderService, sweep: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sweeping, "BATCH", 2)
-    overdue = [service.pending(expires_at=ago(60)) for _ in range(5)]
+    overdue = [service.add_pending(expires_at=time_ago(60)) for _ in range(5)]
     sweep()
     assert {service.order(order_id)["status"] for order_id in overdue} == {"FAILED"}
 
 
-def test_the_sweeper_runs_beside_the_requests(service: OrderService) -> None:
+def test_service_starts_its_sweeper(service: OrderService) -> None:
     (worker,) = service.app.extensions["background"]
     assert isinstance(worker, Worker)
-    overdue = service.pending(expires_at=ago(3600))
+    overdue = service.add_pending(expires_at=time_ago(3600))
     worker.start()
     wait_until(lambda: service.order(overdue)["status"] == "FAILED")
     worker.stop()
@@ -129,7 +113,7 @@ ENVIRONMENT = {
 }
 
 
-def test_settings_have_defaults_and_say_what_is_wrong() -> None:
+def test_settings_have_defaults_and_name_bad_variables() -> None:
     settings = Settings.read(Env(ENVIRONMENT))
     assert (settings.process.port, settings.sweep_seconds, settings.grace_seconds) == (5001, 5.0, 5.0)
     broken: list[tuple[dict[str, Any], str]] = [
@@ -141,15 +125,24 @@ def test_settings_have_defaults_and_say_what_is_wrong() -> None:
             Settings.read(Env({**ENVIRONMENT, **change}))
 
 
-def test_the_sweepers_index_is_its_own(databases: Databases) -> None:
-    """A look-up by key that names the status too must not walk every order that is PENDING."""
-    made = """
+def test_only_the_sweeper_uses_its_index(databases: Databases) -> None:
+    """A lookup by key and status must not scan every PENDING order."""
+    insert = """
         INSERT INTO orders (order_id, user_id, seat_id, event_id, status, credits_charged, otp_required, expires_at)
         SELECT gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), '{}', 10, false, app_now()
         FROM generate_series(1, {})"""
-    one = {"order_id": UUID(int=1), "key": "k", "charge_key": "k", "max_attempts": 3, "sid": "s", "made": "PENDING"}
+    parameters = {
+        "order_id": UUID(int=1),
+        "key": "k",
+        "charge_key": "k",
+        "max_attempts": 3,
+        "sid": "s",
+        "from_status": "PENDING",
+    }
     by_key = [order_store._CONFIRM, order_store._FAIL, order_store._EXPIRE, order_store._STORE_SID]
-    by_key += (order_otp._TAKE, order_otp._APPROVE, order_otp._MISS)
-    with amid_a_sale(databases, "order", "orders", made.format("FAILED", 5000), made.format("PENDING", 500)) as explain:
-        assert [sql for sql in by_key if "orders_pkey" not in explain(sql, **one)] == []
+    by_key += [order_otp._TAKE, order_otp._APPROVE, order_otp._REJECT]
+    with amid_a_sale(
+        databases, "order", "orders", insert.format("FAILED", 5000), insert.format("PENDING", 500)
+    ) as explain:
+        assert [sql for sql in by_key if "orders_pkey" not in explain(sql, **parameters)] == []
         assert "orders_due" in explain(sweeping._ORDERS, grace=GRACE, batch=sweeping.BATCH)

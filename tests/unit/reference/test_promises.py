@@ -73,7 +73,7 @@ def inventory_app(databases: Databases, inventory: InventoryService) -> Iterator
 
 @pytest.mark.claim("schema/orders.verification_sid")
 def test_an_orders_sid_is_cleared_once_verified(orders: OrderService) -> None:
-    order_id = orders.flagged()
+    order_id = orders.add_flagged()
     assert sids(orders, "orders", "order_id", order_id) == ["VE1"]
     orders.try_code(f"orders/{order_id}", "approved")
     assert sids(orders, "orders", "order_id", order_id) == [None]
@@ -86,7 +86,7 @@ def test_an_orders_sid_is_cleared_once_verified(orders: OrderService) -> None:
     "schema/transfers.buyer_otp_verified",
 )
 def test_each_partys_sid_is_cleared_once_that_party_has_verified(orders: OrderService) -> None:
-    transfer_id = orders.awaiting()
+    transfer_id = orders.add_awaiting()
     assert sids(orders, "transfers", "transfer_id", transfer_id) == ["VEs", "VEb"]
     orders.try_code(f"transfers/{transfer_id}", "approved", party="SELLER")
     assert sids(orders, "transfers", "transfer_id", transfer_id) == [None, "VEb"]

@@ -1,0 +1,28 @@
+"""Fixtures of the Order unit tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from services.chassis.settings import DatabaseSettings
+from tests.support.databases import Databases
+from tests.unit.order.order_service import OrderService
+
+ELEVEN_MINUTES = 660
+
+
+@pytest.fixture(scope="module")
+def service(database_for: Callable[[str], DatabaseSettings]) -> Iterator[OrderService]:
+    """The Order service, built once for a module."""
+    service = OrderService(database_for("order"))
+    yield service
+    service.db.close()
+
+
+@pytest.fixture
+def expire_transfers(databases: Databases) -> Iterator[Callable[[], None]]:
+    """A function that moves the clock eleven minutes ahead until the end of the test."""
+    yield lambda: databases.shift_clock("order", ELEVEN_MINUTES)
+    databases.shift_clock("order", 0)
