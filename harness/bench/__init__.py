@@ -1,1 +1,1 @@
-"""`make bench`: what the system costs, as ratios to what its database would cost alone, in one run on one machine."""
+"""`make bench`: rates relative to the database alone, and CPU relative to an empty route."""

@@ -1,9 +1,10 @@
-"""`make bench`: the table of figures in one run: rates in floors (`floor.py`), CPU in bare routes (`route.py`).
+"""`make bench`: measure rates relative to the SQL baseline, and CPU relative to an empty route.
 
     python -m harness.bench [--rows 1,10,100] [--seconds S] [--repeats N] [--keep-baseline]
 
-Writes reports/bench.json with pictures beside it and appends to reports/bench-history.jsonl. Exit status 1 when a gate
-is missed, 2 when the system could not be measured. The stack is one of its own, in .run/bench, from empty databases.
+It writes reports/bench.json and pictures, and appends to reports/bench-history.jsonl. The exit status is 1 when a ratio
+misses its limit, and 2 when the system could not be measured. It starts its own stack in .run/bench with empty
+databases.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from statistics import mean, median
 from typing import Any
 
 from harness import runtime
-from harness.bench.empty_route import BareRoute, bare_route
-from harness.bench.fixtures import Ground
-from harness.bench.load_generator import Crew, Load
-from harness.bench.measure import Bench, Cost, Figure
-from harness.bench.sql_baseline import floor
-from harness.bench.verdict import Line, Table, at_least, at_most
+from harness.bench.empty_route import EmptyRoute, serve_empty_route
+from harness.bench.fixtures import Fixtures
+from harness.bench.load_generator import Load, LoadGenerator
+from harness.bench.measure import Bench, Cost, Rate
+from harness.bench.sql_baseline import measure_rate
+from harness.bench.verdict import Row, Table, at_least, at_most
 from harness.errors import StackError
 from harness.report.charts import dots
 from harness.runtime.compose import ROOT
@@ -31,187 +32,192 @@ from harness.runtime.signals import interrupt_once
 from harness.runtime.stack import Stack
 
 REPORTS = ROOT / "reports"
-BASELINE = REPORTS / "bench-baseline.json"
-ONCE = 5_000  # rows a table at 1×
-SIZES = (100, 5_000, 50_000)
-ROUTE_MS = 0.25  # what a bare route took where the table's bounds for CPU were set, in ms; they hold as multiples of it
+COMMITTED = REPORTS / "bench-baseline.json"
+BASE_ROWS = 5_000  # per table at 1×
+EVENT_SIZES = (100, 5_000, 50_000)
+EMPTY_ROUTE_MS = 0.25  # on the machine where the bounds for CPU were set in milliseconds
 TURNS = 3
-PRODUCTION = {"LOG_LEVEL": "INFO"}  # §13: DEBUG alone is off in production
+PRODUCTION = {"LOG_LEVEL": "INFO"}  # reference, section 13: DEBUG is off in production
+
+Costs = dict[str, dict[str, float]]
+"""Figure: multiple of the old rows: cost."""
 
 
 def main(arguments: list[str]) -> int:
-    """Measure, print each row as it comes, write down; the exit status."""
-    options = _options(arguments)
+    """Measure, print each row at once, write the reports and return the exit status."""
+    options = _parse(arguments)
     interrupt_once()
-    began = time.monotonic()
-    table = Table(_baseline())
+    start = time.monotonic()
+    table = Table(_read_committed())
     try:
         with (
             runtime.up_fresh("bench", PRODUCTION, quiet=True) as stack,
-            Crew(stack) as crew,
-            bare_route(stack, crew) as route,
+            LoadGenerator(stack) as load_generator,
+            serve_empty_route(stack, load_generator) as empty_route,
         ):
-            stack.start_replica("inventory-service")  # a process of Python is one core
+            stack.start_replica("inventory-service")  # because one Python process uses one core
             table.note("system up")
-            raw = _measured(stack, crew, route, options, table)
+            raw = _measure_all(stack, load_generator, empty_route, options, table)
     except StackError as error:
         print(f"could not measure: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
-    raw |= {"at": datetime.now(UTC).isoformat(timespec="seconds"), "seconds": round(time.monotonic() - began)}
+    raw |= {"at": datetime.now(UTC).isoformat(timespec="seconds"), "seconds": round(time.monotonic() - start)}
     raw |= {"cores": os.cpu_count(), "repeats": options.repeats}
-    _write(table.lines, raw, options.keep_baseline)
-    return 1 if any(line.verdict == "MISSED" for line in table.lines) else 0
+    _write(table.rows, raw, options.keep_baseline)
+    return 1 if any(row.verdict == "MISSED" for row in table.rows) else 0
 
 
-def _baseline() -> dict[str, float]:
-    lines = json.loads(BASELINE.read_text())["lines"] if BASELINE.exists() else []
-    return {line["name"]: line["measured"] for line in lines}
+def _read_committed() -> dict[str, float]:
+    rows = json.loads(COMMITTED.read_text())["rows"] if COMMITTED.exists() else []
+    return {row["name"]: row["measured"] for row in rows}
 
 
-def _options(arguments: list[str]) -> argparse.Namespace:
+def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m harness.bench")
-    parser.add_argument("--rows", default="1,10,100", help="multiples of 5,000 rows a table, the first is the base")
-    parser.add_argument("--seconds", type=float, default=1.5, help="of each run")
-    parser.add_argument("--repeats", type=int, default=3, help="of each measurement; the median counts")
-    parser.add_argument("--keep-baseline", action="store_true", help="make this run the baseline")
+    parser.add_argument("--rows", default="1,10,100", help="table sizes in multiples of 5,000 rows, the base first")
+    parser.add_argument("--seconds", type=float, default=1.5, help="length of each run (default: 1.5)")
+    parser.add_argument("--repeats", type=int, default=3, help="runs per figure, of which the median counts")
+    parser.add_argument("--keep-baseline", action="store_true", help="write this run to bench-baseline.json, too")
     return parser.parse_args(arguments)
 
 
-def _measured(stack: Stack, crew: Crew, route: BareRoute, options: argparse.Namespace, table: Table) -> dict[str, Any]:
+def _measure_all(
+    stack: Stack, load_generator: LoadGenerator, empty_route: EmptyRoute, options: argparse.Namespace, table: Table
+) -> dict[str, Any]:
     base, *multiples = [int(text) for text in options.rows.split(",")]
-    ground = Ground(stack)
+    fixtures = Fixtures(stack)
 
     def bench(repeats: int, seconds: float = options.seconds) -> Bench:
-        return Bench(stack, ground, crew, route, seconds, repeats)
+        return Bench(stack, fixtures, load_generator, empty_route, seconds, repeats)
 
-    ground.people()
-    ground.grow(ONCE * base)
-    _warm(bench(1, 1.0))
-    table.note("warm")
-    costs: dict[str, dict[str, float]] = {}
-    raw = _at_base(bench(options.repeats), f"{base}×", costs, table)
+    fixtures.create_buyers()
+    fixtures.grow(BASE_ROWS * base)
+    _warm_up(bench(1, 1.0))
+    table.note("warmed up")
+    costs: Costs = {}
+    raw = _measure_base(bench(options.repeats), f"{base}×", costs, table)
     for multiple in multiples:
-        ground.grow(ONCE * multiple)
-        table.note(f"{multiple}× the rows laid")
-        _at_scale(bench(max(1, options.repeats - 1)), f"{multiple}×", costs)
+        fixtures.grow(BASE_ROWS * multiple)
+        table.note(f"{multiple}× the rows inserted")
+        _measure_multiple(bench(max(1, options.repeats - 1)), f"{multiple}×", costs)
         table.note(f"{multiple}× measured")
-    costs["floor, ms"] = _floors(stack, [base, *multiples])
-    table.add(*_scaling(costs))
+    costs["SQL baseline, ms"] = _measure_sql_baselines(stack, [base, *multiples])
+    table.add(*_growth_rows(costs))
     return raw | {"costs": costs}
 
 
-def _warm(bench: Bench) -> None:
-    """The first second of a process is not what is measured."""
-    bench.reserve_seat()
-    bench.purchase(SIZES[0])
-    bench.scan()
+def _warm_up(bench: Bench) -> None:
+    """Send some load first, because the first second of a process is slow."""
+    bench.measure_reserve_seat()
+    bench.measure_purchases(EVENT_SIZES[0])
+    bench.measure_scans()
 
 
-def _floors(stack: Stack, multiples: list[int]) -> dict[str, float]:
-    """Milliseconds of a bare hold in a table of each size, by turns."""
-    turns = [{multiple: floor(stack, ONCE * multiple) for multiple in multiples} for _ in range(TURNS)]
+def _measure_sql_baselines(stack: Stack, multiples: list[int]) -> dict[str, float]:
+    """Return the milliseconds of a hold in SQL for each table size. The sizes take turns."""
+    turns = [{multiple: measure_rate(stack, BASE_ROWS * multiple) for multiple in multiples} for _ in range(TURNS)]
     return {f"{multiple}×": 1000 / median(turn[multiple] for turn in turns) for multiple in multiples}
 
 
-def _at_base(bench: Bench, at: str, costs: dict[str, dict[str, float]], table: Table) -> dict[str, Any]:
-    grpc = bench.reserve_seat()
-    table.add(at_least("ReserveSeat over gRPC ÷ floor", grpc.floors, 0.18, 0.25, _a_second(grpc)))
-    reserves = dict(zip(SIZES, bench.reserve(*SIZES), strict=True))
-    table.add(*_sized("reserve over HTTP", reserves, 0.025, 0.035))
-    purchases = dict(zip(SIZES, bench.purchase(*SIZES), strict=True))
-    table.add(*_sized("reserve + pay", purchases, 0.012, 0.02))
-    middle, purchase = purchases[SIZES[1]], bench.cost_of_purchase(SIZES[1])
-    table.add(_cpu("CPU a purchase", purchase, 7, 4.5, middle.run))
-    scan, entry = bench.scan(), bench.cost_of_scan()
-    table.add(at_least("scan ÷ floor", scan.floors, 0.03, 0.045, _a_second(scan)))
-    table.add(_cpu("CPU a scan", entry, 3.5, 2, scan.run))
-    crowd, alone = bench.crowd()
-    times = f"{crowd * 1e3:.0f} / {alone * 1e3:.1f} ms"
-    table.add(at_most("hot seat: losers' p99 ÷ p50 alone", crowd / alone, 20, 10, times))
-    page = bench.cost_of_event()
-    table.add(_cpu("CPU an event of 1,000 seats", page, 2, 1))
-    nowait, blocking = bench.losers()
-    times = f"{nowait * 1e3:.1f} / {blocking * 1e3:.0f} ms"
-    table.add(at_most("losers' p99, NOWAIT ÷ blocking", nowait / blocking, 0.2, 0.1, times))
-    figures = {"ReserveSeat": grpc, "reserve": reserves[SIZES[1]], "reserve + pay": middle, "scan": scan}
-    _keep(costs, at, figures, crowd / alone, {"a purchase": purchase, "a scan": entry, "an event": page})
-    floors = [figure.floor for figure in (grpc, *reserves.values(), *purchases.values(), scan)]
+def _measure_base(bench: Bench, at: str, costs: Costs, table: Table) -> dict[str, Any]:
+    grpc = bench.measure_reserve_seat()
+    table.add(at_least("ReserveSeat over gRPC ÷ SQL baseline", grpc.relative, 0.18, 0.25, _latencies(grpc)))
+    reserves = dict(zip(EVENT_SIZES, bench.measure_reserves(*EVENT_SIZES), strict=True))
+    table.add(*_size_rows("reserve over HTTP", reserves, 0.025, 0.035))
+    purchases = dict(zip(EVENT_SIZES, bench.measure_purchases(*EVENT_SIZES), strict=True))
+    table.add(*_size_rows("reserve + pay", purchases, 0.012, 0.02))
+    middle, purchase = purchases[EVENT_SIZES[1]], bench.measure_purchase_cost(EVENT_SIZES[1])
+    table.add(_cpu_row("CPU per purchase", purchase, 7, 4.5, middle.load))
+    scan, scan_cost = bench.measure_scans(), bench.measure_scan_cost()
+    table.add(at_least("scan ÷ SQL baseline", scan.relative, 0.03, 0.045, _latencies(scan)))
+    table.add(_cpu_row("CPU per scan", scan_cost, 3.5, 2, scan.load))
+    contended, single = bench.measure_hot_seat()
+    times = f"{contended * 1e3:.0f} ms ÷ {single * 1e3:.1f} ms"
+    table.add(at_most("hot seat: p99 of 100 clients ÷ p50 of one", contended / single, 20, 10, times))
+    event = bench.measure_event_cost()
+    table.add(_cpu_row("CPU per event page of 1,000 seats", event, 2, 1))
+    nowait, blocking = bench.measure_losers()
+    times = f"{nowait * 1e3:.1f} ms ÷ {blocking * 1e3:.0f} ms"
+    table.add(at_most("p99 of losers, NOWAIT ÷ blocking", nowait / blocking, 0.2, 0.1, times))
+    rates = {"ReserveSeat": grpc, "reserve": reserves[EVENT_SIZES[1]], "reserve + pay": middle, "scan": scan}
+    _keep_costs(costs, at, rates, contended / single, {"purchase": purchase, "scan": scan_cost, "event page": event})
+    baselines = [rate.sql_baseline for rate in (grpc, *reserves.values(), *purchases.values(), scan)]
     return {
-        "floor": round(mean(floors)),
-        "floors": [round(min(floors)), round(max(floors))],
-        "cpu": {"purchase": purchase.load.used, "scan": entry.load.used, "event page": page.load.used},
+        "sql_baseline": round(mean(baselines)),
+        "sql_baseline_range": [round(min(baselines)), round(max(baselines))],
+        "cpu": {"purchase": purchase.load.used, "scan": scan_cost.load.used, "event page": event.load.used},
         "cpu_unit": purchase.unit,
-        "cpu_ms": {"purchase": middle.run.used, "scan": scan.run.used},
+        "cpu_ms": {"purchase": middle.load.used, "scan": scan.load.used},
     }
 
 
-def _at_scale(bench: Bench, at: str, costs: dict[str, dict[str, float]]) -> None:
-    (reserve,), (purchase,) = bench.reserve(SIZES[1]), bench.purchase(SIZES[1])
-    figures = {"ReserveSeat": bench.reserve_seat(), "reserve": reserve, "reserve + pay": purchase, "scan": bench.scan()}
-    crowd, alone = bench.crowd()
-    cpu = {"a purchase": bench.cost_of_purchase(SIZES[1]), "a scan": bench.cost_of_scan()}
-    _keep(costs, at, figures, crowd / alone, {**cpu, "an event": bench.cost_of_event()})
+def _measure_multiple(bench: Bench, at: str, costs: Costs) -> None:
+    (reserve,), (purchase,) = bench.measure_reserves(EVENT_SIZES[1]), bench.measure_purchases(EVENT_SIZES[1])
+    rates = {"ReserveSeat": bench.measure_reserve_seat(), "reserve": reserve, "reserve + pay": purchase}
+    rates["scan"] = bench.measure_scans()
+    contended, single = bench.measure_hot_seat()
+    cpu = {"purchase": bench.measure_purchase_cost(EVENT_SIZES[1]), "scan": bench.measure_scan_cost()}
+    _keep_costs(costs, at, rates, contended / single, {**cpu, "event page": bench.measure_event_cost()})
 
 
-def _keep(
-    costs: dict[str, dict[str, float]], at: str, figures: dict[str, Figure], crowd: float, cpu: dict[str, Cost]
-) -> None:
-    """What each row costs with so many rows in the tables: floors, bare routes or the row's own ratio."""
-    found = {f"{name}, floors": 1 / figure.floors for name, figure in figures.items()}
-    found |= {f"CPU {name}": cost.routes for name, cost in cpu.items()}
-    for name, cost in (found | {"hot seat": crowd}).items():
+def _keep_costs(costs: Costs, at: str, rates: dict[str, Rate], hot_seat: float, cpu: dict[str, Cost]) -> None:
+    """Store each cost at this table size: in SQL holds, in empty routes, or as the ratio of the hot seat."""
+    found = {f"{name}, in SQL holds": 1 / rate.relative for name, rate in rates.items()}
+    found |= {f"CPU per {name}, in empty routes": cost.relative for name, cost in cpu.items()}
+    for name, cost in (found | {"hot seat, p99 ÷ p50": hot_seat}).items():
         costs.setdefault(name, {})[at] = cost
 
 
-def _cpu(name: str, cost: Cost, gate_ms: float, reach_ms: float, timed: Load | None = None) -> Line:
-    """`timed`: a run that nobody counted in, for the clock's word on it."""
+def _cpu_row(name: str, cost: Cost, limit_ms: float, target_ms: float, timed: Load | None = None) -> Row:
+    """Build the row of a CPU cost. `timed` is a run without counting, whose CPU time is shown as well."""
     used = sorted(cost.load.used.items(), key=lambda item: -item[1])
-    parts = ", ".join(f"{who.removesuffix('-service')} {much:.2f}" for who, much in used if much >= 0.05)
-    raw = f"{cost.load.cost:.2f} {cost.unit}, a bare route {cost.route:.2f}: {parts}"
-    clock = f"; by the clock {timed.cost:.1f} ms" if timed else ""
-    return at_most(f"{name} ÷ bare route", cost.routes, gate_ms / ROUTE_MS, reach_ms / ROUTE_MS, raw + clock)
+    parts = ", ".join(f"{name.removesuffix('-service')} {amount:.2f}" for name, amount in used if amount >= 0.05)
+    raw = f"{cost.load.cost:.2f} ÷ {cost.empty_route:.2f} {cost.unit}: {parts}"
+    time_used = f"; CPU time {timed.cost:.1f} ms" if timed else ""
+    limit, target = limit_ms / EMPTY_ROUTE_MS, target_ms / EMPTY_ROUTE_MS
+    return at_most(f"{name} ÷ empty route", cost.relative, limit, target, raw + time_used)
 
 
-def _sized(name: str, figures: dict[int, Figure], gate: float, reach: float) -> list[Line]:
-    floors, shares = ([getattr(figure, of) for figure in figures.values()] for of in ("floors", "share"))
-    raw = ", ".join(f"{size:,} seats {figure.run.rate:.0f}/s" for size, figure in figures.items())
+def _size_rows(name: str, rates: dict[int, Rate], limit: float, target: float) -> list[Row]:
+    slowest, shares = min(rate.relative for rate in rates.values()), [rate.share for rate in rates.values()]
+    raw = ", ".join(f"{size:,} seats {rate.load.rate:.0f}/s" for size, rate in rates.items())
     return [
-        at_least(f"{name} ÷ floor", min(floors), gate, reach, raw),
-        at_most(f"{name}: flat over the sizes", max(shares) / min(shares), 1.2, 1.2),
+        at_least(f"{name} ÷ SQL baseline", slowest, limit, target, raw),
+        at_most(f"{name}: fastest ÷ slowest event size", max(shares) / min(shares), 1.2, 1.2),
     ]
 
 
-def _scaling(costs: dict[str, dict[str, float]]) -> list[Line]:
-    lines = []
+def _growth_rows(costs: Costs) -> list[Row]:
+    """Build a row for each cost: how far it grows with the number of old rows."""
+    rows = []
     for name, by_rows in costs.items():
         base, *others = by_rows.values()
         if others:
             raw = ", ".join(f"{at} {cost:.3g}" for at, cost in by_rows.items())
-            lines.append(at_most(f"rows: {name}", max(others) / base, 1.3, 1.1, raw))
-    return lines
+            rows.append(at_most(f"growth with rows: {name}", max(others) / base, 1.3, 1.1, raw))
+    return rows
 
 
-def _a_second(figure: Figure) -> str:
-    run = figure.run
-    return f"{run.rate:.0f}/s, p50 {run.percentile(0.5) * 1e3:.1f} ms, p99 {run.percentile(0.99) * 1e3:.1f} ms"
+def _latencies(rate: Rate) -> str:
+    load = rate.load
+    return f"{load.rate:.0f}/s, p50 {load.percentile(0.5) * 1e3:.1f} ms, p99 {load.percentile(0.99) * 1e3:.1f} ms"
 
 
-def _write(lines: list[Line], raw: dict[str, Any], keep: bool) -> None:
+def _write(rows: list[Row], raw: dict[str, Any], keep: bool) -> None:
     REPORTS.mkdir(exist_ok=True)
-    report = {**raw, "lines": [line.as_json() for line in lines]}
-    slowest, fastest = raw["floors"]
-    print(f"\nfloor {slowest:,} to {fastest:,} holds a second; {raw['seconds']} s in all")
-    for path in (REPORTS / "bench.json", *([BASELINE] if keep else [])):
+    report = {**raw, "rows": [row.as_json() for row in rows]}
+    slowest, fastest = raw["sql_baseline_range"]
+    print(f"\nSQL baseline {slowest:,} to {fastest:,} holds per second. The bench took {raw['seconds']} s.")
+    for path in (REPORTS / "bench.json", *([COMMITTED] if keep else [])):
         path.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    entry = {"at": raw["at"], "sql_baseline": raw["sql_baseline"], **{row.name: row.measured for row in rows}}
     with (REPORTS / "bench-history.jsonl").open("a") as history:
-        history.write(
-            json.dumps({"at": raw["at"], "floor": raw["floor"], **{x.name: x.measured for x in lines}}) + "\n"
-        )
-    rows = {line.name: {"measured": line.measured, "gate": line.gate, "reach": line.reach} for line in lines}
-    (REPORTS / "bench.svg").write_text(dots("What was measured, what has to be, what is striven for", "", rows))
-    used = {what: {name: much for name, much in by.items() if much > 0.02} for what, by in raw["cpu"].items()}
+        history.write(json.dumps(entry) + "\n")
+    ratios = {row.name: {"measured": row.measured, "limit": row.limit, "target": row.target} for row in rows}
+    (REPORTS / "bench.svg").write_text(dots("Ratios with limit and target", "", ratios))
+    used = {flow: {name: much for name, much in by.items() if much > 0.02} for flow, by in raw["cpu"].items()}
     (REPORTS / "bench-cpu.svg").write_text(dots("CPU by process", raw["cpu_unit"], used))
 
 

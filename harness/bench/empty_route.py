@@ -1,7 +1,7 @@
-"""The bare route: an answer of a Flask view that does nothing, under gunicorn. CPU is told in multiples of it.
+"""The empty route: a Flask view that does nothing, under gunicorn. The bench reports CPU as multiples of its cost.
 
-The bounds for CPU were set in milliseconds on a machine where a bare route took a quarter of one. Which machine it is
-says more of such a figure than the code does; how many bare routes something costs says it of the code.
+Milliseconds of CPU depend on the machine more than on the code. A multiple of the empty route can be compared
+between machines.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from contextlib import contextmanager
 import psutil
 from flask import Flask
 
-from harness.bench.load_generator import CLIENTS, Crew
-from harness.bench.meter import meter
+from harness.bench.load_generator import CLIENTS, LoadGenerator
+from harness.bench.meter import open_meter
 from harness.errors import StackError
 from harness.runtime import ports
 from harness.runtime.compose import ROOT
@@ -25,47 +25,47 @@ from harness.runtime.program import is_healthy
 from harness.runtime.stack import Stack
 
 SECONDS, START_SECONDS = 0.5, 20.0
-EXPECTED = 10_000  # requests a second, more than will be answered
+MAX_RATE = 10_000  # requests per second, more than the server can answer
 OPTIONS = f"--worker-class gthread --threads {CLIENTS} --keep-alive 75 --log-level critical --no-control-socket".split()
 
 app = Flask(__name__)
 
 
 @app.get("/")
-def nothing() -> str:
-    """The bare route."""
+def return_nothing() -> str:
+    """Return an empty body."""
     return ""
 
 
-class BareRoute:
-    """A bare server beside the system."""
+class EmptyRoute:
+    """A gunicorn server that runs next to the system and serves only the empty route."""
 
-    def __init__(self, crew: Crew, server: psutil.Process, address: str) -> None:
-        self._crew = crew
+    def __init__(self, load_generator: LoadGenerator, server: psutil.Process, address: str) -> None:
+        self._load_generator = load_generator
         self._server = server
         self._address = address
 
-    def cost(self) -> tuple[float, str]:
-        """What an answer costs now, and a meter's unit, under as many clients as the system is loaded with."""
-        work = [["", "/"]] * int(EXPECTED * SECONDS)
-        with meter({"bare": self._server}) as reading:
-            asked = self._crew.drive(self._address, "get", work, clients=CLIENTS, seconds=SECONDS, meter=reading)
-        return asked.cost, reading.unit
+    def measure_cost(self) -> tuple[float, str]:
+        """Return the CPU cost of one response and its unit, under as many clients as the system gets."""
+        work = [["", "/"]] * int(MAX_RATE * SECONDS)
+        with open_meter({"empty route": self._server}) as meter:
+            load = self._load_generator.run(self._address, "get", work, clients=CLIENTS, seconds=SECONDS, meter=meter)
+        return load.cost, meter.unit
 
 
 @contextmanager
-def bare_route(stack: Stack, crew: Crew) -> Iterator[BareRoute]:
-    """A bare server that ends with the block. Raises StackError when it does not start."""
+def serve_empty_route(stack: Stack, load_generator: LoadGenerator) -> Iterator[EmptyRoute]:
+    """Run the server until the block ends. Raises StackError when it does not start."""
     (port,) = ports.claim([8099])
     address = f"{ports.HOST}:{port}"
     command = [sys.executable, "-m", "gunicorn", *OPTIONS, "--bind", address, f"{__name__}:app"]
-    marked = {**os.environ, MARK: str(stack.run_dir.path)}  # should we be killed, the next run knows it
+    marked = {**os.environ, MARK: str(stack.run_dir.path)}  # so that the next run finds it if the bench is killed
     process = subprocess.Popen(command, cwd=ROOT, env=marked, start_new_session=True)
     server = psutil.Process(process.pid)
     try:
         if not wait_for(lambda: is_healthy(port, "/"), START_SECONDS):
-            raise StackError("the bare server does not answer")
-        yield BareRoute(crew, server, address)
+            raise StackError("the server of the empty route does not answer")
+        yield EmptyRoute(load_generator, server, address)
     finally:
         kill_all(find_family(server))
         process.wait()

@@ -1,6 +1,6 @@
-"""What the load finds in the databases: buyers, events of any size, tickets, and as many old rows as are asked for.
+"""The data that the bench needs: buyers, events of any size, tickets, and a given number of old rows.
 
-Written straight to the databases; every row is what the services themselves would have left.
+It is inserted by SQL. Each row equals what the services would have written.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ BUYERS = 64
 HALL = "HALL-B"
 VENUE = "a0a0a0a0-0000-0000-0000-000000000001"
 PRICE = "10.00"
-TOLD_SECONDS = 60.0
+IDLE_SECONDS = 60.0
 
 _USERS = """
 WITH made AS (
@@ -62,9 +62,9 @@ FROM unnest(%(orders)s) AS id"""
 
 _DUE = "SELECT EXISTS (SELECT FROM outbox WHERE sent_at IS NULL AND given_up_at IS NULL)"
 
-# Database: what a table that has seen much use holds, one statement a table; n counts rows. Ids are hashes of it:
-# gen_random_uuid() asks the kernel each time, which was most of the laying.
-_OLD = {
+# Old rows by database, one statement for each table. Ids are hashes of the row number n, because
+# gen_random_uuid() makes a system call for each row, which took most of the time.
+_OLD_ROWS = {
     "seats_db": (
         """INSERT INTO seats (seat_id, event_id, row_number, seat_number, category)
            SELECT md5('seat' || n)::uuid, md5((n / 1000)::text)::uuid, 'R', n, 'CAT1'
@@ -97,56 +97,56 @@ _OLD = {
 
 
 @dataclass
-class Ground:
-    """Makes what a measurement needs; everything that it hands out is fresh."""
+class Fixtures:
+    """Creates the data of a measurement. No seat or ticket is handed out twice."""
 
     stack: Stack
     rows: int = 0
     buyers: list[str] = field(default_factory=list)
     tokens: list[str] = field(default_factory=list)
-    free: dict[int, list[str]] = field(default_factory=dict)
+    free_seats: dict[int, list[str]] = field(default_factory=dict)
 
-    def people(self) -> None:
-        """The buyers, rich, with their tokens."""
+    def create_buyers(self) -> None:
+        """Create buyers with plenty of credits, and their tokens."""
         self.buyers = [str(uuid4()) for _ in range(BUYERS)]
         self._run("users_db", _USERS, role="customer", credits="9999999.00", ids=self.buyers)
-        self.tokens = [self.token(buyer, "customer") for buyer in self.buyers]
+        self.tokens = [self._sign_token(buyer, "customer") for buyer in self.buyers]
 
-    def staff(self) -> str:
-        """The token of somebody at the gate."""
-        who = str(uuid4())
-        self._run("users_db", _USERS, role="staff", credits="0", ids=[who])
-        return self.token(who, "staff")
+    def _create_staff(self) -> str:
+        """Create a staff member and return their token."""
+        user_id = str(uuid4())
+        self._run("users_db", _USERS, role="staff", credits="0", ids=[user_id])
+        return self._sign_token(user_id, "staff")
 
-    def token(self, user_id: str, role: str) -> str:
-        """An access token as User issues it."""
+    def _sign_token(self, user_id: str, role: str) -> str:
+        """Return an access token as the User service issues it."""
         now = int(time.time())
         claims = {"sub": user_id, "role": role, "iat": now, "exp": now + 900, "type": "access", "iss": "ticketremaster"}
         secret = self.stack.env("user-service")["JWT_SECRET"]
         return jwt.encode({**claims, "jti": str(uuid4()), "sid": str(uuid4())}, secret, algorithm="HS256")
 
-    def seats(self, number: int, an_event: int) -> list[str]:
-        """`number` free seats of events that have `an_event` seats each."""
-        free = self.free.setdefault(an_event, [])
-        if (lacking := number - len(free)) > 0:
-            free += self.event_seats([str(uuid4()) for _ in range(-(-lacking // an_event))], an_event)
-        taken, self.free[an_event] = free[:number], free[number:]
+    def take_seats(self, number: int, event_size: int) -> list[str]:
+        """Return `number` available seats, in events that have `event_size` seats each."""
+        free = self.free_seats.setdefault(event_size, [])
+        if (missing := number - len(free)) > 0:
+            free += self.create_events([str(uuid4()) for _ in range(-(-missing // event_size))], event_size)
+        taken, self.free_seats[event_size] = free[:number], free[number:]
         return taken
 
-    def event_seats(self, events: list[str], an_event: int) -> list[str]:
-        """The seats of these events, which are made."""
+    def create_events(self, events: list[str], event_size: int) -> list[str]:
+        """Create events with these ids and return their seats."""
         tiers = psycopg2.extras.Json({"CAT1": float(PRICE)})
-        self._run("events_db", _EVENT, venue=VENUE, hall=HALL, seats=an_event, tiers=tiers, ids=events)
-        return [row[0] for row in self._run("seats_db", _SEATS, ids=events, seats=an_event)]
+        self._run("events_db", _EVENT, venue=VENUE, hall=HALL, seats=event_size, tiers=tiers, ids=events)
+        return [row[0] for row in self._run("seats_db", _SEATS, ids=events, seats=event_size)]
 
-    def orders(self, number: int, an_event: int) -> list[list[str]]:
-        """Pieces of work for buyers: a token and a seat."""
-        return [[self.tokens[n % BUYERS], seat] for n, seat in enumerate(self.seats(number, an_event))]
+    def create_purchases(self, number: int, event_size: int) -> list[list[str]]:
+        """Return work items for a reserve or purchase: a buyer's token and a seat."""
+        return [[self.tokens[n % BUYERS], seat] for n, seat in enumerate(self.take_seats(number, event_size))]
 
-    def scans(self, number: int) -> list[list[str]]:
-        """Pieces of work for the gate: tickets that are sold, each with a fresh QR."""
-        event, owner, staff = str(uuid4()), self.buyers[0], self.staff()
-        seats = self.event_seats([event], number)
+    def create_scans(self, number: int) -> list[list[str]]:
+        """Return work items for a scan: a staff token, the QR payload of a sold ticket, and the hall."""
+        event, owner, staff = str(uuid4()), self.buyers[0], self._create_staff()
+        seats = self.create_events([event], number)
         sale = {"owner": owner, "price": PRICE, "orders": [str(uuid4()) for _ in seats], "seats": seats}
         self._run("users_db", _CHARGES, **sale)
         self._run("orders_db", _ORDERS, **sale, event=event)
@@ -155,32 +155,34 @@ class Ground:
         return [[staff, seal.seal(seat, owner, HALL).payload, HALL] for seat in seats]
 
     def grow(self, rows: int) -> None:
-        """Bring every table to `rows` old rows, all databases at once, and let PostgreSQL take note."""
-        with ThreadPoolExecutor(len(_OLD)) as pool:
-            list(pool.map(lambda database: self._grow(database, rows), _OLD))
-        sql_baseline.lay(self.stack, rows)
+        """Add old rows until every table has `rows`, then update the statistics of PostgreSQL."""
+        with ThreadPoolExecutor(len(_OLD_ROWS)) as pool:
+            list(pool.map(lambda database: self._grow(database, rows), _OLD_ROWS))
+        sql_baseline.create_table(self.stack, rows)
         self._run("postgres", "CHECKPOINT")
         self.rows = rows
 
     def _grow(self, database: str, rows: int) -> None:
         with closing(self.connect(database)) as connection, connection.cursor() as cursor:
-            for statement in _OLD[database]:
+            for statement in _OLD_ROWS[database]:
                 cursor.execute(statement, (self.rows + 1, rows))
             cursor.execute("VACUUM ANALYZE")
 
-    def everybody_told(self) -> None:
-        """Return when no notice of a saga is due any more. Raises StackError."""
+    def wait_until_idle(self) -> None:
+        """Return when the outbox is empty. Raises StackError after IDLE_SECONDS."""
         with closing(self.connect("sagas_db")) as connection, connection.cursor() as cursor:
 
-            def nobody_is_due() -> bool:
+            def is_outbox_empty() -> bool:
                 cursor.execute(_DUE)
                 return not cursor.fetchone()[0]
 
-            if not wait_for(nobody_is_due, TOLD_SECONDS):
-                raise StackError("notices of sagas are still due")
+            if not wait_for(is_outbox_empty, IDLE_SECONDS):
+                raise StackError(
+                    f"the outbox of the orchestrator is not empty after {IDLE_SECONDS:.0f} s. See its log."
+                )
 
     def connect(self, database: str) -> Any:
-        """A superuser's connection in autocommit."""
+        """Return a superuser connection in autocommit mode."""
         connection = psycopg2.connect(self.stack.admin_dsn(database))
         connection.autocommit = True
         return connection

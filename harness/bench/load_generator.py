@@ -1,4 +1,4 @@
-"""Drives the load: processes that stay, told together to begin, and what the stack's own processes used meanwhile."""
+"""The load generator: processes that send requests, and the CPU that the system uses meanwhile."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ from typing import Any
 import psutil
 
 from harness.bench.locking_strategies import percentile
-from harness.bench.meter import Clock, Meter
+from harness.bench.meter import CpuTimeMeter, Meter
 from harness.errors import StackError
 from harness.runtime.compose import ROOT
 from harness.runtime.stack import Stack
 
 PROCESSES, CLIENTS = 2, 16
-STAND_INS = ("fake-", "api-gateway", "epmd")  # for what is not ours: their cost says nothing
+NOT_MEASURED = ("fake-", "api-gateway", "epmd")  # stand-ins, so their cost is not the system's
 
 
 @dataclass(frozen=True)
 class Load:
-    """What came of a load: work done, in how many seconds, how long each took, what each process used a piece of it.
+    """The result of one run of the load generator.
 
-    `used` is in the unit of the meter that read it.
+    `done` counts work items, `latencies` are in seconds, and `used` is the CPU per item of each process, in the unit
+    of the meter.
     """
 
     done: int
@@ -37,28 +38,28 @@ class Load:
 
     @property
     def rate(self) -> float:
-        """Pieces of work a second."""
+        """Work items per second."""
         return self.done / self.seconds
 
     @property
     def cost(self) -> float:
-        """What a piece of work costs, all processes together."""
+        """CPU per work item, summed over all processes."""
         return sum(self.used.values())
 
     def percentile(self, share: float) -> float:
-        """Seconds within which that share was answered."""
+        """Return the latency in seconds that `share` of the requests did not exceed."""
         return percentile(self.latencies, share)
 
 
-class Crew:
-    """The load processes. They stay, so that no measurement pays for their start, and end with the block."""
+class LoadGenerator:
+    """Keeps the load processes running between runs, so that no measurement includes their start."""
 
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
         self._workers: list[subprocess.Popen[str]] = []
 
-    def __enter__(self) -> Crew:
-        self._workers = [_started() for _ in range(PROCESSES)]
+    def __enter__(self) -> LoadGenerator:
+        self._workers = [_start_worker() for _ in range(PROCESSES)]
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -66,10 +67,10 @@ class Crew:
             worker.kill()
             worker.communicate()
 
-    def drive(
+    def run(
         self,
         address: str,
-        verb: str,
+        operation: str,
         work: Sequence[Any],
         *,
         clients: int,
@@ -77,53 +78,51 @@ class Crew:
         credential: str = "",
         once: bool = False,
         meter: Meter | None = None,
-        settled: Callable[[], object] = lambda: None,
+        wait_until_idle: Callable[[], object] = lambda: None,
     ) -> Load:
-        """Work off as much as `clients` can in `seconds`; `once`: all of it, one piece a client.
+        """Do as many work items as `clients` can in `seconds`. With `once`, do all of them, one for each client.
 
-        `meter` reads what is used meanwhile; unless it is given, it is the CPU time of the system. `settled` returns
-        when what the answers have left to be done is done too, so that its cost counts. Raises StackError when anything
-        but success came back, unless `once`, where losing is what is measured.
+        The default `meter` reads the CPU time of the system. `wait_until_idle` returns after the work that the
+        responses left behind, so that the meter includes it. Raises StackError for any outcome but success, unless
+        `once`, which measures losers.
         """
-        workers, meter = self._workers[:clients], meter or Clock(ours(self._stack))
+        workers, meter = self._workers[:clients], meter or CpuTimeMeter(service_processes(self._stack))
         for number, worker in enumerate(workers):
-            _tell(
-                worker,
-                {
-                    "address": address,
-                    "verb": verb,
-                    "work": list(work[number :: len(workers)]),
-                    "threads": clients // len(workers),
-                    "seconds": seconds,
-                    "credential": credential,
-                    "once": once,
-                },
-            )
+            task = {
+                "address": address,
+                "operation": operation,
+                "work": list(work[number :: len(workers)]),
+                "threads": clients // len(workers),
+                "seconds": seconds,
+                "credential": credential,
+                "once": once,
+            }
+            _send(worker, task)
         for worker in workers:
-            _heard(worker)  # it is connected
+            _receive(worker)  # its clients are connected
         before = meter.reading()
         for worker in workers:
-            _tell(worker, "go")
-        results = [_heard(worker) for worker in workers]
-        settled()
+            _send(worker, "start")
+        results = [_receive(worker) for worker in workers]
+        wait_until_idle()
         after = meter.reading()
-        return _load(verb, results, {name: after[name] - before[name] for name in after}, once)
+        return _combine(operation, results, {name: after[name] - before[name] for name in after}, once)
 
 
-def _load(verb: str, results: Sequence[Mapping[str, Any]], used: Mapping[str, float], once: bool) -> Load:
+def _combine(operation: str, results: Sequence[Mapping[str, Any]], used: Mapping[str, float], once: bool) -> Load:
     outcomes: Counter[str] = Counter()
     for result in results:
         outcomes.update(result["outcomes"])
     done = outcomes["ok"] if not once else sum(outcomes.values())
     if not done or (not once and done != sum(outcomes.values())):
-        raise StackError(f"{verb}: {dict(outcomes)}")
-    a_piece = {name: amount / done for name, amount in used.items()}
+        raise StackError(f"{operation}: {dict(outcomes)}")
+    used_per_item = {name: amount / done for name, amount in used.items()}
     latencies = [latency for result in results for latency in result["latencies"]]
-    return Load(done, max(result["seconds"] for result in results), dict(outcomes), latencies, a_piece)
+    return Load(done, max(result["seconds"] for result in results), dict(outcomes), latencies, used_per_item)
 
 
-def _started() -> subprocess.Popen[str]:
-    # In a session of its own: a Ctrl-C is for us, and it ends when we say so or are gone.
+def _start_worker() -> subprocess.Popen[str]:
+    # A session of its own keeps Ctrl-C from the worker. It ends with its stdin, or when the block ends.
     return subprocess.Popen(
         [sys.executable, "-m", "harness.bench.load"],
         stdin=subprocess.PIPE,
@@ -134,26 +133,28 @@ def _started() -> subprocess.Popen[str]:
     )
 
 
-def _tell(worker: subprocess.Popen[str], what: object) -> None:
-    assert worker.stdin  # noqa: S101 - it was asked for as a pipe
-    worker.stdin.write(json.dumps(what) + "\n")
+def _send(worker: subprocess.Popen[str], message: object) -> None:
+    assert worker.stdin  # noqa: S101 - opened as a pipe
+    worker.stdin.write(json.dumps(message) + "\n")
     worker.stdin.flush()
 
 
-def _heard(worker: subprocess.Popen[str]) -> Any:
-    assert worker.stdout  # noqa: S101
+def _receive(worker: subprocess.Popen[str]) -> Any:
+    assert worker.stdout  # noqa: S101 - opened as a pipe
     line = worker.stdout.readline()
     if not line:
-        raise StackError("a load process ended")
+        raise StackError("A load process ended early. Its error is above.")
     return json.loads(line)
 
 
-def ours(stack: Stack) -> dict[str, psutil.Process]:
-    """The process of each of our services, PostgreSQL and RabbitMQ. Raises StackError when one has ended."""
+def service_processes(stack: Stack) -> dict[str, psutil.Process]:
+    """Return the processes of our services, PostgreSQL and RabbitMQ. Raises StackError when one has ended."""
     found = {
-        name: stack.run_dir.read_record(name).identity.find() for name in stack.names if not name.startswith(STAND_INS)
+        name: stack.run_dir.read_record(name).identity.find()
+        for name in stack.names
+        if not name.startswith(NOT_MEASURED)
     }
     running = {name: process for name, process in found.items() if process}
     if missing := found.keys() - running.keys():
-        raise StackError(f"not running: {', '.join(sorted(missing))}")
+        raise StackError(f"not running: {', '.join(sorted(missing))} (logs: {stack.run_dir.logs})")
     return running

@@ -1,7 +1,7 @@
-"""Six ways to sell one seat once, side by side on one table: what each costs its winner, its losers and the server.
+"""Six locking strategies to sell one seat once, compared on one table.
 
-NOWAIT is what Inventory does. The others are what it might have done; the last is no way at all, and oversells.
-A buyer's transaction takes `work` seconds between looking at the seat and being done with it, whatever the strategy.
+Inventory uses NOWAIT. The last strategy has no guard and oversells, as a negative control. In every strategy a
+winner's transaction takes `work` seconds between its read of the seat and its end.
 """
 
 from __future__ import annotations
@@ -30,88 +30,91 @@ _WORK = "SELECT pg_sleep(%(work)s)"
 
 
 @dataclass(frozen=True)
-class Buy:
-    """One buyer's attempt at one seat. Times are in seconds; `wasted` counts transactions that sold nothing."""
+class BuyResult:
+    """The result of one buyer's attempt to buy one seat.
+
+    Times are in seconds. `wasted` counts transactions that sold nothing.
+    """
 
     buyer: int
     seat: int
-    won: bool
-    call: float
-    back: float
+    has_won: bool
+    start: float
+    end: float
     wasted: int
 
     @property
     def seconds(self) -> float:
-        """How long the buyer waited for the answer."""
-        return self.back - self.call
+        """The latency of the attempt."""
+        return self.end - self.start
 
 
-Attempt = Callable[[Any, dict[str, Any]], tuple[bool, int]]
-"""Runs on a cursor with seat, buyer and work; whether it won, and how many transactions were for nothing."""
+Strategy = Callable[[Any, dict[str, Any]], tuple[bool, int]]
+"""Tries to buy a seat on a cursor. Returns whether it won, and the number of transactions that sold nothing."""
 
 
-def _locking(clause: str) -> Attempt:
-    def attempt(cursor: Any, asked: dict[str, Any]) -> tuple[bool, int]:
+def _lock_first(clause: str) -> Strategy:
+    def buy_seat(cursor: Any, params: dict[str, Any]) -> tuple[bool, int]:
         try:
-            cursor.execute(f"{_SEAT} FOR UPDATE {clause}", asked)
+            cursor.execute(f"{_SEAT} FOR UPDATE {clause}", params)
         except errors.LockNotAvailable:
             return False, 1
         found = cursor.fetchone()
         if found is None or found[0] != "AVAILABLE":
             return False, 1
-        cursor.execute(_WORK, asked)
-        cursor.execute(_HOLD, asked)
+        cursor.execute(_WORK, params)
+        cursor.execute(_HOLD, params)
         return True, 0
 
-    return attempt
+    return buy_seat
 
 
-def _conditional(cursor: Any, asked: dict[str, Any]) -> tuple[bool, int]:
-    cursor.execute(f"{_HOLD} AND status = 'AVAILABLE'", asked)
+def _update_conditionally(cursor: Any, params: dict[str, Any]) -> tuple[bool, int]:
+    cursor.execute(f"{_HOLD} AND status = 'AVAILABLE'", params)
     if not cursor.rowcount:
         return False, 1
-    cursor.execute(_WORK, asked)
+    cursor.execute(_WORK, params)
     return True, 0
 
 
-def _versioned(cursor: Any, asked: dict[str, Any]) -> tuple[bool, int]:
+def _compare_version(cursor: Any, params: dict[str, Any]) -> tuple[bool, int]:
     wasted = 0
     while True:
-        cursor.execute(_SEAT, asked)
+        cursor.execute(_SEAT, params)
         status, version = cursor.fetchone()
         if status != "AVAILABLE":
             return False, wasted + 1
-        cursor.execute(_WORK, asked)
-        cursor.execute(f"{_HOLD} AND version = %(version)s", {**asked, "version": version})
+        cursor.execute(_WORK, params)
+        cursor.execute(f"{_HOLD} AND version = %(version)s", {**params, "version": version})
         if cursor.rowcount:
             return True, wasted
-        cursor.connection.rollback()  # somebody was faster: all of this work was for nothing; look again
+        cursor.connection.rollback()  # another buyer was faster, so this work is lost: read the seat again
         wasted += 1
 
 
-def _unguarded(cursor: Any, asked: dict[str, Any]) -> tuple[bool, int]:
-    cursor.execute(_SEAT, asked)
+def _update_unguarded(cursor: Any, params: dict[str, Any]) -> tuple[bool, int]:
+    cursor.execute(_SEAT, params)
     if cursor.fetchone()[0] != "AVAILABLE":
         return False, 1
-    cursor.execute(_WORK, asked)
-    cursor.execute(_HOLD, asked)
+    cursor.execute(_WORK, params)
+    cursor.execute(_HOLD, params)
     return True, 0
 
 
 NOWAIT, BLOCKING, NO_GUARD = "FOR UPDATE NOWAIT", "FOR UPDATE", "no guard"
-STRATEGIES: dict[str, Attempt] = {
-    NOWAIT: _locking("NOWAIT"),
-    BLOCKING: _locking(""),
-    "SKIP LOCKED": _locking("SKIP LOCKED"),
-    "conditional UPDATE": _conditional,
-    "version column": _versioned,
-    NO_GUARD: _unguarded,
+STRATEGIES: dict[str, Strategy] = {
+    NOWAIT: _lock_first("NOWAIT"),
+    BLOCKING: _lock_first(""),
+    "SKIP LOCKED": _lock_first("SKIP LOCKED"),
+    "conditional UPDATE": _update_conditionally,
+    "version column": _compare_version,
+    NO_GUARD: _update_unguarded,
 }
 
 
 @contextmanager
-def table(connect: Connect, seats: int) -> Iterator[None]:
-    """The table of the contest, in a schema of its own that is gone afterwards."""
+def create_seats(connect: Connect, seats: int) -> Iterator[None]:
+    """Create a table of seats in its own schema, and drop both when the block ends."""
     with closing(connect()) as connection, connection.cursor() as cursor:
         connection.autocommit = True
         cursor.execute("DROP SCHEMA IF EXISTS contest CASCADE")
@@ -123,53 +126,55 @@ def table(connect: Connect, seats: int) -> Iterator[None]:
             cursor.execute("DROP SCHEMA contest CASCADE")
 
 
-def contest(connect: Connect, strategy: str, buyers: int, seats: Sequence[int], work: float) -> list[Buy]:
-    """All `buyers` go for the same seat at the same moment, seat after seat, each on a connection of its own."""
+def sell_to_concurrent_buyers(
+    connect: Connect, strategy: str, buyers: int, seats: Sequence[int], work: float
+) -> list[BuyResult]:
+    """Let all `buyers` try to buy the same seat at once, seat after seat, each on its own connection."""
     with _connections(connect, buyers) as connections, ThreadPoolExecutor(buyers) as pool:
-        buys = []
+        results = []
         for seat in seats:
             start = threading.Barrier(buyers)
-            attempts = [
+            futures = [
                 pool.submit(_buy, connection, STRATEGIES[strategy], {"seat": seat, "buyer": n, "work": work}, start)
                 for n, connection in enumerate(connections)
             ]
-            buys += [attempt.result() for attempt in attempts]
-        return buys
+            results += [future.result() for future in futures]
+        return results
 
 
-def against_a_holder(
+def sell_during_lock(
     connect: Connect, strategy: str, buyers: int, seats: Sequence[int], hold_seconds: float
-) -> list[Buy]:
-    """What the losers wait while somebody holds the row's lock for `hold_seconds` and takes the seat then."""
+) -> list[BuyResult]:
+    """Return the losers' results while another transaction locks the row for `hold_seconds` and then takes the seat."""
     lost = []
     with _connections(connect, buyers) as connections, closing(connect()) as holder, ThreadPoolExecutor(buyers) as pool:
         for seat in seats:
-            asked = {"seat": seat, "buyer": -1, "work": hold_seconds}
+            params = {"seat": seat, "buyer": -1, "work": hold_seconds}
             with holder.cursor() as cursor:
-                cursor.execute(f"{_SEAT} FOR UPDATE", asked)
+                cursor.execute(f"{_SEAT} FOR UPDATE", params)
                 start = threading.Barrier(buyers + 1)
                 waiting = [
-                    pool.submit(_buy, c, STRATEGIES[strategy], {**asked, "buyer": n, "work": 0}, start)
+                    pool.submit(_buy, c, STRATEGIES[strategy], {**params, "buyer": n, "work": 0}, start)
                     for n, c in enumerate(connections)
                 ]
                 start.wait()
-                cursor.execute(_WORK, asked)
-                cursor.execute(_HOLD, asked)
+                cursor.execute(_WORK, params)
+                cursor.execute(_HOLD, params)
             holder.commit()
-            lost += [buy.result() for buy in waiting]
+            lost += [future.result() for future in waiting]
     return lost
 
 
-def _buy(connection: Any, attempt: Attempt, asked: dict[str, Any], start: threading.Barrier) -> Buy:
-    start.wait()
-    call = time.perf_counter()
+def _buy(connection: Any, strategy: Strategy, params: dict[str, Any], barrier: threading.Barrier) -> BuyResult:
+    barrier.wait()
+    start = time.perf_counter()
     with connection.cursor() as cursor:
-        won, wasted = attempt(cursor, asked)
-    if won:
+        has_won, wasted = strategy(cursor, params)
+    if has_won:
         connection.commit()
     else:
         connection.rollback()
-    return Buy(asked["buyer"], asked["seat"], won, call, time.perf_counter(), wasted)
+    return BuyResult(params["buyer"], params["seat"], has_won, start, time.perf_counter(), wasted)
 
 
 @contextmanager
@@ -179,7 +184,7 @@ def _connections(connect: Connect, number: int) -> Iterator[list[Any]]:
         connections += [connect() for _ in range(number)]
         for connection in connections:
             with connection.cursor() as cursor:
-                cursor.execute("SELECT 1")  # a connection's first statement loads its caches: not what is measured
+                cursor.execute("SELECT 1")  # the first statement of a connection is slow, because it loads caches
             connection.rollback()
         yield connections
     finally:
@@ -188,42 +193,42 @@ def _connections(connect: Connect, number: int) -> Iterator[list[Any]]:
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The smallest value that at least `share` of them do not exceed. Raises ValueError without values."""
+    """Return the smallest value that at least `share` of the values do not exceed. Raises ValueError without values."""
     if not values:
         raise ValueError("no values")
     return sorted(values)[math.ceil(share * len(values)) - 1]
 
 
-class Waiters:
-    """Looks into pg_locks again and again while its block runs: who waited in its database for a lock, for what."""
+class LockWaitMonitor:
+    """Samples pg_locks while its block runs, and keeps how many processes waited for a lock and in which queries."""
 
-    _LOOK = """
+    _SAMPLE = """
     SELECT a.pid, a.query FROM pg_locks l JOIN pg_stat_activity a USING (pid)
     WHERE NOT l.granted AND a.datname = current_database()"""
 
     def __init__(self, dsn: str) -> None:
         self._dsn = dsn
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="waiters", daemon=True)
-        self.looks = 0
-        self.most = 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="lock-waits", daemon=True)
+        self.samples = 0
+        self.max_waiting = 0
         self.queries: set[str] = set()
 
-    def __enter__(self) -> Waiters:
+    def __enter__(self) -> LockWaitMonitor:
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._over.set()
+        self._stop.set()
         self._thread.join()
 
     def _watch(self) -> None:
         with closing(psycopg2.connect(self._dsn)) as connection, connection.cursor() as cursor:
             connection.autocommit = True
-            while not self._over.is_set():
-                cursor.execute(self._LOOK)
+            while not self._stop.is_set():
+                cursor.execute(self._SAMPLE)
                 found = cursor.fetchall()
-                self.looks += 1
-                self.most = max(self.most, len({pid for pid, _ in found}))
+                self.samples += 1
+                self.max_waiting = max(self.max_waiting, len({pid for pid, _ in found}))
                 self.queries |= {query for _, query in found}
-                self._over.wait(0.002)  # between two looks
+                self._stop.wait(0.002)

@@ -1,4 +1,4 @@
-"""Each measurement of the table: what is asked of whom, how often, and what of it counts."""
+"""The measurements of the bench: rates relative to the SQL baseline, and CPU relative to the empty route."""
 
 from __future__ import annotations
 
@@ -14,151 +14,152 @@ from uuid import uuid4
 import psycopg2
 
 from harness.bench import sql_baseline
-from harness.bench.empty_route import BareRoute
-from harness.bench.fixtures import Ground
-from harness.bench.load_generator import CLIENTS, Crew, Load, ours
-from harness.bench.locking_strategies import BLOCKING, NOWAIT, against_a_holder, percentile, table
-from harness.bench.meter import Meter, meter
+from harness.bench.empty_route import EmptyRoute
+from harness.bench.fixtures import Fixtures
+from harness.bench.load_generator import CLIENTS, Load, LoadGenerator, service_processes
+from harness.bench.locking_strategies import BLOCKING, NOWAIT, create_seats, percentile, sell_during_lock
+from harness.bench.meter import Meter, open_meter
 from harness.errors import StackError
 from harness.runtime.stack import Stack
 from services.chassis.tokens import Credential
 
 Work = Sequence[Any]
 
-IN_FLIGHT, CROWD, ALONE = 8, 100, 100
-EXPECTED = {"ReserveSeat": 8000, "reserve": 1500, "purchase": 900, "scan": 2000}  # a second, more than will be reached
+GRPC_CLIENTS, HOT_SEAT_CLIENTS, SINGLE_CLIENT_ITEMS = 8, 100, 100
+MAX_RATES = {"ReserveSeat": 8000, "reserve": 1500, "purchase": 900, "scan": 2000}  # items per second, never reached
 ORCHESTRATOR, INVENTORY = "orchestrator-service", "inventory-service"
 HOLD_SECONDS, LOSERS, ROUNDS = 0.2, 16, 5
 
 
 @dataclass(frozen=True)
-class Figure:
-    """What several runs of one kind come to. Each figure is their median; `run` is the one of median `floors`.
+class Rate:
+    """The result of several runs of one kind of work.
 
-    `floors` is the rate in floors, `share` the rate as a share of what the kinds of the same round did on average;
-    `floor` is the floor beside that run, a second.
+    `relative` is the median rate as a share of the SQL baseline. `load` is that run, and `sql_baseline` is its
+    baseline in holds per second. `share` is the median rate as a share of the mean over all kinds in the same round.
     """
 
-    floors: float
+    relative: float
     share: float
-    run: Load
-    floor: float
+    load: Load
+    sql_baseline: float
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a piece of work costs in bare routes; `load` is the run that it was counted in, `route` one of those.
-
-    Both are in `unit`.
-    """
+    """The CPU cost of one work item and of one empty route, both in `unit`."""
 
     load: Load
-    route: float
+    empty_route: float
     unit: str
 
     @property
-    def routes(self) -> float:
-        """So many bare routes."""
-        return self.load.cost / self.route
+    def relative(self) -> float:
+        """The cost as a multiple of the empty route."""
+        return self.load.cost / self.empty_route
 
 
 @dataclass(frozen=True)
 class Bench:
     """Measures one stack. Each rate is the median of `repeats` runs of `seconds` each.
 
-    The floor is read right before and right after each run, for a second: the machine is not the same all the time.
+    The SQL baseline is measured for one second before and after each run, because other load on the machine varies.
     """
 
     stack: Stack
-    ground: Ground
-    crew: Crew
-    route: BareRoute
+    fixtures: Fixtures
+    load_generator: LoadGenerator
+    empty_route: EmptyRoute
     seconds: float
     repeats: int
 
-    def reserve_seat(self) -> Figure:
-        """ReserveSeat straight at Inventory, 8 in flight over all of its processes."""
+    def measure_reserve_seat(self) -> Rate:
+        """Measure `ReserveSeat` calls to all processes of Inventory, with 8 clients."""
         secret = self.stack.env(ORCHESTRATOR)["INTERNAL_JWT_SECRET"]
         credential = Credential(ORCHESTRATOR, secret).header()
         replicas = [name for name in self.stack.names if name.startswith(INVENTORY)]
         address = ",".join(self.stack.address(name, 50051) for name in replicas)
 
-        def work() -> list[list[str]]:
-            seats = self.ground.seats(self._expected("ReserveSeat"), 5000)
-            return [[buyer, seat, str(uuid4())] for seat, buyer in zip(seats, cycle(self.ground.buyers), strict=False)]
+        def create_work() -> list[list[str]]:
+            seats = self.fixtures.take_seats(self._max_items("ReserveSeat"), 5000)
+            buyers = cycle(self.fixtures.buyers)
+            return [[buyer, seat, str(uuid4())] for seat, buyer in zip(seats, buyers, strict=False)]
 
-        run = partial(self._drive, address, "ReserveSeat", clients=IN_FLIGHT, credential=credential)
-        (only,) = self._paced([work], run)
-        return only
+        run = partial(self._run, address, "ReserveSeat", clients=GRPC_CLIENTS, credential=credential)
+        (rate,) = self._measure_rates([create_work], run)
+        return rate
 
-    def reserve(self, *sizes: int) -> list[Figure]:
-        """Reserve over HTTP at the orchestrator, in events of each of these sizes, by turns."""
-        return self._orders("reserve", sizes)
+    def measure_reserves(self, *sizes: int) -> list[Rate]:
+        """Measure POST /api/reserve at the orchestrator, for events of each size in turn."""
+        return self._measure_purchases("reserve", sizes)
 
-    def purchase(self, *sizes: int) -> list[Figure]:
-        """Reserve and pay, likewise."""
-        return self._orders("purchase", sizes)
+    def measure_purchases(self, *sizes: int) -> list[Rate]:
+        """Measure a reserve and its payment, for events of each size in turn."""
+        return self._measure_purchases("purchase", sizes)
 
-    def scan(self) -> Figure:
-        """Scans at the gate that admit."""
-        (only,) = self._at_orchestrator("scan", [self._scans])
-        return only
+    def measure_scans(self) -> Rate:
+        """Measure scans that admit."""
+        (rate,) = self._measure_at_orchestrator("scan", [self._create_scans])
+        return rate
 
-    def cost_of_purchase(self, size: int) -> Cost:
-        """Reserve and pay in events of this size, until everybody has been told."""
-        return self._cost(self._orchestrator, "purchase", self.ground.orders(self._expected("purchase"), size))
+    def measure_purchase_cost(self, size: int) -> Cost:
+        """Measure the CPU of a reserve and its payment, including the notices in the outbox."""
+        work = self.fixtures.create_purchases(self._max_items("purchase"), size)
+        return self._measure_cost(self._orchestrator, "purchase", work)
 
-    def cost_of_scan(self) -> Cost:
-        """A scan that admits."""
-        return self._cost(self._orchestrator, "scan", self._scans())
+    def measure_scan_cost(self) -> Cost:
+        """Measure the CPU of a scan that admits."""
+        return self._measure_cost(self._orchestrator, "scan", self._create_scans())
 
-    def crowd(self) -> tuple[float, float]:
-        """100 clients at once for one seat: the losers' p99 and, for comparison, a lone client's p50, in seconds."""
-        tries = [self._crowd_once() for _ in range(self.repeats)]
+    def measure_hot_seat(self) -> tuple[float, float]:
+        """Return the p99 of 100 concurrent reserves of one seat, and the p50 of a single client, in seconds."""
+        tries = [self._try_hot_seat() for _ in range(self.repeats)]
         return median(p99 for p99, _ in tries), median(p50 for _, p50 in tries)
 
-    def _crowd_once(self) -> tuple[float, float]:
-        drive = partial(self.crew.drive, self._orchestrator, "reserve", seconds=60, once=True)
-        alone = drive(self.ground.orders(ALONE, ALONE), clients=1)
-        (seat,) = self.ground.seats(1, 1)
-        crowd = drive([[self.ground.tokens[n % len(self.ground.tokens)], seat] for n in range(CROWD)], clients=CROWD)
-        if crowd.outcomes.get("ok") != 1 or set(crowd.outcomes) != {"ok", "409 SEAT_UNAVAILABLE"}:
-            raise StackError(f"a hot seat was answered {dict(crowd.outcomes)}")
-        return crowd.percentile(0.99), alone.percentile(0.5)
+    def _try_hot_seat(self) -> tuple[float, float]:
+        run = partial(self.load_generator.run, self._orchestrator, "reserve", seconds=60, once=True)
+        single = run(self.fixtures.create_purchases(SINGLE_CLIENT_ITEMS, SINGLE_CLIENT_ITEMS), clients=1)
+        (seat,) = self.fixtures.take_seats(1, 1)
+        tokens = self.fixtures.tokens
+        work = [[tokens[n % len(tokens)], seat] for n in range(HOT_SEAT_CLIENTS)]
+        contended = run(work, clients=HOT_SEAT_CLIENTS)
+        if contended.outcomes.get("ok") != 1 or set(contended.outcomes) != {"ok", "409 SEAT_UNAVAILABLE"}:
+            raise StackError(f"unexpected responses for a hot seat: {dict(contended.outcomes)}")
+        return contended.percentile(0.99), single.percentile(0.5)
 
-    def cost_of_event(self) -> Cost:
-        """An event with 1,000 seats, of which one changes ten times a second."""
+    def measure_event_cost(self) -> Cost:
+        """Measure the CPU of GET /api/events/{id} with 1,000 seats, while a seat changes ten times a second."""
         event = str(uuid4())
-        seats = self.ground.event_seats([event], 1000)
-        over = Event()
-        thread = Thread(target=self._keep_changing, args=(seats, over), daemon=True)
+        seats = self.fixtures.create_events([event], 1000)
+        stop = Event()
+        thread = Thread(target=self._change_seats, args=(seats, stop), daemon=True)
         thread.start()
         try:
-            work = [[self.ground.tokens[0], f"/api/events/{event}"]] * int(5000 * self.seconds)
-            return self._cost(self.stack.address("event-service", 5002), "get", work)
+            work = [[self.fixtures.tokens[0], f"/api/events/{event}"]] * int(5000 * self.seconds)
+            return self._measure_cost(self.stack.address("event-service", 5002), "get", work)
         finally:
-            over.set()
+            stop.set()
             thread.join()
 
-    def _keep_changing(self, seats: Sequence[str], over: Event) -> None:
+    def _change_seats(self, seats: Sequence[str], stop: Event) -> None:
         sql = "UPDATE seats SET updated_at = statement_timestamp() WHERE seat_id = %s"
-        connection = self.ground.connect("seats_db")
+        connection = self.fixtures.connect("seats_db")
         with connection.cursor() as cursor:
-            at = 0
-            while not over.wait(0.1):
-                cursor.execute(sql, (seats[at % len(seats)],))
-                at += 1
+            for seat in cycle(seats):
+                if stop.wait(0.1):
+                    break
+                cursor.execute(sql, (seat,))
         connection.close()
 
-    def losers(self) -> tuple[float, float]:
-        """The losers' p99 under NOWAIT and under plain FOR UPDATE, in seconds, while a holder sleeps 200 ms."""
+    def measure_losers(self) -> tuple[float, float]:
+        """Return the p99 of losers under NOWAIT and FOR UPDATE in seconds, while the row is locked for 200 ms."""
         connect = partial(psycopg2.connect, self.stack.admin_dsn("postgres"))
         p99 = []
-        with table(connect, 2 * ROUNDS):
+        with create_seats(connect, 2 * ROUNDS):
             for number, strategy in enumerate((NOWAIT, BLOCKING)):
                 seats = range(number * ROUNDS + 1, (number + 1) * ROUNDS + 1)
-                lost = against_a_holder(connect, strategy, LOSERS, seats, HOLD_SECONDS)
-                p99.append(percentile([buy.seconds for buy in lost], 0.99))
+                lost = sell_during_lock(connect, strategy, LOSERS, seats, HOLD_SECONDS)
+                p99.append(percentile([result.seconds for result in lost], 0.99))
         return p99[0], p99[1]
 
     # ── shared
@@ -167,77 +168,78 @@ class Bench:
     def _orchestrator(self) -> str:
         return self.stack.address(ORCHESTRATOR, 5003)
 
-    def _expected(self, verb: str) -> int:
-        return int(EXPECTED[verb] * self.seconds)
+    def _max_items(self, operation: str) -> int:
+        return int(MAX_RATES[operation] * self.seconds)
 
-    def _scans(self) -> Work:
-        return self.ground.scans(self._expected("scan"))
+    def _create_scans(self) -> Work:
+        return self.fixtures.create_scans(self._max_items("scan"))
 
-    def _orders(self, verb: str, sizes: Sequence[int]) -> list[Figure]:
-        expected = self._expected(verb)
-        return self._at_orchestrator(verb, [partial(self.ground.orders, expected, size) for size in sizes])
+    def _measure_purchases(self, operation: str, sizes: Sequence[int]) -> list[Rate]:
+        number = self._max_items(operation)
+        kinds = [partial(self.fixtures.create_purchases, number, size) for size in sizes]
+        return self._measure_at_orchestrator(operation, kinds)
 
-    def _at_orchestrator(self, verb: str, kinds: Sequence[Callable[[], Work]]) -> list[Figure]:
-        return self._paced(kinds, partial(self._drive, self._orchestrator, verb))
+    def _measure_at_orchestrator(self, operation: str, kinds: Sequence[Callable[[], Work]]) -> list[Rate]:
+        return self._measure_rates(kinds, partial(self._run, self._orchestrator, operation))
 
-    def _drive(
+    def _run(
         self,
         address: str,
-        verb: str,
+        operation: str,
         work: Work,
         *,
         clients: int = CLIENTS,
         credential: str = "",
         meter: Meter | None = None,
     ) -> Load:
-        return self.crew.drive(
+        return self.load_generator.run(
             address,
-            verb,
+            operation,
             work,
             clients=clients,
             seconds=self.seconds,
             credential=credential,
             meter=meter,
-            settled=self.ground.everybody_told,
+            wait_until_idle=self.fixtures.wait_until_idle,
         )
 
-    def _cost(self, address: str, verb: str, work: Work) -> Cost:
-        """Counted in a run of its own: counting is no part of the work. Raises StackError."""
-        route, unit = self.route.cost()
-        with meter(ours(self.stack)) as reading:
-            if reading.unit != unit:
-                raise StackError(f"a bare route was counted in {unit}, the system in {reading.unit}: run it again")
-            return Cost(self._drive(address, verb, work, meter=reading), route, reading.unit)
+    def _measure_cost(self, address: str, operation: str, work: Work) -> Cost:
+        """Measure in a separate run, because counting instructions slows the processes. Raises StackError."""
+        empty_route, unit = self.empty_route.measure_cost()
+        with open_meter(service_processes(self.stack)) as meter:
+            if meter.unit != unit:
+                raise StackError(f"empty route measured in {unit}, the system in {meter.unit}: run the bench again")
+            return Cost(self._run(address, operation, work, meter=meter), empty_route, meter.unit)
 
-    def _paced(self, kinds: Sequence[Callable[[], Work]], run: Callable[[Work], Load]) -> list[Figure]:
-        """The figure of each kind of work.
+    def _measure_rates(self, kinds: Sequence[Callable[[], Work]], run: Callable[[Work], Load]) -> list[Rate]:
+        """Return the rate of each kind of work.
 
-        All work is laid out before the first run, and the kinds take turns: what the machine does meanwhile, it does
-        to all of them.
+        All work is created before the first run. The kinds take turns, so that other load on the machine affects all
+        of them.
         """
-        rounds = [[work() for work in kinds] for _ in range(self.repeats)]
-        before, done = self._floor(), []
+        rounds = [[create_work() for create_work in kinds] for _ in range(self.repeats)]
+        before, results = self._measure_sql_baseline(), []
         for works in rounds:
             turn = []
             for work in works:
-                load, after = run(work), self._floor()
+                load, after = run(work), self._measure_sql_baseline()
                 turn.append((load, (before + after) / 2))
                 before = after
-            done.append(turn)
-        return [figure(done, kind) for kind in range(len(kinds))]
+            results.append(turn)
+        return [summarize(results, kind) for kind in range(len(kinds))]
 
-    def _floor(self) -> float:
-        return sql_baseline.floor(self.stack, self.ground.rows)
+    def _measure_sql_baseline(self) -> float:
+        return sql_baseline.measure_rate(self.stack, self.fixtures.rows)
 
 
-def figure(rounds: Sequence[Sequence[tuple[Load, float]]], kind: int) -> Figure:
-    """What the runs of one kind come to; each round is a run of every kind, each with the floor beside it."""
+def summarize(rounds: Sequence[Sequence[tuple[Load, float]]], kind: int) -> Rate:
+    """Summarize the runs of one kind. Each round has one run of every kind, with its SQL baseline."""
 
-    def floors(paced: tuple[Load, float]) -> float:
-        load, beside = paced
-        return load.rate / beside
+    def relative(run: tuple[Load, float]) -> float:
+        load, baseline = run
+        return load.rate / baseline
 
-    runs = sorted((turn[kind] for turn in rounds), key=floors)
-    load, beside = middle = runs[len(runs) // 2]
+    runs = sorted((turn[kind] for turn in rounds), key=relative)
+    load, baseline = runs[len(runs) // 2]
     share = median(turn[kind][0].rate / mean(load.rate for load, _ in turn) for turn in rounds)
-    return Figure(floors(middle), share, load, beside)
+    return Rate(load.rate / baseline, share, load, baseline)

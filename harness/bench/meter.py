@@ -1,8 +1,8 @@
-"""What a piece of work costs: instructions retired, where the kernel lets us count them, else CPU time.
+"""The CPU cost of processes: retired instructions where the kernel allows counting them, otherwise CPU time.
 
-A machine that others use too is no good clock of CPU: the same 26 million instructions of a purchase took 23 to 37 ms
-within one afternoon, since whoever shares the caches slows each of them down. Their number stays within two in a
-hundred. Counted are user and kernel together, all threads of a process and all that it starts meanwhile.
+CPU time depends on who else uses the machine and its caches. The 26 million instructions of a purchase took 23 to 37 ms
+within one afternoon, while their number varied by 2 %. Both meters count user and kernel mode, in all threads and
+child processes.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ _HARDWARE, _INSTRUCTIONS, _INHERIT = 0, 1, 1 << 1
 
 
 class Meter(Protocol):
-    """Reads what processes have used, by name, since some moment; two readings tell what was used between them."""
+    """Reads a growing total for each process. The difference of two readings is the use between them."""
 
     unit: str
 
     def reading(self) -> dict[str, float]:
-        """In millions of instructions or in milliseconds of CPU, as `unit` says."""
+        """Return the total of each process by name, in `unit`."""
 
 
-class Clock:
-    """CPU time, user and system, in milliseconds."""
+class CpuTimeMeter:
+    """Measures CPU time (user and system) in milliseconds."""
 
     unit = "ms"
 
@@ -40,11 +40,11 @@ class Clock:
         self._processes = processes
 
     def reading(self) -> dict[str, float]:
-        return {name: 1000 * used_by(process) for name, process in self._processes.items()}
+        return {name: 1000 * cpu_seconds(process) for name, process in self._processes.items()}
 
 
-class Instructions:
-    """Instructions retired, in millions. Counting costs time: what is counted is not to be timed as well."""
+class InstructionMeter:
+    """Counts retired instructions in millions. Counting slows the processes, so never time the same run."""
 
     unit = "M instructions"
 
@@ -53,7 +53,7 @@ class Instructions:
         try:
             for name, process in processes.items():
                 for thread in _threads(process):
-                    with suppress(ProcessLookupError):  # it has ended meanwhile
+                    with suppress(ProcessLookupError):  # the thread has ended
                         self._counters[name].append(_counter(thread))
         except OSError:
             self.close()
@@ -66,28 +66,28 @@ class Instructions:
         }
 
     def close(self) -> None:
-        """Stop counting."""
+        """Stop counting and close the counters."""
         for counters in self._counters.values():
             while counters:
                 os.close(counters.pop())
 
 
 @contextmanager
-def meter(processes: Mapping[str, psutil.Process]) -> Iterator[Meter]:
-    """A meter of these processes: a clock where nobody may count."""
+def open_meter(processes: Mapping[str, psutil.Process]) -> Iterator[Meter]:
+    """Yield an instruction meter, or a CPU time meter if the kernel forbids counting."""
     try:
-        counting = Instructions(processes)
+        meter = InstructionMeter(processes)
     except OSError:
-        yield Clock(processes)
+        yield CpuTimeMeter(processes)
         return
     try:
-        yield counting
+        yield meter
     finally:
-        counting.close()
+        meter.close()
 
 
-def used_by(leader: psutil.Process) -> float:
-    """CPU seconds used so far by a process and all that it started."""
+def cpu_seconds(leader: psutil.Process) -> float:
+    """Return the CPU seconds that a process and its descendants have used."""
     total = 0.0
     for process in _with_children(leader):
         with suppress(psutil.NoSuchProcess):
@@ -107,7 +107,7 @@ def _threads(leader: psutil.Process) -> Iterator[int]:
 
 
 def _counter(thread: int) -> int:
-    """A descriptor that counts for a thread and all that it starts. Raises OSError."""
+    """Open a counter for a thread and all that it starts. Raises OSError if the kernel forbids it."""
     number = _PERF_EVENT_OPEN.get(platform.machine())
     if number is None:
         raise OSError(f"perf_event_open has no number on {platform.machine()}")

@@ -1,4 +1,7 @@
-"""The floor: what the bare SQL of a hold costs on this server, by pgbench, 8 clients on row ranges of their own."""
+"""The SQL baseline: how many holds per second PostgreSQL alone can do, measured by pgbench.
+
+Eight clients lock and update seats, each in its own range of rows.
+"""
 
 from __future__ import annotations
 
@@ -15,36 +18,36 @@ from harness.errors import StackError
 from harness.runtime.postgres import find_binaries
 from harness.runtime.stack import Stack
 
-CLIENTS, ROWS_A_CLIENT = 8, 1000
+CLIENTS, ROWS_PER_CLIENT = 8, 1000
 _TABLE = """
-DROP TABLE IF EXISTS floor_{rows};
-CREATE TABLE floor_{rows} (seat_id int PRIMARY KEY, status text NOT NULL, held_until timestamptz)
+DROP TABLE IF EXISTS baseline_{rows};
+CREATE TABLE baseline_{rows} (seat_id int PRIMARY KEY, status text NOT NULL, held_until timestamptz)
 WITH (fillfactor = 70);
-INSERT INTO floor_{rows} SELECT generate_series(0, {last}), 'AVAILABLE'"""
+INSERT INTO baseline_{rows} SELECT generate_series(0, {last}), 'AVAILABLE'"""
 _HOLD = """
 \\set seat {span} * :client_id + random(0, {span} - 1)
 BEGIN;
-SELECT status FROM floor_{rows} WHERE seat_id = :seat FOR UPDATE NOWAIT;
-UPDATE floor_{rows} SET status = 'HELD', held_until = now() WHERE seat_id = :seat;
+SELECT status FROM baseline_{rows} WHERE seat_id = :seat FOR UPDATE NOWAIT;
+UPDATE baseline_{rows} SET status = 'HELD', held_until = now() WHERE seat_id = :seat;
 COMMIT;
 """
 _RATE = re.compile(r"tps = ([\d.]+)")
 
 
-def lay(stack: Stack, rows: int) -> None:
-    """Make the table of `rows` rows (8,000 at least, which are those that the clients use)."""
-    last = max(rows, CLIENTS * ROWS_A_CLIENT) - 1
+def create_table(stack: Stack, rows: int) -> None:
+    """Create the table of `rows` rows, but at least the 8,000 that the clients use."""
+    last = max(rows, CLIENTS * ROWS_PER_CLIENT) - 1
     with closing(psycopg2.connect(stack.admin_dsn("postgres"))) as connection, connection.cursor() as cursor:
         connection.autocommit = True
         cursor.execute(_TABLE.format(rows=rows, last=last))
-        cursor.execute(f"VACUUM ANALYZE floor_{rows}")
+        cursor.execute(f"VACUUM ANALYZE baseline_{rows}")
 
 
-def floor(stack: Stack, rows: int) -> float:
-    """Transactions a second on the table of `rows` rows, during one second. Raises StackError when pgbench fails."""
+def measure_rate(stack: Stack, rows: int) -> float:
+    """Run pgbench for one second and return its transactions per second. Raises StackError when pgbench fails."""
     with TemporaryDirectory() as directory:
         script = Path(directory) / "hold.sql"
-        script.write_text(_HOLD.format(rows=rows, span=ROWS_A_CLIENT))
+        script.write_text(_HOLD.format(rows=rows, span=ROWS_PER_CLIENT))
         pgbench = [str(find_binaries("postgres:16") / "pgbench"), "--no-vacuum", "--protocol=prepared"]
         pgbench += [f"--client={CLIENTS}", "--jobs=2", "--time=1", f"--file={script}"]
         done = subprocess.run(

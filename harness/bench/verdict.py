@@ -1,4 +1,4 @@
-"""The table: what was asked for, what was measured, and how far apart the two are; printed row by row."""
+"""The result table of the bench: a row for each figure, with its limit, its target and the previous figure."""
 
 from __future__ import annotations
 
@@ -7,65 +7,68 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-_WIDTHS = (38, 9, 6, 6, 7, 8, 6)  # of the columns; what was measured raw comes last and is as long as it is
-_HEAD = ("", "measured", "gate", "reach", "verdict", "baseline", "took", "raw")
+_WIDTHS = (46, 9, 6, 6, 7, 8, 6)  # of all columns but the last
+_HEAD = ("ratio", "measured", "limit", "target", "verdict", "previous", "took", "details")
 
 
 @dataclass(frozen=True)
-class Line:
-    """One row. `gate` has to be met, `reach` is to be striven for; `more` tells which side of them is the good one."""
+class Row:
+    """One ratio. Missing the `limit` fails the bench. Missing the `target` does not."""
 
     name: str
     measured: float
-    gate: float
-    reach: float
-    more: bool
+    limit: float
+    target: float
+    higher_is_better: bool
     raw: str = ""
 
     @property
     def verdict(self) -> str:
-        """`reach`, `gate` or `MISSED`."""
-        sign = 1 if self.more else -1
-        if sign * self.measured >= sign * self.reach:
-            return "reach"
-        return "gate" if sign * self.measured >= sign * self.gate else "MISSED"
+        """The best bound that the ratio meets: `target`, `limit`, or neither (`MISSED`)."""
+        sign = 1 if self.higher_is_better else -1
+        if sign * self.measured >= sign * self.target:
+            return "target"
+        return "limit" if sign * self.measured >= sign * self.limit else "MISSED"
 
     def as_json(self) -> dict[str, Any]:
-        """For the report."""
+        """Return the fields and the verdict for reports/bench.json."""
         return {**asdict(self), "verdict": self.verdict}
 
 
-def at_least(name: str, measured: float, gate: float, reach: float, raw: str = "") -> Line:
-    """A line that is the better the more it measures."""
-    return Line(name, measured, gate, reach, True, raw)
+def at_least(name: str, measured: float, limit: float, target: float, raw: str = "") -> Row:
+    """Build the row of a ratio that should be high."""
+    return Row(name, measured, limit, target, True, raw)
 
 
-def at_most(name: str, measured: float, gate: float, reach: float, raw: str = "") -> Line:
-    """A line that is the better the less it measures."""
-    return Line(name, measured, gate, reach, False, raw)
+def at_most(name: str, measured: float, limit: float, target: float, raw: str = "") -> Row:
+    """Build the row of a ratio that should be low."""
+    return Row(name, measured, limit, target, False, raw)
 
 
 @dataclass
 class Table:
-    """Prints each line as it comes, with the seconds since the one before; `baseline` is what was measured, by name."""
+    """Collects the rows and prints each with the seconds since the last one.
 
-    baseline: Mapping[str, float]
-    lines: list[Line] = field(default_factory=list)
+    `previous` has the ratios of the last committed run by name.
+    """
+
+    previous: Mapping[str, float]
+    rows: list[Row] = field(default_factory=list)
     _since: float = field(default_factory=time.monotonic)
 
-    def note(self, what: str) -> None:
-        """A step that is no row."""
-        self._print((what, "", "", "", "", "", self._seconds(), ""))
+    def note(self, step: str) -> None:
+        """Print a step that is not a row."""
+        self._print((step, "", "", "", "", "", self._seconds(), ""))
 
-    def add(self, *lines: Line) -> None:
-        """Keep and print."""
-        if not self.lines:
+    def add(self, *rows: Row) -> None:
+        """Collect and print rows."""
+        if not self.rows:
             self._print(_HEAD)
-        for line in lines:
-            was = self.baseline.get(line.name)
-            bounds = f"{line.gate:g}", f"{line.reach:g}", line.verdict, "-" if was is None else f"{was:.4g}"
-            self._print((line.name, f"{line.measured:.4g}", *bounds, self._seconds(), line.raw))
-        self.lines += lines
+        for row in rows:
+            previous = self.previous.get(row.name)
+            bounds = f"{row.limit:g}", f"{row.target:g}", row.verdict, "-" if previous is None else f"{previous:.4g}"
+            self._print((row.name, f"{row.measured:.4g}", *bounds, self._seconds(), row.raw))
+        self.rows += rows
 
     def _seconds(self) -> str:
         now = time.monotonic()

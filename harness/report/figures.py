@@ -117,32 +117,33 @@ def _mutants(content: Any) -> list[tuple[str, bool, str]] | None:
 
 
 @dataclass(frozen=True)
-class Line:
-    """A ratio of the bench, what it has to be, and what it was in the last committed run."""
+class BenchRow:
+    """A ratio of the bench with its limit, and the same ratio in the last committed run."""
 
     name: str
     measured: float
-    gate: float
+    limit: float
     verdict: str
     raw: str
-    before: float | None
+    committed: float | None
 
     @property
     def change(self) -> float | None:
-        """How far it has moved, of the baseline."""
-        return (self.measured - self.before) / self.before if self.before else None
+        """The change since the committed run, as a share of the committed ratio."""
+        return (self.measured - self.committed) / self.committed if self.committed else None
 
     @property
-    def warns(self) -> bool:
-        """Whether it has moved too far, or misses its gate."""
+    def has_warning(self) -> bool:
+        """Whether the ratio misses its limit or has changed by more than WARN."""
         return self.verdict == "MISSED" or (self.change is not None and abs(self.change) > WARN)
 
 
-def bench(now: Any, baseline: Any) -> list[Line] | None:
-    """Every line of a bench, against the committed one."""
+def bench(now: Any, committed: Any) -> list[BenchRow] | None:
+    """Return every row of a bench, compared with the committed run. None if the bench has not run."""
     if not now:
         return None
-    before = {line["name"]: line["measured"] for line in (baseline or {}).get("lines", [])}
+    before = {row["name"]: row["measured"] for row in (committed or {}).get("rows", [])}
     return [
-        Line(x["name"], x["measured"], x["gate"], x["verdict"], x["raw"], before.get(x["name"])) for x in now["lines"]
+        BenchRow(row["name"], row["measured"], row["limit"], row["verdict"], row["raw"], before.get(row["name"]))
+        for row in now.get("rows", [])
     ]

@@ -1,4 +1,4 @@
-"""Straight at a service, past gateway and orchestrator, with the orchestrator's credential."""
+"""Calls to a service that bypass the gateway and the orchestrator, with the orchestrator's credential."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ ORCHESTRATOR = "orchestrator-service"
 TTL_SECONDS = 300
 
 
-def credential(stack: Stack) -> Credential:
-    """The orchestrator's own."""
+def make_credential(stack: Stack) -> Credential:
+    """Return the credential of the orchestrator."""
     return Credential(ORCHESTRATOR, stack.env(ORCHESTRATOR)["INTERNAL_JWT_SECRET"])
 
 
 class InventoryCaller:
-    """Inventory's calls at one address."""
+    """A gRPC client of one Inventory process."""
 
     def __init__(self, stack: Stack, address: str = "") -> None:
-        self._peer = GrpcPeer("Inventory", credential(stack))
+        self._peer = GrpcPeer("Inventory", make_credential(stack))
         self._channel = open_channel(address or stack.address("inventory-service", 50051))
         self._stub: Any = InventoryStub(self._channel)  # type: ignore[no-untyped-call]
 
@@ -34,33 +34,29 @@ class InventoryCaller:
         """Close the connection."""
         self._channel.close()
 
-    def call(self, verb: str, **fields: Any) -> Any:
-        """One call, as the contract has it. Raises Refused, Unknown."""
-        name = {"VerifyTicket": "Seat", "GetSeatOwner": "Seat"}.get(verb, verb)
-        return self._peer.call(getattr(self._stub, verb), getattr(pb, f"{name}Request")(**fields))
+    def call(self, method: str, **fields: Any) -> Any:
+        """Call a method and return its response. Raises Refused or Unknown."""
+        name = {"VerifyTicket": "Seat", "GetSeatOwner": "Seat"}.get(method, method)
+        return self._peer.call(getattr(self._stub, method), getattr(pb, f"{name}Request")(**fields))
 
-    def answer(self, verb: str, **fields: Any) -> str:
-        """OK, the code of the refusal, or UNKNOWN."""
+    def reserve(self, seat: str, user: str = "", hold: str = "") -> str:
+        """Hold a seat. Returns OK, the error code of the refusal, or UNKNOWN."""
+        user, hold = user or str(uuid4()), hold or str(uuid4())
         try:
-            self.call(verb, **fields)
+            self.call("ReserveSeat", seat_id=seat, user_id=user, hold_id=hold, ttl_seconds=TTL_SECONDS)
         except Refused as refusal:
             return str(refusal.code)
         except Unknown:
             return "UNKNOWN"
         return "OK"
 
-    def reserve(self, seat: str, user: str = "", hold: str = "") -> str:
-        """Hold a seat for somebody."""
-        user, hold = user or str(uuid4()), hold or str(uuid4())
-        return self.answer("ReserveSeat", seat_id=seat, user_id=user, hold_id=hold, ttl_seconds=TTL_SECONDS)
-
-    def look(self, seat: str) -> str:
-        """How the seat stands: status/order/owner; a hold's id and holder while it is HELD."""
+    def read_seat(self, seat: str) -> str:
+        """Return the seat as status/order/owner. For a HELD seat these are the hold's id and its user."""
         found = self.call("GetSeatOwner", seat_id=seat)
         order, owner = found.order_id or found.hold_id, found.owner_user_id or found.held_by_user_id
         return f"{found.status}/{order}/{owner}"
 
 
-def inventory(stack: Stack, address: str = "") -> closing[InventoryCaller]:
-    """A caller, closed at the end of the block."""
+def connect_inventory(stack: Stack, address: str = "") -> closing[InventoryCaller]:
+    """Return a client of Inventory that is closed when its block ends."""
     return closing(InventoryCaller(stack, address))

@@ -1,4 +1,4 @@
-"""What the concurrency suite shares: the session's stack as a system, its figures, the invariants at the end."""
+"""Fixtures of the concurrency suite: the running stack, the figures for the report, and the invariants."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from tests.support.system import TestSystem
 
 @pytest.fixture(scope="session")
 def figures() -> Figures:
-    """Where measured figures go."""
+    """The figures for the report."""
     return Figures()
 
 
 @pytest.fixture(scope="session")
 def system(stack: Stack, seats: Seats) -> TestSystem:
-    """The running stack, with people and seats for every test."""
+    """The running stack, with users and seats for every test."""
     return TestSystem(stack, seats)
 
 
 @pytest.fixture(scope="module")
 def invariants(system: TestSystem) -> Iterator[None]:
-    """At the end of the module every invariant holds over all five databases."""
+    """Check every invariant over all five databases when the module ends."""
     yield
     system.assert_invariants()

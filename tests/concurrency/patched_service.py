@@ -1,6 +1,6 @@
-"""Copies of a service with one guard taken out, for the negative controls: the same check has to fail against them.
+"""Runs a copy of a service without one of its guards, for negative controls.
 
-A copy is a process of its own, on ports of its own; the code on disk and the running stack stay as they are.
+A copy is a separate process with its own ports, so the code on disk and the running stack do not change.
 """
 
 from __future__ import annotations
@@ -24,28 +24,30 @@ STOP_SECONDS = 10.0
 
 
 @contextmanager
-def weakened(stack: Stack, service: str, patch: str, env: Mapping[str, str] | None = None) -> Iterator[dict[str, int]]:
-    """A copy of `service` that runs `patch` before it starts; yields its ports, `PORT` and perhaps `GRPC_PORT`."""
+def run_patched(
+    stack: Stack, service: str, patch: str, env: Mapping[str, str] | None = None
+) -> Iterator[dict[str, int]]:
+    """Run a copy of `service` that executes `patch` before it starts. Yields its ports by variable name."""
     environment = {**stack.env(service), **(env or {})}
     names: list[str] = [name for name in ("PORT", "GRPC_PORT") if name in environment]
-    own = dict(zip(names, ports.claim([int(environment[name]) for name in names]), strict=True))
-    environment |= {name: str(port) for name, port in own.items()}
+    ports_of_copy = dict(zip(names, ports.claim([int(environment[name]) for name in names]), strict=True))
+    environment |= {name: str(port) for name, port in ports_of_copy.items()}
     package = service.removesuffix("-service")
     script = f"{patch}\nfrom services.{package}.main import main\nmain()"
-    program = Program(service, (sys.executable, "-c", script), environment, {}, (own["PORT"], "/health"))
-    log = stack.run_dir.logs / f"{service}-weakened.log"
+    program = Program(service, (sys.executable, "-c", script), environment, {}, (ports_of_copy["PORT"], "/health"))
+    log = stack.run_dir.logs / f"{service}-patched.log"
     identity = process.spawn(program.argv, environment, log, stack.run_dir.path)
     try:
         assert process.wait_for(program.is_ready, 30), Path(log).read_text()[-2000:]
-        yield own
+        yield ports_of_copy
     finally:
         process.terminate(identity, signal.SIGTERM, STOP_SECONDS)
-        ports.release(list(own.values()))
+        ports.release(list(ports_of_copy.values()))
 
 
 @contextmanager
-def database_without(stack: Stack, service: str, dropping: str) -> Iterator[tuple[str, str]]:
-    """Name and DSN of an empty database of `service`, on its own server; `dropping` is the SQL that weakens it."""
+def create_patched_database(stack: Stack, service: str, patch: str) -> Iterator[tuple[str, str]]:
+    """Create an empty database of `service` and run the SQL of `patch` in it. Yields its name and DSN."""
     env = stack.env(service)
     name = f"{env['DB_NAME']}_{uuid4().hex[:8]}"
     with closing(psycopg2.connect(stack.admin_dsn(env["DB_NAME"]))) as admin, admin.cursor() as cursor:
@@ -54,17 +56,17 @@ def database_without(stack: Stack, service: str, dropping: str) -> Iterator[tupl
         cursor.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(sql.Identifier(name), owner))
         try:
             dsn = stack.dsn(service).replace(f"/{env['DB_NAME']}", f"/{name}")
-            _fill(dsn, service, dropping)
+            _create_tables(dsn, service, patch)
             yield name, dsn
         finally:
             cursor.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
-def _fill(dsn: str, service: str, dropping: str) -> None:
+def _create_tables(dsn: str, service: str, patch: str) -> None:
     package = service.removesuffix("-service")
     with closing(psycopg2.connect(dsn)) as connection, connection.cursor() as cursor:
         for part in ("chassis", package):
             cursor.execute((ROOT / "services" / part / "schema.sql").read_text())
-        if dropping:
-            cursor.execute(dropping)
+        if patch:
+            cursor.execute(patch)
         connection.commit()

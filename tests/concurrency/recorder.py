@@ -1,4 +1,4 @@
-"""Records what clients did and saw, with the times between which it happened."""
+"""Records the operations of clients with their start and end times."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.concurrency.linearizability import NEVER, Op
 
 
 class Recorder:
-    """The history of a run. Thread-safe: appending to a list is."""
+    """The history of a run. Thread-safe, because it only appends to a list."""
 
     def __init__(self) -> None:
         self.ops: list[tuple[str, Op]] = []
@@ -18,16 +18,20 @@ class Recorder:
     def run(
         self, client: str, seat: str, what: str, call: Callable[[], tuple[tuple[str, ...], str | None]]
     ) -> str | None:
-        """Do `call`, which says what was given and answered; `None`: nobody knows. Returns the answer."""
-        called = time.perf_counter()
-        given, got = call()
-        back = NEVER if got is None else time.perf_counter()
-        self.ops.append((seat, Op(client, what, given, got, called, back)))
-        return got
+        """Run `call`, record it and return its result.
+
+        `call` returns the arguments and the result of the operation. A result of `None` means that the outcome is
+        unknown.
+        """
+        start = time.perf_counter()
+        args, result = call()
+        end = NEVER if result is None else time.perf_counter()
+        self.ops.append((seat, Op(client, what, args, result, start, end)))
+        return result
 
 
-def partitioned(ops: Iterable[tuple[str, Op]]) -> dict[str, list[Op]]:
-    """Each seat's own history."""
+def group_by_seat(ops: Iterable[tuple[str, Op]]) -> dict[str, list[Op]]:
+    """Return the history of each seat."""
     histories: dict[str, list[Op]] = defaultdict(list)
     for seat, op in ops:
         histories[seat].append(op)

@@ -1,11 +1,12 @@
-"""A seat as its callers may see it: (status, order, owner), and what each operation makes of it.
+"""The sequential model of a seat. Its state is (status, order, owner).
 
-    AVAILABLE ─reserve→ HELD ─sell→ SOLD ─admit→ CHECKED_IN          SOLD ─hand_over→ SOLD of another owner
+    AVAILABLE ─reserve→ HELD ─sell→ SOLD ─admit→ CHECKED_IN          SOLD ─update_owner→ SOLD, new owner
         ↑←────release────┘            │
-        ↑←──────────take_back─────────┘
+        ↑←─────────cancel_sale────────┘
 
-An operation is given (order, user); `hand_over` (order, seller, buyer). An answer is OK, or a refusal that says
-something of the seat, or LOST, which says nothing: credits ran short, or the row was in other hands (NOWAIT).
+The arguments of an operation are (order, user), those of `update_owner` are (order, seller, buyer). A result is OK, a
+refusal that depends on the state, or LOST. LOST gives no information about the seat: the credits did not suffice, or
+another transaction had locked the row (NOWAIT).
 """
 
 from __future__ import annotations
@@ -17,54 +18,54 @@ from tests.concurrency.linearizability import Op, State
 
 FREE = ("AVAILABLE", "", "")
 OK, LOST = "OK", "LOST"
-Given = tuple[str, ...]
+Args = tuple[str, ...]
 
-BECOMES: Mapping[str, Callable[[State, Given], State | None]] = {
-    "reserve": lambda seat, given: ("HELD", *given) if seat in (FREE, ("HELD", *given)) else None,
-    "release": lambda seat, given: FREE if seat == ("HELD", *given) else None,
-    # A second pay of one order is given the first one's answer.
-    "sell": lambda seat, given: ("SOLD", *given) if seat in (("HELD", *given), ("SOLD", *given)) else None,
-    "take_back": lambda seat, given: FREE if seat == ("SOLD", *given) else None,
-    "hand_over": lambda seat, given: ("SOLD", given[0], given[2]) if seat == ("SOLD", *given[:2]) else None,
-    "admit": lambda seat, given: ("CHECKED_IN", *given) if seat == ("SOLD", *given) else None,
+NEXT_STATE: Mapping[str, Callable[[State, Args], State | None]] = {
+    "reserve": lambda seat, args: ("HELD", *args) if seat in (FREE, ("HELD", *args)) else None,
+    "release": lambda seat, args: FREE if seat == ("HELD", *args) else None,
+    # A second payment of an order gets the response of the first one.
+    "sell": lambda seat, args: ("SOLD", *args) if seat in (("HELD", *args), ("SOLD", *args)) else None,
+    "cancel_sale": lambda seat, args: FREE if seat == ("SOLD", *args) else None,
+    "update_owner": lambda seat, args: ("SOLD", args[0], args[2]) if seat == ("SOLD", *args[:2]) else None,
+    "admit": lambda seat, args: ("CHECKED_IN", *args) if seat == ("SOLD", *args) else None,
 }
-TRUE_OF: Mapping[str, Callable[[tuple[str, str, str], Given], bool]] = {
+IS_ALLOWED: Mapping[str, Callable[[tuple[str, str, str], Args], bool]] = {
     "SEAT_UNAVAILABLE": lambda seat, _: seat[0] == "HELD",
     "SEAT_ALREADY_SOLD": lambda seat, _: seat[0] in ("SOLD", "CHECKED_IN"),
-    "NOT_HELD": lambda seat, given: seat != ("HELD", *given),
-    "NOT_SOLD": lambda seat, given: seat != ("SOLD", *given[:2]),
+    "NOT_HELD": lambda seat, args: seat != ("HELD", *args),
+    "NOT_SOLD": lambda seat, args: seat != ("SOLD", *args[:2]),
     "DUPLICATE": lambda seat, _: seat[0] == "CHECKED_IN",
-    LOST: lambda _seat, _given: True,
+    LOST: lambda _seat, _args: True,
 }
 
 
 class SeatModel:
-    """`linearizability.Model` of one seat. `look` answers what it saw, as status/order/owner."""
+    """A `linearizability.Model` of one seat. The result of `look` is status/order/owner."""
 
     def after(self, state: State, op: Op) -> State | None:
-        """The seat after `op`; None where it cannot have answered so."""
+        """Return the seat after `op`, or None if `op` cannot have its result in this state."""
         if op.what == "look":
-            return state if op.got == "/".join(state) else None  # type: ignore[arg-type]
-        if op.got is not None and op.got in TRUE_OF:
-            return state if TRUE_OF[op.got](state, op.given) else None  # type: ignore[arg-type]
-        return BECOMES[op.what](state, op.given)  # OK; or nobody knows, and this is what it did if it did
+            return state if op.result == "/".join(state) else None  # type: ignore[arg-type]
+        if op.result is not None and op.result in IS_ALLOWED:
+            return state if IS_ALLOWED[op.result](state, op.args) else None  # type: ignore[arg-type]
+        return NEXT_STATE[op.what](state, op.args)  # also for an unknown outcome, as if it took effect
 
     def changes(self, op: Op) -> bool:
-        """False for looks and refusals."""
-        return op.what != "look" and op.got not in TRUE_OF
+        """Return False for looks and refusals."""
+        return op.what != "look" and op.result not in IS_ALLOWED
 
 
-def excused(ops: Sequence[Op]) -> list[Op]:
-    """The history with every SEAT_UNAVAILABLE that NOWAIT may have spoken marked LOST.
+def mark_lost_locks(ops: Sequence[Op]) -> list[Op]:
+    """Return the history with LOST in place of each SEAT_UNAVAILABLE that NOWAIT may have caused.
 
-    The row is in other hands only while another operation on the seat is under way: a refusal that overlaps none has
-    to be explained by a hold.
+    NOWAIT can fail only while another operation on the seat is in progress. A refusal that overlaps no other operation
+    needs a hold as its cause.
     """
     locking = [op for op in ops if op.what != "look"]
 
     def may_be_lost(op: Op) -> bool:
-        return op.got == "SEAT_UNAVAILABLE" and any(
-            other is not op and other.call <= op.back and op.call <= other.back for other in locking
+        return op.result == "SEAT_UNAVAILABLE" and any(
+            other is not op and other.start <= op.end and op.start <= other.end for other in locking
         )
 
-    return [replace(op, got=LOST) if may_be_lost(op) else op for op in ops]
+    return [replace(op, result=LOST) if may_be_lost(op) else op for op in ops]

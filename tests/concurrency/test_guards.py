@@ -20,8 +20,8 @@ import pytest
 from harness.api_client import Api, ApiResponse
 from harness.runtime.ports import HOST
 from harness.runtime.process import wait_for
-from tests.concurrency.callers import InventoryCaller, credential, inventory
-from tests.concurrency.patched_service import database_without, weakened
+from tests.concurrency.callers import InventoryCaller, connect_inventory, make_credential
+from tests.concurrency.patched_service import create_patched_database, run_patched
 from tests.support import inserts
 from tests.support.concurrency import outcomes, run_concurrently
 from tests.support.system import TestSystem
@@ -71,7 +71,7 @@ class Copy:
 
     def user(self) -> Api:
         """User, called as the orchestrator calls it."""
-        token = credential(self.system.stack).header().removeprefix("Bearer ")
+        token = make_credential(self.system.stack).header().removeprefix("Bearer ")
         return Api(f"http://{HOST}:{self.ports['PORT']}", token=token)
 
     def person(self) -> str:
@@ -94,8 +94,8 @@ def without(system: TestSystem, service: str, guard: tuple[str, str]) -> Iterato
     """A copy of the service that lacks a guard."""
     patch, sql = guard
     with (
-        database_without(system.stack, service, sql) as (name, dsn),
-        weakened(system.stack, service, patch, {"DB_NAME": name, **NO_BROKER}) as ports,
+        create_patched_database(system.stack, service, sql) as (name, dsn),
+        run_patched(system.stack, service, patch, {"DB_NAME": name, **NO_BROKER}) as ports,
     ):
         yield Copy(system, ports, dsn)
 
@@ -194,7 +194,7 @@ def assert_admitted_once(copy: Copy) -> None:
     """All gates are at the seat's row before the first may have it; one of them admits."""
     owner, order = str(uuid4()), str(uuid4())
     seat = ticket(copy, owner, order)
-    with inventory(copy.system.stack, f"{HOST}:{copy.ports['GRPC_PORT']}") as caller:
+    with connect_inventory(copy.system.stack, f"{HOST}:{copy.ports['GRPC_PORT']}") as caller:
         with closing(psycopg2.connect(copy.dsn)) as holder, holder.cursor() as cursor:
             cursor.execute("SELECT FROM seats WHERE seat_id = %s FOR UPDATE", (seat,))
             scans = run_concurrently(

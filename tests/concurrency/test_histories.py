@@ -14,11 +14,11 @@ import pytest
 
 from harness import Stack
 from services.chassis.errors import Refused, Unknown
-from tests.concurrency.callers import InventoryCaller, inventory
+from tests.concurrency.callers import InventoryCaller, connect_inventory
 from tests.concurrency.figures import Figures
 from tests.concurrency.linearizability import Op, check
-from tests.concurrency.recorder import Recorder, partitioned
-from tests.concurrency.seat_model import FREE, LOST, OK, SeatModel, excused
+from tests.concurrency.recorder import Recorder, group_by_seat
+from tests.concurrency.seat_model import FREE, LOST, OK, SeatModel, mark_lost_locks
 from tests.support.people import Person
 from tests.support.system import TestSystem
 
@@ -31,7 +31,7 @@ Answered = tuple[tuple[str, ...], str | None]
 
 def judge(recorder: Recorder) -> dict[str, list[Op]]:
     """Fail with the counterexample, if there is one; the histories otherwise."""
-    histories = {seat: excused(ops) for seat, ops in partitioned(recorder.ops).items()}
+    histories = {seat: mark_lost_locks(ops) for seat, ops in group_by_seat(recorder.ops).items()}
     counterexample = check(histories, SeatModel(), FREE)
     assert counterexample is None, str(counterexample)
     return histories
@@ -40,7 +40,7 @@ def judge(recorder: Recorder) -> dict[str, list[Op]]:
 def report(figures: Figures, name: str, histories: dict[str, list[Op]]) -> Counter[str]:
     """How much there was to judge, by operation and answer."""
     ops = [op for history in histories.values() for op in history]
-    seen = Counter(f"{op.what} {op.got if op.what != 'look' else ''}".strip() for op in ops)
+    seen = Counter(f"{op.what} {op.result if op.what != 'look' else ''}".strip() for op in ops)
     figures.add(name, seats=len(histories), operations=len(ops), seen=dict(sorted(seen.items())))
     return seen
 
@@ -58,7 +58,7 @@ class Handler:
     def step(self, seat: str) -> None:
         """One operation on `seat`."""
         verb = self._dice.choice(
-            (self._reserve, self._reserve, self._release, self._sell, self._hand_over, self._take_back, self._look)
+            (self._reserve, self._reserve, self._release, self._sell, self._update_owner, self._cancel_sale, self._look)
         )
         verb(seat)
 
@@ -91,20 +91,20 @@ class Handler:
         fields |= {"price": "1.00", "qr_code_hash": "0" * 64}
         self._run(seat, "sell", (order, user), "ConfirmSeat", "NOT_HELD", **fields)
 
-    def _hand_over(self, seat: str) -> None:
+    def _update_owner(self, seat: str) -> None:
         order, user = self._whose(seat)
         fields = {"key": f"transfer_confirm:{uuid4()}:1:update_owner", "order_id": order, "expected_owner_id": user}
         fields |= {"new_owner_id": self._user, "qr_code_hash": "1" * 64}
-        if self._run(seat, "hand_over", (order, user, self._user), "UpdateOwner", "NOT_SOLD", **fields) == OK:
+        if self._run(seat, "update_owner", (order, user, self._user), "UpdateOwner", "NOT_SOLD", **fields) == OK:
             self._known[seat] = (order, self._user)
 
-    def _take_back(self, seat: str) -> None:
+    def _cancel_sale(self, seat: str) -> None:
         order, user = self._whose(seat)
         fields = {"key": f"refund:{uuid4()}:1:cancel_sale", "order_id": order, "expected_owner_id": user}
-        self._run(seat, "take_back", (order, user), "CancelSale", "NOT_SOLD", **fields)
+        self._run(seat, "cancel_sale", (order, user), "CancelSale", "NOT_SOLD", **fields)
 
     def _look(self, seat: str) -> None:
-        self._recorder.run(self._name, seat, "look", lambda: ((), self._caller.look(seat)))
+        self._recorder.run(self._name, seat, "look", lambda: ((), self._caller.read_seat(seat)))
 
     def _whose(self, seat: str) -> tuple[str, str]:
         return self._known.get(seat) or (str(uuid4()), self._user)
@@ -137,12 +137,12 @@ def tidy(system: TestSystem, caller: InventoryCaller, seats: list[str]) -> None:
 def test_every_seat_of_inventory_is_linearizable(system: TestSystem, stack: Stack, figures: Figures) -> None:
     recorder, seats, known = Recorder(), [system.seat() for _ in range(6)], dict[str, tuple[str, str]]()
     dice = Random(5)
-    with inventory(stack) as caller:
+    with connect_inventory(stack) as caller:
         handlers = [Handler(number, caller, recorder, known) for number in range(8)]
         at_play([lambda handler=handler: handler.step(dice.choice(seats)) for handler in handlers])  # type: ignore[misc]
         tidy(system, caller, seats)
     seen = report(figures, "history at Inventory", judge(recorder))
-    assert all(seen[f"{what} OK"] > 10 for what in ("reserve", "release", "sell", "hand_over", "take_back")), seen
+    assert all(seen[f"{what} OK"] > 10 for what in ("reserve", "release", "sell", "update_owner", "cancel_sale")), seen
 
 
 class Customer:
@@ -156,7 +156,7 @@ class Customer:
 
     def step(self, seat: str) -> None:
         """Look at a seat, try to have it, and do something with it."""
-        self._recorder.run(self._name, seat, "look", lambda: ((), self._caller.look(seat)))
+        self._recorder.run(self._name, seat, "look", lambda: ((), self._caller.read_seat(seat)))
         order = self._reserve(seat)
         if order is None or self._dice.random() < 0.2:  # abandoned
             return
@@ -165,7 +165,7 @@ class Customer:
         if next_thing < 0.1:
             self._go_in(seat, order, self._me)
         elif next_thing < 0.4:
-            self._hand_over(seat, order)
+            self._update_owner(seat, order)
         elif next_thing < 0.9:
             self._refund(seat, order)
 
@@ -192,9 +192,9 @@ class Customer:
         def call() -> Answered:
             return (order, self._me.user_id), _ok(self._staff.refund(order).status)
 
-        self._recorder.run(self._name, seat, "take_back", call)
+        self._recorder.run(self._name, seat, "cancel_sale", call)
 
-    def _hand_over(self, seat: str, order: str) -> None:
+    def _update_owner(self, seat: str, order: str) -> None:
         initiated = self._me.initiate(seat, self._me.user_id, self._friend.user_id, 10)
         if initiated.error_code == "RATE_LIMITED":  # five codes in ten minutes and no more: then it is kept
             return
@@ -204,7 +204,7 @@ class Customer:
         def call() -> Answered:
             return (order, self._me.user_id, self._friend.user_id), _ok(self._me.confirm(transfer, **codes).status)
 
-        self._recorder.run(self._name, seat, "hand_over", call)
+        self._recorder.run(self._name, seat, "update_owner", call)
 
     def _go_in(self, seat: str, order: str, owner: Person) -> None:
         qr = owner.qr(seat).must(200)["qr_payload"]
@@ -231,8 +231,8 @@ def test_every_seat_behind_the_gateway_is_linearizable(system: TestSystem, stack
             free[dice.randrange(len(free))] = system.seat()
         return dice.choice(free)
 
-    with inventory(stack) as caller:
+    with connect_inventory(stack) as caller:
         customers = [Customer(system, recorder, caller, number) for number in range(8)]
         at_play([lambda customer=customer: customer.step(some_seat()) for customer in customers])  # type: ignore[misc]
     seen = report(figures, "history behind the gateway", judge(recorder))
-    assert all(seen[f"{what} OK"] for what in ("reserve", "sell", "hand_over", "take_back", "admit")), seen
+    assert all(seen[f"{what} OK"] for what in ("reserve", "sell", "update_owner", "cancel_sale", "admit")), seen

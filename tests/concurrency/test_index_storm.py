@@ -12,9 +12,9 @@ import pytest
 
 from harness.api_client import Api, ApiResponse
 from harness.runtime.ports import HOST
-from tests.concurrency.callers import credential
+from tests.concurrency.callers import make_credential
 from tests.concurrency.figures import Figures
-from tests.concurrency.patched_service import database_without, weakened
+from tests.concurrency.patched_service import create_patched_database, run_patched
 from tests.support.concurrency import outcomes, run_concurrently
 from tests.support.system import TestSystem
 
@@ -27,7 +27,7 @@ ONE_OPENED = {"201": 1, "409 TRANSFER_IN_PROGRESS": INITIATIONS - 1}
 
 def order_service(system: TestSystem, url: str) -> Api:
     """Order itself, called as the orchestrator calls it."""
-    return Api(url, token=credential(system.stack).header().removeprefix("Bearer "))
+    return Api(url, token=make_credential(system.stack).header().removeprefix("Bearer "))
 
 
 def storm(order: Api, seat: str) -> list[ApiResponse]:
@@ -76,8 +76,8 @@ def test_of_100_initiations_at_once_one_is_open(system: TestSystem, figures: Fig
 @pytest.mark.negative_control
 def test_control_without_the_index_more_are_open(system: TestSystem, figures: Figures) -> None:
     with (
-        database_without(system.stack, "order-service", NO_INDEX) as (name, dsn),
-        weakened(system.stack, "order-service", "", {"DB_NAME": name}) as ports,
+        create_patched_database(system.stack, "order-service", NO_INDEX) as (name, dsn),
+        run_patched(system.stack, "order-service", "", {"DB_NAME": name}) as ports,
     ):
         order = order_service(system, f"http://{HOST}:{ports['PORT']}")
         with pytest.raises(AssertionError, match="transfers of one seat are open"):

@@ -70,7 +70,7 @@ def test_sale_under_load_keeps_every_invariant(system: TestSystem, load: dict[st
     assert wanted | {"lost the stampede"} <= happened, said
     assert "admitted twice" not in happened
     figures.add("locust", seconds=LOAD_SECONDS, **said["tally"])
-    figures.picture("winners-and-losers", won_and_lost(said["reserves"]))
+    figures.save_picture("winners-and-losers", won_and_lost(said["reserves"]))
     assert not invariants.find_violations(system.connect, at_any_time=True)
 
 

@@ -306,6 +306,6 @@ def test_report_counts_the_controls_that_ran_by_their_marker() -> None:
 
 @pytest.mark.parametrize(("before", "warned"), [(0.25, False), (0.21, False), (0.20, True), (0.40, True)])
 def test_a_ratio_that_moved_more_than_a_fifth_is_warned_of(tmp_path: Path, before: float, warned: bool) -> None:
-    line = {"name": "ReserveSeat ÷ floor", "measured": 0.25, "gate": 0.18, "verdict": "reach", "raw": ""}
-    text = draw(tmp_path, run=run(), bench={"lines": [line]}, bench_baseline={"lines": [{**line, "measured": before}]})
+    row = {"name": "ReserveSeat ÷ SQL baseline", "measured": 0.25, "limit": 0.18, "verdict": "target", "raw": ""}
+    text = draw(tmp_path, run=run(), bench={"rows": [row]}, bench_baseline={"rows": [{**row, "measured": before}]})
     assert ("⚠" in text) == warned
