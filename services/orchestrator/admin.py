@@ -1,12 +1,12 @@
-"""Parked sagas, for the person who looks after them: `python -m services.orchestrator.admin list|show|retry|resolve`.
+"""Operator commands for parked sagas: `python -m services.orchestrator.admin list|show|retry|resolve`.
 
-    list             what is parked, oldest first
-    show SAGA        one saga with what it was given, and where the money stands
-    retry SAGA       let recovery try again; it parks it again if it keeps failing
-    resolve SAGA --as DONE|UNDONE --note TEXT
-                     end it by hand, after putting things right by hand: it no longer keeps others off its subject
+- `list` lists the parked sagas, oldest first.
+- `show SAGA` shows a saga with its input, its users, its amount and its seat.
+- `retry SAGA` lets recovery try again. If it keeps failing, recovery parks the saga again.
+- `resolve SAGA --as DONE|UNDONE --note TEXT` ends a saga by hand. Correct money and seat by hand first, because
+  afterwards another saga can begin for the same order or transfer.
 
-Reads the same environment as the service. Exit status 1: no such parked saga.
+The command reads the same environment as the service. It exits with status 1 when no such saga is parked.
 """
 
 from __future__ import annotations
@@ -36,57 +36,61 @@ WHERE saga_id = %(saga_id)s AND status = 'PARKED'"""
 
 
 class ParkedSagas:
-    """What the command does, without the command line."""
+    """Reads and changes parked sagas."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
 
     def list(self) -> list[Row]:
-        """Every parked saga, oldest first."""
+        """Return every parked saga, oldest first."""
         with self._db.transaction() as tx:
             return tx.all(_LIST)
 
     def show(self, saga_id: UUID) -> Row | None:
-        """One saga, parked or not."""
+        """Return one saga, parked or not, or None."""
         with self._db.transaction() as tx:
             return tx.one(_SHOW, saga_id=saga_id)
 
     def retry(self, saga_id: UUID) -> bool:
-        """Hand it back to recovery. False when it is not parked."""
-        return self._changed(_RETRY, saga_id=saga_id)
+        """Return a saga to recovery. False when it is not parked."""
+        return self._update(_RETRY, saga_id=saga_id)
 
     def resolve(self, saga_id: UUID, status: str, note: str) -> bool:
-        """End it by hand as DONE or UNDONE. False when it is not parked."""
-        return self._changed(_RESOLVE, saga_id=saga_id, status=status, note=note)
+        """End a saga by hand as DONE or UNDONE. False when it is not parked."""
+        return self._update(_RESOLVE, saga_id=saga_id, status=status, note=note)
 
-    def _changed(self, sql: str, **params: Any) -> bool:
+    def _update(self, sql: str, **params: Any) -> bool:
         with self._db.transaction() as tx:
             return tx.run(sql, **params) == 1
 
 
 def main(arguments: Sequence[str] | None = None, parked: ParkedSagas | None = None) -> int:
-    """Run one command; the exit status."""
+    """Run one command and return the exit status."""
     options = _parser().parse_args(arguments)
     sagas = parked or ParkedSagas(Database(read_or_exit(DatabaseSettings.read)))
     if options.command == "list":
         return _print_all(sagas.list())
     if options.command == "show":
         found = sagas.show(options.saga_id)
-        return _print_all([found]) if found else _none(options.saga_id)
+        return _print_all([found]) if found else _print_not_parked(options.saga_id)
     if options.command == "retry":
-        return _said(sagas.retry(options.saga_id), options.saga_id, "handed back to recovery")
-    return _said(sagas.resolve(options.saga_id, options.status, options.note), options.saga_id, options.status)
+        return _print_change(sagas.retry(options.saga_id), options.saga_id, "returned to recovery")
+    return _print_change(sagas.resolve(options.saga_id, options.status, options.note), options.saga_id, options.status)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m services.orchestrator.admin", description="Parked sagas.")
+    parser = argparse.ArgumentParser(
+        prog="python -m services.orchestrator.admin", description="Operator commands for parked sagas."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("list", help="what is parked")
-    for name, text in (("show", "one saga"), ("retry", "let recovery try again"), ("resolve", "end it by hand")):
+    commands.add_parser("list", help="list the parked sagas")
+    for name, text in (("show", "show a saga"), ("retry", "let recovery try again"), ("resolve", "end a saga by hand")):
         command = commands.add_parser(name, help=text)
         command.add_argument("saga_id", type=UUID)
     command.add_argument("--as", dest="status", choices=("DONE", "UNDONE"), required=True)
-    command.add_argument("--note", required=True, help="what was done by hand, for whoever reads the journal later")
+    command.add_argument(
+        "--note", required=True, help="the correction that you made by hand, for later readers of the journal"
+    )
     return parser
 
 
@@ -94,19 +98,19 @@ def _print_all(rows: list[Row]) -> int:
     for row in rows:
         print(json_codec.encode(dict(row)).decode())
     if not rows:
-        print("nothing is parked", file=sys.stderr)
+        print("no saga is parked", file=sys.stderr)
     return 0
 
 
-def _said(changed: bool, saga_id: UUID, what: str) -> int:
+def _print_change(changed: bool, saga_id: UUID, what: str) -> int:
     if not changed:
-        return _none(saga_id)
+        return _print_not_parked(saga_id)
     print(f"{saga_id}: {what}")
     return 0
 
 
-def _none(saga_id: UUID) -> int:
-    print(f"{saga_id} is not parked; `list` shows what is", file=sys.stderr)
+def _print_not_parked(saga_id: UUID) -> int:
+    print(f"saga {saga_id} is not parked, `list` shows the parked sagas", file=sys.stderr)
     return 1
 
 

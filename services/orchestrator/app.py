@@ -1,4 +1,4 @@
-"""The composition root: settings in, a guarded Flask app with its background work out."""
+"""The composition root: builds the Flask app and its background workers from the settings."""
 
 from __future__ import annotations
 
@@ -18,112 +18,130 @@ from services.chassis.tokens import Credential
 from services.chassis.worker import Background, Worker
 from services.contracts.pb.inventory_pb2_grpc import InventoryStub
 from services.orchestrator.api import account, docs, purchase, transfer, verification
-from services.orchestrator.api.context import Desk
+from services.orchestrator.api.context import ApiContext
 from services.orchestrator.api.idempotency import IdempotencyKeys
-from services.orchestrator.participants import Events, Holds, Inventory, Orders, Participants, Publishes, Users
-from services.orchestrator.reserve_coalescing import Crowds
+from services.orchestrator.participants import (
+    Events,
+    HoldMessages,
+    Inventory,
+    MessagePublisher,
+    Orders,
+    Participants,
+    Users,
+)
+from services.orchestrator.reserve_coalescing import ReserveCoalescer
 from services.orchestrator.saga.journal import Journal
 from services.orchestrator.saga.outbox import TICK_SECONDS as OUTBOX_SECONDS
 from services.orchestrator.saga.outbox import Outbox
 from services.orchestrator.saga.recovery import COMPLETION_SECONDS, Completion, Heartbeat, Recovery
 from services.orchestrator.saga.recovery import TICK_SECONDS as RECOVERY_SECONDS
-from services.orchestrator.saga.runner import Observer, Runner, silent
+from services.orchestrator.saga.runner import Observer, Runner, ignore_turn
 from services.orchestrator.settings import SERVICE, Settings
-from services.orchestrator.tickets.otp import OtpDesk
+from services.orchestrator.tickets.otp import OtpService
 from services.orchestrator.tickets.qr import Seal
-from services.orchestrator.tickets.scan import Gate
+from services.orchestrator.tickets.scan import TicketScanner
 
 HOUSEKEEPING_SECONDS = 600.0
 
 
 @dataclass(frozen=True)
 class Seams:
-    """What a suite may put in place of a real part; production takes every default.
+    """The parts that a test can replace. Production uses every default.
 
-    `transport` carries HTTP, `channel` gRPC, `publisher` AMQP, `journal` the two writes; `observer` hears each turn.
+    `transport` carries HTTP, `channel` gRPC and `publisher` AMQP. `journal` writes the journal. `observer` is called
+    at each turn of a saga.
     """
 
     transport: Transport | None = None
     channel: Callable[[str], grpc.Channel] = clients.open_channel
-    publisher: Publishes | None = None
+    publisher: MessagePublisher | None = None
     journal: Callable[..., Journal] = Journal
-    observer: Observer = silent
+    observer: Observer = ignore_turn
 
 
 PRODUCTION = Seams()
 
 
-def participants(settings: Settings, seams: Seams, publisher: Publishes, crowds: Crowds) -> Participants:
-    """Clients for everybody, with this service's credential."""
+def connect_participants(
+    settings: Settings, seams: Seams, publisher: MessagePublisher, coalescer: ReserveCoalescer
+) -> Participants:
+    """Create the clients of all services, with this service's credential."""
     credential = Credential(SERVICE, settings.process.internal_jwt_secret)
     stub = InventoryStub(seams.channel(settings.inventory_address))  # type: ignore[no-untyped-call]
 
-    def peer(name: str, url: str) -> HttpPeer:
+    def connect(name: str, url: str) -> HttpPeer:
         return HttpPeer(name, url, credential, seams.transport)
 
     return Participants(
-        users=Users(peer("User", settings.user_url)),
-        orders=Orders(peer("Order", settings.order_url)),
-        events=Events(peer("Event", settings.event_url)),
-        inventory=Inventory(GrpcPeer("Inventory", credential), stub, crowds),
-        holds=Holds(publisher),
+        users=Users(connect("User", settings.user_url)),
+        orders=Orders(connect("Order", settings.order_url)),
+        events=Events(connect("Event", settings.event_url)),
+        inventory=Inventory(GrpcPeer("Inventory", credential), stub, coalescer),
+        hold_messages=HoldMessages(publisher),
         seal=Seal(settings.qr_key, settings.qr_previous_key),
     )
 
 
 @dataclass(frozen=True)
 class Orchestrator:
-    """The parts of one orchestrator process, put together and not yet started."""
+    """The parts of one orchestrator process, before it starts."""
 
     settings: Settings
     db: Database
-    publisher: Publishes
-    to: Participants
+    publisher: MessagePublisher
+    participants: Participants
     journal: Journal
     runner: Runner
     recovery: Recovery
     completion: Completion
     outbox: Outbox
     keys: IdempotencyKeys
-    crowds: Crowds
+    coalescer: ReserveCoalescer
 
     def app(self, revocations: Revocations) -> Flask:
-        """The guarded routes."""
+        """Create the Flask app with all routes behind the access checks."""
         seconds = self.settings.forward_seconds
-        otp, gate = OtpDesk(self.to, seconds), Gate(self.to, seconds)
-        desk = Desk(self.to, self.runner, otp, gate, self.keys, self.crowds, self.settings)
+        context = ApiContext(
+            participants=self.participants,
+            runner=self.runner,
+            otp=OtpService(self.participants, seconds),
+            scanner=TicketScanner(self.participants, seconds),
+            keys=self.keys,
+            coalescer=self.coalescer,
+            settings=self.settings,
+        )
         app = web.create_app(self.settings.process, checks={"database": self.db.is_ready}, revocations=revocations)
         for routes in (purchase, transfer, verification, account):
-            app.register_blueprint(routes.blueprint(desk))
+            app.register_blueprint(routes.blueprint(context))
         app.register_blueprint(docs.blueprint())
         return app
 
     def workers(self) -> list[Background]:
-        """What runs beside the requests."""
+        """Create the background workers."""
 
-        def keep_house() -> None:
-            self.journal.forget_the_dead()
-            self.keys.forget_old()
+        def run_housekeeping() -> None:
+            self.journal.delete_stale_heartbeats()
+            self.keys.delete_expired()
 
         return [
             Heartbeat(self.journal),
             Worker("recovery", self.recovery.tick, RECOVERY_SECONDS),
             Worker("completion", self.completion.tick, COMPLETION_SECONDS),
             Worker("outbox", self.outbox.tick, OUTBOX_SECONDS),
-            Worker("housekeeping", keep_house, HOUSEKEEPING_SECONDS),
+            Worker("housekeeping", run_housekeeping, HOUSEKEEPING_SECONDS),
         ]
 
 
 def compose(settings: Settings, seams: Seams = PRODUCTION) -> Orchestrator:
-    """Put one process together: it opens pools, so call it after the fork."""
+    """Create the parts of one process. It opens connection pools, so call it after the fork."""
     db = Database(settings.database)
     publisher = seams.publisher or Publisher(settings.broker, SERVICE)
-    crowds = Crowds()
-    to = participants(settings, seams, publisher, crowds)
+    coalescer = ReserveCoalescer()
+    participants = connect_participants(settings, seams, publisher, coalescer)
     journal = seams.journal(db, deadline_seconds=settings.deadline_seconds, park_seconds=settings.park_seconds)
     runner = Runner(
         journal,
-        to,
+        participants,
         forward_seconds=settings.forward_seconds,
         resolve_seconds=settings.resolve_seconds,
         observer=seams.observer,
@@ -132,19 +150,19 @@ def compose(settings: Settings, seams: Seams = PRODUCTION) -> Orchestrator:
         settings=settings,
         db=db,
         publisher=publisher,
-        to=to,
+        participants=participants,
         journal=journal,
         runner=runner,
         recovery=Recovery(journal, runner),
-        completion=Completion(to, runner),
-        outbox=Outbox(db, to.users),
+        completion=Completion(participants, runner),
+        outbox=Outbox(db, participants.users),
         keys=IdempotencyKeys(db, journal.instance_id),
-        crowds=crowds,
+        coalescer=coalescer,
     )
 
 
 def build(settings: Settings, seams: Seams = PRODUCTION) -> Flask:
-    """The whole service, ready to be served."""
+    """Create the service with its background workers, ready to serve."""
     orchestrator = compose(settings, seams)
     credential = Credential(SERVICE, settings.process.internal_jwt_secret)
     revocations = RevocationPoller(HttpPeer("User", settings.user_url, credential))

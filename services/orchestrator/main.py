@@ -1,4 +1,4 @@
-"""`python -m services.orchestrator.main`"""
+"""Start the orchestrator: `python -m services.orchestrator.main`."""
 
 from __future__ import annotations
 

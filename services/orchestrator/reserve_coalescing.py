@@ -1,14 +1,12 @@
-"""A crowd before one seat: who comes before the question for the seat has gone out, loses with its answer.
+"""Request coalescing for reserves: concurrent reserves of one seat in one process share one `ReserveSeat` call.
 
-Of a hundred that want one seat, ninety-nine lose, and each would write to the journal and lock a row to hear it. Here
-the first asks, and those who come before his call goes out wait for its answer. Where that is that somebody has the
-seat, they are refused with nothing written: the row was read after they came, so it is an answer that they could have
-got themselves. Who comes later asks, as the first of the next few.
+The first request for a seat makes the call. Requests that arrive before the call is sent wait for its outcome. If
+someone else holds the seat, they all get that refusal without a journal write or a row lock. This is safe because
+the row was read after they arrived. A later request starts the next group.
 
-Only refusals are shared; a seat is had by nobody but who asked for it. Whoever has the seat himself asks himself: the
-answer to him names his order. No answer, or no patience left: everybody asks. A call that is made again hears what was
-written down for it the first time, so only a hold's first call answers a crowd. With several processes, each has its
-own crowds.
+Only refusals are shared, never a hold. The holder always makes their own call, because the refusal that they get names
+their order. Without an outcome, or after `MAX_WAIT_SECONDS`, each request makes its own call. A repeated call returns
+its stored answer, which can be old, so only the first call of a new hold publishes an outcome.
 """
 
 from __future__ import annotations
@@ -25,64 +23,64 @@ from services.contracts.errors import ErrorCode
 
 T = TypeVar("T")
 
-PATIENCE_SECONDS = 0.25  # longer than an answer takes, and no time for whoever waits in vain
-SHARED = Counter("reserves_lost_together_total", "Reserves refused by the answer to another's")
+MAX_WAIT_SECONDS = 0.25  # longer than a call takes, and short for a request that waits in vain
+SHARED_REFUSALS = Counter("reserves_lost_together_total", "Reserves refused with the outcome of another request's call")
 
 
-class Question:
-    """Is the seat to be had? `holder` is whom a refusal does not concern, as far as that is known."""
+class PendingReserve:
+    """The outcome of a `ReserveSeat` call that others wait for. `holder` is the user that the refusal is not for."""
 
     def __init__(self) -> None:
-        self.over = Event()
+        self.is_over = Event()
         self.refusal: ErrorCode | None = None
         self.holder: str | None = None
 
-    def end(self, refusal: ErrorCode | None = None, holder: str | None = None) -> None:
-        """Tell those who wait; without a refusal, that nothing is known. The first end counts."""
-        if not self.over.is_set():
+    def publish(self, refusal: ErrorCode | None = None, holder: str | None = None) -> None:
+        """Wake the waiting requests, with a refusal or without an outcome. Only the first call has an effect."""
+        if not self.is_over.is_set():
             self.refusal, self.holder = refusal, holder
-            self.over.set()
+            self.is_over.set()
 
 
-class Crowds:
-    """The crowds of this process, by seat. Thread-safe."""
+class ReserveCoalescer:
+    """The pending reserves of this process, by seat. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._not_put: dict[str, Question] = {}
+        self._unsent: dict[str, PendingReserve] = {}
         self._new_holds: set[str] = set()
 
-    def ask(self, seat_id: str, user_id: str, hold_id: str, work: Callable[[], T]) -> T:
-        """`work()`, which asks for the seat under a new hold; or Refused, as a question that went out meanwhile was.
+    def join(self, seat_id: str, user_id: str, hold_id: str, work: Callable[[], T]) -> T:
+        """Return `work()`, which reserves the seat under a new hold, or raise the refusal of the call it joined.
 
-        Waits `PATIENCE_SECONDS` at most for the answers of others.
+        Waits at most `MAX_WAIT_SECONDS` for the call of another request.
         """
-        patience = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + MAX_WAIT_SECONDS
         while True:
             with self._lock:
-                question = self._not_put.get(seat_id)
-                if question is None:
-                    own = self._not_put[seat_id] = Question()
+                pending = self._unsent.get(seat_id)
+                if pending is None:
+                    own = self._unsent[seat_id] = PendingReserve()
                     break
-            if not question.over.wait(max(0.0, patience - time.monotonic())) or question.holder == user_id:
-                return self._worked(hold_id, work)
-            if question.refusal:
-                SHARED.inc()
-                raise Refused(question.refusal)
+            if not pending.is_over.wait(max(0.0, deadline - time.monotonic())) or pending.holder == user_id:
+                return self._work_as_new(hold_id, work)
+            if pending.refusal:
+                SHARED_REFUSALS.inc()
+                raise Refused(pending.refusal)
         try:
-            return self._worked(hold_id, work)
+            return self._work_as_new(hold_id, work)
         finally:
-            self._withdraw(seat_id, own)
+            self._abandon(seat_id, own)
 
-    def put(self, seat_id: str, hold_id: str) -> Question:
-        """A call for the seat goes out now: the question of those who wait. Whoever calls this ends it."""
+    def close(self, seat_id: str, hold_id: str) -> PendingReserve:
+        """Close the seat's group, because the call for `hold_id` is sent now. The caller publishes its outcome."""
         with self._lock:
             if hold_id not in self._new_holds:
-                return Question()  # nobody waits for this one
+                return PendingReserve()  # a repeated call, which no request waits for
             self._new_holds.discard(hold_id)
-            return self._not_put.pop(seat_id, None) or Question()
+            return self._unsent.pop(seat_id, None) or PendingReserve()
 
-    def _worked(self, hold_id: str, work: Callable[[], T]) -> T:
+    def _work_as_new(self, hold_id: str, work: Callable[[], T]) -> T:
         with self._lock:
             self._new_holds.add(hold_id)
         try:
@@ -91,7 +89,7 @@ class Crowds:
             with self._lock:
                 self._new_holds.discard(hold_id)
 
-    def _withdraw(self, seat_id: str, own: Question) -> None:
+    def _abandon(self, seat_id: str, own: PendingReserve) -> None:
         with self._lock:
-            if self._not_put.get(seat_id) is own:
-                self._not_put.pop(seat_id).end()
+            if self._unsent.get(seat_id) is own:
+                self._unsent.pop(seat_id).publish()

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from services.chassis.settings import BrokerSettings, DatabaseSettings, Env, ProcessSettings
 
 SERVICE = "orchestrator-service"
-MAX_HOLD_SECONDS = 300  # the hold queue's own TTL, its upper bound (§8)
+MAX_HOLD_SECONDS = 300  # the TTL of the hold queue is the upper bound (§8)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Where everybody is, how long a hold lasts, how long a saga is asked for before it is settled."""
+    """The addresses of the services, the length of a hold, and the time limits of a saga in seconds."""
 
     process: ProcessSettings
     database: DatabaseSettings
@@ -30,12 +30,12 @@ class Settings:
 
     @property
     def deadline_seconds(self) -> float:
-        """After this a saga's request has surely given up, and anybody may adopt it."""
+        """Seconds after which any process can adopt a saga, because its request has given up by then."""
         return self.forward_seconds + self.resolve_seconds + 1
 
     @classmethod
     def read(cls, env: Env) -> Settings:
-        """Read the environment; raises ConfigurationError."""
+        """Read the environment. Raises ConfigurationError."""
         previous = env.key("QR_ENCRYPTION_KEY_PREVIOUS") if env.has("QR_ENCRYPTION_KEY_PREVIOUS") else None
         return cls(
             process=ProcessSettings.read(env, SERVICE, 5003),

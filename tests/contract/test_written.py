@@ -15,7 +15,7 @@ from harness.dev.grpc_codegen import generate
 from harness.dev.spec_bundle import SERVED, SHARED, Document, bundle, load, operations, resolve
 from harness.runtime.compose import ROOT
 from services.chassis import json_codec
-from services.orchestrator.participants import Holds
+from services.orchestrator.participants import HoldMessages
 from tests.contract import clients, drift, protos
 
 pytestmark = pytest.mark.contract
@@ -86,7 +86,7 @@ def test_published_message_matches_its_spec() -> None:
 
     spec = load("queues")
     hold = spec["components"]["messages"]["hold"]["examples"][0]["payload"]
-    Holds(FakePublisher()).announce(hold["seat_id"], hold["user_id"], hold["order_id"], datetime.now(UTC), 300)
+    HoldMessages(FakePublisher()).publish(hold["seat_id"], hold["user_id"], hold["order_id"], datetime.now(UTC), 300)
     validator = jsonschema_rs.Draft202012Validator(drift.load_message_schema(spec), validate_formats=True)
     assert [error.message for error in validator.iter_errors(json_codec.decode(sent[0]))] == []
 

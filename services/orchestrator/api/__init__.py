@@ -1,1 +1,1 @@
-"""The public routes of the orchestrator, and what they share: identity, request context, idempotency keys."""
+"""The public routes of the orchestrator, with their shared context and idempotency keys."""

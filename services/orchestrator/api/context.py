@@ -1,4 +1,4 @@
-"""What the routes share: the participants, the runner, and questions that several of them ask."""
+"""The objects that all routes share, and the reads and checks that several routes need."""
 
 from __future__ import annotations
 
@@ -14,75 +14,79 @@ from services.chassis.access import identity
 from services.chassis.errors import Refused
 from services.contracts.enums import OrderStatus
 from services.contracts.errors import ErrorCode
-from services.orchestrator.api.idempotency import Answer, IdempotencyKeys, Request
+from services.orchestrator.api.idempotency import IdempotencyKeys, KeyedRequest, ResponseData
 from services.orchestrator.participants import Participants
-from services.orchestrator.reserve_coalescing import Crowds
-from services.orchestrator.saga.retry import ask
+from services.orchestrator.reserve_coalescing import ReserveCoalescer
+from services.orchestrator.saga.retry import retry_until
 from services.orchestrator.saga.runner import Runner
 from services.orchestrator.settings import Settings
-from services.orchestrator.tickets.otp import OtpDesk
-from services.orchestrator.tickets.qr import Sealed
-from services.orchestrator.tickets.scan import Gate
+from services.orchestrator.tickets.otp import OtpService
+from services.orchestrator.tickets.qr import SealedQr
+from services.orchestrator.tickets.scan import TicketScanner
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Desk:
-    """The composition that every route works with."""
+class ApiContext:
+    """The objects that every route works with."""
 
-    to: Participants
+    participants: Participants
     runner: Runner
-    otp: OtpDesk
-    gate: Gate
+    otp: OtpService
+    scanner: TicketScanner
     keys: IdempotencyKeys
-    crowds: Crowds
+    coalescer: ReserveCoalescer
     settings: Settings
 
-    def idempotent(
-        self, operation: str, work: Callable[[UUID], Answer], again: Callable[[UUID], Answer] | None = None
-    ) -> Answer:
-        """Run `work(subject)` under the request's Idempotency-Key, if it has one; see `IdempotencyKeys.answer`."""
+    def run_idempotently(
+        self, operation: str, work: Callable[[UUID], ResponseData], resume: Callable[[UUID], ResponseData] | None = None
+    ) -> ResponseData:
+        """Run `work(subject)` under the request's Idempotency-Key, if it has one. See `IdempotencyKeys.run`."""
         key = request.headers.get("Idempotency-Key")
-        asked = Request(identity().user_id, operation, key, request.get_data(cache=True))
-        return self.keys.answer(asked, work, again)
+        keyed = KeyedRequest(identity().user_id, operation, key, request.get_data(cache=True))
+        return self.keys.run(keyed, work, resume)
 
-    def patiently(self, call: Callable[[], T]) -> T:
-        """What `call` answers, asked again for as long as a saga would. Raises Refused, Unknown."""
-        return ask(call, time.monotonic() + self.settings.forward_seconds)
+    def retry(self, call: Callable[[], T]) -> T:
+        """Return the result of `call`, with retries for as long as a saga has. Raises Refused, Unknown."""
+        return retry_until(time.monotonic() + self.settings.forward_seconds, call)
 
     def require_self(self, user_id: UUID | None) -> None:
-        """Raise Refused FORBIDDEN when the body names somebody else."""
+        """Raise Refused FORBIDDEN when the body names another user than the token."""
         if user_id is not None and user_id != identity().user_id:
-            raise Refused(ErrorCode.FORBIDDEN, "The body names somebody else; leave the id out or send your own.")
+            raise Refused(ErrorCode.FORBIDDEN, "The body names another user. Send your own id or leave it out.")
 
-    def own_order(self, order_id: UUID) -> dict[str, Any]:
-        """An order of the caller's. Raises Refused ORDER_NOT_FOUND or FORBIDDEN."""
-        order = self.patiently(lambda: self.to.orders.get(order_id))
+    def get_own_order(self, order_id: UUID) -> dict[str, Any]:
+        """Read an order of the caller. Raises Refused ORDER_NOT_FOUND or FORBIDDEN."""
+        order = self.retry(lambda: self.participants.orders.get(order_id))
         if order["user_id"] != str(identity().user_id):
-            raise Refused(ErrorCode.FORBIDDEN, "This order is not yours.")
+            raise Refused(ErrorCode.FORBIDDEN, "This order belongs to another user. Use one of your own orders.")
         return order
 
-    def order_awaiting_code(self) -> UUID:
-        """The caller's newest order that waits for a code. Raises Refused ORDER_NOT_FOUND."""
-        pending = self.to.orders.page(user_id=identity().user_id, status=OrderStatus.PENDING, per_page=20)["data"]
+    def find_order_awaiting_code(self) -> UUID:
+        """Return the caller's newest order that waits for a code. Raises Refused ORDER_NOT_FOUND."""
+        query = {"user_id": identity().user_id, "status": OrderStatus.PENDING, "per_page": 20}
+        pending = self.participants.orders.page(**query)["data"]
         waiting = [order for order in pending if order["otp_required"] and not order["otp_verified_at"]]
         if not waiting:
-            raise Refused(ErrorCode.ORDER_NOT_FOUND, "No order of yours waits for a code.")
+            raise Refused(ErrorCode.ORDER_NOT_FOUND, "None of your orders waits for a code. Reserve a seat first.")
         return UUID(waiting[0]["order_id"])
 
-    def own_transfer(self, transfer_id: UUID) -> dict[str, Any]:
-        """A transfer that the caller is a party of. Raises Refused TRANSFER_NOT_FOUND or FORBIDDEN."""
-        transfer = self.patiently(lambda: self.to.orders.get_transfer(transfer_id))
+    def get_own_transfer(self, transfer_id: UUID) -> dict[str, Any]:
+        """Read a transfer of which the caller is a party. Raises Refused TRANSFER_NOT_FOUND or FORBIDDEN."""
+        transfer = self.retry(lambda: self.participants.orders.get_transfer(transfer_id))
         if str(identity().user_id) not in (transfer["seller_user_id"], transfer["buyer_user_id"]):
-            raise Refused(ErrorCode.FORBIDDEN, "You are not a party of this transfer.")
+            raise Refused(ErrorCode.FORBIDDEN, "You are not a party of this transfer. Log in as its seller or buyer.")
         return transfer
 
-    def first_qr(self, paid: Mapping[str, Any]) -> dict[str, Any]:
-        """The QR that goes with a confirmed booking: the one whose hash the seat keeps, or, for an answer that is
-        given again, a fresh one (the first has aged)."""
-        sealed: Sealed | None = paid.get("qr")
-        if sealed is None:
-            hall_id = self.to.events.get(paid["event_id"])["hall_id"]
-            sealed = self.to.seal.seal(paid["seat_id"], identity().user_id, hall_id)
-        return {"qr_payload": sealed.payload, "expires_at": sealed.expires_at}
+    def get_booking_qr(self, paid: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the QR code of a confirmed booking.
+
+        The first response has the QR code whose hash the seat stores. A replayed response gets a new one, because the
+        first has expired.
+        """
+        qr: SealedQr | None = paid.get("qr")
+        if qr is None:
+            hall_id = self.participants.events.get(paid["event_id"])["hall_id"]
+            qr = self.participants.seal.seal(paid["seat_id"], identity().user_id, hall_id)
+        return {"qr_payload": qr.payload, "expires_at": qr.expires_at}

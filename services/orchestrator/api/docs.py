@@ -1,6 +1,6 @@
-"""`/docs`: the public API for people, by Swagger UI from a package. Nothing is fetched from elsewhere.
+"""`/docs`: the public API as a Swagger UI page. A Python package contains Swagger UI, so no other host is called.
 
-The page reads `specs/gateway.yaml` and what that refers to, as they stand in the repository.
+The page reads `specs/gateway.yaml` and the files that it refers to.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ START = """SwaggerUIBundle({
 
 
 def blueprint() -> Blueprint:
-    """The page and its parts, for everybody."""
+    """Create the public routes of the page and its files."""
     routes = Blueprint("docs", __name__)
 
     @routes.get("/docs")
@@ -54,14 +54,14 @@ def blueprint() -> Blueprint:
 
     @routes.get("/docs/<name>")
     @access.public
-    def part(name: str) -> Response:
-        content, mimetype = _part(name)
+    def file(name: str) -> Response:
+        content, mimetype = _read_file(name)
         return Response(content, content_type=mimetype, headers=HEADERS)
 
     return routes
 
 
-def _part(name: str) -> tuple[bytes, str]:
+def _read_file(name: str) -> tuple[bytes, str]:
     if name == "start.js":
         return START.encode(), "text/javascript"
     if name in YAML:

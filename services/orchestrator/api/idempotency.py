@@ -1,11 +1,10 @@
-"""`Idempotency-Key` of the public API: the same key and body by the same caller gets the first answer again.
+"""`Idempotency-Key` of the public API: a retry with the same key, body and caller gets the first response again.
 
-A key is bound to a *subject* (the order, transfer, scan or top-up that it is about) before any work is done. The work
-is safe to repeat for its subject, so a key whose first request died is simply worked on again.
+A key is bound to a *subject* (its order, transfer, scan or top-up) before any work. The work is safe to repeat for its
+subject, so a retry continues the work of a request that died.
 
-Whether a request has died is a guess: its process may be alive and late. So every claim of a key has a name of its own,
-and what ends a request (keep, let go, drop) counts only while its claim stands. Whoever was taken for dead and is
-not can change nothing under the key any more, and gives the answer of those who came after it.
+A timeout does not prove that a request is dead. Each claim of a key therefore has an id, and only the current claim
+can store the outcome, release the key or delete it. A request that lost its claim returns the stored outcome.
 """
 
 from __future__ import annotations
@@ -24,15 +23,15 @@ from services.contracts.errors import ErrorCode
 
 MAX_KEY_CHARS = 255
 KEPT_HOURS = 24
-CLAIM_SECONDS = 30  # no request works for longer: after that the next asker goes on, whatever became of the first
+CLAIM_SECONDS = 30  # no request works for longer, so after that the next retry continues the work
 
-Answer = Mapping[str, Any]
-Outcome = Mapping[str, Any]  # {answer}, or {refusal: {code, message, details}}: what is kept
+ResponseData = Mapping[str, Any]
+Outcome = Mapping[str, Any]  # as stored: {answer} or {refusal: {code, message, details}}
 
 _WHICH = "WHERE caller = %(caller)s AND operation = %(operation)s AND key = %(key)s"
 
-# One statement. Who is told that somebody else is at it has locked nothing: neither who is at it nor the next asker
-# waits for them. `WHERE` is judged again under the row's lock, so of two who find a dead request one goes on.
+# A request that gets REQUEST_IN_PROGRESS takes no lock, so it delays neither the running request nor the next retry.
+# PostgreSQL checks `WHERE` again under the row lock, so only one of two retries takes over from a dead request.
 _CLAIM = f"""
 WITH taken_over AS (
     UPDATE idempotency_keys AS k SET owner = %(owner)s, claim = %(claim)s, claimed_at = clock_timestamp()
@@ -47,16 +46,16 @@ begun AS (
     ON CONFLICT DO NOTHING RETURNING subject)
 SELECT subject FROM taken_over UNION ALL SELECT subject FROM begun"""
 _FIND = "SELECT body_hash, answer FROM idempotency_keys " + _WHICH
-_IF_MINE = _WHICH + " AND claim = %(claim)s RETURNING key"
-_KEEP = "UPDATE idempotency_keys SET answer = %(outcome)s, owner = NULL " + _IF_MINE
-_LET_GO = "UPDATE idempotency_keys SET owner = NULL " + _IF_MINE
-_DROP = "DELETE FROM idempotency_keys " + _IF_MINE
+_IF_CURRENT = _WHICH + " AND claim = %(claim)s RETURNING key"
+_STORE = "UPDATE idempotency_keys SET answer = %(outcome)s, owner = NULL " + _IF_CURRENT
+_RELEASE = "UPDATE idempotency_keys SET owner = NULL " + _IF_CURRENT
+_DELETE = "DELETE FROM idempotency_keys " + _IF_CURRENT
 _EXPIRE = "DELETE FROM idempotency_keys WHERE created_at < (SELECT app_now()) - make_interval(hours => %(hours)s)"
 
 
 @dataclass(frozen=True)
-class Request:
-    """Who asks what under which key; `key` None: no promise was asked for."""
+class KeyedRequest:
+    """A request with its Idempotency-Key. If `key` is None, each request is new."""
 
     caller: UUID
     operation: str
@@ -65,91 +64,100 @@ class Request:
 
 
 class IdempotencyKeys:
-    """The records of keys, beside the journal."""
+    """The stored keys, in the same database as the journal."""
 
     def __init__(self, db: Database, instance_id: UUID) -> None:
         self._db = db
-        self._incarnation = instance_id
+        self._instance_id = instance_id
 
-    def answer(
-        self, request: Request, work: Callable[[UUID], Answer], again: Callable[[UUID], Answer] | None = None
-    ) -> Answer:
-        """What `work(subject)` answers, or what it answered first; `again(subject)` where a first request died over it.
+    def run(
+        self,
+        request: KeyedRequest,
+        work: Callable[[UUID], ResponseData],
+        resume: Callable[[UUID], ResponseData] | None = None,
+    ) -> ResponseData:
+        """Return the result of `work(subject)`, or the stored outcome of the key's first request.
 
-        Raises Refused IDEMPOTENCY_KEY_REUSED for another body, REQUEST_IN_PROGRESS while another is at it. Final
-        answers (2xx, 4xx) are kept for 24 hours; a failure that was undone (5xx) frees the key; an unknown result
-        keeps its subject, so that the next request with the key finds it.
+        `resume(subject)` runs instead of `work` when the key's first request died, because its effects may exist.
+        Raises Refused IDEMPOTENCY_KEY_REUSED for another body. Raises Refused REQUEST_IN_PROGRESS while another
+        request works under the key. Final outcomes (2xx, 4xx) are stored for 24 hours. A failure that was undone
+        (5xx) deletes the key. After an unknown result the key keeps its subject for the next retry.
         """
         if request.key is None:
             return work(uuid4())
-        claim, new = _claim(request), uuid4()
-        subject = self._subject(claim, new)
+        claim, new = _make_claim(request), uuid4()
+        subject = self._claim_subject(claim, new)
         if subject is None:
-            return _replay(self._kept(claim))
-        return _replay(self._worked(claim, work if subject == new else again or work, subject))
+            return _replay(self._read_outcome(claim))
+        return _replay(self._work_and_store(claim, work if subject == new else resume or work, subject))
 
-    def forget_old(self) -> None:
-        """Drop keys older than 24 hours."""
+    def delete_expired(self) -> None:
+        """Delete keys older than 24 hours."""
         with self._db.transaction() as tx:
             tx.run(_EXPIRE, hours=KEPT_HOURS)
 
-    def _subject(self, claim: dict[str, Any], new: UUID) -> UUID | None:
-        """What to work on under this claim, `new` for a new key; None when it has its answer, or somebody is at it."""
-        which = {"subject": new, "owner": self._incarnation, "claim_seconds": CLAIM_SECONDS}
+    def _claim_subject(self, claim: dict[str, Any], new: UUID) -> UUID | None:
+        """Claim the key and return its subject, `new` for a new key.
+
+        Returns None when the key has its outcome, or when another request works under it.
+        """
+        which = {"subject": new, "owner": self._instance_id, "claim_seconds": CLAIM_SECONDS}
         try:
             claimed = self._db.statement(_CLAIM, **claim, **which)
-        except LockNotGranted:  # the row is in the hands of whoever claims or ends the same key at this moment
+        except LockNotGranted:  # another request claims or ends the same key at this moment
             raise Refused(ErrorCode.REQUEST_IN_PROGRESS) from None
         return claimed["subject"] if claimed else None
 
-    def _kept(self, claim: dict[str, Any], unless_gone: Outcome | None = None) -> Outcome:
-        """The outcome under the key; `unless_gone` when there is no such key any more."""
+    def _read_outcome(self, claim: dict[str, Any], if_deleted: Outcome | None = None) -> Outcome:
+        """Return the stored outcome of the key, or `if_deleted` when the key no longer exists."""
         found = self._db.statement(_FIND, **claim)
         if found and found["body_hash"] != claim["body_hash"]:
             raise Refused(ErrorCode.IDEMPOTENCY_KEY_REUSED)
-        kept: Outcome | None = found["answer"] if found else unless_gone
-        if kept is None:
+        stored: Outcome | None = found["answer"] if found else if_deleted
+        if stored is None:
             raise Refused(ErrorCode.REQUEST_IN_PROGRESS)
-        return kept
+        return stored
 
-    def _worked(self, claim: dict[str, Any], work: Callable[[UUID], Answer], subject: UUID) -> Outcome:
+    def _work_and_store(self, claim: dict[str, Any], work: Callable[[UUID], ResponseData], subject: UUID) -> Outcome:
         try:
-            outcome, ending = _outcome(work, subject)
-            is_mine = self._db.statement(ending, **claim, outcome=json_codec.encode(outcome).decode())
+            outcome, ending = _run_work(work, subject)
+            is_current = self._db.statement(ending, **claim, outcome=json_codec.encode(outcome).decode())
         except BaseException:
             with suppress(Unknown):
-                self._db.statement(_LET_GO, **claim)
+                self._db.statement(_RELEASE, **claim)
             raise
-        return outcome if is_mine else self._kept(claim, unless_gone=outcome)
+        return outcome if is_current else self._read_outcome(claim, if_deleted=outcome)
 
 
-def _claim(request: Request) -> dict[str, Any]:
-    """The names that every statement goes by: which key, for which body, and under which claim."""
+def _make_claim(request: KeyedRequest) -> dict[str, Any]:
+    """Return the parameters of every statement: the key, the hash of the body and a new claim id."""
     key = request.key or ""
     if not 1 <= len(key) <= MAX_KEY_CHARS or not key.isprintable():
-        raise Refused(ErrorCode.VALIDATION_ERROR, f"Idempotency-Key has 1 to {MAX_KEY_CHARS} printable characters.")
+        raise Refused(
+            ErrorCode.VALIDATION_ERROR, f"Send an Idempotency-Key of 1 to {MAX_KEY_CHARS} printable characters."
+        )
     which = {"caller": request.caller, "operation": request.operation, "key": key}
     return {**which, "body_hash": hashlib.sha256(request.body).hexdigest(), "claim": uuid4()}
 
 
-def _outcome(work: Callable[[UUID], Answer], subject: UUID) -> tuple[Outcome, str]:
-    """What came of the work, and the statement that ends the request."""
+def _run_work(work: Callable[[UUID], ResponseData], subject: UUID) -> tuple[Outcome, str]:
+    """Run the work and return its outcome with the statement that ends the request."""
     try:
-        return {"answer": work(subject)}, _KEEP
+        return {"answer": work(subject)}, _STORE
     except Refused as refusal:
-        kept = {"code": refusal.code, "message": refusal.message, "details": refusal.details}
-        return {"refusal": kept}, _ending(refusal)
+        stored = {"code": refusal.code, "message": refusal.message, "details": refusal.details}
+        return {"refusal": stored}, _choose_ending(refusal)
 
 
-def _ending(refusal: Refused) -> str:
+def _choose_ending(refusal: Refused) -> str:
     if refusal.code is ErrorCode.REQUEST_IN_PROGRESS:
-        return _LET_GO  # the subject lives: another flow has it in hand
-    return _DROP if refusal.meaning.http >= 500 or refusal.code is ErrorCode.RATE_LIMITED else _KEEP
+        return _RELEASE  # the subject exists, because another flow works on it
+    return _DELETE if refusal.meaning.http >= 500 or refusal.code is ErrorCode.RATE_LIMITED else _STORE
 
 
-def _replay(outcome: Outcome) -> Answer:
+def _replay(outcome: Outcome) -> ResponseData:
     if "refusal" in outcome:
         refusal = outcome["refusal"]
         raise Refused(refusal["code"], refusal["message"], **refusal["details"])
-    answer: Answer = outcome["answer"]
-    return answer
+    data: ResponseData = outcome["answer"]
+    return data

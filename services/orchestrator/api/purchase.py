@@ -1,4 +1,4 @@
-"""Scenario 1: reserve, verify a code, pay; one's own orders; the staff's refund (§5)."""
+"""Routes of scenario 1 (§5): reserve, verify a code, pay, list orders, and the refund by staff."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from services.chassis.access import customer, deciding_staff, identity, paying_c
 from services.chassis.errors import Refused
 from services.contracts.enums import OrderStatus
 from services.contracts.errors import ErrorCode
-from services.orchestrator.api.context import Desk
+from services.orchestrator.api.context import ApiContext
 from services.orchestrator.saga.flows import PAY, REFUND, RESERVE
 
 OtpCode = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{4,10}\Z")]
@@ -34,77 +34,77 @@ class VerifyOtpBody(msgspec.Struct):
     order_id: UUID | None = None
 
 
-def blueprint(desk: Desk) -> Blueprint:
-    """The routes of Scenario 1."""
+def blueprint(context: ApiContext) -> Blueprint:
+    """Create the routes of scenario 1."""
     routes = Blueprint("purchase", __name__)
 
     @routes.post("/api/reserve")
     @paying_customer
     def reserve() -> Response:
         body = web.body(ReserveBody)
-        desk.require_self(body.user_id)
+        context.require_self(body.user_id)
         seat_id, user_id = str(body.seat_id), str(identity().user_id)
 
-        def alone(order_id: UUID) -> Mapping[str, Any]:
-            return _reserve(desk, order_id, body.seat_id)
+        def reserve_alone(order_id: UUID) -> Mapping[str, Any]:
+            return _reserve(context, order_id, body.seat_id)
 
-        def in_a_crowd(order_id: UUID) -> Mapping[str, Any]:
-            return desk.crowds.ask(seat_id, user_id, str(order_id), lambda: alone(order_id))
+        def reserve_coalesced(order_id: UUID) -> Mapping[str, Any]:
+            return context.coalescer.join(seat_id, user_id, str(order_id), lambda: reserve_alone(order_id))
 
-        # An order that may exist already is no business of a crowd's.
-        return web.ok(desk.idempotent("reserve", in_a_crowd, again=alone))
+        # A retry whose order may already exist bypasses request coalescing.
+        return web.ok(context.run_idempotently("reserve", reserve_coalesced, resume=reserve_alone))
 
     @routes.post("/api/pay")
     @paying_customer
     def pay() -> Response:
         order_id = web.body(PayBody).order_id
         given = {"order_id": str(order_id), "user_id": str(identity().user_id)}
-        paid = desk.runner.run(PAY, order_id, given, caller=identity().user_id)
-        return web.ok({**_named(PAY.answer, paid, but="event_id"), **desk.first_qr(paid)})
+        paid = context.runner.run(PAY, order_id, given, caller=identity().user_id)
+        return web.ok({**_pick(PAY.result_fields, paid, but="event_id"), **context.get_booking_qr(paid)})
 
     @routes.post("/api/verify-otp")
     @paying_customer
     def verify_otp() -> Response:
         body = web.body(VerifyOtpBody)
-        order_id = body.order_id or desk.order_awaiting_code()
-        desk.own_order(order_id)
-        desk.otp.check(f"orders/{order_id}", body.otp_code)
+        order_id = body.order_id or context.find_order_awaiting_code()
+        context.get_own_order(order_id)
+        context.otp.verify(f"orders/{order_id}", body.otp_code)
         return web.ok({"verified": True, "order_id": order_id})
 
     @routes.get("/api/orders")
     @customer
     def orders() -> Response:
         page, per_page = web.page()
-        found = desk.to.orders.page(user_id=identity().user_id, page=page, per_page=per_page)
-        return web.ok([_order(order) for order in found["data"]], pagination=found["pagination"])
+        found = context.participants.orders.page(user_id=identity().user_id, page=page, per_page=per_page)
+        return web.ok([_show_order(order) for order in found["data"]], pagination=found["pagination"])
 
     @routes.get("/api/orders/<order_id>")
     @customer
     def order(order_id: str) -> Response:
-        return web.ok(_order(desk.own_order(web.as_id(order_id))))
+        return web.ok(_show_order(context.get_own_order(web.as_id(order_id))))
 
     @routes.post("/api/orders/<order_id>/refund")
     @deciding_staff
     def refund(order_id: str) -> Response:
         subject = web.as_id(order_id)
-        return web.ok(_named(REFUND.answer, desk.runner.run(REFUND, subject, {"order_id": str(subject)})))
+        return web.ok(_pick(REFUND.result_fields, context.runner.run(REFUND, subject, {"order_id": str(subject)})))
 
     return routes
 
 
-def _reserve(desk: Desk, order_id: UUID, seat_id: UUID) -> Mapping[str, Any]:
+def _reserve(context: ApiContext, order_id: UUID, seat_id: UUID) -> Mapping[str, Any]:
     user_id = identity().user_id
     given = {
         "order_id": str(order_id),
         "seat_id": str(seat_id),
         "user_id": str(user_id),
-        "ttl_seconds": desk.settings.hold_ttl_seconds,
+        "ttl_seconds": context.settings.hold_ttl_seconds,
     }
-    return _named(RESERVE.answer, desk.runner.run(RESERVE, order_id, given, caller=user_id))
+    return _pick(RESERVE.result_fields, context.runner.run(RESERVE, order_id, given, caller=user_id))
 
 
-def _named(names: tuple[str, ...], answer: Mapping[str, Any], but: str = "") -> dict[str, Any]:
-    return {name: answer[name] for name in names if name != but}
+def _pick(names: tuple[str, ...], result: Mapping[str, Any], but: str = "") -> dict[str, Any]:
+    return {name: result[name] for name in names if name != but}
 
 
 _PUBLIC = (
@@ -120,15 +120,17 @@ _PUBLIC = (
 )
 
 
-def _order(order: Mapping[str, Any]) -> dict[str, Any]:
+def _show_order(order: Mapping[str, Any]) -> dict[str, Any]:
     shown = {name: order.get(name) for name in _PUBLIC}
     shown["otp_verified"] = order.get("otp_verified_at") is not None
     return shown
 
 
 def refuse_unless_awaiting_code(order: Mapping[str, Any]) -> None:
-    """Raise what stands against sending another code for this order."""
+    """Raise Refused when this order does not wait for a code."""
     if order["status"] == OrderStatus.CONFIRMED or order["otp_verified_at"] or not order["otp_required"]:
-        raise Refused(ErrorCode.ORDER_ALREADY_CONFIRMED, "This order waits for no code.")
+        raise Refused(
+            ErrorCode.ORDER_ALREADY_CONFIRMED, "This order does not wait for a code. Pay it, or see your tickets."
+        )
     if order["status"] != OrderStatus.PENDING or order["is_expired"]:
         raise Refused(ErrorCode.ORDER_FAILED)

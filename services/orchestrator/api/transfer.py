@@ -1,4 +1,4 @@
-"""Scenario 2: a ticket changes hands, with two codes; cancel, dispute, and the staff's decision (§6)."""
+"""Routes of scenario 2 (§6): initiate, confirm, cancel and dispute a transfer. Staff decide disputes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from services.chassis.errors import Refused
 from services.contracts.enums import TransferStatus
 from services.contracts.errors import ErrorCode
 from services.contracts.money import Amount
-from services.orchestrator.api.context import Desk
+from services.orchestrator.api.context import ApiContext
 from services.orchestrator.api.purchase import OtpCode, refuse_unless_awaiting_code
 from services.orchestrator.saga.definition import Saga
 from services.orchestrator.saga.flows import DISMISS, DISPUTE, INITIATE, REVERSE, TRANSFER_CONFIRM
@@ -48,120 +48,124 @@ class ResendBody(msgspec.Struct):
     transfer_id: UUID | None = None
 
 
-def blueprint(desk: Desk) -> Blueprint:
-    """The routes of Scenario 2."""
+def blueprint(context: ApiContext) -> Blueprint:
+    """Create the routes of scenario 2."""
     routes = Blueprint("transfer", __name__)
 
     @routes.post("/api/transfer/initiate")
     @paying_customer
     def initiate() -> Response:
         body = web.body(InitiateBody)
-        _require_sane(body)
-        return web.ok(desk.idempotent("initiate", lambda transfer_id: _initiate(desk, transfer_id, body)), 201)
+        _require_two_parties(body)
+        return web.ok(
+            context.run_idempotently("initiate", lambda transfer_id: _initiate(context, transfer_id, body)), 201
+        )
 
     @routes.post("/api/transfer/confirm")
     @paying_customer
     def confirm() -> Response:
         body = web.body(ConfirmBody)
-        transfer = desk.own_transfer(body.transfer_id)
-        return web.ok(_confirm(desk, transfer, body))
+        transfer = context.get_own_transfer(body.transfer_id)
+        return web.ok(_confirm(context, transfer, body))
 
     @routes.post("/api/transfer/cancel")
     @paying_customer
     def cancel() -> Response:
         transfer_id = web.body(TransferBody).transfer_id
-        desk.own_transfer(transfer_id)
-        desk.to.orders.cancel_transfer(transfer_id, f"cancel:{transfer_id}:1:cancel")
+        context.get_own_transfer(transfer_id)
+        context.participants.orders.cancel_transfer(transfer_id, f"cancel:{transfer_id}:1:cancel")
         return web.ok({"transfer_id": transfer_id, "status": TransferStatus.FAILED})
 
     @routes.post("/api/transfer/dispute")
     @paying_customer
     def dispute() -> Response:
         body = web.body(DisputeBody)
-        transfer = desk.own_transfer(body.transfer_id)
-        number = transfer["dispute_count"] + (transfer["status"] != TransferStatus.DISPUTED)
+        transfer = context.get_own_transfer(body.transfer_id)
+        dispute_number = transfer["dispute_count"] + (transfer["status"] != TransferStatus.DISPUTED)
         given = {"transfer_id": str(body.transfer_id), "reason": body.reason}
-        return _decided(desk, DISPUTE, body.transfer_id, given, number)
+        return _run(context, DISPUTE, body.transfer_id, given, dispute_number)
 
     @routes.post("/api/transfer/reverse")
     @deciding_staff
     def reverse() -> Response:
-        return _decide(desk, REVERSE, web.body(TransferBody).transfer_id)
+        return _decide(context, REVERSE, web.body(TransferBody).transfer_id)
 
     @routes.post("/api/transfer/dismiss")
     @deciding_staff
     def dismiss() -> Response:
-        return _decide(desk, DISMISS, web.body(TransferBody).transfer_id)
+        return _decide(context, DISMISS, web.body(TransferBody).transfer_id)
 
     @routes.get("/api/transfers")
     @customer
     def transfers() -> Response:
         page, per_page = web.page()
-        found = desk.to.orders.transfers(user_id=identity().user_id, page=page, per_page=per_page)
-        return web.ok([_transfer(transfer) for transfer in found["data"]], pagination=found["pagination"])
+        found = context.participants.orders.transfers(user_id=identity().user_id, page=page, per_page=per_page)
+        return web.ok([_show_transfer(transfer) for transfer in found["data"]], pagination=found["pagination"])
 
     @routes.post("/api/otp/resend")
     @paying_customer
     def resend() -> Response:
-        _resend(desk, web.body(ResendBody))
+        _resend(context, web.body(ResendBody))
         return web.ok({"sent": True})
 
     return routes
 
 
-def _require_sane(body: InitiateBody) -> None:
+def _require_two_parties(body: InitiateBody) -> None:
     if identity().user_id not in (body.seller_user_id, body.buyer_user_id):
-        raise Refused(ErrorCode.FORBIDDEN, "Only the seller or the buyer can start a transfer.")
+        raise Refused(ErrorCode.FORBIDDEN, "Only the seller or the buyer can start a transfer. Log in as one of them.")
     if body.seller_user_id == body.buyer_user_id:
         raise Refused(ErrorCode.SELF_TRANSFER)
 
 
-def _initiate(desk: Desk, transfer_id: UUID, body: InitiateBody) -> Mapping[str, Any]:
+def _initiate(context: ApiContext, transfer_id: UUID, body: InitiateBody) -> Mapping[str, Any]:
     initiator = "SELLER" if identity().user_id == body.seller_user_id else "BUYER"
     given: dict[str, Any] = {name: str(getattr(body, name)) for name in ("seat_id", "seller_user_id", "buyer_user_id")}
     given |= {"transfer_id": str(transfer_id), "initiated_by": initiator, "credits_amount": body.credits_amount}
-    answer = desk.runner.run(INITIATE, transfer_id, given, caller=identity().user_id)
-    return {name: answer[name] for name in INITIATE.answer}
+    result = context.runner.run(INITIATE, transfer_id, given, caller=identity().user_id)
+    return {name: result[name] for name in INITIATE.result_fields}
 
 
-def _confirm(desk: Desk, transfer: Mapping[str, Any], body: ConfirmBody) -> Mapping[str, Any]:
+def _confirm(context: ApiContext, transfer: Mapping[str, Any], body: ConfirmBody) -> Mapping[str, Any]:
     if body.seller_otp is None and body.buyer_otp is None:
         raise Refused(ErrorCode.VALIDATION_ERROR, "Send seller_otp, buyer_otp, or both.")
-    of = f"transfers/{body.transfer_id}"
+    target = f"transfers/{body.transfer_id}"
     verified = dict(transfer)
     for party, code in (("SELLER", body.seller_otp), ("BUYER", body.buyer_otp)):
         if code is not None and transfer["status"] != TransferStatus.COMPLETED:
-            verified |= desk.otp.check(of, code, party=party)
-    answer = {"transfer_id": body.transfer_id, "status": transfer["status"]}
-    answer |= {name: verified[name] for name in ("seller_otp_verified", "buyer_otp_verified")}
+            verified |= context.otp.verify(target, code, party=party)
+    shown = {"transfer_id": body.transfer_id, "status": transfer["status"]}
+    shown |= {name: verified[name] for name in ("seller_otp_verified", "buyer_otp_verified")}
     if verified["seller_otp_verified"] and verified["buyer_otp_verified"]:
-        confirmed = desk.runner.run(TRANSFER_CONFIRM, body.transfer_id, {"transfer_id": str(body.transfer_id)})
-        answer |= {name: confirmed[name] for name in TRANSFER_CONFIRM.answer}
-    return answer
+        confirmed = context.runner.run(TRANSFER_CONFIRM, body.transfer_id, {"transfer_id": str(body.transfer_id)})
+        shown |= {name: confirmed[name] for name in TRANSFER_CONFIRM.result_fields}
+    return shown
 
 
-def _decide(desk: Desk, saga: Saga, transfer_id: UUID) -> Response:
-    transfer = desk.patiently(lambda: desk.to.orders.get_transfer(transfer_id))
-    return _decided(desk, saga, transfer_id, {"transfer_id": str(transfer_id)}, transfer["dispute_count"])
+def _decide(context: ApiContext, saga: Saga, transfer_id: UUID) -> Response:
+    transfer = context.retry(lambda: context.participants.orders.get_transfer(transfer_id))
+    return _run(context, saga, transfer_id, {"transfer_id": str(transfer_id)}, transfer["dispute_count"])
 
 
-def _decided(desk: Desk, saga: Saga, transfer_id: UUID, given: Mapping[str, Any], number: int) -> Response:
-    answer = desk.runner.run(saga, transfer_id, given, dispute_number=number)
-    return web.ok({name: answer[name] for name in saga.answer})
+def _run(context: ApiContext, saga: Saga, transfer_id: UUID, given: Mapping[str, Any], dispute_number: int) -> Response:
+    result = context.runner.run(saga, transfer_id, given, dispute_number=dispute_number)
+    return web.ok({name: result[name] for name in saga.result_fields})
 
 
-def _resend(desk: Desk, body: ResendBody) -> None:
+def _resend(context: ApiContext, body: ResendBody) -> None:
     if (body.order_id is None) == (body.transfer_id is None):
         raise Refused(ErrorCode.VALIDATION_ERROR, "Send either order_id or transfer_id.")
     if body.order_id is not None:
-        refuse_unless_awaiting_code(desk.own_order(body.order_id))
-        desk.otp.send(f"orders/{body.order_id}", identity().user_id, "verification_sid")
+        refuse_unless_awaiting_code(context.get_own_order(body.order_id))
+        context.otp.resend(f"orders/{body.order_id}", identity().user_id, "verification_sid")
     elif body.transfer_id is not None:
-        transfer = desk.own_transfer(body.transfer_id)
+        transfer = context.get_own_transfer(body.transfer_id)
         party = "seller" if transfer["seller_user_id"] == str(identity().user_id) else "buyer"
         if transfer["status"] != TransferStatus.PENDING_OTP or transfer[f"{party}_otp_verified"]:
-            raise Refused(ErrorCode.TRANSFER_INVALID_STATE, "This transfer waits for no code of yours.")
-        desk.otp.send(f"transfers/{body.transfer_id}", identity().user_id, f"{party}_verification_sid")
+            raise Refused(
+                ErrorCode.TRANSFER_INVALID_STATE, "This transfer does not wait for a code from you. Check its status."
+            )
+        context.otp.resend(f"transfers/{body.transfer_id}", identity().user_id, f"{party}_verification_sid")
 
 
 _PUBLIC = (
@@ -182,5 +186,5 @@ _PUBLIC = (
 )
 
 
-def _transfer(transfer: Mapping[str, Any]) -> dict[str, Any]:
+def _show_transfer(transfer: Mapping[str, Any]) -> dict[str, Any]:
     return {name: transfer.get(name) for name in _PUBLIC}

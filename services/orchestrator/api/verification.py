@@ -1,4 +1,4 @@
-"""Scenario 3: the gate (§7)."""
+"""Route of scenario 3 (§7): scan a ticket at the gate."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from flask import Blueprint, Response
 
 from services.chassis import web
 from services.chassis.access import identity, staff
-from services.orchestrator.api.context import Desk
+from services.orchestrator.api.context import ApiContext
 from services.orchestrator.tickets.scan import ScanRequest
 
 
@@ -21,20 +21,20 @@ class VerifyBody(msgspec.Struct):
     staff_id: UUID | None = None
 
 
-def blueprint(desk: Desk) -> Blueprint:
-    """The route of Scenario 3."""
+def blueprint(context: ApiContext) -> Blueprint:
+    """Create the route of scenario 3."""
     routes = Blueprint("verification", __name__)
 
     @routes.post("/api/verify")
     @staff
     def verify() -> Response:
         body = web.body(VerifyBody)
-        desk.require_self(body.staff_id)
+        context.require_self(body.staff_id)
         staff_id = identity().user_id
 
         def scan(scan_id: UUID) -> Mapping[str, Any]:
-            return desk.gate.scan(ScanRequest(scan_id, staff_id, body.hall_id, body.qr_payload))
+            return context.scanner.scan(ScanRequest(scan_id, staff_id, body.hall_id, body.qr_payload))
 
-        return web.ok(desk.idempotent("verify", scan))
+        return web.ok(context.run_idempotently("verify", scan))
 
     return routes

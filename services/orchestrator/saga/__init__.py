@@ -1,1 +1,1 @@
-"""Sagas: their definition, their steps, the runner, the journal, recovery and the outbox."""
+"""The sagas: definition, steps, runner, journal, recovery and outbox."""

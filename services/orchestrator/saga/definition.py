@@ -1,4 +1,8 @@
-"""The vocabulary of a saga: what a step is, what a pivot is, what a saga carries. `sagas.py` is written in it."""
+"""The parts of a saga: step, pivot, compensation and notice. `flows.py` composes the sagas from them.
+
+A *step* calls one participant. A *compensation* (undo) reverses a step when a later one fails.
+The *pivot* is the step that decides: before it the saga can be undone, after it the saga only goes forward.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +16,9 @@ from services.orchestrator.participants import Participants
 
 
 class State(dict[str, Any]):
-    """What a saga knows: what it was given, the facts it read, and what its steps answered.
+    """The data of one attempt: the request's input, the facts that it read, and the results of its steps.
 
-    It can be rebuilt at any time by reading and asking again under the same keys, so it is never stored.
+    It is never stored. Another process rebuilds it by reading the facts and repeating the steps under the same keys.
     """
 
     def __init__(self, flow: str, subject: UUID, dispute_number: int, attempt: int, given: Mapping[str, Any]) -> None:
@@ -23,45 +27,53 @@ class State(dict[str, Any]):
         self._prefix = f"{flow}:{subject}:{turn}"
 
     def key(self, step: str) -> str:
-        """The key of a step's effect: `flow:subject:attempt:step`; a dispute's number goes before the attempt."""
+        """Return the key of a step's effect: `flow:subject:attempt:step`.
+
+        For a flow about a dispute, the attempt is `dispute_number.attempt`.
+        """
         return f"{self._prefix}:{step}"
 
 
-Facts = Callable[[Participants, State], Mapping[str, Any]]
+StepResult = Mapping[str, Any]  # the fields that later steps need
+LoadFacts = Callable[[Participants, State], StepResult]
 Check = Callable[[State], None]
-Do = Callable[[Participants, State, str], Mapping[str, Any] | None]
+Do = Callable[[Participants, State, str], StepResult | None]
 Undo = Callable[[Participants, State, str], object]
 Settle = Callable[[Participants, State, str], bool]
 
 
 @dataclass(frozen=True)
 class Step:
-    """One call to one participant. `do` answers what later steps need; `undo` gets the key of this same step.
+    """A call to one participant. `do` runs it, and `undo` reverses it under the key of the same step.
 
-    A step before the pivot without `undo` states in `no_undo` why a later failure need not reverse it. `asks` is how
-    often a step without a key is tried at most; 0, for all others: until the time is up.
+    A step before the pivot without `undo` states in `no_undo` why a later failure need not reverse it.
+    `max_tries` limits the tries of a step whose effect has no key. None: retry until the deadline.
     """
 
     name: str
     do: Do | None
     undo: Undo | None = None
-    asks: int = 0
+    max_tries: int | None = None
     no_undo: str = ""
 
 
 @dataclass(frozen=True)
 class Compensation(Step):
-    """An undo without an action: it reverses something that existed before the saga. Its place sets when it runs."""
+    """An undo without an action. It reverses something that existed before the saga.
+
+    Its place in the list sets when it runs, because undos run last step first.
+    """
 
     do: None = None
 
 
 @dataclass(frozen=True)
 class Pivot(Step):
-    """The step that decides. Before it everything can be undone; after it the saga only goes forward.
+    """The step that decides. If it happened, the saga completes. If not, every step is undone.
 
-    `settle` asks the participant whether it happened, and if it has not, makes sure that it never will. A first
-    step whose participant checks all that the saga requires needs none: the saga is simply run forward again.
+    `settle` returns whether the pivot happened. If it has not, `settle` voids its key, so that it never can.
+    A pivot without `settle` is the first step, and its participant checks every precondition of the saga. Such a
+    saga runs forward again instead.
     """
 
     settle: Settle | None = None
@@ -69,35 +81,37 @@ class Pivot(Step):
 
 @dataclass(frozen=True)
 class Notice:
-    """A message that somebody is due when the saga is done. `to` names the state's field with the user's id."""
+    """A message to a user when the saga is done. `to` names the field of the state that holds the user's id."""
 
     message: str
     to: str
 
 
-def nothing(_participants: Participants, _state: State) -> Mapping[str, Any]:
-    """The facts of a saga that has to read nothing first."""
+def load_nothing(_participants: Participants, _state: State) -> StepResult:
+    """Return no facts, for a saga that needs none before its first step."""
     return {}
 
 
-def always(_state: State) -> None:
-    """The check of a saga that has no precondition."""
+def require_nothing(_state: State) -> None:
+    """Accept every state, for a saga without a precondition."""
 
 
 @dataclass(frozen=True)
 class Saga:
-    """A flow as a list of steps, with what it reads first, what it requires, and what it answers.
+    """A flow as a list of steps.
 
-    `undone_code` is what the caller is told when the flow failed and was fully compensated. `one_attempt` marks
-    flows whose subject they create themselves: how such a subject ended is its answer for ever. `subject_name` is
-    what a client knows the subject by.
+    `facts` reads what the steps need, and `check` raises Refused when a precondition does not hold.
+    `result_fields` are the fields of the state that the caller gets.
+    `undone_code` is the caller's error code when the flow failed and was fully compensated.
+    `one_attempt` marks a flow that creates its own subject, so that a retry returns the first attempt's end.
+    `subject_name` is the client's name for the subject's id.
     """
 
     flow: str
     steps: tuple[Step, ...]
-    answer: tuple[str, ...]
-    facts: Facts = nothing
-    check: Check = always
+    result_fields: tuple[str, ...]
+    facts: LoadFacts = load_nothing
+    check: Check = require_nothing
     notices: tuple[Notice, ...] = ()
     notice_fields: tuple[str, ...] = ()
     undone_code: ErrorCode = ErrorCode.INTERNAL_ERROR
@@ -106,20 +120,20 @@ class Saga:
 
     @property
     def by_hand_code(self) -> ErrorCode:
-        """What a request is told whose saga a person has ended: there is no answer of ours to give again."""
+        """Error code for a request whose saga an operator resolved by hand. There is no stored result to replay."""
         is_order = self.subject_name == "order_id"
         return ErrorCode.ORDER_ALREADY_CONFIRMED if is_order else ErrorCode.TRANSFER_INVALID_STATE
 
     @property
     def pivot(self) -> Pivot | None:
-        """The deciding step, if there is one."""
+        """The deciding step, or None for a flow that is undone unless it ends."""
         return next((step for step in self.steps if isinstance(step, Pivot)), None)
 
     @property
     def runs_forward_again(self) -> bool:
-        """True when an unfinished attempt is simply run again: its pivot needs no settling."""
+        """True when an unfinished attempt runs forward again, because its pivot needs no settling."""
         return self.pivot is not None and self.pivot.settle is None
 
     def is_past_pivot(self, step: Step) -> bool:
-        """True for the steps that can only go forward."""
+        """Return whether the step comes after the pivot, so that it can only go forward."""
         return self.pivot is not None and self.steps.index(step) > self.steps.index(self.pivot)

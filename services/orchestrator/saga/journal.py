@@ -1,7 +1,7 @@
-"""The journal: two writes a saga on the happy path, *begin* and *end* (rules R2, R3, R6 of docs/sagas.md).
+"""The journal: a saga is written at its *begin* and at its *end* (rules R2, R3, R6 of docs/sagas.md).
 
-Whoever holds a saga does so under an epoch; an adopter takes a higher one, and the end write of the lower is void.
-Times here are the real clock's: a lease is about processes, not about holds.
+The process that runs a saga has its epoch. An adopter takes a higher epoch, and then the end write of the lower one
+changes nothing. Leases use the real clock, because they are about processes and not about holds.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ LEASE_SECONDS = 2.0
 
 
 class Status(StrEnum):
-    """How a saga stands. PARKED waits for a person and still counts as live."""
+    """The status of a saga. PARKED waits for an operator and still counts as live."""
 
     RUNNING = "RUNNING"
     DONE = "DONE"
@@ -30,7 +30,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class Entry:
-    """A journal row as its holder sees it."""
+    """A row of the journal."""
 
     saga_id: UUID
     flow: str
@@ -47,13 +47,13 @@ class Entry:
 
     @property
     def is_live(self) -> bool:
-        """True while it keeps others off its subject."""
+        """True while no other saga can begin for the same subject."""
         return self.status in (Status.RUNNING, Status.PARKED)
 
 
 @dataclass(frozen=True)
 class NoticeDue:
-    """A row for the outbox."""
+    """A notice for the outbox."""
 
     user_id: str
     message: str
@@ -63,8 +63,8 @@ class NoticeDue:
 _COLUMNS = """saga_id, flow, subject, dispute_number, attempt, caller, given, status::text AS status, result, epoch,
     correlation_id, park_after < clock_timestamp() AS is_overdue"""
 
-# One statement, so that there is nothing between looking and writing. It writes only if the last attempt that it
-# sees has ended other than done; if a twin began or ended in between, one of the two unique indexes refuses it.
+# One statement reads the last attempt and writes the next one. If another process began or ended an attempt in
+# between, one of the two unique indexes refuses the write.
 _BEGIN = f"""
 WITH last AS (
     SELECT attempt, status FROM sagas
@@ -84,7 +84,7 @@ WHERE flow = %(flow)s AND subject = %(subject)s AND dispute_number = %(dispute_n
 _LIVE = f"SELECT {_COLUMNS} FROM sagas WHERE subject = %(subject)s AND status IN ('RUNNING', 'PARKED')"
 _GET = f"SELECT {_COLUMNS} FROM sagas WHERE saga_id = %(saga_id)s"
 
-# The notices are written by the statement that ends the saga: there is no moment with one and without the other.
+# The statement that ends the saga also writes its notices, so a crash cannot separate them.
 _END = """
 WITH ended AS (
     UPDATE sagas SET status = %(status)s::text::saga_status, result = %(result)s, ended_at = clock_timestamp()
@@ -115,7 +115,7 @@ RETURNING instance_id"""
 
 
 class Journal:
-    """The journal as one orchestrator process uses it. `instance_id` is this process, this time."""
+    """The journal of one orchestrator process. `instance_id` is new at each start of the process."""
 
     def __init__(self, db: Database, *, deadline_seconds: float, park_seconds: float) -> None:
         self._db = db
@@ -133,25 +133,28 @@ class Journal:
         dispute_number: int,
         one_attempt: bool,
     ) -> tuple[Entry, bool]:
-        """Start an attempt: (entry, True). Or (the entry that stands in the way, False): the subject's live saga,
-        whatever its flow, or this flow's last attempt, whose answer is the answer. Raises Unknown."""
+        """Start an attempt and return (its entry, True), or return (the entry that blocks it, False).
+
+        The blocking entry is the live saga of the subject, of any flow, or the last attempt of this flow, whose
+        result is final. Raises Unknown.
+        """
         which = {"flow": flow, "subject": subject, "dispute_number": dispute_number}
         what = {"given": _json(given), "caller": caller, "one_attempt": one_attempt, "owner": self.instance_id}
         when = {"seconds": self._seconds, "park_seconds": self._park_seconds, "correlation_id": correlation.current()}
         while True:
             row = self._db.statement(_BEGIN, **which, **what, **when)
             found = row or self._db.statement(_LIVE, subject=subject) or self._db.statement(_LAST, **which)
-            if found and (row or _stands(found, one_attempt)):
+            if found and (row or _blocks_next_attempt(found, one_attempt)):
                 return _entry(found), row is not None
 
     def end(self, entry: Entry, status: Status, result: Mapping[str, Any], notices: Sequence[NoticeDue] = ()) -> bool:
-        """Write how it ended, with the notices due. False when another has adopted or ended it: theirs counts."""
+        """Write the end with its notices. False when another process adopted or ended the saga before."""
         due = [{"user_id": n.user_id, "message": n.message, "fields": n.fields} for n in notices]
         what = {"status": status, "result": _json(result), "notices": json_codec.encode(due).decode()}
         return self._db.statement(_END, saga_id=entry.saga_id, epoch=entry.epoch, **what) is not None
 
     def read(self, saga_id: UUID) -> Entry:
-        """The entry as it stands."""
+        """Return the current entry of a saga."""
         with self._db.transaction() as tx:
             return _entry(tx.only(_GET, saga_id=saga_id))
 
@@ -160,23 +163,23 @@ class Journal:
         self._db.statement(_BEAT, instance_id=self.instance_id, seconds=LEASE_SECONDS)
 
     def adopt(self, limit: int) -> list[Entry]:
-        """Take over sagas whose owner's lease or own deadline has run out; each gets a new epoch and deadline."""
+        """Adopt sagas that are past their deadline or have no live owner. Each gets a new epoch and deadline."""
         with self._db.transaction() as tx:
             return [_entry(row) for row in tx.all(_ADOPT, owner=self.instance_id, seconds=self._seconds, limit=limit)]
 
     def resign(self) -> None:
-        """Let this process's lease end now, so that a restart's leftovers are adopted at once."""
+        """End this process's lease now, so that other processes adopt its sagas at once."""
         with self._db.transaction() as tx:
             tx.run("DELETE FROM heartbeats WHERE instance_id = %(instance_id)s", instance_id=self.instance_id)
 
-    def forget_the_dead(self) -> None:
-        """Drop the rows of processes that have been gone for an hour."""
+    def delete_stale_heartbeats(self) -> None:
+        """Delete the rows of processes whose lease ended an hour ago."""
         with self._db.transaction() as tx:
             tx.run("DELETE FROM heartbeats WHERE lease_until < clock_timestamp() - interval '1 hour'")
 
 
-def _stands(found: Row, one_attempt: bool) -> bool:
-    """False for an attempt that ended other than done between our two statements: begin anew."""
+def _blocks_next_attempt(found: Row, one_attempt: bool) -> bool:
+    """Return False when the attempt was undone or refused between the two statements, so that `begin` repeats."""
     return one_attempt or found["status"] in (Status.RUNNING, Status.PARKED, Status.DONE)
 
 

@@ -1,4 +1,4 @@
-"""Notifications: rows written with the saga's end, sent at least once, given up after five tries with a WARNING."""
+"""The outbox: notices written with the end of a saga, sent at least once, and given up after five tries."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ logger = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.5
 MAX_TRIES = 5
-LONGEST_TICK = 1.0  # seconds, and the call in hand: whoever stops the process waits for one tick
+LONGEST_TICK = 1.0  # seconds, without the last call. A stopping process waits for one tick
 NOTICES = Counter("notices_total", "Notices by outcome", ["message", "outcome"])
 
-# Taking a row counts the try and puts the next one off, so that a crash while sending costs a try and no notice. The
-# statement that takes a notice marks the one sent before it: while there is much to send, that is one commit a notice.
+# Taking a row counts the try and delays the next one, so a crash while sending costs a try and not the notice. The
+# statement that takes a notice also marks the one before it as sent, so each notice costs one commit.
 _SENT = "UPDATE outbox SET sent_at = clock_timestamp() WHERE notice_id = %(sent)s RETURNING notice_id"
 _NEXT = f"""
 WITH done AS ({_SENT})
@@ -35,14 +35,14 @@ _GIVE_UP = "UPDATE outbox SET given_up_at = clock_timestamp() WHERE notice_id = 
 
 
 class Outbox:
-    """Sends what is due; several processes may."""
+    """Sends the notices that are due. Several processes can run it at once."""
 
     def __init__(self, db: Database, users: Users) -> None:
         self._db = db
         self._users = users
 
     def tick(self) -> bool:
-        """Send what is due, for `LONGEST_TICK` or until something cannot be sent. True when there may be more."""
+        """Send due notices for `LONGEST_TICK`, or until one cannot be sent. True when more may be due."""
         until = time.monotonic() + LONGEST_TICK
         sent: int | None = None
         while time.monotonic() < until:
@@ -50,22 +50,22 @@ class Outbox:
             if notice is None:
                 return False
             with correlation.scope(str(notice["correlation_id"] or "")):
-                if not self._is_delivered(notice):
+                if not self._send(notice):
                     return True
             sent = notice["notice_id"]
         self._db.statement(_SENT, sent=sent)
         return True
 
-    def _is_delivered(self, notice: Row) -> bool:
+    def _send(self, notice: Row) -> bool:
         try:
             self._users.notify(str(notice["user_id"]), notice["message"], notice["fields"])
         except (Refused, Unknown) as error:
-            self._failed(notice, error)
+            self._handle_failure(notice, error)
             return False
         NOTICES.labels(notice["message"], "sent").inc()
         return True
 
-    def _failed(self, notice: Row, error: Refused | Unknown) -> None:
+    def _handle_failure(self, notice: Row, error: Refused | Unknown) -> None:
         if notice["tries"] < MAX_TRIES:
             return
         NOTICES.labels(notice["message"], "given_up").inc()

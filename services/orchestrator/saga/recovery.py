@@ -1,8 +1,8 @@
-"""Recovery: any orchestrator brings to an end what another one left (rules R6 and R7).
+"""Recovery: any orchestrator process ends the sagas that another one left (rules R6 and R7).
 
-heartbeat   renews this process's lease
-recovery    adopts what is overdue or ownerless, settles or undoes it; past its time it is PARKED
-completion  starts the swap of transfers that both parties have verified and nobody took up
+- heartbeat renews the lease of this process.
+- recovery adopts sagas that are overdue or have no live owner. It settles or undoes them, or parks them.
+- completion confirms transfers that both parties have verified but whose confirm never began.
 """
 
 from __future__ import annotations
@@ -29,30 +29,30 @@ BEAT_SECONDS = LEASE_SECONDS / 4
 TICK_SECONDS = 0.5
 BATCH = 16
 COMPLETION_SECONDS = 2.0
-PARKED = Counter("sagas_parked_total", "Sagas that wait for a person", ["flow"])
-ADOPTED = Counter("sagas_adopted_total", "Sagas taken over from another process or attempt", ["flow"])
+PARKED = Counter("sagas_parked_total", "Sagas that wait for an operator", ["flow"])
+ADOPTED = Counter("sagas_adopted_total", "Sagas adopted from another process or attempt", ["flow"])
 
 
 class Heartbeat:
-    """Renews the lease of this process; gives it up on a clean stop, so that nobody waits for it to run out."""
+    """Renews the lease of this process. A clean stop ends the lease, so that its sagas are adopted at once."""
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._worker = Worker("heartbeat", journal.beat, BEAT_SECONDS)
 
     def start(self) -> None:
-        """Begin to beat."""
+        """Start to renew the lease."""
         self._worker.start()
 
     def stop(self) -> None:
-        """Stop beating and resign."""
+        """Stop renewing the lease and end it."""
         self._worker.stop()
         with suppress(Unknown):
             self._journal.resign()
 
 
 class Recovery:
-    """Adopts and resolves; several processes may run it at once, SKIP LOCKED keeps them apart."""
+    """Adopts and resolves sagas. Several processes can run it at once, because SKIP LOCKED gives each its own rows."""
 
     def __init__(self, journal: Journal, runner: Runner) -> None:
         self._journal = journal
@@ -60,32 +60,33 @@ class Recovery:
         self._pool = ThreadPoolExecutor(BATCH // 2, "recovery")
 
     def tick(self) -> bool:
-        """Adopt one batch and work on all of it. True when there may be more."""
+        """Adopt one batch and resolve it. True when more sagas may wait."""
         adopted = self._journal.adopt(BATCH)
-        for _ in self._pool.map(self._resolve, adopted):
+        for _ in self._pool.map(self._recover, adopted):
             pass
         return len(adopted) == BATCH
 
-    def _resolve(self, entry: Entry) -> None:
+    def _recover(self, entry: Entry) -> None:
         with correlation.scope(str(entry.correlation_id or "")):
             ADOPTED.labels(entry.flow).inc()
             logger.warning("adopted %s %s in epoch %d", entry.flow, entry.subject, entry.epoch)
-            with suppress(Unknown):  # the journal itself is away: the saga stays as it is
-                if not self._resolved(entry) and entry.is_overdue:
+            with suppress(Unknown):  # without the journal the saga stays as it is, for the next tick
+                if not self._resolve(entry) and entry.is_overdue:
                     self._park(entry)
 
-    def _resolved(self, entry: Entry) -> bool:
+    def _resolve(self, entry: Entry) -> bool:
         try:
             return self._runner.resolve(SAGAS[entry.flow], entry)
         except Unknown:
             raise
-        except Exception:  # whatever it is, it must not be tried for ever in silence
+        except Exception:  # a bug too must end in PARKED, not in endless silent retries
             logger.exception("%s %s cannot be resolved", entry.flow, entry.subject)
             return False
 
     def _park(self, entry: Entry) -> None:
-        at_stake = {"subject": str(entry.subject), **self._runner.at_stake(SAGAS[entry.flow], entry)}
-        result = {"code": "SERVICE_UNAVAILABLE", "message": "Parked: a person has to look at it.", "details": at_stake}
+        details = {"subject": str(entry.subject), **self._runner.describe_for_operator(SAGAS[entry.flow], entry)}
+        message = "The saga is parked. An operator must resolve it."
+        result = {"code": "SERVICE_UNAVAILABLE", "message": message, "details": details}
         if self._journal.end(entry, Status.PARKED, result):
             PARKED.labels(entry.flow).inc()
             logger.critical(
@@ -97,18 +98,18 @@ class Recovery:
 
 
 class Completion:
-    """Takes up verified transfers whose confirm died between the second code and the swap."""
+    """Confirms verified transfers whose process died between the second code and the transfer_confirm saga."""
 
     def __init__(self, participants: Participants, runner: Runner) -> None:
         self._orders = participants.orders
         self._runner = runner
 
     def tick(self) -> None:
-        """Start the swap of each verified transfer; where its confirm is just doing so, this joins it."""
-        waiting = self._orders.transfers(status=TransferStatus.PENDING_OTP, both_verified="true", per_page=50)
-        for transfer in waiting["data"]:
-            self._take_up(transfer["transfer_id"])
+        """Run transfer_confirm for each verified transfer, or join the saga that already runs."""
+        verified = self._orders.transfers(status=TransferStatus.PENDING_OTP, both_verified="true", per_page=50)
+        for transfer in verified["data"]:
+            self._confirm(transfer["transfer_id"])
 
-    def _take_up(self, transfer_id: str) -> None:
-        with suppress(Refused, Unknown):  # it ended otherwise, or somebody is at it, or the next tick tries again
+    def _confirm(self, transfer_id: str) -> None:
+        with suppress(Refused, Unknown):  # the transfer ended otherwise, or the next tick retries
             self._runner.run(TRANSFER_CONFIRM, UUID(transfer_id), {"transfer_id": transfer_id})

@@ -1,4 +1,4 @@
-"""Asking again: the same question under the same key until it is answered or the time is up (rule R1)."""
+"""Retries: the same call under the same key until it gets a definite answer or its time is over (rule R1)."""
 
 from __future__ import annotations
 
@@ -12,20 +12,27 @@ T = TypeVar("T")
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 0.4  # seconds
 
 
-def ask(call: Callable[[], T], deadline: float, doubt: Callable[[], object] = lambda: None, asks: int = 0) -> T:
-    """What `call` answers. `doubt` is told of each answer that stayed out.
+def retry_until(
+    deadline: float,
+    call: Callable[[], T],
+    *,
+    max_tries: int | None = None,
+    on_unknown: Callable[[], object] = lambda: None,
+) -> T:
+    """Call `call` until it returns or raises Refused, and return its result.
 
-    `deadline` is a reading of `time.monotonic()`; `asks` is how often to ask at most, 0: as often as there is time.
-    Raises Refused at once, Unknown when the deadline has passed or `asks` are used up.
+    `deadline` is a reading of `time.monotonic()`. `on_unknown` runs after each try that raised Unknown.
+    Raises Unknown when the deadline has passed or `max_tries` tries have failed.
     """
     pause = FIRST_PAUSE
+    tries = 0
     while True:
         try:
             return call()
         except Unknown:
-            doubt()
-            asks -= 1
-            if asks == 0 or time.monotonic() + pause > deadline:
+            on_unknown()
+            tries += 1
+            if tries == max_tries or time.monotonic() + pause > deadline:
                 raise
-            time.sleep(pause)  # back off before the same question; bounded by the deadline
+            time.sleep(pause)  # back off before the same call, bounded by the deadline
             pause = min(pause * 2, LONGEST_PAUSE)

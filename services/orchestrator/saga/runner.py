@@ -1,11 +1,11 @@
-"""Runs a saga: forward until it is done or refused, and when an answer stays out, settles or undoes.
+"""Runs a saga: forward until it is done or refused. If a call gets no answer, settles or undoes it.
 
-What a step answers is *done*, *refused* or *unknown* (rule R1). Unknown is never guessed: the same key is asked
-again until the deadline, and then the pivot's participant decides (R5):
+A step's outcome is *done*, *refused* or *unknown* (rule R1). The runner never guesses an unknown outcome. It retries
+under the same key until the deadline, and then the participant of the pivot decides (R5):
 
-    pivot DONE     every step again, forward, under its key
-    pivot VOIDED   every undo, last step first
-    no pivot       every undo
+    pivot happened   run every step forward again, under the same keys
+    pivot voided     undo every step, last step first
+    no pivot         undo every step
 """
 
 from __future__ import annotations
@@ -22,16 +22,19 @@ from prometheus_client import Counter
 from services.chassis.errors import Refused, Unknown
 from services.contracts.errors import ERRORS, ErrorCode
 from services.orchestrator.participants import Participants
-from services.orchestrator.saga.definition import Saga, State, Step
+from services.orchestrator.saga.definition import Saga, State, Step, Undo
 from services.orchestrator.saga.journal import Entry, Journal, NoticeDue, Status
-from services.orchestrator.saga.retry import ask
+from services.orchestrator.saga.retry import retry_until
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
+Result = Mapping[str, Any]  # the journal's `result`: the fields of a saga that is done, or {code, message, details}
+Outcome = tuple[Status, Result]
 
-JOIN_PAUSE = 0.02  # seconds between two looks at an attempt that somebody else has in hand
-# Facts that are refused with one of these: there is no such thing, or it is not the caller's. No step was ever taken.
-NOTHING_TO_WORK_ON = (
+JOIN_PAUSE = 0.02  # seconds between two reads of an attempt that another request or process runs
+# If the facts of an adopted saga are refused with one of these codes, no step ever ran. The subject does not exist, or
+# it belongs to another user.
+NO_STEP_RAN = (
     ErrorCode.ORDER_NOT_FOUND,
     ErrorCode.TRANSFER_NOT_FOUND,
     ErrorCode.SEAT_NOT_FOUND,
@@ -39,20 +42,32 @@ NOTHING_TO_WORK_ON = (
     ErrorCode.EVENT_NOT_FOUND,
     ErrorCode.FORBIDDEN,
 )
-AT_STAKE = ("price", "amount", "credits_amount", "buyer_id", "seller_user_id", "buyer_user_id", "seat_id", "order_id")
+OPERATOR_FIELDS = (
+    "price",
+    "amount",
+    "credits_amount",
+    "buyer_id",
+    "seller_user_id",
+    "buyer_user_id",
+    "seat_id",
+    "order_id",
+)
 SAGAS = Counter("sagas_total", "Sagas ended", ["flow", "status"])
 COMPENSATIONS = Counter("saga_compensations_total", "Undo steps that ran", ["flow", "step"])
 
 Observer = Callable[[str, Saga, str], None]
-"""Told of each turn as (turn, saga, step): begun, asking, answered, undoing, undone, settled, ending, ended."""
+"""Called with (turn, saga, step).
+
+The turns are `begun`, `asking`, `answered`, `undoing`, `undone`, `settled`, `ending` and `ended`.
+"""
 
 
-def silent(_turn: str, _saga: Saga, _step: str) -> None:
-    """The observer of a process that nobody watches."""
+def ignore_turn(_turn: str, _saga: Saga, _step: str) -> None:
+    """Do nothing. This is the observer in production."""
 
 
 class Runner:
-    """Starts sagas for requests, and resolves those that recovery has adopted."""
+    """Runs sagas for requests, and resolves sagas that recovery has adopted."""
 
     def __init__(
         self,
@@ -61,7 +76,7 @@ class Runner:
         *,
         forward_seconds: float,
         resolve_seconds: float,
-        observer: Observer = silent,
+        observer: Observer = ignore_turn,
     ) -> None:
         self._journal = journal
         self._participants = participants
@@ -77,94 +92,97 @@ class Runner:
         *,
         caller: UUID | None = None,
         dispute_number: int = 0,
-    ) -> State | Mapping[str, Any]:
-        """Run a saga for `subject` and return its answer.
+    ) -> State | Result:
+        """Run a saga for `subject` and return its result.
 
-        Asked again: joins the attempt under way, or repeats the answer of one that ended done. Raises Refused with
-        the step's own code; with the saga's `undone_code` when it failed and was compensated; REQUEST_IN_PROGRESS
-        when another flow has the subject; Unknown with the subject in its details when the result is not known yet.
+        A retry joins the attempt in progress, or returns the result of an attempt that is done.
+
+        Raises Refused with the code of the step that was refused, or with the saga's `undone_code` when it failed and
+        was compensated. Raises Refused REQUEST_IN_PROGRESS when another flow works on the subject. Raises Unknown,
+        with the subject in its details, when the result is not known yet.
         """
-        entry, mine = self._journal.begin(
+        entry, is_own = self._journal.begin(
             saga.flow, subject, given, caller=caller, dispute_number=dispute_number, one_attempt=saga.one_attempt
         )
-        if not mine:
-            return self._from_another(saga, entry, caller)
+        if not is_own:
+            return self._join_or_refuse(saga, entry, caller)
         self._observer("begun", saga, "")
-        execution = self._execution(saga, entry)
+        attempt = self._start_attempt(saga, entry)
         try:
-            return self._answered(saga, entry, execution, execution.run())
+            return self._finish(saga, entry, attempt, attempt.run())
         except Unknown as unknown:
             logger.warning("%s %s is left to recovery: %s", saga.flow, subject, unknown.message)
-            raise not_known_yet(saga, entry) from unknown
+            raise _make_unknown(saga, entry) from unknown
 
     def resolve(self, saga: Saga, entry: Entry) -> bool:
-        """Bring an adopted saga to its end: settle or undo first, never resume in the middle (R6).
+        """End an adopted saga: settle or undo it first, and never resume in the middle (R6).
 
-        True when it has ended. False when a participant did not answer: ask again later.
+        Returns True when the saga has ended, and False when a participant did not answer. Then call it again later.
         """
-        execution = self._execution(saga, entry)
+        attempt = self._start_attempt(saga, entry)
         try:
-            status, result = execution.resolve_adopted()
+            outcome = attempt.resolve_adopted()
         except Unknown as unknown:
             logger.warning("%s %s cannot be settled yet: %s", saga.flow, entry.subject, unknown.message)
             return False
-        self._end(saga, entry, execution, status, result)
+        self._end(saga, entry, attempt, outcome)
         return True
 
-    def at_stake(self, saga: Saga, entry: Entry) -> Mapping[str, Any]:
-        """What a person needs to know of a saga that cannot be ended: whose money, how much, which seat (R7)."""
+    def describe_for_operator(self, saga: Saga, entry: Entry) -> Mapping[str, Any]:
+        """Return the users, the amount and the seat of a saga that cannot end, as far as they can be read (R7)."""
         state = State(entry.flow, entry.subject, entry.dispute_number, entry.attempt, entry.given)
         with suppress(Refused, Unknown):
             state.update(saga.facts(self._participants, state))
-        return {name: str(state[name]) for name in AT_STAKE if name in state}
+        return {name: str(state[name]) for name in OPERATOR_FIELDS if name in state}
 
-    def _execution(self, saga: Saga, entry: Entry) -> _Execution:
-        return _Execution(saga, entry, self._participants, self._observer, self._forward_seconds, self._resolve_seconds)
+    def _start_attempt(self, saga: Saga, entry: Entry) -> _Attempt:
+        return _Attempt(saga, entry, self._participants, self._observer, self._forward_seconds, self._resolve_seconds)
 
-    def _answered(
-        self, saga: Saga, entry: Entry, execution: _Execution, outcome: tuple[Status, Mapping[str, Any]]
-    ) -> State | Mapping[str, Any]:
+    def _finish(self, saga: Saga, entry: Entry, attempt: _Attempt, outcome: Outcome) -> State | Result:
         status, result = outcome
-        if not self._end(saga, entry, execution, status, result):
-            return self._join(saga, entry)  # somebody adopted it meanwhile: their end is the answer
+        if not self._end(saga, entry, attempt, outcome):
+            return self._join(saga, entry)  # another process adopted the saga meanwhile, so its end counts
         if status is not Status.DONE:
-            raise refusal_in(result)
-        return execution.state
+            raise _make_refusal(result)
+        return attempt.state
 
-    def _end(self, saga: Saga, entry: Entry, execution: _Execution, status: Status, result: Mapping[str, Any]) -> bool:
-        notices = execution.notices() if status is Status.DONE else []
+    def _end(self, saga: Saga, entry: Entry, attempt: _Attempt, outcome: Outcome) -> bool:
+        status, result = outcome
+        notices = attempt.list_notices() if status is Status.DONE else []
         self._observer("ending", saga, "")
-        ended = self._journal.end(entry, status, result, notices)
-        if ended:
+        has_ended = self._journal.end(entry, status, result, notices)
+        if has_ended:
             SAGAS.labels(saga.flow, status).inc()
             logger.info("%s %s: %s", saga.flow, entry.subject, status)
             self._observer("ended", saga, "")
-        return ended
+        return has_ended
 
-    def _from_another(self, saga: Saga, entry: Entry, caller: UUID | None) -> Mapping[str, Any]:
+    def _join_or_refuse(self, saga: Saga, entry: Entry, caller: UUID | None) -> Result:
         if entry.flow != saga.flow:
-            raise Refused(ErrorCode.REQUEST_IN_PROGRESS, f"A {entry.flow} of it is under way; ask again shortly.")
+            message = f"Another operation ({entry.flow}) works on the same subject. Try again shortly."
+            raise Refused(ErrorCode.REQUEST_IN_PROGRESS, message)
         if entry.caller != caller:
             raise Refused(ErrorCode.FORBIDDEN)
         return self._join(saga, entry)
 
-    def _join(self, saga: Saga, entry: Entry) -> Mapping[str, Any]:
+    def _join(self, saga: Saga, entry: Entry) -> Result:
         deadline = time.monotonic() + self._forward_seconds + self._resolve_seconds
         while entry.status is Status.RUNNING and time.monotonic() < deadline:
-            time.sleep(JOIN_PAUSE)  # between two looks at the journal; bounded by the deadline
+            time.sleep(JOIN_PAUSE)  # between two reads of the journal, bounded by the deadline
             entry = self._journal.read(entry.saga_id)
         if entry.is_live:
-            raise not_known_yet(saga, entry)
+            raise _make_unknown(saga, entry)
         result = entry.result or {}
         if "resolved_by_hand" in result:
-            raise Refused(saga.by_hand_code, "This was put right by hand; look at it by GET.")
+            message = "An operator resolved this by hand. Read the current state with a GET request."
+            raise Refused(saga.by_hand_code, message)
         if entry.status is not Status.DONE:
-            raise refusal_in(result)
+            raise _make_refusal(result)
         return result
 
 
-class _Execution:
-    """One attempt in hand: its state, what is done, how long is left."""
+class _Attempt:
+    """One attempt of a saga in this process: its state, its deadline, and the steps whose outcome is uncertain."""
 
     def __init__(
         self,
@@ -181,154 +199,156 @@ class _Execution:
         self._observer = observer
         self._resolve_seconds = resolve_seconds
         self._deadline = time.monotonic() + forward_seconds
-        self._doubtful: set[str] = set()
+        self._uncertain: set[str] = set()  # steps with at least one lost answer, so they may have happened
         self.state = State(entry.flow, entry.subject, entry.dispute_number, entry.attempt, entry.given)
 
-    # ── from the beginning
+    # ── forward
 
-    def run(self) -> tuple[Status, Mapping[str, Any]]:
-        """Read, check, step by step; how it ended. Raises Unknown when that is not known: the saga stays live."""
+    def run(self) -> Outcome:
+        """Read the facts, check the preconditions and run the steps.
+
+        Raises Unknown when the outcome is not known. Then the saga stays live, and recovery ends it.
+        """
         try:
-            self._read_facts()
+            self._load_facts()
             self._saga.check(self.state)
         except Refused as refusal:
-            return Status.REFUSED, _as_result(refusal)
-        except Unknown as unknown:  # no step was asked for: there is nothing to settle, and nothing to undo
+            return Status.REFUSED, _describe_refusal(refusal)
+        except Unknown as unknown:  # no step ran, so there is nothing to settle or to undo
             logger.warning("%s %s has not begun: %s", self._saga.flow, self._entry.subject, unknown.message)
-            return Status.UNDONE, _undone_result(ErrorCode.SERVICE_UNAVAILABLE)
-        return self._forward_or_back()
+            return Status.UNDONE, _describe_code(ErrorCode.SERVICE_UNAVAILABLE)
+        return self._run_steps()
 
-    def _forward_or_back(self) -> tuple[Status, Mapping[str, Any]]:
+    def _run_steps(self) -> Outcome:
         done: list[Step] = []
         try:
             for step in self._saga.steps:
-                self._take(step)
+                self._do(step)
                 done.append(step)
         except Refused as refusal:
-            return self._back_out(self._saga.steps[len(done)], done, refusal)
+            return self._compensate(self._saga.steps[len(done)], done, refusal)
         except Unknown as unknown:
             logger.warning("%s %s: %s", self._saga.flow, self._entry.subject, unknown.message)
-            return self._resolved()
-        return Status.DONE, self._result()
+            return self._resolve()
+        return Status.DONE, self._collect_result()
 
-    def _back_out(self, refused: Step, done: list[Step], refusal: Refused) -> tuple[Status, Mapping[str, Any]]:
+    def _compensate(self, refused: Step, done: list[Step], refusal: Refused) -> Outcome:
         if self._saga.is_past_pivot(refused):
             raise Unknown(f"{refused.name} is refused after the pivot: {refusal.code}") from refusal
-        self._grant_time()
-        if self._is_doubtful_pivot(refused) and self._ask_settle(refused):
-            return self._again_forward()
-        # A refusal after a lost answer may hide an effect of our own: that step is undone too (R8).
-        self._undo([*done, refused] if refused.name in self._doubtful else done)
-        return Status.REFUSED, _as_result(refusal)
+        self._extend_deadline()
+        if self._is_uncertain_pivot(refused) and self._settle(refused):
+            return self._run_forward_again()
+        # A refusal after a lost answer may come from this step's own effect, so this step is undone too (R8).
+        self._undo_steps([*done, refused] if refused.name in self._uncertain else done)
+        return Status.REFUSED, _describe_refusal(refusal)
 
-    def _is_doubtful_pivot(self, step: Step) -> bool:
-        return step is self._saga.pivot and not self._saga.runs_forward_again and step.name in self._doubtful
+    def _is_uncertain_pivot(self, step: Step) -> bool:
+        return step is self._saga.pivot and not self._saga.runs_forward_again and step.name in self._uncertain
 
-    # ── when an answer stays out
+    # ── after a lost answer
 
-    def resolve_adopted(self) -> tuple[Status, Mapping[str, Any]]:
-        """Settle or undo a saga that somebody else left. Raises Unknown."""
+    def resolve_adopted(self) -> Outcome:
+        """Settle or undo a saga that another process left. Raises Unknown when a participant does not answer."""
         try:
-            self._read_facts()
+            self._load_facts()
         except Refused as refusal:
-            if refusal.code not in NOTHING_TO_WORK_ON:
+            if refusal.code not in NO_STEP_RAN:
                 raise Unknown(f"the facts of {self._saga.flow} are refused: {refusal.code}") from refusal
-            return Status.REFUSED, _as_result(refusal)
-        return self._settled()
+            return Status.REFUSED, _describe_refusal(refusal)
+        return self._settle_or_undo()
 
-    def _resolved(self) -> tuple[Status, Mapping[str, Any]]:
-        self._grant_time()
+    def _resolve(self) -> Outcome:
+        self._extend_deadline()
         return self.resolve_adopted()
 
-    def _settled(self) -> tuple[Status, Mapping[str, Any]]:
+    def _settle_or_undo(self) -> Outcome:
         pivot = self._saga.pivot
         if pivot is None:
-            return self._undone()
-        if not self._saga.runs_forward_again and not self._ask_settle(pivot):
-            return self._undone()
-        return self._again_forward()
+            return self._undo_all()
+        if not self._saga.runs_forward_again and not self._settle(pivot):
+            return self._undo_all()
+        return self._run_forward_again()
 
-    def _ask_settle(self, pivot: Any) -> bool:
-        settled = self._ask(pivot, lambda: pivot.settle(self._participants, self.state, self.state.key(pivot.name)))
+    def _settle(self, pivot: Any) -> bool:
+        happened = self._retry(pivot, lambda: pivot.settle(self._participants, self.state, self.state.key(pivot.name)))
         self._observer("settled", self._saga, pivot.name)
-        logger.info("%s %s: pivot %s", self._saga.flow, self._entry.subject, "DONE" if settled else "VOIDED")
-        return bool(settled)
+        logger.info("%s %s: pivot %s", self._saga.flow, self._entry.subject, "DONE" if happened else "VOIDED")
+        return bool(happened)
 
-    def _again_forward(self) -> tuple[Status, Mapping[str, Any]]:
+    def _run_forward_again(self) -> Outcome:
         for step in self._saga.steps:
             try:
-                self._take(step)
+                self._do(step)
             except Refused as refusal:
                 if step is self._saga.pivot and self._saga.runs_forward_again:
-                    return Status.REFUSED, _as_result(refusal)
+                    return Status.REFUSED, _describe_refusal(refusal)
                 raise Unknown(f"{step.name} is refused after the pivot: {refusal.code}") from refusal
-        return Status.DONE, self._result()
+        return Status.DONE, self._collect_result()
 
-    def _undone(self) -> tuple[Status, Mapping[str, Any]]:
-        self._undo(list(self._saga.steps))
-        return Status.UNDONE, _undone_result(self._saga.undone_code)
+    def _undo_all(self) -> Outcome:
+        self._undo_steps(list(self._saga.steps))
+        return Status.UNDONE, _describe_code(self._saga.undone_code)
 
-    # ── one step, one undo, one question
+    # ── one call
 
-    def _read_facts(self) -> None:
-        facts = ask(lambda: self._saga.facts(self._participants, self.state), self._deadline)
-        self.state.update(facts)
+    def _load_facts(self) -> None:
+        self.state.update(retry_until(self._deadline, lambda: self._saga.facts(self._participants, self.state)))
 
-    def _take(self, step: Step) -> None:
-        if (do := step.do) is None:  # a compensation
+    def _do(self, step: Step) -> None:
+        if (do := step.do) is None:  # a compensation without an action
             return
+        key = self.state.key(step.name)
         self._observer("asking", self._saga, step.name)
-        answer = self._ask(step, lambda: do(self._participants, self.state, self.state.key(step.name)), step.asks)
-        self.state.update(answer or {})
+        result = self._retry(step, lambda: do(self._participants, self.state, key), step.max_tries)
+        self.state.update(result or {})
         self._observer("answered", self._saga, step.name)
 
-    def _undo(self, steps: list[Step]) -> None:
+    def _undo_steps(self, steps: list[Step]) -> None:
         for step in reversed(steps):
             if step.undo is not None:
-                self._undo_one(step, step.undo)
+                self._undo_step(step, step.undo)
 
-    def _undo_one(self, step: Step, undo: Callable[[Participants, State, str], object]) -> None:
+    def _undo_step(self, step: Step, undo: Undo) -> None:
         self._observer("undoing", self._saga, step.name)
         logger.warning("Compensating: %s of %s %s", step.name, self._saga.flow, self._entry.subject)
         try:
-            self._ask(step, lambda: undo(self._participants, self.state, self.state.key(step.name)))
-        except Refused as refusal:  # an undo is never refused by a healthy participant
+            self._retry(step, lambda: undo(self._participants, self.state, self.state.key(step.name)))
+        except Refused as refusal:  # a healthy participant never refuses an undo
             logger.error("Compensation %s refused: %s", step.name, refusal)
             raise Unknown(f"the undo of {step.name} was refused: {refusal.code}") from refusal
         COMPENSATIONS.labels(self._saga.flow, step.name).inc()
         self._observer("undone", self._saga, step.name)
 
-    def _ask(self, step: Step, call: Callable[[], T], asks: int = 0) -> T:
-        return ask(call, self._deadline, lambda: self._doubtful.add(step.name), asks)
+    def _retry(self, step: Step, call: Callable[[], T], max_tries: int | None = None) -> T:
+        return retry_until(self._deadline, call, max_tries=max_tries, on_unknown=lambda: self._uncertain.add(step.name))
 
-    def _grant_time(self) -> None:
+    def _extend_deadline(self) -> None:
         self._deadline = time.monotonic() + self._resolve_seconds
 
     # ── the end
 
-    def _result(self) -> Mapping[str, Any]:
-        return {name: self.state.get(name) for name in self._saga.answer}
+    def _collect_result(self) -> Result:
+        return {name: self.state.get(name) for name in self._saga.result_fields}
 
-    def notices(self) -> list[NoticeDue]:
-        """Who is to be told what, now that it is done."""
+    def list_notices(self) -> list[NoticeDue]:
+        """Return the notices that are due when the saga is done."""
         fields = {name: self.state.get(name) for name in self._saga.notice_fields}
         return [NoticeDue(str(self.state[notice.to]), notice.message, fields) for notice in self._saga.notices]
 
 
-def _undone_result(code: ErrorCode) -> Mapping[str, Any]:
+def _describe_code(code: ErrorCode) -> Result:
     return {"code": code, "message": ERRORS[code].message, "details": {}}
 
 
-def _as_result(refusal: Refused) -> Mapping[str, Any]:
+def _describe_refusal(refusal: Refused) -> Result:
     return {"code": refusal.code, "message": refusal.message, "details": refusal.details}
 
 
-def refusal_in(result: Mapping[str, Any]) -> Refused:
-    """The refusal that a saga ended with, as its journal result has it."""
+def _make_refusal(result: Result) -> Refused:
     return Refused(result["code"], result["message"], **(result.get("details") or {}))
 
 
-def not_known_yet(saga: Saga, entry: Entry) -> Unknown:
-    """503 with the subject, so that the client finds the result later by GET (R10)."""
+def _make_unknown(saga: Saga, entry: Entry) -> Unknown:
+    """Return a 503 error with the subject's id, so that the client can read the result later (R10)."""
     details: dict[str, Any] = {saga.subject_name: str(entry.subject)}
-    return Unknown("The result is not known yet; look for it shortly.", **details)
+    return Unknown("The result is not known yet. Read it shortly with a GET request, or retry.", **details)

@@ -1,6 +1,7 @@
-"""Codes: an attempt is taken before the code is checked, and given back when nobody could say (rule verify-otp).
+"""One-time codes: an attempt is taken before SMU checks the code, and returned if SMU gives no verdict.
 
-Taking first is what stops twenty parallel guesses: three attempts exist, whoever asks, however fast.
+SMU is Singapore Management University's notification API. Taking the attempt first stops parallel guesses, because
+only three attempts exist for all requests.
 """
 
 from __future__ import annotations
@@ -14,60 +15,63 @@ from services.chassis.errors import Refused, Unknown
 from services.contracts.enums import OtpStatus
 from services.contracts.errors import ErrorCode
 from services.orchestrator.participants import Participants
-from services.orchestrator.saga.retry import ask
+from services.orchestrator.saga.retry import retry_until
 
-Closed = Mapping[str, Any]
-CLOSING_SECONDS = 1.0  # of the time there is, kept for saying how the attempt went; and as much again
+Attempt = Mapping[str, Any]  # the fields of the order or transfer after the attempt
+CLOSING_SECONDS = 1.0  # reserved before the deadline for recording the outcome, and added after it
 _OUTCOMES = {OtpStatus.APPROVED: "approved", OtpStatus.PENDING: "wrong", OtpStatus.EXPIRED: "expired"}
 
 
-class OtpDesk:
-    """Takes codes for orders and transfers."""
+class OtpService:
+    """Verifies and resends the codes of orders and transfers."""
 
-    def __init__(self, participants: Participants, ask_seconds: float) -> None:
+    def __init__(self, participants: Participants, retry_seconds: float) -> None:
         self._users = participants.users
         self._orders = participants.orders
-        self._ask_seconds = ask_seconds
+        self._retry_seconds = retry_seconds
 
-    def check(self, of: str, otp_code: str, **party: str) -> Closed:
-        """Check a code for `of` (`orders/{id}` or `transfers/{id}`, with `party=SELLER|BUYER`).
+    def verify(self, target: str, otp_code: str, **party: str) -> Attempt:
+        """Verify a code of `target`: `orders/{id}`, or `transfers/{id}` with `party=SELLER|BUYER`.
 
-        Answers what the owner recorded. Raises Refused OTP_INVALID, OTP_EXPIRED, OTP_MAX_RETRIES, or what taking an
-        attempt was refused with; Unknown when SMU does not answer, and then no attempt is lost.
+        Returns the fields that the Order service recorded. Raises Refused OTP_INVALID, OTP_EXPIRED, OTP_MAX_RETRIES
+        or the refusal of taking an attempt. Raises Unknown when SMU does not answer, and then no attempt is used.
         """
-        key = f"verify_otp:{of}:{uuid4()}:check"
-        deadline = time.monotonic() + self._ask_seconds
-        taken = ask(lambda: self._orders.take_attempt(of, key, **party), deadline)
+        key = f"verify_otp:{target}:{uuid4()}:check"
+        deadline = time.monotonic() + self._retry_seconds
+        taken = retry_until(deadline, lambda: self._orders.take_attempt(target, key, **party))
         if taken.get("verified"):
             return taken
-        outcome = self._outcome(taken["verification_sid"], otp_code, deadline)
-        closed = ask(lambda: self._orders.close_attempt(of, key, outcome, **party), deadline + CLOSING_SECONDS)
-        return _understood(outcome, closed)
+        outcome = self._check_code(taken["verification_sid"], otp_code, deadline)
+        closed = retry_until(
+            deadline + CLOSING_SECONDS, lambda: self._orders.close_attempt(target, key, outcome, **party)
+        )
+        _require_approved(outcome, closed)
+        return closed
 
-    def _outcome(self, sid: str | None, otp_code: str, deadline: float) -> str:
+    def _check_code(self, sid: str | None, otp_code: str, deadline: float) -> str:
         if not sid:
             return "expired"
         try:
-            return _OUTCOMES[OtpStatus(ask(lambda: self._users.verify_otp(sid, otp_code), deadline - CLOSING_SECONDS))]
+            status = retry_until(deadline - CLOSING_SECONDS, lambda: self._users.verify_otp(sid, otp_code))
         except Unknown:
             return "unknown"
+        return _OUTCOMES[OtpStatus(status)]
 
-    def send(self, of: str, user_id: str | UUID, sid_field: str) -> None:
-        """Send a fresh code and store its sid. Raises Refused RATE_LIMITED, or what storing was refused with."""
+    def resend(self, target: str, user_id: str | UUID, sid_field: str) -> None:
+        """Send a new code and store its sid. Raises Refused RATE_LIMITED, or the refusal of storing the sid."""
         sid = self._users.send_otp(str(user_id))
-        deadline = time.monotonic() + self._ask_seconds
-        kind, _, subject = of.partition("/")
+        deadline = time.monotonic() + self._retry_seconds
+        kind, _, subject = target.partition("/")
         change = self._orders.change if kind == "orders" else self._orders.change_transfer
-        ask(lambda: change(subject, f"resend_otp:{of}:{sid}", **{sid_field: sid}), deadline)
+        retry_until(deadline, lambda: change(subject, f"resend_otp:{target}:{sid}", **{sid_field: sid}))
 
 
-def _understood(outcome: str, closed: Closed) -> Closed:
+def _require_approved(outcome: str, closed: Attempt) -> None:
     if outcome == "unknown":
-        raise Unknown("The code could not be checked; no attempt was used. Try again shortly.")
+        raise Unknown("The code could not be checked, and no attempt was used. Try again shortly.")
     if closed.get("failed"):
         raise Refused(ErrorCode.OTP_MAX_RETRIES)
     if outcome == "expired":
         raise Refused(ErrorCode.OTP_EXPIRED)
     if outcome == "wrong":
         raise Refused(ErrorCode.OTP_INVALID, attempts_left=closed.get("attempts_left", 0))
-    return closed

@@ -1,4 +1,4 @@
-"""The QR ticket: AES-256-GCM over a small JSON payload, base64(IV ∥ ciphertext ∥ tag) (§7.1 of the reference)."""
+"""The QR code of a ticket: AES-256-GCM over a small JSON payload, as base64(IV ∥ ciphertext ∥ tag) (§7.1)."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from services.contracts.errors import ErrorCode
 
 TTL_SECONDS = 60
 NONCE_BYTES = 12
-MAX_PAYLOAD_CHARS = 2048  # ours are about 300; nothing longer is worth decrypting
+MAX_PAYLOAD_CHARS = 2048  # a ticket has about 300
 
 
 class Ticket(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a QR says: this seat, this owner, this hall, at this second."""
+    """The content of a QR code: seat, owner, hall and creation time in seconds."""
 
     seat_id: UUID
     user_id: UUID
@@ -32,66 +32,69 @@ class Ticket(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 @dataclass(frozen=True)
-class Sealed:
-    """A QR payload as the client shows it. `digest` is its SHA-256, kept with the seat for audit."""
+class SealedQr:
+    """An encrypted QR payload. Inventory stores the `digest` of the first one with the seat, for audit."""
 
     payload: str
     generated_at: datetime
 
     @property
     def expires_at(self) -> datetime:
-        """When the gate stops taking it."""
+        """The time after which a scan returns EXPIRED."""
         return self.generated_at + timedelta(seconds=TTL_SECONDS)
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the payload, hex."""
+        """SHA-256 of the payload, in hex."""
         return hashlib.sha256(self.payload.encode()).hexdigest()
 
 
 class Seal:
-    """Seals and opens QR payloads. The previous key still opens, so that a rotation loses no ticket in the queue."""
+    """Encrypts (seals) and decrypts (opens) QR payloads.
+
+    It opens payloads of the previous key too, so that tickets stay valid during a key rotation.
+    """
 
     def __init__(self, key: bytes, previous: bytes | None = None) -> None:
         self._keys = [AESGCM(key)] + ([AESGCM(previous)] if previous else [])
 
-    def seal(self, seat_id: str | UUID, user_id: str | UUID, hall_id: str) -> Sealed:
-        """A fresh payload for now; no two are alike, since the nonce is random."""
+    def seal(self, seat_id: str | UUID, user_id: str | UUID, hall_id: str) -> SealedQr:
+        """Create a payload with the current time. Each one differs, because its nonce is random."""
         now = datetime.now(UTC).replace(microsecond=0)
         ticket = Ticket(UUID(str(seat_id)), UUID(str(user_id)), hall_id, now)
         nonce = os.urandom(NONCE_BYTES)
-        sealed = nonce + self._keys[0].encrypt(nonce, msgspec.json.encode(ticket), None)
-        return Sealed(base64.b64encode(sealed).decode(), now)
+        raw = nonce + self._keys[0].encrypt(nonce, msgspec.json.encode(ticket), None)
+        return SealedQr(base64.b64encode(raw).decode(), now)
 
     def open(self, payload: str) -> Ticket:
-        """The ticket in a payload. Raises Refused QR_INVALID for whatever is not exactly what `seal` made."""
+        """Decrypt a payload. Raises Refused QR_INVALID unless it is exactly a text that `seal` made."""
         try:
-            return self._opened(_canonical(payload))
+            return self._decrypt(_decode_strictly(payload))
         except (ValueError, binascii.Error, InvalidTag, msgspec.MsgspecError):
             raise Refused(ErrorCode.QR_INVALID) from None
 
-    def _opened(self, sealed: bytes) -> Ticket:
-        nonce, ciphertext = sealed[:NONCE_BYTES], sealed[NONCE_BYTES:]
+    def _decrypt(self, raw: bytes) -> Ticket:
+        nonce, ciphertext = raw[:NONCE_BYTES], raw[NONCE_BYTES:]
         for key in self._keys[:-1]:
             try:
-                return _ticket(key.decrypt(nonce, ciphertext, None))
+                return _parse_ticket(key.decrypt(nonce, ciphertext, None))
             except InvalidTag:
                 continue
-        return _ticket(self._keys[-1].decrypt(nonce, ciphertext, None))
+        return _parse_ticket(self._keys[-1].decrypt(nonce, ciphertext, None))
 
 
-def _ticket(raw: bytes) -> Ticket:
-    ticket = msgspec.json.decode(raw, type=Ticket)
+def _parse_ticket(plaintext: bytes) -> Ticket:
+    ticket = msgspec.json.decode(plaintext, type=Ticket)
     if ticket.generated_at.tzinfo is None:
         raise ValueError("generated_at has no zone")
     return ticket
 
 
-def _canonical(payload: str) -> bytes:
-    """Strict base64: another text for the same bytes is not the QR that we drew."""
+def _decode_strictly(payload: str) -> bytes:
+    """Decode canonical base64. Another text for the same bytes is not the payload that `seal` made."""
     if len(payload) > MAX_PAYLOAD_CHARS:
         raise ValueError("too long")
-    sealed = base64.b64decode(payload.encode("ascii"), validate=True)
-    if base64.b64encode(sealed).decode() != payload:
+    raw = base64.b64decode(payload.encode("ascii"), validate=True)
+    if base64.b64encode(raw).decode() != payload:
         raise ValueError("not canonical")
-    return sealed
+    return raw

@@ -1,4 +1,4 @@
-"""A scan at the gate: read in two branches, judge, admit, and log whatever came of it (§7).
+"""A scan at the gate: read the facts in two parallel branches, judge, admit, and log the result (§7).
 
 VerifyTicket → event        order look-up
           └──────┬───────────────┘
@@ -22,7 +22,7 @@ from services.contracts.enums import OrderStatus, ScanResult, SeatStatus
 from services.contracts.errors import ErrorCode
 from services.contracts.pb import inventory_pb2 as pb
 from services.orchestrator.participants import Participants
-from services.orchestrator.saga.retry import ask
+from services.orchestrator.saga.retry import retry_until
 from services.orchestrator.tickets.qr import Ticket
 from services.orchestrator.tickets.scan_rules import MESSAGES, SeatFacts, judge_age, judge_seat
 
@@ -33,15 +33,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class ScanRequest:
-    """Who scans what, where. `scan_id` makes it safe to ask again."""
+    """A scan of a QR payload by a staff member in a hall. `scan_id` makes a retry safe."""
 
     scan_id: UUID
     staff_id: UUID
     hall_id: str
     qr_payload: str
 
-    def facts(self, presented: str = "", expected: str = "") -> pb.ScanFacts:
-        """What goes into the entry log: staff and all three halls."""
+    def make_facts(self, presented: str = "", expected: str = "") -> pb.ScanFacts:
+        """Create the facts for the entry log: the staff member and all three halls."""
         return pb.ScanFacts(
             scan_id=str(self.scan_id),
             staff_id=str(self.staff_id),
@@ -51,64 +51,67 @@ class ScanRequest:
         )
 
 
-class Gate:
-    """Judges scans."""
+class TicketScanner:
+    """Judges and records scans."""
 
-    def __init__(self, participants: Participants, ask_seconds: float) -> None:
-        self._to = participants
-        self._ask_seconds = ask_seconds
+    def __init__(self, participants: Participants, retry_seconds: float) -> None:
+        self._participants = participants
+        self._retry_seconds = retry_seconds
         self._branches = ThreadPoolExecutor(BRANCH_THREADS, "gate")
 
     def scan(self, request: ScanRequest) -> Mapping[str, Any]:
-        """What came of it; a refused scan is an answer, not an error.
+        """Judge a scan and return the response data. A guest who is not admitted is a result, not an error.
 
-        Raises Refused QR_INVALID for what cannot be read; Unknown when a service does not answer: scan again.
+        Raises Refused QR_INVALID for an unreadable QR code. Raises Unknown when a service does not answer, and then a
+        retry is safe.
         """
         try:
-            ticket = self._to.seal.open(request.qr_payload)
+            ticket = self._participants.seal.open(request.qr_payload)
         except Refused:
-            self._log("", ScanResult.QR_INVALID, request.facts())
+            self._log("", ScanResult.QR_INVALID, request.make_facts())
             raise
-        return self._judged(request, ticket)
+        return self._judge(request, ticket)
 
-    def _judged(self, request: ScanRequest, ticket: Ticket) -> Mapping[str, Any]:
+    def _judge(self, request: ScanRequest, ticket: Ticket) -> Mapping[str, Any]:
         seat_id = str(ticket.seat_id)
         if verdict := judge_age(ticket, datetime.now(UTC)):
-            return self._refused(request, ticket, verdict)
+            return self._refuse(request, ticket, verdict)
         try:
             seat, order_id, hall_id = self._look_up(seat_id)
         except Refused as refusal:
             if refusal.code is ErrorCode.SEAT_NOT_FOUND:
-                return self._refused(request, ticket, ScanResult.NOT_FOUND)
+                return self._refuse(request, ticket, ScanResult.NOT_FOUND)
             raise
         facts = SeatFacts(SeatStatus(seat.status), seat.owner_user_id, order_id == seat.order_id != "", hall_id)
         if verdict := judge_seat(ticket, facts, request.hall_id):
-            return self._refused(request, ticket, verdict, seat, hall_id)
-        return self._admitted(request, ticket, seat, hall_id)
+            return self._refuse(request, ticket, verdict, seat, hall_id)
+        return self._admit(request, ticket, seat, hall_id)
 
     def _look_up(self, seat_id: str) -> tuple[pb.Seat, str, str]:
         context = contextvars.copy_context()
-        order = self._branches.submit(context.run, self._confirmed_order, seat_id)
-        seat = self._ask(lambda: self._to.inventory.ticket(seat_id))
-        hall_id = self._ask(lambda: self._to.events.get(seat.event_id))["hall_id"]
+        order = self._branches.submit(context.run, self._find_confirmed_order, seat_id)
+        seat = self._retry(lambda: self._participants.inventory.ticket(seat_id))
+        hall_id = self._retry(lambda: self._participants.events.get(seat.event_id))["hall_id"]
         return seat, order.result(), str(hall_id)
 
-    def _confirmed_order(self, seat_id: str) -> str:
-        # Two a page, though a seat has one sale: a page that is not full is the last, and nothing is counted for it.
-        page = self._ask(lambda: self._to.orders.page(seat_id=seat_id, status=OrderStatus.CONFIRMED, per_page=2))
-        found = page["data"]
-        return str(found[0]["order_id"]) if found else ""
+    def _find_confirmed_order(self, seat_id: str) -> str:
+        # A seat has one sale at most. With two rows a page, the page is not full, so Order does not count all rows.
+        page = self._retry(
+            lambda: self._participants.orders.page(seat_id=seat_id, status=OrderStatus.CONFIRMED, per_page=2)
+        )
+        orders = page["data"]
+        return str(orders[0]["order_id"]) if orders else ""
 
-    def _admitted(self, request: ScanRequest, ticket: Ticket, seat: pb.Seat, hall_id: str) -> Mapping[str, Any]:
-        facts = request.facts(ticket.hall_id, hall_id)
+    def _admit(self, request: ScanRequest, ticket: Ticket, seat: pb.Seat, hall_id: str) -> Mapping[str, Any]:
+        facts = request.make_facts(ticket.hall_id, hall_id)
         owner = str(ticket.user_id)
-        scan = self._ask(lambda: self._to.inventory.check_in(seat.seat_id, seat.order_id, owner, facts))
-        return _answer(ScanResult(scan.result), scan, seat, hall_id, request)
+        scan = self._retry(lambda: self._participants.inventory.check_in(seat.seat_id, seat.order_id, owner, facts))
+        return _describe(ScanResult(scan.result), scan, seat, hall_id, request)
 
-    def _ask(self, call: Callable[[], T]) -> T:
-        return ask(call, time.monotonic() + self._ask_seconds)
+    def _retry(self, call: Callable[[], T]) -> T:
+        return retry_until(time.monotonic() + self._retry_seconds, call)
 
-    def _refused(
+    def _refuse(
         self,
         request: ScanRequest,
         ticket: Ticket,
@@ -117,48 +120,50 @@ class Gate:
         hall_id: str = "",
     ) -> Mapping[str, Any]:
         if verdict is ScanResult.QR_INVALID:
-            self._log(str(ticket.seat_id), verdict, request.facts(ticket.hall_id))
+            self._log(str(ticket.seat_id), verdict, request.make_facts(ticket.hall_id))
             raise Refused(ErrorCode.QR_INVALID)
-        scan = self._log(str(ticket.seat_id), verdict, request.facts(ticket.hall_id, hall_id))
-        if scan.result == ScanResult.SUCCESS and seat is None:  # asked again, and by now its QR has aged
-            seat = self._ask(lambda: self._to.inventory.ticket(str(ticket.seat_id)))
-        return _answer(verdict, scan, seat, hall_id, request)
+        scan = self._log(str(ticket.seat_id), verdict, request.make_facts(ticket.hall_id, hall_id))
+        if (
+            scan.result == ScanResult.SUCCESS and seat is None
+        ):  # a retry of a successful scan, whose QR has expired since
+            seat = self._retry(lambda: self._participants.inventory.ticket(str(ticket.seat_id)))
+        return _describe(verdict, scan, seat, hall_id, request)
 
     def _log(self, seat_id: str, result: ScanResult, facts: pb.ScanFacts) -> pb.Scan:
         try:
-            return self._ask(lambda: self._to.inventory.log_entry(seat_id, result, facts))
+            return self._retry(lambda: self._participants.inventory.log_entry(seat_id, result, facts))
         except Unknown:
             if result in (ScanResult.DUPLICATE, ScanResult.EXPIRED):
-                raise  # it may be this very scan, asked again, that was admitted: only the log can tell
-            # not critical (§7): the guest was refused all the same
+                raise  # a retry of this scan may have been admitted before, and only the entry log records that
+            # not critical (§7), because the guest is refused anyway
             logger.error("entry log of a %s scan is missing: seat %s scan %s", result, seat_id, facts.scan_id)
             return pb.Scan(result=result)
 
 
-def _answer(
+def _describe(
     verdict: ScanResult, scan: pb.Scan, seat: pb.Seat | None, hall_id: str, request: ScanRequest
 ) -> Mapping[str, Any]:
     verdict = ScanResult(scan.result or verdict)
-    answer: dict[str, Any] = {"result": verdict, "scanned_at": _moment(scan)}
+    data: dict[str, Any] = {"result": verdict, "scanned_at": _scan_time(scan)}
     if seat is not None:
-        answer |= {"seat_id": seat.seat_id, "row_number": seat.row_number, "seat_number": seat.seat_number}
-    answer["message"] = _message(verdict, seat, hall_id)
+        data |= {"seat_id": seat.seat_id, "row_number": seat.row_number, "seat_number": seat.seat_number}
+    data["message"] = _format_message(verdict, seat, hall_id)
     if verdict is ScanResult.DUPLICATE and scan.HasField("first_scanned_at"):
-        answer |= _first_time(scan, request)
-    return answer
+        data |= _describe_first_scan(scan, request)
+    return data
 
 
-def _message(verdict: ScanResult, seat: pb.Seat | None, hall_id: str) -> str:
+def _format_message(verdict: ScanResult, seat: pb.Seat | None, hall_id: str) -> str:
     row, number = (seat.row_number, seat.seat_number) if seat else ("", "")
     return MESSAGES[verdict].format(row=row, number=number, hall=hall_id)
 
 
-def _first_time(scan: pb.Scan, request: ScanRequest) -> Mapping[str, Any]:
+def _describe_first_scan(scan: pb.Scan, request: ScanRequest) -> Mapping[str, Any]:
     first = scan.first_scanned_at.ToDatetime(tzinfo=UTC)
     who = "by you" if scan.first_staff_id == str(request.staff_id) else "by another staff member"
     message = f"{MESSAGES[ScanResult.DUPLICATE]} First admitted at {first:%H:%M:%S} UTC {who}."
     return {"first_scanned_at": first, "message": message}
 
 
-def _moment(scan: pb.Scan) -> datetime:
+def _scan_time(scan: pb.Scan) -> datetime:
     return scan.scanned_at.ToDatetime(tzinfo=UTC) if scan.HasField("scanned_at") else datetime.now(UTC)

@@ -1,6 +1,6 @@
-"""The gate's business rules, pure: what a scan comes to, in the order in which it is decided (§7).
+"""The business rules of a scan, in the order in which they are checked (§7). Pure functions.
 
-QR cannot be read        QR_INVALID     before these rules: there is nothing to judge
+QR cannot be read        QR_INVALID     checked before these rules
 older than 60 s          EXPIRED
 over 5 s in the future   QR_INVALID
 no such seat             NOT_FOUND
@@ -19,24 +19,24 @@ from datetime import datetime, timedelta
 from services.contracts.enums import ScanResult, SeatStatus
 from services.orchestrator.tickets.qr import TTL_SECONDS, Ticket
 
-MAX_AHEAD = timedelta(seconds=5)  # clocks of two orchestrators may differ by this much
+MAX_AHEAD = timedelta(seconds=5)  # the clocks of two orchestrators may differ by this much
 MAX_AGE = timedelta(seconds=TTL_SECONDS)
 
 MESSAGES = {
     ScanResult.SUCCESS: "Welcome. Row {row}, seat {number}.",
     ScanResult.DUPLICATE: "Already Checked In.",
     ScanResult.UNPAID: "Incomplete Payment: this seat has no paid order.",
-    ScanResult.NOT_FOUND: "Possible Counterfeit: there is no such seat.",
+    ScanResult.NOT_FOUND: "Possible Counterfeit: this seat does not exist.",
     ScanResult.WRONG_HALL: "Go to {hall}.",
-    ScanResult.EXPIRED: "Expired QR: ask the guest to refresh the ticket.",
-    ScanResult.NOT_OWNER: "This ticket was transferred: only its new owner's QR admits.",
-    ScanResult.QR_INVALID: "This QR code is not one of ours; ask the guest to refresh the ticket.",
+    ScanResult.EXPIRED: "Expired QR: the guest must refresh the ticket in the app.",
+    ScanResult.NOT_OWNER: "This ticket was transferred. Only the QR code of its new owner is valid.",
+    ScanResult.QR_INVALID: "This QR code is not a TicketRemaster ticket. The guest must refresh the ticket in the app.",
 }
 
 
 @dataclass(frozen=True)
 class SeatFacts:
-    """What Inventory, Order and Event say of the seat in the QR."""
+    """The facts from Inventory, Order and Event about the seat in the QR code."""
 
     status: SeatStatus
     owner_user_id: str
@@ -45,7 +45,7 @@ class SeatFacts:
 
 
 def judge_age(ticket: Ticket, now: datetime) -> ScanResult | None:
-    """Too old, or from the future; None when the QR's time is right."""
+    """Return EXPIRED or QR_INVALID when the QR code is too old or from the future, else None."""
     if now - ticket.generated_at > MAX_AGE:
         return ScanResult.EXPIRED
     if ticket.generated_at - now > MAX_AHEAD:
@@ -54,7 +54,7 @@ def judge_age(ticket: Ticket, now: datetime) -> ScanResult | None:
 
 
 def judge_seat(ticket: Ticket, seat: SeatFacts, staff_hall: str) -> ScanResult | None:
-    """Why this seat does not admit this guest here; None when Inventory may be asked to admit."""
+    """Return the reason why this ticket does not admit at this hall, or None when Inventory can check it in."""
     if seat.status in (SeatStatus.HELD, SeatStatus.AVAILABLE):
         return ScanResult.UNPAID
     if seat.status is SeatStatus.CHECKED_IN:

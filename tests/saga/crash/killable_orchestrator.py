@@ -24,7 +24,7 @@ from services.chassis.worker import Worker
 from services.orchestrator.app import Seams, build
 from services.orchestrator.saga.definition import Saga
 from services.orchestrator.saga.journal import Journal
-from services.orchestrator.saga.runner import Observer, silent
+from services.orchestrator.saga.runner import Observer, ignore_turn
 from services.orchestrator.settings import Settings
 from tests.saga.crash.broken_journals import BROKEN_JOURNALS
 
@@ -48,7 +48,7 @@ class CrashTrigger:
 
 
 def _observer(env: Env) -> Observer:
-    return CrashTrigger(env.text("KILL_AT"), env.integer("KILL_COUNT", 1)) if env.has("KILL_AT") else silent
+    return CrashTrigger(env.text("KILL_AT"), env.integer("KILL_COUNT", 1)) if env.has("KILL_AT") else ignore_turn
 
 
 def _without(idle: set[str], app: Flask) -> Flask:

@@ -19,7 +19,7 @@ from services.chassis.clients import open_channel
 from services.chassis.errors import Unknown
 from services.orchestrator import participants
 from services.orchestrator.app import Orchestrator, Seams
-from services.orchestrator.participants import Publishes
+from services.orchestrator.participants import MessagePublisher
 from services.orchestrator.saga import retry
 from tests.saga.in_process.faults import IMPATIENT, Fault, Kind, ProcessDeath, Script
 from tests.saga.in_process.faulty_transports import FaultyChannel, FaultyHttp, FaultyJournal, FaultyPublisher
@@ -58,7 +58,7 @@ class Engine:
         self.script = Script()
         self.inbox = system.inbox
         self.wakeups = wakeups
-        self.broker: Publishes = wakeups or Published()
+        self.broker: MessagePublisher = wakeups or Published()
         self.preparer = system.orchestrator(Seams(publisher=Published()))
         self.preparer_app = self.preparer.app(NeverRevoked())
         self._patient = self._victim(Budget(forward=4.0, resolve=3.0))
@@ -203,7 +203,7 @@ def _recover(rescuer: Orchestrator) -> None:
 
 
 class _QuickTime:
-    """Time for `ask`: nobody waits to ask again what will never be answered."""
+    """The clock of `retry_until` in tests: it does not wait before a retry that cannot succeed."""
 
     monotonic = staticmethod(time.monotonic)
 

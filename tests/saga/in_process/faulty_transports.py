@@ -11,7 +11,7 @@ import grpc
 
 from services.chassis.clients import Transport
 from services.chassis.errors import Unknown
-from services.orchestrator.participants import Publishes
+from services.orchestrator.participants import MessagePublisher
 from services.orchestrator.saga.journal import Entry, Journal, NoticeDue, Status
 from tests.saga.in_process.faults import Script, Wire, crossed
 
@@ -121,7 +121,7 @@ class FaultyPublisher:
     """A publisher with a script."""
 
     script_of: Callable[[], Script]
-    inner: Publishes
+    inner: MessagePublisher
 
     def publish(
         self, exchange: str, routing_key: str, body: bytes, *, message_id: str, expiration_ms: int | None = None

@@ -58,7 +58,7 @@ class Case:
 
     def take_qr(self, who: str) -> None:
         """The next scan is of somebody's fresh QR."""
-        sealed = self.system.rescuer.to.seal.seal(self.seat, self.people[who], HALL)
+        sealed = self.system.rescuer.participants.seal.seal(self.seat, self.people[who], HALL)
         self.ids |= {"qr": sealed.payload, "scan": str(uuid4())}
 
     def run(self, flow: str) -> ApiResponse:

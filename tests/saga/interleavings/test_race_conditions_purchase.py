@@ -162,7 +162,7 @@ def test_third_wrong_code_arriving_after_the_right_one_fails_nothing(engine: Eng
 def test_duplicate_of_a_refused_deduct_after_a_top_up_stays_refused(engine: Engine) -> None:
     """The refusal is the key's answer; only the next attempt has a key of its own."""
     case = engine.prepared(FLOWS["pay"])
-    users, poor = engine.preparer.to.users, case.system.new_user("10.00")
+    users, poor = engine.preparer.participants.users, case.system.new_user("10.00")
     key = f"pay:{uuid4()}:1:deduct_credits"
     with pytest.raises(Exception, match="INSUFFICIENT_CREDITS"):
         users.deduct(key, str(poor), Decimal(200))

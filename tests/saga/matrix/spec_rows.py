@@ -50,7 +50,7 @@ EDGES: Mapping[Edge, tuple[str, ...]] = {
     ("reserve", "reserve_seat"): ("inventory ReserveSeat",),
     ("reserve", "price_seat"): ("event GET /events/{id}", "user GET /users/{id}/risk"),
     ("reserve", "create_order"): ("order POST /orders",),
-    ("reserve", "announce_hold"): ("broker publish",),
+    ("reserve", "publish_hold_message"): ("broker publish",),
     ("reserve flagged", "send_otp"): ("user POST /otp/send", "order PATCH /orders/{id}"),
     ("pay", "deduct_credits"): ("user POST /credits/deduct",),
     ("pay", "confirm_order"): ("order PATCH /orders/{id}",),

@@ -191,7 +191,7 @@ class SagaStateMachine(RuleBasedStateMachine):
 
     @rule(seat=seats, user=users)
     def scan(self, seat: str, user: str) -> None:
-        sealed = self.engine.system.rescuer.to.seal.seal(self.seat_ids[seat], self.ids[user], HALL)
+        sealed = self.engine.system.rescuer.participants.seal.seal(self.seat_ids[seat], self.ids[user], HALL)
         body = {"qr_payload": sealed.payload, "hall_id": HALL}
         answer = self._staff(self.engine.preparer_app).post("/api/verify", body).must(200)
         assert answer["result"] == self.model.scan(seat, user)

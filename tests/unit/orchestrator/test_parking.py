@@ -40,7 +40,7 @@ class Hopeless:
     def resolve(self, *_saga: Any) -> bool:
         return False
 
-    def at_stake(self, *_saga: Any) -> dict[str, str]:
+    def describe_for_operator(self, *_saga: Any) -> dict[str, str]:
         return {"price": "200.00"}
 
 

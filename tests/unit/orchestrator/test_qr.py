@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from services.chassis.errors import Refused
 from services.orchestrator.saga.transfer_steps import update_owner
-from services.orchestrator.tickets.qr import Seal, Sealed
+from services.orchestrator.tickets.qr import Seal, SealedQr
 
 pytestmark = pytest.mark.unit
 
@@ -114,18 +114,18 @@ def test_previous_key_opens_after_a_rotation_and_a_third_does_not() -> None:
 def test_a_seat_that_is_handed_over_keeps_the_hash_of_a_qr_of_its_new_owner() -> None:
     seller, sealed, told = uuid4(), [], {}
 
-    def seal(*facts: str) -> Sealed:
+    def seal(*facts: str) -> SealedQr:
         sealed.append(SEAL.seal(*facts))
         return sealed[-1]
 
-    to: Any = SimpleNamespace(
+    participants: Any = SimpleNamespace(
         seal=SimpleNamespace(seal=seal), inventory=SimpleNamespace(update_owner=lambda **fields: told.update(fields))
     )
     state: Any = {
         "seat_id": str(SEAT), "hall_id": "HALL-A", "order_id": "an order",
         "seller_user_id": str(seller), "buyer_user_id": str(USER),
     }  # fmt: skip
-    update_owner(to, state, "key")
+    update_owner(participants, state, "key")
     (made,) = sealed
     assert SEAL.open(made.payload).user_id == USER
     assert (told["new_owner_id"], told["qr_code_hash"]) == (str(USER), made.digest)

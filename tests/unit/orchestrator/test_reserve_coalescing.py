@@ -12,9 +12,9 @@ import pytest
 
 from services.chassis.errors import Refused, Unknown
 from services.contracts.errors import ErrorCode
-from services.orchestrator import reserve_coalescing as crowds_module
+from services.orchestrator import reserve_coalescing
 from services.orchestrator.participants import Inventory
-from services.orchestrator.reserve_coalescing import Crowds
+from services.orchestrator.reserve_coalescing import ReserveCoalescer
 
 pytestmark = pytest.mark.unit
 
@@ -26,9 +26,9 @@ HOLD = f"{ALICE}'s hold"
 class Leader:
     """Whoever comes first; what becomes of the question is said by the test."""
 
-    def __init__(self, crowds: Crowds, pool: ThreadPoolExecutor, user: str = ALICE) -> None:
+    def __init__(self, coalescer: ReserveCoalescer, pool: ThreadPoolExecutor, user: str = ALICE) -> None:
         self._begun, self._may_end = threading.Event(), threading.Event()
-        self.done = pool.submit(crowds.ask, SEAT, user, f"{user}'s hold", self._work)
+        self.done = pool.submit(coalescer.join, SEAT, user, f"{user}'s hold", self._work)
         assert self._begun.wait(20)
 
     def _work(self) -> str:
@@ -43,10 +43,10 @@ class Leader:
 
 
 @pytest.fixture
-def crowds(monkeypatch: pytest.MonkeyPatch) -> Crowds:
-    """Crowds whose patience outlasts every test but the one about it."""
-    monkeypatch.setattr(crowds_module, "PATIENCE_SECONDS", 60.0)
-    return Crowds()
+def coalescer(monkeypatch: pytest.MonkeyPatch) -> ReserveCoalescer:
+    """ReserveCoalescer whose patience outlasts every test but the one about it."""
+    monkeypatch.setattr(reserve_coalescing, "MAX_WAIT_SECONDS", 60.0)
+    return ReserveCoalescer()
 
 
 @pytest.fixture
@@ -57,7 +57,9 @@ def pool() -> Any:
 
 
 @pytest.fixture
-def waits(crowds: Crowds, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Future[str]]:
+def waits(
+    coalescer: ReserveCoalescer, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], Future[str]]:
     """Somebody who comes now: returns once he waits for the answer of another."""
     waiting = threading.Semaphore(0)
     wait = threading.Event.wait
@@ -67,10 +69,10 @@ def waits(crowds: Crowds, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPa
             waiting.release()
             return wait(self, timeout)
 
-    monkeypatch.setattr(crowds_module, "Event", Watched)
+    monkeypatch.setattr(reserve_coalescing, "Event", Watched)
 
     def come(user: str) -> Future[str]:
-        coming = pool.submit(crowds.ask, SEAT, user, f"{user}'s hold", lambda: f"{user} asked")
+        coming = pool.submit(coalescer.join, SEAT, user, f"{user}'s hold", lambda: f"{user} asked")
         assert waiting.acquire(timeout=20)
         return coming
 
@@ -84,117 +86,117 @@ def refusal(waiting: Future[str]) -> Refused:
     return refused.value
 
 
-def test_nobody_waits_who_is_alone(crowds: Crowds) -> None:
+def test_nobody_waits_who_is_alone(coalescer: ReserveCoalescer) -> None:
     for _ in range(2):
-        assert crowds.ask(SEAT, ALICE, "a hold", lambda: "asked") == "asked"
+        assert coalescer.join(SEAT, ALICE, "a hold", lambda: "asked") == "asked"
 
 
-def test_those_who_wait_lose_with_the_answer_that_another_has_the_seat(crowds, pool, waits) -> None:
-    leader = Leader(crowds, pool)
+def test_those_who_wait_lose_with_the_answer_that_another_has_the_seat(coalescer, pool, waits) -> None:
+    leader = Leader(coalescer, pool)
     waiting = [waits(BOB), waits(CAROL)]
-    crowds.put(SEAT, HOLD).end(ErrorCode.SEAT_UNAVAILABLE, ALICE)
+    coalescer.close(SEAT, HOLD).publish(ErrorCode.SEAT_UNAVAILABLE, ALICE)
     assert [refusal(each).code for each in waiting] == [ErrorCode.SEAT_UNAVAILABLE] * 2
     # The winner's saga goes on meanwhile.
-    assert crowds.ask(SEAT, BOB, "a hold", lambda: "came after it") == "came after it"
+    assert coalescer.join(SEAT, BOB, "a hold", lambda: "came after it") == "came after it"
     leader.end()
 
 
-def test_the_winner_asking_twice_hears_it_from_his_own_question(crowds, pool, waits) -> None:
-    leader = Leader(crowds, pool)
+def test_the_winner_asking_twice_hears_it_from_his_own_question(coalescer, pool, waits) -> None:
+    leader = Leader(coalescer, pool)
     twin = waits(ALICE)
-    crowds.put(SEAT, HOLD).end(ErrorCode.SEAT_UNAVAILABLE, ALICE)
+    coalescer.close(SEAT, HOLD).publish(ErrorCode.SEAT_UNAVAILABLE, ALICE)
     assert twin.result(20) == "alice asked"
     leader.end()
 
 
-def test_who_comes_after_the_call_went_out_asks_at_once(crowds, pool, waits) -> None:
+def test_who_comes_after_the_call_went_out_asks_at_once(coalescer, pool, waits) -> None:
     """The row may have been read before he came, and the seat come free in between."""
-    leader = Leader(crowds, pool)
+    leader = Leader(coalescer, pool)
     early = waits(BOB)
-    question = crowds.put(SEAT, HOLD)
-    assert crowds.ask(SEAT, CAROL, "a hold", lambda: "carol asked") == "carol asked"
-    question.end(ErrorCode.SEAT_ALREADY_SOLD)
+    pending = coalescer.close(SEAT, HOLD)
+    assert coalescer.join(SEAT, CAROL, "a hold", lambda: "carol asked") == "carol asked"
+    pending.publish(ErrorCode.SEAT_ALREADY_SOLD)
     assert refusal(early).code is ErrorCode.SEAT_ALREADY_SOLD
     leader.end()
 
 
-def test_who_has_the_seat_hears_it_from_his_own_question(crowds, pool, waits) -> None:
-    leader = Leader(crowds, pool)
+def test_who_has_the_seat_hears_it_from_his_own_question(coalescer, pool, waits) -> None:
+    leader = Leader(coalescer, pool)
     holder, other = waits(BOB), waits(CAROL)
-    crowds.put(SEAT, HOLD).end(ErrorCode.SEAT_UNAVAILABLE, BOB)
+    coalescer.close(SEAT, HOLD).publish(ErrorCode.SEAT_UNAVAILABLE, BOB)
     assert holder.result(20) == "bob asked"
     refused = refusal(other)
     assert (refused.code, refused.details) == (ErrorCode.SEAT_UNAVAILABLE, {})
     leader.end()
 
 
-def test_without_an_answer_everybody_asks(crowds, pool, waits) -> None:
-    leader = Leader(crowds, pool)
+def test_without_an_answer_everybody_asks(coalescer, pool, waits) -> None:
+    leader = Leader(coalescer, pool)
     waiting = [waits(BOB), waits(CAROL)]
     leader.end()
     assert {each.result(20) for each in waiting} == {"bob asked", "carol asked"}
 
 
-def test_a_question_that_fails_is_over(crowds: Crowds) -> None:
+def test_a_question_that_fails_is_over(coalescer: ReserveCoalescer) -> None:
     def fail() -> str:
         raise Unknown("the journal is away")
 
     with pytest.raises(Unknown):
-        crowds.ask(SEAT, ALICE, "a hold", fail)
-    assert crowds.ask(SEAT, BOB, "a hold", lambda: "asked") == "asked"
+        coalescer.join(SEAT, ALICE, "a hold", fail)
+    assert coalescer.join(SEAT, BOB, "a hold", lambda: "asked") == "asked"
 
 
-def test_patience_ends(crowds, pool, waits, monkeypatch: pytest.MonkeyPatch) -> None:
-    leader = Leader(crowds, pool)
-    monkeypatch.setattr(crowds_module, "PATIENCE_SECONDS", 0.01)
+def test_patience_ends(coalescer, pool, waits, monkeypatch: pytest.MonkeyPatch) -> None:
+    leader = Leader(coalescer, pool)
+    monkeypatch.setattr(reserve_coalescing, "MAX_WAIT_SECONDS", 0.01)
     assert waits(BOB).result(20) == "bob asked"
     assert not leader.done.done()
     leader.end()
 
 
-def test_a_call_that_is_made_again_says_nothing_to_a_new_crowd(crowds, pool, waits) -> None:
+def test_a_call_that_is_made_again_says_nothing_to_a_new_crowd(coalescer, pool, waits) -> None:
     """It hears what was written down for it the first time: what it knows of the seat may be older than they are."""
-    first = Leader(crowds, pool)
-    crowds.put(SEAT, HOLD).end()  # its answer was lost
-    second = Leader(crowds, pool, BOB)
+    first = Leader(coalescer, pool)
+    coalescer.close(SEAT, HOLD).publish()  # its answer was lost
+    second = Leader(coalescer, pool, BOB)
     waiting = waits(CAROL)
-    crowds.put(SEAT, HOLD).end(ErrorCode.SEAT_ALREADY_SOLD)
+    coalescer.close(SEAT, HOLD).publish(ErrorCode.SEAT_ALREADY_SOLD)
     assert not waiting.done()
-    crowds.put(SEAT, f"{BOB}'s hold").end(ErrorCode.SEAT_UNAVAILABLE, BOB)
+    coalescer.close(SEAT, f"{BOB}'s hold").publish(ErrorCode.SEAT_UNAVAILABLE, BOB)
     assert refusal(waiting).code is ErrorCode.SEAT_UNAVAILABLE
     first.end()
     second.end()
 
 
-def test_a_hold_that_is_not_new_says_nothing(crowds, pool, waits) -> None:
+def test_a_hold_that_is_not_new_says_nothing(coalescer, pool, waits) -> None:
     """An order whose first request died, worked on again: its refusal may be one that was written down then."""
-    leader = Leader(crowds, pool)
+    leader = Leader(coalescer, pool)
     waiting = waits(BOB)
-    crowds.put(SEAT, "an old hold").end(ErrorCode.SEAT_ALREADY_SOLD)
-    crowds.put(SEAT, HOLD).end(ErrorCode.SEAT_UNAVAILABLE, ALICE)
+    coalescer.close(SEAT, "an old hold").publish(ErrorCode.SEAT_ALREADY_SOLD)
+    coalescer.close(SEAT, HOLD).publish(ErrorCode.SEAT_UNAVAILABLE, ALICE)
     assert refusal(waiting).code is ErrorCode.SEAT_UNAVAILABLE
     leader.end()
 
 
-def test_another_seat_has_another_crowd(crowds, pool) -> None:
-    leader = Leader(crowds, pool)
-    assert crowds.ask(ANOTHER_SEAT, BOB, "a hold", lambda: "asked") == "asked"
+def test_another_seat_has_another_crowd(coalescer, pool) -> None:
+    leader = Leader(coalescer, pool)
+    assert coalescer.join(ANOTHER_SEAT, BOB, "a hold", lambda: "asked") == "asked"
     leader.end()
 
 
-def test_a_new_hold_of_somebody_without_patience_answers_too(crowds, pool, waits, monkeypatch) -> None:
+def test_a_new_hold_of_somebody_without_patience_answers_too(coalescer, pool, waits, monkeypatch) -> None:
     """His call went out after they came. The first's own then finds nobody waiting."""
-    leader = Leader(crowds, pool)
+    leader = Leader(coalescer, pool)
     waiting = waits(BOB)
-    monkeypatch.setattr(crowds_module, "PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr(reserve_coalescing, "MAX_WAIT_SECONDS", 0.01)
 
     def call() -> str:
-        crowds.put(SEAT, f"{CAROL}'s hold").end(ErrorCode.SEAT_UNAVAILABLE, CAROL)
+        coalescer.close(SEAT, f"{CAROL}'s hold").publish(ErrorCode.SEAT_UNAVAILABLE, CAROL)
         return "carol has it"
 
-    assert crowds.ask(SEAT, CAROL, f"{CAROL}'s hold", call) == "carol has it"
+    assert coalescer.join(SEAT, CAROL, f"{CAROL}'s hold", call) == "carol has it"
     assert refusal(waiting).code is ErrorCode.SEAT_UNAVAILABLE
-    crowds.put(SEAT, HOLD).end(ErrorCode.SEAT_UNAVAILABLE, CAROL)
+    coalescer.close(SEAT, HOLD).publish(ErrorCode.SEAT_UNAVAILABLE, CAROL)
     leader.end()
 
 
@@ -210,9 +212,9 @@ class Peer:
         return "a hold"
 
 
-def reserve(crowds: Crowds, refusal: Refused | None) -> str:
+def reserve(coalescer: ReserveCoalescer, refusal: Refused | None) -> str:
     """A ReserveSeat of Alice's, so answered."""
-    inventory = Inventory(Peer(refusal), SimpleNamespace(ReserveSeat=None), crowds)  # type: ignore[arg-type]
+    inventory = Inventory(Peer(refusal), SimpleNamespace(ReserveSeat=None), coalescer)  # type: ignore[arg-type]
     return str(inventory.reserve(SEAT, ALICE, HOLD, 300))
 
 
@@ -221,19 +223,19 @@ def held_by(holder: str) -> Refused:
     return Refused(ErrorCode.SEAT_UNAVAILABLE, held_by=holder, order_id="order")
 
 
-def test_the_crowd_hears_that_the_seat_was_got(crowds, pool, waits) -> None:
-    leader = Leader(crowds, pool)
+def test_the_crowd_hears_that_the_seat_was_got(coalescer, pool, waits) -> None:
+    leader = Leader(coalescer, pool)
     waiting = waits(BOB)
-    assert reserve(crowds, None) == "a hold"
+    assert reserve(coalescer, None) == "a hold"
     assert refusal(waiting).code is ErrorCode.SEAT_UNAVAILABLE
     leader.end()
 
 
-def test_the_crowd_hears_who_has_the_seat_and_nobody_else_does(crowds, pool, waits) -> None:
-    leader = Leader(crowds, pool)
+def test_the_crowd_hears_who_has_the_seat_and_nobody_else_does(coalescer, pool, waits) -> None:
+    leader = Leader(coalescer, pool)
     holder, other = waits(BOB), waits(CAROL)
     with pytest.raises(Refused) as refused:
-        reserve(crowds, held_by(BOB))
+        reserve(coalescer, held_by(BOB))
     assert refused.value.details == {"order_id": "order"}
     assert refusal(other).details == {}
     assert holder.result(20) == "bob asked"
@@ -245,10 +247,10 @@ UNLIKE = [Refused(ErrorCode.SEAT_NOT_FOUND), Unknown("Inventory is away"), Refus
 
 
 @pytest.mark.parametrize("unlike", UNLIKE)
-def test_the_crowd_hears_of_nothing_but_a_seat_that_is_taken(crowds, pool, waits, unlike: Exception) -> None:
-    leader = Leader(crowds, pool)
+def test_the_crowd_hears_of_nothing_but_a_seat_that_is_taken(coalescer, pool, waits, unlike: Exception) -> None:
+    leader = Leader(coalescer, pool)
     waiting = waits(BOB)
     with pytest.raises(type(unlike)):
-        reserve(crowds, unlike)  # type: ignore[arg-type]
+        reserve(coalescer, unlike)  # type: ignore[arg-type]
     assert waiting.result(20) == "bob asked"
     leader.end()

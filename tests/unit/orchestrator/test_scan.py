@@ -15,7 +15,7 @@ from services.contracts.enums import ScanResult, SeatStatus
 from services.contracts.pb import inventory_pb2 as pb
 from services.orchestrator.participants import Participants
 from services.orchestrator.tickets.qr import Seal
-from services.orchestrator.tickets.scan import Gate, ScanRequest
+from services.orchestrator.tickets.scan import ScanRequest, TicketScanner
 
 pytestmark = pytest.mark.unit
 
@@ -60,7 +60,9 @@ class Neighbours:
 def scanned(neighbours: Neighbours) -> Any:
     """What a scan of the owner's QR gets."""
     payload = neighbours.seal.seal(SEAT, OWNER, HALL).payload
-    return Gate(neighbours.as_participants, ask_seconds=0.1).scan(ScanRequest(uuid4(), uuid4(), HALL, payload))
+    return TicketScanner(neighbours.as_participants, retry_seconds=0.1).scan(
+        ScanRequest(uuid4(), uuid4(), HALL, payload)
+    )
 
 
 @pytest.mark.claim("gate/calls-in-parallel")
