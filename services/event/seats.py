@@ -75,7 +75,7 @@ class Seats:
     def map(self, event_id: UUID, prices: dict[str, Decimal], known: SeatMap | None) -> SeatMap:
         """The seat map; `known` itself when neither seats nor prices have changed since. Raises Unknown."""
         version = known.version if known and known.prices == prices else None
-        raw = self._inventory.fetch(f"/seats?event_id={event_id}", unless=version)
+        raw = self._inventory.fetch(f"/seats?event_id={event_id}", etag=version)
         if raw is None and known is not None:
             return known
         found = _understood(raw, _MapAnswer).data

@@ -148,5 +148,5 @@ def test_threads_share_what_is_kept(server: Servers) -> None:
 
 
 def test_address_that_is_no_http_stops_the_start() -> None:
-    with pytest.raises(ConfigurationError, match="Order is asked over http"):
+    with pytest.raises(ConfigurationError, match="not an address of Order"):
         HttpPeer("Order", "order-service:5001", Credential("event-service", "s" * 32))
