@@ -1,4 +1,4 @@
-"""Who may call a route. Every route names its policy; an app with a route that names none does not start (D30–D32)."""
+"""Access policies of routes. An app does not start if one of its routes names no policy (D30–D32)."""
 
 from __future__ import annotations
 
@@ -18,24 +18,25 @@ from services.contracts.errors import ErrorCode
 
 logger = logging.getLogger(__name__)
 View = TypeVar("View", bound=Callable[..., Any])
-STALE_AFTER = 5.0  # seconds without news of revocations before money waits
+STALE_AFTER = 5.0  # age in seconds at which strict routes stop trusting the list of revoked sessions
 
 
 class Revocations(Protocol):
-    """The logins that were ended before their tokens ran out."""
+    """The sessions that were revoked before their tokens expired."""
 
     def is_revoked(self, sid: str) -> bool:
-        """True when the login was ended."""
+        """True if the session with this `sid` was revoked."""
 
     def age(self) -> float:
-        """Seconds since the list was last known to be whole."""
+        """Seconds since the list was last known to be complete."""
 
 
 @dataclass(frozen=True)
 class Policy:
-    """What a caller must show: a user of one of `roles`, a service of `callers`, or nothing (`public`).
+    """The credential that a route requires: a user with one of `roles`, a service in `callers`, or none if `public`.
 
-    `strict` verbs move money or tickets: they wait when revocations are not known to be fresh. The others go on.
+    `strict` routes move money or tickets. They return 503 while the list of revoked sessions is stale.
+    The other routes continue, because a token alone expires within 15 minutes.
     """
 
     roles: frozenset[Role] = frozenset()
@@ -44,7 +45,7 @@ class Policy:
     strict: bool = False
 
     def __call__(self, view: View) -> View:
-        """Mark a view function with this policy."""
+        """Attach this policy to a view function."""
         view.policy = self  # type: ignore[attr-defined]
         return view
 
@@ -58,19 +59,19 @@ deciding_staff = Policy(roles=frozenset({Role.STAFF}), strict=True)
 
 
 def internal(*callers: str) -> Policy:
-    """Only the named services may call."""
+    """Allow only the named services."""
     return Policy(callers=frozenset(callers))
 
 
 class Guard:
-    """Checks each request against its route's policy before the view runs."""
+    """Checks each request against the policy of its route before the view runs."""
 
     def __init__(self, settings: ProcessSettings, revocations: Revocations | None) -> None:
         self._settings = settings
         self._revocations = revocations
 
     def protect(self, app: Flask) -> None:
-        """Check every request of `app` from now on."""
+        """Check every later request of `app`."""
         app.before_request(lambda: self._check(app))
 
     def _check(self, app: Flask) -> None:
@@ -79,30 +80,30 @@ class Guard:
             self.admit(view.policy)
 
     def admit(self, policy: Policy) -> None:
-        """Put `g.caller` or `g.identity` in place, or raise Refused UNAUTHORIZED, TOKEN_EXPIRED or FORBIDDEN."""
+        """Set `g.caller` or `g.identity`. Raises Refused UNAUTHORIZED, TOKEN_EXPIRED or FORBIDDEN, and Unknown."""
         if policy.public:
             return
         token = tokens.parse_bearer(request.headers.get("Authorization"))
         if policy.callers:
-            g.caller = self._service(token, policy)
+            g.caller = self._verify_service(token, policy)
         else:
-            g.identity = self._user(token, policy)
+            g.identity = self._verify_user(token, policy)
 
-    def _service(self, token: str, policy: Policy) -> str:
+    def _verify_service(self, token: str, policy: Policy) -> str:
         name = tokens.verify_caller(self._settings.internal_jwt_secret, token)
         if name not in policy.callers:
             raise Refused(ErrorCode.FORBIDDEN, f"{name} is not allowed to call this endpoint.")
         return name
 
-    def _user(self, token: str, policy: Policy) -> tokens.Identity:
+    def _verify_user(self, token: str, policy: Policy) -> tokens.Identity:
         identity = tokens.verify(self._settings.jwt_secret, token)
         self.refuse_revoked(identity, strict=policy.strict)
         if identity.role not in policy.roles:
-            raise Refused(ErrorCode.FORBIDDEN, f"This is not for {identity.role} accounts.")
+            raise Refused(ErrorCode.FORBIDDEN, f"A {identity.role} account is not allowed to call this endpoint.")
         return identity
 
     def refuse_revoked(self, identity: tokens.Identity, *, strict: bool) -> None:
-        """Raise Refused UNAUTHORIZED for an ended login, Unknown when `strict` and nobody can tell."""
+        """Raise Refused UNAUTHORIZED for a revoked session, or Unknown if `strict` and the list is stale."""
         if self._revocations is None:
             return
         if self._revocations.is_revoked(identity.sid):
@@ -111,22 +112,22 @@ class Guard:
             return
         if strict:
             raise Unknown("Could not check whether this session was revoked. Try again shortly.")
-        logger.warning("revocations are stale; this request goes on by its token alone")
+        logger.warning("the list of revoked sessions is stale, so this request is accepted by its token alone")
 
 
 def require_policies(app: Flask) -> None:
-    """Raise ConfigurationError when a route names no policy."""
-    bare = [name for name, view in app.view_functions.items() if not hasattr(view, "policy")]
-    if bare:
-        raise ConfigurationError(f"routes without a policy: {', '.join(sorted(bare))}")
+    """Raise ConfigurationError if a route names no policy."""
+    unguarded = [name for name, view in app.view_functions.items() if not hasattr(view, "policy")]
+    if unguarded:
+        raise ConfigurationError(f"routes without a policy: {', '.join(sorted(unguarded))}")
 
 
 def identity() -> tokens.Identity:
-    """The user that the request in hand speaks for."""
+    """The user who makes the current request."""
     found: tokens.Identity = g.identity
     return found
 
 
 def seconds_since(since: float | None) -> float:
-    """Seconds since a `time.monotonic()` reading; endless when there is none."""
+    """Seconds since a `time.monotonic()` reading, or infinity for None."""
     return float("inf") if since is None else time.monotonic() - since

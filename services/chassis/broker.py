@@ -1,8 +1,8 @@
-"""RabbitMQ: a publisher whose callers wait for the broker's word; `consumer.py` has the other end.
+"""A RabbitMQ publisher that waits for the broker's confirm.
 
-Publishing is `mandatory` under publisher confirms (D36 of the decisions): when `publish` returns, the message is in a
-queue on disk. Whatever else happened, returned, nacked, unconfirmed or cut off, is `Unknown`: it may be there or not,
-so the caller publishes again under the same message id and the consumer tells the two apart.
+Each message is `mandatory` and uses publisher confirms (D36). When `publish` returns, a queue has the message on disk.
+A returned, nacked, unconfirmed or interrupted message raises `Unknown`, because it may be in a queue or not.
+The caller then publishes again with the same message id, and the consumer ignores the duplicate.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as NotInTime
+from concurrent.futures import TimeoutError as ConfirmTimeout
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,7 +34,7 @@ _PERSISTENT = 2
 
 
 def connection_parameters(settings: BrokerSettings, name: str) -> pika.ConnectionParameters:
-    """How a connection called `name` is made."""
+    """The parameters of a connection that the broker shows as `name`."""
     return pika.ConnectionParameters(
         host=settings.host,
         port=settings.port,
@@ -56,9 +56,9 @@ class _Outgoing:
 
 
 class Publisher:
-    """One connection and one I/O thread per process; any number of threads publish through it at once.
+    """One connection with one I/O thread per process. Thread-safe.
 
-    Reconnects by itself. While there is no connection `publish` raises Unknown at once instead of waiting.
+    It reconnects by itself. Without a connection, `publish` raises Unknown immediately.
     """
 
     def __init__(self, settings: BrokerSettings, name: str) -> None:
@@ -69,11 +69,11 @@ class Publisher:
         self._thread = threading.Thread(target=self._run, name=f"{name}-publisher", daemon=True)
 
     def start(self) -> None:
-        """Begin to connect; called once, after the fork."""
+        """Start to connect. Call it once, after the fork."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Close the connection. Publishing calls that still wait get Unknown."""
+        """Close the connection. Calls of `publish` that still wait raise Unknown."""
         self._stopped.set()
         if self._session is not None:
             self._session.close()
@@ -81,7 +81,7 @@ class Publisher:
             self._thread.join(timeout=_STOP_SECONDS)
 
     def is_ready(self) -> bool:
-        """True while there is a connection that the broker takes messages from."""
+        """True while the broker accepts messages on the connection."""
         return self._session is not None and self._session.is_open()
 
     def publish(
@@ -95,9 +95,9 @@ class Publisher:
         headers: Mapping[str, Any] | None = None,
         timeout: float = CONFIRM_SECONDS,
     ) -> None:
-        """Publish JSON bytes and wait, at most `timeout` seconds, until the broker has them safe in a queue.
+        """Publish JSON bytes and wait up to `timeout` seconds for the broker's confirm.
 
-        Raises Unknown otherwise: publish again under the same `message_id`. Nothing is retried in here.
+        Raises Unknown without a confirm. The caller retries with the same `message_id`.
         """
         properties = pika.BasicProperties(
             content_type="application/json",
@@ -112,27 +112,27 @@ class Publisher:
             raise Unknown("RabbitMQ is not connected")
         try:
             message.confirmed.result(timeout)
-        except NotInTime:
+        except ConfirmTimeout:
             raise Unknown(f"RabbitMQ did not confirm within {timeout:g} s") from None
         logger.info("← RabbitMQ confirmed %s in %.1f ms", routing_key, (time.perf_counter() - started) * 1000)
 
     def _run(self) -> None:
         while not self._stopped.is_set():
             try:
-                self._connect_and_work()
+                self._run_session()
             except Exception:
                 logger.exception("%s publisher failed", self._name)
             self._stopped.wait(RECONNECT_SECONDS)
 
-    def _connect_and_work(self) -> None:
+    def _run_session(self) -> None:
         session = self._session = _Session(self._parameters)
-        if self._stopped.is_set():  # `stop` may have looked before this session was there to be closed
+        if self._stopped.is_set():  # `stop` may have run before this session existed
             session.close()
         session.run()
 
 
 class _Session:
-    """One connection, from its opening to its end. All but `take` and `close` runs on the I/O thread."""
+    """One connection. All methods except `take`, `close` and `is_open` run on the I/O thread."""
 
     def __init__(self, parameters: pika.ConnectionParameters) -> None:
         self._lock = threading.Lock()
@@ -151,7 +151,7 @@ class _Session:
         self._connection.add_on_connection_unblocked_callback(lambda *_: self._set_open(True))
 
     def run(self) -> None:
-        """Work until the connection ends."""
+        """Run the I/O loop until the connection ends."""
         try:
             self._connection.ioloop.start()
         finally:
@@ -162,17 +162,17 @@ class _Session:
         return self._open
 
     def take(self, message: _Outgoing) -> bool:
-        """Queue a message for sending; False when this connection takes none."""
+        """Add a message to the outbox. Return False if the connection accepts none."""
         with self._lock:
             if not self._open:
                 return False
             self._outbox.append(message)
-            if len(self._outbox) == 1:  # else the thread is already on its way to empty the outbox
+            if len(self._outbox) == 1:  # otherwise a `_send_all` is already scheduled
                 self._connection.ioloop.add_callback_threadsafe(self._send_all)
         return True
 
     def close(self) -> None:
-        """Ask the I/O thread to close the connection; harmless when it is closed already."""
+        """Make the I/O thread close the connection. Has no effect on a closed connection."""
         with self._lock:
             self._open = False
         self._connection.ioloop.add_callback_threadsafe(self._close)
@@ -202,13 +202,13 @@ class _Session:
             )
 
     def _on_confirm(self, frame: Any) -> None:
-        tag, taken = frame.method.delivery_tag, isinstance(frame.method, pika.spec.Basic.Ack)
+        tag, is_ack = frame.method.delivery_tag, isinstance(frame.method, pika.spec.Basic.Ack)
         tags = [t for t in self._unconfirmed if t <= tag] if frame.method.multiple else [tag]
         for message in (self._unconfirmed.pop(t) for t in tags if t in self._unconfirmed):
-            _resolve(message, None if taken else "RabbitMQ refused the message")
+            _resolve(message, None if is_ack else "RabbitMQ refused the message")
 
     def _on_return(self, _channel: Any, method: Any, properties: Any, _body: bytes) -> None:
-        """The broker returns a message that no queue takes before it confirms it."""
+        """Fail an unroutable message. The broker returns it first and then confirms it."""
         for message in self._unconfirmed.values():
             if message.properties.message_id == properties.message_id:
                 _resolve(message, f"RabbitMQ has no queue for the message ({method.reply_text})")

@@ -1,4 +1,4 @@
-"""The correlation id of the request in hand: one UUID, followed through HTTP, gRPC and AMQP (§13)."""
+"""The correlation id of the current request: one UUID that HTTP, gRPC and AMQP carry along (§13)."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _current: ContextVar[str | None] = ContextVar("correlation_id", default=None)
 
 
 def current() -> str | None:
-    """The correlation id in force, or None outside any request."""
+    """The current correlation id, or None outside a request."""
     return _current.get()
 
 
 def adopt(candidate: str | None) -> str:
-    """Take over a caller's id; whatever is not a UUID is replaced by a fresh one. Returns the id in force."""
+    """Set and return the current id: the caller's, or a new one if the caller's is not a UUID."""
     try:
         accepted = str(UUID(candidate)) if candidate else str(uuid4())
     except ValueError:
@@ -30,7 +30,7 @@ def adopt(candidate: str | None) -> str:
 
 @contextmanager
 def scope(candidate: str | None = None) -> Iterator[str]:
-    """Work under one correlation id, then restore the one before it."""
+    """Set a correlation id for a block, and restore the previous one after it."""
     before = _current.get()
     try:
         yield adopt(candidate)

@@ -1,10 +1,10 @@
-"""One database a service, reached through one pool. Stores write their SQL out; this module runs it.
+"""Access to the service's own PostgreSQL database through one connection pool.
 
-Of SQLAlchemy it takes the pool alone: what an engine does around a statement costs several times what these statements
-do. Connections are in autocommit; a transaction opens in the round trip of its first statement.
+Only SQLAlchemy's pool is used, because an SQLAlchemy engine costs several times the CPU time of these statements.
+Connections are in autocommit. A transaction opens in the round trip of its first statement.
 
-A transaction either commits as a whole or leaves nothing. A lock that is not granted, a statement that takes
-too long and a connection that breaks all arrive as `Unknown`: the caller asks again under the same key.
+A transaction commits completely or not at all. A lock timeout, a statement timeout and a broken connection raise
+`Unknown`, so the caller retries with the same key.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Row = dict[str, Any]
 T = TypeVar("T")
 
 LOCK_NOT_AVAILABLE = errorcodes.LOCK_NOT_AVAILABLE
-_ASK_AGAIN = {  # the server is well, this attempt was not: the same call may succeed
+_RETRYABLE = {  # the server works, so a retry of the same call may succeed
     LOCK_NOT_AVAILABLE,
     errorcodes.DEADLOCK_DETECTED,
     errorcodes.SERIALIZATION_FAILURE,
@@ -43,7 +43,7 @@ psycopg2.extras.register_default_jsonb(globally=True, loads=json_codec.decode)
 
 
 class LockNotGranted(Unknown):
-    """The row is locked by somebody else: at once under NOWAIT, else after `lock_timeout`."""
+    """Another transaction locks the row. It is raised immediately under NOWAIT, otherwise after `lock_timeout`."""
 
 
 class UniqueViolation(Exception):
@@ -55,14 +55,14 @@ class UniqueViolation(Exception):
 
 
 class DatabaseFault(Exception):
-    """PostgreSQL refused a statement for a reason that no caller can mend.
+    """PostgreSQL refused a statement because of a bug or a constraint, so a retry fails again.
 
-    It carries the primary message alone: the detail beneath it quotes the row's values, which no log may show.
+    It contains only the primary message, because the detail quotes row values, which must not be logged.
     """
 
 
 class _Connection(psycopg2.extensions.connection):
-    """A connection in autocommit that knows what it has prepared."""
+    """A connection in autocommit with its prepared statements."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -70,29 +70,29 @@ class _Connection(psycopg2.extensions.connection):
         self._cursor = self.cursor()
         self._prepared: dict[str, str] = {}
 
-    def ask(self, sql: str, params: dict[str, Any] | None = None) -> Any:
-        """Run a statement; the cursor that has its result."""
+    def execute(self, sql: str, params: dict[str, Any] | None = None) -> Any:
+        """Run a statement and return the cursor with its result."""
         self._cursor.execute(sql, params)
         return self._cursor
 
-    def prepared(self, sql: str) -> str:
-        """The EXECUTE of `sql`, which this connection has prepared when it met it first.
+    def prepare(self, sql: str) -> str:
+        """Prepare `sql` if this connection has not done so, and return its EXECUTE statement.
 
-        PostgreSQL infers the parameters' types from where they stand.
+        PostgreSQL infers the types of the parameters from their positions.
         """
         if sql not in self._prepared:
             name, parameters = f"statement_{len(self._prepared)}", list(dict.fromkeys(_PARAMETER.findall(sql)))
             numbered = _PARAMETER.sub(lambda found: f"${parameters.index(found[1]) + 1}", sql)
-            self.ask(f"PREPARE {name} AS {numbered}")
+            self.execute(f"PREPARE {name} AS {numbered}")
             values = ", ".join(f"%({parameter})s" for parameter in parameters)
             self._prepared[sql] = f"EXECUTE {name} ({values})" if parameters else f"EXECUTE {name}"
         return self._prepared[sql]
 
     def abandon(self) -> None:
-        """Roll back what is open; a connection that cannot is closed."""
+        """Roll back an open transaction. Close the connection if that fails."""
         try:
             if self.get_transaction_status() != psycopg2.extensions.TRANSACTION_STATUS_IDLE:
-                self.ask("ROLLBACK")
+                self.execute("ROLLBACK")
         except psycopg2.Error:
             self.close()
 
@@ -106,7 +106,7 @@ class Transaction:
 
     def one(self, sql: str, **params: Any) -> Row | None:
         """The first row, or None."""
-        return _first(self._ask(sql, params))
+        return _first(self._execute(sql, params))
 
     def only(self, sql: str, **params: Any) -> Row:
         """The row of a statement that always has one."""
@@ -115,22 +115,22 @@ class Transaction:
 
     def all(self, sql: str, **params: Any) -> list[Row]:
         """Every row, in the statement's order."""
-        cursor = self._ask(sql, params)
+        cursor = self._execute(sql, params)
         names = [column[0] for column in cursor.description]
         return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
     def run(self, sql: str, **params: Any) -> int:
         """The number of rows that the statement changed."""
-        return int(self._ask(sql, params).rowcount)
+        return int(self._execute(sql, params).rowcount)
 
     def commit(self) -> None:
-        """End it; one without a statement has not begun."""
+        """Commit. A transaction without a statement has not begun, so it sends nothing."""
         if self._is_open:
-            self._connection.ask("COMMIT")
+            self._connection.execute("COMMIT")
 
-    def _ask(self, sql: str, params: dict[str, Any]) -> Any:
+    def _execute(self, sql: str, params: dict[str, Any]) -> Any:
         opening, self._is_open = "" if self._is_open else "BEGIN; ", True
-        return self._connection.ask(opening + sql, params)
+        return self._connection.execute(opening + sql, params)
 
 
 class Database:
@@ -138,30 +138,30 @@ class Database:
 
     def __init__(self, settings: DatabaseSettings) -> None:
         self._pool = QueuePool(
-            lambda: _connected(settings),
+            lambda: _connect(settings),
             pool_size=settings.pool_size,
             max_overflow=0,
             timeout=settings.lock_timeout_ms / 1000,
             use_lifo=True,
-            reset_on_return=None,  # nothing is open on a connection that is given back
+            reset_on_return=None,  # a returned connection has no open transaction
         )
 
     def statement(self, sql: str, **params: Any) -> Row | None:
-        """The first row of a statement that is a transaction by itself: one round trip, planned once a connection.
+        """Run one statement as its own transaction and return its first row.
 
-        Raises what `transaction` raises.
+        It takes one round trip, and each connection plans the statement once. Raises the errors of `transaction`.
         """
-        with self._lent() as connection:
-            return _first(connection.ask(connection.prepared(sql), params))
+        with self._borrow() as connection:
+            return _first(connection.execute(connection.prepare(sql), params))
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
-        """One transaction: commits at the end of the block, rolls back on any exception.
+        """Open a transaction that commits at the end of the block and rolls back on any exception.
 
-        Raises LockNotGranted, UniqueViolation, or Unknown when the database cannot answer. An Unknown raised by the
-        commit itself may have committed: only a key written in the same transaction can tell.
+        Raises LockNotGranted, UniqueViolation, DatabaseFault, or Unknown if the database does not answer.
+        If the commit itself raises Unknown, only a key written in the same transaction shows whether it happened.
         """
-        with self._lent() as connection:
+        with self._borrow() as connection:
             tx = Transaction(connection)
             try:
                 yield tx
@@ -176,38 +176,38 @@ class Database:
             return work(tx)
 
     def is_ready(self) -> bool:
-        """True when the schema is there and can be read: the readiness check."""
+        """The readiness check: True if the schema exists and can be read."""
         try:
             return self.statement("SELECT shift FROM clock_offset") is not None
         except (Unknown, DatabaseFault):
             return False
 
     def close(self) -> None:
-        """Give every connection back to the server."""
+        """Close every idle connection."""
         old, self._pool = self._pool, self._pool.recreate()
         old.dispose()
 
     @contextmanager
-    def _lent(self) -> Iterator[_Connection]:
-        lent = None
+    def _borrow(self) -> Iterator[_Connection]:
+        borrowed = None
         try:
-            lent = self._pool.connect()
-            yield cast(_Connection, lent.dbapi_connection)
+            borrowed = self._pool.connect()
+            yield cast(_Connection, borrowed.dbapi_connection)
         except (psycopg2.Error, PoolTimeout) as error:
-            raise _translated(error) from None  # the original quotes rows, and a log would show them
+            raise _translate(error) from None  # the original error quotes rows, which must not be logged
         finally:
-            if lent is not None:
-                self._take_back(lent)
+            if borrowed is not None:
+                self._give_back(borrowed)
 
-    def _take_back(self, lent: PoolProxiedConnection) -> None:
-        if cast(_Connection, lent.dbapi_connection).closed:
-            lent.invalidate()
-            self.close()  # whatever ended this connection has ended the others
+    def _give_back(self, borrowed: PoolProxiedConnection) -> None:
+        if cast(_Connection, borrowed.dbapi_connection).closed:
+            borrowed.invalidate()
+            self.close()  # a restart of the server has broken the other connections too
         else:
-            lent.close()
+            borrowed.close()
 
 
-def _connected(settings: DatabaseSettings) -> Any:
+def _connect(settings: DatabaseSettings) -> Any:
     return psycopg2.connect(
         host=settings.host,
         port=settings.port,
@@ -229,7 +229,7 @@ def _first(cursor: Any) -> Row | None:
     return None if row is None else {column[0]: value for column, value in zip(cursor.description, row, strict=True)}
 
 
-def _translated(error: psycopg2.Error | PoolTimeout) -> Exception:
+def _translate(error: psycopg2.Error | PoolTimeout) -> Exception:
     if isinstance(error, PoolTimeout):
         return Unknown("every database connection is busy")
     code = error.pgcode
@@ -237,6 +237,6 @@ def _translated(error: psycopg2.Error | PoolTimeout) -> Exception:
         return UniqueViolation(str(error.diag.constraint_name))
     if code == LOCK_NOT_AVAILABLE:
         return LockNotGranted("the row is locked")
-    if code is None or code in _ASK_AGAIN or code.startswith(("08", "57")):
+    if code is None or code in _RETRYABLE or code.startswith(("08", "57")):
         return Unknown("the database did not answer")
     return DatabaseFault(f"{type(error).__name__} {code}: {error.diag.message_primary}")

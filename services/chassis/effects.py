@@ -1,12 +1,12 @@
-"""Keys: every effect happens at most once, can be undone before it arrives, and can be settled.
+"""Idempotency keys of effects: an effect happens at most once, can be undone, and can be settled.
 
-An effect's key is `flow:subject:attempt:step`. The answer is stored under the key in the effect's own transaction,
-so the primary key of `effects` is the one arbiter of every race between a call, its duplicate, its undo and its
-settling; no lock order has to be remembered. (Sagas: idempotency, tombstones and the settling of a pivot.)
+The key of an effect is `flow:subject:attempt:step`. The transaction of the effect also stores its answer under the key.
+The primary key of `effects` therefore decides every race between a call, its duplicate, its undo and its settlement.
+No lock order is necessary.
 
-    apply   do it, or repeat the stored answer. Voided: refused with STEP_VOIDED
-    undo    reverse it if it happened; if it has not arrived yet, leave a tombstone so that it never can
-    settle  DONE with the stored answer, or VOIDED from now on
+    apply   Do the effect, or return the stored answer. After an undo, refuse with STEP_VOIDED.
+    undo    Reverse the effect if it happened. Otherwise store a tombstone, so that it can never happen.
+    settle  Return the stored answer if the effect happened. Otherwise void the key.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _VOID = "UPDATE effects SET outcome = 'VOIDED' WHERE key = %(key)s AND outcome =
 
 
 class TransientRefusal(Refused):
-    """A refusal that says nothing about the future (a lock lost at once), so it is not stored."""
+    """A refusal that is not stored, because a retry may succeed, for example after a lost lock."""
 
 
 def apply(db: Database, key: str, effect: Callable[[Transaction], Answer]) -> Answer:
-    """Run `effect` at most once under `key`, however often it is asked, and return its answer.
+    """Run `effect` at most once under `key` and return its answer.
 
-    `effect` raises Refused before or after it has written: its writes are rolled back, and the refusal is what
-    the key will answer from then on. Under retry the first answer is given again, a refusal too.
+    If `effect` raises Refused, its writes are rolled back and the refusal is stored under the key.
+    A retry returns the first answer, or raises the first refusal again. Raises Refused STEP_VOIDED after an undo.
     """
 
     def attempt() -> Answer:
@@ -48,30 +48,27 @@ def apply(db: Database, key: str, effect: Callable[[Transaction], Answer]) -> An
 
 
 def apply_recorded(db: Database, key: str, attempt: Callable[[], Answer]) -> Answer:
-    """`apply` for an `attempt` that writes its own record: one statement that holds both effect and record.
-
-    Raises and promises what `apply` does; the primary key of `effects` tells a twin apart here too.
-    """
+    """Like `apply`, for an `attempt` whose single statement writes both the effect and its record."""
     try:
         return attempt()
     except TransientRefusal as refusal:
-        return _already(db, key, refusal)
+        return _replay_or_raise(db, key, refusal)
     except Refused as refusal:
-        kept = {"code": refusal.code, "message": refusal.message, "details": refusal.details}
-        if _record_once(db, key, "REFUSED", kept):
+        stored = {"code": refusal.code, "message": refusal.message, "details": refusal.details}
+        if _record_once(db, key, "REFUSED", stored):
             raise
     except (
         UniqueViolation,
         DatabaseFault,
-    ) as twin:  # it committed first; redoing its effect met the key, or a constraint
-        return _already(db, key, twin)
-    return _replay(_recorded(db, key))
+    ) as failure:  # a duplicate may have committed first
+        return _replay_or_raise(db, key, failure)
+    return _replay(_read_record(db, key))
 
 
 def with_record(change: str) -> str:
-    """The statement `change`, which returns the row that is the answer, together with its record under `key`.
+    """Extend the statement `change`, whose returned row is the answer, by the record under the parameter `key`.
 
-    One round trip, one plan: for the attempts of `apply_recorded`. It returns no row when `change` changed none.
+    It is for the attempts of `apply_recorded`, and takes one round trip. Without a changed row it returns no row.
     """
     return f"""
 WITH changed AS ({change}),
@@ -81,18 +78,18 @@ SELECT answer FROM recorded"""
 
 
 def record(tx: Transaction, key: str, answer: Answer) -> None:
-    """Store a done effect's answer in the transaction that did it. Raises UniqueViolation when the key is taken."""
+    """Store the answer of an effect in its transaction. Raises UniqueViolation if the key already has an outcome."""
     tx.run(_RECORD, key=key, outcome="DONE", answer=json_codec.encode(answer).decode())
 
 
 def undo(db: Database, key: str, reverse: Callable[[Transaction, Answer], None]) -> None:
-    """Make sure that the effect under `key` has not happened and never will.
+    """Reverse the effect under `key` if it happened, and make sure that it never happens later.
 
-    `reverse(tx, answer)` runs only if it had happened, in the transaction that voids the key. Idempotent: two
-    undos at once reverse once.
+    `reverse(tx, answer)` runs only for an effect that happened, in the transaction that voids the key.
+    Idempotent: concurrent undos reverse the effect once.
     """
     _record_once(db, key, "VOIDED", {})
-    found = _recorded(db, key)
+    found = _read_record(db, key)
     if found["outcome"] == "DONE":
         _reverse(db, key, found["answer"], reverse)
 
@@ -103,23 +100,23 @@ def _reverse(db: Database, key: str, answer: Answer, reverse: Callable[[Transact
             reverse(tx, answer)
             if not void(tx, key):
                 raise _Overtaken
-    except (_Overtaken, UniqueViolation):  # another undo committed first; ours is rolled back
-        if _recorded(db, key)["outcome"] == "DONE":
+    except (_Overtaken, UniqueViolation):  # another undo committed first, so this one is rolled back
+        if _read_record(db, key)["outcome"] == "DONE":
             raise
 
 
 def void(tx: Transaction, key: str) -> bool:
-    """Turn a DONE record into VOIDED within a transaction that takes its effect back; False when it was not DONE."""
+    """Change a DONE record to VOIDED in the transaction that reverses its effect. False if it was not DONE."""
     return tx.run(_VOID, key=key) == 1
 
 
 def settle(db: Database, key: str) -> Answer | None:
-    """The stored answer if the effect under `key` happened; else None, and from now on it never can.
+    """Return the stored answer if the effect under `key` happened. Otherwise void the key and return None.
 
-    Waits for a call in flight that has written its record and not yet committed.
+    It waits for a concurrent call that has written its record but not committed.
     """
     _record_once(db, key, "VOIDED", {})
-    found = _recorded(db, key)
+    found = _read_record(db, key)
     return found["answer"] if found["outcome"] == "DONE" else None
 
 
@@ -128,19 +125,19 @@ class _Overtaken(Exception):
 
 
 def _record_once(db: Database, key: str, outcome: str, answer: Answer) -> bool:
-    """Record, unless the key has an outcome already (then False)."""
+    """Store an outcome. Return False if the key already has one."""
     params = {"key": key, "outcome": outcome, "answer": json_codec.encode(answer).decode()}
     return db.statement(_RECORD_ONCE, **params) is not None
 
 
-def _recorded(db: Database, key: str) -> Row:
+def _read_record(db: Database, key: str) -> Row:
     found = db.statement(_FIND, key=key)
     if found is None:
-        raise LookupError(f"the record of {key} is gone: records are never deleted")
+        raise LookupError(f"the record of {key} is missing, although records are never deleted")
     return found
 
 
-def _already(db: Database, key: str, failure: Refused | UniqueViolation | DatabaseFault) -> Answer:
+def _replay_or_raise(db: Database, key: str, failure: Refused | UniqueViolation | DatabaseFault) -> Answer:
     found = db.statement(_FIND, key=key)
     if found is None:
         raise failure

@@ -1,12 +1,12 @@
-"""The one error family.
+"""The exceptions of the services.
 
     TicketRemasterError
-    ├── Refused            a definite refusal: nothing happened; carries its code and keeps it across every wire
-    ├── Unknown            no answer, a 5xx, a lock timeout: it may have happened; ask again under the same key
-    └── ConfigurationError a missing or malformed setting; stops the start with one line
+    ├── Refused            a definite refusal with an error code: the effect did not happen
+    ├── Unknown            no answer, a 5xx or a lock timeout: the effect may have happened, so retry with the same key
+    └── ConfigurationError a missing or malformed setting: the process prints one line and exits
 
-A participant raises `Refused`; the chassis turns it into an envelope or a gRPC status; the caller's client
-turns that back into the same `Refused`. Whatever is not a definite refusal arrives as `Unknown`.
+A participant raises `Refused`, and the server turns it into an envelope or a gRPC status. The caller's client raises
+the same `Refused` again. Any other failure reaches the caller as `Unknown`.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from services.contracts.errors import ERRORS, ErrorCode, Meaning
 
 
 class TicketRemasterError(Exception):
-    """Base of every error that the services raise on purpose."""
+    """The base class of the exceptions that the services raise on purpose."""
 
 
 class Refused(TicketRemasterError):
-    """A definite refusal: the effect did not happen and, under the same key, never will."""
+    """A definite refusal: the effect did not happen, and never happens under the same key."""
 
     def __init__(self, code: ErrorCode | str, message: str | None = None, **details: Any) -> None:
         self.code = ErrorCode(code)
@@ -36,9 +36,9 @@ class Refused(TicketRemasterError):
 
 
 class Unknown(TicketRemasterError):
-    """No definite answer. The effect may have happened; only its key can tell.
+    """No definite answer. The effect may have happened, and only a retry with its key shows which.
 
-    `retry_after` is in seconds; it becomes the `Retry-After` header of the 503.
+    `retry_after` is in seconds. The 503 response has it in its `Retry-After` header.
     """
 
     def __init__(self, message: str, *, retry_after: int = 1, **details: Any) -> None:
@@ -49,4 +49,4 @@ class Unknown(TicketRemasterError):
 
 
 class ConfigurationError(TicketRemasterError):
-    """A setting is missing or malformed; the message is the one line that the operator needs."""
+    """A setting is missing or malformed. The message is one line with the fix for the operator."""

@@ -1,4 +1,4 @@
-"""JSON as it crosses every wire and enters every jsonb column: money stays `Decimal`, times are ISO 8601 UTC."""
+"""The JSON of requests, messages and jsonb columns. Money is `Decimal`, and times are ISO 8601 in UTC."""
 
 from __future__ import annotations
 
@@ -13,41 +13,41 @@ from services.contracts.money import Amount
 T = TypeVar("T")
 
 
-def _plain(value: object) -> Decimal:
-    if isinstance(value, Decimal):  # a subclass, such as money.Amount
+def _encode_other(value: object) -> Decimal:
+    if isinstance(value, Decimal):  # a subclass such as money.Amount
         return Decimal(value)
     raise NotImplementedError(type(value).__name__)
 
 
-_encoder = msgspec.json.Encoder(decimal_format="number", enc_hook=_plain)
+_encoder = msgspec.json.Encoder(decimal_format="number", enc_hook=_encode_other)
 _decoder = msgspec.json.Decoder(float_hook=Decimal)
 
 
 def encode(value: Any) -> bytes:
-    """JSON bytes; a Decimal becomes a JSON number with its own digits, a UUID or datetime its text."""
+    """Encode a value as JSON. A Decimal becomes a number with the same digits, a UUID or datetime becomes text."""
     return _encoder.encode(value)
 
 
 def decode(raw: bytes | str) -> Any:
-    """The value of a JSON text; numbers with a point become `Decimal`. Raises msgspec.DecodeError."""
+    """Decode JSON. Numbers with a decimal point become `Decimal`. Raises msgspec.DecodeError."""
     return _decoder.decode(raw)
 
 
 def decode_as(raw: bytes, shape: type[T]) -> T:
-    """JSON text as `shape`, a msgspec.Struct whose credits are `money.Amount`.
+    """Decode JSON as `shape`, a msgspec.Struct whose credits are `money.Amount`.
 
-    Raises msgspec.ValidationError or DecodeError, UnicodeDecodeError, or ArithmeticError for an absurd exponent.
+    Raises msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError, or ArithmeticError for a huge exponent.
     """
-    decoded: T = _decoder_of(shape).decode(raw)  # type: ignore[arg-type]  # a class is hashable
+    decoded: T = _decoder_for(shape).decode(raw)  # type: ignore[arg-type]  # a class is hashable
     return decoded
 
 
 @cache
-def _decoder_of(shape: type) -> msgspec.json.Decoder[Any]:
-    return msgspec.json.Decoder(shape, dec_hook=_field, float_hook=Decimal)
+def _decoder_for(shape: type) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(shape, dec_hook=_decode_field, float_hook=Decimal)
 
 
-def _field(shape: type, value: Any) -> Any:
+def _decode_field(shape: type, value: Any) -> Any:
     if issubclass(shape, Amount):
         return Amount.of(value)
     raise NotImplementedError(shape.__name__)

@@ -1,4 +1,4 @@
-"""JSON log lines on stdout, one object a line, with the fields of §13. What is secret never reaches a line."""
+"""JSON log lines on stdout, one object per line, with the fields of §13. No line contains a secret."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _encode = msgspec.json.Encoder(enc_hook=str).encode
 
 
 class JsonFormatter(logging.Formatter):
-    """§13's record: timestamp, level, service, correlation_id, message, exception; then the call's own fields."""
+    """Formats the record of §13: timestamp, level, service, correlation_id, message, the call's fields, exception."""
 
     def __init__(self, service: str) -> None:
         super().__init__()
@@ -35,8 +35,8 @@ class JsonFormatter(logging.Formatter):
         return _encode(line).decode()
 
 
-class _Lines(logging.Handler):
-    """Each record a line of bytes, written at once."""
+class _LineHandler(logging.Handler):
+    """Writes and flushes one line of bytes per record."""
 
     def __init__(self, stream: BinaryIO) -> None:
         super().__init__()
@@ -52,25 +52,24 @@ class _Lines(logging.Handler):
 
 def configure(service: str, level: str) -> None:
     """Send every log line of this process to stdout as JSON."""
-    _leave_out_what_no_line_shows()
-    handler = _Lines(sys.stdout.buffer)
+    _skip_unused_fields()
+    handler = _LineHandler(sys.stdout.buffer)
     handler.setFormatter(JsonFormatter(service))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
     for noisy in ("urllib3", "stripe", "werkzeug"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    # An absent broker is no error of ours, and pika tells of each attempt with a stack trace: broker.py and consumer.py
-    # say it in one WARNING.
+    # pika logs a stack trace for each failed connection attempt. Publisher and Consumer log one WARNING instead.
     logging.getLogger("pika").setLevel(logging.CRITICAL)
 
 
-def _leave_out_what_no_line_shows() -> None:
-    """The optimizations of Python's logging HOWTO: finding the caller costs more than the rest of a line."""
+def _skip_unused_fields() -> None:
+    """Turn off the fields that no line shows. To find the caller costs more than the rest of a line."""
     logging._srcfile = None
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
 
 
 def mask_phone(phone: str) -> str:
-    """The last four digits, so that support can recognise a number and a log reader cannot call it."""
+    """The last four digits. Support can recognise the number, but a log reader cannot call it."""
     return f"…{phone[-4:]}"

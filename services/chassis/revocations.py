@@ -1,4 +1,4 @@
-"""Ended logins, known to every service within a second (D31 of the decisions: logout revokes the whole login)."""
+"""The list of revoked sessions. A logout reaches each service within a second (D31)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ POLL_SECONDS = 0.5
 
 
 class RevocationPoller:
-    """Follows User's list of ended logins. A login's entry is dropped once its access token has run out."""
+    """Polls User for revoked sessions. It drops an entry when the access token of the session has expired."""
 
     def __init__(self, users: HttpPeer) -> None:
         self._users = users
@@ -22,32 +22,32 @@ class RevocationPoller:
         self._worker = Worker("revocations", self.poll, POLL_SECONDS)
 
     def start(self) -> None:
-        """Begin to follow."""
+        """Start to poll."""
         self._worker.start()
 
     def stop(self) -> None:
-        """Stop following."""
+        """Stop polling."""
         self._worker.stop()
 
     def poll(self) -> bool:
-        """Ask for what is new. True when there may be more. Raises Unknown when User does not answer."""
-        asked_at = time.monotonic()
-        news = self._users.get(f"/auth/revocations?after={self._cursor}")
-        for entry in news["revocations"]:
+        """Fetch the new entries. True if there may be more. Raises Unknown if User does not answer."""
+        polled_at = time.monotonic()
+        page = self._users.get(f"/auth/revocations?after={self._cursor}")
+        for entry in page["revocations"]:
             self._revoked[entry["sid"]] = time.monotonic() + float(entry["seconds_left"])
-        self._cursor = news["cursor"]
-        self._fresh_at = None if news["more"] and self._fresh_at is None else asked_at
-        self._forget(asked_at)
-        return bool(news["more"])
+        self._cursor = page["cursor"]
+        self._fresh_at = None if page["more"] and self._fresh_at is None else polled_at
+        self._drop_expired(polled_at)
+        return bool(page["more"])
 
     def is_revoked(self, sid: str) -> bool:
-        """True when the login was ended."""
+        """True if the session with this `sid` was revoked."""
         return sid in self._revoked
 
     def age(self) -> float:
-        """Seconds since the list was last known to be whole; endless before the first answer."""
+        """Seconds since the list was last known to be complete, or infinity before the first answer."""
         return seconds_since(self._fresh_at)
 
-    def _forget(self, now: float) -> None:
+    def _drop_expired(self, now: float) -> None:
         for sid in [sid for sid, until in self._revoked.items() if until < now]:
             del self._revoked[sid]

@@ -1,4 +1,4 @@
-"""The production server: Granian with one worker process of threads; background work starts after the fork."""
+"""The production server: Granian with one worker process and its threads. Background work starts after the fork."""
 
 from __future__ import annotations
 
@@ -22,16 +22,20 @@ from granian.server.mp import MPServer
 from services.chassis import logs
 from services.chassis.settings import ProcessSettings
 
-KEEP_ALIVE_MS = 75_000  # longer than any client of ours leaves a connection idle
+KEEP_ALIVE_MS = 75_000  # longer than any of the clients keeps a connection idle
 GRACE_SECONDS = 10
-LOGGER = "_granian"  # Granian's own lines
-TO_OUR_LOG = {"handlers": {}, "formatters": {}, "loggers": {LOGGER: {"handlers": [], "propagate": True}}}
+LOGGER = "_granian"
+LOG_CONFIG = {  # sends the lines of Granian to the root logger
+    "handlers": {},
+    "formatters": {},
+    "loggers": {LOGGER: {"handlers": [], "propagate": True}},
+}
 
 
 def serve(settings: ProcessSettings, build: Callable[[], Flask]) -> None:
-    """Serve `build()`'s app until SIGTERM, then finish the requests in hand and stop the background work.
+    """Serve the app of `build()` until SIGTERM. Then finish the current requests and stop the background work.
 
-    `build` runs in the worker process, after the fork, so that no pool or thread is shared across it.
+    `build` runs in the worker process after the fork, so that the processes share no pool and no thread.
     """
     logs.configure(settings.service, settings.log_level)
     _refuse_taken_port(settings)
@@ -46,54 +50,57 @@ def serve(settings: ProcessSettings, build: Callable[[], Flask]) -> None:
         http1_settings=HTTP1Settings(header_read_timeout=KEEP_ALIVE_MS),
         workers_kill_timeout=GRACE_SECONDS,
         log_level=LogLevels.error,
-        log_dictconfig=TO_OUR_LOG,
+        log_dictconfig=LOG_CONFIG,
     )
-    multiprocessing.set_start_method("fork", force=True)  # what is built in the worker is sent nowhere
-    server.serve(partial(_work, server), target_loader=build, wrap_loader=False)
+    multiprocessing.set_start_method("fork", force=True)  # `build` cannot be pickled
+    server.serve(partial(_run_worker, server), target_loader=build, wrap_loader=False)
 
 
-def _work(server: MPServer, number: int, name: str | None, build: Callable[[], Flask], *given: Any) -> None:
-    """What the worker process does: the app and its background work around Granian's own part, which serves."""
-    for ending in (signal.SIGTERM, signal.SIGINT):  # Granian's handler, which it inherits, only notes it
+def _run_worker(server: MPServer, number: int, name: str | None, build: Callable[[], Flask], *options: Any) -> None:
+    """Run the worker process: build the app, start its background work, and let Granian serve it.
+
+    Granian has no public hook at the end of a worker, so this wraps the private method that serves.
+    """
+    for ending in (signal.SIGTERM, signal.SIGINT):  # the inherited handler of Granian would only set a flag
         signal.signal(ending, signal.SIG_DFL)
     if server.interrupt_signal:
         return
-    threading.Thread(target=_end_with_parent, name="end-with-parent", daemon=True).start()
+    threading.Thread(target=_exit_with_parent, name="exit-with-parent", daemon=True).start()
     app = build()
     background = app.extensions["background"]
     for part in background:
         part.start()
     try:
-        MPServer._spawn_wsgi_worker(number, name, lambda: _whole(app), *given)
+        MPServer._spawn_wsgi_worker(number, name, lambda: _join_body(app), *options)
     finally:
         for part in reversed(background):
             part.stop()
 
 
 def _refuse_taken_port(settings: ProcessSettings) -> None:
-    """Granian would share the port with whoever has it, if that is another Granian."""
+    """Exit if another process listens on the port. Granian would share the port with another Granian."""
     try:
         socket.create_server((settings.bind, settings.port)).close()
     except OSError as error:
         sys.exit(f"{settings.service} cannot listen on {settings.bind}:{settings.port}: {error.strerror}")
 
 
-def _end_with_parent() -> None:
-    """A worker whose parent was killed would go on serving beside the one that takes its place."""
+def _exit_with_parent() -> None:
+    """Exit when the parent dies. Otherwise this worker would serve in parallel with its replacement."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
         os._exit(1)
 
 
-def _whole(app: Flask) -> Callable[[dict[str, Any], Callable[..., Any]], list[bytes]]:
-    """`app` with its answers as lists: those go out in one write, an iterator's part by part."""
+def _join_body(app: Flask) -> Callable[[dict[str, Any], Callable[..., Any]], list[bytes]]:
+    """Wrap `app` so that it returns a list. Granian sends a list in one write, but an iterator part by part."""
 
-    def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+    def respond(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
         parts: Iterable[bytes] = app(environ, start_response)
         try:
             return list(parts)
         finally:
-            parts.close()  # type: ignore[attr-defined]  # werkzeug's, which counts its requests by it
+            parts.close()  # type: ignore[attr-defined]  # the iterable of werkzeug, which frees the request in `close`
 
-    return answer
+    return respond

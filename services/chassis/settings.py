@@ -1,4 +1,4 @@
-"""Settings are frozen dataclasses read once from the environment; a bad name stops the start with one line."""
+"""Settings: frozen dataclasses that a process reads once from its environment. A bad value stops it with one line."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from services.chassis.errors import ConfigurationError
 
 T = TypeVar("T")
 MIN_SECRET_BYTES = 32  # RFC 7518 §3.2: an HS256 key is at least as long as its hash
-PLACEHOLDERS = ("change_me", "your_", "changeme")  # the reference's (§10), whose keys also end in "..."
+PLACEHOLDERS = ("change_me", "your_", "changeme")  # of the v4 reference (§10), whose keys also end in "..."
 
 
 class Env:
-    """Reads one environment and explains what is wrong with it."""
+    """Reads values from one environment and explains each bad one."""
 
     def __init__(self, values: Mapping[str, str] | None = None) -> None:
         self._values = os.environ if values is None else values
 
     def has(self, name: str) -> bool:
-        """True when `name` is set and not empty."""
+        """True if `name` is set and not empty."""
         return bool(self._values.get(name))
 
     def text(self, name: str, default: str | None = None) -> str:
         """The value of `name`.
 
-        Raises ConfigurationError when it is unset or empty and there is no default, and when it is a placeholder.
+        Raises ConfigurationError for a placeholder, and for an unset or empty value without a default.
         """
         value = self._values.get(name) or default
         if value is None:
@@ -38,7 +38,7 @@ class Env:
         return value
 
     def number(self, name: str, default: float | None = None, *, low: float = 0, high: float = 1e9) -> float:
-        """A number within [low, high]; raises ConfigurationError otherwise."""
+        """A number within [low, high]. Raises ConfigurationError otherwise."""
         raw = self.text(name, None if default is None else str(default))
         try:
             value = float(raw)
@@ -49,21 +49,21 @@ class Env:
         return value
 
     def integer(self, name: str, default: int | None = None, *, low: int = 0, high: int = 10**9) -> int:
-        """A whole number within [low, high]; raises ConfigurationError otherwise."""
+        """A whole number within [low, high]. Raises ConfigurationError otherwise."""
         value = self.number(name, default, low=low, high=high)
         if value != int(value):
             raise ConfigurationError(f"{name}={value} is not a whole number")
         return int(value)
 
     def secret(self, name: str) -> str:
-        """A secret of at least 32 bytes; raises ConfigurationError otherwise."""
+        """A secret of at least 32 bytes. Raises ConfigurationError otherwise."""
         value = self.text(name)
         if len(value.encode()) < MIN_SECRET_BYTES:
             raise ConfigurationError(f"{name} is shorter than {MIN_SECRET_BYTES} bytes")
         return value
 
     def key(self, name: str, default: str | None = None) -> bytes:
-        """An AES-256 key: exactly 32 bytes; raises ConfigurationError otherwise."""
+        """An AES-256 key of exactly 32 bytes. Raises ConfigurationError otherwise."""
         value = self.text(name, default).encode()
         if len(value) != 32:
             raise ConfigurationError(f"{name} must be exactly 32 bytes, not {len(value)}")
@@ -72,7 +72,7 @@ class Env:
 
 @dataclass(frozen=True)
 class ProcessSettings:
-    """What every process needs, whatever it does."""
+    """The settings of every service process."""
 
     service: str
     port: int
@@ -98,7 +98,7 @@ class ProcessSettings:
 
 @dataclass(frozen=True)
 class DatabaseSettings:
-    """Where a service's own database is. Times are in milliseconds."""
+    """The address and limits of the service's own database. Times are in milliseconds."""
 
     host: str
     port: int
@@ -124,7 +124,7 @@ class DatabaseSettings:
 
 @dataclass(frozen=True)
 class BrokerSettings:
-    """Where RabbitMQ is."""
+    """The address and credentials of RabbitMQ."""
 
     host: str
     port: int
@@ -143,7 +143,7 @@ class BrokerSettings:
 
 
 def read_or_exit(read: Callable[[Env], T]) -> T:
-    """Read settings, or stop the process with the one line that says what is wrong."""
+    """Read settings, or exit with one line that names the bad value."""
     try:
         return read(Env())
     except ConfigurationError as error:

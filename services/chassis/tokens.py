@@ -1,6 +1,6 @@
-"""Tokens: who the user is (issued by User, §11) and which service is calling (each service mints its own).
+"""Two kinds of HS256 JWT: user tokens, which User issues (§11), and service credentials, which each service signs.
 
-Both are HS256 JWTs with different secrets and audiences, so that neither passes for the other.
+Their secrets and audiences differ, so neither is accepted in place of the other.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _CLAIMS = {"require": ["sub", "role", "iat", "exp", "type", "iss", "jti", "sid"]
 
 @dataclass(frozen=True)
 class Identity:
-    """The user that a verified token speaks for. `sid` is the login that revocation names."""
+    """The user of a verified token. `sid` is the id of the session, which a logout revokes."""
 
     user_id: UUID
     role: Role
@@ -37,7 +37,7 @@ class Identity:
 
 
 def issue(secret: str, user_id: UUID, role: str, sid: str, kind: str) -> str:
-    """A user token: `kind` is "access" (15 minutes) or "refresh" (7 days)."""
+    """Sign a user token. `kind` is "access" (15 minutes) or "refresh" (7 days)."""
     now = int(time.time())
     life = ACCESS_SECONDS if kind == "access" else REFRESH_SECONDS
     claims = {"sub": str(user_id), "role": role, "iat": now, "exp": now + life, "type": kind}
@@ -46,7 +46,7 @@ def issue(secret: str, user_id: UUID, role: str, sid: str, kind: str) -> str:
 
 def verify(secret: str, token: str, kind: str = "access") -> Identity:
     """The identity in a user token of the given kind. Raises Refused TOKEN_EXPIRED or UNAUTHORIZED."""
-    identity, actual = _verified(secret, token)
+    identity, actual = _decode_identity(secret, token)
     if identity.expires_at <= time.time():
         raise Refused(ErrorCode.TOKEN_EXPIRED)
     if actual != kind:
@@ -55,8 +55,8 @@ def verify(secret: str, token: str, kind: str = "access") -> Identity:
 
 
 @lru_cache(maxsize=4096)
-def _verified(secret: str, token: str) -> tuple[Identity, str]:
-    claims = _decoded(secret, token, issuer=ISSUER, options=_CLAIMS)
+def _decode_identity(secret: str, token: str) -> tuple[Identity, str]:
+    claims = _decode(secret, token, issuer=ISSUER, options=_CLAIMS)
     try:
         identity = Identity(UUID(claims["sub"]), Role(claims["role"]), str(claims["sid"]), int(claims["exp"]))
     except ValueError:
@@ -66,20 +66,20 @@ def _verified(secret: str, token: str) -> tuple[Identity, str]:
 
 def verify_caller(secret: str, token: str) -> str:
     """The name of the service that made an internal call. Raises Refused UNAUTHORIZED or TOKEN_EXPIRED."""
-    name, expires_at = _verified_caller(secret, token)
+    name, expires_at = _decode_caller(secret, token)
     if expires_at <= time.time():
         raise Refused(ErrorCode.TOKEN_EXPIRED)
     return name
 
 
 @lru_cache(maxsize=256)
-def _verified_caller(secret: str, token: str) -> tuple[str, int]:
+def _decode_caller(secret: str, token: str) -> tuple[str, int]:
     required = {"require": ["sub", "exp", "aud", "iss"]}
-    claims = _decoded(secret, token, issuer=ISSUER, audience=INTERNAL_AUDIENCE, options=required)
+    claims = _decode(secret, token, issuer=ISSUER, audience=INTERNAL_AUDIENCE, options=required)
     return str(claims["sub"]), int(claims["exp"])
 
 
-def _decoded(secret: str, token: str, **checks: Any) -> dict[str, Any]:
+def _decode(secret: str, token: str, **checks: Any) -> dict[str, Any]:
     try:
         return jwt.decode(token, secret, algorithms=["HS256"], **checks)
     except jwt.ExpiredSignatureError:
@@ -89,7 +89,7 @@ def _decoded(secret: str, token: str, **checks: Any) -> dict[str, Any]:
 
 
 class Credential:
-    """A service's own credential for internal calls, minted again shortly before it runs out. Thread-safe."""
+    """The credential of a service for internal calls, renewed before it expires. Thread-safe."""
 
     def __init__(self, service: str, secret: str) -> None:
         self._service = service
@@ -102,10 +102,10 @@ class Credential:
         """The value of the `Authorization` header."""
         if time.time() >= self._renew_at:
             with self._lock:
-                self._mint(int(time.time()))
+                self._renew(int(time.time()))
         return self._header
 
-    def _mint(self, now: int) -> None:
+    def _renew(self, now: int) -> None:
         claims = {"sub": self._service, "aud": INTERNAL_AUDIENCE, "iss": ISSUER, "iat": now}
         token = jwt.encode({**claims, "exp": now + CREDENTIAL_SECONDS}, self._secret, algorithm="HS256")
         self._header = f"Bearer {token}"

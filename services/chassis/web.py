@@ -1,4 +1,4 @@
-"""The frame of an HTTP service: app factory, envelope, bodies, health, metrics. See `serve.py` for the server."""
+"""The HTTP frame of a service: app factory, bodies, envelopes, errors, health, metrics. The server is in `serve.py`."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 MAX_BODY_BYTES = 64 * 1024
-MAX_DRAINED_BYTES = 1024 * 1024  # the gateway lets no more through
+MAX_DRAINED_BYTES = 1024 * 1024  # the limit of the gateway
 MAX_PER_PAGE = 100
-QUIET = ("/health", "/metrics")
+UNLOGGED = ("/health", "/metrics")
 REQUESTS = Counter("http_requests_total", "Requests answered", ["method", "route", "status"])
 SECONDS = Histogram("http_request_seconds", "Time to answer", ["method", "route"])
 _HTTP_CODES = {
@@ -48,24 +48,24 @@ def create_app(
     revocations: Revocations | None = None,
     facts: Callable[[], Mapping[str, Any]] = dict,
 ) -> Flask:
-    """A Flask app with the frame in place; the caller registers its routes and then calls `finish`.
+    """Create a Flask app with the frame. The caller registers its routes and then calls `finish`.
 
-    `checks` are the readiness checks by name. Liveness is separate, so that a dead neighbour restarts nobody.
-    `facts` are shown beside the checks and decide nothing.
+    `checks` are the readiness checks by name. Liveness is separate, so that a failed dependency restarts no process.
+    `/health` also shows `facts`, which do not affect readiness.
     """
     app = _App(settings.service, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.extensions["background"] = []
-    app.before_request(_open)
+    app.before_request(_begin_request)
     Guard(settings, revocations).protect(app)
-    app.after_request(_close)
+    app.after_request(_end_request)
     _handle_errors(app)
     _add_health(app, settings.service, checks, facts)
     return app
 
 
 class _App(Flask):
-    """Flask without what it does for every request and nobody here needs: coroutines, and routes by host."""
+    """Flask without two unused features that cost time in each request: coroutines and routing by host."""
 
     def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
         return func
@@ -78,19 +78,19 @@ class _App(Flask):
 
 
 def finish(app: Flask, *background: Background) -> Flask:
-    """Refuse to start with an unguarded route; note what runs beside the requests."""
+    """Check that each route has a policy, and register the background work. Raises ConfigurationError."""
     access.require_policies(app)
     app.extensions["background"].extend(background)
     return app
 
 
-# ── bodies and answers
+# ── request bodies and responses
 
 
 def body(shape: type[T]) -> T:
     """The request's JSON body as `shape` (a msgspec.Struct).
 
-    Raises Refused UNSUPPORTED_MEDIA_TYPE, INVALID_UUID or VALIDATION_ERROR; the message names the field.
+    Raises Refused UNSUPPORTED_MEDIA_TYPE, INVALID_UUID or VALIDATION_ERROR. The message names the field.
     """
     if request.mimetype != "application/json":
         raise Refused(ErrorCode.UNSUPPORTED_MEDIA_TYPE)
@@ -98,8 +98,8 @@ def body(shape: type[T]) -> T:
 
 
 def decode(raw: bytes, shape: type[T]) -> T:
-    """Bytes of JSON as `shape`; raises Refused as `body` does."""
-    if b"\\u0000" in raw:  # legal JSON that no PostgreSQL text can hold
+    """Decode JSON as `shape`. Raises Refused INVALID_UUID or VALIDATION_ERROR."""
+    if b"\\u0000" in raw:  # valid JSON, but a PostgreSQL text cannot contain it
         raise Refused(ErrorCode.VALIDATION_ERROR, "Text may not contain the NUL character.")
     try:
         return json_codec.decode_as(raw, shape)
@@ -107,7 +107,7 @@ def decode(raw: bytes, shape: type[T]) -> T:
         raise _not_valid(str(error)) from None
     except RecursionError:
         raise _not_valid("it is nested too deeply") from None
-    except ArithmeticError:  # an exponent that not even Decimal can hold
+    except ArithmeticError:  # an exponent beyond the range of Decimal
         raise _not_valid("a number is out of range") from None
 
 
@@ -133,19 +133,19 @@ def query_id(name: str) -> UUID | None:
 
 def page() -> tuple[int, int]:
     """`page` and `per_page` of the query string, 1 and 20 by default. Raises Refused VALIDATION_ERROR."""
-    return _whole("page", 1, 1_000_000), _whole("per_page", 20, MAX_PER_PAGE)
+    return _read_number("page", 1, 1_000_000), _read_number("per_page", 20, MAX_PER_PAGE)
 
 
-def _whole(name: str, default: int, high: int) -> int:
+def _read_number(name: str, default: int, high: int) -> int:
     text = request.args.get(name, str(default))
     if not (text.isascii() and text.isdigit() and len(text) < 9 and 1 <= int(text) <= high):
         raise Refused(ErrorCode.VALIDATION_ERROR, f"{name} is a whole number from 1 to {high}.")
     return int(text)
 
 
-def ok(data: Any, status: int = 200, headers: Mapping[str, str] | None = None, **beside: Any) -> Response:
-    """The success envelope."""
-    return _json({"success": True, "data": data, **beside}, status, headers)
+def ok(data: Any, status: int = 200, headers: Mapping[str, str] | None = None, **others: Any) -> Response:
+    """The success envelope with `data` and other top-level fields."""
+    return _json({"success": True, "data": data, **others}, status, headers)
 
 
 def ok_page(rows: list[Any], total: int, page: int, per_page: int) -> Response:
@@ -158,13 +158,13 @@ def _json(content: Any, status: int, headers: Mapping[str, str] | None = None) -
     return Response(json_codec.encode(content), status, headers, content_type="application/json")
 
 
-# ── failures
+# ── errors
 
 
 def error(
     code: ErrorCode, message: str, details: Mapping[str, Any] | None = None, retry_after: int | None = None
 ) -> Response:
-    """The error envelope; a 429 or a retryable answer carries `Retry-After` in seconds."""
+    """The error envelope. `retry_after` is in seconds and becomes the `Retry-After` header."""
     content: dict[str, Any] = {"success": False, "error_code": code, "message": message}
     content["correlation_id"] = correlation.current()
     if details:
@@ -173,43 +173,43 @@ def error(
 
 
 def _handle_errors(app: Flask) -> None:
-    app.register_error_handler(Refused, _refused)
-    app.register_error_handler(Unknown, _unknown)
-    app.register_error_handler(HTTPException, _http)
-    app.register_error_handler(Exception, _unhandled)
+    app.register_error_handler(Refused, _handle_refused)
+    app.register_error_handler(Unknown, _handle_unknown)
+    app.register_error_handler(HTTPException, _handle_http)
+    app.register_error_handler(Exception, _handle_bug)
 
 
-def _refused(refusal: Refused) -> Response:
-    waits = refusal.meaning.http in (429, 503) or refusal.code is ErrorCode.REQUEST_IN_PROGRESS
-    retry_after = int(refusal.details.get("retry_after", 1)) if waits else None
+def _handle_refused(refusal: Refused) -> Response:
+    is_retryable = refusal.meaning.http in (429, 503) or refusal.code is ErrorCode.REQUEST_IN_PROGRESS
+    retry_after = int(refusal.details.get("retry_after", 1)) if is_retryable else None
     if refusal.meaning.http >= 500:
         logger.error("%s", refusal)
     return error(refusal.code, refusal.message, refusal.details, retry_after)
 
 
-def _unknown(unknown: Unknown) -> Response:
+def _handle_unknown(unknown: Unknown) -> Response:
     logger.warning("no definite answer: %s", unknown.message)
     return error(ErrorCode.SERVICE_UNAVAILABLE, unknown.message, unknown.details, unknown.retry_after)
 
 
-def _http(exception: HTTPException) -> Response:
+def _handle_http(exception: HTTPException) -> Response:
     status = exception.code or 500
     code = _HTTP_CODES.get(status, ErrorCode.VALIDATION_ERROR if status < 500 else ErrorCode.INTERNAL_ERROR)
-    answer = error(code, ERRORS[code].message)
+    response = error(code, ERRORS[code].message)
     if status == 405 and (allowed := exception.get_response().headers.get("Allow")):
-        answer.headers["Allow"] = allowed
-    return answer
+        response.headers["Allow"] = allowed
+    return response
 
 
-def _unhandled(exception: Exception) -> Response:
+def _handle_bug(exception: Exception) -> Response:
     logger.error("unhandled: %s", type(exception).__name__, exc_info=exception)
-    return error(ErrorCode.INTERNAL_ERROR, "Something went wrong on our side; try again.")
+    return error(ErrorCode.INTERNAL_ERROR, "Something went wrong on our side. Try again.")
 
 
 # ── every request
 
 
-def _open() -> None:
+def _begin_request() -> None:
     g.started = time.perf_counter()
     correlation.adopt(request.headers.get(correlation.HEADER))
 
@@ -220,17 +220,17 @@ def _counters(method: str, route: str, status: int) -> tuple[Counter, Histogram]
 
 
 def _drain() -> None:
-    """Read what a refused caller still sends: closing on unread bytes resets the connection, and the answer is lost."""
+    """Read the rest of a refused request. Closing with unread bytes resets the connection and loses the response."""
     left = MAX_DRAINED_BYTES
     while left > 0 and (read := request.environ["wsgi.input"].read(min(left, MAX_BODY_BYTES))):
         left -= len(read)
 
 
-def _close(response: Response) -> Response:
+def _end_request(response: Response) -> Response:
     if response.status_code >= 400 and (request.content_length or 0) > 0:
         _drain()
     response.headers[correlation.HEADER] = correlation.current() or ""
-    if request.path.startswith(QUIET):
+    if request.path.startswith(UNLOGGED):
         return response
     seconds = time.perf_counter() - g.started
     route = request.url_rule.rule if request.url_rule else "unknown"
@@ -264,8 +264,8 @@ def _add_health(
 
 
 def _health(service: str, results: Mapping[str, bool], facts: Mapping[str, Any]) -> Response:
-    well = all(results.values())
+    is_ready = all(results.values())
     states = {name: "ok" if passed else "unavailable" for name, passed in results.items()}
-    status = {"status": "ok" if well else "unavailable", "service": service}
+    status = {"status": "ok" if is_ready else "unavailable", "service": service}
     moment = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return _json({**status, "timestamp": moment, "checks": states, **facts}, 200 if well else 503)
+    return _json({**status, "timestamp": moment, "checks": states, **facts}, 200 if is_ready else 503)

@@ -1,4 +1,4 @@
-"""Background work: one named thread that ticks until it is stopped. Sweepers, pollers, heartbeats are all this."""
+"""Background work: a named thread that runs a tick periodically, for sweepers, pollers and heartbeats."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ logger = logging.getLogger(__name__)
 
 
 class Background(Protocol):
-    """Something that runs beside the requests of a process."""
+    """Work that runs in parallel with the requests of a process."""
 
     def start(self) -> None:
-        """Begin; called once, after the server process has forked."""
+        """Start. The server calls it once, after the fork."""
 
     def stop(self) -> None:
-        """End what is in hand and return within a few seconds."""
+        """Finish the current work and return within a few seconds."""
 
 
 class Worker:
-    """Calls `tick` every `interval` seconds, each time under a correlation id of its own.
+    """Calls `tick` every `interval` seconds, each time with a new correlation id.
 
-    A tick that raises is logged and the next one comes all the same: the work is found in a database, so nothing
-    is lost. `tick` may return True to be called again at once (there was more to do).
+    An exception of a tick is logged, and the next tick runs. Nothing is lost, because ticks read their work from a
+    database. If `tick` returns True, there is more to do and the next tick runs immediately.
     """
 
     def __init__(self, name: str, tick: Callable[[], bool | None], interval: float) -> None:
@@ -42,26 +42,26 @@ class Worker:
         self._thread.start()
 
     def stop(self) -> None:
-        """Let the tick in hand finish (at most 5 seconds) and end the thread."""
+        """Wait up to 5 seconds for the current tick, and end the thread."""
         self._stopped.set()
         if self._thread.is_alive():
             self._thread.join(timeout=5)
 
     def is_alive(self) -> bool:
-        """True while the thread runs: a liveness check."""
+        """The liveness check: True while the thread runs."""
         return self._thread.is_alive()
 
     def _run(self) -> None:
         while not self._stopped.is_set():
-            if not self._ticked():
+            if not self._tick_once():
                 self._stopped.wait(self._interval)
 
-    def _ticked(self) -> bool:
+    def _tick_once(self) -> bool:
         with correlation.scope():
             try:
                 return bool(self._tick())
             except Unknown as error:
-                logger.warning("%s could not work: %s", self.name, error.message)
+                logger.warning("%s has to wait: %s", self.name, error.message)
             except Exception:
                 logger.exception("%s failed", self.name)
         return False

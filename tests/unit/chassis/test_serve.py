@@ -17,7 +17,7 @@ from werkzeug.test import EnvironBuilder
 
 from harness.runtime import ports
 from harness.runtime.process import wait_for
-from services.chassis.serve import GRACE_SECONDS, _whole
+from services.chassis.serve import GRACE_SECONDS, _join_body
 
 pytestmark = pytest.mark.unit
 
@@ -181,7 +181,7 @@ def test_an_answer_goes_out_whole() -> None:
     app.add_url_rule("/", view_func=lambda: "hi")
     seen: list[str] = []
     environ = EnvironBuilder().get_environ()
-    assert _whole(app)(environ, lambda status, _headers: seen.append(status)) == [b"hi"]
+    assert _join_body(app)(environ, lambda status, _headers: seen.append(status)) == [b"hi"]
     assert seen == ["200 OK"]
 
 

@@ -254,13 +254,13 @@ def test_map_of_50_000_seats_is_rendered_without_strain(databases, ask):
 
 def test_map_reads_one_statement_whatever_the_number_of_seats(inventory, ask, monkeypatch):
     statements: list[str] = []
-    ask_it = _Connection.ask
+    execute = _Connection.execute
 
-    def counted(self, sql, params=None):
+    def count_statement(self, sql, params=None):
         if not sql.startswith(("PREPARE", "COMMIT")):
             statements.append(sql)
-        return ask_it(self, sql, params)
+        return execute(self, sql, params)
 
-    monkeypatch.setattr(_Connection, "ask", counted)
+    monkeypatch.setattr(_Connection, "execute", count_statement)
     _map(ask, SEEDED[1])
     assert len(statements) == 2  # the version, the map
