@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-_WIDTHS = (46, 9, 6, 6, 7, 8, 6)  # of all columns but the last
+_WIDTHS = (48, 9, 6, 6, 7, 8, 6)  # of all columns but the last
 _HEAD = ("ratio", "measured", "limit", "target", "verdict", "previous", "took", "details")
 
 

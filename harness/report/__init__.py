@@ -1,1 +1,1 @@
-"""The page that `make verify` ends in: claims ⇔ tests ⇔ results, figures, and how to replay what failed."""
+"""The report of a run: claims with their tests and results, figures, and the command that reruns each failure."""

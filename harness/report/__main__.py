@@ -1,4 +1,4 @@
-"""`make report`: draw the page again from what the last run left."""
+"""`make report`: write the page again from the files of the last run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two kinds of pictures for all that is measured: dots on a logarithmic axis, curves over time. Hand-written SVG."""
+"""Charts as SVG documents: dots on a logarithmic axis, and curves over time."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ LABELS, WIDTH, ROW, TOP = 260, 920, 26, 76
 RIGHT = WIDTH - 70
 
 Rows = Mapping[str, Mapping[str, float]]
-"""Subject: series: value (above zero)."""
+"""Value (above zero) by row and series."""
 
 
 def dots(title: str, unit: str, rows: Rows) -> str:
-    """An SVG document: each row's values, a colour a series."""
+    """Return an SVG chart with a dot for each value and a colour for each series."""
     values = [value for row in rows.values() for value in row.values() if value > 0]
     low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
     span = max(high - low, 1)
@@ -35,7 +35,7 @@ def dots(title: str, unit: str, rows: Rows) -> str:
 
 
 def over_time(title: str, step: float, series: Mapping[str, Sequence[float]]) -> str:
-    """An SVG document: a curve a series, of which each value stands for `step` seconds."""
+    """Return an SVG chart with a curve for each series, whose values are `step` seconds apart."""
     most = max((value for values in series.values() for value in values), default=0) or 1
     longest = max(len(values) for values in series.values())
     left, bottom, height = 60, 300, 320
@@ -55,7 +55,7 @@ def over_time(title: str, step: float, series: Mapping[str, Sequence[float]]) ->
 
 
 def document(width: float, height: float, parts: list[str]) -> str:
-    """An SVG document of these elements on white."""
+    """Return an SVG document with these elements on a white background."""
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" font-family="system-ui"'
     return "\n".join([f'{head} font-size="12">', '<rect width="100%" height="100%" fill="#fff"/>', *parts, "</svg>\n"])
 

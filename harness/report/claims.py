@@ -19,7 +19,7 @@ KEYS = {"id", "text", "departs", "open"}
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim: `departs` is a row of `docs/departures.md`, `open` says why the claim is not built yet."""
+    """One claim. `departs` is a row of `docs/departures.md`, and `open` is the reason why it is not built yet."""
 
     id: str
     section: str
@@ -39,7 +39,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Departure:
-    """A row of `docs/departures.md`: what the reference says, what we do instead, and why."""
+    """A row of `docs/departures.md`: the rule of the reference, our behaviour, and the reason."""
 
     id: str
     section: str
@@ -48,32 +48,32 @@ class Departure:
     because: str
 
 
-def groups(path: Path = CLAIMS) -> list[Group]:
-    """Return every claim, group by group, in the order of the file.
+def read_groups(path: Path = CLAIMS) -> list[Group]:
+    """Return every claim, by group in the order of the file.
 
     Raises `ValueError` for an unknown key, a malformed id, and an id that occurs twice.
     """
-    found = [_group(raw) for raw in tomllib.loads(path.read_text(encoding="utf-8"))["groups"]]
+    found = [_parse_group(raw) for raw in tomllib.loads(path.read_text(encoding="utf-8"))["groups"]]
     ids = Counter(claim.id for group in found for claim in group.claims)
     if wrong := sorted(name for name, times in ids.items() if times > 1 or not ID.fullmatch(name)):
         raise ValueError(f"claim ids that occur twice or are not TOPIC/SLUG: {', '.join(wrong)}")
     return found
 
 
-def _group(raw: dict[str, Any]) -> Group:
+def _parse_group(raw: dict[str, Any]) -> Group:
     section = raw["section"]
     if unknown := {key for claim in raw["claims"] for key in claim} - KEYS:
         raise ValueError(f"unknown keys of claims under {raw['title']!r}: {', '.join(sorted(unknown))}")
     return Group(section, raw["title"], tuple(Claim(section=section, **claim) for claim in raw["claims"]))
 
 
-def by_id(path: Path = CLAIMS) -> dict[str, Claim]:
-    """Every claim by its id."""
-    return {claim.id: claim for group in groups(path) for claim in group.claims}
+def read_claims(path: Path = CLAIMS) -> dict[str, Claim]:
+    """Return every claim by its id."""
+    return {claim.id: claim for group in read_groups(path) for claim in group.claims}
 
 
-def departures(path: Path = DEPARTURES) -> dict[str, Departure]:
-    """The rows of the tables, by their number."""
+def read_departures(path: Path = DEPARTURES) -> dict[str, Departure]:
+    """Return the rows of the tables by their number."""
     rows = (line.strip().strip("|").split(" | ") for line in path.read_text(encoding="utf-8").splitlines())
     found = [[cell.strip() for cell in row] for row in rows if row[0].strip().lstrip("D").isdigit()]
     return {row[0]: Departure(*row) for row in found}

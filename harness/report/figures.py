@@ -1,4 +1,4 @@
-"""What the suites measured, as rows for the page. Whatever has not been written is None, and the page says so."""
+"""The figures of the suites as rows for the page. A missing file gives None, which the page reports."""
 
 from __future__ import annotations
 
@@ -11,26 +11,28 @@ from typing import Any
 from harness import invariants as checks
 from harness.report.results import Results
 
-WARN = 0.2  # a ratio that has moved this far from the baseline is worth a look
+WARN = 0.2  # the page marks a ratio that differs from the committed run by more than this share
 
 
-def flat(content: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every figure of a document with its path in words."""
+def flatten(content: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every figure of a document with its path in words."""
     if isinstance(content, Mapping):
         for name, value in content.items():
-            yield from flat(value, f"{path} · {name}" if path else str(name))
+            yield from flatten(value, f"{path} · {name}" if path else str(name))
     elif not isinstance(content, list):
         yield path, content
 
 
-def table(content: Any) -> list[tuple[str, list[tuple[str, str]]]] | None:
-    """Subject by subject, its figures."""
+def tabulate(content: Any) -> list[tuple[str, list[tuple[str, str]]]] | None:
+    """Return each subject with the names and values of its figures."""
     if not isinstance(content, Mapping):
         return None
-    return [(subject, [(name, _shown(value)) for name, value in flat(figures)]) for subject, figures in content.items()]
+    return [
+        (subject, [(name, _format(value)) for name, value in flatten(figures)]) for subject, figures in content.items()
+    ]
 
 
-def _shown(value: Any) -> str:
+def _format(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}" if abs(value) < 10_000 else f"{value:,.0f}"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
@@ -39,8 +41,8 @@ def _shown(value: Any) -> str:
 # ── contract
 
 
-def contract(content: Any) -> list[dict[str, Any]] | None:
-    """Server by server: operations and documented answers, and how many were reached."""
+def list_servers(content: Any) -> list[dict[str, Any]] | None:
+    """Return the operations and documented responses of each server, and how many of them were reached."""
     if not isinstance(content, Mapping):
         return None
     return [{"server": server, **figures} for server, figures in content.get("servers", content).items()]
@@ -49,8 +51,8 @@ def contract(content: Any) -> list[dict[str, Any]] | None:
 # ── coverage
 
 
-def coverage(content: Any) -> list[tuple[str, int, float]] | None:
-    """Service by service: how many statements, and what share of them was come to."""
+def sum_coverage(content: Any) -> list[tuple[str, int, float]] | None:
+    """Return the number of statements of each service and the share that was covered."""
     if not content:
         return None
     statements: dict[str, int] = {}
@@ -65,12 +67,12 @@ def coverage(content: Any) -> list[tuple[str, int, float]] | None:
 # ── invariants
 
 
-def invariants(counted: Mapping[str, int]) -> list[tuple[str, str, int]]:
-    """Each invariant: its name, what it says, how often it was checked."""
+def list_invariants(counts: Mapping[str, int]) -> list[tuple[str, str, int]]:
+    """Return the name and the rule of each invariant, and the number of its checks."""
     every = (*checks.AT_ANY_TIME, *checks.AT_QUIESCENCE)
-    rows = [(check.__name__, inspect.getdoc(check) or "", counted.get(check.__name__, 0)) for check in every]
+    rows = [(check.__name__, inspect.getdoc(check) or "", counts.get(check.__name__, 0)) for check in every]
     rows.append(
-        ("i7_sagas_end", "Every saga is terminal, or parked where that was expected.", counted.get("i7_sagas_end", 0))
+        ("i7_sagas_end", "Every saga has ended, or is parked where a test expects it.", counts.get("i7_sagas_end", 0))
     )
     return sorted(rows, key=lambda row: int(re.sub(r"\D.*", "", row[0][1:])))
 
@@ -80,24 +82,24 @@ def invariants(counted: Mapping[str, int]) -> list[tuple[str, str, int]]:
 
 @dataclass(frozen=True)
 class Controls:
-    """Guards that were taken away on purpose: whether that was seen."""
+    """Defects that were made on purpose, and whether a check found them."""
 
-    tests: list[tuple[str, int, int]]  # function, cases, of which passed
-    mutants: list[tuple[str, bool, str]] | None  # what was planted, whether it was caught, by what
+    tests: list[tuple[str, int, int]]  # function, its cases, its passed cases
+    mutants: list[tuple[str, bool, str]] | None  # defect, whether a test caught it, the test
 
     @property
     def caught(self) -> int:
-        """How many were seen in this run; `make mutants` plants the same once more, and counts for itself."""
+        """The number of controls in the suites that were caught. Mutants are counted apart."""
         return sum(passed for _, _, passed in self.tests)
 
     @property
-    def planted(self) -> int:
-        """Of how many."""
+    def total(self) -> int:
+        """The number of controls in the suites."""
         return sum(cases for _, cases, _ in self.tests)
 
 
-def controls(mutants: Any, results: Results) -> Controls:
-    """The tests with the marker `negative_control` that ran, and the mutants of `make mutants` if it has run."""
+def count_controls(mutants: Any, results: Results) -> Controls:
+    """Return the tests with the marker `negative_control` that ran, and the mutants if `make mutants` has run."""
     found: dict[str, list[bool]] = {}
     for test in results.run["controls"]:
         if outcome := results.outcomes.get(test):
@@ -123,6 +125,7 @@ class BenchRow:
     name: str
     measured: float
     limit: float
+    higher_is_better: bool
     verdict: str
     raw: str
     committed: float | None
@@ -138,12 +141,13 @@ class BenchRow:
         return self.verdict == "MISSED" or (self.change is not None and abs(self.change) > WARN)
 
 
-def bench(now: Any, committed: Any) -> list[BenchRow] | None:
+def compare_bench(now: Any, committed: Any) -> list[BenchRow] | None:
     """Return every row of a bench, compared with the committed run. None if the bench has not run."""
     if not now:
         return None
     before = {row["name"]: row["measured"] for row in (committed or {}).get("rows", [])}
+    fields = ("name", "measured", "limit", "higher_is_better", "verdict", "raw")
     return [
-        BenchRow(row["name"], row["measured"], row["limit"], row["verdict"], row["raw"], before.get(row["name"]))
+        BenchRow(**{field: row[field] for field in fields}, committed=before.get(row["name"]))
         for row in now.get("rows", [])
     ]

@@ -1,7 +1,4 @@
-"""Draws reports/index.html from what the last run left in reports/*.json: one file, no network, no script.
-
-python -m harness.report
-"""
+"""Writes reports/index.html from the files in reports/. The page has no script and loads nothing from the network."""
 
 from __future__ import annotations
 
@@ -16,19 +13,19 @@ from harness.report.sources import Sources
 from harness.runtime.compose import ROOT
 
 REPORTS = ROOT / "reports"
-MEMORY_LIMIT = 3 * 2**29  # bytes that a whole run may take
+MEMORY_LIMIT = 3 * 2**29  # bytes for a full run
 
 
 def write(reports: Path = REPORTS) -> Path:
-    """Draw the page of what lies in `reports`; where it is."""
+    """Write the page of a reports folder and return its path."""
     target = reports / "index.html"
     reports.mkdir(exist_ok=True)
-    target.write_text(draw(reports), encoding="utf-8")
+    target.write_text(render(reports), encoding="utf-8")
     return target
 
 
-def draw(reports: Path = REPORTS) -> str:
-    """The page as text."""
+def render(reports: Path = REPORTS) -> str:
+    """Return the page of a reports folder."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=select_autoescape(default=True),
@@ -36,36 +33,37 @@ def draw(reports: Path = REPORTS) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["clock"] = clock
-    return environment.get_template("page.html").render(context(Sources(reports)))
+    environment.filters["minutes"] = format_minutes
+    return environment.get_template("page.html").render(build_context(Sources(reports)))
 
 
-def context(sources: Sources) -> dict[str, Any]:
-    """Everything that the template shows."""
+def build_context(sources: Sources) -> dict[str, Any]:
+    """Return the variables of the template."""
     results = Results(sources.run)
-    baseline = sources.json("bench-baseline")
-    bench = sources.json("bench") or baseline
+    committed = sources.read_json("bench-baseline")
+    bench = sources.read_json("bench") or committed
+    pictures = sources.read_pictures("concurrency")
     return {
         "results": results,
         "run": sources.run,
-        "groups": results.groups(),
-        "departures": results.departures(),
-        "matrix": matrix.of(sources.json("saga")),
-        "pictures": sorted(sources.pictures("concurrency"), key=lambda picture: picture[0] == "counterexample"),  # last
-        "bench_pictures": sources.pictures("bench"),
-        "concurrency": figures.table(sources.json("concurrency")),
-        "contract": figures.contract(sources.json("contract")),
-        "invariants": figures.invariants(sources.run["invariants"]),
-        "controls": figures.controls(sources.json("mutants"), results),
-        "bench": figures.bench(bench, baseline),
+        "groups": results.groups,
+        "departures": results.list_departures(),
+        "matrix": matrix.build_matrix(sources.read_json("saga")),
+        "pictures": sorted(pictures, key=lambda picture: picture[0] == "counterexample"),  # the counterexample is last
+        "bench_pictures": sources.read_pictures("bench"),
+        "concurrency": figures.tabulate(sources.read_json("concurrency")),
+        "contract": figures.list_servers(sources.read_json("contract")),
+        "invariants": figures.list_invariants(sources.run["invariants"]),
+        "controls": figures.count_controls(sources.read_json("mutants"), results),
+        "bench": figures.compare_bench(bench, committed),
         "bench_at": (bench or {}).get("at", "")[:10],
-        "is_baseline": bench is baseline,
-        "coverage": figures.coverage(sources.json("coverage")),
+        "is_committed_bench": bench is committed,
+        "coverage": figures.sum_coverage(sources.read_json("coverage")),
         "stale": sources.stale,
         "memory_limit": MEMORY_LIMIT,
     }
 
 
-def clock(seconds: float) -> str:
-    """763 → 12:43."""
+def format_minutes(seconds: float) -> str:
+    """Return minutes and seconds: 763 becomes 12:43."""
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

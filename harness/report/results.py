@@ -1,4 +1,4 @@
-"""Claims ⇔ tests ⇔ what came of them: the verdict, and what stands behind it."""
+"""The verdict on a run: each claim with its tests and their outcomes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from harness.report import claims
-from harness.report.claims import Claim, Departure
+from harness.report.claims import Claim, Departure, read_departures, read_groups
 
 UNPROVEN = ("failed", "untested", "not run")
 SUITES = ("unit", "contract", "saga", "concurrency", "e2e")
@@ -17,34 +16,34 @@ SUITES = ("unit", "contract", "saga", "concurrency", "e2e")
 
 @dataclass(frozen=True)
 class Proof:
-    """The tests of one function that carry a claim: how many there are, and how many did what."""
+    """A test function that carries a claim, with the outcomes of its cases."""
 
     name: str
     outcomes: Counter[str]
 
     @property
     def file(self) -> str:
-        """Where it is."""
+        """The file of the function."""
         return self.name.partition("::")[0]
 
     @property
-    def words(self) -> str:
-        """Its name, which says what comes of it."""
+    def title(self) -> str:
+        """The name of the function in words."""
         return self.name.rpartition("::")[2].removeprefix("test_").replace("_", " ")
 
     @property
     def count(self) -> int:
-        """How many."""
+        """The number of its cases."""
         return self.outcomes.total()
 
     @property
-    def passed(self) -> bool:
-        """Whether all that ran passed, and one did."""
+    def has_passed(self) -> bool:
+        """Whether at least one case passed and none failed."""
         return bool(self.outcomes["passed"]) and not self.outcomes["failed"]
 
 
 @dataclass(frozen=True)
-class Judged:
+class ClaimResult:
     """A claim with its verdict: proven, failed, untested, not run, or open."""
 
     claim: Claim
@@ -52,37 +51,37 @@ class Judged:
     proofs: tuple[Proof, ...]
 
     @property
-    def proven(self) -> bool:
-        """Whether a test carries it that passed, and none that failed."""
+    def is_proven(self) -> bool:
+        """Whether a test of the claim passed and none failed."""
         return self.verdict == "proven"
 
     @property
     def tests(self) -> int:
-        """How many tests carry it."""
+        """The number of tests that carry the claim."""
         return sum(proof.count for proof in self.proofs)
 
 
 @dataclass(frozen=True)
-class JudgedGroup:
+class GroupResult:
     """A group of claims with their verdicts."""
 
     section: str
     title: str
-    claims: tuple[Judged, ...]
+    claims: tuple[ClaimResult, ...]
 
     @property
     def proven(self) -> int:
-        """How many are proven."""
-        return sum(judged.proven for judged in self.claims)
+        """The number of proven claims."""
+        return sum(result.is_proven for result in self.claims)
 
     @property
-    def whole(self) -> bool:
-        """Whether nothing is wrong here; what is open is told at the top."""
-        return all(judged.verdict in ("proven", "open") for judged in self.claims)
+    def is_complete(self) -> bool:
+        """Whether every claim is proven or open."""
+        return all(result.verdict in ("proven", "open") for result in self.claims)
 
 
 class Results:
-    """One run, judged."""
+    """The results of one run, from reports/run.json."""
 
     def __init__(self, run: dict[str, Any]) -> None:
         self.run = run
@@ -91,88 +90,87 @@ class Results:
     # ── the verdict
 
     @cached_property
-    def judged(self) -> list[Judged]:
-        """Every claim."""
-        return [judged for group in self.groups() for judged in group.claims]
+    def claims(self) -> list[ClaimResult]:
+        """Every claim with its verdict."""
+        return [result for group in self.groups for result in group.claims]
 
     @property
     def proven(self) -> int:
-        """How many claims are."""
-        return sum(judged.proven for judged in self.judged)
+        """The number of proven claims."""
+        return sum(result.is_proven for result in self.claims)
 
     @property
-    def unproven(self) -> list[Judged]:
-        """The claims that ought to be proven and are not: what failed, what has no test, what did not run."""
-        of = {verdict: [judged for judged in self.judged if judged.verdict == verdict] for verdict in UNPROVEN}
-        return [judged for verdict in UNPROVEN for judged in of[verdict]]
+    def unproven(self) -> list[ClaimResult]:
+        """The claims that failed, then those without a test, then those whose tests did not run."""
+        return [result for verdict in UNPROVEN for result in self.claims if result.verdict == verdict]
 
     @property
-    def open(self) -> list[Judged]:
-        """The claims that nobody has built yet."""
-        return [judged for judged in self.judged if judged.verdict == "open"]
+    def open(self) -> list[ClaimResult]:
+        """The claims that are not built yet."""
+        return [result for result in self.claims if result.verdict == "open"]
 
     @cached_property
     def counts(self) -> Counter[str]:
-        """Tests by outcome."""
+        """The number of tests by outcome."""
         return Counter(self.outcomes.values())
 
     @property
     def failed(self) -> list[dict[str, Any]]:
-        """Failures, with what it takes to replay them."""
+        """The failures, each with the command that reruns it."""
         return list(self.run["failures"])
 
     @property
-    def stands(self) -> bool:
-        """Whether the run says that everything holds."""
+    def is_proven(self) -> bool:
+        """Whether the run passed and every claim that is built is proven."""
         return self.run["exit"] == 0 and not self.unproven and bool(self.outcomes)
 
-    # ── what stands behind it
+    # ── the evidence
 
-    def groups(self) -> list[JudgedGroup]:
-        """Every claim with its verdict, in the reference's order."""
-        return [JudgedGroup(g.section, g.title, tuple(map(self._judge, g.claims))) for g in claims.groups()]
+    @cached_property
+    def groups(self) -> list[GroupResult]:
+        """Every claim with its verdict, by group in the order of the reference."""
+        return [GroupResult(g.section, g.title, tuple(map(self._judge, g.claims))) for g in read_groups()]
 
-    def _judge(self, claim: Claim) -> Judged:
+    def _judge(self, claim: Claim) -> ClaimResult:
         tests = self.run["claims"].get(claim.id, [])
-        proofs = tuple(_proofs((test, self.outcomes.get(test, "not run")) for test in tests))
+        proofs = tuple(_group_by_function((test, self.outcomes.get(test, "not run")) for test in tests))
         total = sum((proof.outcomes for proof in proofs), Counter())
-        return Judged(claim, _verdict(claim, total, whole=self.run["whole"]), proofs)
+        return ClaimResult(claim, _judge(claim, total, is_full_run=self.run["full_run"]), proofs)
 
-    def departures(self) -> list[tuple[Departure, list[Judged]]]:
-        """Each departure with the claims that it concerns."""
-        concerned = defaultdict(list)
-        for judged in self.judged:
-            concerned[judged.claim.departs].append(judged)
-        return [(departure, concerned[departure.id]) for departure in claims.departures().values()]
+    def list_departures(self) -> list[tuple[Departure, list[ClaimResult]]]:
+        """Return each departure with its claims."""
+        by_departure = defaultdict(list)
+        for result in self.claims:
+            by_departure[result.claim.departs].append(result)
+        return [(departure, by_departure[departure.id]) for departure in read_departures().values()]
 
-    def suites(self) -> list[tuple[str, Counter[str], float]]:
-        """Each suite with its outcomes and its time in seconds."""
+    def list_suites(self) -> list[tuple[str, Counter[str], float]]:
+        """Return each suite with its outcomes and its seconds."""
         outcomes: dict[str, Counter[str]] = {suite: Counter() for suite in SUITES}
         seconds: Counter[str] = Counter()
-        for test, (outcome, took) in self.run["tests"].items():
+        for test, (outcome, duration) in self.run["tests"].items():
             suite = test.split("/")[1]
             outcomes.setdefault(suite, Counter())[outcome] += 1
-            seconds[suite] += took
+            seconds[suite] += duration
         return [(suite, found, seconds[suite]) for suite, found in outcomes.items() if found]
 
-    def slowest(self, number: int = 10) -> list[tuple[str, float]]:
-        """The tests that took longest, a fixture's time with the first test that asks for it."""
+    def list_slowest(self, number: int = 10) -> list[tuple[str, float]]:
+        """Return the slowest tests. The time of a fixture counts for the first test that uses it."""
         timed = ((test, seconds) for test, (_, seconds) in self.run["tests"].items())
         return sorted(timed, key=lambda entry: -entry[1])[:number]
 
 
-def _verdict(claim: Claim, total: Counter[str], *, whole: bool) -> str:
+def _judge(claim: Claim, total: Counter[str], *, is_full_run: bool) -> str:
     if claim.open:
         return "open"
     if not total:
-        return "untested" if whole else "not run"
+        return "untested" if is_full_run else "not run"
     if total["failed"]:
         return "failed"
     return "proven" if total["passed"] else "not run"
 
 
-def _proofs(tests: Iterable[tuple[str, str]]) -> list[Proof]:
-    """Tests function by function: the cases of one say the same."""
+def _group_by_function(tests: Iterable[tuple[str, str]]) -> list[Proof]:
     found: dict[str, Counter[str]] = {}
     for test, outcome in tests:
         found.setdefault(test.partition("[")[0], Counter())[outcome] += 1

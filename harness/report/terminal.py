@@ -1,4 +1,4 @@
-"""Draws what a command printed as a picture for the README: two columns of text, as SVG.
+"""Draws the output of a command in two columns as an SVG for the README.
 
 make demo | python -m harness.report.terminal > docs/img/demo.svg
 """
@@ -10,13 +10,14 @@ import sys
 from collections.abc import Sequence
 from html import escape
 
-COLUMN, LINE, MARGIN, WIDEST = 590, 16, 22, 82  # pixels, but for the last: characters
+COLUMN, LINE, MARGIN = 590, 16, 22  # pixels
+MAX_CHARACTERS = 82
 _NOISE = re.compile(r"^\[ *[\d.]+s\]|^(real|user|sys)\s|^make|^The system is up")
 _HEADING = "── "
 
 
-def scenes(text: str) -> list[list[str]]:
-    """The headings with what was said under each; how processes came and went is left out."""
+def split_scenes(text: str) -> list[list[str]]:
+    """Return the lines of each scene, a heading first. Messages about processes are left out."""
     found: list[list[str]] = []
     for line in text.splitlines():
         if _NOISE.match(line) or not line.strip():
@@ -24,24 +25,24 @@ def scenes(text: str) -> list[list[str]]:
         if line.startswith(_HEADING) or not line.startswith(" "):
             found.append([])
         if found:
-            found[-1].append(line if len(line) <= WIDEST else line[: WIDEST - 1] + "…")
+            found[-1].append(line if len(line) <= MAX_CHARACTERS else line[: MAX_CHARACTERS - 1] + "…")
     return found
 
 
-def columns(found: Sequence[Sequence[str]]) -> tuple[list[str], list[str]]:
-    """Scene by scene into two columns of much the same length."""
-    total = sum(len(scene) + 1 for scene in found)
+def split_columns(scenes: Sequence[Sequence[str]]) -> tuple[list[str], list[str]]:
+    """Distribute the scenes over two columns of about the same length."""
+    total = sum(len(scene) + 1 for scene in scenes)
     left: list[str] = []
     right: list[str] = []
-    for scene in found:
+    for scene in scenes:
         column = left if not right and len(left) + len(scene) / 2 < total / 2 else right
         column += [*scene, ""]
     return left, right
 
 
 def draw(text: str) -> str:
-    """An SVG document."""
-    sides = columns(scenes(text))
+    """Return the output as an SVG document."""
+    sides = split_columns(split_scenes(text))
     height = 2 * MARGIN + LINE * max(len(side) - 1 for side in sides)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {2 * COLUMN} {height}" font-size="11.5"'

@@ -1,10 +1,9 @@
-"""One request's way through gateway, services, broker and journal, out of the JSON logs.
+"""Prints the trace of one request through gateway, services, broker and journal from the JSON logs.
 
     python -m harness.report.trace ID [--run-dir DIRECTORY]
 
-ID is the X-Correlation-ID of an answer, or its first characters.
-
-Lines come in the order of time, a column a participant, with the milliseconds since the first.
+ID is the X-Correlation-ID of a response, or its first characters. The lines are in time order, each with the
+milliseconds since the first and its participant.
 """
 
 from __future__ import annotations
@@ -25,22 +24,22 @@ STANDARD = ("timestamp", "level", "service", "correlation_id", "message", "excep
 FIRST = ("api-gateway", "orchestrator-service")
 _ID = re.compile(r'"correlation_id": ?"([0-9a-fA-F-]{36})"')
 _JOURNAL = re.compile(r"^(adopted )?\w+ [0-9a-f-]{36}(: (begun|pivot \w+|[A-Z]+)$| in epoch)")
-_SHORTEST = 6  # characters of an id that are enough to look for
+_MIN_LENGTH = 6  # characters of an id
 
 
 @dataclass(frozen=True)
-class Line:
+class LogLine:
     """A log line of a request."""
 
     at: datetime
     service: str
     level: str
     message: str
-    more: str
+    fields: str
 
     @property
-    def lane(self) -> str:
-        """Who speaks: a service, or the journal or broker that it speaks for."""
+    def participant(self) -> str:
+        """The service that logged the line, or `journal` or `broker` if the line is about one of them."""
         if self.message.startswith(("→ RabbitMQ", "← RabbitMQ", "wake-up ", "Auto-released")):
             return "broker"
         if _JOURNAL.match(self.message):
@@ -48,16 +47,16 @@ class Line:
         return self.service.removesuffix("-service").removeprefix("api-")
 
 
-def find(logs: Iterable[Path], wanted: Callable[[str], bool]) -> dict[str, list[Line]]:
-    """The lines of each id that is wanted, in the order of time."""
-    found: dict[str, list[Line]] = {}
-    for correlation_id, line in _all(logs):
-        if wanted(correlation_id):
-            found.setdefault(correlation_id, []).append(_parsed(line))
-    return {correlation_id: _in_order(lines) for correlation_id, lines in found.items()}
+def find_requests(logs: Iterable[Path], is_wanted: Callable[[str], bool]) -> dict[str, list[LogLine]]:
+    """Return the lines of each wanted correlation id in time order."""
+    found: dict[str, list[LogLine]] = {}
+    for correlation_id, line in _read(logs):
+        if is_wanted(correlation_id):
+            found.setdefault(correlation_id, []).append(_parse(line))
+    return {correlation_id: _sort(lines) for correlation_id, lines in found.items()}
 
 
-def _all(logs: Iterable[Path]) -> Iterator[tuple[str, str]]:
+def _read(logs: Iterable[Path]) -> Iterator[tuple[str, str]]:
     for path in logs:
         with path.open(encoding="utf-8", errors="replace") as log:
             for line in log:
@@ -65,54 +64,54 @@ def _all(logs: Iterable[Path]) -> Iterator[tuple[str, str]]:
                     yield match[1].lower(), line
 
 
-def _parsed(text: str) -> Line:
+def _parse(text: str) -> LogLine:
     line: dict[str, Any] = json.loads(text)
-    more = " ".join(f"{name}={value}" for name, value in line.items() if name not in STANDARD)
+    fields = " ".join(f"{name}={value}" for name, value in line.items() if name not in STANDARD)
     if line.get("exception"):
-        more += f"\n{line['exception']}"
-    return Line(datetime.fromisoformat(line["timestamp"]), line["service"], line["level"], line["message"], more)
+        fields += f"\n{line['exception']}"
+    return LogLine(datetime.fromisoformat(line["timestamp"]), line["service"], line["level"], line["message"], fields)
 
 
-def _in_order(lines: list[Line]) -> list[Line]:
-    """By time; within a millisecond, whoever asks speaks before whoever is asked."""
+def _sort(lines: list[LogLine]) -> list[LogLine]:
+    """Sort by time. Within a millisecond, a caller's line comes before the lines of the services that it calls."""
     return sorted(lines, key=lambda line: (line.at, line.service not in FIRST))
 
 
-def told(lines: list[Line]) -> list[str]:
-    """A line of text for each."""
-    began = lines[0].at if lines else None
-    return [text for line in lines for text in _text(line, (line.at - began).total_seconds() * 1000 if began else 0.0)]
+def format_lines(lines: list[LogLine]) -> list[str]:
+    """Return each log line as text, with the milliseconds since the first."""
+    start = lines[0].at if lines else None
+    return [text for line in lines for text in _format(line, (line.at - start).total_seconds() * 1e3 if start else 0.0)]
 
 
-def _text(line: Line, ms: float) -> Iterator[str]:
-    mark = "" if line.level == "INFO" else f"{line.level} "
-    first, *rest = f"{mark}{line.message} {line.more}".rstrip().split("\n")
-    yield f"{ms:9.0f} ms  {line.lane:<13} {first}"
+def _format(line: LogLine, ms: float) -> Iterator[str]:
+    level = "" if line.level == "INFO" else f"{line.level} "
+    first, *rest = f"{level}{line.message} {line.fields}".rstrip().split("\n")
+    yield f"{ms:9.0f} ms  {line.participant:<13} {first}"
     yield from (f"{'':27}{text}" for text in rest)
 
 
-def heading(correlation_id: str, lines: list[Line]) -> str:
-    """Whose way it is and how long it was."""
-    lanes = ", ".join(dict.fromkeys(line.lane for line in lines))
+def format_heading(correlation_id: str, lines: list[LogLine]) -> str:
+    """Return a line with the id, the time, the duration and the participants of a request."""
+    participants = ", ".join(dict.fromkeys(line.participant for line in lines))
     span = (lines[-1].at - lines[0].at).total_seconds() * 1000
-    return f"{correlation_id} · {lines[0].at:%Y-%m-%d %H:%M:%S} · {len(lines)} lines in {span:.0f} ms · {lanes}"
+    return f"{correlation_id} · {lines[0].at:%Y-%m-%d %H:%M:%S} · {len(lines)} lines in {span:.0f} ms · {participants}"
 
 
 def main(arguments: list[str]) -> int:
-    """Print the way of every request whose id begins as given; 1 when there is none."""
+    """Print the trace of every request whose id begins with the argument. Returns 1 if there is none."""
     parser = argparse.ArgumentParser(prog="python -m harness.report.trace", description=__doc__)
-    parser.add_argument("id", help="a correlation id, or how it begins")
-    parser.add_argument("--run-dir", help="where stacks are, there or beneath (default: $TR_RUN_DIR, else .run)")
+    parser.add_argument("id", help=f"a correlation id, or at least its first {_MIN_LENGTH} characters")
+    parser.add_argument("--run-dir", help="run directory, or a folder of them (default: $TR_RUN_DIR, or .run)")
     options = parser.parse_args(arguments)
-    if len(options.id) < _SHORTEST:
-        parser.error(f"at least {_SHORTEST} characters of the id")
-    where = RunDir(options.run_dir).path
-    logs = sorted([*where.glob("logs/*.log"), *where.glob("*/logs/*.log")])  # the demo's are beneath
-    found = find(logs, lambda known: known.startswith(options.id.lower()))
+    if len(options.id) < _MIN_LENGTH:
+        parser.error(f"give at least {_MIN_LENGTH} characters of the id")
+    run_dir = RunDir(options.run_dir).path
+    logs = sorted([*run_dir.glob("logs/*.log"), *run_dir.glob("*/logs/*.log")])  # the demo has a folder of its own
+    found = find_requests(logs, lambda correlation_id: correlation_id.startswith(options.id.lower()))
     for correlation_id, lines in found.items():
-        print(heading(correlation_id, lines), *told(lines), "", sep="\n")
+        print(format_heading(correlation_id, lines), *format_lines(lines), "", sep="\n")
     if not found:
-        print(f"no log in {where} has a correlation id that begins with {options.id}", file=sys.stderr)
+        print(f"no log in {run_dir} has a correlation id that begins with {options.id}", file=sys.stderr)
     return 0 if found else 1
 
 

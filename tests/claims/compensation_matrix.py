@@ -136,7 +136,7 @@ def find_rows(flow: str, edges: Sequence[str]) -> list[str]:
 
 def link_row(name: str) -> str:
     """Return a link to a claim on this page, or to the page of departures."""
-    return f"[{name}](departures.md)" if name in claims.departures() else f"[{name}](#{make_anchor(name)})"
+    return f"[{name}](departures.md)" if name in claims.read_departures() else f"[{name}](#{make_anchor(name)})"
 
 
 def make_anchor(name: str) -> str:
@@ -225,7 +225,7 @@ def draw_reference() -> Iterator[str]:
 def list_claims() -> list[claims.Claim]:
     """Return the claims of the reference's compensation matrices, and those that an edge names."""
     named = {*ROWS.values(), *RELATED.values()}
-    groups = claims.groups()
+    groups = claims.read_groups()
     return [c for g in groups for c in g.claims if g.title.startswith("Compensation") or c.id in named]
 
 

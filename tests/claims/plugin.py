@@ -48,13 +48,13 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
         return  # a module failed to import, and pytest reports it. Its claims are not known.
     for item in items:
         mark_cell(item)
-    known = claims.by_id()
+    known = claims.read_claims()
     record = config.stash[KEY]
     record.carried = check.group_by_claim((item.nodeid, claims_of(item)) for item in items)
     record.controls = [item.nodeid for item in items if item.get_closest_marker("negative_control")]
     wrong = check.find_unknown(known, record.carried)
-    record.whole = is_whole(config)
-    if record.whole:
+    record.is_full_run = is_full_run(config)
+    if record.is_full_run:
         wrong += check.find_untested(known, record.carried)
     if wrong:
         raise pytest.UsageError("\n".join(wrong))
@@ -74,7 +74,7 @@ def mark_cell(item: pytest.Item) -> None:
             item.add_marker(pytest.mark.claim(*rows))
 
 
-def is_whole(config: pytest.Config) -> bool:
+def is_full_run(config: pytest.Config) -> bool:
     """Return whether the run covers all tests: no path, no exclusion, and not one suite alone."""
     left_out = any(config.getoption(name, None) for name in ("ignore", "ignore_glob", "deselect", "lf", "last_failed"))
     left_out |= config.getoption("markexpr") in SUITES

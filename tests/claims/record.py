@@ -35,11 +35,11 @@ class Record:
         self.carried: Carried = {}
         self.controls: list[str] = []
         self.selected: list[str] = []
-        self.whole = False
+        self.is_full_run = False
         self._config, self._began = config, time.time()
         self._outcomes: dict[str, tuple[str, float]] = {}
         self._failures: dict[str, dict[str, Any]] = {}
-        self._tally = invariant_counter.InvariantCounter() if config.getoption("--report") else None
+        self._invariants = invariant_counter.InvariantCounter() if config.getoption("--report") else None
         self._memory = Memory() if config.getoption("--report") else None
 
     def begin(self, test: str) -> None:
@@ -61,8 +61,8 @@ class Record:
 
     def close(self) -> None:
         """Stop counting."""
-        if self._tally:
-            self._tally.close()
+        if self._invariants:
+            self._invariants.close()
         if self._memory:
             self._memory.close()
 
@@ -75,7 +75,7 @@ class Record:
             "exit": exitstatus,
             "command": shlex.join(["pytest", *self._config.invocation_params.args]),
             "commit": (run_git("describe", "--always", "--dirty", "--abbrev=10") or "").strip(),
-            "whole": self.whole,
+            "full_run": self.is_full_run,
             "machine": machine(),
             "selected": len(self.selected),
             "not_run": [test for test in self.selected if test not in known],
@@ -83,7 +83,7 @@ class Record:
             "claims": self.carried,
             "controls": self.controls,
             "failures": self._explain(logs),
-            "invariants": self._tally.totals() if self._tally else {},
+            "invariants": self._invariants.totals() if self._invariants else {},
             "memory": self._memory.seen if self._memory else None,
         }
         path.parent.mkdir(exist_ok=True)
@@ -91,7 +91,7 @@ class Record:
 
     def _explain(self, logs: Sequence[Path]) -> list[dict[str, Any]]:
         wanted = {request[0] for failure in self._failures.values() for request in failure["requests"]}
-        lines = trace.find(logs, wanted.__contains__) if wanted else {}
+        lines = trace.find_requests(logs, wanted.__contains__) if wanted else {}
         return [_explain(test, failure, lines) for test, failure in self._failures.items()]
 
 
@@ -103,10 +103,10 @@ def last_seconds(path: Path) -> dict[str, float]:
         return {}
 
 
-def _explain(test: str, failure: Mapping[str, Any], lines: Mapping[str, list[trace.Line]]) -> dict[str, Any]:
+def _explain(test: str, failure: Mapping[str, Any], lines: Mapping[str, list[trace.LogLine]]) -> dict[str, Any]:
     requests = [
-        {"id": correlation_id, "asked": asked, "lines": trace.told(lines.get(correlation_id, [])[:LINES])}
-        for correlation_id, asked in failure["requests"]
+        {"id": correlation_id, "summary": summary, "lines": trace.format_lines(lines.get(correlation_id, [])[:LINES])}
+        for correlation_id, summary in failure["requests"]
     ]
     replay = f"{REPLAY} {shlex.quote(test)}"
     return {"test": test, "when": failure["when"], "replay": replay, "text": failure["text"], "requests": requests}

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from html import escape
 from typing import Any
 
+from harness.report.matrix import ENDS, RESPONSES
 from tests.saga.in_process.faults import Kind
 from tests.saga.matrix.spec_rows import wording
 from tests.saga.matrix.verify_outcome import DECLARED, SECONDS, Cell, replay
@@ -24,20 +25,7 @@ COLOURS = {
     "N": "#e4e8ee",
     "?": "#f4b9b9",
 }
-MEANING = {
-    "=": "told success",
-    "5": "told: failed and undone",
-    "3": "told: not known yet, or try again",
-    "4": "told: refused",
-    "†": "told nothing, the process died",
-    "D": "done",
-    "U": "undone",
-    "u": "undone before there was an order or transfer",
-    "E": "ended before its first step",
-    "A": "that, and taken up again",
-    "V": "that, and undone at last",
-    "N": "nothing begun",
-}
+MEANING = RESPONSES | ENDS
 HEAD = """<!doctype html><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>Fault matrix</title><style>
 body{font:14px/1.45 system-ui;margin:1.5rem auto 16rem;max-width:86rem;padding:0 1rem;color:#1c2733}

@@ -87,7 +87,7 @@ def wording(flow: str, edge: str) -> str:
     """Return the sentence of the row or departure about this edge, or an empty text."""
     at = flow, edge.partition("#")[0]
     name = ROWS.get(at) or RELATED.get(at, "")
-    if departure := claims.departures().get(name):
+    if departure := claims.read_departures().get(name):
         return f"{name}: {departure.here}"
-    claim = claims.by_id().get(name)
+    claim = claims.read_claims().get(name)
     return f"§{claim.section} {claim.text}" if claim else ""

@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
+from harness.bench.verdict import at_least
 from harness.report import claims, figures, page
 from harness.report.results import Results
 from harness.runtime.compose import ROOT
@@ -21,7 +22,7 @@ from tests.claims import memory
 
 pytestmark = pytest.mark.unit
 
-CLAIMS = claims.by_id()
+CLAIMS = claims.read_claims()
 BUILT = [claim.id for claim in CLAIMS.values() if not claim.open]
 TEST = "tests/e2e/test_purchase.py::test_a_seat_is_reserved_and_paid_for"
 CORRELATION = "235fa006-67d0-4a37-8a0b-df57f7bf2b1f"
@@ -31,7 +32,7 @@ def run(outcome: str = "passed", *, carried: list[str] = BUILT, failures: Any = 
     """Return the record of a run of one test that carries these claims."""
     return {
         "began": "2026-11-22T10:00:00+00:00", "seconds": 763.0, "exit": int(outcome == "failed"), "command": "pytest",
-        "commit": "abc", "whole": True, "machine": {"cores": "2"}, "selected": 1, "not_run": [],
+        "commit": "abc", "full_run": True, "machine": {"cores": "2"}, "selected": 1, "not_run": [],
         "tests": {TEST: [outcome, 1.0]}, "claims": {claim: [TEST] for claim in carried}, "controls": [],
         "failures": list(failures), "invariants": {}, "memory": {"peak": 0, "during": ""},
     }  # fmt: skip
@@ -54,7 +55,7 @@ def first_screen(text: str) -> str:
 
 def test_departures_and_claims_name_each_other() -> None:
     named = {claim.departs for claim in CLAIMS.values() if claim.departs}
-    rows = claims.departures()
+    rows = claims.read_departures()
     assert named == rows.keys()
     assert [row.id for row in rows.values() if not (row.here and row.because)] == []
 
@@ -80,7 +81,7 @@ def test_malformed_claim_is_an_error(tmp_path: Path, rows: str, message: str) ->
     path = tmp_path / "claims.toml"
     path.write_text(f'[[groups]]\ntitle = "A"\nsection = "1"\nclaims = [{rows}]\n')
     with pytest.raises(ValueError, match=message):
-        claims.groups(path)
+        claims.read_groups(path)
 
 
 # ── the plugin, in a project of its own
@@ -100,29 +101,29 @@ def run_pytest(project: Path, *options: str, marker: str = "", body: str = "pass
     return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
 
 
-def carrying(*ids: str) -> str:
-    """A marker that names these claims."""
+def make_marker(*ids: str) -> str:
+    """Return the source of a marker with these claims."""
     return f"@pytest.mark.claim({', '.join(map(repr, ids))})"
 
 
 def test_unknown_claim_aborts_the_run(tmp_path: Path) -> None:
-    done = run_pytest(tmp_path, "suite/test_only.py", marker=carrying("gate/nothing"))
+    done = run_pytest(tmp_path, "suite/test_only.py", marker=make_marker("gate/nothing"))
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
     assert "unknown claim gate/nothing: suite/test_only.py::test_it" in done.stderr
 
 
 def test_claim_without_a_test_aborts_full_runs_only(tmp_path: Path) -> None:
     missing = "pay/keeps-hold-without-credits"
-    marker = carrying(*(claim for claim in BUILT if claim != missing))
-    whole = run_pytest(tmp_path, "--report=reports", marker=marker)
-    assert whole.returncode == pytest.ExitCode.USAGE_ERROR
-    assert f"no test carries {missing}: {CLAIMS[missing].text}" in whole.stderr
+    marker = make_marker(*(claim for claim in BUILT if claim != missing))
+    full_run = run_pytest(tmp_path, "--report=reports", marker=marker)
+    assert full_run.returncode == pytest.ExitCode.USAGE_ERROR
+    assert f"no test carries {missing}: {CLAIMS[missing].text}" in full_run.stderr
     assert missing in first_screen((tmp_path / "reports" / "index.html").read_text())
     assert run_pytest(tmp_path, "suite/test_only.py", marker=marker).returncode == 0
 
 
 def test_page_is_written_when_a_test_fails(tmp_path: Path) -> None:
-    done = run_pytest(tmp_path, "--report=reports", marker=carrying(*BUILT), body="assert not 'reserved'")
+    done = run_pytest(tmp_path, "--report=reports", marker=make_marker(*BUILT), body="assert not 'reserved'")
     assert done.returncode == pytest.ExitCode.TESTS_FAILED
     assert re.fullmatch(r"=+ 1 failed in .+ =+", done.stdout.strip().splitlines()[-1])
     shown = first_screen((tmp_path / "reports" / "index.html").read_text())
@@ -130,8 +131,8 @@ def test_page_is_written_when_a_test_fails(tmp_path: Path) -> None:
     assert ".venv/bin/python -m pytest suite/test_only.py::test_it" in shown
 
 
-def test_a_whole_run_that_passes_proves_what_is_built(tmp_path: Path) -> None:
-    done = run_pytest(tmp_path, "--report=reports", marker=carrying(*BUILT))
+def test_full_run_that_passes_proves_every_built_claim(tmp_path: Path) -> None:
+    done = run_pytest(tmp_path, "--report=reports", marker=make_marker(*BUILT))
     assert done.returncode == 0, done.stderr
     assert re.fullmatch(r"=+ 1 passed in .+ =+", done.stdout.strip().splitlines()[-1])
     assert f"{len(BUILT)} of {len(CLAIMS)} claims" in first_screen((tmp_path / "reports" / "index.html").read_text())
@@ -173,11 +174,11 @@ def test_memory_is_the_peak_of_all_processes_together(monkeypatch: pytest.Monkey
     assert watch.peak == 3
 
 
-KEEPS = """
+KEEPS_FREE_MEMORY = """
 import psutil
 from tests.claims.memory import give_back
 kept = [bytes(2000) for _ in range(100_000)]
-last = kept[-1]  # at the heap's end, so that what is before it stays
+last = kept[-1]  # keeps the end of the heap in use, so glibc does not return the memory before it
 del kept
 held = psutil.Process().memory_info().rss
 give_back()
@@ -185,72 +186,72 @@ print(held, psutil.Process().memory_info().rss)
 """
 
 
-def test_memory_that_is_free_is_given_back() -> None:
-    done = subprocess.run([sys.executable, "-c", KEEPS], cwd=ROOT, capture_output=True, text=True, check=True)
+def test_free_memory_is_returned_to_the_system() -> None:
+    command = [sys.executable, "-c", KEEPS_FREE_MEMORY]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     held, left = map(int, done.stdout.split())
     assert held - left > 100 * 2**20
 
 
-def test_memory_past_the_limit_is_warned_of(tmp_path: Path) -> None:
-    for peak, warned in ((page.MEMORY_LIMIT, False), (page.MEMORY_LIMIT + 1, True)):
-        text = draw(tmp_path, run={**run(), "memory": {"peak": peak, "during": TEST}})
-        assert ('<dd class="look">1,536<small> MiB' in text, '<dd class="">1,536<small> MiB' in text) == (
-            warned,
-            not warned,
-        )
+@pytest.mark.parametrize(("peak", "style"), [(page.MEMORY_LIMIT, ""), (page.MEMORY_LIMIT + 1, "look")])
+def test_memory_past_the_limit_is_highlighted(tmp_path: Path, peak: int, style: str) -> None:
+    text = draw(tmp_path, run={**run(), "memory": {"peak": peak, "during": TEST}})
+    assert f'<dd class="{style}">1,536<small> MiB' in text
 
 
 # ── the verdict
 
 
-def test_a_claim_whose_test_failed_is_not_proven() -> None:
-    results = Results(run("failed", carried=["reserve/post-reserve"]))
-    assert not results.stands
-    assert {judged.claim.id: judged.verdict for judged in results.judged}["reserve/post-reserve"] == "failed"
+def verdicts(results: Results) -> dict[str, str]:
+    """Return the verdict of each claim."""
+    return {result.claim.id: result.verdict for result in results.claims}
 
 
 @pytest.mark.parametrize(("outcome", "verdict"), [("skipped", "not run"), ("passed", "proven")])
-def test_a_test_that_was_skipped_proves_nothing(outcome: str, verdict: str) -> None:
-    judged = {judged.claim.id: judged.verdict for judged in Results(run(outcome)).judged}
-    assert {judged[claim] for claim in BUILT} == {verdict}
+def test_skipped_test_proves_nothing(outcome: str, verdict: str) -> None:
+    found = verdicts(Results(run(outcome)))
+    assert {found[claim] for claim in BUILT} == {verdict}
 
 
 def test_claim_without_a_test_is_untested_in_full_runs_only() -> None:
-    for whole, verdict in ((False, "not run"), (True, "untested")):
-        results = Results({**run(carried=[]), "whole": whole})
-        assert {judged.verdict for judged in results.judged} - {"open"} == {verdict}
+    for is_full_run, verdict in ((False, "not run"), (True, "untested")):
+        results = Results({**run(carried=[]), "full_run": is_full_run})
+        assert set(verdicts(results).values()) - {"open"} == {verdict}
 
 
-def test_what_failed_is_named_before_what_did_not_run() -> None:
-    results = Results({**run("failed", carried=["testing/postman-collection"]), "whole": False})
+def test_failed_claims_come_before_claims_that_did_not_run() -> None:
+    results = Results({**run("failed", carried=["testing/postman-collection"]), "full_run": False})
     assert results.unproven[0].claim.id == "testing/postman-collection"
 
 
-def test_one_failure_among_many_cases_is_a_failed_claim() -> None:
-    whole = run(carried=["reserve/post-reserve"])
-    whole["tests"][f"{TEST}[2]"] = ["failed", 1.0]
-    whole["claims"]["reserve/post-reserve"].append(f"{TEST}[2]")
-    assert {j.claim.id: j.verdict for j in Results(whole).judged}["reserve/post-reserve"] == "failed"
+def test_one_failed_case_fails_its_claim() -> None:
+    one_failure = run()
+    one_failure["tests"][f"{TEST}[2]"] = ["failed", 1.0]
+    one_failure["claims"]["reserve/post-reserve"] = [TEST, f"{TEST}[2]"]
+    results = Results(one_failure)
+    assert verdicts(results)["reserve/post-reserve"] == "failed"
+    assert not results.is_proven
+    assert Results(run()).is_proven
 
 
 # ── the page
 
 
-def test_the_page_is_one_file_that_fetches_nothing_and_runs_nothing(tmp_path: Path) -> None:
+def test_page_is_one_file_without_scripts_or_network_access(tmp_path: Path) -> None:
     text = draw(tmp_path, run=run())
     assert not re.search(r"<script|<link|<iframe|src=|url\(|@import|https?://(?!www\.w3\.org/2000/svg)", text)
     assert 'name="viewport"' in text
     assert len(text) < 1_000_000
 
 
-def test_what_has_not_been_written_is_said(tmp_path: Path) -> None:
+def test_page_names_missing_files_and_their_commands(tmp_path: Path) -> None:
     text = draw(tmp_path, run=run())
     for name in ("saga.json", "concurrency.json", "contract.json", "mutants.json", "bench.json", "coverage.json"):
         assert f"reports/{name} is missing. Run `make " in text, name
 
 
 def test_failure_is_shown_with_its_replay_and_log_lines(tmp_path: Path) -> None:
-    request = {"id": CORRELATION, "asked": "POST /api/pay → 503", "lines": ["0 ms  gateway  <pay>"]}
+    request = {"id": CORRELATION, "summary": "POST /api/pay → 503", "lines": ["0 ms  gateway  <pay>"]}
     failure = {"test": TEST, "when": "call", "replay": f"pytest {TEST}", "text": "a < b", "requests": [request]}
     text = draw(tmp_path, run=run("failed", failures=[failure]))
     assert f"pytest {TEST}" in first_screen(text)
@@ -258,7 +259,7 @@ def test_failure_is_shown_with_its_replay_and_log_lines(tmp_path: Path) -> None:
     assert CORRELATION in text
 
 
-def test_a_cell_that_is_not_as_declared_is_red(tmp_path: Path) -> None:
+def test_cell_with_an_unexpected_outcome_is_red(tmp_path: Path) -> None:
     good = {"flow": "pay", "faults": ["journal end: 5xx"], "code": "3D", "wrong": [], "violations": [], "unfired": []}
     bad = {**good, "faults": ["journal end: no connection"], "code": "5U", "wrong": ["declared 3D"]}
     saga = {"executions": 2, "cells": 2, "pairs": 0, "undeclared": [], "unreached": [], "singles": [good, bad]}
@@ -267,7 +268,7 @@ def test_a_cell_that_is_not_as_declared_is_red(tmp_path: Path) -> None:
     assert '<td class="U wrong">5U</td>' in text
 
 
-def test_coverage_is_told_by_service(tmp_path: Path) -> None:
+def test_page_shows_coverage_by_service(tmp_path: Path) -> None:
     files = {
         "services/user/a.py": {"summary": {"num_statements": 30, "covered_lines": 30}},
         "services/user/b.py": {"summary": {"num_statements": 10, "covered_lines": 0}},
@@ -279,16 +280,17 @@ def test_coverage_is_told_by_service(tmp_path: Path) -> None:
 @pytest.mark.claim("testing/coverage-per-service")
 def test_tests_of_one_service_can_be_run_with_coverage(tmp_path: Path) -> None:
     environment = {**os.environ, "COVERAGE_FILE": str(tmp_path / "data"), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-    measured = ["run", "--source=services", "-m", "pytest", "-q", "tests/unit/orchestrator/test_scan_rules.py"]
-    for command in (measured, ["json", "-q", "-o", str(tmp_path / "coverage.json")]):
-        asked = [sys.executable, "-m", "coverage", *command]
-        subprocess.run(asked, cwd=ROOT, env=environment, check=True, capture_output=True)
-    told = json.loads((tmp_path / "coverage.json").read_text())
-    assert told["files"]["services/orchestrator/tickets/scan_rules.py"]["summary"]["percent_covered"] > 95
-    assert {service for service, _, share in figures.coverage(told) or [] if share} >= {"orchestrator", "contracts"}
+    measure = ["run", "--source=services", "-m", "pytest", "-q", "tests/unit/orchestrator/test_scan_rules.py"]
+    for options in (measure, ["json", "-q", "-o", str(tmp_path / "coverage.json")]):
+        command = [sys.executable, "-m", "coverage", *options]
+        subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
+    coverage = json.loads((tmp_path / "coverage.json").read_text())
+    assert coverage["files"]["services/orchestrator/tickets/scan_rules.py"]["summary"]["percent_covered"] > 95
+    covered = {service for service, _, share in figures.sum_coverage(coverage) or [] if share}
+    assert covered >= {"orchestrator", "contracts"}
 
 
-def test_a_mutant_that_survived_is_red(tmp_path: Path) -> None:
+def test_mutant_that_survived_is_red(tmp_path: Path) -> None:
     caught = {"mutant": {"name": "no NOWAIT"}, "trouble": "", "caught_by": "tests/unit/test_x.py::test_y"}
     survived = {"mutant": {"name": "no fence"}, "trouble": "survived", "caught_by": ""}
     text = draw(tmp_path, run=run(), mutants={"seeds": [], "mutants": [caught, survived]})
@@ -300,12 +302,13 @@ def test_report_counts_the_controls_that_ran_by_their_marker() -> None:
     control, other = "tests/saga/test_a.py::test_b", "tests/saga/test_a.py::test_defect_is_caught"
     tests = {f"{control}[1]": ["passed", 1.0], f"{control}[2]": ["failed", 1.0], other: ["passed", 1.0]}
     marked = [f"{control}[{number}]" for number in (1, 2, 3)]
-    counted = figures.controls(None, Results({**run(), "tests": tests, "controls": marked}))
-    assert (counted.tests, counted.caught, counted.planted) == ([("saga/test_a.py::test_b", 2, 1)], 1, 2)
+    counted = figures.count_controls(None, Results({**run(), "tests": tests, "controls": marked}))
+    assert (counted.tests, counted.caught, counted.total) == ([("saga/test_a.py::test_b", 2, 1)], 1, 2)
 
 
-@pytest.mark.parametrize(("before", "warned"), [(0.25, False), (0.21, False), (0.20, True), (0.40, True)])
-def test_a_ratio_that_moved_more_than_a_fifth_is_warned_of(tmp_path: Path, before: float, warned: bool) -> None:
-    row = {"name": "ReserveSeat ÷ SQL baseline", "measured": 0.25, "limit": 0.18, "verdict": "target", "raw": ""}
+@pytest.mark.parametrize(("before", "has_warning"), [(0.25, False), (0.21, False), (0.20, True), (0.40, True)])
+def test_ratio_that_changed_by_over_20_percent_has_a_warning(tmp_path: Path, before: float, has_warning: bool) -> None:
+    row = at_least("ReserveSeat ÷ SQL baseline", 0.25, 0.18, 0.25).as_json()
     text = draw(tmp_path, run=run(), bench={"rows": [row]}, bench_baseline={"rows": [{**row, "measured": before}]})
-    assert ("⚠" in text) == warned
+    assert ("⚠" in text) == has_warning
+    assert "≥ 0.18" in text

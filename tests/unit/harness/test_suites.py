@@ -40,7 +40,7 @@ def test_one_suite_reads_its_own_folders_and_is_no_full_run(
 ) -> None:
     given = config(marks, source)
     assert bool(conftest.pytest_ignore_collect(TESTS / folder, given)) == ignored
-    assert plugin.is_whole(given) == (source is ANYWHERE and marks != "e2e" and marks != "saga")
+    assert plugin.is_full_run(given) == (source is ANYWHERE and marks != "e2e" and marks != "saga")
 
 
 def test_no_suite_passes_over_files_of_its_own() -> None:

@@ -43,8 +43,8 @@ def test_every_write_of_a_saga_is_an_edge_of_a_step() -> None:
 
 def test_every_row_is_of_an_edge_and_a_claim_or_departure() -> None:
     assert {at for at in (*ROWS, *RELATED) if at not in MATRIX_EDGES} == set()
-    assert set(ROWS.values()) <= claims.by_id().keys()
-    assert set(RELATED.values()) <= claims.by_id().keys() | claims.departures().keys()
+    assert set(ROWS.values()) <= claims.read_claims().keys()
+    assert set(RELATED.values()) <= claims.read_claims().keys() | claims.read_departures().keys()
 
 
 def test_page_names_a_test_for_every_compensation_claim() -> None:
