@@ -1,4 +1,4 @@
-"""User's composition root: accounts, logins, credits, codes by SMS, payments by card."""
+"""User's composition root: accounts, sessions, credits, codes by SMS, payments by card."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from services.user.routes.topup import topup_routes
 from services.user.routes.users import user_routes
 from services.user.settings import Settings
 from services.user.smu import Smu
-from services.user.store.logins import StoredRevocations
+from services.user.store.revocations import StoredRevocations
 
 
 def build(settings: Settings, database: Database | None = None) -> Flask:
-    """The app. It asks its own database about ended logins, so it follows no list."""
+    """Build the app. It reads revoked sessions from its own database, so it polls no list."""
     db = database or Database(settings.database)
     smu = Smu(settings.smu_url, settings.smu_key)
     payments = Payments(settings.stripe_key, settings.stripe_webhook_secret, settings.stripe_base)

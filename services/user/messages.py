@@ -1,4 +1,7 @@
-"""Every text that we send, in one place (§9 leaves them open). `fields` fills the gaps; each may be missing."""
+"""The texts of all SMS and e-mails. Section 9 of the reference does not specify them.
+
+A field that the caller does not give appears as `MISSING_FIELD`.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from typing import Any
 from services.chassis.errors import Refused
 from services.contracts.errors import ErrorCode
 
-UNTOLD = "–"  # a message with a gap is better than none
+MISSING_FIELD = "–"  # a message with a gap is better than no message
 
 SMS = {
     "transfer_initiated": "TicketRemaster: a transfer of a ticket for {event_name} at {credits_amount} credits was "
@@ -37,32 +40,32 @@ EMAILS = {
     ),
     "order_refunded": Email(
         "Your TicketRemaster refund",
-        "<h1>Order refunded</h1><p>{event_name}: {price} credits are yours again.</p><p>Order {order_id}</p>",
+        "<h1>Order refunded</h1><p>{event_name}: {price} credits are back in your balance.</p><p>Order {order_id}</p>",
     ),
 }
 
 
-class _Gaps(dict[str, str]):
+class _Fields(dict[str, str]):
     def __missing__(self, key: str) -> str:
-        return UNTOLD
+        return MISSING_FIELD
 
 
-def sms(message: str, fields: Mapping[str, Any]) -> str:
-    """The text of an SMS."""
-    return SMS[message].format_map(_told(fields))
+def render_sms(message: str, fields: Mapping[str, Any]) -> str:
+    """Render the text of an SMS."""
+    return SMS[message].format_map(_format_fields(fields))
 
 
-def email(message: str, fields: Mapping[str, Any]) -> Email:
-    """Subject and HTML body of an e-mail; what fills its gaps is escaped."""
-    told = _Gaps({name: html.escape(value) for name, value in _told(fields).items()})
-    return Email(EMAILS[message].subject, EMAILS[message].body.format_map(told))
+def render_email(message: str, fields: Mapping[str, Any]) -> Email:
+    """Render subject and HTML body of an e-mail. Field values are escaped."""
+    escaped = _Fields({name: html.escape(value) for name, value in _format_fields(fields).items()})
+    return Email(EMAILS[message].subject, EMAILS[message].body.format_map(escaped))
 
 
 def require_known(message: str) -> None:
-    """Raise Refused VALIDATION_ERROR for a message that has no text."""
+    """Raise Refused VALIDATION_ERROR for an unknown message name."""
     if message not in SMS and message not in EMAILS:
-        raise Refused(ErrorCode.VALIDATION_ERROR, f"There is no message {message[:40]!r}.")
+        raise Refused(ErrorCode.VALIDATION_ERROR, f"Unknown message {message[:40]!r}.")
 
 
-def _told(fields: Mapping[str, Any]) -> _Gaps:
-    return _Gaps({name: str(value) for name, value in fields.items() if value is not None})
+def _format_fields(fields: Mapping[str, Any]) -> _Fields:
+    return _Fields({name: str(value) for name, value in fields.items() if value is not None})

@@ -1,21 +1,23 @@
-"""Passwords, by bcrypt."""
+"""Password hashes, by bcrypt."""
 
 from __future__ import annotations
 
 import bcrypt
 
-ROUNDS = 10  # what a hash costs, new accounts and the seed's alike: some 50 ms
-LONGEST = 72  # bytes; bcrypt looks at no more
-NOBODY = "$2b$10$YjwUt1/d5jdIBrzM3Z3dMODfc0P7NEWJR8wDeQ11AO34moeVS22Gm"  # as dear to check as any
+ROUNDS = 10  # the cost of a hash, about 50 ms, also in seed.sql
+MAX_BYTES = 72  # bcrypt ignores the rest
+DUMMY_HASH = (
+    "$2b$10$YjwUt1/d5jdIBrzM3Z3dMODfc0P7NEWJR8wDeQ11AO34moeVS22Gm"  # a check costs as much as one of a real hash
+)
 
 
-def hashed(password: str) -> str:
-    """The hash to store. `password` is at most 72 bytes."""
+def hash_password(password: str) -> str:
+    """Return the hash to store. `password` has at most `MAX_BYTES` bytes."""
     return bcrypt.hashpw(password.encode(), bcrypt.gensalt(ROUNDS)).decode()
 
 
 def matches(password: str, stored: str | None) -> bool:
-    """True when `password` is the one. Without a stored hash it takes as long and is False."""
-    sent = password.encode()
-    right = bcrypt.checkpw(sent[:LONGEST], (stored or NOBODY).encode())
-    return right and stored is not None and len(sent) <= LONGEST
+    """Check a password. Without a stored hash the result is False, after the same time."""
+    given = password.encode()
+    is_match = bcrypt.checkpw(given[:MAX_BYTES], (stored or DUMMY_HASH).encode())
+    return is_match and stored is not None and len(given) <= MAX_BYTES

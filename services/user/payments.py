@@ -1,4 +1,4 @@
-"""Stripe, by its official SDK: a PaymentIntent a top-up, and the signed events that say it was paid."""
+"""Stripe, by its official SDK: one PaymentIntent per top-up, and the signed events that report its payment."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from services.contracts.money import from_cents, to_cents
 logger = logging.getLogger(__name__)
 
 CURRENCY = "sgd"
-TIMEOUT = (0.4, CALL_SECONDS - 0.6)  # seconds to connect, to read: our own caller waits CALL_SECONDS and no longer
+TIMEOUT = (0.4, CALL_SECONDS - 0.6)  # seconds to connect and to read, together less than the CALL_SECONDS of our caller
 TOLERANCE_SECONDS = 300
-LOOK_BACK = 100  # the newest intents; the one that we look for was made a moment ago
+RECENT_INTENTS = 100  # a lost intent is among the newest, because it was created a moment ago
 PAID = "payment_intent.succeeded"
 
 
@@ -36,7 +36,7 @@ class Intent:
 
 @dataclass(frozen=True)
 class Payment:
-    """Money that Stripe has received for a user of ours."""
+    """Money that Stripe received for a user."""
 
     event_id: str
     payment_intent_id: str
@@ -65,7 +65,7 @@ class _Event(msgspec.Struct):
 
 
 class Payments:
-    """Stripe's side of a top-up. Thread-safe."""
+    """Stripe's part of a top-up. Thread-safe."""
 
     def __init__(self, secret_key: str, webhook_secret: str, base_url: str) -> None:
         self._webhook_secret = webhook_secret
@@ -73,40 +73,40 @@ class Payments:
             secret_key,
             base_addresses={"api": base_url},
             http_client=stripe.RequestsClient(timeout=TIMEOUT),
-            max_network_retries=0,  # whether to ask again is decided here, and by whoever holds the key
+            max_network_retries=0,  # `create` and the orchestrator decide about retries
         )
         self._intents = client.v1.payment_intents
 
     def create(self, key: str, user_id: UUID, amount: Decimal) -> Intent:
-        """A PaymentIntent over `amount` SGD; the same one again under the same key.
+        """Create a PaymentIntent over `amount` SGD. A retry under `key` returns the same one.
 
-        Raises Refused IDEMPOTENCY_KEY_REUSED when the key came with another body, Unknown when Stripe does not answer.
+        Raises Refused IDEMPOTENCY_KEY_REUSED if `key` was used with another body. Raises Unknown without an answer.
         """
         try:
             return self._create(key, key, user_id, amount)
         except stripe.IdempotencyError:
             raise Refused(ErrorCode.IDEMPOTENCY_KEY_REUSED) from None
         except stripe.StripeError as error:
-            return self._after(error, key, user_id, amount)
+            return self._recover(error, key, user_id, amount)
 
-    def _after(self, error: stripe.StripeError, key: str, user_id: UUID, amount: Decimal) -> Intent:
-        """What to do about no answer: the intent may be there all the same (D34)."""
+    def _recover(self, error: stripe.StripeError, key: str, user_id: UUID, amount: Decimal) -> Intent:
+        """Look for the intent after a failed call, because Stripe may have created it (D34)."""
         status = error.http_status or 0
-        refused = 400 <= status < 500  # our key, or our request: nothing was made, and asking again changes nothing
-        level = logging.ERROR if refused else logging.WARNING
-        logger.log(level, "Stripe made no PaymentIntent: %s %s", type(error).__name__, status)
+        is_refused = 400 <= status < 500  # wrong API key or request: Stripe created nothing, and a retry cannot help
+        level = logging.ERROR if is_refused else logging.WARNING
+        logger.log(level, "Stripe did not confirm a PaymentIntent: %s %s", type(error).__name__, status)
         try:
-            if not refused and (found := self._made_under(key)):
+            if not is_refused and (found := self._find_intent(key)):
                 return found
-            if status >= 500:  # Stripe repeats this 5xx under its key for a day, so the next try needs another
+            if status >= 500:  # Stripe repeats a 5xx under its key for a day, so the next try needs a new one
                 return self._create(f"{key}:{uuid4()}", key, user_id, amount)
-        except stripe.StripeError as again:
-            logger.warning("Stripe still does not answer: %s", type(again).__name__)
-        raise Unknown("the payment provider did not answer; try again shortly") from None
+        except stripe.StripeError as second_error:
+            logger.warning("Stripe still does not answer: %s", type(second_error).__name__)
+        raise Unknown("The payment provider did not answer. Try again shortly.") from None
 
     def _create(self, idempotency_key: str, key: str, user_id: UUID, amount: Decimal) -> Intent:
         logger.info("→ Stripe create PaymentIntent")
-        made = self._intents.create(
+        created = self._intents.create(
             {
                 "amount": to_cents(amount),
                 "currency": CURRENCY,
@@ -115,43 +115,46 @@ class Payments:
             },
             {"idempotency_key": idempotency_key, "headers": _headers()},
         )
-        logger.info("← Stripe made %s", made.id)
-        return _intent(made)
+        logger.info("← Stripe created %s", created.id)
+        return _to_intent(created)
 
-    def _made_under(self, key: str) -> Intent | None:
-        recent = self._intents.list({"limit": LOOK_BACK}, {"headers": _headers()})
-        return next((_intent(one) for one in recent.data if one.metadata.to_dict().get("topup_key") == key), None)
+    def _find_intent(self, key: str) -> Intent | None:
+        recent = self._intents.list({"limit": RECENT_INTENTS}, {"headers": _headers()})
+        found = (intent for intent in recent.data if intent.metadata.to_dict().get("topup_key") == key)
+        return next(map(_to_intent, found), None)
 
-    def payment(self, raw: bytes, signature: str | None) -> Payment | None:
-        """The payment that a webhook tells of, or None when it tells of something else or of somebody else's.
+    def read_webhook(self, raw: bytes, signature: str | None) -> Payment | None:
+        """Return the payment that a webhook reports, or None for another event or a foreign payment.
 
-        Raises Refused VALIDATION_ERROR unless Stripe signed these very bytes within the last `TOLERANCE_SECONDS`.
+        Raises Refused VALIDATION_ERROR unless Stripe signed exactly these bytes in the last `TOLERANCE_SECONDS`.
         """
         try:
             event = stripe.Webhook.construct_event(raw, signature, self._webhook_secret, TOLERANCE_SECONDS).to_dict()
         except (stripe.SignatureVerificationError, ValueError, TypeError, AttributeError) as error:
-            logger.warning("refused a webhook: %s", type(error).__name__)
-            raise Refused(ErrorCode.VALIDATION_ERROR, "The signature of this event is not Stripe's.") from None
-        return _payment(event) if event.get("type") == PAID else None
+            logger.warning("Refused a webhook: %s", type(error).__name__)
+            raise Refused(
+                ErrorCode.VALIDATION_ERROR, "Stripe did not sign this event, or did so too long ago."
+            ) from None
+        return _parse_payment(event) if event.get("type") == PAID else None
 
 
-def _payment(event: dict[str, Any]) -> Payment | None:
+def _parse_payment(event: dict[str, Any]) -> Payment | None:
     try:
-        paid = msgspec.convert(event, _Event)
+        parsed = msgspec.convert(event, _Event)
     except msgspec.ValidationError as error:
-        logger.warning("acknowledged a payment that is not for us: %s", error)
+        logger.warning("Acknowledged a foreign payment: %s", error)
         return None
-    intent = paid.data.object
+    intent = parsed.data.object
     if intent.currency != CURRENCY or intent.amount_received <= 0:
         logger.error("PaymentIntent %s received %d %s", intent.id, intent.amount_received, intent.currency)
         return None
-    return Payment(paid.id, intent.id, intent.metadata.user_id, from_cents(intent.amount_received))
+    return Payment(parsed.id, intent.id, intent.metadata.user_id, from_cents(intent.amount_received))
 
 
-def _intent(made: stripe.PaymentIntent) -> Intent:
-    if not made.client_secret:
-        raise Unknown("the payment provider gave no client secret")
-    return Intent(made.id, made.client_secret)
+def _to_intent(created: stripe.PaymentIntent) -> Intent:
+    if not created.client_secret:
+        raise Unknown("The payment provider returned no client secret. Try again shortly.")
+    return Intent(created.id, created.client_secret)
 
 
 def _headers() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What User reads from the environment."""
+"""User's settings, from environment variables."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from services.chassis.settings import DatabaseSettings, Env, ProcessSettings
 
 @dataclass(frozen=True)
 class Settings:
-    """User's settings: its database, and where SMU and Stripe (or their fakes) are."""
+    """User's settings: process, database, and the addresses and keys of SMU and Stripe or of their fakes."""
 
     process: ProcessSettings
     database: DatabaseSettings
@@ -22,20 +22,20 @@ class Settings:
 
     @classmethod
     def read(cls, env: Env) -> Settings:
-        """Read the process's and database's settings, `SMU_API_*`, `STRIPE_*`."""
+        """Read the process and database settings, `SMU_API_*` and `STRIPE_*`."""
         return cls(
             process=ProcessSettings.read(env, "user-service", 5000),
             database=DatabaseSettings.read(env),
-            smu_url=_url(env, "SMU_API_URL"),
+            smu_url=_read_url(env, "SMU_API_URL"),
             smu_key=env.text("SMU_API_KEY"),
-            stripe_base=_url(env, "STRIPE_API_BASE", "https://api.stripe.com"),
+            stripe_base=_read_url(env, "STRIPE_API_BASE", "https://api.stripe.com"),
             stripe_key=env.text("STRIPE_SECRET_KEY"),
             stripe_webhook_secret=env.text("STRIPE_WEBHOOK_SECRET"),
         )
 
 
-def _url(env: Env, name: str, default: str | None = None) -> str:
+def _read_url(env: Env, name: str, default: str | None = None) -> str:
     value = env.text(name, default).rstrip("/")
     if not value.startswith(("http://", "https://")):
-        raise ConfigurationError(f"{name}={value!r} is not an http(s) address")
+        raise ConfigurationError(f"{name}={value!r} is not an http(s) address, such as http://host:port")
     return value

@@ -1,4 +1,4 @@
-"""The SMU Lab Notification API (§9): codes by SMS, texts, e-mails."""
+"""SMU, Singapore Management University's notification API (section 9 of the reference): codes, SMS and e-mails."""
 
 from __future__ import annotations
 
@@ -18,90 +18,92 @@ from services.contracts.enums import OtpStatus
 
 logger = logging.getLogger(__name__)
 
-TIMEOUT = (0.4, CALL_SECONDS - 0.6)  # seconds to connect, to read: our own caller waits CALL_SECONDS and no longer
+TIMEOUT = (0.4, CALL_SECONDS - 0.6)  # seconds to connect and to read, together less than the CALL_SECONDS of our caller
 CONNECTIONS = 32
 VERBS = ("SendOTP", "VerifyOTP", "SendSMS", "SendEmail")
-GONE = re.compile(r"20404|60202|not found|max check attempts", re.IGNORECASE)  # Twilio's numbers and words, behind SMU
+NOT_FOUND = re.compile(r"20404|60202|not found|max check attempts", re.IGNORECASE)  # errors of Twilio, which SMU uses
 
 
 class NotSent(Unknown):
-    """SMU has not done it, and says so or was never reached."""
+    """SMU certainly sent nothing: it refused the call, or no connection was made."""
 
 
 class Smu:
-    """SMU's four calls. Thread-safe; nothing is asked twice, since every ask may send an SMS."""
+    """SMU's four calls. Thread-safe. Nothing is retried, because each call may send an SMS."""
 
     def __init__(self, base_url: str, api_key: str) -> None:
         self._session = requests.Session()
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, HTTPAdapter(pool_connections=1, pool_maxsize=CONNECTIONS, max_retries=0))
         self._session.headers.update({"X-Contacts-Key": api_key, "Accept": "application/json"})
-        # What requests would do at each call, for most of its cost, is done once: the environment's proxies are looked
-        # up, and a call is made ready but for its body.
-        around = self._session.merge_environment_settings(base_url, {}, None, None, None)
-        self._session.proxies.update(around["proxies"])
-        self._session.verify = around["verify"]
+        # `requests` would look up proxies and prepare the request at each call, which is most of the cost of a call.
+        environment = self._session.merge_environment_settings(base_url, {}, None, None, None)
+        self._session.proxies.update(environment["proxies"])
+        self._session.verify = environment["verify"]
         self._session.trust_env = False
-        self._ready = {
+        self._prepared = {
             verb: self._session.prepare_request(requests.Request("POST", f"{base_url}/{verb}", json={}))
             for verb in VERBS
         }
 
     def send_otp(self, phone: str) -> str:
-        """Send a code by SMS; the verification's sid. Raises NotSent, or Unknown when it may have been sent."""
-        answer = self._ask("SendOTP", Mobile=phone)
+        """Send a code by SMS and return the sid of its verification.
+
+        Raises NotSent, or Unknown if the code may have been sent.
+        """
+        answer = self._call("SendOTP", Mobile=phone)
         sid = answer.get("VerificationSid")
         if answer.get("Success") is not True:
             raise NotSent("SMU did not send the code")
         if not isinstance(sid, str) or not sid:
-            raise Unknown("SMU gave no VerificationSid")
+            raise Unknown("SMU returned no VerificationSid")
         return sid
 
     def verify_otp(self, verification_sid: str, code: str) -> OtpStatus:
-        """What SMU says of a code; `expired` also when it knows no such verification any more. Raises Unknown.
+        """Return SMU's verdict on a code. An unknown verification counts as `expired`. Raises Unknown.
 
-        `Success: true` alone says only that SMU judged the code: a wrong one comes back as `pending`.
+        A wrong code gets `Success: true` and `pending`, because `Success` reports only that SMU checked the code.
         """
-        answer = self._ask("VerifyOTP", VerificationSid=verification_sid, Code=code)
+        answer = self._call("VerifyOTP", VerificationSid=verification_sid, Code=code)
         status = answer.get("Status")
         if answer.get("Success") is True and status in tuple(OtpStatus):
             return OtpStatus(status)
-        if answer.get("Success") is False and GONE.search(str(answer.get("ErrorMessage"))):
+        if answer.get("Success") is False and NOT_FOUND.search(str(answer.get("ErrorMessage"))):
             return OtpStatus.EXPIRED
-        raise Unknown("SMU did not judge the code")
+        raise Unknown("SMU returned no verdict on the code")
 
     def send_sms(self, phone: str, text: str) -> None:
         """Send an SMS. Raises Unknown."""
-        self._expect("queued", self._ask("SendSMS", mobile=phone, message=text))
+        self._check_status("queued", self._call("SendSMS", mobile=phone, message=text))
 
     def send_email(self, address: str, subject: str, html: str) -> None:
         """Send an e-mail. Raises Unknown."""
-        self._expect("sent", self._ask("SendEmail", emailAddress=address, emailSubject=subject, emailBody=html))
+        self._check_status("sent", self._call("SendEmail", emailAddress=address, emailSubject=subject, emailBody=html))
 
-    def _expect(self, status: str, answer: dict[str, Any]) -> None:
-        if answer.get("status") != status:
-            raise Unknown(f"SMU did not answer that it is {status}")
+    def _check_status(self, expected: str, answer: dict[str, Any]) -> None:
+        if answer.get("status") != expected:
+            raise Unknown(f"SMU did not return the status {expected}")
 
-    def _ask(self, verb: str, **fields: str) -> dict[str, Any]:
-        """One call; bodies carry phones and codes, so only the verb is logged."""
+    def _call(self, verb: str, **fields: str) -> dict[str, Any]:
+        """Call SMU. Only the verb is logged, because bodies contain phone numbers and codes."""
         started = time.perf_counter()
-        answer = self._sent(verb, fields)
+        answer = self._post(verb, fields)
         log_call("SMU", f"POST /{verb}", answer.status_code, started)
-        return _understood(answer)
+        return _parse(answer)
 
-    def _sent(self, verb: str, fields: dict[str, str]) -> requests.Response:
-        call = self._ready[verb].copy()
+    def _post(self, verb: str, fields: dict[str, str]) -> requests.Response:
+        call = self._prepared[verb].copy()
         call.headers[correlation.HEADER] = correlation.current() or ""
         call.prepare_body(None, None, fields)
         try:
             return self._session.send(call, timeout=TIMEOUT, allow_redirects=False)
         except requests.RequestException as error:
             logger.warning("← SMU POST /%s: %s", verb, type(error).__name__)
-            kind = NotSent if _never_left(error) else Unknown
+            kind = NotSent if _was_not_sent(error) else Unknown
             raise kind(f"SMU did not answer ({type(error).__name__})") from error
 
 
-def _understood(answer: requests.Response) -> dict[str, Any]:
+def _parse(answer: requests.Response) -> dict[str, Any]:
     if answer.status_code == requests.codes.not_found:
         return {"Success": False, "ErrorMessage": "not found"}
     if 400 <= answer.status_code < 500:
@@ -109,13 +111,13 @@ def _understood(answer: requests.Response) -> dict[str, Any]:
     try:
         content = answer.json()
     except requests.JSONDecodeError:
-        raise Unknown(f"SMU answered {answer.status_code} with something that is not JSON") from None
+        raise Unknown(f"SMU returned {answer.status_code} with a body that is not JSON") from None
     if answer.status_code != requests.codes.ok or not isinstance(content, dict):
-        raise Unknown(f"SMU answered {answer.status_code}")
+        raise Unknown(f"SMU returned {answer.status_code}")
     return content
 
 
-def _never_left(error: requests.RequestException) -> bool:
+def _was_not_sent(error: requests.RequestException) -> bool:
     if isinstance(error, requests.ConnectTimeout):
         return True
     cause = error.args[0] if error.args else None

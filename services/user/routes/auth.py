@@ -1,4 +1,4 @@
-"""Registering, logging in and out (§11). The gateway leads `/api/auth/*` here."""
+"""Routes to register, log in, refresh and log out (section 11 of the reference). They are public under /api/auth."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from services.chassis.db import Database, Row
 from services.chassis.errors import Refused
 from services.contracts.errors import ErrorCode
 from services.user import passwords
-from services.user.store import accounts, logins
+from services.user.store import accounts, revocations
 
 logger = logging.getLogger(__name__)
 
-SHORTEST_PASSWORD = 8  # bytes
-FOLLOWERS = ("orchestrator-service", "order-service", "inventory-service", "event-service")
+MIN_PASSWORD_BYTES = 8
+POLLERS = ("orchestrator-service", "order-service", "inventory-service", "event-service")
 
-Email = Annotated[str, Meta(max_length=255, pattern=r"\A[!-?A-~]+@[!-?A-~]+\.[!-?A-~]+\Z")]
-Phone = Annotated[str, Meta(pattern=r"\A\+[1-9][0-9]{7,14}\Z")]  # E.164
+EmailAddress = Annotated[str, Meta(max_length=255, pattern=r"\A[!-?A-~]+@[!-?A-~]+\.[!-?A-~]+\Z")]
+PhoneNumber = Annotated[str, Meta(pattern=r"\A\+[1-9][0-9]{7,14}\Z")]  # E.164
 
 
 class Registration(msgspec.Struct, forbid_unknown_fields=True):
-    email: Email
-    phone: Phone
+    email: EmailAddress
+    phone: PhoneNumber
     password: str
 
     def __post_init__(self) -> None:
-        if not SHORTEST_PASSWORD <= len(self.password.encode()) <= passwords.LONGEST:
-            raise ValueError(f"a password has {SHORTEST_PASSWORD} to {passwords.LONGEST} bytes")
+        if not MIN_PASSWORD_BYTES <= len(self.password.encode()) <= passwords.MAX_BYTES:
+            raise ValueError(f"a password must have {MIN_PASSWORD_BYTES} to {passwords.MAX_BYTES} bytes")
 
 
 class Login(msgspec.Struct, forbid_unknown_fields=True):
@@ -42,7 +42,7 @@ class Login(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def auth_routes(db: Database, jwt_secret: str) -> Blueprint:
-    """The public verbs, and the list of ended logins that the other services follow."""
+    """Build the public routes, and the list of revoked sessions that the other services poll."""
     routes = Blueprint("auth", __name__)
 
     @routes.post("/api/auth/register")
@@ -56,7 +56,7 @@ def auth_routes(db: Database, jwt_secret: str) -> Blueprint:
         return web.ok(_login(db, jwt_secret, web.body(Login)))
 
     @routes.post("/api/auth/refresh")
-    @access.public  # of any policy: the bearer is a refresh token, which opens nothing else
+    @access.public  # `_refresh` checks the refresh token, which no other route accepts
     def refresh() -> Response:
         return web.ok(_refresh(db, jwt_secret, tokens.parse_bearer(request.headers.get("Authorization"))))
 
@@ -64,35 +64,37 @@ def auth_routes(db: Database, jwt_secret: str) -> Blueprint:
     @access.signed_in
     def logout() -> Response:
         caller = access.identity()
-        logins.revoke(db, caller.sid, caller.user_id)
+        revocations.revoke(db, caller.sid, caller.user_id)
         logger.info("User %s logged out", caller.user_id)
         return web.ok({})
 
     @routes.get("/auth/revocations")
-    @access.internal(*FOLLOWERS)
-    def revocations() -> Response:
-        ended, cursor, more = logins.since(db, _after())
-        return web.ok({"revocations": ended, "cursor": cursor, "more": more})
+    @access.internal(*POLLERS)
+    def list_revocations() -> Response:
+        revoked, cursor, more = revocations.list_revoked(db, _read_cursor())
+        return web.ok({"revocations": revoked, "cursor": cursor, "more": more})
 
     return routes
 
 
-def _register(db: Database, wanted: Registration) -> dict[str, Any]:
-    added = accounts.add(db, wanted.email.lower(), wanted.phone, passwords.hashed(wanted.password))
+def _register(db: Database, registration: Registration) -> dict[str, Any]:
+    added = accounts.add(
+        db, registration.email.lower(), registration.phone, passwords.hash_password(registration.password)
+    )
     logger.info("User %s registered", added["user_id"])
     return dict(added)
 
 
-def _login(db: Database, secret: str, sent: Login) -> dict[str, Any]:
-    account = accounts.by_email(db, sent.email.lower())
+def _login(db: Database, secret: str, login: Login) -> dict[str, Any]:
+    account = accounts.find_by_email(db, login.email.lower())
     stored = account["password_hash"] if account else None
-    if not passwords.matches(sent.password, stored) or account is None:
-        raise Refused(ErrorCode.UNAUTHORIZED, "E-mail or password is wrong; try again or register.")
+    if not passwords.matches(login.password, stored) or account is None:
+        raise Refused(ErrorCode.UNAUTHORIZED, "Wrong e-mail address or password. Try again or register.")
     logger.info("User %s logged in", account["user_id"])
-    return _session(secret, account)
+    return _open_session(secret, account)
 
 
-def _session(secret: str, account: Row) -> dict[str, Any]:
+def _open_session(secret: str, account: Row) -> dict[str, Any]:
     sid = str(uuid4())
     issued = {
         f"{kind}_token": tokens.issue(secret, account["user_id"], account["role"], sid, kind)
@@ -103,16 +105,16 @@ def _session(secret: str, account: Row) -> dict[str, Any]:
 
 
 def _refresh(db: Database, secret: str, token: str) -> dict[str, Any]:
-    login = tokens.verify(secret, token, kind="refresh")
-    role = logins.role_if_standing(db, login.user_id, login.sid)
+    session = tokens.verify(secret, token, kind="refresh")
+    role = revocations.find_role(db, session.user_id, session.sid)
     if role is None:
         raise Refused(ErrorCode.UNAUTHORIZED, "This session was revoked. Log in again.")
-    renewed = tokens.issue(secret, login.user_id, role, login.sid, "access")
+    renewed = tokens.issue(secret, session.user_id, role, session.sid, "access")
     return {"access_token": renewed, "expires_in": tokens.ACCESS_SECONDS}
 
 
-def _after() -> int:
+def _read_cursor() -> int:
     text = request.args.get("after", "0")
     if not (text.isascii() and text.isdigit() and len(text) <= 18):
-        raise Refused(ErrorCode.VALIDATION_ERROR, "after is the cursor of the answer before, or 0.")
+        raise Refused(ErrorCode.VALIDATION_ERROR, "after must be 0 or the cursor of the previous answer.")
     return int(text)

@@ -1,4 +1,4 @@
-"""The credit verbs of the sagas. Each has a key and happens at most once under it (R2, R4)."""
+"""Routes that move credits, for the sagas. Each movement has a key and happens at most once (R2, R4)."""
 
 from __future__ import annotations
 
@@ -21,94 +21,98 @@ logger = logging.getLogger(__name__)
 Key = Annotated[str, Meta(min_length=1, max_length=512)]
 
 
-class Movement(msgspec.Struct, forbid_unknown_fields=True):
+class DeductRequest(msgspec.Struct, forbid_unknown_fields=True):
     key: Key
     user_id: UUID
     amount: Amount
 
 
-class Freeze(Movement, forbid_unknown_fields=True):
+class FreezeRequest(DeductRequest, forbid_unknown_fields=True):
     at_most: bool = False
 
 
-class Undo(msgspec.Struct, forbid_unknown_fields=True):
+class UndoRequest(msgspec.Struct, forbid_unknown_fields=True):
     key: Key
 
 
-class Handover(msgspec.Struct, forbid_unknown_fields=True):
+class TransferRequest(msgspec.Struct, forbid_unknown_fields=True):
     key: Key
     hold_keys: Annotated[list[Key], Meta(min_length=1, max_length=10)]
     to_user_id: UUID
 
 
 def credit_routes(db: Database) -> Blueprint:
-    """Deduct and refund, freeze and unfreeze, transfer: for the orchestrator only."""
+    """Build the routes to deduct, refund, freeze, unfreeze and transfer, for the orchestrator only."""
     routes = Blueprint("credits", __name__, url_prefix="/credits")
     orchestrator = access.internal("orchestrator-service")
 
     @routes.post("/deduct")
     @orchestrator
     def deduct() -> Response:
-        return web.ok(_deduct(db, web.body(Movement)))
+        return web.ok(_deduct(db, web.body(DeductRequest)))
 
     @routes.post("/refund")
     @orchestrator
     def refund() -> Response:
-        return web.ok(_refund(db, web.body(Undo).key))
+        return web.ok(_refund(db, web.body(UndoRequest).key))
 
     @routes.post("/freeze")
     @orchestrator
     def freeze() -> Response:
-        return web.ok(_freeze(db, web.body(Freeze)))
+        return web.ok(_freeze(db, web.body(FreezeRequest)))
 
     @routes.post("/unfreeze")
     @orchestrator
     def unfreeze() -> Response:
-        return web.ok(_unfreeze(db, web.body(Undo).key))
+        return web.ok(_unfreeze(db, web.body(UndoRequest).key))
 
     @routes.post("/transfer")
     @orchestrator
     def transfer() -> Response:
-        return web.ok(_transfer(db, web.body(Handover)))
+        return web.ok(_transfer(db, web.body(TransferRequest)))
 
     return routes
 
 
-def _deduct(db: Database, asked: Movement) -> Answer:
-    answer = effects.apply_recorded(db, asked.key, lambda: credits.deduct(db, asked.key, asked.user_id, asked.amount))
-    logger.info("Charged %s credits to user %s (%s)", answer["amount"], asked.user_id, asked.key)
+def _deduct(db: Database, movement: DeductRequest) -> Answer:
+    answer = effects.apply_recorded(
+        db, movement.key, lambda: credits.deduct(db, movement.key, movement.user_id, movement.amount)
+    )
+    logger.info("Charged %s credits to user %s (%s)", answer["amount"], movement.user_id, movement.key)
     return answer
 
 
 def _refund(db: Database, key: str) -> Answer:
     def reverse(tx: Transaction, answer: Answer) -> None:
-        logger.warning("Compensating: refunding %s credits (%s)", answer["amount"], key)
+        logger.warning("Compensating: refund of %s credits (%s)", answer["amount"], key)
         credits.refund(tx, key)
 
     effects.undo(db, key, reverse)
     return {}
 
 
-def _freeze(db: Database, asked: Freeze) -> Answer:
+def _freeze(db: Database, movement: FreezeRequest) -> Answer:
     answer = effects.apply(
         db,
-        asked.key,
-        lambda tx: credits.freeze(tx, asked.key, asked.user_id, asked.amount, at_most=asked.at_most),
+        movement.key,
+        lambda tx: credits.freeze(tx, movement.key, movement.user_id, movement.amount, at_most=movement.at_most),
     )
-    logger.info("Froze %s credits of user %s (%s)", answer["amount"], asked.user_id, asked.key)
+    logger.info("Froze %s credits of user %s (%s)", answer["amount"], movement.user_id, movement.key)
     return answer
 
 
 def _unfreeze(db: Database, key: str) -> Answer:
     def reverse(tx: Transaction, answer: Answer) -> None:
-        logger.warning("Compensating: unfreezing %s credits (%s)", answer["amount"], key)
+        logger.warning("Compensating: unfreeze of %s credits (%s)", answer["amount"], key)
         credits.unfreeze(tx, key, answer)
 
     effects.undo(db, key, reverse)
     return {}
 
 
-def _transfer(db: Database, asked: Handover) -> Answer:
-    answer = effects.apply(db, asked.key, lambda tx: credits.transfer(tx, asked.key, asked.hold_keys, asked.to_user_id))
-    logger.info("Transferred %s credits to user %s (%s)", answer["amount"], asked.to_user_id, asked.key)
+def _transfer(db: Database, movement: TransferRequest) -> Answer:
+    answer = effects.apply(
+        db, movement.key, lambda tx: credits.transfer(tx, movement.key, movement.hold_keys, movement.to_user_id)
+    )
+    logger.info("Transferred %s credits to user %s (%s)", answer["amount"], movement.to_user_id, movement.key)
     return answer

@@ -1,4 +1,4 @@
-"""What users are told beside the API: SMS and e-mails, by the orchestrator's outbox."""
+"""The route for SMS and e-mails to users, for the orchestrator's outbox."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class Notification(msgspec.Struct, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         if any(isinstance(value, list | dict) for value in self.fields.values()):
-            raise ValueError("fields are texts and numbers")
+            raise ValueError("fields must be texts and numbers")
 
 
 def notification_routes(db: Database, smu: Smu) -> Blueprint:
-    """One call for all messages. Asked twice it sends twice: the outbox promises at least once."""
+    """Build the route for all messages. A repeated call sends again, because the outbox delivers at least once."""
     routes = Blueprint("notifications", __name__)
 
     @routes.post("/notifications")
@@ -41,12 +41,12 @@ def notification_routes(db: Database, smu: Smu) -> Blueprint:
     return routes
 
 
-def _send(db: Database, smu: Smu, asked: Notification) -> None:
-    messages.require_known(asked.message)
-    account = accounts.get(db, asked.user_id)
-    if asked.message in messages.SMS:
-        smu.send_sms(account["phone"], messages.sms(asked.message, asked.fields))
+def _send(db: Database, smu: Smu, notification: Notification) -> None:
+    messages.require_known(notification.message)
+    account = accounts.get(db, notification.user_id)
+    if notification.message in messages.SMS:
+        smu.send_sms(account["phone"], messages.render_sms(notification.message, notification.fields))
     else:
-        letter = messages.email(asked.message, asked.fields)
-        smu.send_email(account["email"], letter.subject, letter.body)
-    logger.info("Told user %s: %s", asked.user_id, asked.message)
+        email = messages.render_email(notification.message, notification.fields)
+        smu.send_email(account["email"], email.subject, email.body)
+    logger.info("Sent user %s the message %s", notification.user_id, notification.message)

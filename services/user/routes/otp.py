@@ -1,4 +1,4 @@
-"""One-time codes, by SMS through SMU (§9)."""
+"""Routes for one-time codes, by SMS through SMU (section 9 of the reference)."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from services.user.store import accounts, otp_quota
 logger = logging.getLogger(__name__)
 
 
-class Send(msgspec.Struct, forbid_unknown_fields=True):
+class SendRequest(msgspec.Struct, forbid_unknown_fields=True):
     user_id: UUID
 
 
-class Verify(msgspec.Struct, forbid_unknown_fields=True):
+class VerifyRequest(msgspec.Struct, forbid_unknown_fields=True):
     verification_sid: Annotated[str, Meta(min_length=1, max_length=128)]
     otp_code: Annotated[str, Meta(min_length=1, max_length=16)]
 
 
 def otp_routes(db: Database, smu: Smu) -> Blueprint:
-    """Send a code, judge a code. Attempts are counted by whoever asks, with the order or transfer."""
+    """Build the routes to send and verify a code. Order counts the attempts."""
     routes = Blueprint("otp", __name__, url_prefix="/otp")
 
     @routes.post("/send")
     @access.internal("orchestrator-service")
     def send() -> Response:
-        return web.ok({"verification_sid": _send(db, smu, web.body(Send).user_id)})
+        return web.ok({"verification_sid": _send(db, smu, web.body(SendRequest).user_id)})
 
     @routes.post("/verify")
     @access.internal("orchestrator-service")
     def verify() -> Response:
-        asked = web.body(Verify)
-        return web.ok({"status": smu.verify_otp(asked.verification_sid, asked.otp_code)})
+        guess = web.body(VerifyRequest)
+        return web.ok({"status": smu.verify_otp(guess.verification_sid, guess.otp_code)})
 
     return routes
 

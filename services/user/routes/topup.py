@@ -1,4 +1,4 @@
-"""Money in: a PaymentIntent for the payer's browser, and Stripe's word that it was paid."""
+"""Routes for top-ups: a PaymentIntent for the payer's browser, and Stripe's webhook that reports its payment."""
 
 from __future__ import annotations
 
@@ -19,32 +19,34 @@ from services.user.store import accounts, topups
 
 logger = logging.getLogger(__name__)
 
-LEAST, MOST = Decimal("0.50"), Decimal("10000.00")  # SGD; Stripe charges no less
+MIN_AMOUNT, MAX_AMOUNT = Decimal("0.50"), Decimal("10000.00")  # SGD. The minimum is Stripe's.
 
 
-class TopUp(msgspec.Struct, forbid_unknown_fields=True):
-    key: Annotated[str, Meta(max_length=200, pattern=r"\A[!-~]+\Z")]  # Stripe's idempotency key: a header, up to 255
+class TopUpRequest(msgspec.Struct, forbid_unknown_fields=True):
+    key: Annotated[
+        str, Meta(max_length=200, pattern=r"\A[!-~]+\Z")
+    ]  # Stripe's idempotency key, a header of at most 255 characters
     user_id: UUID
     amount: Amount
 
     def __post_init__(self) -> None:
-        if not LEAST <= self.amount <= MOST:
-            raise ValueError(f"a top-up is {LEAST} to {MOST} SGD")
+        if not MIN_AMOUNT <= self.amount <= MAX_AMOUNT:
+            raise ValueError(f"a top-up must be {MIN_AMOUNT} to {MAX_AMOUNT} SGD")
 
 
 def topup_routes(db: Database, payments: Payments) -> Blueprint:
-    """The internal call that starts a top-up, the public one that ends it."""
+    """Build the internal route that starts a top-up, and the public webhook that ends it."""
     routes = Blueprint("topup", __name__)
 
     @routes.post("/credits/topup")
     @access.internal("orchestrator-service")
     def topup() -> Response:
-        return web.ok(_start(db, payments, web.body(TopUp)))
+        return web.ok(_start(db, payments, web.body(TopUpRequest)))
 
     @routes.post("/api/webhooks/stripe")
-    @access.public  # the signature over the raw body is what admits it
+    @access.public  # the signature of the raw body authenticates the caller
     def webhook() -> Response:
-        payment = payments.payment(request.get_data(), request.headers.get("Stripe-Signature"))
+        payment = payments.read_webhook(request.get_data(), request.headers.get("Stripe-Signature"))
         if payment is not None:
             _credit(db, payment)
         return web.ok({"received": True})
@@ -52,22 +54,22 @@ def topup_routes(db: Database, payments: Payments) -> Blueprint:
     return routes
 
 
-def _start(db: Database, payments: Payments, asked: TopUp) -> dict[str, Any]:
-    accounts.get(db, asked.user_id)
-    intent = payments.create(asked.key, asked.user_id, asked.amount)
-    logger.info("User %s tops up %s credits by %s", asked.user_id, asked.amount, intent.payment_intent_id)
-    made = {"payment_intent_id": intent.payment_intent_id, "client_secret": intent.client_secret}
-    return {**made, "amount": asked.amount, "currency": CURRENCY}
+def _start(db: Database, payments: Payments, top_up: TopUpRequest) -> dict[str, Any]:
+    accounts.get(db, top_up.user_id)
+    intent = payments.create(top_up.key, top_up.user_id, top_up.amount)
+    logger.info("User %s tops up %s credits with %s", top_up.user_id, top_up.amount, intent.payment_intent_id)
+    answer = {"payment_intent_id": intent.payment_intent_id, "client_secret": intent.client_secret}
+    return {**answer, "amount": top_up.amount, "currency": CURRENCY}
 
 
 def _credit(db: Database, payment: Payment) -> None:
     try:
         added = topups.credit(db, payment.event_id, payment.payment_intent_id, payment.user_id, payment.amount)
     except topups.UnknownPayer:
-        # Acknowledged: sending it again would not find the user either. Somebody has to look at it.
+        # Acknowledged, because a redelivery would not find the user either. The logged error needs an operator.
         logger.error("%s paid %s for an unknown user", payment.payment_intent_id, payment.amount)
         return
     if added:
-        logger.info("User %s was credited %s by %s", payment.user_id, payment.amount, payment.payment_intent_id)
+        logger.info("User %s was credited %s for %s", payment.user_id, payment.amount, payment.payment_intent_id)
     else:
         logger.info("%s was credited before", payment.payment_intent_id)

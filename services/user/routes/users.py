@@ -1,4 +1,4 @@
-"""Who a user is, for the orchestrator."""
+"""Routes of a user's profile and risk flag, for the orchestrator."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from services.user.store import accounts
 
 
 def user_routes(db: Database) -> Blueprint:
-    """Profile and risk."""
+    """Build the routes."""
     routes = Blueprint("users", __name__)
 
     @routes.get("/users/<user_id>")

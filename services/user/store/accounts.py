@@ -1,4 +1,4 @@
-"""Accounts: who there is."""
+"""The accounts of users."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ FROM users WHERE user_id = %(user_id)s"""
 
 
 def add(db: Database, email: str, phone: str, password_hash: str) -> Row:
-    """A new customer: user_id and e-mail. Raises Refused EMAIL_ALREADY_EXISTS."""
+    """Add a customer and return user_id and email. Raises Refused EMAIL_ALREADY_EXISTS."""
     added = db.statement(_ADD, email=email, phone=phone, password_hash=password_hash)
     if added is None:
         raise Refused(ErrorCode.EMAIL_ALREADY_EXISTS)
     return added
 
 
-def by_email(db: Database, email: str) -> Row | None:
-    """The account of an e-mail address in lower case, with its password's hash."""
+def find_by_email(db: Database, email: str) -> Row | None:
+    """Find the account, with its password hash, of an e-mail address in lower case."""
     return db.statement(_BY_EMAIL, email=email)
 
 
 def get(db: Database, user_id: UUID) -> Row:
-    """The account, without its password. Raises Refused USER_NOT_FOUND."""
+    """Return the account without its password hash. Raises Refused USER_NOT_FOUND."""
     found = db.statement(_BY_ID, user_id=user_id)
     if found is None:
         raise Refused(ErrorCode.USER_NOT_FOUND)

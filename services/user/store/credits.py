@@ -1,7 +1,7 @@
-"""Credits as a keyed ledger (D6 of the decisions): the balance is the running total of its entries.
+"""Credits as a keyed ledger (D6 of the decisions). A balance is the sum of its entries.
 
-Every function takes the user's row first, several rows in the order of their ids, and only then touches keys (R8),
-so that opposite movements between two users wait for each other instead of deadlocking.
+Each function locks the rows of its users in the order of their ids before it writes keys (R8). So two opposite
+movements between two users wait for each other and cannot deadlock.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from services.chassis.effects import Answer
 from services.chassis.errors import Refused
 from services.contracts.errors import ErrorCode
 
-# The hot path, a transaction in one statement: the UPDATE judges the balance and locks the row, and what it
-# returns feeds the ledger and the record of the effect.
+# Hot path: the whole transaction is one statement. The UPDATE checks the balance and locks the row. Its result goes
+# into the ledger and into the record of the effect.
 _DEDUCT = """
 WITH account AS (
     UPDATE users SET credit_balance = credit_balance - %(amount)s
@@ -71,7 +71,7 @@ SELECT user_id FROM users
 WHERE user_id = %(to_user_id)s OR user_id IN (SELECT user_id FROM credit_holds WHERE key = ANY(%(keys)s))
 ORDER BY user_id FOR UPDATE"""
 
-_THAW = """
+_DELETE_HOLDS = """
 WITH hold AS (
     DELETE FROM credit_holds WHERE key = ANY(%(keys)s) RETURNING key, user_id, amount
 ), total AS (
@@ -81,85 +81,88 @@ WITH hold AS (
 )
 SELECT key, user_id, amount FROM hold"""
 
-# A freeze of at most what was there may have found nothing: then there is a record of it and no hold.
-_NOTHING_FROZEN = """
+# A freeze with `at_most` of an empty balance has a record but no hold.
+_FIND_EMPTY_FREEZES = """
 SELECT key FROM effects
 WHERE key = ANY(%(keys)s) AND outcome = 'DONE' AND (answer ->> 'amount')::numeric = 0"""
 
 
 def deduct(db: Database, key: str, user_id: UUID, amount: Decimal) -> Answer:
-    """Take `amount` off the balance, and record the answer under `key`: an attempt for `effects.apply_recorded`.
+    """Deduct `amount` and record the answer under `key`, as an attempt for `effects.apply_recorded`.
 
-    Raises Refused INSUFFICIENT_CREDITS or USER_NOT_FOUND, UniqueViolation under a key that is taken.
+    Raises Refused INSUFFICIENT_CREDITS or USER_NOT_FOUND, and UniqueViolation if the key exists.
     """
     deducted = db.statement(_DEDUCT, key=key, user_id=user_id, amount=amount)
     if deducted is None:
-        raise _short(db.statement(_BALANCE, user_id=user_id))
+        raise _refusal(db.statement(_BALANCE, user_id=user_id))
     answer: Answer = deducted["answer"]
     return answer
 
 
 def refund(tx: Transaction, key: str) -> None:
-    """Put back what the deduct under `key` took. Raises Refused VALIDATION_ERROR when the key is no deduct's."""
-    taken = tx.one(_DEDUCTED, key=key)
-    if taken is None:
-        raise Refused(ErrorCode.VALIDATION_ERROR, "That key is not a deduct's.")
-    tx.one(_MOVE, key=f"{key}:refund", user_id=taken["user_id"], amount=-taken["amount"], kind="REFUND")
+    """Give back the amount of the deduct under `key`. Raises Refused VALIDATION_ERROR for any other key."""
+    deducted = tx.one(_DEDUCTED, key=key)
+    if deducted is None:
+        raise Refused(ErrorCode.VALIDATION_ERROR, "This key belongs to no deduct.")
+    tx.one(_MOVE, key=f"{key}:refund", user_id=deducted["user_id"], amount=-deducted["amount"], kind="REFUND")
 
 
 def freeze(tx: Transaction, key: str, user_id: UUID, amount: Decimal, *, at_most: bool) -> Answer:
-    """Move `amount` from balance to frozen; `at_most` moves what there is of it, be it nothing.
+    """Move `amount` from the balance to the frozen credits. With `at_most`, move less if the balance is lower.
 
     Raises Refused USER_NOT_FOUND, and INSUFFICIENT_CREDITS unless `at_most`.
     """
     if at_most:
-        balance = _done(tx, tx.one(_LOCK, user_id=user_id), user_id)
+        balance = _balance_or_refuse(tx, tx.one(_LOCK, user_id=user_id), user_id)
         amount = min(amount, balance)
         if amount == 0:
             return {"amount": amount, "credit_balance": balance}
     frozen = tx.one(_FREEZE, key=key, user_id=user_id, amount=amount)
-    return {"amount": amount, "credit_balance": _done(tx, frozen, user_id)}
+    return {"amount": amount, "credit_balance": _balance_or_refuse(tx, frozen, user_id)}
 
 
 def unfreeze(tx: Transaction, key: str, answer: Answer) -> None:
-    """Give back what the freeze under `key` took.
+    """Give back the amount of the freeze under `key`.
 
-    Raises Refused CREDITS_UNAVAILABLE when these credits have gone on to somebody else: that cannot be undone here.
+    Raises Refused CREDITS_UNAVAILABLE if the credits were transferred, because that cannot be undone here.
     """
     if answer["amount"] == 0:
         return
     tx.run(_LOCK_HOLDER, key=key)
-    thawed = tx.one(_THAW, keys=[key])
-    if thawed is not None:
-        tx.one(_MOVE, key=f"{key}:unfreeze", user_id=thawed["user_id"], amount=thawed["amount"], kind="UNFREEZE")
-    elif effects.void(tx, key):  # else another undo was faster, and the caller of `undo` finds that out
-        raise Refused(ErrorCode.CREDITS_UNAVAILABLE, "The frozen credits have been handed on.")
+    hold = tx.one(_DELETE_HOLDS, keys=[key])
+    if hold is not None:
+        tx.one(_MOVE, key=f"{key}:unfreeze", user_id=hold["user_id"], amount=hold["amount"], kind="UNFREEZE")
+    elif effects.void(tx, key):  # False if another undo committed first, which `effects.undo` handles
+        raise Refused(ErrorCode.CREDITS_UNAVAILABLE, "The frozen credits were already transferred.")
 
 
 def transfer(tx: Transaction, key: str, hold_keys: Sequence[str], to_user_id: UUID) -> Answer:
-    """Hand the credits of these holds to `to_user_id`. Raises Refused USER_NOT_FOUND or CREDITS_UNAVAILABLE."""
+    """Transfer the credits of these holds to `to_user_id`.
+
+    Raises Refused USER_NOT_FOUND or CREDITS_UNAVAILABLE.
+    """
     keys = list(hold_keys)
     tx.run(_LOCK_PARTIES, to_user_id=to_user_id, keys=keys)
-    thawed = tx.all(_THAW, keys=keys)
-    missing = set(keys) - {hold["key"] for hold in thawed}
-    if missing and missing - {row["key"] for row in tx.all(_NOTHING_FROZEN, keys=list(missing))}:
+    holds = tx.all(_DELETE_HOLDS, keys=keys)
+    missing = set(keys) - {hold["key"] for hold in holds}
+    if missing and missing - {row["key"] for row in tx.all(_FIND_EMPTY_FREEZES, keys=list(missing))}:
         raise Refused(ErrorCode.CREDITS_UNAVAILABLE, "Some of these credits are no longer frozen.")
-    amount = sum((hold["amount"] for hold in thawed), Decimal("0.00"))
+    amount = sum((hold["amount"] for hold in holds), Decimal("0.00"))
     moved = tx.one(_MOVE, key=key, user_id=to_user_id, amount=amount, kind="TRANSFER")
-    return {"amount": amount, "credit_balance": _done(tx, moved, to_user_id)}
+    return {"amount": amount, "credit_balance": _balance_or_refuse(tx, moved, to_user_id)}
 
 
 def top_up(tx: Transaction, key: str, user_id: UUID, amount: Decimal) -> bool:
-    """Add a payment's `amount`; False when there is no such user."""
+    """Add the amount of a payment, and return False for an unknown user."""
     return tx.one(_MOVE, key=key, user_id=user_id, amount=amount, kind="TOPUP") is not None
 
 
-def _done(tx: Transaction, row: Row | None, user_id: UUID) -> Decimal:
+def _balance_or_refuse(tx: Transaction, row: Row | None, user_id: UUID) -> Decimal:
     if row is None:
-        raise _short(tx.one(_BALANCE, user_id=user_id))
+        raise _refusal(tx.one(_BALANCE, user_id=user_id))
     balance: Decimal = row["credit_balance"]
     return balance
 
 
-def _short(account: Row | None) -> Refused:
+def _refusal(account: Row | None) -> Refused:
     return Refused(ErrorCode.INSUFFICIENT_CREDITS if account else ErrorCode.USER_NOT_FOUND)

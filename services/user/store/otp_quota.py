@@ -1,4 +1,4 @@
-"""How many codes a phone may be sent: 5 in 10 minutes (D19 of the decisions)."""
+"""The limit of codes to one phone: 5 in 10 minutes (D19 of the decisions)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _RECENT = """
 ARRAY(SELECT sent FROM unnest(otp_sends.sent_at) AS sent
       WHERE sent > app_now() - make_interval(secs => %(window)s) ORDER BY sent)"""
 
-# One statement, so that it counts and takes under the row's lock: of many at once exactly LIMIT get through.
+# One statement counts and takes under the row's lock, so exactly LIMIT of many concurrent calls succeed.
 _TAKE = f"""
 INSERT INTO otp_sends (phone, sent_at) VALUES (%(phone)s, ARRAY[app_now()])
 ON CONFLICT (phone) DO UPDATE SET sent_at = array_append({_RECENT}, app_now())
@@ -31,17 +31,17 @@ _GIVE_BACK = "UPDATE otp_sends SET sent_at = array_remove(sent_at, %(taken_at)s)
 
 
 def take(db: Database, phone: str) -> datetime:
-    """Count one code to `phone`, and return when. Raises Refused RATE_LIMITED with `retry_after` in seconds."""
+    """Count one code to `phone` and return its time. Raises Refused RATE_LIMITED with `retry_after` in seconds."""
     taken = db.statement(_TAKE, phone=phone, limit=LIMIT, window=WINDOW_SECONDS)
     if taken is not None:
-        moment: datetime = taken["taken_at"]
-        return moment
+        taken_at: datetime = taken["taken_at"]
+        return taken_at
     oldest = db.statement(_FREE_IN, phone=phone, window=WINDOW_SECONDS)
     wait = max(1, math.ceil(oldest["seconds"] or 1)) if oldest else 1
-    raise Refused(ErrorCode.RATE_LIMITED, f"Too many codes; ask again in {wait} s.", retry_after=wait)
+    raise Refused(ErrorCode.RATE_LIMITED, f"Too many codes. Try again in {wait} s.", retry_after=wait)
 
 
 def give_back(db: Database, phone: str, taken_at: datetime) -> None:
-    """Take back the count of a code that was certainly not sent."""
+    """Stop counting a code that was certainly not sent."""
     with db.transaction() as tx:
         tx.run(_GIVE_BACK, phone=phone, taken_at=taken_at)

@@ -1,4 +1,4 @@
-"""What the unit tests share."""
+"""Fixtures of the User unit tests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.unit.user.user_app import UserApp, user_settings
 
 @pytest.fixture(scope="module")
 def user_service(database_for: Callable[[str], DatabaseSettings]) -> Iterator[UserApp]:
-    """The User service, built once for a module: its routes take longer than most tests."""
+    """The User service, built once for a module because that takes longer than most tests."""
     service = UserApp(user_settings(database_for("user")))
     yield service
     service.db.close()
@@ -20,6 +20,6 @@ def user_service(database_for: Callable[[str], DatabaseSettings]) -> Iterator[Us
 
 @pytest.fixture
 def users(user_service: UserApp) -> Iterator[UserApp]:
-    """The User service; whatever a test does to credits, the ledger has to agree with the balances at its end."""
+    """The User service. After each test, every balance must equal the sum of its ledger entries."""
     yield user_service
-    assert user_service.crooked_accounts() == []
+    assert user_service.find_unbalanced_accounts() == []

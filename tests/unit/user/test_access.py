@@ -1,4 +1,4 @@
-"""Who may call what: every internal route, every caller; and what the service tells about itself."""
+"""The callers of every internal route, error envelopes, health and settings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from services.chassis import tokens
 from services.chassis.errors import ConfigurationError
 from services.chassis.settings import Env
 from services.user.settings import Settings
-from tests.unit.user.user_app import INTERNAL_SECRET, JWT_SECRET, UserApp, refusal
+from tests.unit.user.user_app import INTERNAL_SECRET, JWT_SECRET, UserApp, error_code
 
 pytestmark = pytest.mark.unit
 
@@ -25,27 +25,27 @@ INTERNAL = [*ORCHESTRATOR_ONLY, ("GET", "/auth/revocations")]
 
 @pytest.mark.parametrize("caller", SERVICES)
 @pytest.mark.parametrize(("method", "path"), INTERNAL)
-def test_an_internal_call_is_for_its_callers(users: UserApp, method: str, path: str, caller: str) -> None:
-    follower = path == "/auth/revocations" and caller != "user-service"
+def test_internal_route_allows_only_its_callers(users: UserApp, method: str, path: str, caller: str) -> None:
+    is_poller = path == "/auth/revocations" and caller != "user-service"
     status = users.call(method, path, caller=caller).status_code
-    assert (status != 403) == (follower or caller == "orchestrator-service")
+    assert (status != 403) == (is_poller or caller == "orchestrator-service")
 
 
 @pytest.mark.parametrize(("method", "path"), INTERNAL)
-def test_an_internal_call_needs_a_service_credential(users: UserApp, method: str, path: str) -> None:
+def test_internal_route_needs_a_service_credential(users: UserApp, method: str, path: str) -> None:
     user_token = tokens.issue(JWT_SECRET, users.new_user(), "staff", "sid", "access")
     forged = tokens.Credential("orchestrator-service", JWT_SECRET).header()
     for header in ({}, {"Authorization": f"Bearer {user_token}"}, {"Authorization": forged}):
-        assert users.public(method, path, **header).status_code == 401
+        assert users.call_public(method, path, **header).status_code == 401
 
 
-def test_a_service_credential_is_no_users_token(users: UserApp) -> None:
+def test_service_credential_is_not_a_user_token(users: UserApp) -> None:
     credential = tokens.Credential("orchestrator-service", INTERNAL_SECRET).header()
-    assert users.public("POST", "/api/auth/logout", Authorization=credential).status_code == 401
+    assert users.call_public("POST", "/api/auth/logout", Authorization=credential).status_code == 401
 
 
-def test_every_route_is_covered_here(users: UserApp) -> None:
-    """A new internal route has to be added to the lists above."""
+def test_every_route_is_in_these_tests(users: UserApp) -> None:
+    """A new internal route must be added to the lists above."""
     public = {"/api/auth/register", "/api/auth/login", "/api/auth/refresh", "/api/auth/logout", "/api/webhooks/stripe"}
     frame = {"/health", "/health/live", "/metrics"}
     routes = {rule.rule.replace("<user_id>", USER) for rule in users.app.url_map.iter_rules()}
@@ -53,30 +53,30 @@ def test_every_route_is_covered_here(users: UserApp) -> None:
 
 
 @pytest.mark.parametrize("path", ["/users/nobody", "/users/nobody/risk", "/users/%00"])
-def test_an_id_that_is_none_is_invalid_uuid(users: UserApp, path: str) -> None:
+def test_invalid_id_is_invalid_uuid(users: UserApp, path: str) -> None:
     answer = users.call("GET", path)
-    assert (answer.status_code, refusal(answer)) == (400, "INVALID_UUID")
+    assert (answer.status_code, error_code(answer)) == (400, "INVALID_UUID")
 
 
 @pytest.mark.claim("schema/users.is_flagged", "otp/checks-buyer-flag")
-def test_risk_says_who_is_flagged(users: UserApp) -> None:
+def test_risk_returns_the_flag(users: UserApp) -> None:
     flags = [users.call("GET", f"/users/{USER[:-1]}{last}/risk").get_json()["data"]["is_flagged"] for last in "12"]
     assert flags == [False, True]
 
 
-def test_an_unknown_user_is_404(users: UserApp) -> None:
-    assert refusal(users.call("GET", f"/users/{USER[:-1]}7")) == "USER_NOT_FOUND"
+def test_unknown_user_is_404(users: UserApp) -> None:
+    assert error_code(users.call("GET", f"/users/{USER[:-1]}7")) == "USER_NOT_FOUND"
 
 
 @pytest.mark.parametrize(("method", "path", "status"), [("GET", "/nothing", 404), ("GET", "/credits/deduct", 405)])
-def test_the_envelope_is_the_same_for_what_is_not_there(users: UserApp, method: str, path: str, status: int) -> None:
+def test_unknown_route_has_the_error_envelope(users: UserApp, method: str, path: str, status: int) -> None:
     answer = users.call(method, path)
     assert answer.status_code == status
-    assert refusal(answer) in ("NOT_FOUND", "METHOD_NOT_ALLOWED")
+    assert error_code(answer) in ("NOT_FOUND", "METHOD_NOT_ALLOWED")
 
 
-def test_health_asks_the_database(users: UserApp) -> None:
-    answer = users.public("GET", "/health")
+def test_health_checks_the_database(users: UserApp) -> None:
+    answer = users.call_public("GET", "/health")
     assert (answer.status_code, answer.get_json()["checks"]) == (200, {"database": "ok"})
 
 
@@ -87,7 +87,7 @@ ENVIRONMENT = {
 }  # fmt: skip
 
 
-def test_settings_are_read_from_the_environment() -> None:
+def test_settings_are_read_and_hide_secrets() -> None:
     settings = Settings.read(Env(ENVIRONMENT))
     assert (settings.process.port, settings.smu_url, settings.stripe_base) == (5000, "http://smu", "http://stripe")
     assert not {"sk", "whsec", "'k'", "j" * 32} & set(repr(settings).replace(",", " ").split())
@@ -96,12 +96,12 @@ def test_settings_are_read_from_the_environment() -> None:
 @pytest.mark.parametrize(
     "name", ["SMU_API_URL", "SMU_API_KEY", "STRIPE_SECRET_KEY", "STRIPE_WEBHOOK_SECRET", "DB_HOST"]
 )
-def test_a_missing_setting_is_named(name: str) -> None:
+def test_missing_setting_is_named(name: str) -> None:
     with pytest.raises(ConfigurationError, match=name):
         Settings.read(Env({key: value for key, value in ENVIRONMENT.items() if key != name}))
 
 
 @pytest.mark.parametrize("name", ["SMU_API_URL", "STRIPE_API_BASE"])
-def test_an_address_that_is_none_is_named(name: str) -> None:
+def test_invalid_address_is_named(name: str) -> None:
     with pytest.raises(ConfigurationError, match=name):
         Settings.read(Env(ENVIRONMENT | {name: "smu.test"}))

@@ -1,4 +1,4 @@
-"""Registering, logging in, refreshing, logging out."""
+"""Routes to register, log in, refresh and log out."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from services.chassis.settings import DatabaseSettings
 from services.user import passwords
 from tests.support.concurrency import run_concurrently
 from tests.support.databases import scripts
-from tests.unit.user.user_app import JWT_SECRET, UserApp, codes, refusal
+from tests.unit.user.user_app import JWT_SECRET, UserApp, error_code, status_codes
 
 pytestmark = pytest.mark.unit
 
@@ -25,7 +25,7 @@ PASSWORD = "correct horse"
 
 @pytest.fixture(autouse=True)
 def cheap_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hashes at bcrypt's lowest cost: production's takes some 50 ms, and most tests here make and check a few."""
+    """Hash at bcrypt's lowest cost, because most tests need several hashes and a production one takes 50 ms."""
     monkeypatch.setattr(passwords, "ROUNDS", 4)
 
 
@@ -33,39 +33,39 @@ def registration(**changes: Any) -> dict[str, Any]:
     return {"email": f"{uuid4()}@example.com", "phone": "+6591234567", "password": PASSWORD} | changes
 
 
-def registered(users: UserApp, **changes: Any) -> dict[str, Any]:
-    """Who was just registered."""
+def register(users: UserApp, **changes: Any) -> dict[str, Any]:
+    """Register a customer and return the request body."""
     person = registration(**changes)
-    answer = users.public("POST", "/api/auth/register", person)
+    answer = users.call_public("POST", "/api/auth/register", person)
     assert answer.status_code == 201, answer.text
     return person
 
 
 def login(users: UserApp, email: str, password: str = PASSWORD) -> TestResponse:
-    return users.public("POST", "/api/auth/login", {"email": email, "password": password})
+    return users.call_public("POST", "/api/auth/login", {"email": email, "password": password})
 
 
-def logged_in(users: UserApp) -> dict[str, Any]:
-    """The data of a fresh login."""
-    answer = login(users, registered(users)["email"])
+def log_in(users: UserApp) -> dict[str, Any]:
+    """Register a customer, log in, and return the session."""
+    answer = login(users, register(users)["email"])
     assert answer.status_code == 200, answer.text
     session: dict[str, Any] = answer.get_json()["data"]
     return session
 
 
-def bearing(users: UserApp, path: str, token: str) -> TestResponse:
-    return users.public("POST", path, Authorization=f"Bearer {token}")
+def post_with_token(users: UserApp, path: str, token: str) -> TestResponse:
+    return users.call_public("POST", path, Authorization=f"Bearer {token}")
 
 
 @pytest.mark.claim("layers/user-over-rest", "testing/login-examples", "token/role")
-def test_register_makes_a_customer_who_can_log_in(users: UserApp) -> None:
+def test_registered_customer_can_log_in(users: UserApp) -> None:
     person = registration()
-    answer = users.public("POST", "/api/auth/register", person)
-    made = answer.get_json()["data"]
-    assert (answer.status_code, made["email"]) == (201, person["email"])
+    answer = users.call_public("POST", "/api/auth/register", person)
+    added = answer.get_json()["data"]
+    assert (answer.status_code, added["email"]) == (201, person["email"])
     session = login(users, person["email"]).get_json()["data"]
     assert session["user"] == {
-        "user_id": made["user_id"], "email": person["email"], "role": "customer", "credit_balance": 0.0,
+        "user_id": added["user_id"], "email": person["email"], "role": "customer", "credit_balance": 0.0,
     }  # fmt: skip
     assert (session["token_type"], session["expires_in"]) == ("Bearer", 900)
 
@@ -79,8 +79,8 @@ def test_register_makes_a_customer_who_can_log_in(users: UserApp) -> None:
     "token/exp",
     "token/type",
 )
-def test_the_tokens_carry_the_claims_of_the_reference(users: UserApp) -> None:
-    session = logged_in(users)
+def test_tokens_have_the_claims_of_the_reference(users: UserApp) -> None:
+    session = log_in(users)
     for kind, seconds in (("access", 900), ("refresh", 7 * 86400)):
         claims = jwt.decode(session[f"{kind}_token"], JWT_SECRET, algorithms=["HS256"], issuer="ticketremaster")
         assert claims["sub"] == session["user"]["user_id"]
@@ -90,18 +90,18 @@ def test_the_tokens_carry_the_claims_of_the_reference(users: UserApp) -> None:
 
 
 @pytest.mark.claim("schema/users.email")
-def test_an_email_registers_once_however_it_is_written(users: UserApp) -> None:
-    person = registered(users)
-    again = users.public("POST", "/api/auth/register", registration(email=person["email"].upper()))
-    assert (again.status_code, refusal(again)) == (409, "EMAIL_ALREADY_EXISTS")
+def test_email_registers_once_in_any_case(users: UserApp) -> None:
+    person = register(users)
+    again = users.call_public("POST", "/api/auth/register", registration(email=person["email"].upper()))
+    assert (again.status_code, error_code(again)) == (409, "EMAIL_ALREADY_EXISTS")
     assert login(users, person["email"].upper()).status_code == 200
 
 
 @pytest.mark.claim("schema/users.email")
-def test_one_email_many_times_at_once_registers_once(users: UserApp) -> None:
+def test_concurrent_registrations_of_one_email_succeed_once(users: UserApp) -> None:
     person = registration()
-    answers = run_concurrently([lambda: users.public("POST", "/api/auth/register", person)] * 5)
-    assert codes(answers) == [201] + [409] * 4
+    answers = run_concurrently([lambda: users.call_public("POST", "/api/auth/register", person)] * 5)
+    assert status_codes(answers) == [201] + [409] * 4
 
 
 @pytest.mark.parametrize(
@@ -116,80 +116,80 @@ def test_one_email_many_times_at_once_registers_once(users: UserApp) -> None:
     ],
     ids=str,
 )  # fmt: skip
-def test_a_registration_that_is_not_right_is_refused(users: UserApp, wrong: dict[str, Any]) -> None:
-    answer = users.public("POST", "/api/auth/register", registration(**wrong))
-    assert (answer.status_code, refusal(answer)) == (400, "VALIDATION_ERROR")
+def test_invalid_registration_is_refused(users: UserApp, wrong: dict[str, Any]) -> None:
+    answer = users.call_public("POST", "/api/auth/register", registration(**wrong))
+    assert (answer.status_code, error_code(answer)) == (400, "VALIDATION_ERROR")
 
 
 @pytest.mark.parametrize("password", ["eight888", "x" * 72, "é" * 36], ids=["8 bytes", "72 bytes", "72 bytes of UTF-8"])
-def test_a_password_of_8_to_72_bytes_works(users: UserApp, password: str) -> None:
-    person = registered(users, password=password)
+def test_password_has_8_to_72_bytes(users: UserApp, password: str) -> None:
+    person = register(users, password=password)
     assert login(users, person["email"], password).status_code == 200
 
 
 @pytest.mark.claim("token/login-checks-password")
 @pytest.mark.parametrize("password", ["wrong horse", "", "x" * 1000, PASSWORD + " ", PASSWORD.upper()], ids=repr)
-def test_a_wrong_password_is_401(users: UserApp, password: str) -> None:
-    answer = login(users, registered(users)["email"], password)
-    assert (answer.status_code, refusal(answer)) == (401, "UNAUTHORIZED")
+def test_wrong_password_is_401(users: UserApp, password: str) -> None:
+    answer = login(users, register(users)["email"], password)
+    assert (answer.status_code, error_code(answer)) == (401, "UNAUTHORIZED")
 
 
-def test_what_bcrypt_would_cut_off_still_counts(users: UserApp) -> None:
-    person = registered(users, password="x" * 72)
+def test_bytes_that_bcrypt_ignores_still_count(users: UserApp) -> None:
+    person = register(users, password="x" * 72)
     assert login(users, person["email"], "x" * 73).status_code == 401
 
 
-def test_an_unknown_email_gets_the_same_answer_as_a_wrong_password(users: UserApp) -> None:
-    unknown, wrong = login(users, "nobody@example.com"), login(users, registered(users)["email"], "wrong horse")
+def test_unknown_email_gets_the_answer_of_a_wrong_password(users: UserApp) -> None:
+    unknown, wrong = login(users, "nobody@example.com"), login(users, register(users)["email"], "wrong horse")
     assert (unknown.status_code, unknown.get_json()["message"]) == (401, wrong.get_json()["message"])
 
 
-def test_an_unknown_email_costs_as_much_as_a_wrong_password(users: UserApp, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.undo()  # at production's cost
+def test_unknown_email_costs_as_much_as_a_wrong_password(users: UserApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()  # use production's cost
     checked: list[bytes] = []
     real = bcrypt.checkpw
 
-    def noted(sent: bytes, stored: bytes) -> bool:
+    def note_check(given: bytes, stored: bytes) -> bool:
         checked.append(stored)
-        return real(sent, stored)
+        return real(given, stored)
 
-    monkeypatch.setattr(bcrypt, "checkpw", noted)
+    monkeypatch.setattr(bcrypt, "checkpw", note_check)
     login(users, "nobody@example.com")
-    login(users, registered(users)["email"], "wrong horse")
+    login(users, register(users)["email"], "wrong horse")
     assert [stored[:7] for stored in checked] == [b"$2b$10$", b"$2b$10$"]
 
 
 @pytest.mark.parametrize("path", ["/api/auth/register", "/api/auth/login"])
 @pytest.mark.parametrize("body", [b"", b"null", b"{", b'{"email":"\\ud800@a.b"}', b'{"email":"a\\u0000@b.cd"}'])
-def test_a_malformed_body_is_a_validation_error(users: UserApp, path: str, body: bytes) -> None:
-    answer = users.public("POST", path, body)
-    assert (answer.status_code, refusal(answer)) == (400, "VALIDATION_ERROR")
+def test_malformed_body_is_a_validation_error(users: UserApp, path: str, body: bytes) -> None:
+    answer = users.call_public("POST", path, body)
+    assert (answer.status_code, error_code(answer)) == (400, "VALIDATION_ERROR")
 
 
 @pytest.mark.claim("token/refresh-without-login", "token/refresh-gives-access")
-def test_refresh_gives_a_new_access_token_of_the_same_login(users: UserApp) -> None:
-    session = logged_in(users)
-    answer = bearing(users, "/api/auth/refresh", session["refresh_token"])
+def test_refresh_returns_an_access_token_of_the_same_session(users: UserApp) -> None:
+    session = log_in(users)
+    answer = post_with_token(users, "/api/auth/refresh", session["refresh_token"])
     renewed = answer.get_json()["data"]
     assert (answer.status_code, renewed["expires_in"]) == (200, 900)
     old, new = (jwt.decode(t["access_token"], JWT_SECRET, ["HS256"]) for t in (session, renewed))
     assert (new["sid"], new["sub"], new["type"]) == (old["sid"], old["sub"], "access")
 
 
-def test_refresh_gives_the_role_that_the_user_has_now(users: UserApp) -> None:
-    session = logged_in(users)
+def test_refresh_uses_the_current_role(users: UserApp) -> None:
+    session = log_in(users)
     with users.db.transaction() as tx:
         tx.run("UPDATE users SET role = 'staff' WHERE email = %(email)s", email=session["user"]["email"])
-    renewed = bearing(users, "/api/auth/refresh", session["refresh_token"]).get_json()["data"]
+    renewed = post_with_token(users, "/api/auth/refresh", session["refresh_token"]).get_json()["data"]
     assert jwt.decode(renewed["access_token"], JWT_SECRET, ["HS256"])["role"] == "staff"
 
 
-def test_an_access_token_does_not_refresh(users: UserApp) -> None:
-    assert bearing(users, "/api/auth/refresh", logged_in(users)["access_token"]).status_code == 401
+def test_access_token_cannot_refresh(users: UserApp) -> None:
+    assert post_with_token(users, "/api/auth/refresh", log_in(users)["access_token"]).status_code == 401
 
 
-def test_a_refresh_token_opens_nothing_but_refresh(users: UserApp) -> None:
-    assert bearing(users, "/api/auth/logout", logged_in(users)["refresh_token"]).status_code == 401
+def test_refresh_token_can_only_refresh(users: UserApp) -> None:
+    assert post_with_token(users, "/api/auth/logout", log_in(users)["refresh_token"]).status_code == 401
 
 
 @pytest.mark.parametrize("path", ["/api/auth/refresh", "/api/auth/logout"])
@@ -198,73 +198,73 @@ def test_a_refresh_token_opens_nothing_but_refresh(users: UserApp) -> None:
     [{"exp": 1}, {"iss": "somebody"}, {"sub": "nobody"}, {"role": "king"}, {"type": "other"}, {"sid": None}],
     ids=str,
 )
-def test_a_token_that_is_not_right_is_401(users: UserApp, path: str, change: dict[str, Any]) -> None:
-    session = logged_in(users)
+def test_token_with_a_wrong_claim_is_401(users: UserApp, path: str, change: dict[str, Any]) -> None:
+    session = log_in(users)
     token = session["refresh_token" if path.endswith("refresh") else "access_token"]
     claims = jwt.decode(token, JWT_SECRET, ["HS256"]) | change
     forged = jwt.encode({name: value for name, value in claims.items() if value is not None}, JWT_SECRET)
-    assert bearing(users, path, forged).status_code == 401
+    assert post_with_token(users, path, forged).status_code == 401
 
 
 @pytest.mark.claim("token/guards-routes")
 @pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer ", "Basic x", "Bearer a.b.c"])
 @pytest.mark.parametrize("path", ["/api/auth/refresh", "/api/auth/logout"])
-def test_no_token_is_401(users: UserApp, path: str, header: str | None) -> None:
-    answer = users.public("POST", path, **({} if header is None else {"Authorization": header}))
-    assert (answer.status_code, refusal(answer)) == (401, "UNAUTHORIZED")
+def test_missing_token_is_401(users: UserApp, path: str, header: str | None) -> None:
+    answer = users.call_public("POST", path, **({} if header is None else {"Authorization": header}))
+    assert (answer.status_code, error_code(answer)) == (401, "UNAUTHORIZED")
 
 
-def test_a_token_of_another_algorithm_or_secret_is_401(users: UserApp) -> None:
-    claims = jwt.decode(logged_in(users)["access_token"], JWT_SECRET, ["HS256"])
+def test_token_of_another_algorithm_or_secret_is_401(users: UserApp) -> None:
+    claims = jwt.decode(log_in(users)["access_token"], JWT_SECRET, ["HS256"])
     forged = [jwt.encode(claims, "x" * 64, algorithm="HS256"), jwt.encode(claims, JWT_SECRET * 2, algorithm="HS512")]
     forged.append(jwt.encode(claims, None, algorithm="none"))  # type: ignore[arg-type]
-    assert codes(bearing(users, "/api/auth/logout", token) for token in forged) == [401] * 3
+    assert status_codes(post_with_token(users, "/api/auth/logout", token) for token in forged) == [401] * 3
 
 
 @pytest.mark.claim("token/exp")
-def test_an_expired_token_says_so(users: UserApp) -> None:
-    claims = jwt.decode(logged_in(users)["access_token"], JWT_SECRET, ["HS256"]) | {"exp": 1}
-    assert refusal(bearing(users, "/api/auth/logout", jwt.encode(claims, JWT_SECRET))) == "TOKEN_EXPIRED"
+def test_expired_token_has_its_own_code(users: UserApp) -> None:
+    claims = jwt.decode(log_in(users)["access_token"], JWT_SECRET, ["HS256"]) | {"exp": 1}
+    assert error_code(post_with_token(users, "/api/auth/logout", jwt.encode(claims, JWT_SECRET))) == "TOKEN_EXPIRED"
 
 
 @pytest.mark.claim("token/logout-revokes")
-def test_logout_ends_the_access_and_the_refresh_token(users: UserApp) -> None:
-    session = logged_in(users)
-    answer = bearing(users, "/api/auth/logout", session["access_token"])
+def test_logout_revokes_both_tokens(users: UserApp) -> None:
+    session = log_in(users)
+    answer = post_with_token(users, "/api/auth/logout", session["access_token"])
     assert (answer.status_code, answer.get_json()["data"]) == (200, {})
-    assert bearing(users, "/api/auth/refresh", session["refresh_token"]).status_code == 401
-    assert bearing(users, "/api/auth/logout", session["access_token"]).status_code == 401
+    assert post_with_token(users, "/api/auth/refresh", session["refresh_token"]).status_code == 401
+    assert post_with_token(users, "/api/auth/logout", session["access_token"]).status_code == 401
 
 
-def test_logout_ends_one_login_only(users: UserApp) -> None:
-    person = registered(users)
+def test_logout_revokes_one_session_only(users: UserApp) -> None:
+    person = register(users)
     here, there = (login(users, person["email"]).get_json()["data"] for _ in range(2))
-    bearing(users, "/api/auth/logout", here["access_token"])
-    assert bearing(users, "/api/auth/refresh", there["refresh_token"]).status_code == 200
+    post_with_token(users, "/api/auth/logout", here["access_token"])
+    assert post_with_token(users, "/api/auth/refresh", there["refresh_token"]).status_code == 200
 
 
-def test_logout_at_once_is_one_revocation(users: UserApp) -> None:
-    token = logged_in(users)["access_token"]
-    answers = run_concurrently([lambda: bearing(users, "/api/auth/logout", token)] * 5)
-    assert set(codes(answers)) <= {200, 401}
+def test_concurrent_logouts_are_idempotent(users: UserApp) -> None:
+    token = log_in(users)["access_token"]
+    answers = run_concurrently([lambda: post_with_token(users, "/api/auth/logout", token)] * 5)
+    assert set(status_codes(answers)) <= {200, 401}
 
 
 @pytest.mark.claim("seed/users")
 @pytest.mark.parametrize("email", ["user1@example.com", "user2@example.com", "staff@example.com"])
-def test_the_seeded_users_log_in(users: UserApp, email: str) -> None:
+def test_seeded_users_can_log_in(users: UserApp, email: str) -> None:
     session = login(users, email, "password123").get_json()["data"]
     assert session["user"]["role"] == ("staff" if email.startswith("staff") else "customer")
 
 
-def test_the_seed_is_what_the_documents_say_and_runs_again(
+def test_seed_matches_the_documents_and_is_idempotent(
     users: UserApp, database_for: Callable[[str], DatabaseSettings]
 ) -> None:
-    found = [users.account(UUID(int=number)) for number in (1, 2, 9)]
+    before = [users.account(UUID(int=number)) for number in (1, 2, 9)]
     with users.db.transaction() as tx:
         for script in scripts("user"):
             tx.run(script.read_text().replace("%", "%%"))
-    assert found == [users.account(UUID(int=number)) for number in (1, 2, 9)]
-    facts = [(one["phone"], one["is_flagged"], one["role"], one["credit_balance"]) for one in found]
+    assert before == [users.account(UUID(int=number)) for number in (1, 2, 9)]
+    facts = [(user["phone"], user["is_flagged"], user["role"], user["credit_balance"]) for user in before]
     assert facts == [
         ("+6591234567", False, "customer", 1000),
         ("+6591234568", True, "customer", 500),
@@ -273,10 +273,10 @@ def test_the_seed_is_what_the_documents_say_and_runs_again(
 
 
 @pytest.mark.claim("schema/users.password_hash")
-def test_a_password_is_kept_as_a_bcrypt_hash(users: UserApp) -> None:
+def test_password_is_stored_as_a_bcrypt_hash(users: UserApp) -> None:
     email, password = f"{uuid4()}@example.com", "a password to keep"
     body = {"email": email, "phone": "+6591234567", "password": password}
-    assert users.public("POST", "/api/auth/register", body).status_code == 201
+    assert users.call_public("POST", "/api/auth/register", body).status_code == 201
     with users.db.transaction() as tx:
-        kept = tx.only("SELECT password_hash FROM users WHERE email = %(email)s", email=email)["password_hash"]
-    assert re.fullmatch(r"\$2b\$\d\d\$.{53}", kept)
+        stored = tx.only("SELECT password_hash FROM users WHERE email = %(email)s", email=email)["password_hash"]
+    assert re.fullmatch(r"\$2b\$\d\d\$.{53}", stored)

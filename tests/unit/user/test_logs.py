@@ -21,7 +21,7 @@ from tests.unit.user.user_app import (
     STRIPE_KEY,
     WEBHOOK_SECRET,
     UserApp,
-    key,
+    new_key,
 )
 
 pytestmark = pytest.mark.unit
@@ -31,7 +31,7 @@ PASSWORD, CODE, SID, CLIENT_SECRET = "a-password-to-hide", "739105", "VEhidden",
 
 @pytest.fixture
 def lines(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
-    """What the process would write: its levels, its formatter."""
+    """The log of the process, with its levels and formatter."""
     for noisy in ("urllib3", "stripe"):
         caplog.set_level(logging.WARNING, noisy)
     caplog.set_level(logging.INFO)
@@ -43,7 +43,7 @@ def test_no_log_line_shows_a_secret(users: UserApp, lines: pytest.LogCaptureFixt
     email = f"{uuid4()}@example.com"
     phone = f"+65{uuid4().int % 10**8:08d}"
     with Stubs() as stub:
-        session = whole_life(users, stub, email, phone)
+        session = use_every_secret(users, stub, email, phone)
     secrets = [phone, phone[1:], PASSWORD, CODE, SID, CLIENT_SECRET, SMU_KEY, STRIPE_KEY, WEBHOOK_SECRET]
     secrets += [JWT_SECRET, INTERNAL_SECRET, session["access_token"], session["refresh_token"], "$2b$", "Bearer"]
     assert len(lines.records) > 30
@@ -51,30 +51,30 @@ def test_no_log_line_shows_a_secret(users: UserApp, lines: pytest.LogCaptureFixt
     assert f"…{phone[-4:]}" in lines.text
 
 
-def whole_life(users: UserApp, stub: Stubs, email: str, phone: str) -> dict[str, str]:
-    """Everything that handles a secret, going well and going wrong; the session."""
+def use_every_secret(users: UserApp, stub: Stubs, email: str, phone: str) -> dict[str, str]:
+    """Call every route that handles a secret, with success and with failure. Returns the session."""
     person = {"email": email, "phone": phone, "password": PASSWORD}
-    made = users.public("POST", "/api/auth/register", person).get_json()["data"]
-    users.public("POST", "/api/auth/register", person)
-    users.public("POST", "/api/auth/login", {"email": email, "password": PASSWORD + CODE})
-    users.public("POST", "/api/auth/login", person)
-    answer = users.public("POST", "/api/auth/login", {"email": email, "password": PASSWORD})
+    added = users.call_public("POST", "/api/auth/register", person).get_json()["data"]
+    users.call_public("POST", "/api/auth/register", person)
+    users.call_public("POST", "/api/auth/login", {"email": email, "password": PASSWORD + CODE})
+    users.call_public("POST", "/api/auth/login", person)
+    answer = users.call_public("POST", "/api/auth/login", {"email": email, "password": PASSWORD})
     session: dict[str, str] = answer.get_json()["data"]
-    codes(users, stub, made["user_id"], phone)
-    payments(users, stub, made["user_id"])
+    send_and_verify_codes(users, stub, added["user_id"], phone)
+    pay(users, stub, added["user_id"])
     for path, token in (("refresh", "refresh_token"), ("refresh", "access_token"), ("logout", "access_token")):
-        users.public("POST", f"/api/auth/{path}", Authorization=f"Bearer {session[token]}")
+        users.call_public("POST", f"/api/auth/{path}", Authorization=f"Bearer {session[token]}")
     return session
 
 
-def codes(users: UserApp, stub: Stubs, user_id: str, phone: str) -> None:
-    told = {"Success": False, "ErrorMessage": f"60200: Invalid parameter To: {phone}"}
+def send_and_verify_codes(users: UserApp, stub: Stubs, user_id: str, phone: str) -> None:
+    refusal = {"Success": False, "ErrorMessage": f"60200: Invalid parameter To: {phone}"}
     sent = {"Success": True, "VerificationSid": SID, "ErrorMessage": ""}
     stub.answers("POST", f"{SMU_URL}/SendOTP", json=sent)
     users.call("POST", "/otp/send", {"user_id": user_id})
     sends: list[dict[str, Any]] = [
-        {"json": told}, {"body": f"<p>{phone}"},
-        {"status": 500, "json": told}, {"body": requests.ConnectionError(phone)},
+        {"json": refusal}, {"body": f"<p>{phone}"},
+        {"status": 500, "json": refusal}, {"body": requests.ConnectionError(phone)},
     ]  # fmt: skip
     for answer in sends:
         stub.misbehaves("POST", f"{SMU_URL}/SendOTP", instead=True, **answer)
@@ -82,17 +82,17 @@ def codes(users: UserApp, stub: Stubs, user_id: str, phone: str) -> None:
     guess = {"verification_sid": SID, "otp_code": CODE}
     stub.answers("POST", f"{SMU_URL}/VerifyOTP", json={"Success": True, "Status": "pending", "ErrorMessage": ""})
     users.call("POST", "/otp/verify", guess)
-    judged: list[dict[str, Any]] = [{"json": told}, {"body": requests.Timeout(CODE)}]
-    for answer in judged:
+    verdicts: list[dict[str, Any]] = [{"json": refusal}, {"body": requests.Timeout(CODE)}]
+    for answer in verdicts:
         stub.misbehaves("POST", f"{SMU_URL}/VerifyOTP", instead=True, **answer)
         users.call("POST", "/otp/verify", guess)
     stub.answers("POST", f"{SMU_URL}/SendSMS", json={"status": "queued"})
     users.call("POST", "/notifications", {"user_id": user_id, "message": "transfer_completed"})
 
 
-def payments(users: UserApp, stub: Stubs, user_id: str) -> None:
+def pay(users: UserApp, stub: Stubs, user_id: str) -> None:
     def top_up() -> None:
-        users.call("POST", "/credits/topup", {"key": key(), "user_id": user_id, "amount": 20})
+        users.call("POST", "/credits/topup", {"key": new_key(), "user_id": user_id, "amount": 20})
 
     url = f"{STRIPE_BASE}/v1/payment_intents"
     intent = {**example("stripe", "POST", "/v1/payment_intents", 200), "client_secret": CLIENT_SECRET}
@@ -106,17 +106,17 @@ def payments(users: UserApp, stub: Stubs, user_id: str) -> None:
     top_up()
     for secret in (WEBHOOK_SECRET, "whsec_forged"):
         signature = stripe.WebhookSignature.generate_signature_header("{}", secret)
-        users.public("POST", "/api/webhooks/stripe", b"{}", **{"Stripe-Signature": signature})
+        users.call_public("POST", "/api/webhooks/stripe", b"{}", **{"Stripe-Signature": signature})
 
 
-def test_a_fault_in_the_database_shows_no_row(users: UserApp, lines: pytest.LogCaptureFixture) -> None:
-    """Whatever PostgreSQL complains of, neither parameters nor the row's values come with it."""
+def test_database_fault_logs_no_row(users: UserApp, lines: pytest.LogCaptureFixture) -> None:
+    """The log of a PostgreSQL error contains neither parameters nor values of the row."""
     user = users.new_user("10.00")
     phone = users.account(user)["phone"]
     with users.db.transaction() as tx:
         tx.run("ALTER TABLE users ADD CONSTRAINT broken CHECK (password_hash <> 'no password') NOT VALID")
     try:
-        answer = users.call("POST", "/credits/deduct", {"key": key(), "user_id": user, "amount": 1})
+        answer = users.call("POST", "/credits/deduct", {"key": new_key(), "user_id": user, "amount": 1})
     finally:
         with users.db.transaction() as tx:
             tx.run("ALTER TABLE users DROP CONSTRAINT broken")

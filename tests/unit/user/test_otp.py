@@ -1,4 +1,4 @@
-"""Codes by SMS: SMU's contract to the letter (§9), and no more than five codes to a phone in ten minutes."""
+"""Codes by SMS: the calls to SMU (section 9 of the reference), and five codes per phone in ten minutes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from services.user import smu as smu_module
 from tests.support.concurrency import run_concurrently
 from tests.support.databases import Databases
 from tests.support.stubs import Stubs
-from tests.unit.user.user_app import SMU_KEY, SMU_URL, UserApp, codes, refusal
+from tests.unit.user.user_app import SMU_KEY, SMU_URL, UserApp, error_code, status_codes
 
 pytestmark = pytest.mark.unit
 
@@ -29,12 +29,12 @@ def smu() -> Iterator[Stubs]:
         yield stub
 
 
-def sends(smu: Stubs, **changes: Any) -> None:
+def stub_send(smu: Stubs, **changes: Any) -> None:
     sent = {"VerificationSid": "VE1", "Success": True, "ErrorMessage": ""}
     smu.answers("POST", f"{SMU_URL}/SendOTP", json=sent | changes)
 
 
-def judges(smu: Stubs, **answer: Any) -> None:
+def stub_verify(smu: Stubs, **answer: Any) -> None:
     smu.answers("POST", f"{SMU_URL}/VerifyOTP", json=answer)
 
 
@@ -46,7 +46,7 @@ def verify(users: UserApp) -> Any:
     return users.call("POST", "/otp/verify", {"verification_sid": "VE1", "otp_code": "123456"})
 
 
-def unreachable() -> requests.ConnectionError:
+def connection_error() -> requests.ConnectionError:
     reason = NewConnectionError(None, "refused")  # type: ignore[arg-type]
     return requests.ConnectionError(MaxRetryError(None, "/SendOTP", reason))  # type: ignore[arg-type]
 
@@ -59,7 +59,7 @@ def unreachable() -> requests.ConnectionError:
     "otp/flagged-buyer-gets-code",
     "schema/users.phone",
 )
-def test_send_asks_smu_as_its_contract_says(users: UserApp, smu: Stubs) -> None:
+def test_send_calls_smu_as_specified(users: UserApp, smu: Stubs) -> None:
     user, correlation = users.new_user(), str(uuid4())
     expected = {"X-Contacts-Key": SMU_KEY, "Content-Type": "application/json", "X-Correlation-ID": correlation}
     smu.answers(
@@ -77,12 +77,12 @@ def test_send_asks_smu_as_its_contract_says(users: UserApp, smu: Stubs) -> None:
     assert (answer.status_code, answer.get_json()["data"]) == (200, {"verification_sid": "VE1"})
 
 
-def test_smu_is_given_up_before_our_caller_gives_up() -> None:
+def test_smu_timeout_is_shorter_than_the_callers() -> None:
     assert sum(smu_module.TIMEOUT) < CALL_SECONDS
 
 
-def test_send_to_an_unknown_user_is_404_and_asks_nobody(users: UserApp, smu: Stubs) -> None:
-    assert refusal(send(users, uuid4())) == "USER_NOT_FOUND"
+def test_send_to_an_unknown_user_calls_no_smu(users: UserApp, smu: Stubs) -> None:
+    assert error_code(send(users, uuid4())) == "USER_NOT_FOUND"
     assert len(smu.calls) == 0
 
 
@@ -96,63 +96,63 @@ def test_send_to_an_unknown_user_is_404_and_asks_nobody(users: UserApp, smu: Stu
         {"json": {"Success": "true", "VerificationSid": "VE1"}}, {"json": {"Success": True, "VerificationSid": 7}},
         {"body": "<html>"}, {"body": requests.ReadTimeout()}, {"body": requests.ConnectTimeout()},
         {"body": requests.ConnectionError("reset")}, {"body": requests.exceptions.ChunkedEncodingError()},
-        {"body": unreachable()},
+        {"body": connection_error()},
     ],
     ids=str,
 )  # fmt: skip
-def test_a_code_that_smu_did_not_confirm_is_503(users: UserApp, smu: Stubs, failure: dict[str, Any]) -> None:
+def test_unconfirmed_send_is_503(users: UserApp, smu: Stubs, failure: dict[str, Any]) -> None:
     smu.misbehaves("POST", f"{SMU_URL}/SendOTP", **failure)
     answer = send(users, users.new_user())
-    assert (answer.status_code, refusal(answer)) == (503, "SERVICE_UNAVAILABLE")
+    assert (answer.status_code, error_code(answer)) == (503, "SERVICE_UNAVAILABLE")
     assert answer.headers["Retry-After"]
 
 
-def test_a_code_that_smu_would_not_send_is_503(users: UserApp, smu: Stubs) -> None:
-    sends(smu, VerificationSid="", Success=False, ErrorMessage="60200: Invalid parameter `To`")
-    assert refusal(send(users, users.new_user())) == "SERVICE_UNAVAILABLE"
+def test_refused_send_is_503(users: UserApp, smu: Stubs) -> None:
+    stub_send(smu, VerificationSid="", Success=False, ErrorMessage="60200: Invalid parameter `To`")
+    assert error_code(send(users, users.new_user())) == "SERVICE_UNAVAILABLE"
 
 
-def test_the_sixth_code_in_ten_minutes_is_refused_and_says_when(users: UserApp, smu: Stubs) -> None:
-    sends(smu)
+def test_sixth_code_in_ten_minutes_is_refused_with_a_wait(users: UserApp, smu: Stubs) -> None:
+    stub_send(smu)
     user = users.new_user()
-    assert codes(send(users, user) for _ in range(5)) == [200] * 5
+    assert status_codes(send(users, user) for _ in range(5)) == [200] * 5
     answer = send(users, user)
-    assert (answer.status_code, refusal(answer)) == (429, "RATE_LIMITED")
+    assert (answer.status_code, error_code(answer)) == (429, "RATE_LIMITED")
     wait = answer.get_json()["details"]["retry_after"]
     assert 590 <= wait <= 600
     assert answer.headers["Retry-After"] == str(wait)
     assert len(smu.calls) == 5
 
 
-def test_of_many_sends_at_once_five_get_through(users: UserApp, smu: Stubs) -> None:
-    sends(smu)
+def test_five_of_twelve_concurrent_sends_succeed(users: UserApp, smu: Stubs) -> None:
+    stub_send(smu)
     user = users.new_user()
-    assert codes(run_concurrently([lambda: send(users, user)] * 12)) == [200] * 5 + [429] * 7
+    assert status_codes(run_concurrently([lambda: send(users, user)] * 12)) == [200] * 5 + [429] * 7
     assert len(smu.calls) == 5
 
 
-def test_the_limit_is_the_phones_not_the_users(users: UserApp, smu: Stubs) -> None:
-    sends(smu)
+def test_limit_is_per_phone(users: UserApp, smu: Stubs) -> None:
+    stub_send(smu)
     one, other = users.new_user(), users.new_user()
     with users.db.transaction() as tx:
         phone = users.account(one)["phone"]
         tx.run("UPDATE users SET phone = %(phone)s WHERE user_id = %(user)s", phone=phone, user=other)
-    assert codes(send(users, user) for user in [one, other] * 3) == [200] * 5 + [429]
+    assert status_codes(send(users, user) for user in [one, other] * 3) == [200] * 5 + [429]
 
 
-def test_the_limit_moves_on_with_time(users: UserApp, smu: Stubs, databases: Databases) -> None:
-    sends(smu)
+def test_limit_ends_after_ten_minutes(users: UserApp, smu: Stubs, databases: Databases) -> None:
+    stub_send(smu)
     user = users.new_user()
-    assert codes(send(users, user) for _ in range(6)) == [200] * 5 + [429]
+    assert status_codes(send(users, user) for _ in range(6)) == [200] * 5 + [429]
     databases.shift_clock("user", 601)
     try:
-        assert codes(send(users, user) for _ in range(6)) == [200] * 5 + [429]
+        assert status_codes(send(users, user) for _ in range(6)) == [200] * 5 + [429]
     finally:
         databases.shift_clock("user", 0)
 
 
-def test_the_limit_is_a_window_that_slides(users: UserApp, smu: Stubs, databases: Databases) -> None:
-    sends(smu)
+def test_limit_is_a_sliding_window(users: UserApp, smu: Stubs, databases: Databases) -> None:
+    stub_send(smu)
     user = users.new_user()
     phone = users.account(user)["phone"]
     with closing(databases.superuser("user")) as connection, connection.cursor() as cursor:
@@ -161,30 +161,30 @@ def test_the_limit_is_a_window_that_slides(users: UserApp, smu: Stubs, databases
             "INSERT INTO otp_sends SELECT %s, array_agg(now() - make_interval(secs => age)) FROM unnest(%s) AS age",
             (phone, ages),
         )
-    assert codes(send(users, user) for _ in range(2)) == [200] * 2
+    assert status_codes(send(users, user) for _ in range(2)) == [200] * 2
     answer = send(users, user)
     assert answer.status_code == 429
     assert int(answer.headers["Retry-After"]) <= 2
 
 
 @pytest.mark.parametrize(
-    ("failure", "counted"),
+    ("failure", "is_counted"),
     [
         ({"json": {"Success": False, "ErrorMessage": "x"}}, False), ({"status": 400}, False),
-        ({"body": unreachable()}, False), ({"body": requests.ConnectTimeout()}, False),
+        ({"body": connection_error()}, False), ({"body": requests.ConnectTimeout()}, False),
         ({"status": 500}, True), ({"body": requests.ReadTimeout()}, True), ({"body": requests.ConnectionError()}, True),
     ],
     ids=str,
 )  # fmt: skip
 def test_only_a_code_that_may_have_been_sent_counts(
-    users: UserApp, smu: Stubs, failure: dict[str, Any], counted: bool
+    users: UserApp, smu: Stubs, failure: dict[str, Any], is_counted: bool
 ) -> None:
     smu.misbehaves("POST", f"{SMU_URL}/SendOTP", **failure)
     user = users.new_user()
-    assert codes(send(users, user) for _ in range(6)) == ([429] + [503] * 5 if counted else [503] * 6)
+    assert status_codes(send(users, user) for _ in range(6)) == ([429] + [503] * 5 if is_counted else [503] * 6)
 
 
-def test_a_redirect_is_no_answer_wherever_it_leads(users: UserApp, smu: Stubs) -> None:
+def test_redirect_is_not_followed(users: UserApp, smu: Stubs) -> None:
     smu.misbehaves("POST", f"{SMU_URL}/SendOTP", status=302, headers={"Location": f"{SMU_URL}/elsewhere"})
     smu.misbehaves("GET", f"{SMU_URL}/elsewhere", json={"VerificationSid": "VE1", "Success": True})
     assert send(users, users.new_user()).status_code == 503
@@ -192,8 +192,8 @@ def test_a_redirect_is_no_answer_wherever_it_leads(users: UserApp, smu: Stubs) -
 
 
 @pytest.mark.claim("smu/authenticates-every-call", "smu/verify-otp", "otp/smu-verifies-code")
-def test_verify_asks_smu_as_its_contract_says(users: UserApp, smu: Stubs) -> None:
-    judges(smu, Success=True, Status="approved", ErrorMessage="")
+def test_verify_calls_smu_as_specified(users: UserApp, smu: Stubs) -> None:
+    stub_verify(smu, Success=True, Status="approved", ErrorMessage="")
     answer = verify(users)
     assert (answer.status_code, answer.get_json()["data"]) == (200, {"status": "approved"})
     assert json.loads(smu.calls[0].request.body or "") == {"VerificationSid": "VE1", "Code": "123456"}
@@ -202,7 +202,7 @@ def test_verify_asks_smu_as_its_contract_says(users: UserApp, smu: Stubs) -> Non
 
 @pytest.mark.claim("smu/approved-code", "smu/pending-code", "smu/expired-code", "smu/valid-code")
 @pytest.mark.parametrize(
-    ("smu_says", "status"),
+    ("verdict", "status"),
     [
         ({"Success": True, "Status": "approved", "ErrorMessage": ""}, "approved"),
         ({"Success": True, "Status": "pending", "ErrorMessage": ""}, "pending"),
@@ -214,12 +214,12 @@ def test_verify_asks_smu_as_its_contract_says(users: UserApp, smu: Stubs) -> Non
         ({"Success": False, "Status": "", "ErrorMessage": "60202: Max check attempts reached"}, "expired"),
     ],
 )
-def test_what_smu_says_is_what_we_say(users: UserApp, smu: Stubs, smu_says: dict[str, Any], status: str) -> None:
-    judges(smu, **smu_says)
+def test_verdict_of_smu_is_returned(users: UserApp, smu: Stubs, verdict: dict[str, Any], status: str) -> None:
+    stub_verify(smu, **verdict)
     assert verify(users).get_json()["data"] == {"status": status}
 
 
-def test_smus_404_is_expired(users: UserApp, smu: Stubs) -> None:
+def test_404_of_smu_is_expired(users: UserApp, smu: Stubs) -> None:
     smu.misbehaves("POST", f"{SMU_URL}/VerifyOTP", status=404, json={"Errors": ["x"]})
     assert verify(users).get_json()["data"] == {"status": "expired"}
 
@@ -236,19 +236,19 @@ def test_smus_404_is_expired(users: UserApp, smu: Stubs) -> None:
     ],
     ids=str,
 )  # fmt: skip
-def test_a_code_that_smu_did_not_judge_is_503(users: UserApp, smu: Stubs, failure: dict[str, Any]) -> None:
+def test_missing_verdict_is_503(users: UserApp, smu: Stubs, failure: dict[str, Any]) -> None:
     smu.misbehaves("POST", f"{SMU_URL}/VerifyOTP", **failure)
     answer = verify(users)
-    assert (answer.status_code, refusal(answer)) == (503, "SERVICE_UNAVAILABLE")
+    assert (answer.status_code, error_code(answer)) == (503, "SERVICE_UNAVAILABLE")
 
 
-def test_a_failure_that_smu_owns_up_to_is_503(users: UserApp, smu: Stubs) -> None:
-    judges(smu, Success=False, Status="", ErrorMessage="20500: Twilio is down")
-    assert refusal(verify(users)) == "SERVICE_UNAVAILABLE"
+def test_reported_failure_of_smu_is_503(users: UserApp, smu: Stubs) -> None:
+    stub_verify(smu, Success=False, Status="", ErrorMessage="20500: Twilio is down")
+    assert error_code(verify(users)) == "SERVICE_UNAVAILABLE"
 
 
 @pytest.mark.parametrize("body", [{}, {"verification_sid": "VE1"}, {"verification_sid": "", "otp_code": "1"},
                                   {"verification_sid": "VE1", "otp_code": ""},
                                   {"verification_sid": "VE1", "otp_code": 123456}])  # fmt: skip
-def test_a_malformed_guess_is_a_validation_error(users: UserApp, body: dict[str, Any]) -> None:
-    assert refusal(users.call("POST", "/otp/verify", body)) == "VALIDATION_ERROR"
+def test_malformed_guess_is_a_validation_error(users: UserApp, body: dict[str, Any]) -> None:
+    assert error_code(users.call("POST", "/otp/verify", body)) == "VALIDATION_ERROR"

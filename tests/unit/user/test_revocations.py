@@ -1,4 +1,4 @@
-"""The list of ended logins that the other services follow."""
+"""The list of revoked sessions that the other services poll."""
 
 from __future__ import annotations
 
@@ -8,104 +8,104 @@ from uuid import uuid4
 
 import pytest
 
-from services.user.store import logins
+from services.user.store import revocations
 from tests.support.waiting import wait_until
-from tests.unit.user.user_app import UserApp, refusal
+from tests.unit.user.user_app import UserApp, error_code
 
 pytestmark = pytest.mark.unit
 
-FOLLOWERS = ["orchestrator-service", "order-service", "inventory-service", "event-service"]
+POLLERS = ["orchestrator-service", "order-service", "inventory-service", "event-service"]
 
 
-def news(users: UserApp, after: int = 0, caller: str = "order-service") -> dict[str, Any]:
+def read_page(users: UserApp, after: int = 0, caller: str = "order-service") -> dict[str, Any]:
     answer = users.call("GET", f"/auth/revocations?after={after}", caller=caller)
     assert answer.status_code == 200, answer.text
     data: dict[str, Any] = answer.get_json()["data"]
     return data
 
 
-def newest(users: UserApp) -> int:
-    """The cursor at the end of the list."""
+def read_last_cursor(users: UserApp) -> int:
+    """Return the cursor at the end of the list."""
     cursor, more = 0, True
     while more:
-        page = news(users, cursor)
+        page = read_page(users, cursor)
         cursor, more = page["cursor"], page["more"]
     return cursor
 
 
-def revoked(users: UserApp) -> str:
+def revoke_session(users: UserApp) -> str:
     sid = str(uuid4())
-    logins.revoke(users.db, sid, uuid4())
+    revocations.revoke(users.db, sid, uuid4())
     return sid
 
 
-@pytest.mark.parametrize("caller", FOLLOWERS)
-def test_each_follower_hears_of_an_ended_login(users: UserApp, caller: str) -> None:
-    start = newest(users)
-    sid = revoked(users)
-    page = news(users, start, caller)
+@pytest.mark.parametrize("caller", POLLERS)
+def test_each_service_lists_a_revoked_session(users: UserApp, caller: str) -> None:
+    start = read_last_cursor(users)
+    sid = revoke_session(users)
+    page = read_page(users, start, caller)
     assert [entry["sid"] for entry in page["revocations"]] == [sid]
-    assert 900 < page["revocations"][0]["seconds_left"] <= logins.REMEMBERED_SECONDS
+    assert 900 < page["revocations"][0]["seconds_left"] <= revocations.LISTED_SECONDS
     assert (page["more"], page["cursor"] > start) == (False, True)
 
 
-def test_nothing_new_keeps_the_cursor(users: UserApp) -> None:
-    revoked(users)
-    start = newest(users)
-    assert news(users, start) == {"revocations": [], "cursor": start, "more": False}
+def test_empty_page_keeps_the_cursor(users: UserApp) -> None:
+    revoke_session(users)
+    start = read_last_cursor(users)
+    assert read_page(users, start) == {"revocations": [], "cursor": start, "more": False}
 
 
-def test_a_long_list_comes_in_pages_that_miss_nothing(users: UserApp, monkeypatch: pytest.MonkeyPatch) -> None:
-    start = newest(users)
-    monkeypatch.setattr(logins, "PAGE", 2)
-    ended = [revoked(users) for _ in range(5)]
-    heard, cursor, more = [], start, True
+def test_pages_list_every_revoked_session(users: UserApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    start = read_last_cursor(users)
+    monkeypatch.setattr(revocations, "PAGE", 2)
+    revoked = [revoke_session(users) for _ in range(5)]
+    listed, cursor, more = [], start, True
     while more:
-        page = news(users, cursor)
-        heard += [entry["sid"] for entry in page["revocations"]]
+        page = read_page(users, cursor)
+        listed += [entry["sid"] for entry in page["revocations"]]
         cursor, more = page["cursor"], page["more"]
-    assert heard == ended
+    assert listed == revoked
 
 
-def test_a_login_whose_tokens_ran_out_is_not_told_and_is_not_looked_at_again(users: UserApp) -> None:
-    start = newest(users)
-    sid = revoked(users)
+def test_session_with_expired_tokens_is_skipped(users: UserApp) -> None:
+    start = read_last_cursor(users)
+    sid = revoke_session(users)
     with users.db.transaction() as tx:
         tx.run("UPDATE revoked_logins SET revoked_at = now() - interval '17 minutes' WHERE sid = %(sid)s", sid=sid)
-    page = news(users, start)
+    page = read_page(users, start)
     assert (page["revocations"], page["cursor"] > start) == ([], True)
 
 
-def test_a_login_is_remembered_as_long_as_its_refresh_token_lives(users: UserApp) -> None:
-    young, old = revoked(users), revoked(users)
+def test_revocation_is_stored_until_the_refresh_token_expires(users: UserApp) -> None:
+    young, old = revoke_session(users), revoke_session(users)
     with users.db.transaction() as tx:
         for sid, age in ((young, "6 days"), (old, "8 days")):
             tx.run(
                 "UPDATE revoked_logins SET revoked_at = now() - %(age)s::interval WHERE sid = %(sid)s", sid=sid, age=age
             )
-    revoked(users)
-    stored = logins.StoredRevocations(users.db)
+    revoke_session(users)
+    stored = revocations.StoredRevocations(users.db)
     assert (stored.is_revoked(young), stored.is_revoked(old)) == (True, False)
 
 
-def test_a_row_that_commits_late_is_not_skipped(users: UserApp) -> None:
-    """Two logouts overlap and a follower looks in between: both have to reach it, whichever ends first."""
-    start = newest(users)
+def test_cursor_never_skips_a_late_commit(users: UserApp) -> None:
+    """A read between two overlapping logouts must not hide the one that commits last."""
+    start = read_last_cursor(users)
     early, late = str(uuid4()), str(uuid4())
-    other = Thread(target=lambda: logins.revoke(users.db, late, uuid4()))
+    other = Thread(target=lambda: revocations.revoke(users.db, late, uuid4()))
     with users.db.transaction() as tx:
-        tx.run(logins._ONE_AT_A_TIME)
-        tx.run(logins._REVOKE, sid=early, user_id=uuid4())
+        tx.run(revocations._LOCK_TABLE)
+        tx.run(revocations._REVOKE, sid=early, user_id=uuid4())
         other.start()
-        wait_until(lambda: users.waiting() > 0 or not other.is_alive())
-        seen = news(users, start)
+        wait_until(lambda: users.count_waiting() > 0 or not other.is_alive())
+        first = read_page(users, start)
     other.join()
-    seen_then = news(users, seen["cursor"])
-    heard = [entry["sid"] for page in (seen, seen_then) for entry in page["revocations"]]
-    assert sorted(heard) == sorted([early, late])
+    second = read_page(users, first["cursor"])
+    listed = [entry["sid"] for page in (first, second) for entry in page["revocations"]]
+    assert sorted(listed) == sorted([early, late])
 
 
 @pytest.mark.parametrize("after", ["-1", "x", "", "1.5", "9" * 19, "٣"])
-def test_a_cursor_that_is_none_is_a_validation_error(users: UserApp, after: str) -> None:
+def test_invalid_cursor_is_a_validation_error(users: UserApp, after: str) -> None:
     answer = users.call("GET", f"/auth/revocations?after={after}")
-    assert (answer.status_code, refusal(answer)) == (400, "VALIDATION_ERROR")
+    assert (answer.status_code, error_code(answer)) == (400, "VALIDATION_ERROR")

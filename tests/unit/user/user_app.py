@@ -1,4 +1,4 @@
-"""The User service in this process, on the embedded PostgreSQL, and verbs to use it with."""
+"""A test client of the User service, in this process and on the embedded PostgreSQL."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ VALUES (%(user_id)s, %(user_id)s || '@example.com', %(phone)s, 'no password', %(
 _OPENING = """
 INSERT INTO credit_entries (key, user_id, amount, kind)
 VALUES ('test:' || %(user_id)s || ':1:opening', %(user_id)s, %(balance)s, 'OPENING')"""
-_CROOKED = """
+_UNBALANCED = """
 SELECT user_id FROM users
 WHERE credit_balance <> (SELECT coalesce(sum(amount), 0) FROM credit_entries e WHERE e.user_id = users.user_id)
    OR frozen_credits <> (SELECT coalesce(sum(amount), 0) FROM credit_holds h WHERE h.user_id = users.user_id)"""
@@ -41,21 +41,21 @@ _WAITING = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AN
 
 
 def user_settings(database: DatabaseSettings, **addresses: str) -> Settings:
-    """Settings of a User service; `smu_url` and `stripe_base` lead to stubs unless given."""
+    """Settings of a User service. `smu_url` and `stripe_base` lead to stubs unless `addresses` has them."""
     process = ProcessSettings("user-service", 5000, "127.0.0.1", JWT_SECRET, INTERNAL_SECRET, "INFO", 8)
-    where = {"smu_url": SMU_URL, "stripe_base": STRIPE_BASE} | addresses
+    urls = {"smu_url": SMU_URL, "stripe_base": STRIPE_BASE} | addresses
     return Settings(
         process=process,
         database=database,
         smu_key=SMU_KEY,
         stripe_key=STRIPE_KEY,
         stripe_webhook_secret=WEBHOOK_SECRET,
-        **where,
+        **urls,
     )
 
 
 class UserApp:
-    """One User service under test. Its locks are waited for longer than in production: the machine may be busy."""
+    """The User service under test. Its lock timeout is longer than in production, because the machine may be busy."""
 
     def __init__(self, settings: Settings) -> None:
         self.db = Database(replace(settings.database, lock_timeout_ms=10_000, statement_timeout_ms=20_000))
@@ -64,68 +64,68 @@ class UserApp:
     def call(
         self, method: str, path: str, body: Any = None, *, caller: str = "orchestrator-service", **headers: str
     ) -> TestResponse:
-        """An internal call; `body` is sent as JSON, or as it is when it is bytes."""
+        """Call as a service. `body` is sent as JSON, or unchanged if it is bytes."""
         credential = tokens.Credential(caller, INTERNAL_SECRET).header()
-        return self.public(method, path, body, **{"Authorization": credential, **headers})
+        return self.call_public(method, path, body, **{"Authorization": credential, **headers})
 
-    def public(self, method: str, path: str, body: Any = None, **headers: str) -> TestResponse:
-        """A call from outside, with no credential but what `headers` has."""
+    def call_public(self, method: str, path: str, body: Any = None, **headers: str) -> TestResponse:
+        """Call without a service credential."""
         raw = body if isinstance(body, bytes) or body is None else json_codec.encode(body)
         return self.app.test_client().open(
             path, method=method, data=raw, headers=headers, content_type=None if raw is None else "application/json"
         )
 
-    def done(self, path: str, **body: Any) -> Any:
-        """The data of a POST that succeeds."""
+    def post(self, path: str, **body: Any) -> Any:
+        """POST, assert success and return the data."""
         answer = self.call("POST", path, body)
         assert answer.status_code == 200, answer.text
         return json_codec.decode(answer.data)["data"]
 
-    def refused(self, path: str, **body: Any) -> str:
-        """The code of a POST that is refused."""
-        return str(refusal(self.call("POST", path, body)))
+    def expect_refusal(self, path: str, **body: Any) -> str:
+        """POST, assert a refusal and return its error code."""
+        return str(error_code(self.call("POST", path, body)))
 
     def new_user(self, balance: str = "100.00", user_id: UUID | None = None) -> UUID:
-        """A customer with a phone of his own and `balance` credits."""
-        chosen = user_id or uuid4()
+        """Add a customer with a unique phone and `balance` credits."""
+        user_id = user_id or uuid4()
         with self.db.transaction() as tx:
             phone = f"+65{uuid4().int % 10**10:010d}"
-            tx.run(_NEW_USER, user_id=chosen, phone=phone, balance=Decimal(balance))
-            tx.run(_OPENING, user_id=chosen, balance=Decimal(balance))
-        return chosen
+            tx.run(_NEW_USER, user_id=user_id, phone=phone, balance=Decimal(balance))
+            tx.run(_OPENING, user_id=user_id, balance=Decimal(balance))
+        return user_id
 
     def account(self, user_id: UUID) -> Any:
-        """The profile."""
+        """Return the profile."""
         return json_codec.decode(self.call("GET", f"/users/{user_id}").data)["data"]
 
     def balance(self, user_id: UUID) -> Any:
-        """Spendable credits, a Decimal."""
+        """Return the spendable credits, a Decimal."""
         return self.account(user_id)["credit_balance"]
 
-    def frozen(self, user_id: UUID) -> Any:
-        """Frozen credits, a Decimal."""
+    def frozen_credits(self, user_id: UUID) -> Any:
+        """Return the frozen credits, a Decimal."""
         return self.account(user_id)["frozen_credits"]
 
-    def crooked_accounts(self) -> list[Any]:
-        """Those whose balance is not the sum of their entries, or frozen not the sum of holds (invariant I2)."""
-        return self.db.read(lambda tx: tx.all(_CROOKED))
+    def find_unbalanced_accounts(self) -> list[Any]:
+        """Find accounts whose balance or frozen credits differ from the sum of entries or holds (invariant I2)."""
+        return self.db.read(lambda tx: tx.all(_UNBALANCED))
 
-    def waiting(self) -> int:
-        """How many statements wait for a lock."""
+    def count_waiting(self) -> int:
+        """Count the statements that wait for a lock."""
         return len(self.db.read(lambda tx: tx.all(_WAITING)))
 
-    def queued(self, user_id: UUID, *works: Callable[[], Any]) -> list[Any]:
-        """Run all works so that they meet at the user's row: none gets it before all of them want it."""
-        with ThreadPoolExecutor(len(works)) as pool:
+    def run_at_locked_row(self, user_id: UUID, *calls: Callable[[], Any]) -> list[Any]:
+        """Lock the user's row until all calls wait for it, and return their results."""
+        with ThreadPoolExecutor(len(calls)) as pool:
             with self.db.transaction() as tx:
                 tx.run("SELECT 1 FROM users WHERE user_id = %(user_id)s FOR UPDATE", user_id=user_id)
-                running = [pool.submit(work) for work in works]
-                wait_until(lambda: self.waiting() == len(works))
-            return [work.result() for work in running]
+                running = [pool.submit(call) for call in calls]
+                wait_until(lambda: self.count_waiting() == len(calls))
+            return [call.result() for call in running]
 
 
-def refusal(answer: TestResponse) -> str:
-    """The error code in an envelope that has all that an error envelope has."""
+def error_code(answer: TestResponse) -> str:
+    """Return the error code of a complete error envelope."""
     envelope = answer.get_json()
     assert envelope["success"] is False
     assert envelope["message"]
@@ -133,11 +133,11 @@ def refusal(answer: TestResponse) -> str:
     return str(envelope["error_code"])
 
 
-def key(step: str = "deduct") -> str:
-    """An effect's key that no other test has."""
+def new_key(step: str = "deduct") -> str:
+    """Return a unique key of an effect."""
     return f"test:{uuid4()}:1:{step}"
 
 
-def codes(answers: Iterable[TestResponse]) -> list[int]:
-    """The statuses of answers, sorted."""
+def status_codes(answers: Iterable[TestResponse]) -> list[int]:
+    """Return the HTTP statuses, sorted."""
     return sorted(answer.status_code for answer in answers)
