@@ -59,7 +59,10 @@ def test_one_of_240_clients_gets_the_seat_and_none_waits(system: TestSystem, fig
     chart = dots(f"{CLIENTS} clients, one seat", "ms", {"concurrent": latencies, "single client": {"p50": single_p50}})
     figures.save_picture("hot-seat", chart)
     assert outcomes(answers) == {"200": 1, "409 SEAT_UNAVAILABLE": CLIENTS - 1}
-    assert system.seat_status(seat) == "HELD"
+    (winner,) = [client for client, answer in zip(clients, answers, strict=True) if answer.status == 200]
+    row = system.seat_row(seat)
+    assert (row["status"], str(row["held_by_user_id"])) == ("HELD", winner.user_id)
+    assert lock_waits.samples > 20
     assert lock_waits.max_waiting == 0, lock_waits.queries
 
 

@@ -2,45 +2,16 @@
 
 from __future__ import annotations
 
-import threading
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from decimal import Decimal
-from functools import partial
 
 import pytest
 
-from tests.support.concurrency import outcomes, run_concurrently
+from tests.support.concurrency import outcomes
 from tests.support.system import TestSystem
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("invariants")]
 
 SEATS_OF_THE_SEED = "5ea70001-0000-0000-0000-0000000000"
-WAITERS = """
-SELECT count(*) AS waiting FROM pg_locks JOIN pg_stat_activity USING (pid)
-WHERE NOT granted AND datname = 'seats_db'"""
-
-
-@contextmanager
-def watched_locks(system: TestSystem) -> Iterator[list[int]]:
-    """Counts who waits for a lock in Inventory's database, again and again."""
-    seen: list[int] = []
-    over = threading.Event()
-
-    def watch() -> None:
-        with closing(system.connect("seats_db")) as connection, connection.cursor() as cursor:
-            while not over.wait(0.002):
-                cursor.execute(WAITERS)
-                seen.append(cursor.fetchone()["waiting"])
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        yield seen
-    finally:
-        over.set()
-        watcher.join()
 
 
 def charges(system: TestSystem, user_id: str) -> list[Decimal]:
@@ -80,56 +51,6 @@ def test_the_price_is_that_of_the_seats_category(system: TestSystem, number: int
     assert held["price"] == price
 
 
-@pytest.mark.claim(
-    "protocols/grpc-and-nowait",
-    "lock/reserve-uses-nowait",
-    "lock/loser-is-refused",
-    "reserve/seat-unavailable",
-    "testing/load-on-contention",
-)
-def test_of_200_simultaneous_reserves_one_wins_and_the_rest_are_refused_without_waiting(
-    system: TestSystem,
-) -> None:
-    buyers, seat = system.people(200), system.seat()
-    with watched_locks(system) as waiters:
-        answers = run_concurrently([partial(b.reserve, seat) for b in buyers])
-    assert outcomes(answers) == {"200": 1, "409 SEAT_UNAVAILABLE": 199}
-    assert len(waiters) > 20
-    assert Counter(waiters) == {0: len(waiters)}, "somebody waited for a lock"
-    (winner,) = [b for b, a in zip(buyers, answers, strict=True) if a.status == 200]
-    assert str(system.seat_row(seat)["held_by_user_id"]) == winner.user_id
-
-
-@pytest.mark.claim(
-    "protocols/grpc-and-nowait",
-    "reserve/locks-and-holds-seat",
-    "reserve/seat-unavailable",
-    "lock/reserve-uses-nowait",
-    "lock/loser-is-refused",
-)
-def test_a_seat_in_somebodys_hands_is_refused_at_once(system: TestSystem) -> None:
-    buyer, seat = system.person(), system.seat()
-    with closing(system.connect("seats_db")) as other, other.cursor() as cursor, watched_locks(system) as waiters:
-        other.autocommit = False
-        cursor.execute("SELECT FROM seats WHERE seat_id = %s FOR UPDATE", (seat,))
-        answer = buyer.reserve(seat)
-        other.rollback()
-    assert (answer.status, answer.error_code) == (409, "SEAT_UNAVAILABLE")
-    assert not any(waiters)
-    buyer.reserve(seat).must(200)
-
-
-@pytest.mark.claim("lock/credits-are-spent-once")
-def test_30_simultaneous_pays_of_one_order_charge_once(system: TestSystem) -> None:
-    buyer = system.person("1000.00")
-    seat, order_id = system.held(buyer)
-    answers = run_concurrently([lambda: buyer.pay(order_id)] * 30)
-    assert outcomes(answers) == {"200": 30}
-    assert len({a.data["remaining_balance"] for a in answers}) == 1
-    assert len(charges(system, buyer.user_id)) == 1
-    assert system.seat_status(seat) == "SOLD"
-
-
 def test_a_pay_repeated_later_gives_the_first_answer_and_charges_nothing(system: TestSystem) -> None:
     buyer = system.person()
     _, order_id = system.held(buyer)
@@ -137,18 +58,6 @@ def test_a_pay_repeated_later_gives_the_first_answer_and_charges_nothing(system:
     named = ("order_id", "seat_id", "status", "credits_charged", "remaining_balance")
     assert [first[name] for name in named] == [again[name] for name in named]
     assert len(charges(system, buyer.user_id)) == 1
-
-
-@pytest.mark.claim("lock/credits-are-spent-once", "lock/deduct-in-one-transaction")
-def test_of_many_orders_paid_at_once_only_those_that_the_balance_covers_are_confirmed(system: TestSystem) -> None:
-    buyer = system.person("5000.00")
-    orders = [buyer.reserve(system.seat()).must(200) for _ in range(5)]
-    price = orders[0]["price"]
-    system.rows("users_db", "UPDATE users SET credit_balance = %s WHERE user_id = %s", price * 2, buyer.user_id)
-    system.rows("users_db", "UPDATE credit_entries SET amount = %s WHERE user_id = %s", price * 2, buyer.user_id)
-    answers = run_concurrently([partial(buyer.pay, o["order_id"]) for o in orders])
-    assert outcomes(answers) == {"200": 2, "402 INSUFFICIENT_CREDITS": 3}
-    assert system.credits(buyer) == (0, 0)
 
 
 @pytest.mark.claim("pay/keeps-hold-without-credits", "pay/deducts-price", "protocols/webhook-adds-credits")

@@ -163,20 +163,6 @@ def test_dispute_against_an_onward_transfer_leaves_one_of_them(system: TestSyste
 
 
 @again
-def test_opposite_transfers_between_two_people_both_complete_without_deadlock(system: TestSystem, nth: int) -> None:
-    one, two = system.person("300.00"), system.person("300.00")
-    there, back = system.ticket(one), system.ticket(two)
-    out = system.initiated(one, two, there, 70)
-    codes_out = both_codes(system, one, two)
-    home = system.initiated(two, one, back, 30)
-    codes_home = both_codes(system, two, one)
-    answers = run_concurrently([lambda: one.confirm(out, **codes_out), lambda: two.confirm(home, **codes_home)])
-    assert outcomes(answers) == {"200": 2}
-    assert (owner_of(system, there), owner_of(system, back)) == (two.user_id, one.user_id)
-    assert (one.balance(), two.balance()) == (340, 260)
-
-
-@again
 def test_a_seller_who_spends_everything_at_once_cannot_spend_what_is_not_theirs_yet(
     system: TestSystem, nth: int
 ) -> None:
