@@ -11,8 +11,8 @@ import pytest
 from harness import Stack
 from services.chassis.settings import DatabaseSettings
 from tests.support.brokers import Broker
-from tests.support.databases import LENT, Databases
-from tests.support.running_stack import CHOICE, Seats, running
+from tests.support.databases import SHARED_POSTGRES, Databases
+from tests.support.running_stack import CHOICE, SeatPool, running
 
 pytest_plugins = ["tests.claims.plugin", "tests.claims.parallel_suite"]
 SUITES = {
@@ -63,7 +63,7 @@ def suite_of(nodeid: str) -> str:
 @pytest.fixture(scope="session")
 def databases() -> Iterator[Databases]:
     """The embedded PostgreSQL of this session, started when the first test asks for it."""
-    server = Databases(os.environ.get(LENT))
+    server = Databases(os.environ.get(SHARED_POSTGRES))
     yield server
     server.close()
 
@@ -89,6 +89,6 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 @pytest.fixture(scope="session")
-def seats() -> Seats:
+def seats() -> SeatPool:
     """`seats.take()`: a seat of event 2 that is nobody else's in this session."""
-    return Seats()
+    return SeatPool()

@@ -8,7 +8,7 @@ import pytest
 
 from harness import Stack
 from tests.concurrency.figures import Figures
-from tests.support.running_stack import Seats
+from tests.support.running_stack import SeatPool
 from tests.support.system import TestSystem
 
 
@@ -19,7 +19,7 @@ def figures() -> Figures:
 
 
 @pytest.fixture(scope="session")
-def system(stack: Stack, seats: Seats) -> TestSystem:
+def system(stack: Stack, seats: SeatPool) -> TestSystem:
     """The running stack, with users and seats for every test."""
     return TestSystem(stack, seats)
 

@@ -19,7 +19,7 @@ from harness import invariants, runtime
 from harness.runtime.process import wait_for
 from tests.support.inserts import EVENT
 from tests.support.people import Person
-from tests.support.running_stack import Seats
+from tests.support.running_stack import SeatPool
 from tests.support.system import TestSystem
 
 SEATS = "LOAD_SEATS"  # in the environment: a JSON file of the seats to use; else all that are AVAILABLE
@@ -83,7 +83,7 @@ class Crowd:
         self._people: list[Person] = []
         self.tally: Counter[str] = Counter()
         self.tickets: deque[tuple[Person, str, str]] = deque()  # owner, seat, order
-        self.system = TestSystem(stack, Seats())
+        self.system = TestSystem(stack, SeatPool())
         self.system._pool = self._measured = Measured(environment)  # everybody in system speaks over it
         seats = self._seats()
         random.shuffle(seats)

@@ -144,11 +144,11 @@ def test_show_has_the_hall_live_in_a_browser_and_ends_with_ctrl_c(
     with show(load) as (process, at), Browser(program) as page:
         swarm(system, at["locust"])
         page.open(at["hall"] + "/")
-        system.until("seats are held and sold", lambda: all(seen(page, kind) for kind in "HS"))
-        system.until(
+        system.wait_until("seats are held and sold", lambda: all(seen(page, kind) for kind in "HS"))
+        system.wait_until(
             "somebody won and somebody lost", lambda: number(page, "winners") > 0 and number(page, "losers") > 0
         )
-        system.until("all four tick", lambda: verdicts(page).count("✓") == 4)
+        system.wait_until("all four tick", lambda: verdicts(page).count("✓") == 4)
         told = page.js("[...document.querySelectorAll('#legend b')].reduce((sum, one) => sum + +one.textContent, 0)")
         assert told == page.js("cells.length") == 5_000
         assert page.js("$('trouble').textContent") == ""
@@ -158,10 +158,10 @@ def test_show_has_the_hall_live_in_a_browser_and_ends_with_ctrl_c(
         children = descendants(process.pid)
         process.send_signal(signal.SIGINT)
         assert process.wait(END_SECONDS) == 0
-        system.until("the page says so", lambda: "has stopped" in page.js("$('trouble').textContent"))
+        system.wait_until("the page says so", lambda: "has stopped" in page.js("$('trouble').textContent"))
     assert children
     assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
-    assert system.healthy()
+    assert system.is_healthy()
 
 
 def broken(system: TestSystem, page: Browser) -> None:
@@ -169,7 +169,9 @@ def broken(system: TestSystem, page: Browser) -> None:
     person = system.person()
     change = "UPDATE users SET credit_balance = credit_balance + %s WHERE user_id = %s"
     system.rows("users_db", change, 1, person.user_id)
-    system.until("the page is red", lambda: page.js("document.querySelector('.broken')?.dataset.invariant") == "I2")
+    system.wait_until(
+        "the page is red", lambda: page.js("document.querySelector('.broken')?.dataset.invariant") == "I2"
+    )
     system.rows("users_db", change, -1, person.user_id)
     assert person.email in page.js("document.querySelector('.broken .says').textContent")
 
@@ -183,7 +185,7 @@ def swarm(system: TestSystem, url: str) -> None:
         except urllib3.exceptions.HTTPError:
             return False  # not up yet
 
-    system.until("locust has started", started)
+    system.wait_until("locust has started", started)
 
 
 def seen(page: Browser, kind: str) -> int:

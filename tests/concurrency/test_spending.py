@@ -21,7 +21,7 @@ PAIRS = 6
 @pytest.mark.claim("lock/credits-are-spent-once")
 def test_40_payments_of_one_order_charge_once(system: TestSystem, figures: Figures) -> None:
     buyer = system.person("1000.00")
-    seat, order_id = system.held(buyer)
+    seat, order_id = system.hold_seat(buyer)
     answers = run_concurrently([partial(buyer.pay, order_id)] * PAYMENTS)
     assert outcomes(answers) == {"200": PAYMENTS}
     assert len({answer.data["remaining_balance"] for answer in answers}) == 1
@@ -35,7 +35,7 @@ def test_40_payments_of_one_order_charge_once(system: TestSystem, figures: Figur
 @pytest.mark.claim("lock/deduct-in-one-transaction", "lock/credits-are-spent-once")
 def test_orders_beyond_the_balance_are_not_paid(system: TestSystem, figures: Figures) -> None:
     buyer = system.person("1000000.00")
-    orders = [system.held(buyer)[1] for _ in range(ORDERS)]
+    orders = [system.hold_seat(buyer)[1] for _ in range(ORDERS)]
     price = system.rows("orders_db", "SELECT credits_charged FROM orders WHERE order_id = %s", orders[0])[0]
     affordable = ORDERS // 3
     _reduce_balance(system, buyer, buyer.balance() - affordable * price["credits_charged"] - 1)
@@ -59,7 +59,7 @@ def _reduce_balance(system: TestSystem, buyer: Person, amount: object) -> None:
 @pytest.mark.claim("gate/admits-once")
 def test_40_gates_admit_one_ticket_once(system: TestSystem, figures: Figures) -> None:
     owner = system.person()
-    gates, ticket = system.people(GATES, "0.00", role="staff"), system.ticket(owner)
+    gates, ticket = system.people(GATES, "0.00", role="staff"), system.insert_ticket(owner)
     qr = owner.qr(ticket).must(200)["qr_payload"]
     answers = run_concurrently([partial(gate.scan, qr, HALL) for gate in gates])
     assert outcomes(answers) == {"200": GATES}
@@ -82,7 +82,7 @@ def test_opposite_transfers_of_two_users_do_not_deadlock(system: TestSystem, fig
     transfers = []
     for one, other in pairs:
         for seller, buyer, credits in ((one, other, 100), (other, one, 60)):
-            transfer_id = system.initiated(seller, buyer, system.ticket(seller), credits)
+            transfer_id = system.start_transfer(seller, buyer, system.insert_ticket(seller), credits)
             codes = {"seller_otp": system.code(seller), "buyer_otp": system.code(buyer)}
             transfers.append(partial(buyer.confirm, transfer_id, **codes))
     answers = run_concurrently(transfers)

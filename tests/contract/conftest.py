@@ -17,7 +17,7 @@ from tests.contract.credentials import CUSTOMER, STAFF, Credentials
 from tests.contract.exchanges import Contract, Exchange, RecordingPool
 from tests.contract.fuzzing import Outcome, fuzz
 from tests.contract.probes import Prober, list_operations
-from tests.support.running_stack import Seats, running
+from tests.support.running_stack import SeatPool, running
 from tests.support.system import TestSystem
 
 PROGRAMS = {"gateway": "api-gateway", "smu": "fake-smu", "stripe": "fake-stripe"}
@@ -89,13 +89,13 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 @pytest.fixture(scope="package")
-def seats() -> Seats:
+def seats() -> SeatPool:
     """Return the unused seats of that stack."""
-    return Seats()
+    return SeatPool()
 
 
 @pytest.fixture(scope="package")
-def session(stack: Stack, seats: Seats) -> Session:
+def session(stack: Stack, seats: SeatPool) -> Session:
     """Connect recording clients to the stack."""
     servers = {stack.url(PROGRAMS.get(s, f"{s}-service")).removeprefix("http://"): s for s in SERVED}
     pool, system = RecordingPool(servers, maxsize=64), TestSystem(stack, seats)

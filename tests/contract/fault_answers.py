@@ -27,15 +27,15 @@ def cover_undone_sagas(system: TestSystem) -> None:
 
 def _undo_pay(system: TestSystem) -> None:
     buyer = system.person()
-    seat, order = system.held(buyer)
+    seat, order = system.hold_seat(buyer)
     with hold_row_lock(system, "seats_db", "seats", "seat_id", seat, UNDONE_SECONDS):
         expect(buyer.pay(order), 500)
 
 
 def _undo_confirm(system: TestSystem) -> None:
     seller, buyer = system.people(2)
-    seat = system.ticket(seller)
-    transfer = system.initiated(seller, buyer, seat)
+    seat = system.insert_ticket(seller)
+    transfer = system.start_transfer(seller, buyer, seat)
     codes = {"seller_otp": system.code(seller), "buyer_otp": system.code(buyer)}
     with hold_row_lock(system, "seats_db", "seats", "seat_id", seat, UNDONE_SECONDS):
         expect(seller.confirm(transfer, **codes), 500)
@@ -43,15 +43,15 @@ def _undo_confirm(system: TestSystem) -> None:
 
 def _undo_reverse(system: TestSystem) -> None:
     (seller, buyer), staff = system.people(2), system.staff()
-    seat = system.ticket(seller)
-    transfer = system.disputed(seller, buyer, seat)
+    seat = system.insert_ticket(seller)
+    transfer = system.dispute_transfer(seller, buyer, seat)
     with hold_row_lock(system, "seats_db", "seats", "seat_id", seat, UNDONE_SECONDS):
         expect(staff.transfer("reverse", transfer), 500)
 
 
 def _undo_initiate(system: TestSystem) -> None:
     seller, buyer = system.people(2)
-    seat = system.ticket(seller)
+    seat = system.insert_ticket(seller)
     with system.smu.fault("status", "/SendOTP", where={"Mobile": seller.phone}, status=503):
         expect(seller.initiate(seat, seller.user_id, buyer.user_id, 10), 500)
 
@@ -93,7 +93,7 @@ def cover_missing_databases(
                     threads.submit(prober.call, operation, user_id, **special.get(operation.id, {}))
     finally:
         stack.start("postgres")
-        system.until("every service is healthy again", system.healthy, 60)
+        system.wait_until("every service is healthy again", system.is_healthy, 60)
 
 
 def _list_database_operations(document: Document) -> list[Operation]:

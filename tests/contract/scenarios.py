@@ -51,7 +51,7 @@ def cover_events(system: TestSystem) -> None:
     person = system.person()
     for path in ("/api/events", f"/api/events/{EVENT}"):
         etag = expect(person.get(path), 200).headers["ETag"]
-        system.until("the answer is 304", lambda: person.get(path, **{"If-None-Match": etag}).status == 304)  # noqa: B023
+        system.wait_until("the answer is 304", lambda: person.get(path, **{"If-None-Match": etag}).status == 304)  # noqa: B023
 
 
 def cover_purchases(system: TestSystem) -> None:
@@ -68,12 +68,12 @@ def cover_purchases(system: TestSystem) -> None:
     expect(buyer.order(order), 200)
     expect(buyer.verify_otp("123456", order), 409)
     expect(buyer.post("/api/otp/resend", {"order_id": order}), 409)
-    expect(poor.pay(system.held(poor)[1]), 402)
-    _, late = system.held(buyer)
+    expect(poor.pay(system.hold_seat(poor)[1]), 402)
+    _, late = system.hold_seat(buyer)
     system.rows("orders_db", "UPDATE orders SET expires_at = app_now() WHERE order_id = %s", late)
     expect(buyer.pay(late), 410)
     expect(system.staff().post(f"/api/orders/{late}/refund"), 409)
-    _, failed = system.held(buyer)
+    _, failed = system.hold_seat(buyer)
     system.rows("orders_db", "UPDATE orders SET status = 'FAILED' WHERE order_id = %s", failed)
     expect(buyer.pay(failed), 409)
     expect(system.staff().post(f"/api/orders/{order}/refund"), 200)
@@ -82,18 +82,18 @@ def cover_purchases(system: TestSystem) -> None:
 def cover_codes(system: TestSystem) -> None:
     """Verify the code of a flagged purchase: right, wrong three times, expired, of another buyer, resent too often."""
     buyer, careless, other = system.person(flagged=True), system.person(flagged=True), system.person()
-    _, order = system.held(buyer)
+    _, order = system.hold_seat(buyer)
     expect(buyer.pay(order), 428)
     expect(other.verify_otp("123456", order), 403)
     expect(other.post("/api/otp/resend", {"order_id": order}), 403)
-    with system.smu.later(LATE):
+    with system.smu.advance_clock(LATE):
         expect(buyer.verify_otp(system.code(buyer), order), 410)
     expect(buyer.post("/api/otp/resend", {"order_id": order}), 200)
     expect(buyer.verify_otp(system.code(buyer), order), 200)
-    _, failing = system.held(careless)
+    _, failing = system.hold_seat(careless)
     for status in (401, 401, 429):
         expect(careless.verify_otp("0000000000", failing), status)
-    _, order = system.held(buyer)
+    _, order = system.hold_seat(buyer)
     statuses = [buyer.post("/api/otp/resend", {"order_id": order}).status for _ in range(5)]
     assert statuses[-1] == 429, statuses
 
@@ -101,7 +101,7 @@ def cover_codes(system: TestSystem) -> None:
 def cover_tickets(system: TestSystem) -> None:
     """List tickets, orders and transfers, and get the QR code in each format."""
     owner, other = system.person(), system.person()
-    seat = system.ticket(owner)
+    seat = system.insert_ticket(owner)
     for path in ("/api/tickets", "/api/orders", "/api/transfers", "/api/credits/balance"):
         expect(owner.get(path), 200)
     expect(owner.qr(seat), 200)
@@ -113,7 +113,7 @@ def cover_tickets(system: TestSystem) -> None:
 def cover_transfers(system: TestSystem) -> None:
     """Initiate, confirm and cancel, with every refusal."""
     seller, buyer, stranger = system.person(), system.person(), system.person()
-    seat, key = system.ticket(seller), {"Idempotency-Key": str(uuid4())}
+    seat, key = system.insert_ticket(seller), {"Idempotency-Key": str(uuid4())}
     offer = {"seat_id": seat, "seller_user_id": seller.user_id, "buyer_user_id": buyer.user_id}
     expect(seller.initiate(seat, seller.user_id, buyer.user_id, 99_999), 402)
     expect(buyer.initiate(seat, stranger.user_id, buyer.user_id, 10), 403)
@@ -126,7 +126,7 @@ def cover_transfers(system: TestSystem) -> None:
     expect(stranger.confirm(transfer, seller_otp="123456"), 403)
     expect(stranger.transfer("cancel", transfer), 403)
     expect(stranger.transfer("dispute", transfer, reason="not my transfer"), 403)
-    with system.smu.later(LATE):
+    with system.smu.advance_clock(LATE):
         expect(seller.confirm(transfer, seller_otp=system.code(seller)), 410)
     expect(seller.post("/api/otp/resend", {"transfer_id": transfer}), 200)
     expect(seller.confirm(transfer, seller_otp="0000000000"), 401)
@@ -139,8 +139,8 @@ def cover_transfers(system: TestSystem) -> None:
 def confirm_without_credits(system: TestSystem, seller: Person, seat: str) -> ApiResponse:
     """Confirm a transfer after the buyer spent the credits."""
     buyer = system.person("200.00")
-    transfer = system.initiated(seller, buyer, seat, 150)
-    system.bought(buyer, "5ea70002-0000-0000-0000-000000004990")
+    transfer = system.start_transfer(seller, buyer, seat, 150)
+    system.buy_seat(buyer, "5ea70002-0000-0000-0000-000000004990")
     return seller.confirm(transfer, seller_otp=system.code(seller), buyer_otp=system.code(buyer))
 
 
@@ -149,7 +149,7 @@ def cover_disputes(system: TestSystem) -> None:
     staff = system.staff()
     for verb in ("reverse", "dismiss"):
         seller, buyer = system.people(2)
-        transfer = system.transferred(seller, buyer, system.ticket(seller))
+        transfer = system.complete_transfer(seller, buyer, system.insert_ticket(seller))
         expect(staff.transfer(verb, transfer), 409)
         expect(buyer.transfer("cancel", transfer), 409)
         expect(buyer.transfer("dispute", transfer, reason="not what was promised"), 200)
@@ -159,7 +159,7 @@ def cover_disputes(system: TestSystem) -> None:
 def cover_scans(system: TestSystem) -> None:
     """Scan once, with a reused key, after the admission, and twice at once under one key."""
     owner, staff, key = system.person(), system.staff(), {"Idempotency-Key": str(uuid4())}
-    seat, second = system.tickets(owner, 2)
+    seat, second = system.insert_tickets(owner, 2)
     qr = owner.qr(seat).data["qr_payload"]
     expect(staff.scan(qr, HALL, **key), 200)
     expect(staff.scan(qr, "HALL-A", **key), 422)

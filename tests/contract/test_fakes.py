@@ -12,21 +12,22 @@ import pytest
 import requests
 from requests.auth import HTTPBasicAuth
 
-from tests.support.fake_servers import FakeServer, running
+from tests.support.fake_servers import running
+from tests.support.fakes_control import Fake
 from tests.unit.fakes.smu_client import MOBILE, Smu, wrong
 
 pytestmark = pytest.mark.contract
 STRIPE = HTTPBasicAuth("sk_test_any", "")
-Script = Callable[[FakeServer], None]
+Script = Callable[[Fake], None]
 
 
 ANY_KEY = {"SMU_API_KEY": "", "STRIPE_SECRET_KEY": "", "STRIPE_WEBHOOK_URL": ""}
 
 
-def call_smu(server: FakeServer) -> None:
+def call_smu(server: Fake) -> None:
     """Send and check codes, with a fault, a refusal, an SMS and an e-mail."""
     smu = Smu(server)
-    server.fault("status", "/SendSMS", status=503)
+    server.add_fault("status", "/SendSMS", status=503)
     sid, code = smu.send()
     smu.check(sid, wrong(code))
     smu.check(sid, code)
@@ -36,12 +37,12 @@ def call_smu(server: FakeServer) -> None:
     smu.post("/SendOTP", Mobile="invalid")
 
 
-def call_stripe(server: FakeServer) -> None:
+def call_stripe(server: Fake) -> None:
     """Create, pay, decline, replay, refuse, cancel and list payments, with a fault."""
     paid = create_intent(server, "a", confirm="true", payment_method="pm_card_visa")
     create_intent(server, "a", confirm="true", payment_method="pm_card_visa")
     create_intent(server, "b", confirm="true", payment_method="pm_card_chargeDeclined")
-    server.fault("drop", "/v1/payment_intents", method="POST")
+    server.add_fault("drop", "/v1/payment_intents", method="POST")
     with pytest.raises(requests.ConnectionError):
         create_intent(server, "c")
     waiting = create_intent(server, "c")
@@ -51,14 +52,14 @@ def call_stripe(server: FakeServer) -> None:
         requests.get(server.url + path, auth=STRIPE, timeout=5)
 
 
-def create_intent(server: FakeServer, key: str, **params: str) -> Any:
+def create_intent(server: Fake, key: str, **params: str) -> Any:
     data = {"amount": "5000", "currency": "sgd", "metadata[user_id]": "u-1", **params}
     url, headers = f"{server.url}/v1/payment_intents", {"Idempotency-Key": key}
     return requests.post(url, data=data, headers=headers, auth=STRIPE, timeout=5).json()
 
 
 SCRIPTS: dict[str, Script] = {"smu": call_smu, "stripe": call_stripe}
-Twins = dict[str, tuple[FakeServer, FakeServer]]
+Twins = dict[str, tuple[Fake, Fake]]
 
 
 @pytest.fixture(scope="module")
@@ -70,11 +71,11 @@ def twins() -> Iterator[Twins]:
         yield {"smu": (smu, other_smu), "stripe": (stripe, other_stripe)}
 
 
-def read_journal(server: FakeServer) -> bytes:
+def read_journal(server: Fake) -> bytes:
     return requests.get(f"{server.url}/_control/journal", timeout=5).content
 
 
-def play(server: FakeServer, script: Script, seed: str, is_frozen: bool = True) -> bytes:
+def play(server: Fake, script: Script, seed: str, is_frozen: bool = True) -> bytes:
     """Reset the fake, run a script, and return the journal."""
     server.control("reset", seed=seed)
     if is_frozen:

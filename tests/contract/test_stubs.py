@@ -18,7 +18,7 @@ from harness.runtime.compose import ROOT
 from tests.contract.conftest import Session
 from tests.contract.exchanges import Contract, Exchange
 from tests.support.fakes_control import Fake
-from tests.support.stubs import Drifted, Stubs, example, fits
+from tests.support.stubs import StubDrift, Stubs, check_response, example
 
 pytestmark = pytest.mark.contract
 SEND, INTENTS = "http://smu.test/SendOTP", "http://stripe.test/v1/payment_intents"
@@ -46,7 +46,7 @@ def test_every_answer_in_the_fake_smus_journal_matches_the_spec(
 @pytest.mark.usefixtures("exchanges")
 def test_every_webhook_of_the_fake_stripe_matches_the_spec(session: Session) -> None:
     document = bundle("stripe")
-    events = Fake(session.url("stripe")).ask("snapshot", "GET")["store"]["events"].values()
+    events = Fake(session.url("stripe")).read("snapshot")["store"]["events"].values()
     assert {"payment_intent.created", "payment_intent.succeeded"} <= {event["type"] for event in events}
     assert [found for event in events for found in find_event_errors(document, event)] == []
     assert list(find_event_errors(document, {**next(iter(events)), "livemode": True}))
@@ -96,22 +96,22 @@ BROKEN: dict[str, tuple[str, dict[str, Any]]] = {
 
 @pytest.mark.parametrize(("url", "answer"), VALID, ids=str)
 def test_stub_that_matches_its_spec_is_not_misbehaving(url: str, answer: dict[str, Any]) -> None:
-    use_stub("answers", url, **answer)
-    with pytest.raises(Drifted, match="was to misbehave"):
-        use_stub("misbehaves", url, **answer)
+    use_stub("respond", url, **answer)
+    with pytest.raises(StubDrift, match="the spec allows this"):
+        use_stub("respond_wrongly", url, **answer)
 
 
 @pytest.mark.parametrize(("url", "answer"), BROKEN.values(), ids=BROKEN)
 @pytest.mark.negative_control
 def test_stub_that_drifted_from_its_spec_is_found(url: str, answer: dict[str, Any]) -> None:
-    use_stub("misbehaves", url, **answer)
-    with pytest.raises(Drifted):
-        use_stub("answers", url, **answer)
+    use_stub("respond_wrongly", url, **answer)
+    with pytest.raises(StubDrift):
+        use_stub("respond", url, **answer)
 
 
 @pytest.mark.negative_control
 def test_stub_that_bypasses_the_check_is_found() -> None:
-    with pytest.raises(Drifted, match="was not checked"):
+    with pytest.raises(StubDrift, match="was not stubbed"):
         use_stub("add", SEND, json=SENT)
 
 
@@ -125,11 +125,11 @@ def test_transport_stub_that_drifted_from_its_spec_is_found(broken: dict[str, An
         return json.dumps({"success": True, "data": [count]}).encode()
 
     where = ("inventory", "GET", "http://inventory/seats/availability?event_id=x", 200)
-    assert fits(*where, encode(SEATS)) == (200, encode(SEATS))
-    with pytest.raises(Drifted):
-        fits(*where, encode({**SEATS, **broken}))
-    with pytest.raises(Drifted):
-        fits(*where, encode(SEATS), wrong=True)
+    assert check_response(*where, encode(SEATS)) == (200, encode(SEATS))
+    with pytest.raises(StubDrift):
+        check_response(*where, encode({**SEATS, **broken}))
+    with pytest.raises(StubDrift):
+        check_response(*where, encode(SEATS), wrong=True)
 
 
 # ── stubs that bypass the check
@@ -172,8 +172,12 @@ def find_unchecked_stubs(file: Path, text: str) -> Iterator[str]:
             yield f"{where}: use tests.support.stubs instead of `responses`"
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith("urllib3."):
             yield f"{where}: do not patch {node.value}: use tests.support.stubs"
-        if isinstance(node, ast.FunctionDef) and has_transport_signature(node) and "fits" not in list_calls(node):
-            yield f"{where}: {node.name} is a transport without fits()"
+        if (
+            isinstance(node, ast.FunctionDef)
+            and has_transport_signature(node)
+            and "check_response" not in list_calls(node)
+        ):
+            yield f"{where}: {node.name} is a transport without check_response()"
 
 
 def has_transport_signature(function: ast.FunctionDef) -> bool:

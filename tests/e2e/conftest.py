@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from harness import Stack
-from tests.support.running_stack import Seats
+from tests.support.running_stack import SeatPool
 from tests.support.system import TestSystem
 
 LAST = "test_all_logs"  # reads what everybody has logged
@@ -20,7 +20,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def system(stack: Stack, seats: Seats) -> TestSystem:
+def system(stack: Stack, seats: SeatPool) -> TestSystem:
     """The running stack, with people and seats for every test."""
     return TestSystem(stack, seats)
 

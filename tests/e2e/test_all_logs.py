@@ -34,16 +34,16 @@ def played(system: TestSystem) -> None:
     person = system.visitor().register()
     system.phones.add(system.rows("users_db", "SELECT phone FROM users WHERE user_id = %s", person.user_id)[0]["phone"])
     flagged, buyer, staff = system.person(flagged=True), system.person(), system.staff()
-    seat, order_id = system.held(flagged)
+    seat, order_id = system.hold_seat(flagged)
     flagged.verify_otp("000001", order_id)
     flagged.verify_otp(system.code(flagged), order_id)
     flagged.pay(order_id).must(200)
-    system.transferred(flagged, buyer, seat, 10)
+    system.complete_transfer(flagged, buyer, seat, 10)
     buyer.top_up(10).must(200)
     staff.scan(buyer.qr(seat).must()["qr_payload"], "HALL-B").must()
     person.call("POST", "/api/auth/refresh", token=person.refresh_token).must()
     person.post("/api/auth/logout").must()
-    system.bought(buyer)
+    system.buy_seat(buyer)
     buyer.get("/api/events/e0e0e0e0-0000-0000-0000-000000000001").must()
     with system.smu.fault("status", "/SendOTP"):
         assert system.person(flagged=True).reserve(system.seat()).status == 503, "what was held is given back"
@@ -54,9 +54,9 @@ def release_a_seat(system: TestSystem) -> None:
     """A hold runs out, unless one has in this session."""
     said = partial(system.log_lines, "inventory-service", "Auto-released seat")
     if not said():
-        system.held(system.person())
+        system.hold_seat(system.person())
         with system.clock("seats_db", FIVE_MINUTES):
-            system.until("the sweeper says so", said)
+            system.wait_until("the sweeper says so", said)
 
 
 def logs(system: TestSystem) -> list[Path]:
@@ -85,7 +85,7 @@ def secrets(system: TestSystem) -> set[str]:
 
 def codes(system: TestSystem) -> set[str]:
     """Every code that the fake SMU sent."""
-    stored = system.smu.ask("snapshot", "GET")["store"]["verifications"]
+    stored = system.smu.read("snapshot")["store"]["verifications"]
     return {verification["code"] for verification in stored.values()}
 
 
@@ -165,7 +165,7 @@ def test_a_secret_that_is_logged_would_be_found(system: TestSystem, kind: str) -
         "phone": person.phone.lstrip("+"),
         "password": PASSWORD,
         "key": system.env("orchestrator-service")["QR_ENCRYPTION_KEY"],
-        "qr": person.qr(system.ticket(person)).must()["qr_payload"],
+        "qr": person.qr(system.insert_ticket(person)).must()["qr_payload"],
     }
     secret = str(made[kind])
     for line in (f"told {secret}", f'{{"message": "sent {secret}, as asked"}}', f"Bearer {secret}", f"to=+{secret};"):

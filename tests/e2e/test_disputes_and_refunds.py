@@ -17,7 +17,7 @@ NOTHING = "00000000-0000-4000-8000-000000000000"
 @pytest.mark.parametrize("party", ["seller", "buyer"])
 def test_a_dispute_freezes_what_the_seller_still_has(system: TestSystem, party: str) -> None:
     seller, buyer, seat = pair(system)
-    transfer_id = system.transferred(seller, buyer, seat, 120)
+    transfer_id = system.complete_transfer(seller, buyer, seat, 120)
     who = seller if party == "seller" else buyer
     answer = who.transfer("dispute", transfer_id, reason="not what was promised").must(200)
     assert (answer["status"], answer["credits_frozen"]) == ("DISPUTED", 120)
@@ -28,7 +28,7 @@ def test_a_dispute_freezes_what_the_seller_still_has(system: TestSystem, party: 
 
 def test_a_disputed_ticket_still_scans_and_is_not_sold_on(system: TestSystem) -> None:
     seller, buyer, seat = pair(system)
-    system.disputed(seller, buyer, seat)
+    system.dispute_transfer(seller, buyer, seat)
     onward = buyer.initiate(seat, buyer.user_id, system.person().user_id, 10)
     assert outcomes([onward]) == {"409 TRANSFER_IN_PROGRESS": 1}
     assert system.staff().scan(buyer.qr(seat).must()["qr_payload"], "HALL-B").must()["result"] == "SUCCESS"
@@ -37,18 +37,18 @@ def test_a_disputed_ticket_still_scans_and_is_not_sold_on(system: TestSystem) ->
 @pytest.mark.claim("reverse/returns-seat-and-credits")
 def test_reverse_gives_ticket_and_credits_back(system: TestSystem) -> None:
     seller, buyer, seat = pair(system)
-    transfer_id, staff = system.disputed(seller, buyer, seat, 120), system.staff()
+    transfer_id, staff = system.dispute_transfer(seller, buyer, seat, 120), system.staff()
     assert staff.transfer("reverse", transfer_id).must(200)["status"] == "REVERSED"
     assert owner_of(system, seat) == seller.user_id
     assert (system.credits(seller), system.credits(buyer)) == ((0, 0), (500, 0))
     assert staff.transfer("reverse", transfer_id).must(200)["status"] == "REVERSED", "again: the same answer"
     assert outcomes([staff.transfer("dismiss", transfer_id)]) == {"409 TRANSFER_INVALID_STATE": 1}
-    system.transferred(seller, buyer, seat, 60)
+    system.complete_transfer(seller, buyer, seat, 60)
 
 
 def test_dismiss_lets_the_transfer_stand_and_a_second_dispute_can_be_reversed(system: TestSystem) -> None:
     seller, buyer, seat = pair(system)
-    transfer_id, staff = system.disputed(seller, buyer, seat, 120), system.staff()
+    transfer_id, staff = system.dispute_transfer(seller, buyer, seat, 120), system.staff()
     assert staff.transfer("dismiss", transfer_id).must(200)["status"] == "COMPLETED"
     assert (owner_of(system, seat), system.credits(seller)) == (buyer.user_id, (120, 0))
     assert buyer.transfer("dispute", transfer_id, reason="again").must(200)["credits_frozen"] == 120
@@ -59,21 +59,21 @@ def test_dismiss_lets_the_transfer_stand_and_a_second_dispute_can_be_reversed(sy
 @pytest.mark.claim("reverse/returns-seat-and-credits")
 def test_a_seller_who_has_spent_the_credits_cannot_be_reversed_until_they_are_back(system: TestSystem) -> None:
     seller, buyer, seat = pair(system, seller="250.00")
-    transfer_id, staff = system.transferred(seller, buyer, seat, 120), system.staff()
+    transfer_id, staff = system.complete_transfer(seller, buyer, seat, 120), system.staff()
     other = system.person("0.00")
-    system.transferred(other, seller, system.ticket(other), 300)
+    system.complete_transfer(other, seller, system.insert_ticket(other), 300)
     left = 250 + 120 - 300
     assert buyer.transfer("dispute", transfer_id, reason="spent").must(200)["credits_frozen"] == left
     assert outcomes([staff.transfer("reverse", transfer_id)]) == {"409 CREDITS_UNAVAILABLE": 1}
     assert (owner_of(system, seat), system.credits(seller)) == (buyer.user_id, (0, left))
-    system.transferred(seller, system.person("200.00"), system.ticket(seller), 120)
+    system.complete_transfer(seller, system.person("200.00"), system.insert_ticket(seller), 120)
     assert staff.transfer("reverse", transfer_id).must(200)["status"] == "REVERSED"
     assert owner_of(system, seat) == seller.user_id
 
 
 def test_a_ticket_that_was_used_cannot_be_handed_back(system: TestSystem) -> None:
     seller, buyer, seat = pair(system)
-    transfer_id = system.disputed(seller, buyer, seat, 120)
+    transfer_id = system.dispute_transfer(seller, buyer, seat, 120)
     assert system.staff().scan(buyer.qr(seat).must()["qr_payload"], "HALL-B").must()["result"] == "SUCCESS"
     assert outcomes([system.staff().transfer("reverse", transfer_id)]) == {"409 SEAT_UNAVAILABLE": 1}
     assert (system.credits(seller), system.credits(buyer)) == ((0, 120), (380, 0)), "what was frozen stays frozen"
@@ -81,11 +81,11 @@ def test_a_ticket_that_was_used_cannot_be_handed_back(system: TestSystem) -> Non
 
 def test_only_the_latest_completed_transfer_can_be_disputed(system: TestSystem) -> None:
     seller, buyer, seat = pair(system)
-    pending = system.initiated(seller, buyer, seat)
+    pending = system.start_transfer(seller, buyer, seat)
     assert outcomes([buyer.transfer("dispute", pending, reason="x")]) == {"409 TRANSFER_INVALID_STATE": 1}
     seller.transfer("cancel", pending).must()
-    first, third = system.transferred(seller, buyer, seat), system.person()
-    system.transferred(buyer, third, seat, 50)
+    first, third = system.complete_transfer(seller, buyer, seat), system.person()
+    system.complete_transfer(buyer, third, seat, 50)
     assert outcomes([seller.transfer("dispute", first, reason="x")]) == {"409 TRANSFER_INVALID_STATE": 1}
     staff = system.staff()
     answers = [staff.transfer(verb, first) for verb in ("reverse", "dismiss")]
@@ -95,8 +95,8 @@ def test_only_the_latest_completed_transfer_can_be_disputed(system: TestSystem) 
 @pytest.mark.claim("dispute/freezes-credits")
 def test_a_dispute_fails_a_pending_onward_transfer(system: TestSystem) -> None:
     seller, buyer, seat = pair(system)
-    first, third = system.transferred(seller, buyer, seat), system.person()
-    onward = system.initiated(buyer, third, seat, 50)
+    first, third = system.complete_transfer(seller, buyer, seat), system.person()
+    onward = system.start_transfer(buyer, third, seat, 50)
     seller.transfer("dispute", first, reason="second thoughts").must(200)
     assert system.transfer_row(onward)["status"] == "FAILED"
 
@@ -104,25 +104,25 @@ def test_a_dispute_fails_a_pending_onward_transfer(system: TestSystem) -> None:
 @pytest.mark.claim("schema/orders.status")
 def test_a_refund_returns_the_price_and_frees_the_seat_once(system: TestSystem) -> None:
     buyer, staff = system.person("1000.00"), system.staff()
-    seat, order_id = system.bought(buyer)
+    seat, order_id = system.buy_seat(buyer)
     assert buyer.balance() < 1000
     answers = run_concurrently([lambda: staff.refund(order_id)] * 5)
     assert outcomes(answers) == {"200": 5}
     assert answers[0].data == {"order_id": order_id, "status": "REFUNDED"}
     assert (buyer.balance(), system.seat_status(seat), system.order_status(order_id)) == (1000, "AVAILABLE", "REFUNDED")
-    system.bought(system.person(), seat)
+    system.buy_seat(system.person(), seat)
     assert staff.refund(order_id).must(200)["status"] == "REFUNDED", "again: the same answer, nothing more happens"
     assert (buyer.balance(), system.seat_status(seat)) == (1000, "SOLD")
 
 
 def test_what_cannot_be_refunded_says_so(system: TestSystem) -> None:
     staff, buyer, other = system.staff(), system.person("5000.00"), system.person("500.00")
-    _, pending = system.held(buyer)
-    moved, moved_order = system.bought(buyer)
-    system.transferred(buyer, other, moved, 10)
-    opened, opened_order = system.bought(buyer)
-    system.initiated(buyer, other, opened, 10)
-    used, used_order = system.bought(buyer)
+    _, pending = system.hold_seat(buyer)
+    moved, moved_order = system.buy_seat(buyer)
+    system.complete_transfer(buyer, other, moved, 10)
+    opened, opened_order = system.buy_seat(buyer)
+    system.start_transfer(buyer, other, opened, 10)
+    used, used_order = system.buy_seat(buyer)
     assert staff.scan(buyer.qr(used).must()["qr_payload"], "HALL-B").must()["result"] == "SUCCESS"
     before = buyer.balance()
     answers = [staff.refund(order) for order in (pending, moved_order, opened_order, used_order)]
@@ -133,10 +133,10 @@ def test_what_cannot_be_refunded_says_so(system: TestSystem) -> None:
 
 def test_a_dispute_of_a_sale_that_was_refunded_and_sold_again_is_refused(system: TestSystem) -> None:
     seller, buyer, staff = system.person("1000.00"), system.person("500.00"), system.staff()
-    seat, order_id = system.bought(seller)
-    transfer_id = system.transferred(seller, buyer, seat, 10)
-    system.transferred(buyer, seller, seat, 10)
+    seat, order_id = system.buy_seat(seller)
+    transfer_id = system.complete_transfer(seller, buyer, seat, 10)
+    system.complete_transfer(buyer, seller, seat, 10)
     staff.refund(order_id).must(200)
-    system.bought(system.person(), seat)
+    system.buy_seat(system.person(), seat)
     refused = buyer.transfer("dispute", transfer_id, reason="too late")
     assert outcomes([refused]) == {"409 TRANSFER_INVALID_STATE": 1}

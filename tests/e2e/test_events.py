@@ -136,7 +136,7 @@ def test_what_was_reserved_shows_within_a_second_and_changes_the_etag(
         shown = {s["seat_id"]: s["status"] for s in buyer.get(path).must()["seats"]}
         return bool(shown[seat] == "HELD")
 
-    system.until("the map shows it", is_held, 5)
+    system.wait_until("the map shows it", is_held, 5)
     assert time.monotonic() - reserved < 1.5, "a second, and the time of a look"
     after = buyer.get(path, **{"If-None-Match": before.headers["ETag"]})
     assert after.status == 200

@@ -90,7 +90,7 @@ def future_dated(system: TestSystem, seat: str, owner: str) -> Iterable[str]:
 @pytest.mark.parametrize("how", ["truncated", "bit_flipped", "re_encoded", "forged", "future_dated"])
 def test_it_never_admits_never_answers_500_and_is_logged(system: TestSystem, how: str) -> None:
     owner, staff = system.person(), system.staff()
-    seat = system.ticket(owner)
+    seat = system.insert_ticket(owner)
     payload = fresh(system, owner, seat)
     by_name = {"truncated": truncated, "bit_flipped": bit_flipped, "re_encoded": re_encoded}
     made = {"forged": forged, "future_dated": future_dated}
@@ -107,7 +107,7 @@ def test_it_never_admits_never_answers_500_and_is_logged(system: TestSystem, how
 
 def test_forgeries_beside_the_true_one_change_nothing(system: TestSystem) -> None:
     owner, gates = system.person(), system.people(10, "0.00", role="staff")
-    payload = fresh(system, owner, system.ticket(owner))
+    payload = fresh(system, owner, system.insert_ticket(owner))
     texts = [payload, *list(bit_flipped(payload))[:9]]
     answers = run_concurrently([partial(g.scan, t, HALL) for g, t in zip(gates, texts, strict=True)])
     assert answers[0].must(200)["result"] == "SUCCESS"

@@ -47,7 +47,7 @@ def fresh(system: TestSystem, owner: Person, seat: str) -> str:
 )
 def test_the_owner_is_admitted_once_and_the_entry_says_who_where_and_what(system: TestSystem) -> None:
     owner, staff = system.person(), system.staff()
-    seat = system.ticket(owner)
+    seat = system.insert_ticket(owner)
     admitted = staff.scan(fresh(system, owner, seat), HALL).must(200)
     assert (admitted["result"], admitted["seat_id"]) == ("SUCCESS", seat)
     row, number = (system.seat_row(seat)[name] for name in ("row_number", "seat_number"))
@@ -64,7 +64,7 @@ def test_the_owner_is_admitted_once_and_the_entry_says_who_where_and_what(system
 @pytest.mark.parametrize("same_staff", [True, False])
 def test_a_second_scan_is_duplicate_and_says_when_and_by_whom(system: TestSystem, same_staff: bool) -> None:
     owner, staff = system.person(), system.staff()
-    payload = fresh(system, owner, system.ticket(owner))
+    payload = fresh(system, owner, system.insert_ticket(owner))
     first = staff.scan(payload, HALL).must(200)
     again = (staff if same_staff else system.staff()).scan(payload, HALL).must(200)
     assert again["result"] == "DUPLICATE"
@@ -76,9 +76,9 @@ def test_a_second_scan_is_duplicate_and_says_when_and_by_whom(system: TestSystem
 @pytest.mark.claim("pay/returns-qr", "gate/decrypts-qr", "qr/created-at-purchase", "qr/created-on-request")
 def test_the_qr_of_a_purchase_and_of_a_refresh_say_whose_seat_it_is_and_admit(system: TestSystem) -> None:
     owner, staff = system.person(), system.staff()
-    seat, order_id = system.held(owner)
+    seat, order_id = system.hold_seat(owner)
     paid = owner.pay(order_id).must(200)
-    said = qr.open_(key(system), paid["qr_payload"])
+    said = qr.decrypt(key(system), paid["qr_payload"])
     assert said.keys() == {"seat_id", "user_id", "hall_id", "generated_at"}
     assert (said["seat_id"], said["user_id"], said["hall_id"]) == (seat, owner.user_id, HALL)
     assert fresh(system, owner, seat) != fresh(system, owner, seat), "no two are alike"
@@ -100,9 +100,9 @@ def test_the_qr_of_a_purchase_and_of_a_refresh_say_whose_seat_it_is_and_admit(sy
 )
 def test_each_rule_refuses_and_leaves_an_entry_and_the_seat_as_it_was(system: TestSystem) -> None:
     owner, staff, secret = system.person("5000.00"), system.staff(), key(system)
-    seat = system.ticket(owner)
-    held, _ = system.held(owner)
-    refunded, order_id = system.bought(owner)
+    seat = system.insert_ticket(owner)
+    held, _ = system.hold_seat(owner)
+    refunded, order_id = system.buy_seat(owner)
     staff.refund(order_id).must()
     scans = [
         ("UNPAID", qr.seal(secret, held, owner.user_id), HALL, "Incomplete Payment"),
@@ -129,9 +129,9 @@ def test_each_rule_refuses_and_leaves_an_entry_and_the_seat_as_it_was(system: Te
 @pytest.mark.claim("transfer/replaces-qr", "threat/replay-after-transfer", "qr/created-at-transfer")
 def test_after_a_transfer_the_old_owners_qr_is_refused_and_the_new_owners_admitted(system: TestSystem) -> None:
     seller, buyer, staff = system.person(), system.person(), system.staff()
-    seat = system.ticket(seller)
+    seat = system.insert_ticket(seller)
     old, kept = fresh(system, seller, seat), system.seat_row(seat)["qr_code_hash"]
-    system.transferred(seller, buyer, seat, 10)
+    system.complete_transfer(seller, buyer, seat, 10)
     assert system.seat_row(seat)["qr_code_hash"] not in (kept, None)
     assert staff.scan(old, HALL).must(200)["result"] == "NOT_OWNER"
     assert outcomes([seller.qr(seat)]) == {"403 NOT_SEAT_OWNER": 1}
@@ -140,7 +140,7 @@ def test_after_a_transfer_the_old_owners_qr_is_refused_and_the_new_owners_admitt
 
 def test_a_gate_that_asks_again_after_a_lost_reply_is_told_success(system: TestSystem) -> None:
     owner, staff = system.person(), system.staff()
-    payload, again = fresh(system, owner, system.ticket(owner)), {"Idempotency-Key": str(uuid4())}
+    payload, again = fresh(system, owner, system.insert_ticket(owner)), {"Idempotency-Key": str(uuid4())}
     first = staff.scan(payload, HALL, **again).must(200)
     assert first["result"] == "SUCCESS"
     assert staff.scan(payload, HALL, **again).must(200) == first
@@ -150,7 +150,7 @@ def test_a_gate_that_asks_again_after_a_lost_reply_is_told_success(system: TestS
 
 def test_a_gate_whose_reply_was_lost_in_a_crash_is_told_success(system: TestSystem) -> None:
     owner, staff = system.person(), system.staff()
-    payload, again = fresh(system, owner, system.ticket(owner)), {"Idempotency-Key": str(uuid4())}
+    payload, again = fresh(system, owner, system.insert_ticket(owner)), {"Idempotency-Key": str(uuid4())}
     staff.scan(payload, HALL, **again).must(200)
     # The reply was never kept, as if the process had died between the admission and its own record of it.
     lost = "UPDATE idempotency_keys SET answer = NULL, owner = NULL WHERE key = %s"

@@ -55,7 +55,7 @@ def top_up(system: TestSystem) -> Operation:
 
 def initiate(system: TestSystem) -> Operation:
     seller, buyer = system.person(), system.person()
-    seat, another = system.tickets(seller, 2)
+    seat, another = system.insert_tickets(seller, 2)
 
     def start(who: Person, seat_id: str, key: str) -> ApiResponse:
         body = {
@@ -78,7 +78,7 @@ def initiate(system: TestSystem) -> Operation:
 
 def verify(system: TestSystem) -> Operation:
     owner, staff, colleague = system.person(), system.staff(), system.staff()
-    seat, another = system.tickets(owner, 2)
+    seat, another = system.insert_tickets(owner, 2)
     qr, other_qr = (owner.qr(one).must()["qr_payload"] for one in (seat, another))
     sql = "SELECT 1 FROM entry_logs WHERE seat_id = %s AND result = 'SUCCESS'"
     return Operation(
@@ -140,10 +140,10 @@ def test_a_key_is_its_callers_own(system: TestSystem, operation: Callable[[TestS
 def test_a_final_refusal_is_kept_and_an_unknown_outcome_is_not(system: TestSystem) -> None:
     person, seat = system.person(), system.seat()
     holder, key = system.person(), {"Idempotency-Key": str(uuid4())}
-    _, order_id = system.held(holder, seat)
+    _, order_id = system.hold_seat(holder, seat)
     assert outcomes([person.reserve(seat, **key)]) == {"409 SEAT_UNAVAILABLE": 1}
     with system.clock("seats_db", 400):
-        system.until("the hold is over", lambda: system.seat_status(seat) == "AVAILABLE")
+        system.wait_until("the hold is over", lambda: system.seat_status(seat) == "AVAILABLE")
     assert outcomes([person.reserve(seat, **key)]) == {"409 SEAT_UNAVAILABLE": 1}
     assert person.reserve(seat).status == 200
     flagged, key = system.person(flagged=True), {"Idempotency-Key": str(uuid4())}

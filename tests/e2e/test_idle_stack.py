@@ -23,7 +23,7 @@ def processes(system: TestSystem) -> list[psutil.Process]:
 
 def test_the_idle_stack_with_broker_and_database_fits_into_one_gib(system: TestSystem) -> None:
     assert {system.stack.state(name) for name in system.stack.names} == {"running"}
-    system.until("it is at rest", system.healthy)
+    system.wait_until("it is at rest", system.is_healthy)
     proportional = {p.pid: p.memory_full_info().pss for p in processes(system)}
     assert len(proportional) > len(system.stack.names)
     assert sum(proportional.values()) < ONE_GIB, {p.name(): proportional[p.pid] >> 20 for p in processes(system)}

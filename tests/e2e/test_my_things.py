@@ -34,12 +34,12 @@ def is_qr_size(side: int) -> bool:
 @pytest.mark.claim("transfer/shows-sold-and-purchased")
 def test_tickets_are_shown_as_purchased_and_as_sold_with_what_they_cost_whom(system: TestSystem) -> None:
     seller, buyer = system.person("1000.00"), system.person("500.00")
-    seat, order_id = system.bought(seller)
+    seat, order_id = system.buy_seat(seller)
     kept, _ = seller.get("/api/tickets").must()["purchased"][0], None
     assert (kept["seat_id"], kept["order_id"], kept["status"]) == (seat, order_id, "SOLD")
     assert kept["price"] == 1000 - seller.balance()
     assert kept["event"]["hall_id"] == "HALL-B"
-    transfer_id = system.transferred(seller, buyer, seat, 77.70)
+    transfer_id = system.complete_transfer(seller, buyer, seat, 77.70)
     mine, theirs = buyer.get("/api/tickets").must(), seller.get("/api/tickets").must()
     assert [(t["seat_id"], float(t["price"])) for t in mine["purchased"]] == [(seat, 77.70)]
     assert mine["sold"] == theirs["purchased"] == []
@@ -51,8 +51,8 @@ def test_tickets_are_shown_as_purchased_and_as_sold_with_what_they_cost_whom(sys
 
 def test_orders_come_newest_first_page_by_page_and_are_only_mine(system: TestSystem) -> None:
     buyer = system.person()
-    made = [system.held(buyer)[1] for _ in range(5)]
-    system.held(system.person())
+    made = [system.hold_seat(buyer)[1] for _ in range(5)]
+    system.hold_seat(system.person())
     pages = [buyer.get(f"/api/orders?per_page=2&page={page}") for page in (1, 2, 3, 4)]
     assert [order["order_id"] for page in pages for order in page.must()] == made[::-1]
     assert pages[0].envelope["pagination"] == {"page": 1, "per_page": 2, "total": 5, "total_pages": 3}
@@ -62,8 +62,8 @@ def test_orders_come_newest_first_page_by_page_and_are_only_mine(system: TestSys
 @pytest.mark.claim("lock/pending-transfer-is-visible")
 def test_transfers_are_those_that_i_am_a_party_of(system: TestSystem) -> None:
     one, two, three = (system.person() for _ in range(3))
-    first = system.transferred(one, two, system.ticket(one), 10)
-    second = system.initiated(two, three, system.ticket(two), 10)
+    first = system.complete_transfer(one, two, system.insert_ticket(one), 10)
+    second = system.start_transfer(two, three, system.insert_ticket(two), 10)
     seen = [{t["transfer_id"]: t["status"] for t in who.get("/api/transfers").must()} for who in (one, two, three)]
     over, pending = {first: "COMPLETED"}, {second: "PENDING_OTP"}
     assert seen == [over, over | pending, pending]
@@ -73,7 +73,7 @@ def test_transfers_are_those_that_i_am_a_party_of(system: TestSystem) -> None:
 @pytest.mark.claim("qr/holds-time", "qr/created-on-request", "qr/for-owner-only")
 def test_a_qr_comes_with_its_times_and_lives_for_60_seconds(system: TestSystem) -> None:
     owner = system.person()
-    answer = owner.qr(system.ticket(owner))
+    answer = owner.qr(system.insert_ticket(owner))
     assert answer.data.keys() == {"qr_payload", "generated_at", "expires_at", "ttl_seconds"}
     assert answer.data["ttl_seconds"] == 60
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", answer.data["generated_at"])
@@ -85,7 +85,7 @@ def test_a_qr_comes_with_its_times_and_lives_for_60_seconds(system: TestSystem) 
 
 def test_a_qr_comes_as_svg_and_as_png_of_a_qr_symbols_size(system: TestSystem) -> None:
     owner = system.person()
-    path = f"/api/tickets/{system.ticket(owner)}/qr"
+    path = f"/api/tickets/{system.insert_ticket(owner)}/qr"
     svg, png = (owner.call("GET", path, headers={"Accept": kind}) for kind in ("image/svg+xml", "image/png"))
     assert (svg.status, svg.headers["Content-Type"]) == (200, "image/svg+xml")
     assert b"<svg" in svg.body
@@ -123,7 +123,7 @@ def dark_finder(png: bytes, width: int) -> bool:
 @pytest.mark.claim("qr/for-owner-only")
 def test_only_the_owner_gets_a_qr_and_only_while_the_ticket_is_good(system: TestSystem) -> None:
     owner, stranger, staff = system.person(), system.person(), system.staff()
-    seat = system.ticket(owner)
+    seat = system.insert_ticket(owner)
     answers = [stranger.qr(seat), owner.qr(str(uuid4())), owner.qr(system.seat())]
     assert [a.error_code for a in answers] == ["NOT_SEAT_OWNER", "SEAT_NOT_FOUND", "NOT_SEAT_OWNER"]
     staff.scan(owner.qr(seat).must()["qr_payload"], "HALL-B").must()

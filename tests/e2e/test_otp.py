@@ -92,7 +92,7 @@ def test_a_code_sent_again_replaces_the_first(system: TestSystem) -> None:
 @pytest.mark.claim("smu/expired-code")
 def test_an_expired_code_is_no_failed_guess_and_another_one_serves(system: TestSystem) -> None:
     buyer, _, order_id = held_by_flagged(system)
-    with system.smu.later(TEN_MINUTES):
+    with system.smu.advance_clock(TEN_MINUTES):
         for _ in range(4):
             assert outcomes([buyer.verify_otp(system.code(buyer), order_id)]) == {"410 OTP_EXPIRED": 1}
         buyer.resend(order_id=order_id).must(200)
@@ -131,7 +131,7 @@ def orders_of(system: TestSystem, buyer: Person) -> list[dict[str, str]]:
 
 def test_while_smu_is_down_others_buy_as_usual(system: TestSystem) -> None:
     with system.smu.fault("reset"):
-        system.bought(system.person())
+        system.buy_seat(system.person())
 
 
 @pytest.mark.parametrize("kind", ["status", "reset"])

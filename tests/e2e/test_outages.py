@@ -64,13 +64,13 @@ def bounce(system: TestSystem, name: str, how: str) -> None:
 @pytest.mark.parametrize(("name", "how"), [("postgres", "stop"), ("postgres", "kill"), ("rabbitmq", "kill")])
 def test_every_service_recovers_by_itself_and_no_invariant_is_broken(system: TestSystem, name: str, how: str) -> None:
     before = pids(system)
-    with queue_admin.kept(system.stack), traffic(system) as statuses:
-        system.until("people are buying", lambda: statuses.count(200) > BUYERS)
+    with queue_admin.message_survives(system.stack), traffic(system) as statuses:
+        system.wait_until("people are buying", lambda: statuses.count(200) > BUYERS)
         bounce(system, name, how)
-        system.until("every service is well", system.healthy, RECOVERED_SECONDS)
-        system.until("a purchase goes through", lambda: can_buy(system), RECOVERED_SECONDS)
+        system.wait_until("every service is well", system.is_healthy, RECOVERED_SECONDS)
+        system.wait_until("a purchase goes through", lambda: can_buy(system), RECOVERED_SECONDS)
         bought = len(statuses)
-        system.until("people buy again", lambda: statuses[bought:].count(200) > BUYERS)
+        system.wait_until("people buy again", lambda: statuses[bought:].count(200) > BUYERS)
     assert pids(system) == before, "no service was restarted"
     assert set(statuses) <= {200, 500, 503, 409}, "an answer in the envelope, whatever happened"
     assert 200 in statuses
@@ -89,7 +89,7 @@ def test_an_orchestrator_killed_between_charge_and_confirm_has_its_saga_ended_in
     system: TestSystem,
 ) -> None:
     buyer = system.person("1000.00")
-    seat, order_id = system.held(buyer)
+    seat, order_id = system.hold_seat(buyer)
     charged = "SELECT 1 FROM credit_entries WHERE user_id = %s AND kind = 'DEDUCT'"
     ended = "SELECT status::text FROM sagas WHERE flow = 'pay' AND subject = %s AND status <> 'RUNNING'"
     with closing(system.connect("orders_db")) as blocker, blocker.cursor() as cursor:
@@ -97,11 +97,13 @@ def test_an_orchestrator_killed_between_charge_and_confirm_has_its_saga_ended_in
         cursor.execute("SELECT FROM orders WHERE order_id = %s FOR UPDATE", (order_id,))
         pay = threading.Thread(target=pay_and_lose_the_answer, args=(system, buyer, order_id))
         pay.start()
-        system.until("the charge is on the ledger", lambda: system.rows("users_db", charged, buyer.user_id))
+        system.wait_until("the charge is on the ledger", lambda: system.rows("users_db", charged, buyer.user_id))
         system.stack.kill("orchestrator-service")
         blocker.rollback()
     system.stack.start("orchestrator-service")
-    (saga,) = system.until("recovery has ended it", lambda: system.rows("sagas_db", ended, order_id), ENDED_SECONDS)
+    (saga,) = system.wait_until(
+        "recovery has ended it", lambda: system.rows("sagas_db", ended, order_id), ENDED_SECONDS
+    )
     pay.join()
     assert saga["status"] == "UNDONE"
     assert (buyer.balance(), system.order_status(order_id)) == (1000, "FAILED")
@@ -120,10 +122,10 @@ def pay_and_lose_the_answer(system: TestSystem, buyer: Person, order_id: str) ->
 @pytest.mark.parametrize("name", ["order-service", "inventory-service", "user-service", "event-service"])
 def test_a_killed_service_is_missed_only_while_it_is_away(system: TestSystem, name: str) -> None:
     with traffic(system) as statuses:
-        system.until("people are buying", lambda: statuses.count(200) > BUYERS)
+        system.wait_until("people are buying", lambda: statuses.count(200) > BUYERS)
         system.stack.kill(name)
         system.stack.start(name)
-        system.until("a purchase goes through", lambda: can_buy(system), RECOVERED_SECONDS)
+        system.wait_until("a purchase goes through", lambda: can_buy(system), RECOVERED_SECONDS)
     assert set(statuses) <= {200, 500, 503, 409}, statuses
     system.assert_invariants()
 
@@ -137,9 +139,9 @@ def test_a_service_without_its_database_is_not_ready_and_yet_alive(system: TestS
     system.stack.stop("postgres")
     try:
         for service in SERVICES:
-            system.until(f"{service} says so", partial(is_unready, system, service))
+            system.wait_until(f"{service} says so", partial(is_unready, system, service))
             live = system.visitor(system.stack.url(service)).get("/health/live")
             assert live.status == 200
     finally:
         system.stack.start("postgres")
-    system.until("every service is well", system.healthy, RECOVERED_SECONDS)
+    system.wait_until("every service is well", system.is_healthy, RECOVERED_SECONDS)

@@ -53,7 +53,7 @@ def test_the_price_is_that_of_the_seats_category(system: TestSystem, number: int
 
 def test_a_pay_repeated_later_gives_the_first_answer_and_charges_nothing(system: TestSystem) -> None:
     buyer = system.person()
-    _, order_id = system.held(buyer)
+    _, order_id = system.hold_seat(buyer)
     first, again = buyer.pay(order_id).must(200), buyer.pay(order_id).must(200)
     named = ("order_id", "seat_id", "status", "credits_charged", "remaining_balance")
     assert [first[name] for name in named] == [again[name] for name in named]
@@ -63,18 +63,18 @@ def test_a_pay_repeated_later_gives_the_first_answer_and_charges_nothing(system:
 @pytest.mark.claim("pay/keeps-hold-without-credits", "pay/deducts-price", "protocols/webhook-adds-credits")
 def test_who_cannot_pay_keeps_the_seat_held_and_pays_after_a_top_up(system: TestSystem) -> None:
     buyer = system.person("1.00")
-    seat, order_id = system.held(buyer)
+    seat, order_id = system.hold_seat(buyer)
     assert outcomes([buyer.pay(order_id)]) == {"402 INSUFFICIENT_CREDITS": 1}
     assert (system.seat_status(seat), system.order_status(order_id)) == ("HELD", "PENDING")
     intent = buyer.top_up(400).must(200)
     system.pay_by_card(intent["payment_intent_id"])
-    system.until("the top-up is credited", lambda: buyer.balance() == 401)
+    system.wait_until("the top-up is credited", lambda: buyer.balance() == 401)
     assert buyer.pay(order_id).must(200)["status"] == "CONFIRMED"
 
 
 def test_who_holds_a_seat_already_is_told_which_order_it_is(system: TestSystem) -> None:
     buyer = system.person()
-    seat, order_id = system.held(buyer)
+    seat, order_id = system.hold_seat(buyer)
     again = buyer.reserve(seat)
     assert (again.status, again.error_code) == (409, "SEAT_UNAVAILABLE")
     assert again.envelope["details"]["order_id"] == order_id
@@ -83,7 +83,7 @@ def test_who_holds_a_seat_already_is_told_which_order_it_is(system: TestSystem) 
 
 def test_a_sold_seat_a_past_event_and_an_unknown_seat_are_refused_by_name(system: TestSystem) -> None:
     buyer = system.person()
-    sold = buyer.reserve(system.ticket(buyer))
+    sold = buyer.reserve(system.insert_ticket(buyer))
     past = buyer.reserve("5ea70003-0000-0000-0000-000000000001")
     unknown = buyer.reserve("5ea70009-0000-0000-0000-000000000001")
     assert outcomes([sold, past, unknown]) == {
@@ -96,7 +96,7 @@ def test_a_sold_seat_a_past_event_and_an_unknown_seat_are_refused_by_name(system
 
 def test_nobody_pays_or_sees_the_order_of_another(system: TestSystem) -> None:
     buyer, stranger = system.person(), system.person()
-    _, order_id = system.held(buyer)
+    _, order_id = system.hold_seat(buyer)
     assert outcomes([stranger.pay(order_id), stranger.order(order_id)]) == {"403 FORBIDDEN": 2}
     nothing = "00000000-0000-4000-8000-000000000000"
     assert outcomes([buyer.pay(nothing), buyer.order(nothing)]) == {"404 ORDER_NOT_FOUND": 2}

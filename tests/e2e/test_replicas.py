@@ -108,7 +108,7 @@ def stuck(system: TestSystem, buyer: Person, order_id: str, blocker: Any) -> thr
         cursor.execute("SELECT FROM orders WHERE order_id = %s FOR UPDATE", (order_id,))
     paying = threading.Thread(target=pay_and_lose_the_answer, args=(buyer, order_id))
     paying.start()
-    system.until("the charge is on the ledger", lambda: system.rows("users_db", charged, buyer.user_id))
+    system.wait_until("the charge is on the ledger", lambda: system.rows("users_db", charged, buyer.user_id))
     return paying
 
 
@@ -138,8 +138,8 @@ def test_a_frozen_orchestrator_that_wakes_changes_nothing_under_a_key_that_went_
     awake, late = (system.stack.url(name) for name in (ORCHESTRATOR, twins[1]))  # a gateway may know both
     seller, buyer, key = system.person(), system.person(), {"Idempotency-Key": str(uuid4())}
     body = {"seller_user_id": seller.user_id, "buyer_user_id": buyer.user_id, "credits_amount": 5}
-    body["seat_id"] = system.ticket(seller)
-    system.until(
+    body["seat_id"] = system.insert_ticket(seller)
+    system.wait_until(
         "both move money", lambda: all(knows_of_ended_logins(system, d) for d in (awake, late)), RECOVERED_SECONDS
     )
 
@@ -150,11 +150,9 @@ def test_a_frozen_orchestrator_that_wakes_changes_nothing_under_a_key_that_went_
         with contextlib.ExitStack() as asleep:
             with system.smu.fault("hang", "/SendOTP", effect=False):
                 first = pool.submit(ask, late)
-                system.until(
-                    "its transfer waits for SMU", lambda: system.smu.ask("faults", "GET")["faults"][0]["fired"]
-                )
+                system.wait_until("its transfer waits for SMU", lambda: system.smu.read("faults")["faults"][0]["fired"])
                 asleep.enter_context(frozen(system, twins[1]))
-            system.until(
+            system.wait_until(
                 "the other has undone it", lambda: outcomes([ask()]) == {"500 INTERNAL_ERROR": 1}, ENDED_SECONDS
             )
             begun_anew = ask()
@@ -170,12 +168,14 @@ def test_one_of_each_is_killed_under_load_and_the_others_end_what_it_began(
     second_inventory, second_orchestrator = twins
     doors = [system.stack.url(ORCHESTRATOR), system.stack.url(second_orchestrator)]
     for door in doors:
-        system.until("an orchestrator moves money", partial(knows_of_ended_logins, system, door), RECOVERED_SECONDS)
+        system.wait_until(
+            "an orchestrator moves money", partial(knows_of_ended_logins, system, door), RECOVERED_SECONDS
+        )
     victim = system.person("1000.00")
     victim.url = doors[1]
-    _, order_id = system.held(victim)
+    _, order_id = system.hold_seat(victim)
     with load(system, *doors) as running, closing(system.connect("orders_db")) as blocker:
-        system.until(
+        system.wait_until(
             "both inventories hold seats", lambda: all(holds(system, n) > BUYERS for n in (INVENTORY, second_inventory))
         )
         paying = stuck(system, victim, order_id, blocker)
@@ -184,8 +184,10 @@ def test_one_of_each_is_killed_under_load_and_the_others_end_what_it_began(
         blocker.rollback()
         alone, bought = holds(system, second_inventory), len(running.statuses)
         ended = "SELECT status::text FROM sagas WHERE flow = 'pay' AND subject = %s AND status <> 'RUNNING'"
-        system.until("the other has ended the pay", lambda: system.rows("sagas_db", ended, order_id), ENDED_SECONDS)
-        system.until("people buy on", lambda: running.statuses[bought:].count(200) > 4 * BUYERS, RECOVERED_SECONDS)
+        system.wait_until(
+            "the other has ended the pay", lambda: system.rows("sagas_db", ended, order_id), ENDED_SECONDS
+        )
+        system.wait_until("people buy on", lambda: running.statuses[bought:].count(200) > 4 * BUYERS, RECOVERED_SECONDS)
         assert holds(system, second_inventory) > alone + BUYERS
     paying.join()
     victim.url = doors[0]

@@ -105,7 +105,7 @@ def test_a_body_that_names_somebody_else_is_refused(system: TestSystem) -> None:
     answers = [
         person.post("/api/reserve", {"seat_id": seat, "user_id": other.user_id}),
         staff.post("/api/verify", {"qr_payload": "AAAA", "hall_id": "HALL-B", "staff_id": other.user_id}),
-        third.initiate(system.ticket(person), person.user_id, other.user_id, 10),
+        third.initiate(system.insert_ticket(person), person.user_id, other.user_id, 10),
     ]
     assert outcomes(answers) == {"403 FORBIDDEN": 3}
     assert system.seat_status(seat) == "AVAILABLE"
@@ -129,18 +129,18 @@ def test_logout_ends_access_and_refresh_token_at_every_service_within_a_second(s
 
 def test_without_news_of_ended_logins_money_waits_and_the_gate_goes_on(system: TestSystem) -> None:
     buyer, owner, staff = system.person(), system.person(), system.staff()
-    seat, qr = system.seat(), owner.qr(system.ticket(owner)).must()["qr_payload"]
+    seat, qr = system.seat(), owner.qr(system.insert_ticket(owner)).must()["qr_payload"]
     with closing(system.connect("users_db")) as locker, locker.cursor() as cursor:
         locker.autocommit = False
         cursor.execute("LOCK TABLE revoked_logins IN ACCESS EXCLUSIVE MODE")
-        system.until("money waits", lambda: STALE in str(buyer.pay(seat).body), 10)
+        system.wait_until("money waits", lambda: STALE in str(buyer.pay(seat).body), 10)
         answers = [buyer.reserve(seat), buyer.top_up(10), buyer.transfer("cancel", seat), staff.refund(seat)]
         assert outcomes(answers) == {"503 SERVICE_UNAVAILABLE": 4}
         assert all(int(answer.headers["Retry-After"]) >= 1 for answer in answers)
         assert staff.scan(qr, "HALL-B").must(200)["result"] == "SUCCESS"
         assert buyer.get("/api/orders").status == 200
         locker.rollback()
-    system.until("money moves again", lambda: STALE not in str(buyer.pay(seat).body), 10)
+    system.wait_until("money moves again", lambda: STALE not in str(buyer.pay(seat).body), 10)
     assert outcomes([buyer.reserve(seat)]) == {"200": 1}
     warned = system.log_lines("orchestrator-service", "revocations are stale")
     assert {line["level"] for line in warned} == {"WARNING"}

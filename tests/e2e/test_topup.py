@@ -21,7 +21,7 @@ WEBHOOK = "/api/webhooks/stripe"
 def calm_stripe(system: TestSystem) -> Iterator[None]:
     """Webhooks go out as usual again at the end."""
     yield
-    system.stripe.ask("webhooks", **CALM)
+    system.stripe.control("webhooks", **CALM)
 
 
 def intent_of(person: Person, amount: int = 40) -> str:
@@ -38,12 +38,12 @@ def top_ups(system: TestSystem, person: Person) -> list[Any]:
 def deliveries(system: TestSystem, intent: str, kind: str = "payment_intent.succeeded") -> list[dict[str, Any]]:
     """Each attempt of Stripe's to tell of an intent."""
     events = {e["id"] for e in events_of(system, intent) if e["type"] == kind}
-    return [d for d in system.stripe.ask("deliveries", "GET")["deliveries"] if d["event"] in events]
+    return [d for d in system.stripe.read("deliveries")["deliveries"] if d["event"] in events]
 
 
 def events_of(system: TestSystem, intent: str) -> list[dict[str, Any]]:
     """All that Stripe has to tell of an intent."""
-    stored = system.stripe.ask("snapshot", "GET")["store"]["events"]
+    stored = system.stripe.read("snapshot")["store"]["events"]
     return [event for event in stored.values() if event["data"]["object"]["id"] == intent]
 
 
@@ -55,12 +55,12 @@ def succeeded(system: TestSystem, intent: str) -> str:
 
 def test_the_same_event_five_times_at_once_credits_once(system: TestSystem) -> None:
     person = system.person("0.00")
-    system.stripe.ask("webhooks", copies=5)
+    system.stripe.control("webhooks", copies=5)
     intent = intent_of(person)
     assert system.pay_by_card(intent) == 200
-    system.until("five copies were taken", lambda: [d["status"] for d in deliveries(system, intent)] == [200] * 5)
+    system.wait_until("five copies were taken", lambda: [d["status"] for d in deliveries(system, intent)] == [200] * 5)
     assert (top_ups(system, person), person.balance()) == ([40], 40)
-    again = system.stripe.ask(f"events/{succeeded(system, intent)}/redeliver", copies=5)
+    again = system.stripe.control(f"events/{succeeded(system, intent)}/redeliver", copies=5)
     assert again["statuses"] == [200] * 5
     assert top_ups(system, person) == [40]
 
@@ -76,7 +76,7 @@ def test_a_payment_confirmed_twice_credits_once(system: TestSystem) -> None:
     intent = intent_of(person)
     statuses = run_concurrently([lambda: system.pay_by_card(intent)] * 4)
     assert 200 in statuses
-    system.until("it is credited", lambda: top_ups(system, person))
+    system.wait_until("it is credited", lambda: top_ups(system, person))
     assert system.pay_by_card(intent) == 400
     assert (top_ups(system, person), person.balance()) == ([40], 40)
 
@@ -87,36 +87,38 @@ def test_a_declined_card_credits_nothing_and_the_next_card_credits_once(system: 
     person = system.person("0.00")
     intent = intent_of(person)
     assert system.pay_by_card(intent, card) == 402
-    system.until("User was told", lambda: deliveries(system, intent, "payment_intent.payment_failed"))
+    system.wait_until("User was told", lambda: deliveries(system, intent, "payment_intent.payment_failed"))
     assert (top_ups(system, person), person.balance()) == ([], 0)
     assert system.pay_by_card(intent) == 200
-    system.until("it is credited", lambda: top_ups(system, person) == [40])
+    system.wait_until("it is credited", lambda: top_ups(system, person) == [40])
 
 
 @pytest.mark.claim("stripe/checks-signature-first")
 @pytest.mark.parametrize("signature", ["stale", "bad", "none"])
 def test_a_stale_or_forged_webhook_is_refused_and_credits_nothing(system: TestSystem, signature: str) -> None:
     person = system.person("0.00")
-    system.stripe.ask("webhooks", signatures=[signature], max_attempts=1)
+    system.stripe.control("webhooks", signatures=[signature], max_attempts=1)
     intent = intent_of(person)
     assert system.pay_by_card(intent) == 200
-    system.until("User has refused", lambda: [d["status"] for d in deliveries(system, intent)] == [400])
+    system.wait_until("User has refused", lambda: [d["status"] for d in deliveries(system, intent)] == [400])
     at_the_gateway = f"http://{system.stack.peers('api-gateway', 8000)}{WEBHOOK}"
     event = succeeded(system, intent)
-    refused = system.stripe.ask(f"events/{event}/redeliver", signatures=[signature] * 3, url=at_the_gateway)
+    refused = system.stripe.control(f"events/{event}/redeliver", signatures=[signature] * 3, url=at_the_gateway)
     assert refused["statuses"] == [400] * 3
     assert top_ups(system, person) == []
-    assert system.stripe.ask(f"events/{event}/redeliver", url=at_the_gateway)["statuses"] == [200]
+    assert system.stripe.control(f"events/{event}/redeliver", url=at_the_gateway)["statuses"] == [200]
     assert top_ups(system, person) == [40]
 
 
 def test_events_that_come_in_the_wrong_order_credit_once(system: TestSystem) -> None:
     person = system.person("0.00")
-    system.stripe.ask("webhooks", hold=True)
+    system.stripe.control("webhooks", hold=True)
     intent = intent_of(person)
     system.pay_by_card(intent)
-    system.stripe.ask("webhooks/release", order="reverse")
-    system.until("all were taken", lambda: all(deliveries(system, intent, kind) for kind in kinds_of(system, intent)))
+    system.stripe.control("webhooks/release", order="reverse")
+    system.wait_until(
+        "all were taken", lambda: all(deliveries(system, intent, kind) for kind in kinds_of(system, intent))
+    )
     assert top_ups(system, person) == [40]
 
 
@@ -127,16 +129,16 @@ def kinds_of(system: TestSystem, intent: str) -> set[str]:
 
 def test_a_webhook_that_user_could_not_take_is_sent_again_and_credits_once(system: TestSystem) -> None:
     person = system.person("0.00")
-    system.stripe.ask("webhooks", signatures=["bad", "bad", "good"])
+    system.stripe.control("webhooks", signatures=["bad", "bad", "good"])
     intent = intent_of(person)
     system.pay_by_card(intent)
-    system.until("the third attempt is credited", lambda: top_ups(system, person) == [40])
+    system.wait_until("the third attempt is credited", lambda: top_ups(system, person) == [40])
     assert [d["status"] for d in deliveries(system, intent)] == [400, 400, 200]
 
 
 def test_an_event_of_another_kind_is_acknowledged(system: TestSystem) -> None:
-    event = system.stripe.ask("events", type="customer.created", object={"id": "cus_1"})
-    assert system.stripe.ask(f"events/{event['id']}/redeliver")["statuses"] == [200]
+    event = system.stripe.control("events", type="customer.created", object={"id": "cus_1"})
+    assert system.stripe.control(f"events/{event['id']}/redeliver")["statuses"] == [200]
 
 
 def test_stripe_that_does_not_answer_is_503_and_the_same_key_succeeds_later(system: TestSystem) -> None:
@@ -147,7 +149,7 @@ def test_stripe_that_does_not_answer_is_503_and_the_same_key_succeeds_later(syst
     answer = person.top_up(30, **key).must(200)
     assert (answer["amount"], answer["currency"]) == (30, "sgd")
     system.pay_by_card(answer["payment_intent_id"])
-    system.until("it is credited", lambda: top_ups(system, person) == [30])
+    system.wait_until("it is credited", lambda: top_ups(system, person) == [30])
 
 
 @pytest.mark.parametrize("amount", [0.49, 10_000.01])

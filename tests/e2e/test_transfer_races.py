@@ -30,14 +30,14 @@ def status(system: TestSystem, transfer_id: str) -> str:
 def settled(system: TestSystem, transfer_id: str) -> str:
     """A transfer's status once no saga works on it."""
     sql = "SELECT 1 FROM sagas WHERE subject = %s AND status = 'RUNNING'"
-    system.until("its sagas have ended", lambda: not system.rows("sagas_db", sql, transfer_id))
+    system.wait_until("its sagas have ended", lambda: not system.rows("sagas_db", sql, transfer_id))
     return status(system, transfer_id)
 
 
 @again
 def test_confirm_against_confirm_moves_credits_once(system: TestSystem, nth: int) -> None:
     seller, buyer, seat = pair(system)
-    transfer_id = system.initiated(seller, buyer, seat)
+    transfer_id = system.start_transfer(seller, buyer, seat)
     codes = both_codes(system, seller, buyer)
     answers = run_concurrently([partial(w.confirm, transfer_id, **codes) for w in (seller, buyer)])
     assert settled(system, transfer_id) == "COMPLETED", answers
@@ -50,7 +50,7 @@ def test_confirm_against_confirm_moves_credits_once(system: TestSystem, nth: int
 @again
 def test_each_partys_own_confirm_at_the_same_moment_completes_once(system: TestSystem, nth: int) -> None:
     seller, buyer, seat = pair(system)
-    transfer_id = system.initiated(seller, buyer, seat)
+    transfer_id = system.start_transfer(seller, buyer, seat)
     codes = both_codes(system, seller, buyer)
     answers = run_concurrently(
         [
@@ -59,14 +59,14 @@ def test_each_partys_own_confirm_at_the_same_moment_completes_once(system: TestS
         ]
     )
     assert outcomes(answers) == {"200": 2}
-    system.until("it is completed", lambda: status(system, transfer_id) == "COMPLETED")
+    system.wait_until("it is completed", lambda: status(system, transfer_id) == "COMPLETED")
     assert (owner_of(system, seat), seller.balance(), buyer.balance()) == (buyer.user_id, 100, 400)
 
 
 @pytest.mark.claim("lock/transfer-race-has-loser", "transfer/one-open-per-seat")
 def test_initiate_against_initiate_opens_one_transfer(system: TestSystem) -> None:
     seller = system.person()
-    buyers, seat = system.people(10), system.ticket(seller)
+    buyers, seat = system.people(10), system.insert_ticket(seller)
     answers = run_concurrently([partial(b.initiate, seat, seller.user_id, b.user_id, 10) for b in buyers])
     seen = outcomes(answers)
     assert seen["201"] == 1, seen
@@ -76,7 +76,7 @@ def test_initiate_against_initiate_opens_one_transfer(system: TestSystem) -> Non
 @again
 def test_reverse_against_reverse_gives_back_once(system: TestSystem, nth: int) -> None:
     seller, buyer, seat = pair(system)
-    transfer_id = system.disputed(seller, buyer, seat)
+    transfer_id = system.dispute_transfer(seller, buyer, seat)
     answers = run_concurrently([lambda: system.staff().transfer("reverse", transfer_id)] * 4)
     assert outcomes(answers) == {"200": 4}
     assert (owner_of(system, seat), seller.balance(), buyer.balance()) == (seller.user_id, 0, 500)
@@ -85,7 +85,7 @@ def test_reverse_against_reverse_gives_back_once(system: TestSystem, nth: int) -
 @again
 def test_reverse_against_dismiss_decides_once(system: TestSystem, nth: int) -> None:
     seller, buyer, seat = pair(system)
-    transfer_id, staff = system.disputed(seller, buyer, seat), system.staff()
+    transfer_id, staff = system.dispute_transfer(seller, buyer, seat), system.staff()
     answers = run_concurrently([partial(staff.transfer, verb, transfer_id) for verb in ("reverse", "dismiss")])
     assert sorted(a.status for a in answers) == [200, 409], answers
     decided = settled(system, transfer_id)
@@ -96,7 +96,7 @@ def test_reverse_against_dismiss_decides_once(system: TestSystem, nth: int) -> N
 
 def test_dispute_against_dispute_freezes_once(system: TestSystem) -> None:
     seller, buyer, seat = pair(system)
-    transfer_id = system.transferred(seller, buyer, seat)
+    transfer_id = system.complete_transfer(seller, buyer, seat)
     answers = run_concurrently([partial(w.transfer, "dispute", transfer_id, reason="odd") for w in [seller, buyer] * 2])
     assert outcomes(answers).keys() <= {"200", "409 TRANSFER_INVALID_STATE"}
     assert settled(system, transfer_id) == "DISPUTED"
@@ -108,7 +108,7 @@ def test_refund_against_initiate_never_leaves_a_transfer_of_a_refunded_seat_to_c
     system: TestSystem, nth: int
 ) -> None:
     seller, buyer, staff = system.person("1000.00"), system.person("500.00"), system.staff()
-    seat, order_id = system.bought(seller)
+    seat, order_id = system.buy_seat(seller)
     before = seller.balance()
     refund, initiate = run_concurrently(
         [lambda: staff.refund(order_id), lambda: seller.initiate(seat, seller.user_id, buyer.user_id, 50)]
@@ -125,7 +125,7 @@ def test_refund_against_initiate_never_leaves_a_transfer_of_a_refunded_seat_to_c
 @again
 def test_confirm_against_cancel_ends_one_way(system: TestSystem, nth: int) -> None:
     seller, buyer, seat = pair(system)
-    transfer_id = system.initiated(seller, buyer, seat)
+    transfer_id = system.start_transfer(seller, buyer, seat)
     codes = both_codes(system, seller, buyer)
     confirm, cancel = run_concurrently(
         [lambda: seller.confirm(transfer_id, **codes), lambda: buyer.transfer("cancel", transfer_id)]
@@ -138,7 +138,7 @@ def test_confirm_against_cancel_ends_one_way(system: TestSystem, nth: int) -> No
 @again
 def test_swap_against_scan_ends_with_one_owner_and_at_most_one_admission(system: TestSystem, nth: int) -> None:
     seller, buyer, seat = pair(system)
-    transfer_id, staff = system.initiated(seller, buyer, seat), system.staff()
+    transfer_id, staff = system.start_transfer(seller, buyer, seat), system.staff()
     codes, qr = both_codes(system, seller, buyer), seller.qr(seat).must()["qr_payload"]
     confirm, scan = run_concurrently([lambda: seller.confirm(transfer_id, **codes), lambda: staff.scan(qr, "HALL-B")])
     admitted = scan.must()["result"] == "SUCCESS"
@@ -149,8 +149,8 @@ def test_swap_against_scan_ends_with_one_owner_and_at_most_one_admission(system:
 @again
 def test_dispute_against_an_onward_transfer_leaves_one_of_them(system: TestSystem, nth: int) -> None:
     seller, buyer, seat = pair(system)
-    first, third = system.transferred(seller, buyer, seat), system.person("500.00")
-    onward = system.initiated(buyer, third, seat, 50)
+    first, third = system.complete_transfer(seller, buyer, seat), system.person("500.00")
+    onward = system.start_transfer(buyer, third, seat, 50)
     codes = both_codes(system, buyer, third)
     dispute, confirm = run_concurrently(
         [
@@ -167,9 +167,9 @@ def test_a_seller_who_spends_everything_at_once_cannot_spend_what_is_not_theirs_
     system: TestSystem, nth: int
 ) -> None:
     seller, buyer, seat = pair(system, seller="300.00")
-    transfer_id = system.initiated(seller, buyer, seat, 100)
+    transfer_id = system.start_transfer(seller, buyer, seat, 100)
     codes = both_codes(system, seller, buyer)
-    _, order_id = system.held(seller)
+    _, order_id = system.hold_seat(seller)
     confirm, paid = run_concurrently([lambda: buyer.confirm(transfer_id, **codes), lambda: seller.pay(order_id)])
     assert confirm.status == 200, confirm
     assert is_paid_or_short(paid), paid

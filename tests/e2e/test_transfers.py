@@ -18,7 +18,7 @@ NOTHING = "00000000-0000-4000-8000-000000000000"
 def pair(system: TestSystem, seller: str = "0.00", buyer: str = "500.00") -> tuple[Person, Person, str]:
     """A seller with a ticket, and a buyer."""
     owner = system.person(seller)
-    return owner, system.person(buyer), system.ticket(owner)
+    return owner, system.person(buyer), system.insert_ticket(owner)
 
 
 def owner_of(system: TestSystem, seat: str) -> str:
@@ -75,8 +75,8 @@ def test_each_party_may_send_its_own_code_and_the_buyer_may_begin(system: TestSy
 )
 def test_what_cannot_be_transferred_is_refused_before_any_code_is_sent(system: TestSystem) -> None:
     seller, buyer, seat = pair(system)
-    held, _ = system.held(system.person())
-    used = system.ticket(seller)
+    held, _ = system.hold_seat(system.person())
+    used = system.insert_ticket(seller)
     staff = system.staff()
     assert staff.scan(seller.qr(used).must()["qr_payload"], "HALL-B").must()["result"] == "SUCCESS"
     refused = {
@@ -98,7 +98,7 @@ def test_what_cannot_be_transferred_is_refused_before_any_code_is_sent(system: T
 @pytest.mark.claim("transfer/checks-preconditions", "transfer/one-open-per-seat", "lock/open-transfer-lookup")
 def test_a_seat_with_an_open_transfer_takes_no_second_one(system: TestSystem) -> None:
     seller, buyer, seat = pair(system)
-    transfer_id = system.initiated(seller, buyer, seat)
+    transfer_id = system.start_transfer(seller, buyer, seat)
     another = seller.initiate(seat, seller.user_id, system.person().user_id, 10)
     assert outcomes([another]) == {"409 TRANSFER_IN_PROGRESS": 1}
     seller.transfer("cancel", transfer_id).must(200)
@@ -109,7 +109,7 @@ def test_a_seat_with_an_open_transfer_takes_no_second_one(system: TestSystem) ->
 @pytest.mark.parametrize("party", ["seller", "buyer"])
 def test_three_wrong_codes_in_total_fail_the_transfer(system: TestSystem, party: str) -> None:
     seller, buyer, seat = pair(system)
-    transfer_id = system.initiated(seller, buyer, seat)
+    transfer_id = system.start_transfer(seller, buyer, seat)
     who = seller if party == "seller" else buyer
     guess = {f"{party}_otp": wrong(system.code(who))}
     other = {"buyer_otp": wrong(system.code(buyer))} if who is seller else {"seller_otp": wrong(system.code(seller))}
@@ -123,7 +123,7 @@ def test_three_wrong_codes_in_total_fail_the_transfer(system: TestSystem, party:
 
 def test_twenty_parallel_wrong_codes_cost_three_attempts(system: TestSystem) -> None:
     seller, buyer, seat = pair(system)
-    transfer_id = system.initiated(seller, buyer, seat)
+    transfer_id = system.start_transfer(seller, buyer, seat)
     guess, before = wrong(system.code(seller)), len(system.smu.journal())
     answers = run_concurrently([lambda: seller.confirm(transfer_id, seller_otp=guess)] * 20)
     assert outcomes(answers).keys() == {"401 OTP_INVALID", "429 OTP_MAX_RETRIES"}
@@ -133,8 +133,8 @@ def test_twenty_parallel_wrong_codes_cost_three_attempts(system: TestSystem) -> 
 @pytest.mark.claim("transfer/retries-wrong-code")
 def test_an_expired_code_may_be_sent_again(system: TestSystem) -> None:
     seller, buyer, seat = pair(system)
-    transfer_id = system.initiated(seller, buyer, seat)
-    with system.smu.later(601):
+    transfer_id = system.start_transfer(seller, buyer, seat)
+    with system.smu.advance_clock(601):
         assert outcomes([seller.confirm(transfer_id, seller_otp=system.code(seller))]) == {"410 OTP_EXPIRED": 1}
         for party in (seller, buyer):
             party.resend(transfer_id=transfer_id).must(200)
@@ -148,7 +148,7 @@ def test_while_smu_is_down_a_transfer_fails_and_leaves_its_seat_free(system: Tes
     with system.smu.fault("status", "/SendOTP", status=500):
         assert seller.initiate(seat, seller.user_id, buyer.user_id, 10).status in (500, 503)
     assert [t["status"] for t in seller.get("/api/transfers").must()] == ["FAILED"]
-    system.transferred(seller, buyer, seat)
+    system.complete_transfer(seller, buyer, seat)
 
 
 @pytest.mark.claim("transfer/fails-without-credits")
@@ -156,8 +156,8 @@ def test_a_buyer_who_spent_the_credits_meanwhile_keeps_nothing_and_the_seller_ke
     system: TestSystem,
 ) -> None:
     seller, buyer, seat = pair(system)
-    transfer_id = system.initiated(seller, buyer, seat, 400)
-    system.bought(buyer)
+    transfer_id = system.start_transfer(seller, buyer, seat, 400)
+    system.buy_seat(buyer)
     codes = {"seller_otp": system.code(seller), "buyer_otp": system.code(buyer)}
     assert outcomes([buyer.confirm(transfer_id, **codes)]) == {"402 INSUFFICIENT_CREDITS": 1}
     assert system.transfer_row(transfer_id)["status"] == "FAILED"
@@ -168,7 +168,7 @@ def test_a_buyer_who_spent_the_credits_meanwhile_keeps_nothing_and_the_seller_ke
 @pytest.mark.claim("transfer/refunds-when-owner-refused")
 def test_a_seat_scanned_between_initiate_and_confirm_stays_where_it_is(system: TestSystem) -> None:
     seller, buyer, seat = pair(system)
-    transfer_id = system.initiated(seller, buyer, seat)
+    transfer_id = system.start_transfer(seller, buyer, seat)
     qr = seller.qr(seat).must()["qr_payload"]
     assert system.staff().scan(qr, "HALL-B").must()["result"] == "SUCCESS"
     codes = {"seller_otp": system.code(seller), "buyer_otp": system.code(buyer)}
@@ -180,7 +180,7 @@ def test_a_seat_scanned_between_initiate_and_confirm_stays_where_it_is(system: T
 @pytest.mark.parametrize("party", ["seller", "buyer"])
 def test_either_party_cancels_and_nobody_can_confirm_afterwards(system: TestSystem, party: str) -> None:
     seller, buyer, seat = pair(system)
-    transfer_id = system.initiated(seller, buyer, seat)
+    transfer_id = system.start_transfer(seller, buyer, seat)
     canceller = seller if party == "seller" else buyer
     assert canceller.transfer("cancel", transfer_id).must(200)["status"] == "FAILED"
     codes = {"seller_otp": system.code(seller), "buyer_otp": system.code(buyer)}
@@ -190,17 +190,17 @@ def test_either_party_cancels_and_nobody_can_confirm_afterwards(system: TestSyst
 
 def test_a_transfer_that_nobody_confirms_fails_after_ten_minutes_and_frees_its_seat(system: TestSystem) -> None:
     seller, buyer, seat = pair(system)
-    transfer_id = system.initiated(seller, buyer, seat)
+    transfer_id = system.start_transfer(seller, buyer, seat)
     with system.clock("orders_db", TEN_MINUTES):
         late = seller.confirm(transfer_id, seller_otp=system.code(seller))
         assert outcomes([late]) == {"409 TRANSFER_INVALID_STATE": 1}
-        system.until("the sweeper ends it", lambda: system.transfer_row(transfer_id)["status"] == "FAILED")
-    system.transferred(seller, buyer, seat)
+        system.wait_until("the sweeper ends it", lambda: system.transfer_row(transfer_id)["status"] == "FAILED")
+    system.complete_transfer(seller, buyer, seat)
 
 
 def test_strangers_get_403_on_every_verb_and_see_nothing(system: TestSystem) -> None:
     seller, buyer, seat = pair(system)
-    transfer_id, stranger = system.initiated(seller, buyer, seat), system.person()
+    transfer_id, stranger = system.start_transfer(seller, buyer, seat), system.person()
     answers = [
         stranger.confirm(transfer_id, seller_otp=system.code(seller), buyer_otp=system.code(buyer)),
         stranger.transfer("cancel", transfer_id),

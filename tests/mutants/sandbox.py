@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.mutants.mutant import Mutant
-from tests.support.databases import LENT, Databases
+from tests.support.databases import SHARED_POSTGRES, Databases
 
 ROOT = Path(__file__).resolve().parents[2]
 NOT_COPIED = (".venv", ".git", ".run", ".hypothesis", ".*_cache", "__pycache__", "node_modules", "reports")
@@ -47,7 +47,7 @@ class Bench:
         self.tree = home / "tree"
         home.mkdir()
         self._databases = Databases()
-        environment = {**os.environ, LENT: str(self._databases.home), "STACK": "native"}
+        environment = {**os.environ, SHARED_POSTGRES: str(self._databases.home), "STACK": "native"}
         for name in ("PYTEST_CURRENT_TEST", "PYTHONDONTWRITEBYTECODE"):
             environment.pop(name, None)
         self._numbers = count()

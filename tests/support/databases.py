@@ -41,7 +41,7 @@ ROLES = {  # service: (database, role)
     "orchestrator": ("sagas_db", "orchestrator_user"),
 }
 START_SECONDS = 30
-LENT = "TEST_POSTGRES_HOME"  # names a server for a whole session (see `Databases`)
+SHARED_POSTGRES = "TEST_POSTGRES_HOME"  # names a server for a whole session (see `Databases`)
 PREFIX, OWNER = "ticketremaster-test-", "owner"
 FAST = ("-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off")  # nothing outlives a test run
 

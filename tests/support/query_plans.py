@@ -1,4 +1,4 @@
-"""The plans that PostgreSQL makes in the midst of a sale, with the statistics of a quiet hour before it."""
+"""Query plans during a sale, when the statistics of PostgreSQL date from a quiet hour before it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 from tests.support.databases import Databases
 
 Explain = Callable[..., str]
-"""The plan of a statement with these parameters, as text."""
+"""Returns the plan of a statement with these parameters as text."""
 
 
 @contextmanager
-def amid_a_sale(databases: Databases, service: str, table: str, quiet: str, busy: str) -> Iterator[Explain]:
-    """Explains statements after `quiet` has filled `table`, ANALYZE has looked, and `busy` has added to it.
+def explain_during_sale(databases: Databases, service: str, table: str, quiet: str, busy: str) -> Iterator[Explain]:
+    """Yield an `Explain`, after `quiet` has filled `table`, ANALYZE has run, and `busy` has added rows.
 
-    All of it is gone with the connection.
+    The transaction is never committed, so the rows vanish with the connection.
     """
     with closing(databases.superuser(service)) as connection, connection.cursor() as cursor:
         connection.autocommit = False

@@ -1,4 +1,4 @@
-"""The whole running system, once a session, for every suite that speaks over the wire."""
+"""Starts the whole system for the suites that call it over the network, and gives each test seats of its own."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ IN_CONTAINERS = CHOICE.kind == "docker"
 
 
 def native_only(reason: str) -> pytest.MarkDecorator:
-    """Skip where the system runs in containers, saying why."""
+    """Skip a test for this reason when the system runs in containers."""
     return pytest.mark.skipif(IN_CONTAINERS, reason=f"STACK=docker: {reason}")
 
 
 def running(run_dir: Path) -> Iterator[Stack]:
-    """The system while it is up; its gateway limits nobody, for all tests call from one address.
+    """Run the system without rate limits, because all tests call from one address.
 
-    Nobody wants its data: it is not given the seconds that it takes to end in good order.
+    Its processes are killed at the end: no test needs the data, and a clean stop takes seconds.
     """
     with runtime.up(run_dir, env=UNLIMITED, quiet=True) as stack:
         yield stack
@@ -35,16 +35,16 @@ def running(run_dir: Path) -> Iterator[Stack]:
             take_down(stack.run_dir)
 
 
-class Seats:
-    """Seats of the seed's second event that no other test of this session was given. Thread-safe."""
+class SeatPool:
+    """Gives each seat of the seed's second event to one test of the session. Thread-safe."""
 
     def __init__(self) -> None:
         self._numbers = count(1)
         self._lock = Lock()
 
     def take(self) -> str:
-        """The id of a seat that is AVAILABLE. Raises AssertionError when all 5,000 are given out."""
+        """Return the id of an AVAILABLE seat. Raises AssertionError when all 5,000 are taken."""
         with self._lock:
             number = next(self._numbers)
-        assert number <= SEATS_OF_EVENT_2, "event 2 has no seats left for tests"
+        assert number <= SEATS_OF_EVENT_2, "event 2 has no seats left: raise the number in the seed of Inventory"
         return f"5ea70002-0000-0000-0000-{number:012d}"

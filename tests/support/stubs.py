@@ -1,10 +1,10 @@
-"""Stubs that cannot drift: what one answers in a test is what the spec of whom it stands for allows.
+"""Stubs of SMU, Stripe and our services. A response that the spec does not allow fails the test.
 
-with Stubs() as outside:                                       # `responses`, for what goes through requests
-    outside.answers("POST", f"{SMU_URL}/SendSMS", json={"status": "queued"})
-    outside.misbehaves("POST", f"{SMU_URL}/SendOTP", status=500)   # on purpose: then it *must* break the spec
+with Stubs() as stubs:                                         # for calls through `requests`
+    stubs.respond("POST", f"{SMU_URL}/SendSMS", json={"status": "queued"})
+    stubs.respond_wrongly("POST", f"{SMU_URL}/SendOTP", status=500)   # this response must break the spec
 
-return fits("inventory", method, url, 200, body)   # at the transport's seam, or in a server of one's own
+return check_response("inventory", method, url, 200, body)     # for a stub of `Transport`, or a test's own server
 """
 
 from __future__ import annotations
@@ -20,75 +20,80 @@ import responses
 from harness.dev.spec_bundle import bundle, resolve
 from tests.contract.exchanges import Contract, Exchange
 
-SERVERS = {"smu.test": "smu", "stripe.test": "stripe"}  # whom a host stands for
-HEADERS = {"stripe": {"Request-Id": "req_1"}}  # on an answer of that server that says nothing of headers
+SERVERS = {"smu.test": "smu", "stripe.test": "stripe"}  # host: name of its spec
+HEADERS = {"stripe": {"Request-Id": "req_1"}}  # the headers of a response that sets none
 
 
-class Drifted(BaseException):
-    """A stub says what its spec does not. No Exception, so that no service under test makes a 500 of it."""
+class StubDrift(BaseException):
+    """A stub does not match its spec. It is no Exception, so that a service under test cannot turn it into a 500."""
 
 
-def fits(server: str, method: str, url: str, status: int, body: bytes, *, wrong: bool = False) -> tuple[int, bytes]:
-    """Status and body, once the spec of `server` allows them; `wrong`: once it does not. Raises Drifted."""
-    _judge(Exchange(server, method, urlsplit(url).path, status, {}, body), wrong=wrong, body_only=True)
+def check_response(
+    server: str, method: str, url: str, status: int, body: bytes, *, wrong: bool = False
+) -> tuple[int, bytes]:
+    """Return status and body if the spec of `server` allows them; with `wrong`, only if it forbids them.
+
+    Raises StubDrift otherwise.
+    """
+    _check(Exchange(server, method, urlsplit(url).path, status, {}, body), wrong=wrong, body_only=True)
     return status, body
 
 
 class Stubs(responses.RequestsMock):
-    """SMU and Stripe behind `requests`. Every answer that was given is judged at the end of the block."""
+    """SMU and Stripe behind `requests`. The end of the block checks every response that was sent."""
 
     def __init__(self) -> None:
         super().__init__(assert_all_requests_are_fired=False)
-        self._made: list[tuple[responses.BaseResponse, bool]] = []
+        self._added: list[tuple[responses.BaseResponse, bool]] = []
 
     def __enter__(self) -> Self:
         super().__enter__()
         return self
 
-    def answers(self, method: str, url: str, *, instead: bool = False, **answer: Any) -> None:
-        """This, which its spec allows, after what was said before, or `instead` of it."""
-        self._make(method, url, answer, instead, wrong=False)
+    def respond(self, method: str, url: str, *, instead: bool = False, **response: Any) -> None:
+        """Queue a response that the spec allows. With `instead`, it replaces the responses queued before."""
+        self._add(method, url, response, instead, wrong=False)
 
-    def misbehaves(self, method: str, url: str, *, instead: bool = False, **answer: Any) -> None:
-        """This, which its spec does not allow, or no answer at all."""
-        self._make(method, url, answer, instead, wrong=True)
+    def respond_wrongly(self, method: str, url: str, *, instead: bool = False, **response: Any) -> None:
+        """Queue a response that the spec forbids, or a connection error."""
+        self._add(method, url, response, instead, wrong=True)
 
-    def _make(self, method: str, url: str, answer: dict[str, Any], instead: bool, *, wrong: bool) -> None:
-        headers = answer.pop("headers", HEADERS.get(_server(url), {}))
-        make = self.upsert if instead else self.add
-        self._made.append((make(method, url, headers=headers, **answer), wrong))
+    def _add(self, method: str, url: str, response: dict[str, Any], instead: bool, *, wrong: bool) -> None:
+        headers = response.pop("headers", HEADERS.get(_server(url), {}))
+        add = self.upsert if instead else self.add
+        self._added.append((add(method, url, headers=headers, **response), wrong))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
             if kind is None:
-                self._look_back()
+                self._check_all()
         finally:
-            super().__exit__(kind, error, trace)  # forgets what was asked
+            super().__exit__(kind, error, trace)  # deletes the recorded calls
 
-    def _look_back(self) -> None:
-        given = [(call, wrong) for made, wrong in self._made for call in made.calls]
-        if len(given) != len(self.calls):
-            raise Drifted("a call bypassed answers() and misbehaves(), so its answer was not checked")
-        for call, wrong in given:
-            answer: Any = call.response  # or the error that was raised in its place
-            if isinstance(answer, requests.Response):
-                _judge(_said(call.request, answer), wrong=wrong)
+    def _check_all(self) -> None:
+        sent = [(call, wrong) for added, wrong in self._added for call in added.calls]
+        if len(sent) != len(self.calls):
+            raise StubDrift("a call was not stubbed with respond() or respond_wrongly(), so no spec checks it")
+        for call, wrong in sent:
+            response: Any = call.response  # or the error that was raised instead
+            if isinstance(response, requests.Response):
+                _check(_exchange(call.request, response), wrong=wrong)
             elif not wrong:
-                raise Drifted(f"{call.request.url}: no answer is none that a spec has")
+                raise StubDrift(f"{call.request.url}: an error is no response of the spec: use respond_wrongly()")
 
 
 def example(server: str, method: str, path: str, status: int) -> Any:
-    """The body that the spec gives as its example: what a stub starts from."""
+    """The example body of a response in the spec, from which a stub starts."""
     document = bundle(server)
-    answer = resolve(document, document["paths"][path][method.lower()]["responses"][str(status)])
-    return answer["content"]["application/json"]["example"]
+    response = resolve(document, document["paths"][path][method.lower()]["responses"][str(status)])
+    return response["content"]["application/json"]["example"]
 
 
-def _said(request: requests.PreparedRequest, answer: requests.Response) -> Exchange:
+def _exchange(request: requests.PreparedRequest, response: requests.Response) -> Exchange:
     url, method = str(request.url), str(request.method)
-    return Exchange(_server(url), method, urlsplit(url).path, answer.status_code, answer.headers, answer.content)
+    return Exchange(_server(url), method, urlsplit(url).path, response.status_code, response.headers, response.content)
 
 
 def _server(url: str) -> str:
@@ -100,12 +105,12 @@ def _contract(server: str) -> Contract:
     return Contract(bundle(server))
 
 
-def _judge(said: Exchange, *, wrong: bool, body_only: bool = False) -> None:
-    contract = _contract(said.server)
-    found = list(contract.violations(said, body_only=body_only))
-    if contract.identify(said) is None:
-        found.append(f"{said}: no such operation")
+def _check(exchange: Exchange, *, wrong: bool, body_only: bool = False) -> None:
+    contract = _contract(exchange.server)
+    found = list(contract.violations(exchange, body_only=body_only))
+    if contract.identify(exchange) is None:
+        found.append(f"{exchange}: the spec has no such operation")
     if wrong and not found:
-        raise Drifted(f"{said}: is as its spec has it, and was to misbehave")
+        raise StubDrift(f"{exchange}: the spec allows this response: use respond(), or wrong=False")
     if found and not wrong:
-        raise Drifted("\n".join(found))
+        raise StubDrift("\n".join(found))

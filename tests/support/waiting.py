@@ -1,4 +1,4 @@
-"""Waiting for a condition with a deadline."""
+"""Waits for conditions with a deadline, so that no test sleeps for a fixed time."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+WAIT_SECONDS = 15.0
 POLL_SECONDS = 0.01
 
 
-def wait_until(condition: Callable[[], T], seconds: float = 15.0) -> T:
-    """Poll `condition` until it is true, and return its value. Raises AssertionError after `seconds`."""
+def wait_until(condition: Callable[[], T], seconds: float = WAIT_SECONDS, what: str = "the condition") -> T:
+    """Call `condition` until its result is true, and return that result.
+
+    Raises AssertionError with `what` and the last result after `seconds`.
+    """
     deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"the condition is still {value!r} after {seconds:g} s"
+    while not (result := condition()):
+        assert time.monotonic() < deadline, f"not reached within {seconds:g} s: {what} (last result: {result!r})"
         time.sleep(POLL_SECONDS)
-    return value
+    return result

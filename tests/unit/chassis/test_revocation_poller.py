@@ -9,7 +9,7 @@ import pytest
 from services.chassis.clients import HttpPeer
 from services.chassis.revocations import RevocationPoller
 from services.chassis.tokens import Credential
-from tests.support.stubs import fits
+from tests.support.stubs import check_response
 
 pytestmark = pytest.mark.unit
 
@@ -19,7 +19,7 @@ ONE = b'{"success":true,"data":{"revocations":[{"sid":"ended","seconds_left":959
 def answered(
     method: str, url: str, body: bytes | None, headers: Mapping[str, str], timeout: float
 ) -> tuple[int, bytes]:
-    return fits("user", method, url, 200, ONE)
+    return check_response("user", method, url, 200, ONE)
 
 
 def test_ended_login_is_known_after_one_look_and_the_list_is_fresh() -> None:

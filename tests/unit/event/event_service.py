@@ -17,7 +17,7 @@ from services.chassis.settings import DatabaseSettings, ProcessSettings
 from services.chassis.tokens import Credential
 from services.event.app import build
 from services.event.settings import Settings
-from tests.support.stubs import fits
+from tests.support.stubs import check_response
 
 SECRET, INTERNAL_SECRET = "s" * 32, "i" * 32
 FIRST, SECOND, PAST = (f"e0e0e0e0-0000-0000-0000-00000000000{n}" for n in (1, 2, 3))
@@ -60,10 +60,10 @@ class Inventory:
         if self.down:
             raise ConnectionRefusedError("refused")
         if self.garbage is not None:
-            return fits("inventory", method, url, 200, self.garbage, wrong=True)
+            return check_response("inventory", method, url, 200, self.garbage, wrong=True)
         asked = parse_qs(address.query)["event_id"]
         answer = self._counts(asked) if address.path == "/seats/availability" else self._map(asked[0], headers)
-        return fits("inventory", method, url, *answer)
+        return check_response("inventory", method, url, *answer)
 
     def _map(self, event_id: str, headers: Mapping[str, str]) -> tuple[int, bytes]:
         version, seats = self.maps.get(event_id, ("empty", []))

@@ -4,14 +4,14 @@ from typing import Any
 
 import requests
 
-from tests.support.fake_servers import FakeServer
+from tests.support.fakes_control import Fake
 
 KEY = "the-smu-key"
 MOBILE = "+6591234567"
 
 
 class Smu:
-    def __init__(self, server: FakeServer) -> None:
+    def __init__(self, server: Fake) -> None:
         self.server = server
 
     def post(self, path: str, timeout: float = 5, **body: Any) -> requests.Response:

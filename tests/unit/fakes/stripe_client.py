@@ -5,7 +5,7 @@ from typing import Any
 import requests
 import stripe
 
-from tests.support.fake_servers import FakeServer
+from tests.support.fakes_control import Fake
 
 KEY = "sk_test_the_right_one"
 TOP_UP: dict[str, Any] = {
@@ -16,19 +16,19 @@ TOP_UP: dict[str, Any] = {
 }
 
 
-def client(server: FakeServer, key: str = KEY, **options: Any) -> stripe.StripeClient:
+def client(server: Fake, key: str = KEY, **options: Any) -> stripe.StripeClient:
     return stripe.StripeClient(key, base_addresses={"api": server.url}, **{"max_network_retries": 0} | options)
 
 
-def raw(server: FakeServer, path: str, key: str = KEY, **params: Any) -> requests.Response:
+def raw(server: Fake, path: str, key: str = KEY, **params: Any) -> requests.Response:
     return requests.get(server.url + path, params=params, auth=(key, ""), timeout=5)
 
 
-def post(server: FakeServer, path: str, key: str | None = None, **params: Any) -> requests.Response:
+def post(server: Fake, path: str, key: str | None = None, **params: Any) -> requests.Response:
     headers = {"Authorization": f"Bearer {KEY}"} | ({"Idempotency-Key": key} if key else {})
     return requests.post(server.url + path, data=params, headers=headers, timeout=5)
 
 
-def kinds(server: FakeServer) -> list[str]:
+def kinds(server: Fake) -> list[str]:
     """The types of all events, oldest first."""
     return [event["type"] for event in raw(server, "/v1/events", limit=100).json()["data"]][::-1]

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import requests
 
-from tests.support.fake_servers import FakeServer, running
+from tests.support.fake_servers import running
+from tests.support.fakes_control import Fake
 from tests.support.waiting import wait_until
 from tests.unit.fakes.smu_client import KEY, MOBILE, Smu, wrong
 
@@ -15,13 +16,13 @@ pytestmark = pytest.mark.unit
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[FakeServer]:
+def server() -> Iterator[Fake]:
     with running("fakes.smu", SMU_API_KEY=KEY) as started:
         yield started
 
 
 @pytest.fixture
-def smu(server: FakeServer) -> Smu:
+def smu(server: Fake) -> Smu:
     server.control("reset")
     return Smu(server)
 
@@ -30,7 +31,7 @@ def smu(server: FakeServer) -> Smu:
 
 
 def test_reset_is_a_tcp_reset_and_nothing_happens(smu: Smu) -> None:
-    smu.server.fault("reset", "/SendOTP")
+    smu.server.add_fault("reset", "/SendOTP")
     with pytest.raises(requests.ConnectionError, match="Connection reset by peer"):
         smu.post("/SendOTP", Mobile=MOBILE)
     assert smu.inbox() == []
@@ -39,21 +40,21 @@ def test_reset_is_a_tcp_reset_and_nothing_happens(smu: Smu) -> None:
 
 
 def test_drop_happens_and_is_not_answered(smu: Smu) -> None:
-    smu.server.fault("drop", "/SendOTP")
+    smu.server.add_fault("drop", "/SendOTP")
     with pytest.raises(requests.ConnectionError, match="Connection reset by peer"):
         smu.post("/SendOTP", Mobile=MOBILE)
     assert len(smu.inbox(mobile=MOBILE)) == 1
 
 
 def test_truncate_cuts_the_answer_short(smu: Smu) -> None:
-    smu.server.fault("truncate", "/SendOTP")
+    smu.server.add_fault("truncate", "/SendOTP")
     with pytest.raises(requests.exceptions.ChunkedEncodingError, match="IncompleteRead"):
         smu.post("/SendOTP", Mobile=MOBILE)
     assert len(smu.inbox(mobile=MOBILE)) == 1
 
 
 def test_refuse_closes_the_port_for_a_while(smu: Smu) -> None:
-    smu.server.fault("refuse", "/SendOTP", ms=300)
+    smu.server.add_fault("refuse", "/SendOTP", ms=300)
     began = time.monotonic()
     with pytest.raises(requests.ConnectionError):
         smu.post("/SendOTP", Mobile=MOBILE)
@@ -70,7 +71,7 @@ def test_refuse_closes_the_port_for_a_while(smu: Smu) -> None:
 
 
 def test_hang_waits_before_the_effect(smu: Smu) -> None:
-    smu.server.fault("hang", "/SendOTP", ms=60_000)
+    smu.server.add_fault("hang", "/SendOTP", ms=60_000)
     with pytest.raises(requests.ReadTimeout):
         smu.post("/SendOTP", Mobile=MOBILE, timeout=0.1)
     assert smu.inbox() == []
@@ -79,14 +80,14 @@ def test_hang_waits_before_the_effect(smu: Smu) -> None:
 
 
 def test_hang_without_effect_ends_in_a_reset(smu: Smu) -> None:
-    smu.server.fault("hang", "/SendOTP", ms=50, effect=False)
+    smu.server.add_fault("hang", "/SendOTP", ms=50, effect=False)
     with pytest.raises(requests.ConnectionError):
         smu.post("/SendOTP", Mobile=MOBILE)
     assert smu.inbox() == []
 
 
 def test_late_answers_after_the_effect(smu: Smu) -> None:
-    smu.server.fault("late", "/SendOTP", ms=60_000)
+    smu.server.add_fault("late", "/SendOTP", ms=60_000)
     with pytest.raises(requests.ReadTimeout):
         smu.post("/SendOTP", Mobile=MOBILE, timeout=0.2)
     assert len(smu.inbox()) == 1
@@ -95,14 +96,14 @@ def test_late_answers_after_the_effect(smu: Smu) -> None:
 
 @pytest.mark.parametrize(("effect", "sent"), [(False, 0), (True, 1)])
 def test_status_answers_what_it_was_told(smu: Smu, effect: bool, sent: int) -> None:
-    smu.server.fault("status", "/SendOTP", status=503, body={"no": 1}, effect=effect)
+    smu.server.add_fault("status", "/SendOTP", status=503, body={"no": 1}, effect=effect)
     answer = smu.post("/SendOTP", Mobile=MOBILE)
     assert (answer.status_code, answer.json()) == (503, {"no": 1})
     assert len(smu.inbox()) == sent
 
 
 def test_only_the_nth_to_the_last_counted_call_is_hit(smu: Smu) -> None:
-    smu.server.fault("status", "/Send*", method="POST", nth=2, count=2)
+    smu.server.add_fault("status", "/Send*", method="POST", nth=2, count=2)
     seen = [smu.post("/SendOTP", Mobile=MOBILE).status_code for _ in range(4)]
     assert seen == [200, 503, 503, 200]
     (fault,) = smu.server.read("faults")["faults"]
@@ -110,7 +111,7 @@ def test_only_the_nth_to_the_last_counted_call_is_hit(smu: Smu) -> None:
 
 
 def test_a_fault_can_pick_its_calls_by_what_they_say(smu: Smu) -> None:
-    smu.server.fault("status", where={"Mobile": MOBILE}, count=0)
+    smu.server.add_fault("status", where={"Mobile": MOBILE}, count=0)
     assert smu.post("/SendOTP", Mobile="+6598765432").status_code == 200
     assert smu.post("/SendOTP", Mobile=MOBILE).status_code == 503
 
@@ -120,7 +121,7 @@ def test_a_fault_can_pick_its_calls_by_what_they_say(smu: Smu) -> None:
     [{}, {"kind": "explode"}, {"kind": "reset", "often": 2}, {"kind": "reset", "nth": 0}, {"kind": "hang", "ms": "1"}],
 )
 def test_a_malformed_fault_is_refused(smu: Smu, fault: dict[str, Any]) -> None:
-    assert smu.server.refused("faults", **fault)
+    assert smu.server.get_refusal("faults", **fault)
 
 
 # Determinism and state
@@ -129,7 +130,7 @@ def test_a_malformed_fault_is_refused(smu: Smu, fault: dict[str, Any]) -> None:
 def script(smu: Smu) -> bytes:
     """The journal of one fixed run."""
     smu.server.control("reset", seed="7")
-    smu.server.fault("reset", "/SendOTP", nth=2)
+    smu.server.add_fault("reset", "/SendOTP", nth=2)
     sid, code = smu.send()
     with pytest.raises(requests.ConnectionError):
         smu.post("/SendOTP", Mobile=MOBILE)
@@ -173,7 +174,7 @@ def test_a_restored_snapshot_is_the_same_state_again(smu: Smu) -> None:
 
 def test_what_is_not_a_snapshot_changes_nothing(smu: Smu) -> None:
     sid, code = smu.send()
-    smu.server.refused("restore", service="fake-smu", store={})
+    smu.server.get_refusal("restore", service="fake-smu", store={})
     assert smu.check(sid, code)["Status"] == "approved"
 
 

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import pytest
 import requests
 
-from tests.support.fake_servers import FakeServer, running
+from tests.support.fake_servers import running
+from tests.support.fakes_control import Fake
 from tests.unit.fakes.smu_client import KEY, MOBILE, Smu, wrong
 
 pytestmark = pytest.mark.unit
@@ -14,13 +15,13 @@ BASE_PATH = "/SMULab_Notification/rest/Notification"
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[FakeServer]:
+def server() -> Iterator[Fake]:
     with running("fakes.smu", SMU_API_KEY=KEY) as started:
         yield started
 
 
 @pytest.fixture
-def smu(server: FakeServer) -> Smu:
+def smu(server: Fake) -> Smu:
     server.control("reset")
     return Smu(server)
 

@@ -8,20 +8,21 @@ import pytest
 import requests
 import stripe
 
-from tests.support.fake_servers import FakeServer, running
+from tests.support.fake_servers import running
+from tests.support.fakes_control import Fake
 from tests.unit.fakes.stripe_client import KEY, TOP_UP, client, kinds, post, raw
 
 pytestmark = pytest.mark.unit
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[FakeServer]:
+def server() -> Iterator[Fake]:
     with running("fakes.stripe", STRIPE_SECRET_KEY=KEY, STRIPE_WEBHOOK_URL="") as started:
         yield started
 
 
 @pytest.fixture
-def intents(server: FakeServer) -> Any:
+def intents(server: Fake) -> Any:
     server.control("reset")
     return client(server).v1.payment_intents
 
@@ -29,7 +30,7 @@ def intents(server: FakeServer) -> Any:
 # The life of a PaymentIntent
 
 
-def test_a_created_intent_waits_for_a_payment_method(intents: Any, server: FakeServer) -> None:
+def test_a_created_intent_waits_for_a_payment_method(intents: Any, server: Fake) -> None:
     made = intents.create(TOP_UP)
     assert (made.status, made.amount, made.amount_received, made.currency) == (
         "requires_payment_method",
@@ -44,7 +45,7 @@ def test_a_created_intent_waits_for_a_payment_method(intents: Any, server: FakeS
 
 
 @pytest.mark.parametrize("card", ["pm_card_visa", "pm_card_mastercard", "pm_card_amex"])
-def test_a_good_card_pays(intents: Any, server: FakeServer, card: str) -> None:
+def test_a_good_card_pays(intents: Any, server: Fake, card: str) -> None:
     made = intents.create(TOP_UP)
     paid = intents.confirm(made.id, {"payment_method": card, "expand": ["latest_charge"]})
     assert (paid.status, paid.amount_received, paid.latest_charge.paid) == ("succeeded", 5000, True)
@@ -61,9 +62,7 @@ def test_a_good_card_pays(intents: Any, server: FakeServer, card: str) -> None:
         ("pm_card_chargeDeclinedProcessingError", "processing_error", "processing_error"),
     ],
 )
-def test_a_declined_card_takes_nothing(
-    intents: Any, server: FakeServer, card: str, code: str, decline_code: str
-) -> None:
+def test_a_declined_card_takes_nothing(intents: Any, server: Fake, card: str, code: str, decline_code: str) -> None:
     made = intents.create(TOP_UP)
     with pytest.raises(stripe.CardError) as declined:
         intents.confirm(made.id, {"payment_method": card})
@@ -89,7 +88,7 @@ def test_another_card_can_pay_after_a_decline(intents: Any) -> None:
     [(True, "succeeded", "succeeded"), (False, "requires_payment_method", "payment_failed")],
 )
 def test_a_challenged_card_waits_for_the_customer(
-    intents: Any, server: FakeServer, passed: bool, status: str, event: str
+    intents: Any, server: Fake, passed: bool, status: str, event: str
 ) -> None:
     asked = intents.create(TOP_UP | {"confirm": True, "payment_method": "pm_card_authenticationRequired"})
     assert (asked.status, asked.next_action.type) == ("requires_action", "use_stripe_sdk")
@@ -104,7 +103,7 @@ def test_a_challenged_card_fails_when_nobody_is_there(intents: Any) -> None:
         intents.create(TOP_UP | card)
 
 
-def test_a_canceled_intent_cannot_be_paid(intents: Any, server: FakeServer) -> None:
+def test_a_canceled_intent_cannot_be_paid(intents: Any, server: Fake) -> None:
     made = intents.create(TOP_UP)
     assert intents.cancel(made.id, {"cancellation_reason": "abandoned"}).status == "canceled"
     with pytest.raises(stripe.InvalidRequestError) as refused:
@@ -140,7 +139,7 @@ def test_lists_are_newest_first_and_paged(intents: Any) -> None:
     assert [row.id for row in before.data] == [made[3], made[2]]
 
 
-def test_created_bounds_a_list(intents: Any, server: FakeServer) -> None:
+def test_created_bounds_a_list(intents: Any, server: Fake) -> None:
     server.control("clock", freeze=1_800_000_000)
     old = intents.create(TOP_UP)
     server.control("clock", advance=100)
@@ -193,7 +192,7 @@ def test_a_query_that_makes_no_sense_is_refused(intents: Any, query: str) -> Non
     ],
 )
 def test_a_bad_parameter_is_named_and_nothing_is_made(
-    intents: Any, server: FakeServer, change: dict[str, Any], param: str, code: str | None
+    intents: Any, server: Fake, change: dict[str, Any], param: str, code: str | None
 ) -> None:
     with pytest.raises(stripe.InvalidRequestError) as refused:
         intents.create(TOP_UP | change)
@@ -209,12 +208,12 @@ def test_what_is_not_there_is_a_404(intents: Any) -> None:
 
 
 @pytest.mark.parametrize("key", ["sk_test_a_wrong_one", "sk_live_a_real_one", "nonsense"])
-def test_a_wrong_key_is_refused(intents: Any, server: FakeServer, key: str) -> None:
+def test_a_wrong_key_is_refused(intents: Any, server: Fake, key: str) -> None:
     with pytest.raises(stripe.AuthenticationError):
         client(server, key).v1.payment_intents.create(typing.cast(Any, TOP_UP))
 
 
-def test_a_browser_may_confirm_with_the_client_secret_only(intents: Any, server: FakeServer) -> None:
+def test_a_browser_may_confirm_with_the_client_secret_only(intents: Any, server: Fake) -> None:
     made, browser = intents.create(TOP_UP), client(server, "pk_test_browser").v1.payment_intents
     with pytest.raises(stripe.PermissionError):
         browser.create(typing.cast(Any, TOP_UP))
@@ -226,14 +225,14 @@ def test_a_browser_may_confirm_with_the_client_secret_only(intents: Any, server:
     assert browser.confirm(made.id, typing.cast(Any, secret)).status == "succeeded"
 
 
-def test_what_stripe_does_not_know_gets_its_envelope(intents: Any, server: FakeServer) -> None:
+def test_what_stripe_does_not_know_gets_its_envelope(intents: Any, server: Fake) -> None:
     for answer in (raw(server, "/v1/unicorns"), post(server, "/v1/events")):
         assert answer.status_code == 404
         assert answer.json()["error"]["type"] == "invalid_request_error"
         assert answer.headers["Request-Id"].startswith("req_")
 
 
-def test_a_json_body_is_not_a_form(intents: Any, server: FakeServer) -> None:
+def test_a_json_body_is_not_a_form(intents: Any, server: Fake) -> None:
     answer = requests.post(f"{server.url}/v1/payment_intents", json=TOP_UP, auth=(KEY, ""), timeout=5)
     assert (answer.status_code, "form-urlencoded" in answer.text) == (400, True)
 
@@ -256,7 +255,7 @@ def misfits(value: Any, cls: type, where: str) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("card", ["pm_card_visa", "pm_card_chargeDeclined", "pm_card_authenticationRequired"])
-def test_objects_have_the_shapes_of_the_sdk(intents: Any, server: FakeServer, card: str) -> None:
+def test_objects_have_the_shapes_of_the_sdk(intents: Any, server: Fake, card: str) -> None:
     made = intents.create(TOP_UP)
     post(server, f"/v1/payment_intents/{made.id}/confirm", payment_method=card)
     intent = raw(server, f"/v1/payment_intents/{made.id}").json()

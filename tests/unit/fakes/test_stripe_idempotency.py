@@ -9,7 +9,8 @@ import pytest
 import requests
 import stripe
 
-from tests.support.fake_servers import FakeServer, running
+from tests.support.fake_servers import running
+from tests.support.fakes_control import Fake
 from tests.support.waiting import wait_until
 from tests.unit.fakes.stripe_client import KEY, TOP_UP, client, kinds, post
 
@@ -17,13 +18,13 @@ pytestmark = pytest.mark.unit
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[FakeServer]:
+def server() -> Iterator[Fake]:
     with running("fakes.stripe", STRIPE_SECRET_KEY=KEY, STRIPE_WEBHOOK_URL="") as started:
         yield started
 
 
 @pytest.fixture
-def intents(server: FakeServer) -> Any:
+def intents(server: Fake) -> Any:
     server.control("reset")
     return client(server).v1.payment_intents
 
@@ -31,7 +32,7 @@ def intents(server: FakeServer) -> Any:
 # Idempotency
 
 
-def test_the_same_key_gives_the_same_answer_and_one_intent(intents: Any, server: FakeServer) -> None:
+def test_the_same_key_gives_the_same_answer_and_one_intent(intents: Any, server: Fake) -> None:
     first = intents.create(TOP_UP, {"idempotency_key": "k"})
     again = intents.create(TOP_UP, {"idempotency_key": "k"})
     assert again.to_dict() == first.to_dict()
@@ -48,13 +49,13 @@ def test_another_request_under_a_used_key_is_refused(intents: Any) -> None:
     assert refused.value.http_status == 400
 
 
-def test_a_key_is_free_again_after_a_day(intents: Any, server: FakeServer) -> None:
+def test_a_key_is_free_again_after_a_day(intents: Any, server: Fake) -> None:
     first = intents.create(TOP_UP, {"idempotency_key": "k"})
     server.control("clock", advance=24 * 3600)
     assert intents.create(TOP_UP, {"idempotency_key": "k"}).id != first.id
 
 
-def test_a_key_remembers_a_decline(intents: Any, server: FakeServer) -> None:
+def test_a_key_remembers_a_decline(intents: Any, server: Fake) -> None:
     made = intents.create(TOP_UP)
     for _ in range(2):
         with pytest.raises(stripe.CardError):
@@ -68,8 +69,8 @@ def test_a_key_forgets_a_bad_parameter(intents: Any) -> None:
     assert intents.create(TOP_UP, {"idempotency_key": "k"}).amount == 5000
 
 
-def test_a_second_call_while_the_first_runs_is_a_conflict(intents: Any, server: FakeServer) -> None:
-    server.fault("hang", "/v1/payment_intents", ms=60_000)
+def test_a_second_call_while_the_first_runs_is_a_conflict(intents: Any, server: Fake) -> None:
+    server.add_fault("hang", "/v1/payment_intents", ms=60_000)
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(post, server, "/v1/payment_intents", "k", amount=5000, currency="sgd")
         wait_until(lambda: server.journal() != [])
@@ -81,8 +82,8 @@ def test_a_second_call_while_the_first_runs_is_a_conflict(intents: Any, server: 
     assert replayed.json()["id"] == first.result().json()["id"]
 
 
-def test_a_500_after_the_effect_stays_under_its_key(intents: Any, server: FakeServer) -> None:
-    server.fault("status", "/v1/payment_intents", status=500, effect=True)
+def test_a_500_after_the_effect_stays_under_its_key(intents: Any, server: Fake) -> None:
+    server.add_fault("status", "/v1/payment_intents", status=500, effect=True)
     for _ in range(2):
         with pytest.raises(stripe.APIError) as failed:
             intents.create(TOP_UP, {"idempotency_key": "k"})
@@ -90,8 +91,8 @@ def test_a_500_after_the_effect_stays_under_its_key(intents: Any, server: FakeSe
     assert len(intents.search({"query": "metadata['user_id']:'u-1'"}).data) == 1
 
 
-def test_the_sdk_retries_a_lost_answer_without_paying_twice(intents: Any, server: FakeServer) -> None:
-    server.fault("drop", "/v1/payment_intents", method="POST")
+def test_the_sdk_retries_a_lost_answer_without_paying_twice(intents: Any, server: Fake) -> None:
+    server.add_fault("drop", "/v1/payment_intents", method="POST")
     retrying = client(server, max_network_retries=2).v1.payment_intents
     made = retrying.create(typing.cast(Any, TOP_UP))
     assert [row.id for row in intents.list().data] == [made.id]
@@ -110,7 +111,7 @@ def test_the_sdk_retries_a_lost_answer_without_paying_twice(intents: Any, server
     ],
 )
 def test_faults_reach_the_sdk_as_its_own_errors(
-    intents: Any, server: FakeServer, fault: dict[str, Any], error: type[Exception]
+    intents: Any, server: Fake, fault: dict[str, Any], error: type[Exception]
 ) -> None:
     server.control("faults", path="/v1/payment_intents", **fault)
     with pytest.raises(error):
@@ -120,7 +121,7 @@ def test_faults_reach_the_sdk_as_its_own_errors(
 # State
 
 
-def script(intents: Any, server: FakeServer) -> bytes:
+def script(intents: Any, server: Fake) -> bytes:
     server.control("reset", seed="7")
     made = intents.create(TOP_UP, {"idempotency_key": "a"})
     intents.confirm(made.id, {"payment_method": "pm_card_visa"}, {"idempotency_key": "b"})
@@ -129,14 +130,14 @@ def script(intents: Any, server: FakeServer) -> bytes:
     return requests.get(f"{server.url}/_control/journal", timeout=5).content
 
 
-def test_the_same_seed_and_calls_give_the_same_journal(intents: Any, server: FakeServer) -> None:
+def test_the_same_seed_and_calls_give_the_same_journal(intents: Any, server: Fake) -> None:
     first, second = script(intents, server), script(intents, server)
     assert first == second
     assert first.count(b'"n":') == 3
     assert KEY.encode() not in first
 
 
-def test_a_restored_snapshot_is_the_same_state_again(intents: Any, server: FakeServer) -> None:
+def test_a_restored_snapshot_is_the_same_state_again(intents: Any, server: Fake) -> None:
     made = intents.create(TOP_UP, {"idempotency_key": "k"})
     taken = server.read("snapshot")
     paid = intents.confirm(made.id, {"payment_method": "pm_card_visa"})

@@ -7,7 +7,8 @@ import pytest
 import requests
 import stripe
 
-from tests.support.fake_servers import FakeServer, running
+from tests.support.fake_servers import running
+from tests.support.fakes_control import Fake
 from tests.support.waiting import wait_until
 from tests.unit.fakes.webhook_receiver import Receiver, receiving
 
@@ -18,13 +19,13 @@ KEY = "sk_test_any"
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[FakeServer]:
+def server() -> Iterator[Fake]:
     with running("fakes.stripe", STRIPE_WEBHOOK_SECRET=SECRET, STRIPE_SECRET_KEY="") as started:
         yield started
 
 
 @pytest.fixture
-def receiver(server: FakeServer) -> Iterator[Receiver]:
+def receiver(server: Fake) -> Iterator[Receiver]:
     with receiving(SECRET) as listening:
         server.control("reset")
         server.control("webhooks", url=listening.url, backoff_ms=10)
@@ -32,18 +33,18 @@ def receiver(server: FakeServer) -> Iterator[Receiver]:
         server.control("reset")
 
 
-def create(server: FakeServer, **params: Any) -> dict[str, Any]:
+def create(server: Fake, **params: Any) -> dict[str, Any]:
     data = {"amount": 5000, "currency": "sgd", "metadata[user_id]": "u-1"} | params
     answer = requests.post(f"{server.url}/v1/payment_intents", data=data, auth=(KEY, ""), timeout=5)
     made: dict[str, Any] = answer.json()
     return made
 
 
-def pay(server: FakeServer) -> dict[str, Any]:
+def pay(server: Fake) -> dict[str, Any]:
     return create(server, confirm="true", payment_method="pm_card_visa")
 
 
-def test_a_payment_is_told_in_order_and_signed(server: FakeServer, receiver: Receiver) -> None:
+def test_a_payment_is_told_in_order_and_signed(server: Fake, receiver: Receiver) -> None:
     paid = pay(server)
     created, succeeded = receiver.events(2)
     assert (created.type, succeeded.type) == ("payment_intent.created", "payment_intent.succeeded")
@@ -53,7 +54,7 @@ def test_a_payment_is_told_in_order_and_signed(server: FakeServer, receiver: Rec
     assert created.data.object["status"] == "requires_payment_method"
 
 
-def test_a_decline_and_a_cancellation_are_told(server: FakeServer, receiver: Receiver) -> None:
+def test_a_decline_and_a_cancellation_are_told(server: Fake, receiver: Receiver) -> None:
     declined = create(server, confirm="true", payment_method="pm_card_chargeDeclined")
     ident = declined["error"]["payment_intent"]["id"]
     requests.post(f"{server.url}/v1/payment_intents/{ident}/cancel", auth=(KEY, ""), timeout=5)
@@ -64,7 +65,7 @@ def test_a_decline_and_a_cancellation_are_told(server: FakeServer, receiver: Rec
     ]
 
 
-def test_a_failed_delivery_comes_again_until_it_is_taken(server: FakeServer, receiver: Receiver) -> None:
+def test_a_failed_delivery_comes_again_until_it_is_taken(server: Fake, receiver: Receiver) -> None:
     receiver.statuses += [500, 302, 400]
     create(server)
     events = receiver.events(4)
@@ -73,7 +74,7 @@ def test_a_failed_delivery_comes_again_until_it_is_taken(server: FakeServer, rec
     assert seen[:3] == [(1, 500), (2, 302), (3, 400)]
 
 
-def test_retries_end(server: FakeServer, receiver: Receiver) -> None:
+def test_retries_end(server: Fake, receiver: Receiver) -> None:
     server.control("webhooks", max_attempts=2)
     receiver.statuses += [500, 500]
     create(server)
@@ -83,7 +84,7 @@ def test_retries_end(server: FakeServer, receiver: Receiver) -> None:
     assert server.read("webhooks")["queue"] == []
 
 
-def test_an_endpoint_that_is_down_gets_it_when_it_is_up(server: FakeServer, receiver: Receiver) -> None:
+def test_an_endpoint_that_is_down_gets_it_when_it_is_up(server: Fake, receiver: Receiver) -> None:
     server.control("webhooks", url="http://127.0.0.1:1/nobody", max_attempts=100)
     create(server)
     wait_until(lambda: server.read("deliveries")["deliveries"] != [])
@@ -92,14 +93,14 @@ def test_an_endpoint_that_is_down_gets_it_when_it_is_up(server: FakeServer, rece
     assert receiver.events(1)[0].type == "payment_intent.created"
 
 
-def test_duplicates_are_copies_of_one_event(server: FakeServer, receiver: Receiver) -> None:
+def test_duplicates_are_copies_of_one_event(server: Fake, receiver: Receiver) -> None:
     server.control("webhooks", copies=5)
     create(server)
     assert len({event.id for event in receiver.events(5)}) == 1
     assert len({body for body, _ in receiver.received}) == 1
 
 
-def test_held_events_go_out_in_the_order_asked_for(server: FakeServer, receiver: Receiver) -> None:
+def test_held_events_go_out_in_the_order_asked_for(server: Fake, receiver: Receiver) -> None:
     server.control("webhooks", hold=True)
     pay(server)
     assert receiver.received == []
@@ -107,7 +108,7 @@ def test_held_events_go_out_in_the_order_asked_for(server: FakeServer, receiver:
     assert [event.type for event in receiver.events(2)] == ["payment_intent.succeeded", "payment_intent.created"]
 
 
-def test_one_held_event_can_be_let_go_by_its_id(server: FakeServer, receiver: Receiver) -> None:
+def test_one_held_event_can_be_let_go_by_its_id(server: Fake, receiver: Receiver) -> None:
     server.control("webhooks", hold=True)
     pay(server)
     held = [job["event"] for job in server.read("webhooks")["queue"]]
@@ -116,7 +117,7 @@ def test_one_held_event_can_be_let_go_by_its_id(server: FakeServer, receiver: Re
     assert [job["event"] for job in server.read("webhooks")["queue"]] == [held[0]]
 
 
-def test_a_delayed_event_comes_later(server: FakeServer, receiver: Receiver) -> None:
+def test_a_delayed_event_comes_later(server: Fake, receiver: Receiver) -> None:
     server.control("webhooks", delay_ms=200)
     create(server)
     server.control("webhooks", delay_ms=0)
@@ -126,7 +127,7 @@ def test_a_delayed_event_comes_later(server: FakeServer, receiver: Receiver) -> 
 
 @pytest.mark.parametrize("kind", ["bad", "stale", "none"])
 def test_a_wrong_signature_is_refused_by_the_sdk_and_the_retry_is_good(
-    server: FakeServer, receiver: Receiver, kind: str
+    server: Fake, receiver: Receiver, kind: str
 ) -> None:
     server.control("webhooks", signatures=[kind, "good"])
     receiver.statuses.append(400)
@@ -137,36 +138,36 @@ def test_a_wrong_signature_is_refused_by_the_sdk_and_the_retry_is_good(
     assert stripe.Webhook.construct_event(body, good, SECRET)
 
 
-def test_a_stale_signature_is_old_but_true(server: FakeServer, receiver: Receiver) -> None:
+def test_a_stale_signature_is_old_but_true(server: Fake, receiver: Receiver) -> None:
     server.control("webhooks", signatures=["stale"])
     create(server)
     ((body, signature),) = receiver.wait(1)
     assert stripe.Webhook.construct_event(body, signature, SECRET, tolerance=3600)
 
 
-def test_redelivery_answers_with_what_the_endpoint_said(server: FakeServer, receiver: Receiver) -> None:
+def test_redelivery_answers_with_what_the_endpoint_said(server: Fake, receiver: Receiver) -> None:
     create(server)
     ident = receiver.events(1)[0].id
     receiver.statuses += [200, 409]
     assert sorted(server.control(f"events/{ident}/redeliver", copies=2)["statuses"]) == [200, 409]
     assert server.control(f"events/{ident}/redeliver", signatures=["bad"])["statuses"] == [200]
     assert len(receiver.wait(4)) == 4
-    assert server.refused("events/evt_nobodys/redeliver") == "no such event"
+    assert server.get_refusal("events/evt_nobodys/redeliver") == "no such event"
 
 
-def test_a_moved_clock_leaves_signatures_good(server: FakeServer, receiver: Receiver) -> None:
+def test_a_moved_clock_leaves_signatures_good(server: Fake, receiver: Receiver) -> None:
     server.control("clock", freeze=1_800_000_000)
     create(server)
     assert receiver.events(1)[0].created == 1_800_000_000
 
 
-def test_an_event_of_any_type_can_be_told(server: FakeServer, receiver: Receiver) -> None:
+def test_an_event_of_any_type_can_be_told(server: Fake, receiver: Receiver) -> None:
     server.control("events", type="invoice.paid", object={"id": "in_1", "object": "invoice"})
     event: Any = receiver.events(1)[0]
     assert (event.type, event.data.object.id) == ("invoice.paid", "in_1")
 
 
-def test_a_reset_forgets_what_was_queued(server: FakeServer, receiver: Receiver) -> None:
+def test_a_reset_forgets_what_was_queued(server: Fake, receiver: Receiver) -> None:
     server.control("webhooks", hold=True)
     create(server)
     server.control("reset")
@@ -177,7 +178,5 @@ def test_a_reset_forgets_what_was_queued(server: FakeServer, receiver: Receiver)
 @pytest.mark.parametrize(
     "nonsense", [{"copies": 0}, {"signatures": []}, {"signatures": ["forged"]}, {"colour": "red"}, {"delay_ms": -1}]
 )
-def test_a_script_that_makes_no_sense_is_refused(
-    server: FakeServer, receiver: Receiver, nonsense: dict[str, Any]
-) -> None:
-    assert server.refused("webhooks", **nonsense)
+def test_a_script_that_makes_no_sense_is_refused(server: Fake, receiver: Receiver, nonsense: dict[str, Any]) -> None:
+    assert server.get_refusal("webhooks", **nonsense)

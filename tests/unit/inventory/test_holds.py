@@ -17,7 +17,7 @@ from services.chassis.errors import Unknown
 from services.inventory.store import holds
 from services.inventory.sweeper import Sweeper
 from tests.support.databases import Databases
-from tests.support.query_plans import amid_a_sale
+from tests.support.query_plans import explain_during_sale
 from tests.support.waiting import wait_until
 from tests.unit.inventory.inventory_service import (
     HASH,
@@ -488,7 +488,7 @@ def test_the_sweepers_index_is_its_own(databases):
     held = """UPDATE seats SET status = 'HELD', hold_id = gen_random_uuid(), held_by_user_id = gen_random_uuid(),
         held_until = app_now() WHERE seat_id IN (SELECT seat_id FROM seats LIMIT 500)"""
     one = {"seat_id": UUID(int=1), "hold_id": UUID(int=2)}
-    with amid_a_sale(databases, "inventory", "seats", quiet, held) as explain:
+    with explain_during_sale(databases, "inventory", "seats", quiet, held) as explain:
         by_key = (holds._CLEAR_HOLD, holds._CLEAR_EXPIRED, holds._TIME_LEFT)
         assert [sql for sql in by_key if "seats_pkey" not in explain(sql, **one)] == []
         assert "idx_seats_due" in explain(holds._SWEEP, grace_seconds=1, batch=100)

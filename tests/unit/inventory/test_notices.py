@@ -14,7 +14,7 @@ from services.chassis.clients import HttpPeer
 from services.chassis.tokens import Credential
 from services.inventory import notices as module
 from services.inventory.notices import OrderNotices
-from tests.support.stubs import example, fits
+from tests.support.stubs import check_response, example
 
 pytestmark = pytest.mark.unit
 
@@ -33,7 +33,7 @@ class Order:
         self, method: str, url: str, body: bytes | None, headers: Mapping[str, str], timeout: float
     ) -> tuple[int, bytes]:
         self.asked.append(f"{method} {url}")
-        return fits("order", method, url, *self._answer(), wrong=self._wrong)
+        return check_response("order", method, url, *self._answer(), wrong=self._wrong)
 
 
 def _notices(order: Order) -> OrderNotices:

@@ -25,7 +25,7 @@ from services.contracts.pb import inventory_pb2 as pb
 from services.contracts.pb.inventory_pb2_grpc import InventoryStub
 from tests.support.brokers import Broker
 from tests.support.databases import Databases
-from tests.support.stubs import example, fits
+from tests.support.stubs import check_response, example
 from tests.support.waiting import wait_until
 from tests.unit.inventory.inventory_service import INTERNAL_SECRET, SECRET, InventoryService, an_id
 
@@ -74,7 +74,7 @@ class _OrderHandler(BaseHTTPRequestHandler):
         assert isinstance(self.server, Order)
         self.server.told.append((caller, self.path))
         done = json.dumps(example("order", "POST", "/orders/{order_id}/expire", 200)).encode()
-        status, body = fits("order", "POST", self.path, 200, done)
+        status, body = check_response("order", "POST", self.path, 200, done)
         self.send_response(status)
         self.end_headers()
         self.wfile.write(body)

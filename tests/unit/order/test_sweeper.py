@@ -17,7 +17,7 @@ from services.order import sweeper as sweeping
 from services.order.settings import Settings
 from services.order.sweeper import Sweeper
 from tests.support.databases import Databases
-from tests.support.query_plans import amid_a_sale
+from tests.support.query_plans import explain_during_sale
 from tests.support.waiting import wait_until
 from tests.unit.order.order_service import INTERNAL_SECRET, SECRET, OrderService, new_key
 
@@ -141,7 +141,7 @@ def test_only_the_sweeper_uses_its_index(databases: Databases) -> None:
     }
     by_key = [order_store._CONFIRM, order_store._FAIL, order_store._EXPIRE, order_store._STORE_SID]
     by_key += [order_otp._TAKE, order_otp._APPROVE, order_otp._REJECT]
-    with amid_a_sale(
+    with explain_during_sale(
         databases, "order", "orders", insert.format("FAILED", 5000), insert.format("PENDING", 500)
     ) as explain:
         assert [sql for sql in by_key if "orders_pkey" not in explain(sql, **parameters)] == []

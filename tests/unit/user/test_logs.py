@@ -70,23 +70,23 @@ def use_every_secret(users: UserApp, stub: Stubs, email: str, phone: str) -> dic
 def send_and_verify_codes(users: UserApp, stub: Stubs, user_id: str, phone: str) -> None:
     refusal = {"Success": False, "ErrorMessage": f"60200: Invalid parameter To: {phone}"}
     sent = {"Success": True, "VerificationSid": SID, "ErrorMessage": ""}
-    stub.answers("POST", f"{SMU_URL}/SendOTP", json=sent)
+    stub.respond("POST", f"{SMU_URL}/SendOTP", json=sent)
     users.call("POST", "/otp/send", {"user_id": user_id})
     sends: list[dict[str, Any]] = [
         {"json": refusal}, {"body": f"<p>{phone}"},
         {"status": 500, "json": refusal}, {"body": requests.ConnectionError(phone)},
     ]  # fmt: skip
     for answer in sends:
-        stub.misbehaves("POST", f"{SMU_URL}/SendOTP", instead=True, **answer)
+        stub.respond_wrongly("POST", f"{SMU_URL}/SendOTP", instead=True, **answer)
         users.call("POST", "/otp/send", {"user_id": user_id})
     guess = {"verification_sid": SID, "otp_code": CODE}
-    stub.answers("POST", f"{SMU_URL}/VerifyOTP", json={"Success": True, "Status": "pending", "ErrorMessage": ""})
+    stub.respond("POST", f"{SMU_URL}/VerifyOTP", json={"Success": True, "Status": "pending", "ErrorMessage": ""})
     users.call("POST", "/otp/verify", guess)
     verdicts: list[dict[str, Any]] = [{"json": refusal}, {"body": requests.Timeout(CODE)}]
     for answer in verdicts:
-        stub.misbehaves("POST", f"{SMU_URL}/VerifyOTP", instead=True, **answer)
+        stub.respond_wrongly("POST", f"{SMU_URL}/VerifyOTP", instead=True, **answer)
         users.call("POST", "/otp/verify", guess)
-    stub.answers("POST", f"{SMU_URL}/SendSMS", json={"status": "queued"})
+    stub.respond("POST", f"{SMU_URL}/SendSMS", json={"status": "queued"})
     users.call("POST", "/notifications", {"user_id": user_id, "message": "transfer_completed"})
 
 
@@ -99,10 +99,10 @@ def pay(users: UserApp, stub: Stubs, user_id: str) -> None:
     refused = {"error": {"type": "invalid_request_error", "message": f"Invalid API Key provided: {STRIPE_KEY}"}}
     answers: list[dict[str, Any]] = [{"json": intent}, {"status": 401, "json": refused}]
     for answer in answers:
-        stub.answers("POST", url, instead=True, **answer)
+        stub.respond("POST", url, instead=True, **answer)
         top_up()
-    stub.misbehaves("POST", url, instead=True, status=500, json=refused)
-    stub.misbehaves("GET", url, body=requests.ConnectionError(STRIPE_KEY))
+    stub.respond_wrongly("POST", url, instead=True, status=500, json=refused)
+    stub.respond_wrongly("GET", url, body=requests.ConnectionError(STRIPE_KEY))
     top_up()
     for secret in (WEBHOOK_SECRET, "whsec_forged"):
         signature = stripe.WebhookSignature.generate_signature_header("{}", secret)

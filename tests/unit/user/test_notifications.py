@@ -20,8 +20,8 @@ pytestmark = pytest.mark.unit
 @pytest.fixture
 def smu() -> Iterator[Stubs]:
     with Stubs() as stub:
-        stub.answers("POST", f"{SMU_URL}/SendSMS", json={"status": "queued"})
-        stub.answers("POST", f"{SMU_URL}/SendEmail", json={"status": "sent"})
+        stub.respond("POST", f"{SMU_URL}/SendSMS", json={"status": "queued"})
+        stub.respond("POST", f"{SMU_URL}/SendEmail", json={"status": "sent"})
         yield stub
 
 
@@ -90,6 +90,6 @@ def test_unknown_user_is_404(users: UserApp, smu: Stubs) -> None:
 @pytest.mark.parametrize("message", ["transfer_completed", "order_refunded"])
 def test_message_that_smu_refused_is_503(users: UserApp, answer: dict[str, Any], message: str) -> None:
     with Stubs() as stub:
-        stub.misbehaves("POST", f"{SMU_URL}/SendSMS", **answer)
-        stub.misbehaves("POST", f"{SMU_URL}/SendEmail", **answer)
+        stub.respond_wrongly("POST", f"{SMU_URL}/SendSMS", **answer)
+        stub.respond_wrongly("POST", f"{SMU_URL}/SendEmail", **answer)
         assert notify(users, users.new_user(), message).status_code == 503

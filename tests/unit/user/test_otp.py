@@ -31,11 +31,11 @@ def smu() -> Iterator[Stubs]:
 
 def stub_send(smu: Stubs, **changes: Any) -> None:
     sent = {"VerificationSid": "VE1", "Success": True, "ErrorMessage": ""}
-    smu.answers("POST", f"{SMU_URL}/SendOTP", json=sent | changes)
+    smu.respond("POST", f"{SMU_URL}/SendOTP", json=sent | changes)
 
 
 def stub_verify(smu: Stubs, **answer: Any) -> None:
-    smu.answers("POST", f"{SMU_URL}/VerifyOTP", json=answer)
+    smu.respond("POST", f"{SMU_URL}/VerifyOTP", json=answer)
 
 
 def send(users: UserApp, user: UUID) -> Any:
@@ -62,7 +62,7 @@ def connection_error() -> requests.ConnectionError:
 def test_send_calls_smu_as_specified(users: UserApp, smu: Stubs) -> None:
     user, correlation = users.new_user(), str(uuid4())
     expected = {"X-Contacts-Key": SMU_KEY, "Content-Type": "application/json", "X-Correlation-ID": correlation}
-    smu.answers(
+    smu.respond(
         "POST",
         f"{SMU_URL}/SendOTP",
         json={"VerificationSid": "VE1", "Success": True, "ErrorMessage": ""},
@@ -101,7 +101,7 @@ def test_send_to_an_unknown_user_calls_no_smu(users: UserApp, smu: Stubs) -> Non
     ids=str,
 )  # fmt: skip
 def test_unconfirmed_send_is_503(users: UserApp, smu: Stubs, failure: dict[str, Any]) -> None:
-    smu.misbehaves("POST", f"{SMU_URL}/SendOTP", **failure)
+    smu.respond_wrongly("POST", f"{SMU_URL}/SendOTP", **failure)
     answer = send(users, users.new_user())
     assert (answer.status_code, error_code(answer)) == (503, "SERVICE_UNAVAILABLE")
     assert answer.headers["Retry-After"]
@@ -179,14 +179,14 @@ def test_limit_is_a_sliding_window(users: UserApp, smu: Stubs, databases: Databa
 def test_only_a_code_that_may_have_been_sent_counts(
     users: UserApp, smu: Stubs, failure: dict[str, Any], is_counted: bool
 ) -> None:
-    smu.misbehaves("POST", f"{SMU_URL}/SendOTP", **failure)
+    smu.respond_wrongly("POST", f"{SMU_URL}/SendOTP", **failure)
     user = users.new_user()
     assert status_codes(send(users, user) for _ in range(6)) == ([429] + [503] * 5 if is_counted else [503] * 6)
 
 
 def test_redirect_is_not_followed(users: UserApp, smu: Stubs) -> None:
-    smu.misbehaves("POST", f"{SMU_URL}/SendOTP", status=302, headers={"Location": f"{SMU_URL}/elsewhere"})
-    smu.misbehaves("GET", f"{SMU_URL}/elsewhere", json={"VerificationSid": "VE1", "Success": True})
+    smu.respond_wrongly("POST", f"{SMU_URL}/SendOTP", status=302, headers={"Location": f"{SMU_URL}/elsewhere"})
+    smu.respond_wrongly("GET", f"{SMU_URL}/elsewhere", json={"VerificationSid": "VE1", "Success": True})
     assert send(users, users.new_user()).status_code == 503
     assert len(smu.calls) == 1
 
@@ -220,7 +220,7 @@ def test_verdict_of_smu_is_returned(users: UserApp, smu: Stubs, verdict: dict[st
 
 
 def test_404_of_smu_is_expired(users: UserApp, smu: Stubs) -> None:
-    smu.misbehaves("POST", f"{SMU_URL}/VerifyOTP", status=404, json={"Errors": ["x"]})
+    smu.respond_wrongly("POST", f"{SMU_URL}/VerifyOTP", status=404, json={"Errors": ["x"]})
     assert verify(users).get_json()["data"] == {"status": "expired"}
 
 
@@ -237,7 +237,7 @@ def test_404_of_smu_is_expired(users: UserApp, smu: Stubs) -> None:
     ids=str,
 )  # fmt: skip
 def test_missing_verdict_is_503(users: UserApp, smu: Stubs, failure: dict[str, Any]) -> None:
-    smu.misbehaves("POST", f"{SMU_URL}/VerifyOTP", **failure)
+    smu.respond_wrongly("POST", f"{SMU_URL}/VerifyOTP", **failure)
     answer = verify(users)
     assert (answer.status_code, error_code(answer)) == (503, "SERVICE_UNAVAILABLE")
 

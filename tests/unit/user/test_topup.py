@@ -46,7 +46,7 @@ def list_methods(stub: Stubs) -> list[str]:
 
 @pytest.mark.claim("stripe/payment-intent")
 def test_top_up_creates_an_intent_in_cents(users: UserApp, stripe_api: Stubs) -> None:
-    stripe_api.answers("POST", INTENTS, json=intent())
+    stripe_api.respond("POST", INTENTS, json=intent())
     user, correlation = users.new_user(), str(uuid4())
     answer = top_up(users, user, Decimal("20.55"), **{"X-Correlation-ID": correlation})
     assert answer.get_json()["data"] == {
@@ -74,7 +74,7 @@ def test_amount_outside_the_limits_is_refused(users: UserApp, stripe_api: Stubs,
 
 @pytest.mark.parametrize("amount", [Decimal("0.50"), 10000])
 def test_amount_at_the_limits_is_accepted(users: UserApp, stripe_api: Stubs, amount: Any) -> None:
-    stripe_api.answers("POST", INTENTS, json=intent())
+    stripe_api.respond("POST", INTENTS, json=intent())
     assert top_up(users, users.new_user(), amount).status_code == 200
 
 
@@ -92,8 +92,8 @@ NO_ANSWER = [
 
 @pytest.mark.parametrize("failure", NO_ANSWER, ids=str)
 def test_intent_with_a_lost_answer_is_found(users: UserApp, stripe_api: Stubs, failure: dict[str, Any]) -> None:
-    stripe_api.misbehaves("POST", INTENTS, **failure)
-    stripe_api.answers(
+    stripe_api.respond_wrongly("POST", INTENTS, **failure)
+    stripe_api.respond(
         "GET", INTENTS, json=list_body(intent(3, "other"), intent(2, "topup:u:1:create"), intent(1, "other"))
     )
     answer = top_up(users, users.new_user())
@@ -102,9 +102,9 @@ def test_intent_with_a_lost_answer_is_found(users: UserApp, stripe_api: Stubs, f
 
 
 def test_5xx_without_an_intent_is_retried_under_another_key(users: UserApp, stripe_api: Stubs) -> None:
-    stripe_api.misbehaves("POST", INTENTS, status=500)
-    stripe_api.answers("POST", INTENTS, json=intent(7))
-    stripe_api.answers("GET", INTENTS, json=list_body())
+    stripe_api.respond_wrongly("POST", INTENTS, status=500)
+    stripe_api.respond("POST", INTENTS, json=intent(7))
+    stripe_api.respond("GET", INTENTS, json=list_body())
     assert top_up(users, users.new_user()).get_json()["data"]["payment_intent_id"] == "pi_7"
     first, _, second = (call.request for call in stripe_api.calls)
     assert first.headers["Idempotency-Key"] != second.headers["Idempotency-Key"]
@@ -112,8 +112,8 @@ def test_5xx_without_an_intent_is_retried_under_another_key(users: UserApp, stri
 
 
 def test_timeout_without_an_intent_is_503(users: UserApp, stripe_api: Stubs) -> None:
-    stripe_api.misbehaves("POST", INTENTS, body=requests.ReadTimeout())
-    stripe_api.answers("GET", INTENTS, json=list_body())
+    stripe_api.respond_wrongly("POST", INTENTS, body=requests.ReadTimeout())
+    stripe_api.respond("GET", INTENTS, json=list_body())
     answer = top_up(users, users.new_user())
     assert (answer.status_code, error_code(answer)) == (503, "SERVICE_UNAVAILABLE")
     assert list_methods(stripe_api) == ["POST", "GET"]
@@ -121,26 +121,26 @@ def test_timeout_without_an_intent_is_503(users: UserApp, stripe_api: Stubs) -> 
 
 @pytest.mark.parametrize("failure", NO_ANSWER, ids=str)
 def test_stripe_down_is_503(users: UserApp, stripe_api: Stubs, failure: dict[str, Any]) -> None:
-    stripe_api.misbehaves("POST", INTENTS, **failure)
-    stripe_api.misbehaves("GET", INTENTS, **failure)
+    stripe_api.respond_wrongly("POST", INTENTS, **failure)
+    stripe_api.respond_wrongly("GET", INTENTS, **failure)
     answer = top_up(users, users.new_user())
     assert (answer.status_code, error_code(answer)) == (503, "SERVICE_UNAVAILABLE")
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 409])
 def test_refusal_by_stripe_is_503(users: UserApp, stripe_api: Stubs, status: int) -> None:
-    stripe_api.answers("POST", INTENTS, status=status, json=REFUSED)
+    stripe_api.respond("POST", INTENTS, status=status, json=REFUSED)
     assert top_up(users, users.new_user()).status_code == 503
     assert list_methods(stripe_api) == ["POST"]
 
 
 @pytest.mark.parametrize("status", [402, 404, 429])
 def test_unspecified_refusal_by_stripe_is_503(users: UserApp, stripe_api: Stubs, status: int) -> None:
-    stripe_api.misbehaves("POST", INTENTS, status=status, json=REFUSED)
+    stripe_api.respond_wrongly("POST", INTENTS, status=status, json=REFUSED)
     assert top_up(users, users.new_user()).status_code == 503
     assert list_methods(stripe_api) == ["POST"]
 
 
 def test_key_with_another_body_is_422(users: UserApp, stripe_api: Stubs) -> None:
-    stripe_api.answers("POST", INTENTS, status=400, json={"error": {"type": "idempotency_error", "message": "x"}})
+    stripe_api.respond("POST", INTENTS, status=400, json={"error": {"type": "idempotency_error", "message": "x"}})
     assert error_code(top_up(users, users.new_user())) == "IDEMPOTENCY_KEY_REUSED"

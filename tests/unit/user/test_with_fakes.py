@@ -15,7 +15,8 @@ from services.chassis.settings import DatabaseSettings
 from services.user import payments
 from services.user import smu as smu_module
 from tests.support.concurrency import run_concurrently
-from tests.support.fake_servers import FakeServer, running
+from tests.support.fake_servers import is_healthy, running
+from tests.support.fakes_control import Fake
 from tests.support.waiting import wait_until
 from tests.unit.user.user_app import (
     SMU_KEY,
@@ -31,13 +32,13 @@ TIMEOUT_SECONDS = 10.0  # a busy machine can delay a fake
 
 
 @pytest.fixture(scope="module")
-def smu() -> Iterator[FakeServer]:
+def smu() -> Iterator[Fake]:
     with running("fakes.smu", SMU_API_KEY=SMU_KEY) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def stripe_server() -> Iterator[FakeServer]:
+def stripe_server() -> Iterator[Fake]:
     secrets = {"STRIPE_SECRET_KEY": STRIPE_KEY, "STRIPE_WEBHOOK_SECRET": WEBHOOK_SECRET, "STRIPE_WEBHOOK_URL": ""}
     with running("fakes.stripe", **secrets) as server:
         yield server
@@ -46,8 +47,8 @@ def stripe_server() -> Iterator[FakeServer]:
 @pytest.fixture
 def users(
     database_for: Callable[[str], DatabaseSettings],
-    smu: FakeServer,
-    stripe_server: FakeServer,
+    smu: Fake,
+    stripe_server: Fake,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[UserApp]:
     """The service, with long timeouts for a busy machine and a webhook address that the fake Stripe can reach."""
@@ -69,18 +70,18 @@ def users(
     service.db.close()
 
 
-def pay(stripe_server: FakeServer, intent: str, card: str = "pm_card_visa") -> int:
+def pay(stripe_server: Fake, intent: str, card: str = "pm_card_visa") -> int:
     """Pay as the payer's browser, and return the status of Stripe's answer."""
     url = f"{stripe_server.url}/v1/payment_intents/{intent}/confirm"
     return requests.post(url, data={"payment_method": card}, auth=(STRIPE_KEY, ""), timeout=5).status_code
 
 
-def delivery_statuses(stripe_server: FakeServer) -> list[int]:
+def delivery_statuses(stripe_server: Fake) -> list[int]:
     """Return the status of each webhook delivery."""
     return [delivery["status"] for delivery in stripe_server.read("deliveries")["deliveries"]]
 
 
-def intents(stripe_server: FakeServer) -> list[dict[str, Any]]:
+def intents(stripe_server: Fake) -> list[dict[str, Any]]:
     answer = requests.get(f"{stripe_server.url}/v1/payment_intents", auth=(STRIPE_KEY, ""), timeout=5)
     found: list[dict[str, Any]] = answer.json()["data"]
     return found
@@ -91,7 +92,7 @@ def top_up(users: UserApp, user: UUID, once: str | None = None) -> str:
     return str(intent["payment_intent_id"])
 
 
-def read_code(smu: FakeServer, users: UserApp, user: UUID) -> str:
+def read_code(smu: Fake, users: UserApp, user: UUID) -> str:
     mobile = users.account(user)["phone"]
     inbox = requests.get(
         f"{smu.url}/inbox", params={"mobile": mobile}, timeout=5, headers={"Accept": "application/json"}
@@ -100,7 +101,7 @@ def read_code(smu: FakeServer, users: UserApp, user: UUID) -> str:
 
 
 @pytest.mark.claim("stripe/payment-intent", "stripe/webhook-reports-payment")
-def test_card_payment_credits_once(users: UserApp, stripe_server: FakeServer) -> None:
+def test_card_payment_credits_once(users: UserApp, stripe_server: Fake) -> None:
     stripe_server.control("webhooks", copies=5)
     user = users.new_user("0.00")
     intent = top_up(users, user)
@@ -111,14 +112,14 @@ def test_card_payment_credits_once(users: UserApp, stripe_server: FakeServer) ->
     assert users.balance(user) == 50
 
 
-def test_declined_card_credits_nothing(users: UserApp, stripe_server: FakeServer) -> None:
+def test_declined_card_credits_nothing(users: UserApp, stripe_server: Fake) -> None:
     user = users.new_user("0.00")
     assert pay(stripe_server, top_up(users, user), "pm_card_chargeDeclined") == 402
     wait_until(lambda: delivery_statuses(stripe_server) == [200] * 2)
     assert users.balance(user) == 0
 
 
-def test_repeated_top_up_makes_one_intent(users: UserApp, stripe_server: FakeServer) -> None:
+def test_repeated_top_up_makes_one_intent(users: UserApp, stripe_server: Fake) -> None:
     user, once = users.new_user(), new_key("create")
     assert top_up(users, user, once) == top_up(users, user, once)
     assert len(intents(stripe_server)) == 1
@@ -127,21 +128,21 @@ def test_repeated_top_up_makes_one_intent(users: UserApp, stripe_server: FakeSer
 @pytest.mark.parametrize(
     "fault", [{"kind": "drop"}, {"kind": "truncate"}, {"kind": "status", "status": 500, "effect": True}]
 )
-def test_intent_with_a_lost_answer_is_found(users: UserApp, stripe_server: FakeServer, fault: dict[str, Any]) -> None:
-    stripe_server.fault(path="/v1/payment_intents", method="POST", **fault)
+def test_intent_with_a_lost_answer_is_found(users: UserApp, stripe_server: Fake, fault: dict[str, Any]) -> None:
+    stripe_server.add_fault(path="/v1/payment_intents", method="POST", **fault)
     intent_id = top_up(users, users.new_user())
     assert [intent["id"] for intent in intents(stripe_server)] == [intent_id]
 
 
-def test_500_without_an_intent_is_retried(users: UserApp, stripe_server: FakeServer) -> None:
-    stripe_server.fault("status", "/v1/payment_intents", method="POST", status=500)
+def test_500_without_an_intent_is_retried(users: UserApp, stripe_server: Fake) -> None:
+    stripe_server.add_fault("status", "/v1/payment_intents", method="POST", status=500)
     intent_id = top_up(users, users.new_user())
     assert [intent["id"] for intent in intents(stripe_server)] == [intent_id]
 
 
-def test_same_key_succeeds_after_an_outage_of_stripe(users: UserApp, stripe_server: FakeServer) -> None:
+def test_same_key_succeeds_after_an_outage_of_stripe(users: UserApp, stripe_server: Fake) -> None:
     user, once = users.new_user(), new_key("create")
-    stripe_server.fault("reset", "/v1/payment_intents", count=2)  # the creation and the lookup
+    stripe_server.add_fault("reset", "/v1/payment_intents", count=2)  # the creation and the lookup
     body = {"key": once, "user_id": user, "amount": 50}
     assert users.call("POST", "/credits/topup", body).status_code == 503
     assert users.call("POST", "/credits/topup", body).status_code == 200
@@ -149,7 +150,7 @@ def test_same_key_succeeds_after_an_outage_of_stripe(users: UserApp, stripe_serv
 
 
 @pytest.mark.claim("smu/send-otp", "smu/verify-otp", "smu/approved-code")
-def test_code_is_sent_checked_and_used_up(users: UserApp, smu: FakeServer) -> None:
+def test_code_is_sent_checked_and_used_up(users: UserApp, smu: Fake) -> None:
     user = users.new_user()
     sid = users.post("/otp/send", user_id=user)["verification_sid"]
     right = read_code(smu, users, user)
@@ -160,7 +161,7 @@ def test_code_is_sent_checked_and_used_up(users: UserApp, smu: FakeServer) -> No
     assert verdicts == ["pending", "approved", "expired"]
 
 
-def test_concurrent_checks_of_one_code_approve_once(users: UserApp, smu: FakeServer) -> None:
+def test_concurrent_checks_of_one_code_approve_once(users: UserApp, smu: Fake) -> None:
     user = users.new_user()
     sid = users.post("/otp/send", user_id=user)["verification_sid"]
     code = read_code(smu, users, user)
@@ -169,18 +170,19 @@ def test_concurrent_checks_of_one_code_approve_once(users: UserApp, smu: FakeSer
 
 
 @pytest.mark.parametrize("kind", ["refuse", "reset", "drop", "truncate", "status"])
-def test_smu_without_an_answer_is_503(users: UserApp, smu: FakeServer, kind: str) -> None:
-    smu.fault(kind, "/SendOTP")
+def test_smu_without_an_answer_is_503(users: UserApp, smu: Fake, kind: str) -> None:
+    smu.add_fault(kind, "/SendOTP")
     assert users.call("POST", "/otp/send", {"user_id": users.new_user()}).status_code == 503
+    wait_until(lambda: is_healthy(smu.url))  # `refuse` closes the port for a moment, and the next test needs it
 
 
-def test_smu_that_hangs_is_503(users: UserApp, smu: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_smu_that_hangs_is_503(users: UserApp, smu: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(smu_module, "TIMEOUT", (TIMEOUT_SECONDS, 0.3))
-    smu.fault("hang", "/SendOTP", ms=10_000)
+    smu.add_fault("hang", "/SendOTP", ms=10_000)
     assert users.call("POST", "/otp/send", {"user_id": users.new_user()}).status_code == 503
 
 
-def test_messages_arrive(users: UserApp, smu: FakeServer) -> None:
+def test_messages_arrive(users: UserApp, smu: Fake) -> None:
     user = users.new_user()
     for message in ("transfer_completed", "booking_confirmed"):
         users.post("/notifications", user_id=user, message=message, fields={"event_name": "Night"})
