@@ -60,8 +60,15 @@ install_one_of() { # the first of these Debian packages that exists
 }
 
 choose() {
-    harness/dev/choose_python.sh && return
-    [ -z "${PYTHON:-}" ] && may_install || exit 1
+    if harness/dev/choose_python.sh 2>"$log"; then
+        cat "$log" >&2
+        return
+    fi
+    [ -z "${PYTHON:-}" ] && may_install || {
+        cat "$log" >&2
+        exit 1
+    }
+    say "no Python 3.11 to 3.14 is installed"
     install_one_of python3.13-venv python3.12-venv python3.11-venv
     harness/dev/choose_python.sh
 }
