@@ -1,4 +1,4 @@
-# Every verb sets up what it lacks. STACK=native|docker|auto says where the system runs (default: auto).
+# Each target installs its own requirements. STACK=native|docker|auto selects where the system runs (default: auto).
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -6,92 +6,92 @@ SHELL := /bin/bash
 
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
-unexport PYTHONDONTWRITEBYTECODE # a suite that finds its modules compiled starts twice as fast
+unexport PYTHONDONTWRITEBYTECODE # a suite starts twice as fast with compiled modules
 
 .PHONY: help setup venv up down demo verify lint contract contract-deep saga flake concurrency e2e bench locust mutants coverage report trace smu stripe proto lock clean
 
-help: ## this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: venv ## .venv from the hash-pinned lock, and RabbitMQ (by apt, as root or with sudo)
+setup: venv ## create .venv from the hash-pinned lock and install RabbitMQ (with apt, as root or by sudo)
 	@$(BIN)/python -m harness setup
 
-venv: # only does something when the lock has changed
+venv: # does nothing unless the lock has changed
 	@harness/dev/venv.sh
 
-up: venv ## start the system, print every address, stay until Ctrl-C
+up: venv ## start the system, print every address, run until Ctrl-C
 	@$(BIN)/python -m harness up
 
-down: venv ## end the system; its data stays
+down: venv ## stop the system and keep its data
 	@$(BIN)/python -m harness down
 
-demo: venv ## buy a ticket through the gateway, each step shown, then check the invariants
+demo: venv ## buy a ticket through the gateway step by step, then check the invariants
 	@$(BIN)/python -m harness.demo
 
-verify: lint ## everything: lint, then every test, then reports/index.html
+verify: lint ## run lint and every test, then write reports/index.html
 	@$(PYTEST) --report=reports --beside=unit -m "unit or saga or concurrency or contract or e2e"
 
-lint: venv ## ruff, mypy (strict), import-linter
+lint: venv ## run ruff, mypy (strict) and import-linter
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy services harness fakes tests
 	@$(BIN)/lint-imports
 
-saga: venv ## every flow, a fault at every step
+saga: venv ## run every flow with a fault at every step
 	@$(PYTEST) -m saga
 
 N ?= 20
 MARK ?= saga
-flake: venv ## the suites of MARK (saga) N times (20), in slices: interrupted, it goes on where it was
+flake: venv ## run MARK (default: saga) N times (default: 20) to find flaky tests (resumes after an interrupt)
 	@$(BIN)/python -m harness.dev.flake_hunt --runs $(N) --mark "$(MARK)"
 
-e2e: venv ## whole flows through the gateway
+e2e: venv ## test whole flows through the gateway
 	@$(PYTEST) -m e2e
 
-contract: venv ## what the specs say is what runs
+contract: venv ## test that the running services match the specs
 	@$(PYTEST) -m contract
 
-contract-deep: venv ## the same, with ten times the examples
+contract-deep: venv ## run the contract tests with ten times the examples
 	@CONTRACT_DEEP=1 $(PYTEST) -m contract
 
-concurrency: venv ## locks and indexes under load
+concurrency: venv ## test locks and indexes under load
 	@$(PYTEST) -m concurrency
 
-bench: venv ## every figure as a ratio to the floor in SQL; fails where a gate is missed
+bench: venv ## measure speed relative to plain SQL and fail if a limit is exceeded
 	@$(BIN)/python -m harness.bench
 
-locust: venv ## a contended sale: locust's web UI, and the hall live beside it
+locust: venv ## run a contended sale with locust's web UI and a live seat map
 	@$(BIN)/python -m harness.dashboard
 
-mutants: venv ## each guard taken away: its check has to fail (SEEDS=20 clean runs first; DEEP=1: all of unit and saga)
+mutants: venv ## remove each guard and expect its test to fail (SEEDS=20 clean runs first, DEEP=1: all unit and saga tests)
 	@$(BIN)/python -m tests.mutants --seeds $(or $(SEEDS),20) $(if $(DEEP),--deep)
 
-coverage: venv ## what of each service the unit tests come to, for the report
+coverage: venv ## measure unit-test coverage per service
 	@$(BIN)/coverage run --source=services -m pytest -m unit
 	@$(BIN)/coverage json -q -o reports/coverage.json
 
-report: venv ## reports/index.html again, from what the last runs left
+report: venv ## write reports/index.html again from the last results
 	@$(BIN)/python -m harness.report
 
-trace: venv ## one request's way through all services: make trace ID=<X-Correlation-ID>
+trace: venv ## show one request in the logs of all services: make trace ID=<X-Correlation-ID>
 	@$(BIN)/python -m harness.report.trace "$(ID)"
 
-smu: venv ## the fake SMU alone, with its inbox page, on port 6001
+smu: venv ## run the fake SMU with its inbox page on port 6001
 	@PORT=$${PORT:-6001} $(BIN)/python -m fakes.smu
 
-stripe: venv ## the fake Stripe alone, on port 6002
+stripe: venv ## run the fake Stripe on port 6002
 	@PORT=$${PORT:-6002} $(BIN)/python -m fakes.stripe
 
 proto: venv ## generate services/contracts/pb from proto/
 	@$(BIN)/python -m harness.dev.grpc_codegen
 
-# One lock holds for Python 3.11 to 3.14. Pins that still fit stay, unless UPGRADE names their package.
+# One lock serves Python 3.11 to 3.14. A pin that still fits is kept, unless UPGRADE names its package.
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url
-lock: venv ## pin requirements*.lock again after a change of requirements*.in; UPGRADE=NAME takes that package's newest
+lock: venv ## pin requirements*.lock again after requirements*.in changed (UPGRADE=NAME takes the newest version of a package)
 	@$(BIN)/python -m pip install --quiet 'uv>=0.9,<1'
 	@export UV_CUSTOM_COMPILE_COMMAND="make lock"; upgrade="$(addprefix --upgrade-package ,$(UPGRADE))"; \
 	$(LOCK) $$upgrade requirements.in -o requirements.lock; \
 	$(LOCK) $$upgrade -c requirements.lock requirements-dev.in -o requirements-dev.lock
 
-clean: down ## remove the stack's data and logs as well
+clean: down ## stop the system and delete its data and logs
 	@$(BIN)/python -m harness down --volumes
