@@ -1,4 +1,4 @@
-"""Runs the system of compose.yaml on one machine, for `make up` and for every test suite."""
+"""Run the system of compose.yaml on one machine, for `make up` and for every test suite."""
 
 from harness.errors import StackError
 from harness.runtime import Stack, attach, up

@@ -1,4 +1,4 @@
-"""`python -m harness`: the stack from the command line."""
+"""`python -m harness`: start, inspect and stop the stack from the command line."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WATCH_SECONDS = 1.0
 
 
 def main() -> int:
-    """Parse the command line and do what it says; returns the exit status."""
+    """Parse the command line, run the command and return the exit status."""
     options = _parser().parse_args()
     commands: dict[str, Callable[[argparse.Namespace], None]] = {
         "setup": lambda given: print(f"RabbitMQ: {packages.ensure_broker()}"),
@@ -48,38 +48,44 @@ def main() -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m harness", description=__doc__)
-    parser.add_argument("--run-dir", help="where the stack keeps everything (default: $TR_RUN_DIR, else .run)")
+    parser.add_argument("--run-dir", help="directory of logs, data and state (default: $TR_RUN_DIR, else .run)")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("setup", help="find RabbitMQ on this machine, or install it")
-    commands.add_parser("env", help="print .env.example with fresh secrets, for `docker compose`: save it as .env")
-    up = commands.add_parser("up", help="start everything and stay until Ctrl-C")
-    up.add_argument("--detach", action="store_true", help="leave it running")
-    up.add_argument("--only", action="append", metavar="SERVICE", help="this one and what it needs; repeatable")
-    _environment(up, "a variable of compose.yaml")
-    down = commands.add_parser("down", help="end everything; data stays")
-    down.add_argument("--volumes", action="store_true", help="remove the data too")
-    status = commands.add_parser("status", help="what runs where")
+    commands.add_parser("setup", help="find RabbitMQ on this machine or install it")
+    commands.add_parser("env", help="print .env.example with fresh secrets (save it as .env for `docker compose`)")
+    up = commands.add_parser("up", help="start everything and run until Ctrl-C")
+    up.add_argument("--detach", action="store_true", help="return when everything is ready and leave it running")
+    up.add_argument(
+        "--only", action="append", metavar="SERVICE", help="start only this service and its dependencies (repeatable)"
+    )
+    _add_env_option(up, "set a variable of compose.yaml")
+    down = commands.add_parser("down", help="stop everything and keep the data")
+    down.add_argument("--volumes", action="store_true", help="delete the data, too")
+    status = commands.add_parser("status", help="print the state and address of each process")
     status.add_argument("--json", action="store_true")
-    for name, text in (("start", "start one"), ("stop", "SIGTERM one"), ("kill", "SIGKILL one with its children")):
+    for name, text in (
+        ("start", "start one service"),
+        ("stop", "send SIGTERM to one service"),
+        ("kill", "send SIGKILL to one service and its children"),
+    ):
         commands.add_parser(name, help=text).add_argument("service")
-    restart = commands.add_parser("restart", help="stop and start one")
+    restart = commands.add_parser("restart", help="stop and start one service")
     restart.add_argument("service")
-    _environment(restart, "laid over its environment")
-    logs = commands.add_parser("logs", help="print one's log")
+    _add_env_option(restart, "add a variable to its environment")
+    logs = commands.add_parser("logs", help="print the log of one service")
     logs.add_argument("service")
     logs.add_argument("-f", "--follow", action="store_true")
     return parser
 
 
-def _environment(parser: argparse.ArgumentParser, text: str) -> None:
+def _add_env_option(parser: argparse.ArgumentParser, text: str) -> None:
     class Pair(argparse.Action):
         def __call__(self, parser, namespace, value, option=None):  # type: ignore[no-untyped-def]
             name, equals, content = value.partition("=")
             if not equals:
-                parser.error(f"{value!r} is not NAME=VALUE")
+                parser.error(f"{value!r} is not NAME=VALUE, for example --env LOG_LEVEL=DEBUG")
             setattr(namespace, self.dest, {**(getattr(namespace, self.dest) or {}), name: content})
 
-    parser.add_argument("--env", action=Pair, metavar="NAME=VALUE", help=f"{text}; repeatable")
+    parser.add_argument("--env", action=Pair, metavar="NAME=VALUE", help=f"{text} (repeatable)")
 
 
 def _up(given: argparse.Namespace) -> None:
@@ -91,14 +97,14 @@ def _up(given: argparse.Namespace) -> None:
         if not given.detach:
             _watch(stack)
     except KeyboardInterrupt:
-        if stack is None:  # interrupted while starting: whatever had started has been ended
+        if stack is None:  # interrupted during the start, and `runtime.up` has stopped everything
             raise
         print("stopping", file=sys.stderr)
         stack.down()
 
 
 def _watch(stack: Stack) -> None:
-    """Say when a process changes its state; return when another terminal has taken the stack down."""
+    """Print each change of a process's state. Return when another terminal has taken the stack down."""
     pause, seen = threading.Event(), {name: stack.state(name) for name in stack.names}
     while stack.run_dir.read_stack():
         now = {name: stack.state(name) for name in stack.names}
@@ -112,11 +118,11 @@ def _watch(stack: Stack) -> None:
 def _down(given: argparse.Namespace) -> None:
     directory = RunDir(given.run_dir)
     if directory.is_occupied():
-        with contextlib.suppress(StackError):  # started from another compose.yaml: then there is no order to keep
+        with contextlib.suppress(StackError):  # started from another compose.yaml, so its stop order is unknown
             runtime.attach(given.run_dir).down(given.volumes)
             return
     if not take_down(directory, given.volumes):
-        print(f"nothing runs in {directory.path}")
+        print(f"no stack runs in {directory.path}")
 
 
 def _status(given: argparse.Namespace) -> None:
@@ -127,7 +133,7 @@ def _status(given: argparse.Namespace) -> None:
     elif stack:
         _print_table(stack)
     else:
-        print(f"nothing runs in {directory.path}")
+        print(f"no stack runs in {directory.path}")
 
 
 def _rows(stack: Stack) -> list[dict[str, object]]:

@@ -1,5 +1,5 @@
-"""The harness's one error: what went wrong and what to do about it, in words for the person at the terminal."""
+"""The harness's only error. The terminal prints its message, which states the problem and what to do next."""
 
 
 class StackError(Exception):
-    """The stack cannot be brought up, found or changed as asked."""
+    """A command cannot start, find or change the stack."""

@@ -1,7 +1,7 @@
-"""How often each invariant was checked in a run, by all its processes.
+"""Count how often all processes of a run checked each invariant.
 
-A run creates one `InvariantCounter`. Every process below it that checks invariants adds its counts when it
-ends. Without one, nothing is kept.
+A run creates one `InvariantCounter`. Every child process that checks invariants writes its counts when it ends.
+Without an `InvariantCounter`, no counts are written.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _counts: Counter[str] = Counter()
 
 
 def count(checks: list[str], *, at_rest: bool) -> None:
-    """These were checked once more; `at_rest` the end of every saga as well."""
+    """Add one check of each name. `at_rest` also counts the check that every saga has ended."""
     if not _counts and _VARIABLE in os.environ:
         atexit.register(_write_counts, os.getpid())
     _counts.update([*checks, "i7_sagas_end"] if at_rest else checks)
@@ -31,19 +31,19 @@ def _write_counts(pid: int) -> None:
 
 
 class InvariantCounter:
-    """Counts of this process, and of its children that have ended."""
+    """The counts of this process and of its children that have ended."""
 
     def __init__(self) -> None:
         self._directory = tempfile.TemporaryDirectory(prefix="ticketremaster-invariant-counts-")
         os.environ[_VARIABLE] = self._directory.name
 
     def close(self) -> None:
-        """Nobody counts any more."""
+        """Delete the counts and stop counting."""
         os.environ.pop(_VARIABLE, None)
         self._directory.cleanup()
 
     def totals(self) -> dict[str, int]:
-        """Checks by name."""
+        """Return the number of checks by name."""
         total = Counter(_counts)
         for path in Path(self._directory.name).glob("*.json"):
             total.update(json.loads(path.read_text()))

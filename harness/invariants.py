@@ -1,10 +1,10 @@
-"""What must hold across all databases, whatever happened: checked after every scenario and at the end of every load.
+"""The invariants across all databases, which suites check after every scenario and after every load.
 
-    assert_hold(connections)                     at quiescence: no saga is live, every grace has passed
-    assert_hold(connections, at_any_time=True)   while things run: only the invariants that one database decides
+    assert_hold(connect)                     at rest: no saga runs and every grace period has passed
+    assert_hold(connect, at_any_time=True)   under load: only the invariants that a single database can decide
 
-`connections` opens a superuser's connection to the database of that name ("seats_db", "users_db", …).
-Each check returns what it found wrong, one line a finding; an empty list is a proof for this moment.
+`connect` opens a superuser's connection to the named database ("seats_db", "users_db", …).
+Each check yields one line per violation. No line means that the invariant holds in this snapshot.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ Connect = Callable[[str], Any]
 Rows = list[dict[str, Any]]
 TUPLES = psycopg2.extensions.cursor
 
-GRACE_SECONDS = 60  # past a hold's or order's time until the sweepers must have settled it
+GRACE_SECONDS = 60  # the sweepers must have settled an expired hold or order by then
 OPEN = ("INITIATED", "PENDING_OTP")
 TOOK_EFFECT = ("COMPLETED", "DISPUTED")
-TABLES: dict[str, dict[str, str | None]] = {  # database: its tables, each with the column that a scope goes by
+TABLES: dict[str, dict[str, str | None]] = {  # database: its tables, each with the column that `Scope` filters by
     "seats_db": {"seats": "seat_id", "entry_logs": "seat_id"},
     "users_db": dict.fromkeys(("users", "credit_entries", "credit_holds", "stripe_events"), "user_id"),
     "orders_db": {"orders": "seat_id", "transfers": "seat_id"},
@@ -38,19 +38,22 @@ TABLES: dict[str, dict[str, str | None]] = {  # database: its tables, each with 
 
 @dataclass(frozen=True)
 class Scope:
-    """Look at these seats and users alone, and at every saga: for suites that run many small worlds in one database."""
+    """A limit to some seats and users, because suites run many small systems in one database.
+
+    Sagas are not limited.
+    """
 
     seats: Sequence[UUID]
     users: Sequence[UUID]
 
     def ids(self, column: str) -> list[UUID]:
-        """The ids that a table's column may have."""
+        """Return the ids that `column` may have."""
         return list(self.seats if column == "seat_id" else self.users)
 
 
 @dataclass(frozen=True)
 class BorrowedConnection:
-    """A connection that stays open when a look is over."""
+    """A connection that a check must not close, because its owner uses it again."""
 
     connection: Any
 
@@ -58,12 +61,12 @@ class BorrowedConnection:
         return getattr(self.connection, name)
 
     def close(self) -> None:
-        """The look is over, the connection is not."""
+        """Do nothing: the owner closes the connection."""
 
 
 @dataclass
 class Snapshot:
-    """All rows of all databases, with each database's own clock."""
+    """All rows of all databases, and the time of each database's clock."""
 
     rows: dict[str, Rows] = field(default_factory=dict)
     now: dict[str, Any] = field(default_factory=dict)
@@ -73,7 +76,7 @@ class Snapshot:
 
 
 def read(connect: Connect, scope: Scope | None = None) -> Snapshot:
-    """Read everything, or what is in `scope`, each database in one repeatable-read transaction."""
+    """Read all rows, or those in `scope`. Each database is read in one repeatable-read transaction."""
     snapshot = Snapshot()
     for database, tables in TABLES.items():
         with closing(connect(database)) as connection, connection.cursor(cursor_factory=TUPLES) as cursor:
@@ -87,7 +90,7 @@ def read(connect: Connect, scope: Scope | None = None) -> Snapshot:
 
 
 def _begin(connection: Any, cursor: Any) -> Any:
-    """The database's own time; the transaction begins in the same round trip."""
+    """Begin the transaction and read the database's time, both in one round trip."""
     connection.rollback()
     connection.set_session(autocommit=True)
     cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT app_now()")
@@ -106,20 +109,22 @@ def _rows(cursor: Any, table: str, column: str | None, scope: Scope | None) -> R
 def find_violations(
     connect: Connect, *, at_any_time: bool = False, parked: int = 0, scope: Scope | None = None
 ) -> list[str]:
-    """Every finding. `parked` is how many parked sagas the test expected."""
+    """Read all databases and return every violation. `parked` is the expected number of parked sagas."""
     return check_snapshot(read(connect, scope), at_any_time=at_any_time, parked=parked)
 
 
 def check_snapshot(snapshot: Snapshot, *, at_any_time: bool = False, parked: int = 0) -> list[str]:
-    """What is wrong in a snapshot that was read already."""
+    """Return every violation in `snapshot`."""
     checks = AT_ANY_TIME if at_any_time else (*AT_ANY_TIME, *AT_QUIESCENCE)
     invariant_counter.count([check.__name__ for check in checks], at_rest=not at_any_time)
     found = [f"{check.__name__}: {line}" for check in checks for line in check(snapshot)]
-    return found if at_any_time else [*found, *(f"i7_sagas_end: {line}" for line in _unended(snapshot, parked))]
+    return (
+        found if at_any_time else [*found, *(f"i7_sagas_end: {line}" for line in _check_sagas_ended(snapshot, parked))]
+    )
 
 
 def assert_hold(connect: Connect, *, at_any_time: bool = False, parked: int = 0) -> None:
-    """Fail with every finding, one a line."""
+    """Raise AssertionError with one line per violation."""
     found = find_violations(connect, at_any_time=at_any_time, parked=parked)
     assert not found, "invariants are broken:\n" + "\n".join(found)
 
@@ -127,160 +132,163 @@ def assert_hold(connect: Connect, *, at_any_time: bool = False, parked: int = 0)
 # ── money
 
 
-def i1_money_is_conserved(s: Snapshot) -> Iterable[str]:
+def i1_money_is_conserved(snapshot: Snapshot) -> Iterable[str]:
     """Σ(balance + frozen) = Σ openings + Σ top-ups − Σ charges of the orders that are CONFIRMED."""
-    have = sum((u["credit_balance"] + u["frozen_credits"] for u in s["users"]), Decimal(0))
-    came = sum((e["amount"] for e in s["credit_entries"] if e["kind"] in ("OPENING", "TOPUP")), Decimal(0))
-    spent = sum((o["credits_charged"] for o in s["orders"] if o["status"] == "CONFIRMED"), Decimal(0))
-    at_stake = any(saga["status"] == "PARKED" for saga in s["sagas"])
+    have = sum((u["credit_balance"] + u["frozen_credits"] for u in snapshot["users"]), Decimal(0))
+    came = sum((e["amount"] for e in snapshot["credit_entries"] if e["kind"] in ("OPENING", "TOPUP")), Decimal(0))
+    spent = sum((o["credits_charged"] for o in snapshot["orders"] if o["status"] == "CONFIRMED"), Decimal(0))
+    at_stake = any(saga["status"] == "PARKED" for saga in snapshot["sagas"])
     if have != came - spent and not at_stake:
-        yield f"users have {have}, came in {came}, spent {spent}: off by {have - (came - spent)}"
+        yield f"users have {have}, but {came} came in and {spent} was spent: the difference is {have - (came - spent)}"
 
 
-def i2_balances_are_their_entries(s: Snapshot) -> Iterable[str]:
-    """Each balance is the sum of its entries, frozen the sum of its holds; neither is negative."""
-    entries = _sums(s["credit_entries"])
-    holds = _sums(s["credit_holds"])
-    for user in s["users"]:
+def i2_balances_are_their_entries(snapshot: Snapshot) -> Iterable[str]:
+    """Each balance is the sum of its entries, and frozen is the sum of its holds. Neither is negative."""
+    entries = _sums(snapshot["credit_entries"])
+    holds = _sums(snapshot["credit_holds"])
+    for user in snapshot["users"]:
         if user["credit_balance"] != entries[user["user_id"]] or user["credit_balance"] < 0:
             yield f"{user['email']}: balance {user['credit_balance']}, entries {entries[user['user_id']]}"
         if user["frozen_credits"] != holds[user["user_id"]] or user["frozen_credits"] < 0:
             yield f"{user['email']}: frozen {user['frozen_credits']}, holds {holds[user['user_id']]}"
 
 
-def i8_payments_credit_once(s: Snapshot) -> Iterable[str]:
+def i8_payments_credit_once(snapshot: Snapshot) -> Iterable[str]:
     """Each PaymentIntent is credited at most once, and by exactly its amount."""
-    topped = [e for e in s["credit_entries"] if e["kind"] == "TOPUP"]
-    if len(topped) != len(s["stripe_events"]):
-        yield f"{len(topped)} top-up entries, {len(s['stripe_events'])} payments"
-    if sum(e["amount"] for e in topped) != sum(p["amount"] for p in s["stripe_events"]):
+    topped = [e for e in snapshot["credit_entries"] if e["kind"] == "TOPUP"]
+    if len(topped) != len(snapshot["stripe_events"]):
+        yield f"{len(topped)} top-up entries, {len(snapshot['stripe_events'])} payments"
+    if sum(e["amount"] for e in topped) != sum(p["amount"] for p in snapshot["stripe_events"]):
         yield "top-up entries and payments differ in amount"
-    yield from _repeated(s["stripe_events"], "payment_intent_id", "payment intent")
+    yield from _find_repeated(snapshot["stripe_events"], "payment_intent_id", "payment intent")
 
 
-def i11_transfers_move_their_amount(s: Snapshot) -> Iterable[str]:
-    """Per transfer, the sellers and buyers together lose nothing: what moved is its amount, once, or nothing."""
+def i11_transfers_move_their_amount(snapshot: Snapshot) -> Iterable[str]:
+    """Each transfer moves its amount from buyer to seller exactly once, or nothing."""
     moved: dict[str, dict[Any, Decimal]] = defaultdict(lambda: defaultdict(Decimal))
-    for entry in s["credit_entries"]:
+    for entry in snapshot["credit_entries"]:
         flow, _, rest = entry["key"].partition(":")
         if flow in ("transfer_confirm", "reverse", "dispute", "dismiss"):
             moved[rest.partition(":")[0]][entry["user_id"]] += entry["amount"]
-    for transfer in s["transfers"]:
-        yield from _misplaced(transfer, moved[str(transfer["transfer_id"])])
+    for transfer in snapshot["transfers"]:
+        yield from _check_movements(transfer, moved[str(transfer["transfer_id"])])
 
 
-def i12_holds_belong_to_disputes(s: Snapshot) -> Iterable[str]:
-    """At quiescence only a disputed transfer keeps credits frozen."""
-    disputed = {t["freeze_key"] for t in s["transfers"] if t["status"] == "DISPUTED"}
-    for hold in s["credit_holds"]:
+def i12_holds_belong_to_disputes(snapshot: Snapshot) -> Iterable[str]:
+    """At rest, only a disputed transfer keeps credits frozen."""
+    disputed = {t["freeze_key"] for t in snapshot["transfers"] if t["status"] == "DISPUTED"}
+    for hold in snapshot["credit_holds"]:
         if hold["key"] not in disputed:
             yield f"hold {hold['key']} of {hold['amount']} belongs to no disputed transfer"
 
 
-def _misplaced(transfer: Mapping[str, Any], moved: Mapping[Any, Decimal]) -> Iterable[str]:
+def _check_movements(transfer: Mapping[str, Any], moved: Mapping[Any, Decimal]) -> Iterable[str]:
     amount = transfer["credits_amount"] if transfer["status"] in TOOK_EFFECT else Decimal(0)
     frozen = transfer["credits_frozen"] if transfer["status"] == "DISPUTED" else Decimal(0)
     expected = {transfer["seller_user_id"]: amount - frozen, transfer["buyer_user_id"]: -amount}
     for user, change in expected.items():
         if moved.get(user, Decimal(0)) != change:
             which = f"transfer {transfer['transfer_id']} ({transfer['status']})"
-            yield f"{which}: {user} moved {moved.get(user, 0)}, due {change}"
+            yield f"{which}: {user} moved {moved.get(user, 0)}, expected {change}"
 
 
 # ── seats
 
 
-def i3_sold_means_paid(s: Snapshot) -> Iterable[str]:
-    """SOLD or CHECKED_IN exactly when there is exactly one CONFIRMED order, at the price that it charged."""
+def i3_sold_means_paid(snapshot: Snapshot) -> Iterable[str]:
+    """A seat is SOLD or CHECKED_IN exactly when one CONFIRMED order charged its price."""
     confirmed = defaultdict(list)
-    for order in s["orders"]:
+    for order in snapshot["orders"]:
         if order["status"] == "CONFIRMED":
             confirmed[order["seat_id"]].append(order)
-    for seat in s["seats"]:
+    for seat in snapshot["seats"]:
         orders = confirmed.pop(seat["seat_id"], [])
         is_sold = seat["status"] in ("SOLD", "CHECKED_IN")
         if len(orders) != int(is_sold):
             yield f"seat {seat['seat_id']} is {seat['status']} with {len(orders)} confirmed orders"
-        elif is_sold and not _same_sale(seat, orders[0]):
-            yield f"seat {seat['seat_id']} says {seat['price_paid']}, its order {orders[0]['credits_charged']}"
+        elif is_sold and not _is_same_sale(seat, orders[0]):
+            charged = orders[0]["credits_charged"]
+            yield f"seat {seat['seat_id']} has price {seat['price_paid']}, but its order charged {charged}"
     yield from (f"confirmed orders of unknown seat {seat_id}" for seat_id in confirmed)
 
 
-def _same_sale(seat: Mapping[str, Any], order: Mapping[str, Any]) -> bool:
+def _is_same_sale(seat: Mapping[str, Any], order: Mapping[str, Any]) -> bool:
     return bool(seat["order_id"] == order["order_id"] and seat["price_paid"] == order["credits_charged"])
 
 
-def i4_nothing_outlives_its_time(s: Snapshot) -> Iterable[str]:
-    """No hold, pending order or open transfer past its time and the sweepers' grace."""
-    for seat in s["seats"]:
-        if seat["status"] == "HELD" and _is_over(seat["held_until"], s.now["seats_db"]):
-            yield f"seat {seat['seat_id']} is HELD since past {seat['held_until']}"
-    for order in s["orders"]:
-        if order["status"] == "PENDING" and _is_over(order["expires_at"], s.now["orders_db"]):
-            yield f"order {order['order_id']} is PENDING since past {order['expires_at']}"
-    for transfer in s["transfers"]:
-        if transfer["status"] in OPEN and _is_over(transfer["expires_at"], s.now["orders_db"]):
-            yield f"transfer {transfer['transfer_id']} is open since past {transfer['expires_at']}"
+def i4_nothing_outlives_its_time(snapshot: Snapshot) -> Iterable[str]:
+    """No hold, pending order or open transfer is older than its expiry and the grace period."""
+    for seat in snapshot["seats"]:
+        if seat["status"] == "HELD" and _is_overdue(seat["held_until"], snapshot.now["seats_db"]):
+            yield f"seat {seat['seat_id']} is HELD, but expired at {seat['held_until']}"
+    for order in snapshot["orders"]:
+        if order["status"] == "PENDING" and _is_overdue(order["expires_at"], snapshot.now["orders_db"]):
+            yield f"order {order['order_id']} is PENDING, but expired at {order['expires_at']}"
+    for transfer in snapshot["transfers"]:
+        if transfer["status"] in OPEN and _is_overdue(transfer["expires_at"], snapshot.now["orders_db"]):
+            yield f"transfer {transfer['transfer_id']} is open, but expired at {transfer['expires_at']}"
 
 
-def i5_one_admission_a_seat(s: Snapshot) -> Iterable[str]:
-    """At most one SUCCESS entry a seat."""
-    yield from _repeated([e for e in s["entry_logs"] if e["result"] == "SUCCESS"], "seat_id", "admission to seat")
+def i5_one_admission_a_seat(snapshot: Snapshot) -> Iterable[str]:
+    """A seat has at most one SUCCESS entry."""
+    yield from _find_repeated(
+        [e for e in snapshot["entry_logs"] if e["result"] == "SUCCESS"], "seat_id", "admission to seat"
+    )
 
 
-def i5_admitted_means_checked_in(s: Snapshot) -> Iterable[str]:
-    """One SUCCESS entry exactly when the seat is CHECKED_IN."""
-    admitted = {e["seat_id"] for e in s["entry_logs"] if e["result"] == "SUCCESS"}
-    checked_in = {seat["seat_id"] for seat in s["seats"] if seat["status"] == "CHECKED_IN"}
+def i5_admitted_means_checked_in(snapshot: Snapshot) -> Iterable[str]:
+    """A seat has a SUCCESS entry exactly when it is CHECKED_IN."""
+    admitted = {e["seat_id"] for e in snapshot["entry_logs"] if e["result"] == "SUCCESS"}
+    checked_in = {seat["seat_id"] for seat in snapshot["seats"] if seat["status"] == "CHECKED_IN"}
     yield from (f"seat {seat_id}: admission and CHECKED_IN disagree" for seat_id in admitted ^ checked_in)
 
 
 # ── transfers
 
 
-def i6_one_open_transfer_a_seat(s: Snapshot) -> Iterable[str]:
-    """At most one open or disputed transfer a seat."""
-    live = [t for t in s["transfers"] if t["status"] in (*OPEN, "DISPUTED")]
-    yield from _repeated(live, "seat_id", "open transfer of seat")
+def i6_one_open_transfer_a_seat(snapshot: Snapshot) -> Iterable[str]:
+    """A seat has at most one open or disputed transfer."""
+    live = [t for t in snapshot["transfers"] if t["status"] in (*OPEN, "DISPUTED")]
+    yield from _find_repeated(live, "seat_id", "open transfer of seat")
 
 
-def i6_owner_is_the_end_of_the_chain(s: Snapshot) -> Iterable[str]:
-    """The owner is whom the standing transfers of the seat's order lead to, from its buyer on."""
-    buyers = {o["order_id"]: o["user_id"] for o in s["orders"]}
-    for seat in s["seats"]:
+def i6_owner_is_the_end_of_the_chain(snapshot: Snapshot) -> Iterable[str]:
+    """The owner is the last buyer: the order's buyer, or the buyer of its last transfer that took effect."""
+    buyers = {o["order_id"]: o["user_id"] for o in snapshot["orders"]}
+    for seat in snapshot["seats"]:
         if seat["order_id"] is None:
             continue
         owner = buyers.get(seat["order_id"])
-        chain = [t for t in s["transfers"] if t["order_id"] == seat["order_id"] and t["status"] in TOOK_EFFECT]
+        chain = [t for t in snapshot["transfers"] if t["order_id"] == seat["order_id"] and t["status"] in TOOK_EFFECT]
         for transfer in sorted(chain, key=lambda t: t["completed_at"]):
             if transfer["seller_user_id"] != owner:
-                yield f"seat {seat['seat_id']}: {transfer['seller_user_id']} sold what {owner} owned"
+                yield f"seat {seat['seat_id']}: {transfer['seller_user_id']} sold it, but {owner} owned it"
             owner = transfer["buyer_user_id"]
         if seat["owner_user_id"] != owner:
-            yield f"seat {seat['seat_id']} belongs to {seat['owner_user_id']}, the chain ends at {owner}"
+            yield f"seat {seat['seat_id']} belongs to {seat['owner_user_id']}, but the last buyer is {owner}"
 
 
 # ── sagas
 
 
-def i10_every_notice_is_dealt_with(s: Snapshot) -> Iterable[str]:
-    """Every saga that ended done has the outbox rows of its notices."""
+def i10_every_notice_is_dealt_with(snapshot: Snapshot) -> Iterable[str]:
+    """Every saga that ended with DONE has an outbox row for each of its notices."""
     due = {"pay": 1, "refund": 1, "initiate": 2, "transfer_confirm": 2, "dispute": 2, "reverse": 2}
     rows: dict[Any, int] = defaultdict(int)
-    for notice in s["outbox"]:
+    for notice in snapshot["outbox"]:
         rows[notice["saga_id"]] += 1
-    for saga in s["sagas"]:
+    for saga in snapshot["sagas"]:
         wanted = due.get(saga["flow"], 0) if saga["status"] == "DONE" else 0
         if rows[saga["saga_id"]] != wanted and "resolved_by_hand" not in (saga["result"] or {}):
-            yield f"{saga['flow']} {saga['subject']} has {rows[saga['saga_id']]} notices, due {wanted}"
+            yield f"{saga['flow']} {saga['subject']} has {rows[saga['saga_id']]} notices, expected {wanted}"
 
 
-def _unended(s: Snapshot, parked: int) -> Iterable[str]:
-    """I7: every saga is terminal, or parked where that was expected."""
-    for saga in s["sagas"]:
+def _check_sagas_ended(snapshot: Snapshot, parked: int) -> Iterable[str]:
+    """I7: every saga has ended, and as many are parked as the test expects."""
+    for saga in snapshot["sagas"]:
         if saga["status"] == "RUNNING":
             yield f"{saga['flow']} {saga['subject']} attempt {saga['attempt']} is still RUNNING"
-    found = sum(saga["status"] == "PARKED" for saga in s["sagas"])
+    found = sum(saga["status"] == "PARKED" for saga in snapshot["sagas"])
     if found != parked:
         yield f"{found} sagas are PARKED, expected {parked}"
 
@@ -310,7 +318,7 @@ def _sums(rows: Rows) -> dict[Any, Decimal]:
     return sums
 
 
-def _repeated(rows: Rows, column: str, what: str) -> Iterable[str]:
+def _find_repeated(rows: Rows, column: str, what: str) -> Iterable[str]:
     seen: set[Any] = set()
     for row in rows:
         if row[column] in seen:
@@ -318,5 +326,5 @@ def _repeated(rows: Rows, column: str, what: str) -> Iterable[str]:
         seen.add(row[column])
 
 
-def _is_over(moment: Any, now: Any) -> bool:
+def _is_overdue(moment: Any, now: Any) -> bool:
     return moment is not None and (now - moment).total_seconds() > GRACE_SECONDS

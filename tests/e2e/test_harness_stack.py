@@ -161,7 +161,7 @@ def test_command_line_starts_shows_and_ends_a_second_stack_beside_the_first(bare
     assert "listening" in harness(tmp_path, "logs", "fake-smu").stdout
     assert harness(tmp_path, "down").returncode == 0
     nothing = harness(tmp_path, "down")
-    assert (nothing.returncode, nothing.stdout) == (0, f"nothing runs in {tmp_path}\n")
+    assert (nothing.returncode, nothing.stdout) == (0, f"no stack runs in {tmp_path}\n")
     assert bare.state("fake-smu") == "running"
 
 
