@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs a command in an empty clone of this repository on a fresh Debian, for example:
+# Runs a command in an empty clone of this repository on a fresh Debian. An example:
 #   harness/dev/debian_chroot.sh trixie make demo
 # The first run makes a root file system with debootstrap, in DEBIAN_ROOT (default: /var/tmp/ticketremaster-SUITE).
 # Later runs use it again, with what the commands have installed in it. Each run makes a new clone of HEAD.
