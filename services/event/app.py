@@ -1,4 +1,4 @@
-"""Event's composition root."""
+"""Builds Event."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from services.chassis.revocations import RevocationPoller
 from services.chassis.tokens import Credential
 from services.chassis.web import create_app, finish
 from services.event.catalogue import Catalogue
+from services.event.inventory_client import InventoryClient
 from services.event.routes import event_routes
-from services.event.seats import Seats
 from services.event.settings import Settings
 
 
@@ -22,11 +22,11 @@ def build(
     inventory: Transport | None = None,
     revocations: Revocations | None = None,
 ) -> Flask:
-    """The app. Without `revocations` it follows User's list of ended logins, from the start of the server."""
+    """Build the app. Without `revocations`, it polls User for revoked sessions from the start of the server."""
     db = database or Database(settings.database)
     credential = Credential(settings.process.service, settings.process.internal_jwt_secret)
-    seats = Seats(HttpPeer("inventory-service", settings.inventory_http_url, credential, inventory))
+    peer = HttpPeer("inventory-service", settings.inventory_http_url, credential, inventory)
     poller = RevocationPoller(HttpPeer("user-service", settings.user_service_url, credential))
     app = create_app(settings.process, checks={"database": db.is_ready}, revocations=revocations or poller)
-    app.register_blueprint(event_routes(db, Catalogue(db, seats)))
+    app.register_blueprint(event_routes(db, Catalogue(db, InventoryClient(peer))))
     return finish(app, *([] if revocations else [poller]))

@@ -1,4 +1,4 @@
-"""Events over HTTP: to visitors under `/api/events`, to the orchestrator under `/events`."""
+"""The routes of Event: `/api/events` for visitors, `/events` for the orchestrator."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ orchestrator = internal("orchestrator-service")
 
 
 def event_routes(db: Database, catalogue: Catalogue) -> Blueprint:
-    """The routes of Event."""
+    """The blueprint with the routes of Event."""
     routes = Blueprint("events", __name__)
 
     @routes.get("/api/events")
@@ -30,7 +30,7 @@ def event_routes(db: Database, catalogue: Catalogue) -> Blueprint:
 
     @routes.get("/events")
     @orchestrator
-    def listed() -> Response:
+    def all_events() -> Response:
         page, per_page = web.page()
         rows, total = db.read(lambda tx: store.all_events(tx, page, per_page))
         return web.ok_page(rows, total, page, per_page)
@@ -45,7 +45,7 @@ def event_routes(db: Database, catalogue: Catalogue) -> Blueprint:
 
 
 def _conditional(rendered: Rendered) -> Response:
-    """The bytes, or 304 when the caller has them already (`If-None-Match`)."""
+    """The bytes, or 304 if the caller already has them (`If-None-Match`)."""
     response = Response(rendered.body, content_type="application/json")
     response.set_etag(rendered.etag)
     response.headers["Cache-Control"] = "private, no-cache"

@@ -1,4 +1,4 @@
-"""What Event reads from the environment."""
+"""The settings of Event."""
 
 from __future__ import annotations
 

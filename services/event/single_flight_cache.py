@@ -1,4 +1,4 @@
-"""One answer for everybody who asks within a second, fetched by one of them (single flight)."""
+"""A cache with single flight: concurrent callers share one load, and its result is valid for MAX_AGE."""
 
 from __future__ import annotations
 
@@ -13,56 +13,56 @@ from services.chassis.errors import Unknown
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
 
-MAX_AGE = 1.0  # seconds between the moment that an answer speaks of and the moment that it is given
-IDLE_SECONDS = 60.0  # an answer that nobody has asked for this long is forgotten
+MAX_AGE = 1.0  # seconds from the start of a load to the last use of its result
+IDLE_SECONDS = 60.0  # a key that is unused for this long is dropped
 
 
 @dataclass(frozen=True)
-class _Flight(Generic[T]):
-    """An answer, or the reason that there is none, and when it was asked for: it may be as old as that."""
+class _Load(Generic[T]):
+    """A finished load. `get_result` returns its value or raises its Unknown. The value can be as old as the start."""
 
-    began: float
-    answer: Callable[[], T]
+    started: float
+    get_result: Callable[[], T]
 
 
-class Fresh(Generic[T]):
-    """What `load` answers, never older than `MAX_AGE`, with one `load` at a time however many ask.
+class SingleFlightCache(Generic[T]):
+    """The result of `load`, at most MAX_AGE old, with one load at a time.
 
-    Who asks while one is under way waits for it. An `Unknown` is everybody's answer too, for as long: a neighbour
-    that is down is asked once a second, not once a request. Any other exception is for its own caller alone.
+    Concurrent callers wait for the load in progress. An Unknown is cached for MAX_AGE too, so a service that is down
+    gets one request per second. Any other exception reaches only the caller that ran the load.
     """
 
     def __init__(self, load: Callable[[], T], clock: Callable[[], float] = time.monotonic) -> None:
         self._load = load
         self._clock = clock
         self._lock = Lock()
-        self._last: _Flight[T] | None = None
-        self.used = clock()
+        self._last: _Load[T] | None = None
+        self.used_at = clock()
 
     def get(self) -> T:
-        """The answer. Raises what `load` raises."""
-        self.used = asked = self._clock()
-        flight = self._usable(asked)
-        if flight is None:
+        """The cached or loaded value. Raises the exceptions of `load`."""
+        self.used_at = called_at = self._clock()
+        load = self._find_valid(called_at)
+        if load is None:
             with self._lock:
-                flight = self._usable(asked) or self._fly()
-        return flight.answer()
+                load = self._find_valid(called_at) or self._run_load()
+        return load.get_result()
 
-    def _usable(self, asked: float) -> _Flight[T] | None:
-        # A flight that began after we asked is as fresh as one of our own, however long it took.
+    def _find_valid(self, called_at: float) -> _Load[T] | None:
+        # A load that started after this call is as fresh as a new one, even if it took longer than MAX_AGE.
         last = self._last
-        if last is not None and (last.began >= asked or self._clock() - last.began <= MAX_AGE):
+        if last is not None and (last.started >= called_at or self._clock() - last.started <= MAX_AGE):
             return last
         return None
 
-    def _fly(self) -> _Flight[T]:
-        began = self._clock()
+    def _run_load(self) -> _Load[T]:
+        started = self._clock()
         try:
-            answer = self._load()
-            self._last = _Flight(began, lambda: answer)
+            value = self._load()
+            self._last = _Load(started, lambda: value)
         except Unknown as unknown:
             message = unknown.message
-            self._last = _Flight(began, lambda: _raise(message))
+            self._last = _Load(started, lambda: _raise(message))
         return self._last
 
 
@@ -70,31 +70,31 @@ def _raise(message: str) -> NoReturn:
     raise Unknown(message)
 
 
-class FreshByKey(Generic[K, T]):
-    """A `Fresh` for each key that has been asked for lately. A key whose `load` raises is not kept."""
+class SingleFlightCacheByKey(Generic[K, T]):
+    """A SingleFlightCache per key. It drops idle keys, and keys whose load raises anything but Unknown."""
 
-    def __init__(self, load: Callable[[K], Callable[[], T]], clock: Callable[[], float] = time.monotonic) -> None:
-        self._load = load
+    def __init__(self, make_load: Callable[[K], Callable[[], T]], clock: Callable[[], float] = time.monotonic) -> None:
+        self._make_load = make_load
         self._clock = clock
         self._lock = Lock()
-        self._kept: dict[K, Fresh[T]] = {}
+        self._caches: dict[K, SingleFlightCache[T]] = {}
 
     def get(self, key: K) -> T:
-        """The key's answer. Raises what its load raises."""
+        """The value of a key. Raises the exceptions of its load."""
         with self._lock:
-            fresh = self._kept.get(key) or self._added(key)
+            cache = self._caches.get(key) or self._add(key)
         try:
-            return fresh.get()
+            return cache.get()
         except Unknown:
             raise
         except Exception:
             with self._lock:
-                self._kept.pop(key, None)
+                self._caches.pop(key, None)
             raise
 
-    def _added(self, key: K) -> Fresh[T]:
+    def _add(self, key: K) -> SingleFlightCache[T]:
         now = self._clock()
-        for idle in [kept for kept, fresh in self._kept.items() if now - fresh.used > IDLE_SECONDS]:
-            del self._kept[idle]
-        fresh = self._kept[key] = Fresh(self._load(key), self._clock)
-        return fresh
+        for idle in [kept for kept, cache in self._caches.items() if now - cache.used_at > IDLE_SECONDS]:
+            del self._caches[idle]
+        cache = self._caches[key] = SingleFlightCache(self._make_load(key), self._clock)
+        return cache

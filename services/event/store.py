@@ -1,4 +1,4 @@
-"""Events and venues: the SQL. Whether an event has ended is the database clock's to say."""
+"""The SQL for events and venues. The clock of the database decides whether an event has ended."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from services.chassis.errors import Refused
 from services.contracts.errors import ErrorCode
 from services.contracts.money import CENT
 
-Facts = dict[str, Any]
+EventFacts = dict[str, Any]
 
 _GET = """
     SELECT e.*, v.name AS venue_name, v.address, e.event_date <= app_now() AS ended
@@ -28,7 +28,7 @@ _UPCOMING = """
 _COUNT_UPCOMING = "SELECT count(*) AS total FROM events WHERE event_date > app_now()"
 
 
-def find(tx: Transaction, event_id: UUID) -> Facts:
+def find(tx: Transaction, event_id: UUID) -> EventFacts:
     """One event with its venue. Raises Refused EVENT_NOT_FOUND."""
     row = tx.one(_GET, event_id=event_id)
     if row is None:
@@ -36,19 +36,19 @@ def find(tx: Transaction, event_id: UUID) -> Facts:
     return _facts(row)
 
 
-def all_events(tx: Transaction, page: int, per_page: int) -> tuple[list[Facts], int]:
-    """A page of every event, the latest date first, and how many there are."""
+def all_events(tx: Transaction, page: int, per_page: int) -> tuple[list[EventFacts], int]:
+    """A page of all events, the latest date first, and the total number."""
     rows = tx.all(_ALL, limit=per_page, offset=(page - 1) * per_page)
     return [_facts(row) for row in rows], int(tx.only(_COUNT_ALL)["total"])
 
 
-def upcoming(tx: Transaction, page: int, per_page: int) -> tuple[list[Facts], int]:
-    """A page of the events that have not begun, the next one first, and how many there are."""
+def upcoming(tx: Transaction, page: int, per_page: int) -> tuple[list[EventFacts], int]:
+    """A page of the events that have not begun, the next one first, and the total number."""
     rows = tx.all(_UPCOMING, limit=per_page, offset=(page - 1) * per_page)
     return [_facts(row) for row in rows], int(tx.only(_COUNT_UPCOMING)["total"])
 
 
-def _facts(row: Row) -> Facts:
+def _facts(row: Row) -> EventFacts:
     return {
         "event_id": row["event_id"],
         "name": row["name"],

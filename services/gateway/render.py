@@ -1,7 +1,7 @@
-"""Renders kong.yml: `python -m services.gateway.render OUTPUT [--mode 600]`. Standard library only.
+"""Render kong.yml: `python -m services.gateway.render OUTPUT [--mode 600]`. Standard library only.
 
-DB-less Kong reads no environment inside its declarative file, so whatever differs between environments is filled in
-here, before Kong starts. Values go in as JSON scalars, which YAML reads as the same values whatever they contain.
+DB-less Kong reads no environment variables in its declarative file, so this program fills them in before Kong starts.
+It inserts each value as JSON, because YAML reads any JSON value unchanged.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ UNSET_SECRETS = ("change_me", "changeme", "your_")
 
 
 class RenderError(Exception):
-    """The environment does not make a configuration; the message says in one line what to set."""
+    """The environment makes no valid configuration. The message is one line with the variable to set."""
 
 
 def _text(env: Mapping[str, str], name: str, default: str | None = None) -> str:
     value = env.get(name) or default
     if value is None:
-        raise RenderError(f"{name} is not set")
+        raise RenderError(f"{name} is not set: set it in the environment (see .env.example)")
     if not value.isprintable():
         raise RenderError(f"{name} contains characters that cannot be printed")
     return value
@@ -69,7 +69,7 @@ def _origins(env: Mapping[str, str], name: str, default: str) -> list[str]:
 
 
 def values(env: Mapping[str, str]) -> dict[str, object]:
-    """What the template's placeholders stand for. Raises RenderError at the first value missing or malformed."""
+    """The values of the template's placeholders. Raises RenderError for the first missing or malformed value."""
     return {
         "JWT_SECRET": _secret(env, "JWT_SECRET"),
         "USER_SERVICE_URL": _url(env, "USER_SERVICE_URL"),
@@ -82,34 +82,34 @@ def values(env: Mapping[str, str]) -> dict[str, object]:
 
 
 def render(env: Mapping[str, str], template: str | None = None) -> str:
-    """The declarative configuration for this environment. Raises RenderError; has no side effect."""
+    """The declarative configuration for this environment. Raises RenderError."""
     found = values(env)
 
     def fill(match: re.Match[str]) -> str:
         if match[1] not in found:
-            raise RenderError(f"the template asks for {match[1]}, which nothing supplies")
+            raise RenderError(f"the template has an unknown placeholder {match[1]}: add it to `values` in render.py")
         return json.dumps(found[match[1]], ensure_ascii=False)
 
     lines = (template if template is not None else TEMPLATE.read_text()).splitlines()
-    body = (line for line in lines if not line.startswith("#"))  # the head comment is about the template
+    body = (line for line in lines if not line.startswith("#"))  # the comment at the top describes the template
     return "\n".join(PLACEHOLDER.sub(fill, line) for line in body) + "\n"
 
 
 def write(path: Path, text: str, mode: int) -> None:
-    """Put `text` at `path` in one step, so that no reader meets half of it; it holds a secret, hence the mode."""
+    """Replace the file at `path` atomically. It contains a secret, so `mode` restricts its readers."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "w") as file:
-        os.fchmod(file.fileno(), mode)  # the umask would otherwise narrow a mode that was asked for
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "w") as file:
+        os.fchmod(file.fileno(), mode)  # the umask has restricted the mode of the new file
         file.write(text)
-    unfinished.replace(path)
+    temporary.replace(path)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Render from the process's environment. Returns the exit status; what is wrong goes to stderr in one line."""
+    """Render from the process environment. Returns the exit status, and prints an error to stderr in one line."""
     parser = argparse.ArgumentParser(prog="python -m services.gateway.render")
-    parser.add_argument("output", type=Path, help="where Kong reads it (KONG_DECLARATIVE_CONFIG)")
-    parser.add_argument("--mode", type=lambda text: int(text, 8), default=0o600, help="octal; default 600")
+    parser.add_argument("output", type=Path, help="the path that Kong reads (KONG_DECLARATIVE_CONFIG)")
+    parser.add_argument("--mode", type=lambda text: int(text, 8), default=0o600, help="octal, default 600")
     options = parser.parse_args(arguments)
     try:
         write(options.output, render(os.environ), options.mode)

@@ -1,4 +1,4 @@
-"""Inventory's composition root: gRPC for the orchestrator, HTTP for Event, the consumer, the sweeper."""
+"""Builds Inventory: gRPC for the orchestrator, HTTP for Event, the queue consumer and the sweeper."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from services.contracts.pb.inventory_pb2_grpc import add_InventoryServicer_to_se
 from services.inventory import metrics
 from services.inventory.consumer import PARKING_QUEUE, RELEASE_QUEUE, SeatReleases
 from services.inventory.grpc_server import GrpcServer, require_callers
-from services.inventory.notices import OrderNotices
+from services.inventory.order_notifier import OrderNotifier
 from services.inventory.queue_consumer import Consumer
 from services.inventory.routes import seat_routes
 from services.inventory.seat_maps import SeatMaps
@@ -28,21 +28,21 @@ from services.inventory.sweeper import Sweeper
 
 
 def build(settings: Settings, database: Database | None = None) -> Flask:
-    """The app with all that runs beside it; nothing runs before its server starts it.
+    """Build the app and its background work, which the server starts later.
 
-    Readiness is the database's alone: with RabbitMQ down seats are still sold and the sweeper releases them.
+    Only the database decides readiness. Without RabbitMQ, seats are still sold and the sweeper releases holds.
     """
     db = database or Database(settings.database)
     name = settings.process.service
     publisher = Publisher(settings.broker, name)
-    notices = OrderNotices(
+    notifier = OrderNotifier(
         HttpPeer("Order", settings.order_url, Credential(name, settings.process.internal_jwt_secret))
     )
     consumer = Consumer(
         settings.broker,
         f"{name}-consumer",
         RELEASE_QUEUE,
-        SeatReleases(db, publisher, notices).handle,
+        SeatReleases(db, publisher, notifier.notify).handle,
         may_consume=db.is_ready,
         counted_queue=PARKING_QUEUE,
     )
@@ -50,11 +50,11 @@ def build(settings: Settings, database: Database | None = None) -> Flask:
     sweeper = Worker("hold sweeper", Sweeper(db, settings.sweep_grace_seconds).tick, settings.sweep_seconds)
     app = create_app(settings.process, checks={"database": db.is_ready}, facts=lambda: _facts(consumer))
     app.register_blueprint(seat_routes(SeatMaps(db)))
-    return finish(app, publisher, notices, consumer, sweeper, build_grpc_server(settings, db))
+    return finish(app, publisher, notifier, consumer, sweeper, build_grpc_server(settings, db))
 
 
 def build_grpc_server(settings: Settings, db: Database) -> GrpcServer:
-    """The gRPC server, bound to its port and not yet answering."""
+    """Build the gRPC server. It has its port, but serves only after `start`."""
     service = inventory_pb2.DESCRIPTOR.services_by_name["Inventory"]
     servicer = Inventory(db, settings.process.internal_jwt_secret)
     require_callers(servicer, service)
@@ -67,5 +67,5 @@ def build_grpc_server(settings: Settings, db: Database) -> GrpcServer:
 
 
 def _facts(consumer: Consumer) -> Mapping[str, Any]:
-    """D38: what was given up is for people to see. None of it makes the service unready."""
+    """The state of the consumer for operators (D38). It does not affect readiness."""
     return {"consumer": consumer.state, "parked_messages": consumer.counted}

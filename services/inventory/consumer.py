@@ -1,18 +1,18 @@
-"""What a wake-up message does: take the hold off its seat, if it is still the same hold and its time is up (§8, D38).
+"""Handles wake-up messages: releases the seat of a hold that is still the same and has expired (§8, D38).
 
-    released, or nothing to do any more   acknowledged; recorded in release_messages with the release
-    early                                 to the delay queue for the time that is left, and here again
-    a failure that may pass               to the delay queue, at most `MAX_ATTEMPTS` times, then parked
-    malformed                             parked at once, for people to look at
-    the database is down                  put down: consuming stops until it is back; nothing is parked or counted
+    released or stale       acknowledged, and recorded in release_messages by the transaction of the release
+    early                   published to the delay queue for the remaining time
+    temporary failure       published to the delay queue at most MAX_ATTEMPTS times, then parked
+    malformed               parked immediately for an operator
+    database unavailable    returned to its queue: the consumer pauses, and the message counts no attempt
 
-What goes to another queue is confirmed there before it is acknowledged here.
+A message goes to another queue with a publisher confirm before this queue gets the acknowledgement.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import Protocol
+from collections.abc import Callable
 from uuid import UUID, uuid4
 
 import msgspec
@@ -31,22 +31,15 @@ DELAY_QUEUE = "seat.release.delay.queue"
 PARKING_QUEUE = "seat.release.parking.queue"
 ATTEMPTS = "attempts"
 MAX_ATTEMPTS = 5
-FIRST_DELAY_MS = 500  # then twice as long each time
-# A queue drops what has expired only at its head: a message that waits longer would hold up those behind it.
+FIRST_DELAY_MS = 500  # doubled for each further attempt
+# A queue drops expired messages only at its head, so a long delay would hold up the messages behind it.
 MAX_DELAY_MS = 5_000
 MIN_DELAY_MS = 50
 MAX_MESSAGE_ID = 200
 
 
-class Tells(Protocol):
-    """Has Order look at an order whose hold ran out."""
-
-    def tell(self, order_id: UUID) -> None:
-        """Never waits, never raises."""
-
-
 class _HoldMessage(msgspec.Struct):
-    """§8's payload; `order_id` is the hold_id. `user_id` and `reserved_at` are for people."""
+    """The payload of §8. `order_id` is the hold_id. The other fields are for operators."""
 
     seat_id: UUID
     order_id: UUID
@@ -57,17 +50,20 @@ class _Malformed(Exception):
 
 
 class SeatReleases:
-    """Handles the messages of seat.release.queue; may be called by several replicas at once."""
+    """Handles the messages of seat.release.queue. Several replicas may do so concurrently.
 
-    def __init__(self, db: Database, publisher: Publisher, orders: Tells) -> None:
+    `notify_order` gets the order id of each released hold. It must not wait or raise.
+    """
+
+    def __init__(self, db: Database, publisher: Publisher, notify_order: Callable[[UUID], None]) -> None:
         self._db = db
         self._publisher = publisher
-        self._orders = orders
+        self._notify_order = notify_order
 
     def handle(self, message: Message) -> None:
-        """Work off one message. Raises Unknown when it has to stay where it is."""
+        """Handle one message. Raises Unknown if it has to return to its queue."""
         try:
-            hold, message_id = _read(message)
+            hold, message_id = _parse(message)
         except _Malformed as malformed:
             self._park(message, "malformed", str(malformed))
             return
@@ -76,10 +72,10 @@ class SeatReleases:
         except Unknown as unknown:
             if not self._db.is_ready():
                 raise
-            self._try_later(message, unknown.message)
+            self._retry_later(message, unknown.message)
         except Exception as error:
             logger.exception("wake-up %s failed", message_id)
-            self._try_later(message, type(error).__name__)
+            self._retry_later(message, type(error).__name__)
         else:
             self._follow_up(wake_up, hold, message)
 
@@ -90,15 +86,15 @@ class SeatReleases:
         elif wake_up.outcome == "RELEASED":
             metrics.RELEASES.labels("message").inc()
             logger.warning("Auto-released seat %s after TTL expiry: hold %s", hold.seat_id, hold.order_id)
-            self._orders.tell(hold.order_id)
+            self._notify_order(hold.order_id)
 
-    def _try_later(self, message: Message, reason: str) -> None:
+    def _retry_later(self, message: Message, reason: str) -> None:
         attempts = _attempts(message) + 1
         if attempts > MAX_ATTEMPTS:
             self._park(message, "attempts", reason)
             return
         metrics.DELAYED.labels("failed").inc()
-        logger.warning("wake-up %s put off, attempt %d: %s", message.message_id, attempts, reason)
+        logger.warning("wake-up %s delayed after attempt %d: %s", message.message_id, attempts, reason)
         self._delay(message, FIRST_DELAY_MS * 2 ** (attempts - 1), attempts)
 
     def _delay(self, message: Message, milliseconds: int, attempts: int) -> None:
@@ -118,7 +114,7 @@ class SeatReleases:
         logger.error("wake-up %s parked (%s): %s", message_id, reason, detail)
 
 
-def _read(message: Message) -> tuple[_HoldMessage, str]:
+def _parse(message: Message) -> tuple[_HoldMessage, str]:
     if not message.message_id or len(message.message_id) > MAX_MESSAGE_ID or "\0" in message.message_id:
         raise _Malformed("no message_id")
     try:
@@ -128,5 +124,5 @@ def _read(message: Message) -> tuple[_HoldMessage, str]:
 
 
 def _attempts(message: Message) -> int:
-    counted = message.headers.get(ATTEMPTS, 0)
-    return counted if isinstance(counted, int) else MAX_ATTEMPTS
+    attempts = message.headers.get(ATTEMPTS, 0)
+    return attempts if isinstance(attempts, int) else MAX_ATTEMPTS

@@ -1,4 +1,4 @@
-"""The frame of a gRPC service: who may call, correlation, logs, refusals as one typed error detail."""
+"""The gRPC frame: allowed callers, correlation ids, logs, and refusals as one typed error detail."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ from services.contracts.errors import ErrorCode
 from services.contracts.pb import inventory_pb2
 
 logger = logging.getLogger(__name__)
-Answer = TypeVar("Answer")
+Reply = TypeVar("Reply")
 
 BEARER = "Bearer "
 STOP_SECONDS = 5
-CONNECTION_SECONDS = 300  # then a client connects anew, and meets the replicas that have come since
+CONNECTION_SECONDS = 300  # the age at which a client has to reconnect, so that it finds new replicas
 
 
-def rpc(*callers: str) -> Callable[[Callable[..., Answer]], Callable[..., Answer]]:
-    """Mark a servicer's method as a call that only the named services may make.
+def rpc(*callers: str) -> Callable[[Callable[..., Reply]], Callable[..., Reply]]:
+    """Make a servicer's method a gRPC call for the named services only.
 
-    The method takes the request and returns the answer; Refused and Unknown become gRPC statuses.
-    The servicer has `internal_jwt_secret`.
+    The method takes the request and returns the reply. The decorator turns Refused and Unknown into gRPC statuses.
+    It reads `internal_jwt_secret` of the servicer.
     """
 
-    def decorate(method: Callable[..., Answer]) -> Callable[..., Answer]:
+    def decorate(method: Callable[..., Reply]) -> Callable[..., Reply]:
         @functools.wraps(method)
-        def handler(servicer: Any, request: Any, context: grpc.ServicerContext) -> Answer:
+        def handler(servicer: Any, request: Any, context: grpc.ServicerContext) -> Reply:
             metadata = dict(context.invocation_metadata())
             with correlation.scope(str(metadata.get(correlation.METADATA) or "")):
-                return _answer(servicer, method, request, context, metadata, callers)
+                return _serve_call(servicer, method, request, context, metadata, callers)
 
         handler.callers = callers  # type: ignore[attr-defined]
         return handler
@@ -49,21 +49,21 @@ def rpc(*callers: str) -> Callable[[Callable[..., Answer]], Callable[..., Answer
     return decorate
 
 
-def _answer(
+def _serve_call(
     servicer: Any,
-    method: Callable[..., Answer],
+    method: Callable[..., Reply],
     request: Any,
     context: Any,
     metadata: dict[str, Any],
     callers: tuple[str, ...],
-) -> Answer:
+) -> Reply:
     started = time.perf_counter()
     try:
-        _admit(servicer.internal_jwt_secret, metadata, callers)
-        answer = method(servicer, request)
+        _check_caller(servicer.internal_jwt_secret, metadata, callers)
+        reply = method(servicer, request)
     except Refused as refusal:
         _log(method, refusal.code, started)
-        context.abort_with_status(_status(refusal))
+        context.abort_with_status(_encode_refusal(refusal))
     except Unknown as unknown:
         logger.warning("gRPC %s has no definite answer: %s", method.__name__, unknown.message)
         context.abort(grpc.StatusCode.UNAVAILABLE, unknown.message)
@@ -71,21 +71,21 @@ def _answer(
         logger.exception("gRPC %s failed", method.__name__)
         context.abort(grpc.StatusCode.INTERNAL, "internal error")
     _log(method, "OK", started)
-    return answer
+    return reply
 
 
 def _log(method: Any, outcome: str, started: float) -> None:
     logger.info("gRPC %s %s in %.1f ms", method.__name__, outcome, (time.perf_counter() - started) * 1000)
 
 
-def _admit(secret: str, metadata: dict[str, Any], callers: tuple[str, ...]) -> None:
+def _check_caller(secret: str, metadata: dict[str, Any], callers: tuple[str, ...]) -> None:
     header = str(metadata.get("authorization") or "")
     name = tokens.verify_caller(secret, tokens.parse_bearer(header))
     if name not in callers:
         raise Refused(ErrorCode.FORBIDDEN, f"{name} is not allowed to call this endpoint.")
 
 
-def _status(refusal: Refused) -> Any:
+def _encode_refusal(refusal: Refused) -> Any:
     detail = AnyMessage()
     details = json_codec.encode(refusal.details).decode()
     detail.Pack(inventory_pb2.Refusal(code=refusal.code, message=refusal.message, details_json=details))
@@ -94,7 +94,7 @@ def _status(refusal: Refused) -> Any:
 
 
 class GrpcServer:
-    """A gRPC server with health and reflection; starts after the fork, stops gracefully."""
+    """A gRPC server with health checks and reflection. Start it after the fork."""
 
     def __init__(self, address: str, add: Callable[[grpc.Server], None], service: Any, threads: int) -> None:
         options = [("grpc.so_reuseport", 0), ("grpc.max_connection_age_ms", CONNECTION_SECONDS * 1000)]
@@ -111,19 +111,19 @@ class GrpcServer:
             raise ConfigurationError(f"cannot listen on {address}: the port is taken")
 
     def start(self) -> None:
-        """Begin to answer."""
+        """Start to serve calls."""
         self._server.start()
         self.health.set(self._service_name, health_pb2.HealthCheckResponse.SERVING)
         logger.info("gRPC listens on %s", self._address)
 
     def stop(self) -> None:
-        """Refuse new calls, let those in hand finish (at most 5 seconds)."""
+        """Refuse new calls and wait up to 5 seconds for the current ones."""
         self.health.enter_graceful_shutdown()
         self._server.stop(STOP_SECONDS).wait()
 
 
 def require_callers(servicer: Any, service: Any) -> None:
-    """Raise ConfigurationError when a method of the service does not say who may call it."""
-    bare = [m.name for m in service.methods if not hasattr(getattr(type(servicer), m.name, None), "callers")]
-    if bare:
-        raise ConfigurationError(f"gRPC methods without callers: {', '.join(bare)}")
+    """Raise ConfigurationError if a method of the service names no callers."""
+    unguarded = [m.name for m in service.methods if not hasattr(getattr(type(servicer), m.name, None), "callers")]
+    if unguarded:
+        raise ConfigurationError(f"gRPC methods without callers: {', '.join(unguarded)}")

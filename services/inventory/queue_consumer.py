@@ -1,7 +1,6 @@
-"""RabbitMQ's receiving end: a consumer that can put its work down.
+"""A RabbitMQ consumer that pauses while its handler cannot work.
 
-Consuming is at least once: a message is acknowledged when its handler has returned, and goes back to its queue
-whatever else happens.
+Delivery is at least once. A message is acknowledged after its handler returns, and otherwise returns to its queue.
 """
 
 from __future__ import annotations
@@ -25,13 +24,13 @@ logger = logging.getLogger(__name__)
 
 PREFETCH = 32
 STOP_SECONDS = 5
-_IDLE_SECONDS = 0.5  # how soon a consumer without messages notices that it is to stop
+_IDLE_SECONDS = 0.5  # the interval at which an idle consumer checks whether to stop
 _COUNT_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
 class Message:
-    """A message as it came. `message_id` is None when its sender gave none."""
+    """A received message. `message_id` is None if the sender set none."""
 
     body: bytes
     message_id: str | None
@@ -39,11 +38,11 @@ class Message:
 
 
 class Consumer:
-    """Hands each message of one queue to `handle`, one after the other, on a thread of its own.
+    """Passes the messages of one queue to `handle`, one at a time, on its own thread.
 
-    `handle` returning acknowledges the message. `handle` raising puts everything down: the connection is closed,
-    unacknowledged messages return to their queue, and nothing is taken before `may_consume()` says so. It is asked
-    before every connection. The depth of `counted_queue` is looked at every few seconds, for health and metrics.
+    A message is acknowledged when `handle` returns. If `handle` raises, the connection closes and all unacknowledged
+    messages return to their queue. The consumer reconnects when `may_consume()` is true. Every two seconds it reads
+    the depth of `counted_queue` for health and metrics.
     """
 
     def __init__(
@@ -68,11 +67,11 @@ class Consumer:
         self.counted: int | None = None
 
     def start(self) -> None:
-        """Begin to consume; called once, after the fork."""
+        """Start to consume. Call it once, after the fork."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Finish the message in hand (at most 5 seconds); the others return to their queue."""
+        """Wait up to 5 seconds for the current message. The others return to their queue."""
         self._stopped.set()
         if self._thread.is_alive():
             self._thread.join(timeout=STOP_SECONDS)
@@ -81,15 +80,15 @@ class Consumer:
         while not self._stopped.is_set():
             self.state = "connecting" if self._may_consume() else "paused"
             if self.state == "connecting":
-                self._consume_or_put_down()
+                self._consume_until_failure()
             self._stopped.wait(RECONNECT_SECONDS)
         self.state = "stopped"
 
-    def _consume_or_put_down(self) -> None:
+    def _consume_until_failure(self) -> None:
         try:
             self._consume()
         except Unknown as unknown:
-            logger.warning("%s puts its messages down: %s", self._thread.name, unknown.message)
+            logger.warning("%s returns its messages to the queue: %s", self._thread.name, unknown.message)
         except (AMQPError, OSError) as error:
             logger.warning("%s lost RabbitMQ: %s", self._thread.name, type(error).__name__)
         except Exception:
@@ -105,18 +104,18 @@ class Consumer:
                 if self._stopped.is_set():
                     return
                 if method is not None:
-                    self._handled(properties, body)
+                    self._handle_message(properties, body)
                     channel.basic_ack(method.delivery_tag)
-                self._count(channel)
+                self._update_count(channel)
         finally:
             if connection.is_open:
                 connection.close()
 
-    def _handled(self, properties: Any, body: bytes) -> None:
+    def _handle_message(self, properties: Any, body: bytes) -> None:
         with correlation.scope(properties.correlation_id):
             self._handle(Message(body, properties.message_id, properties.headers or {}))
 
-    def _count(self, channel: Any) -> None:
+    def _update_count(self, channel: Any) -> None:
         if time.monotonic() - self._counted_at >= _COUNT_SECONDS:
             self._counted_at = time.monotonic()
             self.counted = channel.queue_declare(self._counted_queue, passive=True).method.message_count

@@ -1,4 +1,4 @@
-"""Reads the fields of gRPC requests: whatever is not what it should be is refused by name, never an INTERNAL."""
+"""Parses the fields of gRPC requests. An invalid field is refused with its name, so that it is never INTERNAL."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from services.contracts.enums import ScanResult
 from services.contracts.errors import ErrorCode
 from services.contracts.money import is_amount
 from services.contracts.pb import inventory_pb2 as pb
-from services.inventory.store.entries import Facts
+from services.inventory.store.entries import ScanFacts
 from services.inventory.store.holds import Hold
 from services.inventory.store.sales import Purchase, Ticket
 
-MAX_TTL_SECONDS = 300  # the hold queue's own upper bound (§8)
+MAX_TTL_SECONDS = 300  # the TTL of the hold queue (§8)
 MAX_TEXT = 200
 MAX_HALL = 20  # varchar(20) in §3
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -55,7 +55,7 @@ def hash_of(text: str) -> str:
 
 
 def hold_of(request: pb.ReserveSeatRequest) -> Hold:
-    """The hold asked for. Raises Refused INVALID_UUID, VALIDATION_ERROR."""
+    """The requested hold. Raises Refused INVALID_UUID, VALIDATION_ERROR."""
     if not 1 <= request.ttl_seconds <= MAX_TTL_SECONDS:
         raise Refused(ErrorCode.VALIDATION_ERROR, f"ttl_seconds is 1 to {MAX_TTL_SECONDS}.")
     return Hold(
@@ -67,7 +67,7 @@ def hold_of(request: pb.ReserveSeatRequest) -> Hold:
 
 
 def purchase_of(request: pb.ConfirmSeatRequest) -> Purchase:
-    """The sale asked for. Raises Refused INVALID_UUID, VALIDATION_ERROR."""
+    """The requested sale. Raises Refused INVALID_UUID, VALIDATION_ERROR."""
     return Purchase(
         id_of(request.seat_id, "seat_id"),
         id_of(request.hold_id, "hold_id"),
@@ -79,7 +79,7 @@ def purchase_of(request: pb.ConfirmSeatRequest) -> Purchase:
 
 
 def ticket_of(request: pb.UpdateOwnerRequest | pb.CancelSaleRequest | pb.MarkCheckedInRequest) -> Ticket:
-    """The sale and owner that a request expects. Raises Refused INVALID_UUID."""
+    """The sale and owner that the caller expects. Raises Refused INVALID_UUID."""
     return Ticket(
         id_of(request.seat_id, "seat_id"),
         id_of(request.order_id, "order_id"),
@@ -87,9 +87,9 @@ def ticket_of(request: pb.UpdateOwnerRequest | pb.CancelSaleRequest | pb.MarkChe
     )
 
 
-def facts_of(facts: pb.ScanFacts) -> Facts:
-    """Who scans and in which halls. Raises Refused INVALID_UUID, VALIDATION_ERROR."""
-    return Facts(
+def scan_facts_of(facts: pb.ScanFacts) -> ScanFacts:
+    """The staff member, the scan_id and the halls of a scan. Raises Refused INVALID_UUID, VALIDATION_ERROR."""
+    return ScanFacts(
         text_of(facts.scan_id, "scan_id"),
         id_of(facts.staff_id, "staff_id"),
         *(_hall(getattr(facts, name), name) for name in ("hall_id_presented", "hall_id_expected", "hall_id_staff")),
@@ -101,7 +101,7 @@ def _hall(text: str, name: str) -> str | None:
 
 
 def refused_result_of(text: str) -> ScanResult:
-    """A result other than SUCCESS, which only MarkCheckedIn may give. Raises Refused VALIDATION_ERROR."""
+    """A result other than SUCCESS, which only MarkCheckedIn may return. Raises Refused VALIDATION_ERROR."""
     if text not in ScanResult.__members__ or text == ScanResult.SUCCESS:
         raise Refused(ErrorCode.VALIDATION_ERROR, "result is a ScanResult other than SUCCESS.")
     return ScanResult(text)

@@ -1,4 +1,4 @@
-"""Inventory over gRPC (proto/inventory.proto): reads the request, asks the store, says what came of it."""
+"""The gRPC service of proto/inventory.proto: parses the request, calls the store, and logs and counts the result."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ORCHESTRATOR = "orchestrator-service"
 
 
 class Inventory(InventoryServicer):
-    """Every call is keyed and safe to repeat; see the proto for what each refuses."""
+    """Each call is safe to retry, because each write has a key. The proto lists the refusals of each call."""
 
     def __init__(self, db: Database, internal_jwt_secret: str) -> None:
         self.internal_jwt_secret = internal_jwt_secret
@@ -76,7 +76,7 @@ class Inventory(InventoryServicer):
     def CancelSale(self, request: pb.CancelSaleRequest) -> pb.Released:  # noqa: N802
         ticket = request_parsing.ticket_of(request)
         sales.cancel(self._db, _key(request), ticket)
-        logger.info("Seat %s status: SOLD → AVAILABLE, order %s taken back", ticket.seat_id, ticket.order_id)
+        logger.info("Seat %s status: SOLD → AVAILABLE, order %s cancelled", ticket.seat_id, ticket.order_id)
         return pb.Released(seat_id=str(ticket.seat_id), released=True)
 
     @rpc(ORCHESTRATOR)
@@ -93,14 +93,14 @@ class Inventory(InventoryServicer):
 
     @rpc(ORCHESTRATOR)
     def MarkCheckedIn(self, request: pb.MarkCheckedInRequest) -> pb.Scan:  # noqa: N802
-        ticket, facts = request_parsing.ticket_of(request), request_parsing.facts_of(request.facts)
+        ticket, facts = request_parsing.ticket_of(request), request_parsing.scan_facts_of(request.facts)
         return _scan(entries.check_in(self._db, ticket, facts))
 
     @rpc(ORCHESTRATOR)
     def LogEntry(self, request: pb.LogEntryRequest) -> pb.Scan:  # noqa: N802
         seat_id = request_parsing.id_of(request.seat_id, "seat_id") if request.seat_id else None
         result = request_parsing.refused_result_of(request.result)
-        return _scan(entries.log(self._db, seat_id, result, request_parsing.facts_of(request.facts)))
+        return _scan(entries.log(self._db, seat_id, result, request_parsing.scan_facts_of(request.facts)))
 
     @rpc(ORCHESTRATOR)
     def ListTickets(self, request: pb.ListTicketsRequest) -> pb.Tickets:  # noqa: N802

@@ -1,4 +1,4 @@
-"""What Inventory reads from the environment."""
+"""The settings of Inventory."""
 
 from __future__ import annotations
 

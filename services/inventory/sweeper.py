@@ -1,4 +1,4 @@
-"""Releases the holds that no message came for (D3 of the decisions): the database's `held_until` is the truth."""
+"""Releases expired holds without a wake-up message (D3). `held_until` in the database decides."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ BATCH = 200
 
 
 class Sweeper:
-    """One tick is one batch. `grace_seconds` leaves a wake-up message the time to come first."""
+    """Releases one batch per tick. Within `grace_seconds` after the expiry, the wake-up message comes first."""
 
     def __init__(self, db: Database, grace_seconds: float) -> None:
         self._db = db
         self._grace_seconds = grace_seconds
 
     def tick(self) -> bool:
-        """Release one batch; True when there may be more. Raises Unknown when the database does not answer."""
+        """Release one batch. True if there may be more. Raises Unknown if the database does not answer."""
         released = holds.sweep(self._db, BATCH, self._grace_seconds)
         for hold in released:
             logger.warning("Auto-released seat %s after TTL expiry: hold %s (swept)", hold["seat_id"], hold["hold_id"])

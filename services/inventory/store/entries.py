@@ -1,6 +1,6 @@
-"""Who entered: the seat's check-in and the log of every scan (D22, D23 of the decisions).
+"""Entries: the check-in of a seat and the log of every scan (D22, D23).
 
-A scan is named by staff member and scan_id. Asked again, also at the same moment, it gets its first answer.
+A scan is identified by staff member and scan_id. A retry of a scan returns its first answer, even a concurrent retry.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from services.contracts.enums import ScanResult
 from services.contracts.errors import ErrorCode
 from services.inventory.store.sales import Ticket
 
-# With the first admission of the same seat, which is what a DUPLICATE's answer is about.
+# The entry of a scan. For a DUPLICATE it includes the first admission of the seat.
 _ENTRY = """
 SELECT entry.seat_id, entry.result, entry.scanned_at,
        first.scanned_at AS first_scanned_at, first.scanned_by_staff_id AS first_staff_id
@@ -28,12 +28,12 @@ _LOG = """
 INSERT INTO entry_logs (
     seat_id, scan_id, scanned_by_staff_id, result, hall_id_presented, hall_id_expected, hall_id_staff)
 SELECT %(seat_id)s, %(scan_id)s, %(staff_id)s, {result}, %(hall_id_presented)s, %(hall_id_expected)s, %(hall_id_staff)s
-{judged}
+{source}
 RETURNING seat_id, result, scanned_at, NULL::timestamptz AS first_scanned_at, NULL::uuid AS first_staff_id"""
-_LOG_REFUSED = _LOG.format(result="%(result)s::scan_result", judged="")
+_LOG_REFUSED = _LOG.format(result="%(result)s::scan_result", source="")
 
-# One statement. What the gate's own look-up may have missed is judged again under the seat's lock; a seat whose order
-# is another one is free, held or sold anew: the sale that the gate saw is no more.
+# The statement checks the seat again under its lock, because the seat may have changed after the gate read it.
+# A seat with another order is free, held or sold again, so the sale that the gate saw is over.
 _CHECK_IN = f"""
 WITH seat AS MATERIALIZED (
     SELECT status, owner_user_id, order_id FROM seats WHERE seat_id = %(seat_id)s FOR UPDATE
@@ -49,13 +49,13 @@ checked_in AS (
     UPDATE seats SET status = 'CHECKED_IN', updated_at = statement_timestamp()
     FROM judged WHERE seat_id = %(seat_id)s AND judged.result = 'SUCCESS'
 ),
-logged AS ({_LOG.format(result="judged.result", judged="FROM judged")})
+logged AS ({_LOG.format(result="judged.result", source="FROM judged")})
 SELECT * FROM logged"""
 
 
 @dataclass(frozen=True)
-class Facts:
-    """Who scanned, and the halls in question: the QR's, the event's, the staff member's (None: not known)."""
+class ScanFacts:
+    """The staff member and scan_id of a scan, and three halls: of the QR code, the event and the staff member."""
 
     scan_id: str
     staff_id: UUID
@@ -64,30 +64,30 @@ class Facts:
     hall_id_staff: str | None
 
 
-def check_in(db: Database, ticket: Ticket, facts: Facts) -> Row:
-    """Admit the owner, once: seat and SUCCESS entry change together, or the entry says why not.
+def check_in(db: Database, ticket: Ticket, facts: ScanFacts) -> Row:
+    """Admit the owner at most once. The seat and its SUCCESS entry change together. A refusal is an entry too.
 
-    Raises Refused IDEMPOTENCY_KEY_REUSED when the scan_id stands for another seat.
+    Raises Refused IDEMPOTENCY_KEY_REUSED if the scan_id belongs to another seat, and Unknown after a lost race.
     """
     return _once(db, ticket.seat_id, facts, lambda: db.statement(_CHECK_IN, **vars(ticket), **vars(facts)))
 
 
-def log(db: Database, seat_id: UUID | None, result: ScanResult, facts: Facts) -> Row:
-    """Log a scan that was refused before it came to the seat. Raises as `check_in` does."""
+def log(db: Database, seat_id: UUID | None, result: ScanResult, facts: ScanFacts) -> Row:
+    """Log a scan that the gate refused before the check-in. Raises the errors of `check_in`."""
     return _once(db, seat_id, facts, lambda: db.statement(_LOG_REFUSED, seat_id=seat_id, result=result, **vars(facts)))
 
 
-def _once(db: Database, seat_id: UUID | None, facts: Facts, scan: Callable[[], Row | None]) -> Row:
-    """Run `scan` unless it ran before; the entry that it left either way."""
+def _once(db: Database, seat_id: UUID | None, facts: ScanFacts, scan: Callable[[], Row | None]) -> Row:
+    """Run `scan` unless it ran before. Return its entry in both cases."""
     try:
         entry = scan()
-    except UniqueViolation:  # the same scan's twin committed first
+    except UniqueViolation:  # a duplicate of this scan, or another admission, committed first
         entry = None
     if entry is None or entry["result"] == ScanResult.DUPLICATE:
-        # A statement of its own: the first admission may have committed after that of the scan began.
+        # A new statement, because the first admission may have committed after the snapshot of the scan.
         entry = db.statement(_ENTRY, staff_id=facts.staff_id, scan_id=facts.scan_id)
     if entry is None:
-        raise Unknown("another gate admitted this seat at the same moment; ask again")
+        raise Unknown("another gate admitted this seat at the same moment, so scan again")
     if entry["seat_id"] != seat_id:
-        raise Refused(ErrorCode.IDEMPOTENCY_KEY_REUSED, "This scan_id stands for another seat; use a new one.")
+        raise Refused(ErrorCode.IDEMPOTENCY_KEY_REUSED, "This scan_id belongs to another seat. Use a new one.")
     return entry

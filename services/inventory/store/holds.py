@@ -1,7 +1,7 @@
-"""Holds: a seat kept for one user until `held_until`, fenced by `hold_id` (D2, D3 of the decisions).
+"""Holds: a seat is held for one user until `held_until`. The hold_id is the fencing token (D2, D3).
 
-Whatever takes a hold off a seat voids the hold's key `hold:{hold_id}` in the same transaction, so that a ReserveSeat
-that arrives late, or twice, cannot bring a dead hold back. Lock order everywhere: the seat's row, then the key.
+Each transaction that removes a hold from a seat also voids its key `hold:{hold_id}`. A late or duplicate ReserveSeat
+therefore cannot restore the hold. The lock order is always the seat's row first, then the key.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from services.chassis.errors import Refused
 from services.contracts.enums import SeatStatus
 from services.contracts.errors import ErrorCode
 
-# What a seat loses with its hold. Not app_now(): see schema.sql.
+# The columns without a hold. `updated_at` uses the real clock, see schema.sql.
 CLEARED = """status = 'AVAILABLE', held_by_user_id = NULL, held_until = NULL, hold_id = NULL,
     updated_at = statement_timestamp()"""
 
-# One statement, one round trip: this is what a stampede runs. `seat` takes the row's lock or fails at once; `held`
-# changes it only if it is free or its hold's time is up; `taken_over` kills the key of the hold that was there.
-# The lock is on the row as it is now, but the update begins with the row as the statement first saw it, and checks that
-# one too: a sale that was cancelled in between has to be out of it.
+# One statement in one round trip, because many users reserve the same seat concurrently. `seat` locks the row or fails
+# immediately. `held` updates it if the seat is free or its hold has expired. `taken_over` voids the key of that hold.
+# The lock is on the current row, but the update starts from the row in the statement's snapshot. A sale can be
+# cancelled between the two, so the update also clears the columns of the sale.
 _HOLD = """
 WITH clock AS (SELECT app_now() AS now),
 seat AS (
@@ -72,7 +72,7 @@ INSERT INTO release_messages (message_id, outcome) VALUES (%(message_id)s, %(out
 ON CONFLICT (message_id) DO NOTHING
 """
 
-# SKIP LOCKED: a seat in somebody's hands is left for the next sweep, and two replicas never wait for each other.
+# SKIP LOCKED leaves a locked seat to the next sweep, so two replicas never wait for each other.
 _SWEEP = f"""
 WITH due AS (
     SELECT seat_id, hold_id FROM seats
@@ -95,7 +95,7 @@ SELECT seat_id, hold_id FROM due JOIN released USING (seat_id)
 
 @dataclass(frozen=True)
 class Hold:
-    """The hold that a user asks for."""
+    """The hold that a user requests."""
 
     seat_id: UUID
     user_id: UUID
@@ -104,12 +104,12 @@ class Hold:
 
 
 class RowLocked(effects.TransientRefusal):
-    """Somebody else has the seat's row in hand this instant (NOWAIT): lost at once, and nothing is remembered."""
+    """Another transaction locks the seat's row (NOWAIT). The refusal is not stored, so a retry may succeed."""
 
 
 @dataclass(frozen=True)
 class WakeUp:
-    """What a wake-up message came to: RELEASED, STALE (nothing to do any more), or EARLY with the seconds left."""
+    """The result of a wake-up message: RELEASED, STALE (the hold is gone), or EARLY with the remaining seconds."""
 
     outcome: str
     seconds_left: float = 0.0
@@ -121,7 +121,7 @@ def key_of(hold_id: UUID) -> str:
 
 
 def lock(tx: Transaction, seat_id: UUID | str) -> Row:
-    """The seat's row, locked; waits `lock_timeout` at most. Raises Refused SEAT_NOT_FOUND, LockNotGranted."""
+    """Lock the seat's row and return it. Raises Refused SEAT_NOT_FOUND, or LockNotGranted after `lock_timeout`."""
     seat = tx.one(_LOCK, seat_id=seat_id)
     if seat is None:
         raise Refused(ErrorCode.SEAT_NOT_FOUND)
@@ -129,15 +129,15 @@ def lock(tx: Transaction, seat_id: UUID | str) -> Row:
 
 
 def reserve(db: Database, hold: Hold) -> effects.Answer:
-    """Hold a seat that is free or whose hold has expired, without waiting for its row.
+    """Hold a seat that is free or has an expired hold. It never waits for the row.
 
-    Raises Refused SEAT_NOT_FOUND, SEAT_UNAVAILABLE (with `held_by`, and `order_id` when the caller holds it already),
-    SEAT_ALREADY_SOLD, STEP_VOIDED; RowLocked. The same hold_id gets the first answer again.
+    Raises Refused SEAT_NOT_FOUND, SEAT_ALREADY_SOLD, STEP_VOIDED, RowLocked, or SEAT_UNAVAILABLE with `held_by`.
+    If the same user holds the seat, SEAT_UNAVAILABLE also has an `order_id`. A retry gets the first answer.
     """
-    return effects.apply_recorded(db, key_of(hold.hold_id), lambda: _attempt(db, hold))
+    return effects.apply_recorded(db, key_of(hold.hold_id), lambda: _try_hold(db, hold))
 
 
-def _attempt(db: Database, hold: Hold) -> effects.Answer:
+def _try_hold(db: Database, hold: Hold) -> effects.Answer:
     try:
         seat = db.statement(
             _HOLD, seat_id=hold.seat_id, user_id=hold.user_id, hold_id=hold.hold_id, ttl_seconds=hold.ttl_seconds
@@ -156,14 +156,14 @@ def _refusal(seat: Row, hold: Hold) -> Refused:
     if seat["status"] != SeatStatus.HELD:
         return Refused(ErrorCode.SEAT_ALREADY_SOLD)
     holder = seat["held_by_user_id"]
-    own: dict[str, Any] = {"order_id": str(seat["hold_id"])} if holder == hold.user_id else {}
-    return Refused(ErrorCode.SEAT_UNAVAILABLE, held_by=str(holder), **own)
+    details: dict[str, Any] = {"order_id": str(seat["hold_id"])} if holder == hold.user_id else {}
+    return Refused(ErrorCode.SEAT_UNAVAILABLE, held_by=str(holder), **details)
 
 
 def release(db: Database, hold_id: UUID) -> bool:
-    """Take a hold back, or keep it from ever being made. True when a seat was held by it. Idempotent.
+    """Release a hold, or prevent it if it was not made yet. True if it held a seat. Idempotent.
 
-    Which seat that is stands in the hold's record: a caller who names another cannot part the two.
+    The seat comes from the hold's record, so a caller that names another seat cannot release the wrong one.
     """
     released = False
 
@@ -177,9 +177,9 @@ def release(db: Database, hold_id: UUID) -> bool:
 
 
 def release_expired(db: Database, seat_id: UUID, hold_id: UUID, message_id: str) -> WakeUp:
-    """Work off one wake-up message. One that comes early changes nothing and is not remembered.
+    """Release the seat of a wake-up message if its hold has expired. An early message changes nothing.
 
-    The same message again is STALE: its hold cannot come back, whoever holds the seat now.
+    A duplicate message is STALE, because the hold's key is void.
     """
     with db.transaction() as tx:
         tx.one(_LOCK, seat_id=seat_id)
@@ -195,6 +195,6 @@ def release_expired(db: Database, seat_id: UUID, hold_id: UUID, message_id: str)
 
 
 def sweep(db: Database, batch: int, grace_seconds: float) -> list[Row]:
-    """Release up to `batch` holds that expired more than `grace_seconds` ago: their seat_id and hold_id."""
+    """Release up to `batch` holds that expired more than `grace_seconds` ago. Return their seat_id and hold_id."""
     with db.transaction() as tx:
         return tx.all(_SWEEP, batch=batch, grace_seconds=grace_seconds)

@@ -1,7 +1,7 @@
-"""Sales: a hold turned into a ticket, the ticket's next owner, and the sale taken back.
+"""Sales: the sale of a held seat, a change of its owner, and the cancellation of a sale.
 
-Each is the pivot of a saga: its answer is stored under the step's key in the same transaction, so that settling the
-key tells for good whether it happened. All of them wait for the seat's row, at most `lock_timeout`.
+Each is the pivot of a saga. Its transaction stores the answer under the key of the step, so `settle` can decide
+whether the pivot happened. Each waits for the seat's row for at most `lock_timeout`.
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ from services.contracts.enums import SeatStatus
 from services.contracts.errors import ErrorCode
 from services.inventory.store import holds
 
-# One statement: `seat` takes the row's lock, `sold` changes it if this hold is still on it. The hold's time is looked
-# at by the clock of the moment at which the lock was granted (app_now() is the statement's beginning): waiting for it
-# may have been what used it up.
+# One statement: `seat` locks the row, and `sold` updates it if it still has this hold. The hold can expire during the
+# wait for the lock. The check therefore uses clock_timestamp(), because app_now() is the start of the statement.
 _SELL = """
 WITH seat AS MATERIALIZED (
     SELECT seat_id, status, hold_id, held_by_user_id, held_until FROM seats WHERE seat_id = %(seat_id)s FOR UPDATE
@@ -39,12 +38,12 @@ recorded AS (
 )
 SELECT status, hold_id, held_by_user_id, (SELECT answer FROM recorded) AS answer FROM seat
 """
-_HAND_OVER = """
+_UPDATE_OWNER = """
 UPDATE seats SET
     owner_user_id = %(new_owner_id)s, qr_code_hash = %(qr_code_hash)s, updated_at = statement_timestamp()
 WHERE seat_id = %(seat_id)s
 """
-_TAKE_BACK = f"""
+_CANCEL = f"""
 UPDATE seats SET {holds.CLEARED}, owner_user_id = NULL, order_id = NULL, price_paid = NULL, qr_code_hash = NULL
 WHERE seat_id = %(seat_id)s
 """
@@ -52,7 +51,7 @@ WHERE seat_id = %(seat_id)s
 
 @dataclass(frozen=True)
 class Purchase:
-    """A hold and what it is sold for."""
+    """The sale of a hold."""
 
     seat_id: UUID
     hold_id: UUID
@@ -64,7 +63,7 @@ class Purchase:
 
 @dataclass(frozen=True)
 class Ticket:
-    """The sale that the caller believes stands, and the owner whom it believes to have it."""
+    """The sale and the owner that the caller expects."""
 
     seat_id: UUID
     order_id: UUID
@@ -90,11 +89,11 @@ def _sell(db: Database, key: str, purchase: Purchase) -> effects.Answer:
 
 
 def update_owner(db: Database, key: str, ticket: Ticket, new_owner_id: UUID, qr_code_hash: str) -> effects.Answer:
-    """The ticket's next owner, under `key`. Raises Refused SEAT_UNAVAILABLE, NOT_SEAT_OWNER, STEP_VOIDED."""
+    """Change the ticket's owner under `key`. Raises Refused SEAT_UNAVAILABLE, NOT_SEAT_OWNER, STEP_VOIDED."""
 
     def effect(tx: Transaction) -> effects.Answer:
-        _standing(tx, ticket)
-        tx.run(_HAND_OVER, seat_id=ticket.seat_id, new_owner_id=new_owner_id, qr_code_hash=qr_code_hash)
+        _lock_current_sale(tx, ticket)
+        tx.run(_UPDATE_OWNER, seat_id=ticket.seat_id, new_owner_id=new_owner_id, qr_code_hash=qr_code_hash)
         return _sale(ticket.seat_id, ticket.order_id, new_owner_id)
 
     return effects.apply(db, key, effect)
@@ -104,16 +103,16 @@ def cancel(db: Database, key: str, ticket: Ticket) -> None:
     """SOLD → AVAILABLE under `key`. Raises Refused SEAT_UNAVAILABLE, NOT_SEAT_OWNER, STEP_VOIDED."""
 
     def effect(tx: Transaction) -> effects.Answer:
-        seat = _standing(tx, ticket)
-        tx.run(_TAKE_BACK, seat_id=ticket.seat_id)
+        seat = _lock_current_sale(tx, ticket)
+        tx.run(_CANCEL, seat_id=ticket.seat_id)
         effects.void(tx, holds.key_of(seat["hold_id"]))
         return {}
 
     effects.apply(db, key, effect)
 
 
-def _standing(tx: Transaction, ticket: Ticket) -> Row:
-    """The seat, locked, while this sale of it stands and nobody has gone in on it."""
+def _lock_current_sale(tx: Transaction, ticket: Ticket) -> Row:
+    """Lock and return the seat if it still has this sale and owner, and its ticket is unused."""
     seat = holds.lock(tx, ticket.seat_id)
     if seat["status"] != SeatStatus.SOLD or seat["order_id"] != ticket.order_id:
         raise Refused(ErrorCode.SEAT_UNAVAILABLE, "The ticket was used, refunded or sold again.")

@@ -21,11 +21,8 @@ HOLD_QUEUE = "seat.hold.queue"
 READY_SECONDS = 10
 
 
-class NobodyTold:
-    """Stands where Order's notices go."""
-
-    def tell(self, _order_id: UUID) -> None:
-        """Order's own sweeper finds it too."""
+def ignore_notice(_order_id: UUID) -> None:
+    """Stand in for the notice to Order, because Order's own sweeper finds the order too."""
 
 
 class WakeUps:
@@ -35,7 +32,7 @@ class WakeUps:
         self._inventory = inventory
         self._publisher = Publisher(settings, "saga-cells")
         self._publisher.start()
-        self._releases = SeatReleases(inventory, self._publisher, NobodyTold())
+        self._releases = SeatReleases(inventory, self._publisher, ignore_notice)
         self._connection = pika.BlockingConnection(connection_parameters(settings, "saga-look"))
         self._channel = self._connection.channel()
         self.confirmed: set[str] = set()

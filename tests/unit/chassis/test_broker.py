@@ -1,4 +1,4 @@
-"""services/chassis/broker.py against a real RabbitMQ; while it is away: test_inventory_consumer."""
+"""Publisher with a real RabbitMQ. tests/unit/inventory/test_consumer.py has an outage of the broker."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_confirmed_message_is_in_its_queue_with_its_properties(publisher, broker
 
 
 @pytest.mark.claim("log/response-time")
-def test_message_that_the_broker_has_is_logged_with_the_request_that_it_is_of(publisher, caplog):
+def test_confirmed_message_is_logged_with_its_response_time(publisher, caplog):
     caplog.set_level(logging.INFO)
     publisher.publish("", PARKING, b"{}", message_id="m-2")
     assert [line for line in caplog.messages if line.startswith(f"← RabbitMQ confirmed {PARKING} in ")]
@@ -51,39 +51,28 @@ def test_message_that_the_broker_has_is_logged_with_the_request_that_it_is_of(pu
 
 @pytest.mark.claim("hold/message-is-dead-lettered", "queue/hold-queue", "queue/release-exchange", "queue/message-path")
 @pytest.mark.parametrize("way", [("seat.hold.exchange", "seat.hold"), ("", "seat.release.delay.queue")])
-def test_message_whose_time_is_up_arrives_in_the_release_queue(publisher, broker, way):
+def test_expired_message_arrives_in_the_release_queue(publisher, broker, way):
     name = str(uuid4())
     publisher.publish(*way, b"{}", message_id=name, expiration_ms=50)
     properties, _ = broker.take("seat.release.queue")
     assert properties.message_id == name
 
 
-def test_message_that_no_queue_takes_is_unknown_to_its_own_caller_only(publisher):
+def test_unroutable_message_is_unknown_to_its_caller_only(publisher):
     publisher.publish("", PARKING, b"{}", message_id="fine")
     with pytest.raises(Unknown, match="NO_ROUTE"):
         publisher.publish("seat.hold.exchange", "nowhere", b"{}", message_id="lost")
     publisher.publish("", PARKING, b"{}", message_id="fine too")
 
 
-def test_exchange_that_is_not_there_is_unknown_and_the_publisher_recovers(publisher):
+def test_publisher_recovers_after_a_missing_exchange(publisher):
     with pytest.raises(Unknown):
         publisher.publish("no.such.exchange", "x", b"{}", message_id="lost")
     wait_until(publisher.is_ready)
     publisher.publish("", PARKING, b"{}", message_id="fine")
 
 
-def test_many_threads_publish_at_once_and_each_is_confirmed(publisher, broker):
-    failures: list[str] = []
-    threads = [threading.Thread(target=_publish_some, args=(publisher, 25, failures)) for _ in range(16)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failures == []
-    wait_until(lambda: broker.count(PARKING) == 16 * 25)
-
-
-def test_returned_messages_fail_nobody_else_who_waits_for_a_confirm(publisher, broker):
+def test_unroutable_messages_fail_no_concurrent_message(publisher, broker):
     failures: list[str] = []
     threads = [threading.Thread(target=_publish_some, args=(publisher, 30, failures)) for _ in range(6)]
     for thread in threads:
@@ -105,7 +94,7 @@ def _publish_some(publisher: Publisher, number: int, failures: list[str]) -> Non
             failures.append(unknown.message)
 
 
-def test_stopped_publisher_takes_nothing(broker):
+def test_stopped_publisher_accepts_no_message(broker):
     publisher = Publisher(broker.settings, "test")
     publisher.start()
     wait_until(publisher.is_ready)
@@ -127,7 +116,7 @@ def test_publisher_that_never_connected_stops_promptly(broker):
 
 def _unused_port() -> socket.socket:
     bound = socket.socket()
-    bound.bind(("127.0.0.1", 0))  # bound and not listening: connections are refused
+    bound.bind(("127.0.0.1", 0))  # it does not listen, so connections are refused
     return bound
 
 
@@ -150,7 +139,7 @@ class SilentSession:
         return True
 
 
-def test_message_that_the_broker_does_not_confirm_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_message_without_a_confirm_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_Session", SilentSession)
     publisher = Publisher(BrokerSettings("broker.test", 1, "nobody", "nothing"), "test")
     publisher.start()

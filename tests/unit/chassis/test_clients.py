@@ -1,4 +1,4 @@
-"""What an answer of another service is taken for: done, refused, or no verdict at all."""
+"""The three outcomes of an HTTP call to another service: done, refused, unknown."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ pytestmark = pytest.mark.unit
 
 
 def _peer(status: int, body: bytes) -> HttpPeer:
-    def answer(_method: str, _url: str, _body: bytes | None, _headers: Mapping[str, str], _seconds: float) -> object:
+    def respond(_method: str, _url: str, _body: bytes | None, _headers: Mapping[str, str], _seconds: float) -> object:
         if status == 0:
             raise TimeoutError("no answer")
         return status, body
 
-    return HttpPeer("Order", "http://order.test", Credential("event-service", "s" * 32), answer)  # type: ignore[arg-type]
+    return HttpPeer("Order", "http://order.test", Credential("event-service", "s" * 32), respond)  # type: ignore[arg-type]
 
 
 def _refusal(code: str) -> bytes:
     return b'{"success": false, "error_code": "%s", "message": "no"}' % code.encode()
 
 
-def test_success_is_its_data() -> None:
+def test_success_returns_the_data() -> None:
     assert _peer(200, b'{"success": true, "data": {"a": 1}}').get("/orders/1") == {"a": 1}
 
 
@@ -47,7 +47,7 @@ def test_definite_refusal_keeps_its_code() -> None:
     ],
     ids=["silence", "503", "500", "unknown code", "no JSON", "no envelope"],
 )
-def test_anything_else_is_no_verdict(status: int, body: bytes) -> None:
+def test_any_other_answer_is_unknown(status: int, body: bytes) -> None:
     with pytest.raises(Unknown):
         _peer(status, body).post("/orders", key="k")
 
@@ -62,6 +62,6 @@ def test_anything_else_is_no_verdict(status: int, body: bytes) -> None:
         (405, "METHOD_NOT_ALLOWED"),
     ],
 )
-def test_refusal_of_the_call_itself_is_no_verdict_on_the_effect(status: int, code: str) -> None:
+def test_a_refusal_of_the_call_itself_is_unknown(status: int, code: str) -> None:
     with pytest.raises(Unknown):
         _peer(status, _refusal(code)).post("/credits/deduct", key="k")

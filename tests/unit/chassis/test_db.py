@@ -1,4 +1,4 @@
-"""The pool and its transactions: what fails leaves nothing open, and a server that was away is found again."""
+"""The connection pool and transactions: failures leave no transaction open, and the pool reconnects."""
 
 from __future__ import annotations
 
@@ -20,37 +20,37 @@ FIND = "SELECT key FROM effects WHERE key = %(key)s"
 
 @pytest.fixture
 def db(database_for: Callable[[str], DatabaseSettings]) -> Iterator[Database]:
-    """Order's database, through a pool of one: whatever stays open stands in the next one's way."""
+    """Order's database with a pool of one connection, so that an open transaction blocks the next one."""
     database = Database(replace(database_for("order"), pool_size=1, lock_timeout_ms=200))
     yield database
     database.close()
 
 
-def recorded_then_failed(db: Database, key: str) -> float:
+def record_then_fail(db: Database, key: str) -> float:
     """A transaction whose caller fails after a write."""
     with db.transaction() as tx:
         return tx.run(RECORD, key=key) / 0
 
 
-def recorded_twice(db: Database, key: str) -> None:
+def record_twice(db: Database, key: str) -> None:
     """A transaction that PostgreSQL refuses at its second statement."""
     with db.transaction() as tx:
         tx.run(RECORD, key=key)
         tx.run(RECORD, key=key)
 
 
-def test_a_transaction_commits_as_a_whole_or_leaves_nothing(db: Database) -> None:
+def test_a_transaction_commits_completely_or_not_at_all(db: Database) -> None:
     with db.transaction() as tx:
         assert tx.only(RECORD, key="db:whole") == {"key": "db:whole"}
     with pytest.raises(ZeroDivisionError):
-        recorded_then_failed(db, "db:nothing")
+        record_then_fail(db, "db:nothing")
     with db.transaction() as tx:
         assert [row["key"] for row in tx.all("SELECT key FROM effects WHERE key LIKE 'db:%%'")] == ["db:whole"]
 
 
-def test_nothing_is_open_after_a_statement_that_was_refused(db: Database) -> None:
+def test_no_transaction_is_open_after_a_refused_statement(db: Database) -> None:
     with pytest.raises(UniqueViolation, match="effects_pkey"):
-        recorded_twice(db, "db:twice")
+        record_twice(db, "db:twice")
     db.statement(RECORD, key="db:alone")
     with pytest.raises(UniqueViolation):
         db.statement(RECORD, key="db:alone")
@@ -59,7 +59,7 @@ def test_nothing_is_open_after_a_statement_that_was_refused(db: Database) -> Non
     assert db.statement("SELECT pg_current_xact_id_if_assigned() IS NULL AS none_is_open") == {"none_is_open": True}
 
 
-def test_a_lock_that_is_not_granted_leaves_the_connection_usable(db: Database, databases: Databases) -> None:
+def test_a_lock_timeout_leaves_the_connection_usable(db: Database, databases: Databases) -> None:
     db.statement(RECORD, key="db:locked")
     holder = databases.superuser("order")
     with holder.cursor() as cursor:
@@ -70,7 +70,7 @@ def test_a_lock_that_is_not_granted_leaves_the_connection_usable(db: Database, d
     holder.close()
 
 
-def test_ended_connections_cost_one_unknown_and_are_replaced(
+def test_closed_connections_cost_one_unknown_and_are_replaced(
     database_for: Callable[[str], DatabaseSettings], databases: Databases
 ) -> None:
     db = Database(replace(database_for("order"), pool_size=3))
@@ -86,7 +86,7 @@ def test_ended_connections_cost_one_unknown_and_are_replaced(
     db.close()
 
 
-def test_when_every_connection_is_busy_the_answer_is_unknown(db: Database) -> None:
+def test_a_call_without_a_free_connection_is_unknown(db: Database) -> None:
     with db.transaction() as tx:
         tx.one("SELECT 1")
         with pytest.raises(Unknown, match="busy"):

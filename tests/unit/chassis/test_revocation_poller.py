@@ -1,4 +1,4 @@
-"""The list of ended logins, as the services that follow it read it off the wire."""
+"""RevocationPoller with an example answer of User."""
 
 from __future__ import annotations
 
@@ -16,14 +16,12 @@ pytestmark = pytest.mark.unit
 ONE = b'{"success":true,"data":{"revocations":[{"sid":"ended","seconds_left":959.876}],"cursor":1,"more":false}}'
 
 
-def answered(
-    method: str, url: str, body: bytes | None, headers: Mapping[str, str], timeout: float
-) -> tuple[int, bytes]:
+def respond(method: str, url: str, body: bytes | None, headers: Mapping[str, str], timeout: float) -> tuple[int, bytes]:
     return check_response("user", method, url, 200, ONE)
 
 
-def test_ended_login_is_known_after_one_look_and_the_list_is_fresh() -> None:
-    peer = HttpPeer("User", "http://user", Credential("event-service", "s" * 32), answered)
+def test_one_poll_reads_the_revoked_sessions() -> None:
+    peer = HttpPeer("User", "http://user", Credential("event-service", "s" * 32), respond)
     poller = RevocationPoller(peer)
     poller.poll()
     assert poller.is_revoked("ended")

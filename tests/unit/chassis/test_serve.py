@@ -1,4 +1,4 @@
-"""The production server as a process: threads stay with busy connections, and nobody waits for them."""
+"""The production server as a process with one thread."""
 
 from __future__ import annotations
 
@@ -65,13 +65,13 @@ serve.serve(settings, build)
 HELLO = b"GET /hello HTTP/1.1\r\nHost: served\r\n\r\n"
 
 
-def connected(port: int) -> socket.socket:
-    """A connection; its reads wait five seconds at most."""
+def connect(port: int) -> socket.socket:
+    """Connect with a read timeout of five seconds."""
     return socket.create_connection((ports.HOST, port), timeout=5)
 
 
-def answers(connection: socket.socket, number: int) -> int:
-    """How many of `number` answers came, 200 all of them."""
+def count_ok(connection: socket.socket, number: int) -> int:
+    """Read up to `number` responses and count those with status 200."""
     received = b""
     while received.count(b'"data":"hello"') < number and (chunk := connection.recv(65536)):
         received += chunk
@@ -80,20 +80,20 @@ def answers(connection: socket.socket, number: int) -> int:
 
 @dataclass
 class Server:
-    """A server with a single thread, and what it has said."""
+    """A server with a single thread, and its log."""
 
     process: subprocess.Popen[bytes]
     log: Path
-    gate: Path  # what comes late waits for this file
+    gate: Path  # the /late route waits until this file exists
 
-    def says(self, text: str) -> bool:
-        """True once it has said so."""
+    def has_logged(self, text: str) -> bool:
+        """Wait until the log contains `text`. False after 20 seconds."""
         return wait_for(lambda: text in self.log.read_text(), 20)
 
 
 @pytest.fixture
 def port() -> Iterator[int]:
-    """Where the server listens."""
+    """The port of the server."""
     (port,) = ports.claim([20_400])
     yield port
     ports.release([port])
@@ -101,7 +101,7 @@ def port() -> Iterator[int]:
 
 @pytest.fixture(autouse=True)
 def server(port: int, tmp_path: Path) -> Iterator[Server]:
-    """The server; it ends on SIGTERM by itself."""
+    """A running server. It has to end on SIGTERM with status 0."""
     log, gate = tmp_path / "log", tmp_path / "gate"
     command = [sys.executable, "-c", APP, str(port), str(gate)]
     with log.open("wb") as output, subprocess.Popen(command, stdout=output) as process:
@@ -113,42 +113,42 @@ def server(port: int, tmp_path: Path) -> Iterator[Server]:
 
 
 def test_one_thread_serves_many_connections_in_turn(port: int) -> None:
-    connections = [connected(port) for _ in range(3)]
+    connections = [connect(port) for _ in range(3)]
     for _ in range(20):
         for connection in connections:
             connection.sendall(HELLO)
-        assert [answers(connection, 1) for connection in connections] == [1, 1, 1]
+        assert [count_ok(connection, 1) for connection in connections] == [1, 1, 1]
     for connection in connections:
         connection.close()
 
 
 def test_requests_sent_without_waiting_are_all_answered(port: int) -> None:
-    with connected(port) as connection:
+    with connect(port) as connection:
         connection.sendall(HELLO * 5)
-        assert answers(connection, 5) == 5
+        assert count_ok(connection, 5) == 5
 
 
 def test_an_idle_connection_is_served_again(port: int) -> None:
-    with connected(port) as idle, connected(port) as other:
+    with connect(port) as idle, connect(port) as other:
         idle.sendall(HELLO)
-        assert answers(idle, 1) == 1
-        for _ in range(50):  # long enough for the thread to have left the idle one
+        assert count_ok(idle, 1) == 1
+        for _ in range(50):  # enough requests for the thread to leave the idle connection
             other.sendall(HELLO)
-            assert answers(other, 1) == 1
+            assert count_ok(other, 1) == 1
         idle.sendall(HELLO)
-        assert answers(idle, 1) == 1
+        assert count_ok(idle, 1) == 1
 
 
-def test_what_is_in_hand_is_finished_and_background_work_stopped_at_the_end(port: int, server: Server) -> None:
-    with connected(port) as connection:
+def test_sigterm_finishes_the_request_and_stops_background_work(port: int, server: Server) -> None:
+    with connect(port) as connection:
         connection.sendall(b"GET /late HTTP/1.1\r\nHost: served\r\n\r\n")
-        assert server.says("late begins")
+        assert server.has_logged("late begins")
         server.process.send_signal(signal.SIGTERM)
-        assert wait_for(lambda: ports.is_free(port), 20)  # nobody new is let in
+        assert wait_for(lambda: ports.is_free(port), 20)  # no new connection is accepted
         server.gate.touch()
-        assert answers(connection, 1) == 1
+        assert count_ok(connection, 1) == 1
     assert server.process.wait(timeout=20) == 0
-    assert server.says("background work stopped")
+    assert server.has_logged("background work stopped")
 
 
 def test_a_worker_does_not_outlive_its_parent(server: Server) -> None:
@@ -158,7 +158,7 @@ def test_a_worker_does_not_outlive_its_parent(server: Server) -> None:
     worker.wait(timeout=20)
 
 
-def test_a_server_that_is_still_starting_ends_at_once(tmp_path: Path) -> None:
+def test_sigterm_ends_a_starting_server_immediately(tmp_path: Path) -> None:
     (port,) = ports.claim([20_401])
     log = tmp_path / "slow.log"
     command = [sys.executable, "-c", APP, str(port), str(tmp_path / "never"), "slowly"]
@@ -169,14 +169,14 @@ def test_a_server_that_is_still_starting_ends_at_once(tmp_path: Path) -> None:
     ports.release([port])
 
 
-def test_a_port_that_somebody_has_is_refused(port: int, tmp_path: Path) -> None:
+def test_a_taken_port_prevents_the_start(port: int, tmp_path: Path) -> None:
     command = [sys.executable, "-c", APP, str(port), str(tmp_path)]
     second = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert second.returncode == 1
     assert f"served cannot listen on {ports.HOST}:{port}: Address already in use" in second.stderr
 
 
-def test_an_answer_goes_out_whole() -> None:
+def test_a_response_body_is_one_list() -> None:
     app = Flask(__name__)
     app.add_url_rule("/", view_func=lambda: "hi")
     seen: list[str] = []
@@ -195,8 +195,8 @@ CHUNKED = (
 @pytest.mark.parametrize(
     ("sent", "status", "body"), [(HEAD, b"200", b""), (BROKEN, b"400", b""), (CHUNKED, b"200", b'"data":4')]
 )
-def test_http_is_kept(port: int, sent: bytes, status: bytes, body: bytes) -> None:
-    with connected(port) as connection:
+def test_http_edge_cases(port: int, sent: bytes, status: bytes, body: bytes) -> None:
+    with connect(port) as connection:
         connection.sendall(sent)
         received = b"".join(iter(lambda: connection.recv(65536), b""))
     head, _, came = received.partition(b"\r\n\r\n")

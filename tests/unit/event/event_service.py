@@ -1,11 +1,10 @@
-"""The Event service over its test client, with an Inventory made of seats in memory behind the transport's seam."""
+"""The Event service with its test client. A stub transport replaces Inventory."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from threading import Event as Signal
 from threading import Lock
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -24,7 +23,7 @@ FIRST, SECOND, PAST = (f"e0e0e0e0-0000-0000-0000-00000000000{n}" for n in (1, 2,
 
 
 def seat(number: int, status: str = "AVAILABLE", category: str = "CAT1") -> dict[str, Any]:
-    """A seat as Inventory gives it."""
+    """A seat as Inventory returns it."""
     return {
         "seat_id": str(UUID(int=number)),
         "row_number": "A",
@@ -36,13 +35,11 @@ def seat(number: int, status: str = "AVAILABLE", category: str = "CAT1") -> dict
 
 @dataclass
 class Inventory:
-    """Answers as Inventory's HTTP does; `down` does not answer, `gate` keeps an answer back until it is set."""
+    """A stub transport for Inventory with the seat maps in `maps`. It refuses connections while `down`."""
 
     maps: dict[str, tuple[str, list[dict[str, Any]]]] = field(default_factory=dict)
     down: bool = False
     garbage: bytes | None = None
-    gate: Signal | None = None
-    entered: Signal = field(default_factory=Signal)
     calls: list[tuple[str, str | None]] = field(default_factory=list)
     callers: set[str] = field(default_factory=set)
     lock: Lock = field(default_factory=Lock)
@@ -54,24 +51,22 @@ class Inventory:
         with self.lock:
             self.calls.append((address.path, headers.get("If-None-Match")))
             self.callers.add(tokens.verify_caller(INTERNAL_SECRET, tokens.parse_bearer(headers["Authorization"])))
-        self.entered.set()
-        if self.gate is not None:
-            assert self.gate.wait(timeout=10)
         if self.down:
             raise ConnectionRefusedError("refused")
         if self.garbage is not None:
             return check_response("inventory", method, url, 200, self.garbage, wrong=True)
-        asked = parse_qs(address.query)["event_id"]
-        answer = self._counts(asked) if address.path == "/seats/availability" else self._map(asked[0], headers)
+        event_ids = parse_qs(address.query)["event_id"]
+        is_count = address.path == "/seats/availability"
+        answer = self._render_counts(event_ids) if is_count else self._render_map(event_ids[0], headers)
         return check_response("inventory", method, url, *answer)
 
-    def _map(self, event_id: str, headers: Mapping[str, str]) -> tuple[int, bytes]:
+    def _render_map(self, event_id: str, headers: Mapping[str, str]) -> tuple[int, bytes]:
         version, seats = self.maps.get(event_id, ("empty", []))
         if headers.get("If-None-Match") == f'"{version}"':
             return 304, b""
         return 200, json.dumps({"success": True, "data": {"version": version, "seats": seats}}).encode()
 
-    def _counts(self, event_ids: list[str]) -> tuple[int, bytes]:
+    def _render_counts(self, event_ids: list[str]) -> tuple[int, bytes]:
         counts = [self._count(event_id) for event_id in event_ids]
         return 200, json.dumps({"success": True, "data": counts}).encode()
 
@@ -80,34 +75,34 @@ class Inventory:
         available = sum(seat["status"] == "AVAILABLE" for seat in seats)
         return {"event_id": event_id, "total_seats": len(seats), "available_seats": available}
 
-    def asked(self, path: str) -> int:
+    def count_calls(self, path: str) -> int:
         return sum(called == path for called, _ in self.calls)
 
 
 @dataclass
-class Logins:
-    """Ended logins, as the poller knows them."""
+class RevocationList:
+    """A list of revoked sessions with an age in seconds."""
 
-    ended: set[str] = field(default_factory=set)
+    revoked: set[str] = field(default_factory=set)
     seconds: float = 0.0
 
     def is_revoked(self, sid: str) -> bool:
-        return sid in self.ended
+        return sid in self.revoked
 
     def age(self) -> float:
         return self.seconds
 
 
 class EventService:
-    """Event's calls, by a signed-in customer unless they say otherwise."""
+    """The calls of Event, by a signed-in customer by default."""
 
     def __init__(self, database: DatabaseSettings) -> None:
         self.inventory = Inventory()
-        self.logins = Logins()
+        self.revocations = RevocationList()
         self.db = Database(database)
         process = ProcessSettings("event-service", 1, "127.0.0.1", SECRET, INTERNAL_SECRET, "INFO", 4)
         self.settings = Settings(process, database, "http://inventory-service:8080", "http://user-service:5000")
-        self.app = build(self.settings, self.db, self.inventory, self.logins)
+        self.app = build(self.settings, self.db, self.inventory, self.revocations)
 
     def get(self, path: str, headers: Mapping[str, str] | None = None, **by: str) -> Any:
         return self.app.test_client().get(path, headers={**self.bearer(**by), **(headers or {})})
@@ -118,7 +113,7 @@ class EventService:
         return {"Authorization": f"Bearer {tokens.issue(SECRET, UUID(int=7), role, sid, kind)}"}
 
     def new_event(self, when: str = "1 day", total_seats: int = 3, prices: str = '{"CAT1": 350, "CAT2": 99.5}') -> str:
-        """An event in the database, `when` from now."""
+        """Insert an event with the date `when` from now."""
         event_id = uuid4()
         sql = """INSERT INTO events SELECT %(id)s, 'An evening', venue_id, 'HALL-C', app_now() + %(when)s::interval,
                  %(total)s, %(prices)s::jsonb FROM venues LIMIT 1"""
@@ -132,7 +127,7 @@ class EventService:
 
 
 class Clock:
-    """A clock that a test turns."""
+    """A clock that a test moves."""
 
     def __init__(self) -> None:
         self.now = 1000.0

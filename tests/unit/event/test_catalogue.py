@@ -1,11 +1,9 @@
-"""What visitors see: events with what is left and seat maps, a second old at most, asked of Inventory once for all."""
+"""The public routes of Event: the list of events with available seats, and the page of an event with its seat map."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from threading import Event as Signal
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -15,10 +13,10 @@ from services.chassis.clients import HttpPeer
 from services.chassis.revocations import RevocationPoller
 from services.chassis.settings import DatabaseSettings
 from services.chassis.tokens import Credential
-from services.event import seats as inventory_side
+from services.event import inventory_client
 from services.event.app import build
-from services.event.catalogue import Catalogue, _EventPage
-from services.event.seats import Seats
+from services.event.catalogue import _EventPage
+from services.event.inventory_client import InventoryClient
 from tests.support.databases import Databases
 from tests.unit.event.event_service import FIRST, INTERNAL_SECRET, PAST, EventService, Inventory, seat
 
@@ -28,23 +26,16 @@ NO_EVENT = "e0e0e0e0-0000-0000-0000-00000000000f"
 
 
 @pytest.fixture
-def service(database_for: Callable[[str], DatabaseSettings]) -> Iterator[EventService]:
-    service = EventService(database_for("event"))
-    yield service
-    service.db.close()
-
-
-@pytest.fixture
 def event_id(service: EventService) -> str:
-    """An event with three seats, one of them taken."""
+    """An event with three seats. One of them is held."""
     event_id = service.new_event()
     service.inventory.maps[event_id] = ("v1", [seat(1), seat(2, "HELD"), seat(3, category="CAT2")])
     return event_id
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is fresh for longer than an instant."""
+def without_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make every cached value expire immediately."""
     monkeypatch.setattr("services.event.single_flight_cache.MAX_AGE", 0.0)
 
 
@@ -64,24 +55,14 @@ def test_a_seat_map_has_every_seat_with_its_price(service: EventService, event_i
 
 
 @pytest.mark.claim("protocols/event-reads-seat-map")
-def test_inventory_is_asked_with_events_own_credential(service: EventService, event_id: str) -> None:
+def test_inventory_gets_the_credential_of_event(service: EventService, event_id: str) -> None:
     service.get(f"/api/events/{event_id}")
     assert service.inventory.callers == {"event-service"}
 
 
-def test_within_a_second_inventory_is_asked_once(service: EventService, event_id: str) -> None:
+def test_inventory_gets_one_call_per_second(service: EventService, event_id: str) -> None:
     assert len({service.get(f"/api/events/{event_id}").data for _ in range(20)}) == 1
-    assert service.inventory.asked("/seats") == 1
-
-
-def test_of_twenty_visitors_at_once_one_asks_inventory(service: EventService, event_id: str) -> None:
-    service.inventory.gate = Signal()
-    with ThreadPoolExecutor(20) as pool:
-        visits = [pool.submit(service.get, f"/api/events/{event_id}") for _ in range(20)]
-        assert service.inventory.entered.wait(timeout=10)
-        service.inventory.gate.set()
-        assert {visit.result().status_code for visit in visits} == {200}
-    assert service.inventory.asked("/seats") == 1
+    assert service.inventory.count_calls("/seats") == 1
 
 
 def test_a_sale_shows_within_a_second(service: EventService, event_id: str) -> None:
@@ -90,17 +71,17 @@ def test_a_sale_shows_within_a_second(service: EventService, event_id: str) -> N
     sold_at = time.monotonic()
     while service.get(f"/api/events/{event_id}").get_json()["data"]["available_seats"] != 1:
         assert time.monotonic() - sold_at < 1.5
-        time.sleep(0.05)  # between two looks; bounded by the line above
+        time.sleep(0.05)  # the interval of the poll, which the line above limits
 
 
-@pytest.mark.usefixtures("impatient")
-def test_an_unchanged_map_is_not_sent_again_between_the_services(service: EventService, event_id: str) -> None:
+@pytest.mark.usefixtures("without_cache")
+def test_an_unchanged_map_is_not_transferred_again(service: EventService, event_id: str) -> None:
     bodies = {service.get(f"/api/events/{event_id}").data for _ in range(3)}
     assert service.inventory.calls == [("/seats", None), ("/seats", '"v1"'), ("/seats", '"v1"')]
     assert len(bodies) == 1
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("without_cache")
 def test_new_prices_show_on_an_unchanged_map(service: EventService, event_id: str) -> None:
     service.get(f"/api/events/{event_id}")
     service.run(
@@ -110,7 +91,7 @@ def test_new_prices_show_on_an_unchanged_map(service: EventService, event_id: st
     assert [shown["price"] for shown in event["seats"]] == [400, 400, 1]
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("without_cache")
 def test_a_new_date_shows_on_an_unchanged_map(service: EventService, event_id: str) -> None:
     before = service.get(f"/api/events/{event_id}")
     service.run("UPDATE events SET name = 'A matinee' WHERE event_id = %(id)s", id=UUID(event_id))
@@ -119,7 +100,7 @@ def test_a_new_date_shows_on_an_unchanged_map(service: EventService, event_id: s
     assert before.headers["ETag"] != after.headers["ETag"]
 
 
-def test_a_visitor_who_has_the_map_is_told_so(service: EventService, event_id: str) -> None:
+def test_a_client_with_the_current_map_gets_304(service: EventService, event_id: str) -> None:
     first = service.get(f"/api/events/{event_id}")
     again = service.get(f"/api/events/{event_id}", {"If-None-Match": first.headers["ETag"]})
     assert (again.status_code, again.data, again.headers["ETag"]) == (304, b"", first.headers["ETag"])
@@ -128,18 +109,16 @@ def test_a_visitor_who_has_the_map_is_told_so(service: EventService, event_id: s
     assert (other.status_code, other.data) == (200, first.data)
 
 
-def test_without_inventory_a_seat_map_is_unavailable_and_the_next_second_asks_again(
-    service: EventService, event_id: str
-) -> None:
+def test_a_seat_map_is_503_while_inventory_is_down(service: EventService, event_id: str) -> None:
     service.inventory.down = True
     for _ in range(5):
         answer = service.get(f"/api/events/{event_id}")
         assert (answer.status_code, answer.get_json()["error_code"]) == (503, "SERVICE_UNAVAILABLE")
         assert answer.headers["Retry-After"]
-    assert service.inventory.asked("/seats") == 1
+    assert service.inventory.count_calls("/seats") == 1
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("without_cache")
 def test_no_stale_map_is_shown_while_inventory_is_down(service: EventService, event_id: str) -> None:
     assert service.get(f"/api/events/{event_id}").status_code == 200
     service.inventory.down = True
@@ -149,40 +128,42 @@ def test_no_stale_map_is_shown_while_inventory_is_down(service: EventService, ev
 
 
 @pytest.mark.parametrize("garbage", [b"", b"<html>", b'{"data": {"version": 1}}', b'{"data": null}', b"\xff"])
-def test_an_answer_that_is_not_inventorys_is_unavailable(service: EventService, event_id: str, garbage: bytes) -> None:
+def test_an_unreadable_answer_of_inventory_is_503(service: EventService, event_id: str, garbage: bytes) -> None:
     service.inventory.garbage = garbage
     assert service.get(f"/api/events/{event_id}").get_json()["error_code"] == "SERVICE_UNAVAILABLE"
 
 
-def test_an_event_that_is_over_still_has_its_map(service: EventService) -> None:
+def test_a_past_event_still_has_its_map(service: EventService) -> None:
     assert service.get(f"/api/events/{PAST}").get_json()["data"]["seats"] == []
 
 
 @pytest.mark.parametrize(("event", "code"), [(NO_EVENT, "EVENT_NOT_FOUND"), ("42", "INVALID_UUID")])
-def test_no_such_event(service: EventService, event: str, code: str) -> None:
+def test_an_unknown_event_is_refused(service: EventService, event: str, code: str) -> None:
     assert service.get(f"/api/events/{event}").get_json()["error_code"] == code
     assert service.inventory.calls == []
 
 
-def test_fifty_thousand_seats_are_built_once_and_served_as_bytes(service: EventService) -> None:
+def test_50_000_seats_are_rendered_once(service: EventService) -> None:
     event_id = service.new_event(total_seats=50_000)
     service.inventory.maps[event_id] = ("v1", [seat(number) for number in range(50_000)])
-    page = _EventPage(service.db, _seats(service.inventory), UUID(event_id))
+    page = _EventPage(service.db, _make_client(service.inventory), UUID(event_id))
     built = page.load()
     assert built.body.count(b'"price":350.00') == 50_000
     started = time.perf_counter()
     assert page.load() is built
-    assert time.perf_counter() - started < 0.05  # nothing has changed: a look at the database and a 304
+    assert time.perf_counter() - started < 0.05  # a read of the database and a 304, but no new page
 
 
-def _seats(inventory: Inventory) -> Seats:
-    return Seats(HttpPeer("inventory-service", "http://i", Credential("event-service", INTERNAL_SECRET), inventory))
+def _make_client(inventory: Inventory) -> InventoryClient:
+    return InventoryClient(
+        HttpPeer("inventory-service", "http://i", Credential("event-service", INTERNAL_SECRET), inventory)
+    )
 
 
 # ── the list
 
 
-def test_upcoming_events_are_listed_the_next_one_first_with_what_is_left(service: EventService, event_id: str) -> None:
+def test_upcoming_events_are_listed_with_available_seats(service: EventService, event_id: str) -> None:
     answer = service.get("/api/events?per_page=100").get_json()
     dates = [event["event_date"] for event in answer["data"]]
     assert dates == sorted(dates)
@@ -205,7 +186,7 @@ def test_upcoming_events_are_listed_the_next_one_first_with_what_is_left(service
     }
 
 
-def test_the_list_comes_page_by_page(service: EventService) -> None:
+def test_the_list_has_pages(service: EventService) -> None:
     soon = [service.new_event(when=f"{minute} minutes") for minute in (1, 2, 3)]
     first, second = (service.get(f"/api/events?page={page}&per_page=2").get_json() for page in (1, 2))
     assert [event["event_id"] for event in first["data"] + second["data"]][:3] == soon
@@ -223,32 +204,32 @@ def test_an_event_leaves_the_list_when_it_begins(service: EventService, database
     assert event_id not in listed
 
 
-def test_without_inventory_the_list_comes_without_what_is_left(service: EventService, event_id: str) -> None:
+def test_the_list_has_null_counts_while_inventory_is_down(service: EventService, event_id: str) -> None:
     service.inventory.down = True
     answer = service.get("/api/events?per_page=100")
     assert answer.status_code == 200
     assert {event["available_seats"] for event in answer.get_json()["data"]} == {None}
 
 
-def test_a_page_is_counted_once_a_second(service: EventService, event_id: str) -> None:
+def test_a_page_is_counted_once_per_second(service: EventService, event_id: str) -> None:
     for _ in range(10):
         service.get("/api/events?per_page=100")
-    assert service.inventory.asked("/seats/availability") == 1
+    assert service.inventory.count_calls("/seats/availability") == 1
 
 
-def test_a_visitor_who_has_the_list_is_told_so(service: EventService, event_id: str) -> None:
+def test_a_client_with_the_current_list_gets_304(service: EventService, event_id: str) -> None:
     etag = service.get("/api/events?per_page=100").headers["ETag"]
     assert service.get("/api/events?per_page=100", {"If-None-Match": etag}).status_code == 304
 
 
-def test_many_events_are_counted_in_calls_of_a_size_that_fits(
+def test_many_events_are_counted_in_several_calls(
     service: EventService, event_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inventory_side, "EVENTS_A_CALL", 2)
+    monkeypatch.setattr(inventory_client, "EVENTS_PER_CALL", 2)
     others = [uuid4() for _ in range(4)]
-    counts = Catalogue(service.db, _seats(service.inventory))._seats.available([*others, UUID(event_id)])
+    counts = _make_client(service.inventory).count_available([*others, UUID(event_id)])
     assert (len(counts), counts[UUID(event_id)]) == (5, 2)
-    assert service.inventory.asked("/seats/availability") == 3
+    assert service.inventory.count_calls("/seats/availability") == 3
 
 
 @pytest.mark.parametrize("query", ["page=0", "per_page=101", "page=x", "per_page=-1", "page=1e3"])
@@ -256,11 +237,11 @@ def test_a_bad_page_is_refused(service: EventService, query: str) -> None:
     assert service.get(f"/api/events?{query}").get_json()["error_code"] == "VALIDATION_ERROR"
 
 
-# ── who may look
+# ── access
 
 
 @pytest.mark.parametrize("path", ["/api/events", f"/api/events/{FIRST}"])
-def test_whoever_is_signed_in_may_look(service: EventService, path: str) -> None:
+def test_every_user_role_may_read_events(service: EventService, path: str) -> None:
     allowed: list[dict[str, Any]] = [{}, {"role": "staff"}]
     for by in allowed:
         assert service.get(path, **by).status_code == 200
@@ -270,18 +251,18 @@ def test_whoever_is_signed_in_may_look(service: EventService, path: str) -> None
     assert service.app.test_client().get(path).get_json()["error_code"] == "UNAUTHORIZED"
 
 
-def test_a_login_that_was_ended_sees_nothing(service: EventService) -> None:
-    service.logins.ended.add("gone")
+def test_a_revoked_session_may_not_read_events(service: EventService) -> None:
+    service.revocations.revoked.add("gone")
     assert service.get("/api/events", sid="gone").get_json()["error_code"] == "UNAUTHORIZED"
     assert service.get("/api/events", sid="here").status_code == 200
 
 
-def test_looking_goes_on_when_nobody_knows_the_ended_logins(service: EventService) -> None:
-    service.logins.seconds = 3600.0
+def test_a_stale_revocation_list_does_not_block_reading(service: EventService) -> None:
+    service.revocations.seconds = 3600.0
     assert service.get("/api/events").status_code == 200
 
 
-def test_without_logins_given_it_follows_users_list(database_for: Callable[[str], DatabaseSettings]) -> None:
+def test_event_polls_user_for_revoked_sessions_by_default(database_for: Callable[[str], DatabaseSettings]) -> None:
     service = EventService(database_for("event"))
     (background,) = build(service.settings, service.db).extensions["background"]
     assert isinstance(background, RevocationPoller)

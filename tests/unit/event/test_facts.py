@@ -1,15 +1,14 @@
-"""What the orchestrator is told about events, who may ask, and what the seed brings."""
+"""The routes of Event for the orchestrator, and the seed data."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from services.chassis.errors import ConfigurationError
-from services.chassis.settings import DatabaseSettings, Env
+from services.chassis.settings import Env
 from services.event.settings import Settings
 from tests.support.databases import Databases, scripts
 from tests.unit.event.event_service import FIRST, INTERNAL_SECRET, PAST, SECOND, SECRET, EventService
@@ -23,13 +22,6 @@ VENUE = {
 }
 
 
-@pytest.fixture
-def service(database_for: Callable[[str], DatabaseSettings]) -> Iterator[EventService]:
-    service = EventService(database_for("event"))
-    yield service
-    service.db.close()
-
-
 @pytest.mark.claim("schema/events.hall_id", "gate/reads-hall", "layers/event-over-rest")
 def test_the_orchestrator_gets_hall_prices_and_venue_without_seats(service: EventService) -> None:
     answer = service.get(f"/events/{FIRST}", caller=ORCHESTRATOR)
@@ -41,7 +33,7 @@ def test_the_orchestrator_gets_hall_prices_and_venue_without_seats(service: Even
 
 
 @pytest.mark.claim("seed/venue-and-events", "seed/example-event")
-def test_the_seed_has_two_events_to_come_and_one_that_is_over(service: EventService) -> None:
+def test_the_seed_has_two_upcoming_events_and_one_past_event(service: EventService) -> None:
     today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     for event_id, days, hall, seats in (
         (FIRST, 60, "HALL-A", 100),
@@ -55,7 +47,7 @@ def test_the_seed_has_two_events_to_come_and_one_that_is_over(service: EventServ
 
 
 @pytest.mark.claim("sql/seed-reruns", "sql/restart-skips-sql")
-def test_a_second_seeding_moves_nothing(service: EventService, databases: Databases) -> None:
+def test_a_second_seeding_changes_nothing(service: EventService, databases: Databases) -> None:
     sql = "SELECT * FROM events WHERE event_id::text LIKE 'e0e0e0e0-%' ORDER BY event_id"
     with closing(databases.superuser("event")) as connection, connection.cursor() as cursor:
         cursor.execute(sql)
@@ -69,7 +61,7 @@ def test_a_second_seeding_moves_nothing(service: EventService, databases: Databa
         assert cursor.fetchall() == before
 
 
-def test_the_database_clock_says_when_an_event_has_ended(service: EventService, databases: Databases) -> None:
+def test_the_database_clock_decides_when_an_event_has_ended(service: EventService, databases: Databases) -> None:
     event_id = service.new_event(when="10 minutes")
     try:
         databases.shift_clock("event", 601)
@@ -79,7 +71,7 @@ def test_the_database_clock_says_when_an_event_has_ended(service: EventService, 
     assert service.get(f"/events/{event_id}", caller=ORCHESTRATOR).get_json()["data"]["ended"] is False
 
 
-def test_every_event_is_listed_for_services_latest_first(service: EventService) -> None:
+def test_the_orchestrator_gets_all_events_latest_first(service: EventService) -> None:
     answer = service.get("/events?per_page=100", caller=ORCHESTRATOR).get_json()
     dates = [event["event_date"] for event in answer["data"]]
     assert dates == sorted(dates, reverse=True)
@@ -96,24 +88,24 @@ def test_every_event_is_listed_for_services_latest_first(service: EventService) 
         ("/events?per_page=1000", "VALIDATION_ERROR"),
     ],
 )
-def test_a_bad_address_is_refused_with_its_code(service: EventService, path: str, code: str) -> None:
+def test_a_bad_path_or_query_is_refused_with_its_code(service: EventService, path: str, code: str) -> None:
     assert service.get(path, caller=ORCHESTRATOR).get_json()["error_code"] == code
 
 
 @pytest.mark.parametrize("path", ["/events", f"/events/{FIRST}"])
-def test_facts_are_for_the_orchestrator_alone(service: EventService, path: str) -> None:
+def test_only_the_orchestrator_may_read_facts(service: EventService, path: str) -> None:
     for caller in ("inventory-service", "order-service", "user-service", "event-service"):
         assert service.get(path, caller=caller).get_json()["error_code"] == "FORBIDDEN"
     assert service.get(path).get_json()["error_code"] == "UNAUTHORIZED"
     assert service.get(path, caller=ORCHESTRATOR).status_code == 200
 
 
-def test_it_is_ready_without_its_neighbours(service: EventService) -> None:
+def test_event_is_ready_while_inventory_is_down(service: EventService) -> None:
     service.inventory.down = True
     assert service.app.test_client().get("/health").get_json()["checks"] == {"database": "ok"}
 
 
-def test_settings_say_what_is_missing() -> None:
+def test_settings_name_the_missing_variable() -> None:
     names = ("DB_HOST", "DB_NAME", "DB_USER", "DB_PASS", "INVENTORY_HTTP_URL", "USER_SERVICE_URL")
     whole = dict.fromkeys(names, "x") | {"JWT_SECRET": SECRET, "INTERNAL_JWT_SECRET": INTERNAL_SECRET}
     assert Settings.read(Env(whole)).process.port == 5002

@@ -1,4 +1,4 @@
-"""One answer for everybody who asks within a second, fetched by one of them."""
+"""SingleFlightCache: one load for concurrent callers, and a value that is valid for a second."""
 
 from __future__ import annotations
 
@@ -10,120 +10,120 @@ import pytest
 
 from services.chassis.errors import Refused, Unknown
 from services.contracts.errors import ErrorCode
-from services.event.single_flight_cache import IDLE_SECONDS, Fresh, FreshByKey
+from services.event.single_flight_cache import IDLE_SECONDS, SingleFlightCache, SingleFlightCacheByKey
 from tests.unit.event.event_service import Clock
 
 pytestmark = pytest.mark.unit
 
 
-class Source:
-    """Counts how often it is asked; raises what it is told to."""
+class CountingLoad:
+    """A load that returns its number of calls, or raises `failure`."""
 
     def __init__(self, clock: Clock, takes: float = 0.0) -> None:
         self.clock, self.takes = clock, takes
-        self.asked = 0
+        self.calls = 0
         self.failure: Exception | None = None
 
     def __call__(self) -> int:
-        self.asked += 1
+        self.calls += 1
         self.clock.now += self.takes
         if self.failure:
             raise self.failure
-        return self.asked
+        return self.calls
 
 
-def test_an_answer_serves_for_a_second_from_the_moment_that_it_was_asked_for() -> None:
+def test_a_value_is_valid_for_a_second_from_its_load() -> None:
     clock = Clock()
-    source = Source(clock, takes=0.3)
-    fresh = Fresh(source, clock)
-    assert fresh.get() == 1
+    load_value = CountingLoad(clock, takes=0.3)
+    cache = SingleFlightCache(load_value, clock)
+    assert cache.get() == 1
     clock.now += 0.7
-    assert fresh.get() == 1
+    assert cache.get() == 1
     clock.now += 0.1
-    assert fresh.get() == 2
+    assert cache.get() == 2
 
 
-def test_of_fifty_who_ask_at_once_one_asks_the_neighbour() -> None:
-    entered, gate, asked = Signal(), Signal(), []
+def test_fifty_concurrent_callers_share_one_load() -> None:
+    entered, gate, calls = Signal(), Signal(), []
 
     def load() -> int:
-        asked.append(1)
+        calls.append(1)
         entered.set()
         assert gate.wait(timeout=10)
-        return len(asked)
+        return len(calls)
 
-    fresh: Fresh[int] = Fresh(load)
+    cache: SingleFlightCache[int] = SingleFlightCache(load)
     with ThreadPoolExecutor(50) as pool:
-        first = pool.submit(fresh.get)
+        first = pool.submit(cache.get)
         assert entered.wait(timeout=10)
-        others = [pool.submit(fresh.get) for _ in range(49)]
+        others = [pool.submit(cache.get) for _ in range(49)]
         gate.set()
         assert {future.result() for future in [first, *others]} == {1}
-    assert len(asked) == 1
+    assert len(calls) == 1
 
 
-def test_a_slow_neighbour_is_not_asked_once_by_each_who_waited() -> None:
-    clock, entered, gate, asked = Clock(), Signal(), Signal(), []
+def test_callers_of_a_slow_load_do_not_each_load_again() -> None:
+    clock, entered, gate, calls = Clock(), Signal(), Signal(), []
 
     def load() -> int:
-        asked.append(1)
+        calls.append(1)
         entered.set()
         assert gate.wait(timeout=10)
-        clock.now += 5  # longer than an answer lasts
-        return len(asked)
+        clock.now += 5  # longer than MAX_AGE
+        return len(calls)
 
-    fresh: Fresh[int] = Fresh(load, clock)
+    cache: SingleFlightCache[int] = SingleFlightCache(load, clock)
     with ThreadPoolExecutor(20) as pool:
-        first = pool.submit(fresh.get)
+        first = pool.submit(cache.get)
         assert entered.wait(timeout=10)
         clock.now += 0.5
-        others = [pool.submit(fresh.get) for _ in range(19)]
+        others = [pool.submit(cache.get) for _ in range(19)]
         gate.set()
         assert first.result() == 1
         assert {future.result() for future in others} <= {1, 2, 3}
-    assert len(asked) <= 3
+    assert len(calls) <= 3
 
 
-def test_a_neighbour_that_is_down_is_asked_once_a_second() -> None:
+def test_an_unknown_is_cached_for_a_second() -> None:
     clock = Clock()
-    source = Source(clock)
-    source.failure = Unknown("no answer")
-    fresh = Fresh(source, clock)
+    load_value = CountingLoad(clock)
+    load_value.failure = Unknown("no answer")
+    cache = SingleFlightCache(load_value, clock)
     for _ in range(5):
         with pytest.raises(Unknown, match="no answer"):
-            fresh.get()
-    assert source.asked == 1
-    source.failure = None
+            cache.get()
+    assert load_value.calls == 1
+    load_value.failure = None
     clock.now += 1.1
-    assert fresh.get() == 2
+    assert cache.get() == 2
 
 
-def test_a_key_that_is_refused_is_not_kept() -> None:
+def test_a_refused_key_is_not_cached() -> None:
     clock, made = Clock(), []
 
-    def load(key: str) -> Source:
+    def load(key: str) -> CountingLoad:
         made.append(key)
-        source = Source(clock)
-        source.failure = Refused(ErrorCode.EVENT_NOT_FOUND)
-        return source
+        load_value = CountingLoad(clock)
+        load_value.failure = Refused(ErrorCode.EVENT_NOT_FOUND)
+        return load_value
 
-    fresh: FreshByKey[str, Any] = FreshByKey(load, clock)
+    cache: SingleFlightCacheByKey[str, Any] = SingleFlightCacheByKey(load, clock)
     for _ in range(2):
         with pytest.raises(Refused):
-            fresh.get("a")
+            cache.get("a")
     assert made == ["a", "a"]
 
 
-def test_a_key_that_nobody_asks_for_is_forgotten() -> None:
+def test_an_idle_key_is_dropped() -> None:
     clock, made = Clock(), []
 
-    def load(key: str) -> Source:
+    def load(key: str) -> CountingLoad:
         made.append(key)
-        return Source(clock)
+        return CountingLoad(clock)
 
-    fresh: FreshByKey[str, Any] = FreshByKey(load, clock)
-    fresh.get("a")
+    cache: SingleFlightCacheByKey[str, Any] = SingleFlightCacheByKey(load, clock)
+    cache.get("a")
     clock.now += IDLE_SECONDS + 1
-    fresh.get("b")
-    fresh.get("a")
+    cache.get("b")
+    cache.get("a")
     assert made == ["a", "b", "a"]

@@ -1,4 +1,4 @@
-"""The rendered declarative file: what it says, and what stops it from being written."""
+"""The rendered kong.yml, and the environments that are refused."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ENV = {
 }
 
 
-def rendered(**changes: str) -> dict[str, Any]:
+def load_config(**changes: str) -> dict[str, Any]:
     loaded: dict[str, Any] = yaml.load(render.render({**ENV, **changes}), yaml.CSafeLoader)
     return loaded
 
@@ -40,7 +40,7 @@ def test_no_placeholder_remains():
 
 
 def test_services_get_their_addresses():
-    urls = {service["name"]: service["url"] for service in rendered()["services"]}
+    urls = {service["name"]: service["url"] for service in load_config()["services"]}
     assert urls == {
         "user-service": "http://user-service:5000",
         "event-service": "http://event-service:5002",
@@ -49,10 +49,10 @@ def test_services_get_their_addresses():
 
 
 @pytest.mark.claim("gateway/public-routes", "token/gateway-checks-first")
-def test_every_route_needs_a_token_but_the_public_ones():
+def test_every_route_but_the_public_ones_needs_a_token():
     open_routes = {
         name: route["paths"]
-        for name, route in routes(rendered()).items()
+        for name, route in routes(load_config()).items()
         if "jwt" not in [entry["name"] for entry in route["plugins"]]
     }
     assert open_routes == {
@@ -64,16 +64,16 @@ def test_every_route_needs_a_token_but_the_public_ones():
 
 
 @pytest.mark.claim("gateway/jwt-plugin-refuses", "gateway/jwt-plugin-claim")
-def test_tokens_are_checked_alike_everywhere_and_come_in_headers_only():
-    checks = [plugin(routes(rendered())[name], "jwt") for name in ("auth", "events", "api")]
+def test_all_routes_check_tokens_alike_and_only_in_headers():
+    checks = [plugin(routes(load_config())[name], "jwt") for name in ("auth", "events", "api")]
     assert checks[0] == checks[1] == checks[2]
     assert checks[0]["key_claim_name"] == "iss"
     assert checks[0]["claims_to_verify"] == ["exp"]
     assert checks[0]["uri_param_names"] == []
 
 
-def test_the_anonymous_are_refused_from_every_address():
-    config = rendered()
+def test_anonymous_requests_are_refused_from_every_address():
+    config = load_config()
     anonymous = next(
         c for c in config["consumers"] if c["username"] == plugin(routes(config)["api"], "jwt")["anonymous"]
     )
@@ -87,20 +87,20 @@ def test_the_anonymous_are_refused_from_every_address():
 
 @pytest.mark.claim("layers/gateway-guards-routes")
 def test_limits_come_from_the_environment():
-    config = rendered(RATE_LIMIT_PER_MINUTE="9000", RATE_LIMIT_PUBLIC_PER_MINUTE="8000")
+    config = load_config(RATE_LIMIT_PER_MINUTE="9000", RATE_LIMIT_PUBLIC_PER_MINUTE="8000")
     assert plugin(config, "rate-limiting")["minute"] == 9000
     assert plugin(routes(config)["auth-public"], "rate-limiting")["minute"] == 8000
 
 
 def test_limits_have_defaults():
-    config = rendered()
+    config = load_config()
     assert plugin(config, "rate-limiting")["minute"] == 600
     assert plugin(routes(config)["auth-public"], "rate-limiting")["minute"] == 120
 
 
 @pytest.mark.claim("gateway/cors-origins")
 def test_origins_come_from_the_environment():
-    config = rendered(CORS_ORIGINS="https://shop.example.com, http://localhost:3000")
+    config = load_config(CORS_ORIGINS="https://shop.example.com, http://localhost:3000")
     assert plugin(config, "cors")["origins"] == ["https://shop.example.com", "http://localhost:3000"]
 
 
@@ -114,7 +114,7 @@ def test_origins_come_from_the_environment():
     ],
 )
 def test_any_secret_survives_quoting(secret: str):
-    consumer = rendered(JWT_SECRET=secret)["consumers"][0]
+    consumer = load_config(JWT_SECRET=secret)["consumers"][0]
     assert consumer["jwt_secrets"] == [{"key": "ticketremaster", "algorithm": "HS256", "secret": secret}]
 
 
@@ -134,7 +134,7 @@ def test_any_secret_survives_quoting(secret: str):
         ("CORS_ORIGINS", "*", "CORS_ORIGINS: '*' is not an origin"),
     ],
 )
-def test_a_bad_value_stops_with_one_line(name, value, complaint, monkeypatch, capsys, tmp_path):
+def test_a_bad_value_fails_with_one_line(name, value, complaint, monkeypatch, capsys, tmp_path):
     for key, good in ENV.items():
         monkeypatch.setenv(key, good)
     monkeypatch.setenv(name, value)
@@ -145,13 +145,13 @@ def test_a_bad_value_stops_with_one_line(name, value, complaint, monkeypatch, ca
     assert not (tmp_path / "kong.yml").exists()
 
 
-def test_a_placeholder_that_nothing_supplies_is_an_error():
-    with pytest.raises(render.RenderError, match="asks for COLOUR"):
+def test_an_unknown_placeholder_is_an_error():
+    with pytest.raises(render.RenderError, match="unknown placeholder COLOUR"):
         render.render(ENV, "colour: {{ COLOUR }}\n")
 
 
 @pytest.mark.parametrize(("arguments", "mode"), [([], 0o600), (["--mode", "644"], 0o644)])
-def test_the_file_holds_a_secret_and_is_the_owner_s_alone_unless_told(arguments, mode, monkeypatch, tmp_path):
+def test_the_file_is_readable_by_its_owner_only_by_default(arguments, mode, monkeypatch, tmp_path):
     for key, good in ENV.items():
         monkeypatch.setenv(key, good)
     output = tmp_path / "deeper" / "kong.yml"

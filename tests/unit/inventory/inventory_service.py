@@ -1,4 +1,4 @@
-"""Inventory over gRPC on a free port, spoken to in verbs; with real credentials and a real database."""
+"""Inventory over gRPC on a free port, with real credentials and a real database. Each verb is a method."""
 
 from __future__ import annotations
 
@@ -39,21 +39,21 @@ def settings_for(database: DatabaseSettings, broker: BrokerSettings = NOWHERE, *
     return Settings(process=process, database=database, broker=broker, **fields)
 
 
-def an_id() -> str:
+def new_id() -> str:
     return str(uuid4())
 
 
-def a_key(step: str = "step") -> str:
+def new_key(step: str = "step") -> str:
     return f"test:{uuid4()}:1:{step}"
 
 
 def run_concurrently(calls: Sequence[Callable[[], Any]]) -> list[Any]:
-    """Every call at once, each in its own thread; a refused one gives its code."""
-    return concurrency.run_concurrently([partial(outcome, call) for call in calls])
+    """Run all calls concurrently. The result of a refused call is its error code."""
+    return concurrency.run_concurrently([partial(result_or_code, call) for call in calls])
 
 
-def outcome(call: Callable[[], Any]) -> Any:
-    """What the call answers, or the code that refuses it."""
+def result_or_code(call: Callable[[], Any]) -> Any:
+    """The result of a call, or the error code of its refusal."""
     try:
         return call()
     except Refused as refusal:
@@ -61,15 +61,15 @@ def outcome(call: Callable[[], Any]) -> Any:
 
 
 @contextmanager
-def refused(code: str) -> Iterator[Any]:
-    """The block is refused with `code`."""
+def expect_refusal(code: str) -> Iterator[Any]:
+    """Assert that the block raises Refused with `code`."""
     with pytest.raises(Refused) as caught:
         yield caught
     assert caught.value.code == code
 
 
 class InventoryService:
-    """Inventory's calls, by the orchestrator unless `caller` says otherwise."""
+    """The calls of Inventory, with the credential of `caller`."""
 
     def __init__(self, databases: Databases, caller: str = "orchestrator-service") -> None:
         self._databases = databases
@@ -86,58 +86,58 @@ class InventoryService:
         self._server.stop()
         self.db.close()
 
-    def as_caller(self, caller: str, secret: str = INTERNAL_SECRET) -> GrpcPeer:
+    def peer_for(self, caller: str, secret: str = INTERNAL_SECRET) -> GrpcPeer:
         return GrpcPeer("Inventory", Credential(caller, secret))
 
-    def ask(self, verb: str, **fields: Any) -> Any:
-        return self.ask_as(self._peer, verb, **fields)
+    def call(self, verb: str, **fields: Any) -> Any:
+        return self.call_as(self._peer, verb, **fields)
 
-    def ask_as(self, peer: GrpcPeer, verb: str, **fields: Any) -> Any:
+    def call_as(self, peer: GrpcPeer, verb: str, **fields: Any) -> Any:
         request = "SeatRequest" if verb in ("VerifyTicket", "GetSeatOwner") else f"{verb}Request"
         return peer.call(getattr(self._stub, verb), getattr(pb, request)(**fields))
 
     # ── verbs
 
     def reserve(self, seat_id: str, user_id: str | None = None, hold_id: str | None = None, ttl: int = 300) -> Any:
-        fields = {"seat_id": seat_id, "user_id": user_id or an_id(), "hold_id": hold_id or an_id()}
-        return self.ask("ReserveSeat", **fields, ttl_seconds=ttl)
+        fields = {"seat_id": seat_id, "user_id": user_id or new_id(), "hold_id": hold_id or new_id()}
+        return self.call("ReserveSeat", **fields, ttl_seconds=ttl)
 
     def release(self, seat_id: str, hold_id: str) -> bool:
-        return bool(self.ask("ReleaseSeat", seat_id=seat_id, hold_id=hold_id).released)
+        return bool(self.call("ReleaseSeat", seat_id=seat_id, hold_id=hold_id).released)
 
     def confirm(self, seat_id: str, hold_id: str, user_id: str, key: str | None = None, **fields: str) -> Any:
         sale = {"order_id": hold_id, "price": "350.00", "qr_code_hash": HASH, **fields}
-        key = key or a_key("confirm_seat")
-        return self.ask("ConfirmSeat", key=key, seat_id=seat_id, hold_id=hold_id, user_id=user_id, **sale)
+        key = key or new_key("confirm_seat")
+        return self.call("ConfirmSeat", key=key, seat_id=seat_id, hold_id=hold_id, user_id=user_id, **sale)
 
     def update_owner(self, seat_id: str, order_id: str, old: str, new: str, key: str | None = None) -> Any:
         sale = {"seat_id": seat_id, "order_id": order_id, "expected_owner_id": old}
-        return self.ask("UpdateOwner", key=key or a_key("owner"), **sale, new_owner_id=new, qr_code_hash=HASH)
+        return self.call("UpdateOwner", key=key or new_key("owner"), **sale, new_owner_id=new, qr_code_hash=HASH)
 
     def cancel_sale(self, seat_id: str, order_id: str, owner: str, key: str | None = None) -> Any:
         sale = {"seat_id": seat_id, "order_id": order_id, "expected_owner_id": owner}
-        return self.ask("CancelSale", key=key or a_key("cancel"), **sale)
+        return self.call("CancelSale", key=key or new_key("cancel"), **sale)
 
     def settle(self, key: str) -> bool:
-        return bool(self.ask("Settle", key=key).done)
+        return bool(self.call("Settle", key=key).done)
 
     def check_in(self, seat_id: str, order_id: str, owner: str, **facts: str) -> Any:
         sale = {"seat_id": seat_id, "order_id": order_id, "expected_owner_id": owner}
-        return self.ask("MarkCheckedIn", **sale, facts=self.facts(**facts))
+        return self.call("MarkCheckedIn", **sale, facts=self.facts(**facts))
 
     def log_entry(self, seat_id: str, result: str, **facts: str) -> Any:
-        return self.ask("LogEntry", seat_id=seat_id, result=result, facts=self.facts(**facts))
+        return self.call("LogEntry", seat_id=seat_id, result=result, facts=self.facts(**facts))
 
     @staticmethod
     def facts(**facts: str) -> pb.ScanFacts:
         halls = {"hall_id_presented": "HALL-A", "hall_id_expected": "HALL-A", "hall_id_staff": "HALL-A"}
-        return pb.ScanFacts(**{"scan_id": an_id(), "staff_id": an_id(), **halls, **facts})
+        return pb.ScanFacts(**{"scan_id": new_id(), "staff_id": new_id(), **halls, **facts})
 
-    # ── what a test needs to begin with, and to look at
+    # ── test data and reads
 
     def new_seat(self, event_id: str = EVENT) -> str:
-        """A fresh AVAILABLE seat."""
-        seat_id = an_id()
+        """Insert an AVAILABLE seat."""
+        seat_id = new_id()
         insert = """INSERT INTO seats (seat_id, event_id, row_number, seat_number, category)
             VALUES (%(seat_id)s, %(event_id)s, 'T', %(number)s, 'CAT1')"""
         with self.db.transaction() as tx:
@@ -145,19 +145,19 @@ class InventoryService:
         return seat_id
 
     def held_seat(self, **hold: Any) -> tuple[str, str, str]:
-        """A held seat: seat, hold and user."""
-        seat_id, hold_id, user_id = self.new_seat(), an_id(), an_id()
+        """Insert and hold a seat. Returns seat, hold and user."""
+        seat_id, hold_id, user_id = self.new_seat(), new_id(), new_id()
         self.reserve(seat_id, user_id, hold_id, **hold)
         return seat_id, hold_id, user_id
 
     def sold_seat(self) -> tuple[str, str, str]:
-        """A sold seat: seat, order and owner."""
+        """Insert and sell a seat. Returns seat, order and owner."""
         seat_id, hold_id, user_id = self.held_seat()
         self.confirm(seat_id, hold_id, user_id)
         return seat_id, hold_id, user_id
 
     def seat(self, seat_id: str) -> Any:
-        return self.ask("VerifyTicket", seat_id=seat_id)
+        return self.call("VerifyTicket", seat_id=seat_id)
 
     def row(self, sql: str, **params: Any) -> Any:
         with self.db.transaction() as tx:
@@ -168,7 +168,7 @@ class InventoryService:
             return tx.all(sql, **params)
 
     def expire(self, seat_id: str) -> None:
-        """Let the seat's hold have run out a second ago."""
+        """Move the expiry of the seat's hold to a second ago."""
         with self.db.transaction() as tx:
             assert tx.run(
                 "UPDATE seats SET held_until = app_now() - interval '1 second' WHERE seat_id = %(seat_id)s",
@@ -176,28 +176,28 @@ class InventoryService:
             )
 
     @contextmanager
-    def row_locked(self, seat_id: str) -> Iterator[None]:
-        """Somebody else holds the seat's row lock for as long as the block lasts."""
+    def lock_row(self, seat_id: str) -> Iterator[None]:
+        """Lock the seat's row in another transaction for the block."""
         with self.db.transaction() as tx:
             tx.one("SELECT 1 FROM seats WHERE seat_id = %(seat_id)s FOR UPDATE", seat_id=seat_id)
             yield
 
-    def all_at_the_row(self, seat_id: str, calls: Sequence[Callable[[], Any]]) -> list[Any]:
-        """What the calls answer when all of them have come to the seat's locked row before any gets past it."""
+    def run_at_locked_row(self, seat_id: str, calls: Sequence[Callable[[], Any]]) -> list[Any]:
+        """Start all calls while the seat's row is locked, and unlock it when all of them wait for it."""
         with ThreadPoolExecutor(len(calls)) as pool:
-            with self.row_locked(seat_id):
-                futures = [pool.submit(outcome, call) for call in calls]
-                wait_until(lambda: self._waiting() == len(calls), 0.9)  # lock_timeout is 1 s
+            with self.lock_row(seat_id):
+                futures = [pool.submit(result_or_code, call) for call in calls]
+                wait_until(lambda: self._count_waiting() == len(calls), 0.9)  # lock_timeout is 1 s
             return [future.result() for future in futures]
 
-    def _waiting(self) -> int:
-        """How many sessions wait for a lock on the seats table or for the transaction that holds one."""
+    def _count_waiting(self) -> int:
+        """The number of connections that wait for a lock."""
         blocked = "SELECT count(*) AS n FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = 'seats_db'"
         return int(self.row(blocked)["n"])
 
     @contextmanager
     def clock_at(self, seconds: float) -> Iterator[None]:
-        """app_now() is `seconds` ahead for as long as the block lasts."""
+        """Move app_now() by `seconds` for the block."""
         self._databases.shift_clock("inventory", seconds)
         try:
             yield

@@ -1,10 +1,10 @@
-"""ReserveSeat, ReleaseSeat, ConfirmSeat, Settle over gRPC: the locks, the fencing token, the record of effects."""
+"""ReserveSeat, ReleaseSeat, ConfirmSeat and Settle over gRPC: locks, fencing token and stored effects."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC
 from functools import partial
@@ -16,35 +16,27 @@ from services.chassis.db import DatabaseFault
 from services.chassis.errors import Unknown
 from services.inventory.store import holds
 from services.inventory.sweeper import Sweeper
-from tests.support.databases import Databases
 from tests.support.query_plans import explain_during_sale
 from tests.support.waiting import wait_until
 from tests.unit.inventory.inventory_service import (
     HASH,
     InventoryService,
-    a_key,
-    an_id,
-    outcome,
-    refused,
+    expect_refusal,
+    new_id,
+    new_key,
+    result_or_code,
     run_concurrently,
 )
 
 pytestmark = pytest.mark.unit
 
 
-@pytest.fixture(scope="module")
-def inventory(databases: Databases) -> Iterator[InventoryService]:
-    service = InventoryService(databases)
-    yield service
-    service.close()
-
-
 # ── reserve
 
 
 @pytest.mark.claim("schema/seats.held_by_user_id", "reserve/locks-and-holds-seat", "lock/winner-sets-hold")
-def test_free_seat_is_held_until_its_time_is_up(inventory):
-    seat_id, user_id, hold_id = inventory.new_seat(), an_id(), an_id()
+def test_free_seat_is_held_until_its_ttl_ends(inventory):
+    seat_id, user_id, hold_id = inventory.new_seat(), new_id(), new_id()
     hold = inventory.reserve(seat_id, user_id, hold_id, ttl=60)
     seat = inventory.seat(seat_id)
     assert (hold.seat_id, hold.hold_id, hold.category, hold.row_number) == (seat_id, hold_id, "CAT1", "T")
@@ -54,18 +46,18 @@ def test_free_seat_is_held_until_its_time_is_up(inventory):
     assert 55 < left <= 60.5
 
 
-def test_same_hold_asked_again_gets_its_first_answer(inventory):
-    seat_id, user_id, hold_id = inventory.new_seat(), an_id(), an_id()
+def test_retry_of_a_reserve_gets_its_first_answer(inventory):
+    seat_id, user_id, hold_id = inventory.new_seat(), new_id(), new_id()
     first = inventory.reserve(seat_id, user_id, hold_id)
     assert inventory.reserve(seat_id, user_id, hold_id) == first
 
 
 @pytest.mark.claim("lock/checkout-decides")
-def test_held_seat_is_unavailable_and_names_the_hold_to_its_own_user_only(inventory):
+def test_refusal_has_the_order_id_only_for_the_holder(inventory):
     seat_id, hold_id, user_id = inventory.held_seat()
-    with refused("SEAT_UNAVAILABLE") as own:
+    with expect_refusal("SEAT_UNAVAILABLE") as own:
         inventory.reserve(seat_id, user_id)
-    with refused("SEAT_UNAVAILABLE") as other:
+    with expect_refusal("SEAT_UNAVAILABLE") as other:
         inventory.reserve(seat_id)
     assert own.value.details == {"held_by": user_id, "order_id": hold_id}
     assert other.value.details == {"held_by": user_id}
@@ -73,26 +65,26 @@ def test_held_seat_is_unavailable_and_names_the_hold_to_its_own_user_only(invent
 
 def test_sold_seat_is_already_sold(inventory):
     seat_id, _, _ = inventory.sold_seat()
-    with refused("SEAT_ALREADY_SOLD"):
+    with expect_refusal("SEAT_ALREADY_SOLD"):
         inventory.reserve(seat_id)
 
 
-def test_seat_that_is_not_there_is_not_found(inventory):
-    with refused("SEAT_NOT_FOUND"):
-        inventory.reserve(an_id())
+def test_unknown_seat_is_not_found(inventory):
+    with expect_refusal("SEAT_NOT_FOUND"):
+        inventory.reserve(new_id())
 
 
-def test_refusal_is_given_again_after_the_seat_became_free(inventory):
+def test_retry_of_a_refused_reserve_is_refused_again(inventory):
     seat_id, hold_id, _ = inventory.held_seat()
-    late = an_id()
-    with refused("SEAT_UNAVAILABLE"):
+    late = new_id()
+    with expect_refusal("SEAT_UNAVAILABLE"):
         inventory.reserve(seat_id, hold_id=late)
     inventory.release(seat_id, hold_id)
-    with refused("SEAT_UNAVAILABLE"):
+    with expect_refusal("SEAT_UNAVAILABLE"):
         inventory.reserve(seat_id, hold_id=late)
 
 
-def test_of_many_simultaneous_reserves_exactly_one_wins(inventory):
+def test_one_of_many_concurrent_reserves_wins(inventory):
     seat_id = inventory.new_seat()
     answers = run_concurrently([lambda: inventory.reserve(seat_id)] * 30)
     winners = [answer for answer in answers if not isinstance(answer, str)]
@@ -104,21 +96,21 @@ def test_of_many_simultaneous_reserves_exactly_one_wins(inventory):
 @pytest.mark.claim(
     "protocols/grpc-and-nowait", "lock/reserve-uses-nowait", "lock/loser-is-refused", "reserve/seat-unavailable"
 )
-def test_locked_row_is_lost_at_once_and_nobody_waits_for_it(inventory):
+def test_reserve_of_a_locked_row_fails_without_waiting(inventory):
     seat_id = inventory.new_seat()
     seen = _Waiters(inventory)
-    with inventory.row_locked(seat_id), seen:
+    with inventory.lock_row(seat_id), seen:
         started = time.monotonic()
-        answers = run_concurrently([lambda: outcome(lambda: inventory.reserve(seat_id))] * 20)
+        answers = run_concurrently([lambda: result_or_code(lambda: inventory.reserve(seat_id))] * 20)
         took = time.monotonic() - started
     assert set(answers) == {"SEAT_UNAVAILABLE"}
-    assert took < 0.9  # lock_timeout is 1 s: none of them has waited for it
+    assert took < 0.9  # lock_timeout is 1 s, so none of them has waited for it
     assert seen.looks > 1
     assert seen.most == 0
 
 
 class _Waiters:
-    """Watches pg_locks on a connection of its own for as long as the block lasts."""
+    """Counts the waiting locks in pg_locks during the block, on its own connection."""
 
     def __init__(self, inventory: InventoryService) -> None:
         self._inventory = inventory
@@ -139,21 +131,21 @@ class _Waiters:
             self.looks, self.most = self.looks + 1, max(self.most, waiting)
 
 
-def test_lost_lock_is_not_remembered(inventory):
-    seat_id, hold_id = inventory.new_seat(), an_id()
-    with inventory.row_locked(seat_id):
-        with refused("SEAT_UNAVAILABLE"):
+def test_lost_lock_is_not_stored(inventory):
+    seat_id, hold_id = inventory.new_seat(), new_id()
+    with inventory.lock_row(seat_id):
+        with expect_refusal("SEAT_UNAVAILABLE"):
             inventory.reserve(seat_id, hold_id=hold_id)
     assert inventory.reserve(seat_id, hold_id=hold_id).hold_id == hold_id
 
 
 @pytest.mark.parametrize("meanwhile", ["held", "released", "sold", "cancelled"])
-def test_hold_judges_the_row_as_it_is_once_locked_not_as_its_statement_first_saw_it(inventory, monkeypatch, meanwhile):
-    """The statement's snapshot is older than its lock: what was committed between the two must count."""
+def test_reserve_checks_the_row_as_it_is_under_the_lock(inventory, monkeypatch, meanwhile):
+    """The statement's snapshot is older than its lock. A commit between the two must count."""
     made = {"held": lambda: (inventory.new_seat(), "", ""), "cancelled": inventory.sold_seat}
     seat_id, hold_id, user_id = made.get(meanwhile, inventory.held_seat)()
     before = inventory.seat(seat_id)
-    slow = holds._HOLD.replace("WHERE seat_id = %(seat_id)s\n    FOR", _SLOWLY)
+    slow = holds._HOLD.replace("WHERE seat_id = %(seat_id)s\n    FOR", _SLOW_LOCK)
     assert slow != holds._HOLD
     change: dict[str, Callable[[], object]] = {
         "held": lambda: holds.reserve(inventory.db, _a_hold(seat_id)),
@@ -161,11 +153,11 @@ def test_hold_judges_the_row_as_it_is_once_locked_not_as_its_statement_first_saw
         "sold": lambda: inventory.confirm(seat_id, hold_id, user_id),
         "cancelled": lambda: inventory.cancel_sale(seat_id, hold_id, user_id),
     }
-    late = an_id()
+    late = new_id()
     with monkeypatch.context() as patch, ThreadPoolExecutor(1) as pool:
         quick = holds._HOLD
         patch.setattr(holds, "_HOLD", slow)
-        answer = pool.submit(outcome, lambda: inventory.reserve(seat_id, hold_id=late))
+        answer = pool.submit(result_or_code, lambda: inventory.reserve(seat_id, hold_id=late))
         wait_until(lambda: inventory.row("SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'"))
         patch.setattr(holds, "_HOLD", quick)
         change[meanwhile]()
@@ -179,7 +171,7 @@ def test_hold_judges_the_row_as_it_is_once_locked_not_as_its_statement_first_saw
         assert after.hold_id not in ("", late)
 
 
-_SLOWLY = "WHERE seat_id = %(seat_id)s AND pg_sleep(0.7) IS NOT NULL\n    FOR"
+_SLOW_LOCK = "WHERE seat_id = %(seat_id)s AND pg_sleep(0.7) IS NOT NULL\n    FOR"
 
 
 def _a_hold(seat_id: str) -> holds.Hold:
@@ -189,23 +181,23 @@ def _a_hold(seat_id: str) -> holds.Hold:
 # ── expiry and take-over
 
 
-def test_expired_hold_is_taken_over_and_can_neither_be_confirmed_nor_made_again(inventory):
+def test_replaced_hold_can_be_neither_confirmed_nor_restored(inventory):
     seat_id, old_hold, old_user = inventory.held_seat()
     inventory.expire(seat_id)
     new_hold = inventory.reserve(seat_id).hold_id
-    with refused("SEAT_NOT_HELD"):
+    with expect_refusal("SEAT_NOT_HELD"):
         inventory.confirm(seat_id, old_hold, old_user)
-    with refused("STEP_VOIDED"):
+    with expect_refusal("STEP_VOIDED"):
         inventory.reserve(seat_id, old_user, old_hold)
     assert inventory.release(seat_id, old_hold) is False
     assert inventory.seat(seat_id).hold_id == new_hold
 
 
-def test_hold_that_its_own_user_replaced_cannot_be_confirmed(inventory):
+def test_hold_replaced_by_its_own_user_cannot_be_confirmed(inventory):
     seat_id, old_hold, user_id = inventory.held_seat()
     inventory.expire(seat_id)
     new_hold = inventory.reserve(seat_id, user_id).hold_id
-    with refused("SEAT_NOT_HELD"):
+    with expect_refusal("SEAT_NOT_HELD"):
         inventory.confirm(seat_id, old_hold, user_id)
     assert inventory.seat(seat_id).hold_id == new_hold
 
@@ -213,19 +205,19 @@ def test_hold_that_its_own_user_replaced_cannot_be_confirmed(inventory):
 def test_expiry_is_decided_by_app_now(inventory):
     seat_id, hold_id, user_id = inventory.held_seat(ttl=300)
     with inventory.clock_at(301):
-        with refused("HOLD_EXPIRED"):
+        with expect_refusal("HOLD_EXPIRED"):
             inventory.confirm(seat_id, hold_id, user_id)
         assert inventory.reserve(seat_id).hold_id != hold_id
 
 
 def test_live_hold_is_not_taken_over(inventory):
     seat_id, hold_id, _ = inventory.held_seat(ttl=300)
-    with inventory.clock_at(299), refused("SEAT_UNAVAILABLE"):
+    with inventory.clock_at(299), expect_refusal("SEAT_UNAVAILABLE"):
         inventory.reserve(seat_id)
     assert inventory.seat(seat_id).hold_id == hold_id
 
 
-def test_own_expired_hold_asked_again_is_not_prolonged(inventory):
+def test_retry_of_an_expired_hold_does_not_extend_it(inventory):
     seat_id, hold_id, user_id = inventory.held_seat()
     inventory.expire(seat_id)
     until = inventory.seat(seat_id).held_until
@@ -233,7 +225,7 @@ def test_own_expired_hold_asked_again_is_not_prolonged(inventory):
     assert inventory.seat(seat_id).held_until == until
 
 
-def test_of_many_take_overs_of_one_expired_hold_exactly_one_wins(inventory):
+def test_one_of_many_concurrent_take_overs_wins(inventory):
     seat_id, _, _ = inventory.held_seat()
     inventory.expire(seat_id)
     answers = run_concurrently([lambda: inventory.reserve(seat_id)] * 20)
@@ -244,33 +236,33 @@ def test_of_many_take_overs_of_one_expired_hold_exactly_one_wins(inventory):
 
 
 @pytest.mark.claim("hold/consumer-releases-seat")
-def test_released_seat_is_free_and_the_hold_never_comes_back(inventory):
+def test_released_seat_is_free_and_its_hold_cannot_return(inventory):
     seat_id, hold_id, user_id = inventory.held_seat()
     assert inventory.release(seat_id, hold_id) is True
     assert inventory.seat(seat_id).status == "AVAILABLE"
-    with refused("STEP_VOIDED"):
+    with expect_refusal("STEP_VOIDED"):
         inventory.reserve(seat_id, user_id, hold_id)
     assert inventory.release(seat_id, hold_id) is False
 
 
-def test_release_that_overtakes_its_reserve_keeps_it_from_happening(inventory):
-    seat_id, hold_id = inventory.new_seat(), an_id()
+def test_release_before_its_reserve_prevents_the_hold(inventory):
+    seat_id, hold_id = inventory.new_seat(), new_id()
     assert inventory.release(seat_id, hold_id) is False
-    with refused("STEP_VOIDED"):
+    with expect_refusal("STEP_VOIDED"):
         inventory.reserve(seat_id, hold_id=hold_id)
     assert inventory.seat(seat_id).status == "AVAILABLE"
 
 
-def test_release_by_a_stale_hold_touches_nothing(inventory):
+def test_release_by_an_unknown_hold_changes_nothing(inventory):
     seat_id, hold_id, _ = inventory.held_seat()
-    assert inventory.release(seat_id, an_id()) is False
+    assert inventory.release(seat_id, new_id()) is False
     assert inventory.seat(seat_id).hold_id == hold_id
 
 
-def test_release_by_a_hold_that_was_taken_over_leaves_the_one_that_did(inventory):
+def test_release_by_a_replaced_hold_leaves_the_new_hold(inventory):
     seat_id, old_hold, _ = inventory.held_seat()
     inventory.expire(seat_id)
-    new_hold = an_id()
+    new_hold = new_id()
     inventory.reserve(seat_id, hold_id=new_hold)
     assert inventory.release(seat_id, old_hold) is False
     assert inventory.seat(seat_id).hold_id == new_hold
@@ -283,17 +275,17 @@ def test_release_after_the_sale_leaves_the_sale(inventory):
     assert inventory.seat(seat_id).owner_user_id == user_id
 
 
-def test_release_that_names_another_seat_still_frees_the_one_that_is_held(inventory):
+def test_release_frees_the_seat_of_the_hold_not_the_named_seat(inventory):
     seat_id, hold_id, user_id = inventory.held_seat()
     inventory.release(inventory.new_seat(), hold_id)
     assert inventory.seat(seat_id).status == "AVAILABLE"
-    with refused("SEAT_NOT_HELD"):
+    with expect_refusal("SEAT_NOT_HELD"):
         inventory.confirm(seat_id, hold_id, user_id)
 
 
-def test_release_racing_its_own_reserve_never_leaves_a_hold(inventory):
+def test_concurrent_release_and_reserve_leave_no_hold(inventory):
     for _ in range(20):
-        seat_id, hold_id = inventory.new_seat(), an_id()
+        seat_id, hold_id = inventory.new_seat(), new_id()
         run_concurrently(
             [
                 partial(inventory.reserve, seat_id, hold_id=hold_id),
@@ -317,7 +309,7 @@ def test_release_racing_its_own_reserve_never_leaves_a_hold(inventory):
 )
 def test_confirmed_hold_is_a_sale(inventory):
     seat_id, hold_id, user_id = inventory.held_seat()
-    key = a_key()
+    key = new_key()
     first = inventory.confirm(seat_id, hold_id, user_id, key)
     seat = inventory.seat(seat_id)
     assert (seat.status, seat.owner_user_id, seat.order_id, seat.price_paid) == ("SOLD", user_id, hold_id, "350.00")
@@ -329,47 +321,47 @@ def test_confirmed_hold_is_a_sale(inventory):
 
 def test_confirm_by_another_user_is_not_held(inventory):
     seat_id, hold_id, _ = inventory.held_seat()
-    with refused("SEAT_NOT_HELD"):
-        inventory.confirm(seat_id, hold_id, an_id())
+    with expect_refusal("SEAT_NOT_HELD"):
+        inventory.confirm(seat_id, hold_id, new_id())
 
 
-def test_confirm_of_a_seat_that_nobody_holds_is_refused_for_good(inventory):
-    seat_id, key, hold_id, user_id = inventory.new_seat(), a_key(), an_id(), an_id()
-    with refused("SEAT_NOT_HELD"):
+def test_refused_confirm_of_a_free_seat_stays_refused(inventory):
+    seat_id, key, hold_id, user_id = inventory.new_seat(), new_key(), new_id(), new_id()
+    with expect_refusal("SEAT_NOT_HELD"):
         inventory.confirm(seat_id, hold_id, user_id, key)
     inventory.reserve(seat_id, user_id, hold_id)
-    with refused("SEAT_NOT_HELD"):
+    with expect_refusal("SEAT_NOT_HELD"):
         inventory.confirm(seat_id, hold_id, user_id, key)
 
 
-def test_confirm_after_its_key_was_settled_void_is_refused_and_the_seat_stays_held(inventory):
+def test_confirm_after_a_settle_is_refused_and_keeps_the_hold(inventory):
     seat_id, hold_id, user_id = inventory.held_seat()
-    key = a_key()
+    key = new_key()
     assert inventory.settle(key) is False
-    with refused("STEP_VOIDED"):
+    with expect_refusal("STEP_VOIDED"):
         inventory.confirm(seat_id, hold_id, user_id, key)
     assert inventory.seat(seat_id).status == "HELD"
 
 
-def test_settle_after_confirm_is_done_whatever_the_seat_is_now(inventory):
+def test_settle_after_a_cancelled_sale_is_still_done(inventory):
     seat_id, hold_id, user_id = inventory.held_seat()
-    key = a_key()
+    key = new_key()
     inventory.confirm(seat_id, hold_id, user_id, key)
     inventory.cancel_sale(seat_id, hold_id, user_id)
     assert inventory.settle(key) is True
 
 
 def test_settle_after_a_refused_confirm_is_not_done(inventory):
-    seat_id, key = inventory.new_seat(), a_key()
-    with refused("SEAT_NOT_HELD"):
-        inventory.confirm(seat_id, an_id(), an_id(), key)
+    seat_id, key = inventory.new_seat(), new_key()
+    with expect_refusal("SEAT_NOT_HELD"):
+        inventory.confirm(seat_id, new_id(), new_id(), key)
     assert inventory.settle(key) is False
 
 
-def test_confirm_racing_its_settlement_agrees_with_it(inventory):
+def test_concurrent_confirm_and_settle_agree(inventory):
     for _ in range(20):
         seat_id, hold_id, user_id = inventory.held_seat()
-        key = a_key()
+        key = new_key()
         _, done = run_concurrently(
             [
                 partial(inventory.confirm, seat_id, hold_id, user_id, key),
@@ -379,7 +371,7 @@ def test_confirm_racing_its_settlement_agrees_with_it(inventory):
         assert (inventory.seat(seat_id).status == "SOLD") is done
 
 
-def test_pay_in_flight_and_take_over_leave_the_seat_to_exactly_one(inventory):
+def test_concurrent_payment_and_take_over_have_one_winner(inventory):
     for _ in range(20):
         seat_id, hold_id, user_id = inventory.held_seat()
         inventory.expire(seat_id)
@@ -393,19 +385,19 @@ def test_pay_in_flight_and_take_over_leave_the_seat_to_exactly_one(inventory):
         assert taken == "SEAT_UNAVAILABLE" or inventory.seat(seat_id).hold_id == taken.hold_id
 
 
-def test_confirm_waits_for_the_row_and_gives_up_as_unknown(inventory):
+def test_confirm_of_a_locked_row_times_out_as_unknown(inventory):
     seat_id, hold_id, user_id = inventory.held_seat()
-    with inventory.row_locked(seat_id), pytest.raises(Unknown):
+    with inventory.lock_row(seat_id), pytest.raises(Unknown):
         inventory.confirm(seat_id, hold_id, user_id)
     assert inventory.seat(seat_id).status == "HELD"
 
 
-def test_hold_that_runs_out_while_its_confirm_waits_for_the_row_is_expired(inventory):
+def test_hold_can_expire_while_its_confirm_waits(inventory):
     seat_id, hold_id, user_id = inventory.held_seat(ttl=1)
     answers: list[object] = []
-    with inventory.row_locked(seat_id):
+    with inventory.lock_row(seat_id):
         call = threading.Thread(
-            target=lambda: answers.append(outcome(lambda: inventory.confirm(seat_id, hold_id, user_id)))
+            target=lambda: answers.append(result_or_code(lambda: inventory.confirm(seat_id, hold_id, user_id)))
         )
         time_is_up = "SELECT held_until <= app_now() AS over FROM seats WHERE seat_id = %(seat_id)s"
         nearly = "SELECT held_until <= app_now() + interval '300 ms' AS over FROM seats WHERE seat_id = %(seat_id)s"
@@ -420,13 +412,13 @@ def test_hold_that_runs_out_while_its_confirm_waits_for_the_row_is_expired(inven
 @pytest.mark.parametrize(
     "broken",
     [
-        "status = 'AVAILABLE'",  # with the hold's fields left behind
+        "status = 'AVAILABLE'",  # with the fields of a hold
         "status = 'SOLD'",  # without order, owner and price
         "held_until = NULL",
         "owner_user_id = gen_random_uuid()",
     ],
 )
-def test_database_refuses_a_seat_that_is_half_one_thing_and_half_another(inventory, broken):
+def test_database_refuses_an_inconsistent_seat(inventory, broken):
     seat_id, _, _ = inventory.held_seat()
     with pytest.raises(DatabaseFault, match="seat_state_is_whole"), inventory.db.transaction() as tx:
         tx.run(f"UPDATE seats SET {broken} WHERE seat_id = %(seat_id)s", seat_id=seat_id)
@@ -436,7 +428,7 @@ def test_database_refuses_a_seat_that_is_half_one_thing_and_half_another(invento
 
 
 @pytest.mark.claim("queue/releases-despite-crash", "hold/consumer-releases-seat")
-def test_sweeper_releases_expired_holds_only_and_kills_their_keys(inventory):
+def test_sweeper_releases_only_expired_holds_and_voids_keys(inventory):
     expired, old_hold, user_id = inventory.held_seat()
     live, live_hold, _ = inventory.held_seat()
     inventory.expire(expired)
@@ -445,11 +437,11 @@ def test_sweeper_releases_expired_holds_only_and_kills_their_keys(inventory):
     assert live_hold not in swept
     assert inventory.seat(expired).status == "AVAILABLE"
     assert inventory.seat(live).hold_id == live_hold
-    with refused("STEP_VOIDED"):
+    with expect_refusal("STEP_VOIDED"):
         inventory.reserve(expired, user_id, old_hold)
 
 
-def test_ticks_of_the_sweeper_free_what_has_expired(inventory):
+def test_sweeper_ticks_release_expired_holds(inventory):
     seat_id, *_ = inventory.held_seat()
     inventory.expire(seat_id)
     sweeper = Sweeper(inventory.db, grace_seconds=0)
@@ -458,31 +450,31 @@ def test_ticks_of_the_sweeper_free_what_has_expired(inventory):
     assert inventory.seat(seat_id).status == "AVAILABLE"
 
 
-def test_sweeper_leaves_the_grace_to_the_message(inventory):
+def test_sweeper_waits_for_the_grace_period(inventory):
     seat_id, hold_id, _ = inventory.held_seat()
     inventory.expire(seat_id)
     holds.sweep(inventory.db, 1000, grace_seconds=30)
     assert inventory.seat(seat_id).hold_id == hold_id
 
 
-def test_sweepers_side_by_side_skip_what_the_other_has_in_hand(inventory):
+def test_sweeper_skips_locked_seats(inventory):
     locked, other = inventory.held_seat()[0], inventory.held_seat()[0]
     inventory.expire(locked)
     inventory.expire(other)
-    with inventory.row_locked(locked):
+    with inventory.lock_row(locked):
         swept = [str(hold["seat_id"]) for hold in holds.sweep(inventory.db, 1000, grace_seconds=0)]
     assert other in swept
     assert locked not in swept
 
 
-def test_sweeper_takes_a_batch_at_a_time(inventory):
+def test_sweeper_releases_one_batch_per_call(inventory):
     for _ in range(5):
         inventory.expire(inventory.held_seat()[0])
     assert len(holds.sweep(inventory.db, 3, grace_seconds=0)) == 3
 
 
-def test_the_sweepers_index_is_its_own(databases):
-    """A look-up by key that names the status too must not walk every seat that is HELD."""
+def test_only_the_sweeper_uses_its_index(databases):
+    """A lookup by key and status must not scan every HELD seat."""
     quiet = """INSERT INTO seats (seat_id, event_id, row_number, seat_number, category)
         SELECT gen_random_uuid(), gen_random_uuid(), 'R', 1, 'CAT1' FROM generate_series(1, 5000)"""
     held = """UPDATE seats SET status = 'HELD', hold_id = gen_random_uuid(), held_by_user_id = gen_random_uuid(),

@@ -1,4 +1,4 @@
-"""Inventory's HTTP face: seat maps with a cheap version, counts, health, metrics, callers."""
+"""The HTTP routes of Inventory: seat maps and their versions, counts, health, metrics and callers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from services.chassis.tokens import Credential
 from services.inventory.app import build
 from services.inventory.store import holds, seats
 from tests.support.databases import Databases, scripts
-from tests.unit.inventory.inventory_service import INTERNAL_SECRET, InventoryService, an_id, settings_for
+from tests.unit.inventory.inventory_service import INTERNAL_SECRET, InventoryService, new_id, settings_for
 
 pytestmark = pytest.mark.unit
 
@@ -22,62 +22,55 @@ SEEDED = [f"e0e0e0e0-0000-0000-0000-00000000000{number}" for number in (1, 2, 3)
 
 
 @pytest.fixture(scope="module")
-def inventory(databases: Databases) -> Iterator[InventoryService]:
-    service = InventoryService(databases)
-    yield service
-    service.close()
-
-
-@pytest.fixture(scope="module")
 def app(databases: Databases, inventory: InventoryService) -> Iterator[Any]:
     app = build(settings_for(databases.database_for("inventory")), inventory.db)
     yield app
-    app.extensions["background"][-1].stop()  # the gRPC server has bound its port
+    app.extensions["background"][-1].stop()  # the gRPC server listens on its port
 
 
-class Asks:
-    """GETs with a service credential."""
+class Getter:
+    """Sends GETs with a service credential."""
 
     def __init__(self, app: Any, caller: str | None = "event-service") -> None:
         self._client = app.test_client()
         self._headers = {"Authorization": Credential(caller, INTERNAL_SECRET).header()} if caller else {}
 
     def __call__(self, path: str, version: str | None = None) -> Any:
-        asked = {"If-None-Match": f'"{version}"'} if version else {}
-        return self._client.get(path, headers={**self._headers, **asked})
+        conditions = {"If-None-Match": f'"{version}"'} if version else {}
+        return self._client.get(path, headers={**self._headers, **conditions})
 
 
 @pytest.fixture(scope="module")
-def ask(app: Any) -> Asks:
-    return Asks(app)
+def get(app: Any) -> Getter:
+    return Getter(app)
 
 
-def _map(ask: Asks, event_id: str) -> Any:
-    return ask(f"/seats?event_id={event_id}").get_json()["data"]
+def _map(get: Getter, event_id: str) -> Any:
+    return get(f"/seats?event_id={event_id}").get_json()["data"]
 
 
-def _available(ask: Asks, *event_ids: str) -> list[int]:
-    data = ask("/seats/availability?" + "&".join(f"event_id={e}" for e in event_ids)).get_json()["data"]
+def _available(get: Getter, *event_ids: str) -> list[int]:
+    data = get("/seats/availability?" + "&".join(f"event_id={e}" for e in event_ids)).get_json()["data"]
     return [count["available_seats"] for count in data]
 
 
 # ── maps
 
 
-def test_map_shows_each_seat_with_its_status_by_row_and_number(inventory, ask):
-    event_id = an_id()
+def test_map_shows_each_seat_with_its_status_by_row_and_number(inventory, get):
+    event_id = new_id()
     free, held = inventory.new_seat(event_id), inventory.new_seat(event_id)
     inventory.reserve(held)
-    shown = _map(ask, event_id)["seats"]
+    shown = _map(get, event_id)["seats"]
     assert [seat["seat_number"] for seat in shown] == sorted(seat["seat_number"] for seat in shown)
     assert {seat["seat_id"]: seat["status"] for seat in shown} == {free: "AVAILABLE", held: "HELD"}
     assert set(shown[0]) == {"seat_id", "row_number", "seat_number", "status", "category"}
 
 
 @pytest.mark.claim("seed/seats")
-def test_seeded_maps_are_as_documented(ask):
-    small, large, past = (_map(ask, event_id)["seats"] for event_id in SEEDED)
-    small = [seat for seat in small if seat["row_number"] != "T"]  # the seats of other tests
+def test_seeded_maps_match_the_documentation(get):
+    small, large, past = (_map(get, event_id)["seats"] for event_id in SEEDED)
+    small = [seat for seat in small if seat["row_number"] != "T"]  # row T has the seats of other tests
     assert (len(small), len(large), len(past)) == (100, 5000, 20)
     rows = {seat["row_number"]: seat["category"] for seat in small}
     assert rows == {"A": "CAT1", "B": "CAT2", "C": "CAT2", "D": "CAT3"}
@@ -97,74 +90,74 @@ def test_seed_can_be_run_again_and_changes_nothing(databases, inventory):
     assert inventory.row("SELECT count(*) AS n FROM seats")["n"] == before
 
 
-def test_map_of_an_event_without_seats_is_empty(ask):
-    data = _map(ask, an_id())
+def test_map_of_an_event_without_seats_is_empty(get):
+    data = _map(get, new_id())
     assert data["seats"] == []
 
 
-def test_unchanged_map_is_304_with_its_version(inventory, ask):
-    event_id = an_id()
+def test_unchanged_map_is_304_with_its_version(inventory, get):
+    event_id = new_id()
     inventory.new_seat(event_id)
-    first = ask(f"/seats?event_id={event_id}")
+    first = get(f"/seats?event_id={event_id}")
     version = first.get_json()["data"]["version"]
-    again = ask(f"/seats?event_id={event_id}", version)
+    again = get(f"/seats?event_id={event_id}", version)
     assert (again.status_code, again.data) == (304, b"")
     assert first.headers["ETag"] == again.headers["ETag"] == f'"{version}"'
 
 
 @pytest.mark.claim("schema/seats.updated_at")
 @pytest.mark.parametrize("change", ["reserve", "release", "confirm", "sweep", "check_in", "cancel"])
-def test_every_change_of_a_seat_changes_the_version(inventory, ask, change):
-    event_id = an_id()
-    seat_id, hold_id, user_id = inventory.new_seat(event_id), an_id(), an_id()
+def test_every_change_of_a_seat_changes_the_version(inventory, get, change):
+    event_id = new_id()
+    seat_id, hold_id, user_id = inventory.new_seat(event_id), new_id(), new_id()
     steps: dict[str, Callable[[], object]] = {
         "reserve": lambda: inventory.reserve(seat_id, user_id, hold_id),
         "release": lambda: inventory.release(seat_id, hold_id),
         "confirm": lambda: inventory.confirm(seat_id, hold_id, user_id),
-        "sweep": lambda: _expired_and_swept(inventory, seat_id),
+        "sweep": lambda: _expire_and_sweep(inventory, seat_id),
         "check_in": lambda: inventory.check_in(seat_id, hold_id, user_id),
         "cancel": lambda: inventory.cancel_sale(seat_id, hold_id, user_id),
     }
     before = {"reserve": [], "release": ["reserve"], "confirm": ["reserve"], "sweep": ["reserve"]}
     for step in before.get(change, ["reserve", "confirm"]):
         steps[step]()
-    version, status = _map(ask, event_id)["version"], inventory.seat(seat_id).status
+    version, status = _map(get, event_id)["version"], inventory.seat(seat_id).status
     steps[change]()
     assert inventory.seat(seat_id).status != status
-    assert ask(f"/seats?event_id={event_id}", version).status_code == 200
+    assert get(f"/seats?event_id={event_id}", version).status_code == 200
 
 
-def _expired_and_swept(inventory: InventoryService, seat_id: str) -> None:
+def _expire_and_sweep(inventory: InventoryService, seat_id: str) -> None:
     inventory.expire(seat_id)
     holds.sweep(inventory.db, 1000, grace_seconds=0)
 
 
-def test_change_that_was_stamped_earlier_and_committed_later_is_seen(inventory, ask):
-    """The newest stamp alone would miss it: the map would be stale until the next change."""
-    event_id = an_id()
+def test_late_commit_with_an_older_updated_at_changes_the_version(inventory, get):
+    """The newest `updated_at` alone would miss it, so the map would be stale until the next change."""
+    event_id = new_id()
     slow, quick = inventory.new_seat(event_id), inventory.new_seat(event_id)
     stamp = "UPDATE seats SET category = 'CAT2', updated_at = statement_timestamp() WHERE seat_id = %(seat_id)s"
     with inventory.db.transaction() as tx:
         tx.run(stamp, seat_id=slow)
         inventory.reserve(quick)
-        version = _map(ask, event_id)["version"]
-    assert ask(f"/seats?event_id={event_id}", version).status_code == 200
+        version = _map(get, event_id)["version"]
+    assert get(f"/seats?event_id={event_id}", version).status_code == 200
 
 
-def test_version_of_a_quiet_event_stays(inventory, ask):
-    event_id = an_id()
+def test_version_of_a_quiet_event_is_stable(inventory, get):
+    event_id = new_id()
     inventory.new_seat(event_id)
     with inventory.db.transaction() as tx:
         tx.run(
             "UPDATE seats SET updated_at = now() - interval '1 day' WHERE event_id = %(event_id)s", event_id=event_id
         )
-    version = _map(ask, event_id)["version"]
-    assert version.endswith("-0")  # the newest stamp decides alone: nothing can be in flight
-    assert _map(ask, event_id)["version"] == version
+    version = _map(get, event_id)["version"]
+    assert version.endswith("-0")  # no transaction can be open, so the newest `updated_at` is enough
+    assert _map(get, event_id)["version"] == version
 
 
-def test_holds_do_not_wait_for_one_another_to_get_a_version(inventory):
-    event_id = an_id()
+def test_holds_of_one_event_do_not_wait_for_each_other(inventory):
+    event_id = new_id()
     one, other = inventory.new_seat(event_id), inventory.new_seat(event_id)
     with inventory.db.transaction() as tx:
         tx.run("UPDATE seats SET updated_at = statement_timestamp() WHERE seat_id = %(seat_id)s", seat_id=one)
@@ -174,38 +167,38 @@ def test_holds_do_not_wait_for_one_another_to_get_a_version(inventory):
 # ── counts
 
 
-def test_counts_follow_the_seats_and_come_in_the_order_asked(inventory, ask):
-    full, empty = an_id(), an_id()
+def test_counts_follow_the_seats_in_the_requested_order(inventory, get):
+    full, empty = new_id(), new_id()
     seat_id = inventory.new_seat(full)
     inventory.new_seat(full)
-    assert _available(ask, empty, full) == [0, 2]
+    assert _available(get, empty, full) == [0, 2]
     hold = inventory.reserve(seat_id)
-    assert _available(ask, full, empty) == [1, 0]
+    assert _available(get, full, empty) == [1, 0]
     inventory.release(seat_id, hold.hold_id)
-    assert _available(ask, full) == [2]
+    assert _available(get, full) == [2]
 
 
-def test_unchanged_events_are_not_counted_again(inventory, ask, monkeypatch):
-    event_id = an_id()
+def test_unchanged_events_are_not_counted_again(inventory, get, monkeypatch):
+    event_id = new_id()
     inventory.new_seat(event_id)
-    assert _available(ask, event_id) == [1]
+    assert _available(get, event_id) == [1]
     monkeypatch.setattr(seats, "counts", lambda *_: pytest.fail("counted again"))
-    assert _available(ask, event_id) == [1]
+    assert _available(get, event_id) == [1]
 
 
 # ── callers, bad requests, health
 
 
 @pytest.mark.parametrize("path", ["/seats", "/seats?event_id=", "/seats?event_id=x", "/seats/availability"])
-def test_bad_query_is_refused(ask, path):
-    answer = ask(path)
+def test_bad_query_is_refused(get, path):
+    answer = get(path)
     assert answer.status_code == 400
     assert answer.get_json()["error_code"] in ("VALIDATION_ERROR", "INVALID_UUID")
 
 
-def test_too_many_events_are_refused(ask):
-    query = "&".join(f"event_id={an_id()}" for _ in range(101))
-    assert ask(f"/seats/availability?{query}").get_json()["error_code"] == "VALIDATION_ERROR"
+def test_too_many_events_are_refused(get):
+    query = "&".join(f"event_id={new_id()}" for _ in range(101))
+    assert get(f"/seats/availability?{query}").get_json()["error_code"] == "VALIDATION_ERROR"
 
 
 @pytest.mark.claim("protocols/event-reads-seat-map")
@@ -214,10 +207,10 @@ def test_too_many_events_are_refused(ask):
     ("caller", "status"), [(None, 401), ("orchestrator-service", 403), ("user-service", 403), ("event-service", 200)]
 )
 def test_only_event_reads_seats(app, path, caller, status):
-    assert Asks(app, caller)(path).status_code == status
+    assert Getter(app, caller)(path).status_code == status
 
 
-def test_health_shows_consumer_and_parked_messages_and_is_well_without_a_broker(app):
+def test_health_is_ok_without_a_broker(app):
     answer = app.test_client().get("/health")
     health = answer.get_json()
     assert (answer.status_code, health["checks"]) == (200, {"database": "ok"})
@@ -226,33 +219,33 @@ def test_health_shows_consumer_and_parked_messages_and_is_well_without_a_broker(
 
 def test_metrics_count_what_happened(app, inventory):
     seat_id, _, _ = inventory.held_seat()
-    with inventory.row_locked(seat_id), pytest.raises(Exception, match="SEAT_UNAVAILABLE"):
+    with inventory.lock_row(seat_id), pytest.raises(Exception, match="SEAT_UNAVAILABLE"):
         inventory.reserve(seat_id)
     text = app.test_client().get("/metrics").get_data(as_text=True)
     for name in ("inventory_holds_total", "inventory_nowait_losses_total", "inventory_parked_messages"):
         assert f"\n{name} " in text
 
 
-def test_map_of_50_000_seats_is_rendered_without_strain(databases, ask):
-    event_id = an_id()
+def test_map_of_50_000_seats_is_fast(databases, get):
+    event_id = new_id()
     fill = f"""INSERT INTO seats (seat_id, event_id, row_number, seat_number, category, updated_at)
         SELECT gen_random_uuid(), '{event_id}', 'R' || lpad((n / 500)::text, 3, '0'), n % 500, 'CAT1',
             now() - interval '1 day'
         FROM generate_series(1, 50000) AS n"""
     with closing(databases.superuser("inventory")) as connection, connection.cursor() as cursor:
-        cursor.execute(fill)  # as nobody who has a statement_timeout
+        cursor.execute(fill)  # the superuser has no statement_timeout
         cursor.execute("ANALYZE seats")
     started = time.monotonic()
-    data = _map(ask, event_id)
+    data = _map(get, event_id)
     assert len(data["seats"]) == 50_000
     assert time.monotonic() - started < 5
     started = time.monotonic()
     for _ in range(20):
-        assert ask(f"/seats?event_id={event_id}", data["version"]).status_code == 304
+        assert get(f"/seats?event_id={event_id}", data["version"]).status_code == 304
     assert (time.monotonic() - started) / 20 < 0.1
 
 
-def test_map_reads_one_statement_whatever_the_number_of_seats(inventory, ask, monkeypatch):
+def test_map_needs_one_statement_for_any_number_of_seats(inventory, get, monkeypatch):
     statements: list[str] = []
     execute = _Connection.execute
 
@@ -262,5 +255,5 @@ def test_map_reads_one_statement_whatever_the_number_of_seats(inventory, ask, mo
         return execute(self, sql, params)
 
     monkeypatch.setattr(_Connection, "execute", count_statement)
-    _map(ask, SEEDED[1])
+    _map(get, SEEDED[1])
     assert len(statements) == 2  # the version, the map

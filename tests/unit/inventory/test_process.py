@@ -1,4 +1,4 @@
-"""`python -m services.inventory.main` as a process: it starts, releases what expires, tells Order, ends on SIGTERM."""
+"""`python -m services.inventory.main` as a process: it releases expired holds, notifies Order and ends on SIGTERM."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.support.brokers import Broker
 from tests.support.databases import Databases
 from tests.support.stubs import check_response, example
 from tests.support.waiting import wait_until
-from tests.unit.inventory.inventory_service import INTERNAL_SECRET, SECRET, InventoryService, an_id
+from tests.unit.inventory.inventory_service import INTERNAL_SECRET, SECRET, InventoryService, new_id
 
 pytestmark = pytest.mark.unit
 
@@ -53,17 +53,17 @@ class Process:
             return {}
 
     def end(self) -> str:
-        """SIGTERM, and what the process has printed until it was gone."""
+        """Send SIGTERM and return the output of the process."""
         self.child.send_signal(signal.SIGTERM)
         output, _ = self.child.communicate(timeout=20)
         return output
 
 
 class Order(ThreadingHTTPServer):
-    """Stands where Order listens; remembers who told it what."""
+    """A stub for Order. It records the caller and path of each notice."""
 
     def __init__(self) -> None:
-        self.told: list[tuple[str, str]] = []
+        self.notices: list[tuple[str, str]] = []
         super().__init__(("127.0.0.1", 0), _OrderHandler)
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
@@ -72,7 +72,7 @@ class _OrderHandler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         caller = tokens.verify_caller(INTERNAL_SECRET, tokens.parse_bearer(self.headers["Authorization"]))
         assert isinstance(self.server, Order)
-        self.server.told.append((caller, self.path))
+        self.server.notices.append((caller, self.path))
         done = json.dumps(example("order", "POST", "/orders/{order_id}/expire", 200)).encode()
         status, body = check_response("order", "POST", self.path, 200, done)
         self.send_response(status)
@@ -102,7 +102,7 @@ def replicas(databases: Databases, broker: Broker, order: Order) -> Iterator[lis
         "DB_HOST": database.host,
         "DB_NAME": database.name,
         "DB_USER": database.user,
-        "DB_PASS": "not asked for",
+        "DB_PASS": "unused",
         "RABBITMQ_HOST": broker.settings.host,
         "RABBITMQ_PORT": str(broker.settings.port),
         "RABBITMQ_USER": broker.settings.user,
@@ -122,23 +122,23 @@ def replicas(databases: Databases, broker: Broker, order: Order) -> Iterator[lis
 
 
 @pytest.mark.claim("consumer/own-thread")
-def test_two_replicas_hold_release_and_end_cleanly_side_by_side(replicas, databases, broker, order):
+def test_two_replicas_release_holds_and_stop_cleanly(replicas, databases, broker, order):
     wait_until(lambda: all(replica.health().get("consumer") == "consuming" for replica in replicas), seconds=30)
     seats = InventoryService(databases)
     publisher = Publisher(broker.settings, "test")
     publisher.start()
     wait_until(publisher.is_ready, seconds=30)
     try:
-        held = [_held_through(replicas[n % 2], seats.new_seat()) for n in range(6)]
-        for seat_id, hold_id in held[:4]:  # two get no message: the sweepers find them
+        held = [_reserve_at(replicas[n % 2], seats.new_seat()) for n in range(6)]
+        for seat_id, hold_id in held[:4]:  # the sweepers find the two without a message
             body = json_codec.encode(
-                {"seat_id": seat_id, "order_id": hold_id, "user_id": an_id(), "reserved_at": "now"}
+                {"seat_id": seat_id, "order_id": hold_id, "user_id": new_id(), "reserved_at": "now"}
             )
-            publisher.publish("seat.hold.exchange", "seat.hold", body, message_id=an_id(), expiration_ms=1100)
+            publisher.publish("seat.hold.exchange", "seat.hold", body, message_id=new_id(), expiration_ms=1100)
         wait_until(lambda: all(seats.seat(seat_id).status == "AVAILABLE" for seat_id, _ in held), seconds=30)
-        assert {caller for caller, _ in order.told} <= {"inventory-service"}
-        assert {path for _, path in order.told} <= {f"/orders/{hold_id}/expire" for _, hold_id in held[:4]}
-        assert len(order.told) == len(set(order.told))
+        assert {caller for caller, _ in order.notices} <= {"inventory-service"}
+        assert {path for _, path in order.notices} <= {f"/orders/{hold_id}/expire" for _, hold_id in held[:4]}
+        assert len(order.notices) == len(set(order.notices))
     finally:
         publisher.stop()
         seats.close()
@@ -149,18 +149,18 @@ def test_two_replicas_hold_release_and_end_cleanly_side_by_side(replicas, databa
         assert not [line for line in lines if line["level"] in ("ERROR", "CRITICAL")]
 
 
-def _held_through(replica: Process, seat_id: str) -> tuple[str, str]:
+def _reserve_at(replica: Process, seat_id: str) -> tuple[str, str]:
     peer = GrpcPeer("Inventory", tokens.Credential("orchestrator-service", INTERNAL_SECRET))
-    hold_id = an_id()
+    hold_id = new_id()
     with open_channel(f"127.0.0.1:{replica.grpc}") as connection:
         stub = InventoryStub(connection)  # type: ignore[no-untyped-call]
-        request = pb.ReserveSeatRequest(seat_id=seat_id, user_id=an_id(), hold_id=hold_id, ttl_seconds=1)
+        request = pb.ReserveSeatRequest(seat_id=seat_id, user_id=new_id(), hold_id=hold_id, ttl_seconds=1)
         hold = peer.call(stub.ReserveSeat, request)
     assert UUID(hold.hold_id) == UUID(hold_id)
     return seat_id, hold_id
 
 
-def test_missing_setting_stops_the_start_with_one_line():
+def test_missing_setting_prevents_the_start_with_one_line():
     bare = {"PATH": os.environ["PATH"]}
     done = subprocess.run(
         [sys.executable, "-m", "services.inventory.main"], env=bare, capture_output=True, text=True, check=False

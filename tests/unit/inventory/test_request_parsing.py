@@ -1,8 +1,7 @@
-"""What Inventory's gRPC face does with bad requests and with callers that have no business there."""
+"""Invalid gRPC requests and forbidden callers of Inventory."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,8 +11,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from services.chassis.errors import ConfigurationError, Unknown
 from services.contracts.pb import inventory_pb2 as pb
 from services.inventory.grpc_server import require_callers
-from tests.support.databases import Databases
-from tests.unit.inventory.inventory_service import HASH, InventoryService, a_key, an_id, refused
+from tests.unit.inventory.inventory_service import HASH, expect_refusal, new_id, new_key
 
 pytestmark = pytest.mark.unit
 
@@ -48,37 +46,30 @@ NOT_IDS = ["", "x", "5ea70001", "\0" * 36, "5ea70001-0000-0000-0000-00000000000g
 NOT_AMOUNTS = ["", "0", "0.00", "-1", "1.005", "NaN", "Infinity", "1e999999999", "100000000.00", "ten", "1,00", "\0"]
 
 
-@pytest.fixture(scope="module")
-def inventory(databases: Databases) -> Iterator[InventoryService]:
-    service = InventoryService(databases)
-    yield service
-    service.close()
-
-
-def test_every_verb_has_a_good_request_here():
+def test_every_verb_has_a_valid_request_here():
     assert set(GOOD) == set(VERBS)
 
 
 @pytest.mark.parametrize(("verb", "name"), IDS)
 @pytest.mark.parametrize("text", NOT_IDS)
-def test_id_that_is_no_uuid_is_refused_as_such(inventory, verb, name, text):
+def test_id_that_is_no_uuid_is_refused(inventory, verb, name, text):
     if verb == "LogEntry" and text == "":
         return  # an unreadable QR names no seat
-    with refused("INVALID_UUID"):
-        inventory.ask(verb, **{**GOOD[verb], name: text})
+    with expect_refusal("INVALID_UUID"):
+        inventory.call(verb, **{**GOOD[verb], name: text})
 
 
 @pytest.mark.parametrize("ttl", [0, -1, 301, 2**31 - 1])
 def test_ttl_outside_1_to_300_is_not_valid(inventory, ttl):
-    with refused("VALIDATION_ERROR"):
+    with expect_refusal("VALIDATION_ERROR"):
         inventory.reserve(inventory.new_seat(), ttl=ttl)
 
 
 @pytest.mark.parametrize("price", NOT_AMOUNTS)
-def test_price_that_is_no_amount_is_not_valid_and_the_hold_stays(inventory, price):
+def test_invalid_price_is_refused_and_the_hold_stays(inventory, price):
     seat_id, hold_id, user_id = inventory.held_seat()
-    key = a_key()
-    with refused("VALIDATION_ERROR"):
+    key = new_key()
+    with expect_refusal("VALIDATION_ERROR"):
         inventory.confirm(seat_id, hold_id, user_id, key, price=price)
     assert inventory.confirm(seat_id, hold_id, user_id, key).owner_user_id == user_id
 
@@ -98,33 +89,33 @@ def test_price_that_is_no_amount_is_not_valid_and_the_hold_stays(inventory, pric
         ("MarkCheckedIn", {"facts": {**FACTS, "scan_id": ""}}),
     ],
 )
-def test_field_that_is_not_what_it_should_be_is_not_valid(inventory, verb, wrong):
-    with refused("VALIDATION_ERROR"):
-        inventory.ask(verb, **{**GOOD[verb], **wrong})
+def test_invalid_field_is_refused(inventory, verb, wrong):
+    with expect_refusal("VALIDATION_ERROR"):
+        inventory.call(verb, **{**GOOD[verb], **wrong})
 
 
 @pytest.mark.parametrize("verb", ["MarkCheckedIn", "LogEntry"])
 def test_scan_without_a_staff_member_is_refused(inventory, verb):
-    with refused("INVALID_UUID"):
-        inventory.ask(verb, **{**GOOD[verb], "facts": {"scan_id": "s"}})
+    with expect_refusal("INVALID_UUID"):
+        inventory.call(verb, **{**GOOD[verb], "facts": {"scan_id": "s"}})
 
 
 @pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize("caller", ["user-service", "order-service", "event-service", "inventory-service", "stranger"])
 def test_only_the_orchestrator_may_call(inventory, verb, caller):
-    with pytest.raises(Unknown, match="PERMISSION_DENIED"):  # about the call, so never taken for a verdict
-        inventory.ask_as(inventory.as_caller(caller), verb, **GOOD[verb])
+    with pytest.raises(Unknown, match="PERMISSION_DENIED"):  # an error of the call, so Unknown
+        inventory.call_as(inventory.peer_for(caller), verb, **GOOD[verb])
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_credential_signed_with_another_secret_opens_nothing(inventory, verb):
+def test_credential_with_another_secret_is_refused(inventory, verb):
     with pytest.raises(Unknown, match="UNAUTHENTICATED"):
-        inventory.ask_as(inventory.as_caller("orchestrator-service", "x" * 32), verb, **GOOD[verb])
+        inventory.call_as(inventory.peer_for("orchestrator-service", "x" * 32), verb, **GOOD[verb])
 
 
 def test_upper_case_id_is_the_same_seat(inventory):
     seat_id = inventory.new_seat()
-    hold_id = an_id()
+    hold_id = new_id()
     assert inventory.reserve(seat_id.upper(), hold_id=hold_id.upper()).hold_id == hold_id
     assert inventory.release(seat_id, hold_id) is True
 
@@ -142,7 +133,7 @@ def test_health_and_reflection_answer_without_a_credential(inventory):
     assert SERVICE.full_name in {service.name for service in answer.list_services_response.service}
 
 
-def test_method_that_names_no_callers_keeps_the_service_from_starting():
+def test_method_without_callers_prevents_the_start():
     class Bare:
         pass
 

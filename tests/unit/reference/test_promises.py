@@ -23,7 +23,7 @@ from services.chassis.settings import DatabaseSettings, Env
 from services.chassis.tokens import Credential
 from services.inventory.app import build
 from tests.support.databases import Databases
-from tests.unit.inventory.inventory_service import INTERNAL_SECRET, InventoryService, an_id, settings_for
+from tests.unit.inventory.inventory_service import INTERNAL_SECRET, InventoryService, new_id, settings_for
 from tests.unit.order.order_service import OrderService
 
 pytestmark = pytest.mark.unit
@@ -141,7 +141,7 @@ def properties(node: Any) -> Iterator[str]:
 def test_a_map_is_read_while_its_seats_are_locked(
     inventory: InventoryService, inventory_app: Flask, databases: Databases
 ) -> None:
-    event_id = an_id()
+    event_id = new_id()
     seat_id = inventory.new_seat(event_id)
     headers = {"Authorization": Credential("event-service", INTERNAL_SECRET).header()}
     at = databases.database_for("inventory")

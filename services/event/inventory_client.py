@@ -1,4 +1,4 @@
-"""Event asks Inventory (the choreography of the reference): seat maps and counts, over HTTP."""
+"""The HTTP client for Inventory: seat maps and counts of available seats."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from services.chassis.errors import Unknown
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-EVENTS_A_CALL = 50  # a request line of 50 ids stays well below a server's limit of 4 KiB
+EVENTS_PER_CALL = 50  # a request line with 50 ids is below the 4 KiB limit of a server
 
 
 class _Seat(msgspec.Struct, gc=False):
@@ -43,7 +43,7 @@ class _Map(msgspec.Struct):
     seats: list[_Seat]
 
 
-class _MapAnswer(msgspec.Struct):
+class _MapResponse(msgspec.Struct):
     data: _Map
 
 
@@ -52,13 +52,13 @@ class _Count(msgspec.Struct):
     available_seats: int
 
 
-class _CountAnswer(msgspec.Struct):
+class _CountResponse(msgspec.Struct):
     data: list[_Count]
 
 
 @dataclass(frozen=True)
 class SeatMap:
-    """An event's seats with their prices, as JSON. `version` is Inventory's; `prices` are those that went in."""
+    """The seats of an event with their prices, as JSON. `version` comes from Inventory, `prices` from Event."""
 
     version: str
     prices: dict[str, Decimal]
@@ -66,40 +66,40 @@ class SeatMap:
     rendered: bytes
 
 
-class Seats:
-    """Inventory's seats, as Event's callers see them."""
+class InventoryClient:
+    """Reads seats from Inventory. Thread-safe."""
 
     def __init__(self, inventory: HttpPeer) -> None:
         self._inventory = inventory
 
-    def map(self, event_id: UUID, prices: dict[str, Decimal], known: SeatMap | None) -> SeatMap:
-        """The seat map; `known` itself when neither seats nor prices have changed since. Raises Unknown."""
+    def fetch_map(self, event_id: UUID, prices: dict[str, Decimal], known: SeatMap | None) -> SeatMap:
+        """Fetch the seat map. Returns `known` if neither seats nor prices have changed. Raises Refused or Unknown."""
         version = known.version if known and known.prices == prices else None
         raw = self._inventory.fetch(f"/seats?event_id={event_id}", etag=version)
         if raw is None and known is not None:
             return known
-        found = _understood(raw, _MapAnswer).data
+        found = _decode(raw, _MapResponse).data
         available = sum(seat.status == "AVAILABLE" for seat in found.seats)
-        return SeatMap(found.version, prices, available, _rendered(found.seats, prices))
+        return SeatMap(found.version, prices, available, _render(found.seats, prices))
 
-    def available(self, event_ids: Sequence[UUID]) -> dict[UUID, int]:
-        """How many seats of each event are AVAILABLE. Raises Unknown."""
+    def count_available(self, event_ids: Sequence[UUID]) -> dict[UUID, int]:
+        """Count the AVAILABLE seats of each event. Raises Refused or Unknown."""
         counts: dict[UUID, int] = {}
-        for start in range(0, len(event_ids), EVENTS_A_CALL):
-            query = "&".join(f"event_id={event_id}" for event_id in event_ids[start : start + EVENTS_A_CALL])
-            found = _understood(self._inventory.fetch(f"/seats/availability?{query}"), _CountAnswer).data
+        for start in range(0, len(event_ids), EVENTS_PER_CALL):
+            query = "&".join(f"event_id={event_id}" for event_id in event_ids[start : start + EVENTS_PER_CALL])
+            found = _decode(self._inventory.fetch(f"/seats/availability?{query}"), _CountResponse).data
             counts |= {count.event_id: count.available_seats for count in found}
         return counts
 
 
-def _understood(raw: bytes | None, shape: type[T]) -> T:
+def _decode(raw: bytes | None, shape: type[T]) -> T:
     try:
         return msgspec.json.decode(raw or b"", type=shape)
     except msgspec.DecodeError as error:
-        raise Unknown(f"inventory-service answered with something else: {error}") from None
+        raise Unknown(f"inventory-service returned an unexpected body: {error}") from None
 
 
-def _rendered(seats: list[_Seat], prices: dict[str, Decimal]) -> bytes:
+def _render(seats: list[_Seat], prices: dict[str, Decimal]) -> bytes:
     price_of = {category: msgspec.Raw(json_codec.encode(price)) for category, price in prices.items()}
     unpriced = msgspec.Raw(b"null")
     return json_codec.encode(

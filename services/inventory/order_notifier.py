@@ -1,7 +1,7 @@
-"""Tells Order that a hold ran out: once, best effort, beside the consumer (D38 of the decisions).
+"""Notifies Order of each expired hold: one best-effort attempt on a thread of its own (D38).
 
-Order's own sweeper is the truth, so nothing waits for Order here and nothing is asked twice: when Order is slow, the
-notices that do not fit are dropped.
+Order's own sweeper finds each expired order, so the consumer never waits for Order and nothing is retried. While Order
+is slow, notices beyond MAX_WAITING are dropped.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from services.chassis.errors import Refused, Unknown
 
 logger = logging.getLogger(__name__)
 
-WAITING = 1000
+MAX_WAITING = 1000
 STOP_SECONDS = 5
 
 
-class OrderNotices:
-    """A thread that posts what `tell` hands it."""
+class OrderNotifier:
+    """A thread that posts the notices of `notify` to Order."""
 
     def __init__(self, orders: HttpPeer) -> None:
         self._orders = orders
-        self._waiting: queue.Queue[tuple[UUID, str | None] | None] = queue.Queue(WAITING)
-        self._thread = threading.Thread(target=self._run, name="order-notices", daemon=True)
+        self._waiting: queue.Queue[tuple[UUID, str | None] | None] = queue.Queue(MAX_WAITING)
+        self._thread = threading.Thread(target=self._run, name="order-notifier", daemon=True)
 
     def start(self) -> None:
-        """Begin to post; called once, after the fork."""
+        """Start to post. Call it once, after the fork."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Post what is waiting, for at most 5 seconds."""
+        """Post the waiting notices for at most 5 seconds."""
         try:
             self._waiting.put(None, timeout=STOP_SECONDS)
         except queue.Full:
@@ -42,12 +42,12 @@ class OrderNotices:
         if self._thread.is_alive():
             self._thread.join(timeout=STOP_SECONDS)
 
-    def tell(self, order_id: UUID) -> None:
-        """Have Order look at this order, soon or not at all. Never waits, never raises."""
+    def notify(self, order_id: UUID) -> None:
+        """Queue a notice about the hold of this order. It never waits and never raises."""
         try:
             self._waiting.put_nowait((order_id, correlation.current()))
         except queue.Full:
-            logger.warning("Order %s not told of its expiry: too many wait; Order's sweeper will find it", order_id)
+            logger.warning("no notice of expired order %s: too many wait, so Order's sweeper finds it", order_id)
 
     def _run(self) -> None:
         while (notice := self._waiting.get()) is not None:
@@ -59,6 +59,6 @@ class OrderNotices:
         try:
             self._orders.post(f"/orders/{order_id}/expire")
         except (Refused, Unknown) as error:
-            logger.warning("Order %s not told of its expiry (%s); Order's sweeper will find it", order_id, error)
+            logger.warning("no notice of expired order %s (%s): Order's sweeper finds it", order_id, error)
         except Exception:
-            logger.exception("Order %s not told of its expiry", order_id)
+            logger.exception("no notice of expired order %s", order_id)
