@@ -12,11 +12,11 @@ from collections.abc import Callable
 
 from harness import runtime
 from harness.errors import StackError
-from harness.runtime import compose, packages, variables
+from harness.runtime import compose, container_engine, installed, packages, variables
 from harness.runtime.cleanup import take_down
 from harness.runtime.run_directory import RunDir
 from harness.runtime.signals import interrupt_once
-from harness.runtime.stack import Stack
+from harness.runtime.stack import COMPOSE, Stack
 
 WATCH_SECONDS = 1.0
 
@@ -25,7 +25,7 @@ def main() -> int:
     """Parse the command line, run the command and return the exit status."""
     options = _parser().parse_args()
     commands: dict[str, Callable[[argparse.Namespace], None]] = {
-        "setup": lambda given: print(f"RabbitMQ: {packages.ensure_broker()}"),
+        "setup": _setup,
         "env": lambda given: print(variables.render_example(compose.ROOT / ".env.example"), end=""),
         "up": _up,
         "down": _down,
@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m harness", description=__doc__)
     parser.add_argument("--run-dir", help="directory of logs, data and state (default: $TR_RUN_DIR, else .run)")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("setup", help="find RabbitMQ on this machine or install it")
+    commands.add_parser("setup", help="install RabbitMQ if it is missing, and list what is installed")
     commands.add_parser("env", help="print .env.example with fresh secrets (save it as .env for `docker compose`)")
     up = commands.add_parser("up", help="start everything and run until Ctrl-C")
     up.add_argument("--detach", action="store_true", help="return when everything is ready and leave it running")
@@ -86,6 +86,16 @@ def _add_env_option(parser: argparse.ArgumentParser, text: str) -> None:
             setattr(namespace, self.dest, {**(getattr(namespace, self.dest) or {}), name: content})
 
     parser.add_argument("--env", action=Pair, metavar="NAME=VALUE", help=f"{text} (repeatable)")
+
+
+def _setup(given: argparse.Namespace) -> None:
+    choice = container_engine.choose()
+    if choice.kind == "native":
+        packages.ensure_broker()
+    for name, found in installed.list_installed(COMPOSE).items():
+        print(f"{name:<12} {found}")
+    print(f"{'Stack':<12} {choice.kind}, because {choice.reason}")
+    print("Next: make demo")
 
 
 def _up(given: argparse.Namespace) -> None:

@@ -33,6 +33,7 @@ def up(
     manager, the stack is taken down at the end; its data stays in `run_dir` (default: TR_RUN_DIR, else .run). The
     variable STACK chooses native processes or containers. Raises StackError, with nothing left running.
     """
+    only = list(only) if only else None
     choice = container_engine.choose()
     kind = KINDS[choice.kind]
     directory = RunDir(run_dir)
@@ -40,7 +41,9 @@ def up(
         end_leftovers(directory)
         directory.create()
         values = variables.resolve(directory.read_variables(), env or {}, compose.variables_of(COMPOSE))
-        assigned = kind.assign_ports(compose.load(COMPOSE, values))
+        services = compose.load(COMPOSE, values)
+        kind.install_missing(services, only)
+        assigned = kind.assign_ports(services)
         directory.write_variables(values)
         directory.write_stack(choice.kind, assigned, None if detach else Identity.of(os.getpid()))
         for name, changed in (overrides or {}).items():

@@ -26,6 +26,7 @@ from harness.runtime.gateway import RENDERER, STATUS
 from harness.runtime.process import Identity
 from harness.runtime.process_plan import native_name
 from harness.runtime.program import Program
+from harness.runtime.progress import report_every
 from harness.runtime.run_directory import Record
 from harness.runtime.stack import COMPOSE, Stack
 
@@ -98,10 +99,11 @@ class ContainerStack(Stack):
         wanted += [RENDERER] if GATEWAY in wanted else []
         self.report("compose", f"{'building and ' if build else ''}making {', '.join(wanted)}")
         self.run_dir.write_file(container_engine.FILE, yaml.safe_dump(self._document(), sort_keys=False))
-        if build:
-            built = [name for name in wanted if "build" in self._raw(name)]
-            self._project.run_compose("build", *built)
-        self._project.run_compose("up", "--no-start", "--no-deps", "--no-build", *wanted)
+        built = [name for name in wanted if build and "build" in self._raw(name)]
+        with report_every("building" if built else "making", functools.partial(self.report, "compose")):
+            if built:
+                self._project.run_compose("build", *built)
+            self._project.run_compose("up", "--no-start", "--no-deps", "--no-build", *wanted)
 
     def _apply_changed_env(self, name: str) -> None:
         """The environment of `name` has changed: it gets a new container, and its log goes on."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from harness.runtime import process_plan
+from harness.runtime import packages, process_plan
 from harness.runtime.compose import Service
 from harness.runtime.program import Program
 from harness.runtime.stack import Stack
@@ -20,6 +20,12 @@ class NativeStack(Stack):
     def assign_ports(cls, services: Mapping[str, Service]) -> dict[str, dict[int, int]]:
         """Choose a free port of this machine for each port of each service."""
         return process_plan.assign_ports(services)
+
+    @classmethod
+    def install_missing(cls, services: Mapping[str, Service], only: Iterable[str] | None) -> None:
+        """Install RabbitMQ if it is needed. apt takes long enough for another stack to take ports chosen before."""
+        if process_plan.needs_broker(services, services if only is None else only):
+            packages.ensure_broker()
 
     def _plan(self, values: Mapping[str, str], run_dir: Path) -> dict[str, Program]:
         return process_plan.plan_programs(self._services, self._ports, values, run_dir)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from harness.errors import StackError
+from harness.runtime import progress
 
 POLICY = Path("/usr/sbin/policy-rc.d")  # Debian asks it whether a package may start its daemon
 HOMES = ("/usr/lib/rabbitmq/lib/rabbitmq_server-*", "/usr/local/lib/erlang/lib/rabbitmq_server-*", "/opt/rabbitmq*")
@@ -19,15 +19,22 @@ DENY = "#!/bin/sh\nexit 101\n"
 
 
 def ensure_broker() -> Path:
-    """The broker's start script, installed first if need be. Raises StackError saying what to install."""
+    """Return the broker's start script, and install the broker first if it is missing.
+
+    Raises StackError with the command to type if this user may not install it.
+    """
     found = find_broker() or _install("rabbitmq-server")
     if not found:
-        raise StackError(
-            "RabbitMQ is not installed. Install it and run this again: `apt-get install rabbitmq-server` on Debian "
-            "and Ubuntu (as root or with sudo the harness does it itself), `brew install rabbitmq` on macOS, "
-            "elsewhere the generic Unix build under /opt/rabbitmq (needs Erlang)."
-        )
+        raise StackError(f"RabbitMQ is not installed, and this user cannot install it. {_advise()}")
     return found
+
+
+def _advise() -> str:
+    if shutil.which("apt-get"):
+        return "Type: sudo apt-get install --no-install-recommends rabbitmq-server"
+    if shutil.which("brew"):
+        return "Type: brew install rabbitmq"
+    return "Install Docker, or Erlang with RabbitMQ's generic Unix build unpacked under /opt/rabbitmq."
 
 
 def find_broker_source() -> str | None:
@@ -51,8 +58,9 @@ def _install(package: str) -> Path | None:
     rights = _root_prefix()
     if rights is None:
         return None
-    print(f"installing {package} with apt-get", file=sys.stderr, flush=True)
-    with _no_system_daemon(rights):
+    text = f"installing {package} with apt-get"
+    progress.print_line(text)
+    with progress.report_every(text), _no_system_daemon(rights):
         _apt(rights, "update", "-qq")
         _apt(rights, "install", "-y", "-qq", "--no-install-recommends", package)
     return find_broker()

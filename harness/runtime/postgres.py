@@ -10,6 +10,7 @@ import shutil
 import signal
 import stat
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -121,9 +122,14 @@ class Postgres(Program):
         if os.geteuid() == 0:
             for path in (home, password):
                 shutil.chown(path, *_unprivileged())
-        locale = ["--encoding=UTF8", "--locale=C.UTF-8"]
+        # macOS has no C.UTF-8. Both choices sort by code point and know the letters of Unicode.
+        locale = ["--locale=C", "--lc-ctype=UTF-8"] if sys.platform == "darwin" else ["--locale=C.UTF-8"]
         access = [f"--username={SUPERUSER}", f"--pwfile={password}", "--auth=scram-sha-256"]
-        done = _run(unprivileged_command([str(self.binaries / "initdb"), "-D", str(self.data), *locale, *access], home))
+        done = _run(
+            unprivileged_command(
+                [str(self.binaries / "initdb"), "-D", str(self.data), "--encoding=UTF8", *locale, *access], home
+            )
+        )
         password.unlink()
         if done.returncode:
             raise StackError(f"initdb failed:\n{done.stderr.strip()}")

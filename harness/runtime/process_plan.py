@@ -60,6 +60,12 @@ def list_needs(service: Service, services: Mapping[str, Service]) -> tuple[str, 
     return tuple(dict.fromkeys(native_name(services[name]) for name in names))
 
 
+def needs_broker(services: Mapping[str, Service], names: Iterable[str]) -> bool:
+    """Return whether one of `names`, or a service that it depends on, is RabbitMQ."""
+    found = [services[name] for name in names if name in services]
+    return any(each.kind == "rabbitmq" or needs_broker(services, each.depends_on) for each in found)
+
+
 def list_databases(services: Mapping[str, Service]) -> list[tuple[Service, str]]:
     """Each database container with the service that connects to it."""
     users = {service.environment.get("DB_HOST"): service.name for service in services.values()}

@@ -128,6 +128,10 @@ class Stack(Supervisor):
         """Choose a free port of this machine for each port of each service: {service: {port: port here}}."""
         raise NotImplementedError
 
+    @classmethod
+    def install_missing(cls, services: Mapping[str, compose.Service], only: Iterable[str] | None) -> None:
+        """Install what this machine lacks for all services, or for `only` these. Raises StackError if it cannot."""
+
     def _plan(self, values: Mapping[str, str], run_dir: Path) -> dict[str, Program]:
         raise NotImplementedError
 

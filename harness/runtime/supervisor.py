@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import threading
 import time
@@ -16,6 +17,7 @@ from harness.errors import StackError
 from harness.runtime import process
 from harness.runtime.ports import HOST
 from harness.runtime.program import Program
+from harness.runtime.progress import report_every
 from harness.runtime.run_directory import Record, RunDir
 
 START_SECONDS = 60.0  # for one process to become ready; RabbitMQ takes five on two quiet cores
@@ -165,7 +167,8 @@ class Supervisor:
 
     def _wait_until_ready(self, program: Program, record: Record) -> None:
         is_decided: Callable[[], bool] = lambda: not record.is_alive or program.is_ready()  # noqa: E731
-        in_time = process.wait_for(is_decided, START_SECONDS, self._cancelled)
+        with report_every("starting", functools.partial(self.report, program.name)):
+            in_time = process.wait_for(is_decided, START_SECONDS, self._cancelled)
         if not self._cancelled.is_set() and not (in_time and record.is_alive):
             trouble = f"not ready after {START_SECONDS:.0f} s" if record.is_alive else "ended while starting"
             log = self.log_path(program.name)
