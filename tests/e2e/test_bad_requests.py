@@ -1,4 +1,4 @@
-"""Whatever is malformed gets its error code in the envelope, at every public address, and never a 500 (issue 2)."""
+"""Malformed requests to every public path get their error code in the envelope, and never a 500."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from harness.api_client import ApiResponse
 from services.contracts.enums import Role
 from tests.support import endpoints
 from tests.support.endpoints import AN_ID, Route
-from tests.support.people import Person, token
+from tests.support.people import Person, credential, token
 from tests.support.system import TestSystem
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("invariants")]
 
 BODIES: dict[str, dict[str, Any]] = {
-    "/api/auth/register": {"email": "somebody@example.com", "phone": "+6581234567", "password": "long enough"},
-    "/api/auth/login": {"email": "nobody@example.com", "password": "long enough"},
+    "/api/auth/register": {"email": "new@example.com", "phone": "+6581234567", "password": "long enough"},
+    "/api/auth/login": {"email": "unknown@example.com", "password": "long enough"},
     "/api/reserve": {"seat_id": AN_ID},
     "/api/pay": {"order_id": AN_ID},
     "/api/verify-otp": {"otp_code": "123456", "order_id": AN_ID},
@@ -34,7 +34,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "/api/credits/topup": {"amount": 10},
 }
 WITHOUT_BODY = {"/api/auth/refresh", "/api/auth/logout", "/api/orders/<order_id>/refund"}
-SIGNED = "/api/webhooks/stripe"  # judged by its signature before anything else
+SIGNED = "/api/webhooks/stripe"  # its signature is checked before anything else
 AMOUNTS = {"/api/transfer/initiate": "credits_amount", "/api/credits/topup": "amount"}
 PUBLIC = endpoints.public()
 WITH_BODY = [route for route in PUBLIC if route.rule in BODIES]
@@ -42,63 +42,63 @@ BROKEN_JSON = [
     b"", b"{", b"nonsense", b"[]", b"null", b"17", b'"text"', b"{} {}", b"\xff\xfe", b'{"a": "\xff"}', b"{'a': 1}",
     b"[" * 30_000, b'{"a":' * 5_000, b"NaN", b"\xef\xbb\xbf{}",
 ]  # fmt: skip
-WRONG_VALUES: list[Any] = [None, 17, -1.5, True, "", "not what was asked", [], {}, ["x"], "\x00", "\ud800", "x" * 5000]
-MEANT_AS_ABSENT = [("order_id", None), ("seller_otp", None)]
+WRONG_VALUES: list[Any] = [None, 17, -1.5, True, "", "of the wrong kind", [], {}, ["x"], "\x00", "\ud800", "x" * 5000]
+ABSENT = [("order_id", None), ("seller_otp", None)]
 WRONG_AMOUNTS = [b"0", b"-1", b"0.001", b"1e30", b"1e999999999", b"100000000", b'"10"', b"true", b"null", b"[]", b"NaN"]
 
 
-def caller(system: TestSystem, route: Route) -> Person:
-    """Somebody whom the route's policy admits."""
-    if not route.for_users and route.rule != "/api/auth/refresh":  # there the gateway wants a token first
+def make_caller(system: TestSystem, route: Route) -> Person:
+    """Return a user that the policy of the route allows."""
+    if not route.for_users and route.rule != "/api/auth/refresh":  # the gateway requires a token for a refresh
         return system.visitor()
     return system.staff() if route.policy.roles == {Role.STAFF} else system.person()
 
 
 def assert_refused(answer: ApiResponse, status: int, *codes: str) -> None:
-    """The status, one of the codes, and an envelope that is whole."""
+    """Check the status, the error code, and that the envelope is complete."""
     assert answer.status == status, answer
     envelope = answer.envelope
     assert envelope["success"] is False
     assert envelope["error_code"] in codes, envelope
     assert envelope["message"]
     assert envelope["correlation_id"]
-    if envelope["error_code"] != "GATEWAY_REJECTED":  # Kong's own template knows its request id only
+    if envelope["error_code"] != "GATEWAY_REJECTED":  # the template of Kong has only its own request id
         assert str(UUID(envelope["correlation_id"])) == envelope["correlation_id"]
 
 
-def test_every_public_address_is_known_here() -> None:
+def test_every_public_path_has_a_body_here() -> None:
     posts = {route.rule for route in PUBLIC if route.method == "POST"}
     assert posts == BODIES.keys() | WITHOUT_BODY | {SIGNED}
 
 
 @pytest.mark.parametrize("route", WITH_BODY, ids=str)
 def test_a_body_that_is_not_a_json_object_is_a_validation_error(system: TestSystem, route: Route) -> None:
-    person = caller(system, route)
+    person = make_caller(system, route)
     for body in BROKEN_JSON:
         assert_refused(person.call("POST", route.path, body), 400, "VALIDATION_ERROR")
 
 
 @pytest.mark.parametrize("route", WITH_BODY, ids=str)
 def test_a_field_of_the_wrong_kind_is_named_by_its_error(system: TestSystem, route: Route) -> None:
-    person, body = caller(system, route), BODIES[route.rule]
+    person, body = make_caller(system, route), BODIES[route.rule]
     for name in body:
         for wrong in WRONG_VALUES:
             answer = person.post(route.path, {**body, name: wrong})
             assert answer.status < 500, (name, wrong, answer)
-            if (name, wrong) in MEANT_AS_ABSENT or (name in AMOUNTS.values() and wrong == 17):
+            if (name, wrong) in ABSENT or (name in AMOUNTS.values() and wrong == 17):
                 continue
             if name.endswith("_id") and name != "hall_id" and isinstance(wrong, str) and wrong.isprintable():
                 assert_refused(answer, 400, "INVALID_UUID")
             elif answer.status == 400:
                 assert_refused(answer, 400, "VALIDATION_ERROR", "INVALID_UUID", "QR_INVALID")
-            else:  # a text is a text: it may be a reason, or somebody's password
+            else:  # any text is a valid reason or password
                 assert isinstance(wrong, str), (name, wrong, answer)
                 assert name in ("reason", "hall_id", "password", "email"), (name, wrong, answer)
 
 
 @pytest.mark.parametrize("route", WITH_BODY, ids=str)
 def test_another_content_type_is_415(system: TestSystem, route: Route) -> None:
-    person, body = caller(system, route), json.dumps(BODIES[route.rule]).encode()
+    person, body = make_caller(system, route), json.dumps(BODIES[route.rule]).encode()
     for kind in (
         "text/plain",
         "application/x-www-form-urlencoded",
@@ -111,14 +111,14 @@ def test_another_content_type_is_415(system: TestSystem, route: Route) -> None:
 
 @pytest.mark.parametrize("route", WITH_BODY, ids=str)
 def test_a_body_that_is_too_large_is_413(system: TestSystem, route: Route) -> None:
-    person = caller(system, route)
+    person = make_caller(system, route)
     body = {**BODIES[route.rule], "padding": "x" * 70_000}
     assert_refused(person.post(route.path, body), 413, "PAYLOAD_TOO_LARGE")
     assert_refused(person.post(route.path, {"padding": "x" * 1_100_000}), 413, "GATEWAY_REJECTED")
 
 
 @pytest.mark.parametrize("rule", AMOUNTS)
-def test_an_amount_that_nobody_can_pay_is_a_validation_error(system: TestSystem, rule: str) -> None:
+def test_an_impossible_amount_is_a_validation_error(system: TestSystem, rule: str) -> None:
     person, other = system.person(), system.person()
     body = {**BODIES[rule], "seller_user_id": person.user_id, "buyer_user_id": other.user_id, AMOUNTS[rule]: "AMOUNT"}
     for amount in WRONG_AMOUNTS:
@@ -127,8 +127,8 @@ def test_an_amount_that_nobody_can_pay_is_a_validation_error(system: TestSystem,
 
 
 @pytest.mark.parametrize("route", [route for route in PUBLIC if route.takes_id], ids=str)
-def test_an_address_with_a_malformed_id_is_invalid_uuid(system: TestSystem, route: Route) -> None:
-    person = caller(system, route)
+def test_a_path_with_a_malformed_id_is_invalid_uuid(system: TestSystem, route: Route) -> None:
+    person = make_caller(system, route)
     for text in (
         "1",
         "x" * 36,
@@ -143,27 +143,34 @@ def test_an_address_with_a_malformed_id_is_invalid_uuid(system: TestSystem, rout
 
 @pytest.mark.parametrize("route", PUBLIC, ids=str)
 def test_another_method_is_405(system: TestSystem, route: Route) -> None:
-    known = {other.method for other in PUBLIC if other.rule == route.rule}
-    for method in {"GET", "POST", "PUT", "PATCH", "DELETE"} - known:
-        answer = caller(system, route).call(method, route.path)
+    allowed = {other.method for other in PUBLIC if other.rule == route.rule}
+    for method in {"GET", "POST", "PUT", "PATCH", "DELETE"} - allowed:
+        answer = make_caller(system, route).call(method, route.path)
         assert_refused(answer, 405, "METHOD_NOT_ALLOWED")
         assert route.method in answer.headers["Allow"]
 
 
 @pytest.mark.claim(
-    "layers/gateway-guards-routes", "token/guards-routes", "token/gateway-checks-first", "gateway/jwt-plugin-refuses"
+    "layers/gateway-guards-routes",
+    "token/guards-routes",
+    "token/gateway-checks-first",
+    "token/type",
+    "gateway/jwt-plugin-refuses",
 )
 @pytest.mark.parametrize("route", [route for route in PUBLIC if route.for_users], ids=str)
-def test_without_a_token_that_is_ours_nothing_opens(system: TestSystem, route: Route) -> None:
-    somebody, secret = system.person(), system.env("user-service")["JWT_SECRET"]
-    good = {"secret": secret, "user_id": somebody.user_id, "role": "customer"}
+def test_no_route_opens_without_a_valid_token(system: TestSystem, route: Route) -> None:
+    secret, internal = (system.env("user-service")[name] for name in ("JWT_SECRET", "INTERNAL_JWT_SECRET"))
+    good = {"secret": secret, "user_id": system.person().user_id, "role": "customer"}
     wrong = {
         "forged": token(**{**good, "secret": "y" * 48}),
         "expired": token(**good, exp=1_700_000_000),
-        "another issuer's": token(**good, iss="somebody-else"),
+        "of another issuer": token(**good, iss="another"),
+        "refresh": token(**good, kind="refresh"),
+        "refresh of staff": token(secret, system.staff().user_id, "staff", "refresh"),
+        "of a service": credential(internal, "orchestrator-service"),
         "no login": token(**good, sid=None),
         "no such role": token(**{**good, "role": "admin"}),
-        "no user": token(**{**good, "user_id": "nobody"}),
+        "no user": token(**{**good, "user_id": "not-a-uuid"}),
         "garbage": "garbage",
         "cut": token(**good)[:-3],
         "empty": "",
@@ -172,31 +179,31 @@ def test_without_a_token_that_is_ours_nothing_opens(system: TestSystem, route: R
     visitor = system.visitor()
     for name, text in wrong.items():
         headers = {"Authorization": f"Bearer {text}"}
-        at_the_gate = visitor.call(route.method, route.path, headers=headers)
-        behind_it = system.visitor(system.stack.url(route.service)).call(route.method, route.path, headers=headers)
-        for answer in (at_the_gate, behind_it):
+        at_gateway = visitor.call(route.method, route.path, headers=headers)
+        at_service = system.visitor(system.stack.url(route.service)).call(route.method, route.path, headers=headers)
+        for answer in (at_gateway, at_service):
             assert answer.status == 401, (name, answer)
-        assert_refused(at_the_gate, 401, "GATEWAY_REJECTED", "UNAUTHORIZED")
-        assert_refused(behind_it, 401, "TOKEN_EXPIRED" if name == "expired" else "UNAUTHORIZED")
+        assert_refused(at_gateway, 401, "GATEWAY_REJECTED", "UNAUTHORIZED")
+        assert_refused(at_service, 401, "TOKEN_EXPIRED" if name == "expired" else "UNAUTHORIZED")
     assert_refused(visitor.call(route.method, route.path), 401, "GATEWAY_REJECTED")
 
 
 @pytest.mark.claim("gateway/jwt-plugin-refuses")
-def test_a_token_in_the_address_opens_nothing(system: TestSystem) -> None:
-    somebody = system.person()
+def test_a_token_in_the_url_opens_nothing(system: TestSystem) -> None:
+    person = system.person()
     for name in ("jwt", "token", "access_token"):
-        assert system.visitor().get(f"/api/orders?{name}={somebody.token}").status == 401
+        assert system.visitor().get(f"/api/orders?{name}={person.token}").status == 401
 
 
 @pytest.mark.parametrize("query", ["page=0", "page=-1", "page=x", "per_page=0", "per_page=101", "page=1e3", "page=٣"])
-def test_a_page_that_is_none_is_a_validation_error(system: TestSystem, query: str) -> None:
+def test_an_invalid_page_is_a_validation_error(system: TestSystem, query: str) -> None:
     person = system.person()
     for path in ("/api/events", "/api/orders", "/api/transfers"):
         assert_refused(person.get(f"{path}?{query}"), 400, "VALIDATION_ERROR")
 
 
 @pytest.mark.claim("architecture/only-gateway-is-public", "gateway/public-routes")
-def test_what_is_not_public_is_not_there(system: TestSystem) -> None:
+def test_internal_paths_are_404_at_the_gateway(system: TestSystem) -> None:
     person = system.person()
     assert_refused(person.get("/api/nothing"), 404, "NOT_FOUND")
     hidden = [(route.method, route.path) for route in endpoints.internal()]
@@ -213,7 +220,7 @@ def test_a_webhook_without_stripes_signature_is_a_validation_error(system: TestS
 
 
 @pytest.mark.claim("correlation/id-per-request")
-def test_a_correlation_id_is_returned_and_one_that_is_no_uuid_is_replaced(system: TestSystem) -> None:
+def test_a_correlation_id_is_returned_or_replaced(system: TestSystem) -> None:
     given, person = "b1a4e1f0-0000-4000-8000-000000000001", system.person()
     answer = person.call("GET", "/api/nothing", headers={"X-Correlation-ID": given})
     assert answer.headers["X-Correlation-ID"] == answer.envelope["correlation_id"] == given

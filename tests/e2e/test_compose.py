@@ -1,6 +1,6 @@
-"""compose.yaml as it stands, by compose itself: from nothing to healthy, deaths, replicas, data that stays.
+"""Tests of compose.yaml with Docker Compose: first start, killed containers, replicas, and data that outlives a stop.
 
-STACK=docker runs this; where no Kong image is, its stand-in takes its place by compose.offline.yaml.
+They run with STACK=docker. Without an image of Kong, compose.offline.yaml replaces Kong by a fake.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if not IN_CONTAINERS:
 
 PUBLISHED = {"127.0.0.1:8000:8000": "api-gateway", "127.0.0.1:15672:15672": "rabbitmq"}
 SEAT = "5ea70001-0000-0000-0000-{:012d}"
-SEAT_OF_THE_BIG_HALL = SEAT.replace("5ea70001", "5ea70002")
+SEAT_OF_EVENT_2 = SEAT.replace("5ea70001", "5ea70002")
 FRESH = itertools.count(1)
 SECONDS = 240.0
 MEBIBYTE = 1024**2
@@ -41,7 +41,7 @@ AS_ROOT = [] if os.geteuid() == 0 else ["sudo", "-n"]
 
 @dataclass(frozen=True)
 class Deployment:
-    """One project of the files as they stand, but for two host ports that may be taken here."""
+    """A Compose project of these files. Two host ports are replaced, because they may be in use."""
 
     files: tuple[Path, ...]
     env: Path
@@ -53,24 +53,24 @@ class Deployment:
         return container_engine.run_command([*container_engine.find_compose(), *where, *files, *arguments])
 
     def containers(self, *services: str) -> list[dict[str, Any]]:
-        """What the engine knows of the project's containers."""
+        """Inspect the containers of the project."""
         found = container_engine.run_docker(
             "ps", "-aq", "--filter", f"label={container_engine.PROJECT}=ticketremaster-e2e"
         ).split()
-        known = json.loads(container_engine.run_docker("inspect", *found)) if found else []
-        return [c for c in known if not services or c["Config"]["Labels"][container_engine.SERVICE] in services]
+        inspected = json.loads(container_engine.run_docker("inspect", *found)) if found else []
+        return [c for c in inspected if not services or c["Config"]["Labels"][container_engine.SERVICE] in services]
 
-    def healthy(self) -> bool:
-        """Whether every container runs and is healthy, and what runs once has done so."""
+    def is_healthy(self) -> bool:
+        """Return whether every service is healthy, and every one-time container succeeded."""
         states = [(c["State"].get("Health", {}).get("Status"), c["State"]["ExitCode"]) for c in self.containers()]
         return bool(states) and all(state in (("healthy", 0), (None, 0)) for state in states)
 
     def up(self, *arguments: str) -> None:
         self.compose("up", "-d", *arguments)
-        assert wait_for(self.healthy, SECONDS), self.compose("ps")
+        assert wait_for(self.is_healthy, SECONDS), self.compose("ps")
 
-    def buys(self, seat: str) -> bool:
-        """Whether user1 gets a seat."""
+    def can_buy(self, seat: str) -> bool:
+        """Return whether user1 can buy a seat."""
         try:
             buyer = Api(self.gateway).login("user1@example.com")
             held = buyer.reserve(seat)
@@ -101,13 +101,13 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
         ports.release(free)
 
 
-def test_up_from_nothing_is_healthy_and_sells_a_seat(deployment: Deployment) -> None:
-    assert deployment.healthy()
-    assert deployment.buys(SEAT.format(1))
+def test_first_start_is_healthy_and_sells_a_seat(deployment: Deployment) -> None:
+    assert deployment.is_healthy()
+    assert deployment.can_buy(SEAT.format(1))
     assert deployment.balance() == 650
 
 
-def test_only_the_gateway_and_the_brokers_page_are_published_on_the_loopback(deployment: Deployment) -> None:
+def test_only_gateway_and_broker_page_are_published_on_loopback(deployment: Deployment) -> None:
     published = {
         (container["Config"]["Labels"][container_engine.SERVICE], binding["HostIp"])
         for container in deployment.containers()
@@ -118,7 +118,8 @@ def test_only_the_gateway_and_the_brokers_page_are_published_on_the_loopback(dep
 
 
 @pytest.mark.parametrize("service", ["user-service", "orchestrator-service", "fake-stripe"])
-def test_image_is_small_and_has_no_root_no_compiler_no_pip_and_no_test(deployment: Deployment, service: str) -> None:
+def test_image_is_small_and_holds_only_the_program(deployment: Deployment, service: str) -> None:
+    """The image has no root user, no compiler, no pip and no tests."""
     [container] = deployment.containers(service)
     assert container["Config"]["User"] == "10001"
     assert container["Config"]["Healthcheck"]["Test"]
@@ -143,7 +144,7 @@ def test_a_placeholder_stops_the_service_with_one_line(deployment: Deployment) -
     assert done.stderr.splitlines() == ["configuration: DB_PASS still holds its placeholder: put a real value there"]
 
 
-def test_a_database_whose_first_start_broke_off_is_never_healthy(tmp_path: Path) -> None:
+def test_a_database_with_a_failed_first_start_is_not_healthy(tmp_path: Path) -> None:
     database = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]["orders-db"]
     check = [part.replace("$$", "$") for part in database["healthcheck"]["test"][1:]]
     (tmp_path / "10-chassis.sql").write_text("SELECT 1 / 0;")
@@ -161,7 +162,7 @@ def test_a_database_whose_first_start_broke_off_is_never_healthy(tmp_path: Path)
     inside = ["docker", "exec", started.strip()]
     try:
         assert wait_for(lambda: succeeds(*inside, "pg_isready", "-h", "127.0.0.1"), 60), (
-            "it is started again, and answers"
+            "it restarts and accepts connections"
         )
         assert not succeeds(*inside, *check)
         container_engine.run_docker(
@@ -173,104 +174,105 @@ def test_a_database_whose_first_start_broke_off_is_never_healthy(tmp_path: Path)
 
 
 def succeeds(*command: str) -> bool:
-    """Whether a command ends with status 0."""
+    """Return whether a command exits with status 0."""
     return subprocess.run(command, capture_output=True, check=False, timeout=60).returncode == 0
 
 
-def test_a_changed_limit_reaches_a_gateway_that_runs(deployment: Deployment, tmp_path: Path) -> None:
+def test_a_changed_limit_reaches_a_running_gateway(deployment: Deployment, tmp_path: Path) -> None:
     (tmp_path / "env").write_text(f"{deployment.env.read_text()}\nRATE_LIMIT_PUBLIC_PER_MINUTE=2\n")
     replace(deployment, env=tmp_path / "env").up()
     answers = [Api(deployment.gateway).post("/api/auth/login", {}).status for _ in range(5)]
     deployment.up()
-    assert answers[-1] == 429, "two a minute, and at most one minute ends in between"
+    assert answers[-1] == 429, "two a minute, and at most one minute ends during the calls"
 
 
-def test_a_changed_file_starts_its_service_anew_in_development(deployment: Deployment, tmp_path: Path) -> None:
+def test_a_changed_file_restarts_its_service_in_development(deployment: Deployment, tmp_path: Path) -> None:
     text = re.sub(r"127\.0\.0\.1:\d+:", "127.0.0.1::", (ROOT / "compose.dev.yaml").read_text())
     (tmp_path / "compose.dev.yaml").write_text(text)
     developed = replace(deployment, files=(*deployment.files, tmp_path / "compose.dev.yaml"))
     developed.up("--no-deps", "event-service")
     [container] = developed.containers("event-service")
-    assert "starts anew" not in said_by(container)
+    assert "starts anew" not in read_output(container)
     (ROOT / "services" / "event" / "main.py").touch()
-    assert wait_for(lambda: "starts anew" in said_by(container), 30)
-    assert wait_for(lambda: said_by(container).count("listens on port") == 2, 30), "and it serves again"
+    assert wait_for(lambda: "starts anew" in read_output(container), 30)
+    assert wait_for(lambda: read_output(container).count("listens on port") == 2, 30), "it serves again"
     staff = Api(deployment.gateway).login("staff@example.com")
     assert wait_for(lambda: staff.get("/api/events").status == 200, 30)
     deployment.up("--no-deps", "event-service")
 
 
-def said_by(container: dict[str, Any]) -> str:
-    """What a container has printed until now."""
+def read_output(container: dict[str, Any]) -> str:
+    """Read the output of a container."""
     command = ["docker", "logs", container["Id"]]
     return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True).stdout
 
 
 @pytest.mark.skipif(
     bool(AS_ROOT) and not succeeds(*AS_ROOT, "true"),
-    reason="a container's process can be killed from outside by root alone",
+    reason="only root can kill the process of a container",
 )
-def test_every_container_that_is_killed_comes_back_by_itself(deployment: Deployment) -> None:
+def test_every_killed_container_restarts(deployment: Deployment) -> None:
     victims = [c for c in deployment.containers() if c["State"]["Running"]]
     assert len(victims) == 14
     holder = Api(deployment.gateway).login("user1@example.com")
     for victim in victims:
         subprocess.run([*AS_ROOT, "kill", "-9", str(victim["State"]["Pid"])], check=True)
-        assert wait_for(lambda victim=victim: _restarted(victim), 60), victim["Name"]  # type: ignore[misc]
-        assert wait_for(lambda: holds(holder), 60), victim["Name"]
-    assert wait_for(deployment.healthy, SECONDS), deployment.compose("ps")
-    assert wait_for(lambda: deployment.buys(SEAT.format(25)), 60)
+        assert wait_for(lambda victim=victim: has_restarted(victim), 60), victim["Name"]  # type: ignore[misc]
+        assert wait_for(lambda: can_hold(holder), 60), victim["Name"]
+    assert wait_for(deployment.is_healthy, SECONDS), deployment.compose("ps")
+    assert wait_for(lambda: deployment.can_buy(SEAT.format(25)), 60)
 
 
-def holds(holder: Api) -> bool:
-    """Whether a caller gets a seat that nobody has asked for yet."""
+def can_hold(holder: Api) -> bool:
+    """Return whether a user can reserve a new seat."""
     try:
-        return holder.reserve(SEAT_OF_THE_BIG_HALL.format(next(FRESH))).status == 200
+        return holder.reserve(SEAT_OF_EVENT_2.format(next(FRESH))).status == 200
     except urllib3.exceptions.HTTPError:
         return False
 
 
-def held(inventory: dict[str, Any]) -> float:
-    """How many seats one inventory has held since it was started."""
+def count_holds(inventory: dict[str, Any]) -> float:
+    """Count the seats that one inventory has held since its start."""
     look = "from urllib.request import urlopen; print(urlopen('http://localhost:8080/metrics').read().decode())"
     text = container_engine.run_docker("exec", inventory["Id"], "python", "-c", look)
     return float(re.findall(r"(?m)^inventory_holds_total (\S+)$", text)[0])
 
 
-def _restarted(victim: dict[str, Any]) -> bool:
+def has_restarted(victim: dict[str, Any]) -> bool:
+    """Return whether a killed container runs again."""
     now = json.loads(container_engine.run_docker("inspect", victim["Id"]))[0]
     return bool(now["State"]["Running"]) and now["RestartCount"] > victim["RestartCount"]
 
 
-def test_down_keeps_the_data_and_down_with_volumes_seeds_anew(deployment: Deployment) -> None:
-    spent = deployment.balance()
-    assert spent < 1000
+def test_down_keeps_the_data_and_down_with_volumes_deletes_it(deployment: Deployment) -> None:
+    balance = deployment.balance()
+    assert balance < 1000
     deployment.compose("down")
     deployment.up()
-    assert deployment.balance() == spent
+    assert deployment.balance() == balance
     deployment.compose("down", "--volumes")
     deployment.up()
     assert deployment.balance() == 1000
 
 
-def test_two_replicas_of_each_go_on_when_one_of_each_is_killed(deployment: Deployment) -> None:
+def test_a_second_replica_of_each_takes_over(deployment: Deployment) -> None:
     both = ("orchestrator-service", "inventory-service")
     deployment.up("--no-recreate", *(part for name in both for part in ("--scale", f"{name}=2")))
     for orchestrator in deployment.containers("orchestrator-service"):
-        container_engine.run_docker("restart", orchestrator["Id"])  # so that each meets both inventories
-    assert wait_for(deployment.healthy, SECONDS)
+        container_engine.run_docker("restart", orchestrator["Id"])  # so that each connects to both inventories
+    assert wait_for(deployment.is_healthy, SECONDS)
     holder, inventories = Api(deployment.gateway).login("user1@example.com"), deployment.containers("inventory-service")
-    assert wait_for(lambda: holds(holder) and all(map(held, inventories)), 60), "both inventories are asked"
+    assert wait_for(lambda: can_hold(holder) and all(map(count_holds, inventories)), 60), "both inventories get calls"
     for service in both:
         container_engine.run_docker(
             "kill", deployment.containers(service)[0]["Id"]
-        )  # which compose takes for meant: it stays away
-    assert wait_for(lambda: deployment.buys(SEAT.format(31)), 60)
-    before = held(inventories[1])
-    assert wait_for(lambda: holds(holder) and held(inventories[1]) > before, 60)
+        )  # Compose does not restart a container that `docker kill` stopped
+    assert wait_for(lambda: deployment.can_buy(SEAT.format(31)), 60)
+    before = count_holds(inventories[1])
+    assert wait_for(lambda: can_hold(holder) and count_holds(inventories[1]) > before, 60)
 
 
-def test_a_suite_runs_in_its_own_image(deployment: Deployment) -> None:
+def test_a_suite_runs_in_the_test_image(deployment: Deployment) -> None:
     deployment.compose("build", "tests")
-    said = deployment.compose("run", "--rm", "-T", "tests", "pytest", "-q", "tests/unit/order/test_sweeper.py")
-    assert re.search(r"\d+ passed", said), said
+    output = deployment.compose("run", "--rm", "-T", "tests", "pytest", "-q", "tests/unit/order/test_sweeper.py")
+    assert re.search(r"\d+ passed", output), output

@@ -1,4 +1,4 @@
-"""The Postman collection, run from start to end against the system by newman."""
+"""newman runs the whole Postman collection against the system."""
 
 from __future__ import annotations
 
@@ -18,9 +18,7 @@ def command() -> list[str]:
 
 
 @pytest.mark.claim("testing/postman-collection", "testing/end-to-end")
-def test_every_request_of_the_collection_gets_the_answer_that_it_asserts(
-    stack: Stack, command: list[str], tmp_path: Path
-) -> None:
+def test_every_assertion_of_the_collection_holds(stack: Stack, command: list[str], tmp_path: Path) -> None:
     report = run(command, stack, tmp_path / "report.json")
     failures = [f"{failure['source']['name']}: {failure['error']['message']}" for failure in report["run"]["failures"]]
     assert failures == []

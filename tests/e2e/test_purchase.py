@@ -1,4 +1,4 @@
-"""Scenario 1 through the gateway: reserve and pay, alone and in a crowd (issue 2)."""
+"""Scenario 1 through the gateway: reserve a seat and pay for it. tests/concurrency does this under contention."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("invariants")]
 SEATS_OF_THE_SEED = "5ea70001-0000-0000-0000-0000000000"
 
 
-def charges(system: TestSystem, user_id: str) -> list[Decimal]:
-    """What was taken from a balance."""
+def list_charges(system: TestSystem, user_id: str) -> list[Decimal]:
+    """List the amounts that were charged to a user."""
     sql = "SELECT amount FROM credit_entries WHERE user_id = %s AND kind = 'DEDUCT'"
     return [row["amount"] for row in system.rows("users_db", sql, user_id)]
 
 
 @pytest.mark.claim(
     "reserve/post-reserve",
+    "reserve/locks-and-holds-seat",
     "reserve/returns-order-id",
     "pay/post-pay",
     "pay/deducts-price",
@@ -51,17 +52,17 @@ def test_the_price_is_that_of_the_seats_category(system: TestSystem, number: int
     assert held["price"] == price
 
 
-def test_a_pay_repeated_later_gives_the_first_answer_and_charges_nothing(system: TestSystem) -> None:
+def test_a_repeated_pay_gets_the_first_answer_and_charges_once(system: TestSystem) -> None:
     buyer = system.person()
     _, order_id = system.hold_seat(buyer)
     first, again = buyer.pay(order_id).must(200), buyer.pay(order_id).must(200)
-    named = ("order_id", "seat_id", "status", "credits_charged", "remaining_balance")
-    assert [first[name] for name in named] == [again[name] for name in named]
-    assert len(charges(system, buyer.user_id)) == 1
+    fields = ("order_id", "seat_id", "status", "credits_charged", "remaining_balance")
+    assert [first[name] for name in fields] == [again[name] for name in fields]
+    assert len(list_charges(system, buyer.user_id)) == 1
 
 
 @pytest.mark.claim("pay/keeps-hold-without-credits", "pay/deducts-price", "protocols/webhook-adds-credits")
-def test_who_cannot_pay_keeps_the_seat_held_and_pays_after_a_top_up(system: TestSystem) -> None:
+def test_a_buyer_without_credits_keeps_the_hold_and_tops_up(system: TestSystem) -> None:
     buyer = system.person("1.00")
     seat, order_id = system.hold_seat(buyer)
     assert outcomes([buyer.pay(order_id)]) == {"402 INSUFFICIENT_CREDITS": 1}
@@ -72,7 +73,7 @@ def test_who_cannot_pay_keeps_the_seat_held_and_pays_after_a_top_up(system: Test
     assert buyer.pay(order_id).must(200)["status"] == "CONFIRMED"
 
 
-def test_who_holds_a_seat_already_is_told_which_order_it_is(system: TestSystem) -> None:
+def test_a_second_reserve_by_the_holder_names_their_order(system: TestSystem) -> None:
     buyer = system.person()
     seat, order_id = system.hold_seat(buyer)
     again = buyer.reserve(seat)
@@ -81,7 +82,7 @@ def test_who_holds_a_seat_already_is_told_which_order_it_is(system: TestSystem) 
     assert "details" not in system.person().reserve(seat).envelope
 
 
-def test_a_sold_seat_a_past_event_and_an_unknown_seat_are_refused_by_name(system: TestSystem) -> None:
+def test_sold_past_and_unknown_seats_have_their_error_codes(system: TestSystem) -> None:
     buyer = system.person()
     sold = buyer.reserve(system.insert_ticket(buyer))
     past = buyer.reserve("5ea70003-0000-0000-0000-000000000001")
@@ -94,11 +95,11 @@ def test_a_sold_seat_a_past_event_and_an_unknown_seat_are_refused_by_name(system
     assert system.seat_status("5ea70003-0000-0000-0000-000000000001") == "AVAILABLE"
 
 
-def test_nobody_pays_or_sees_the_order_of_another(system: TestSystem) -> None:
+def test_a_stranger_neither_pays_nor_sees_the_order(system: TestSystem) -> None:
     buyer, stranger = system.person(), system.person()
     _, order_id = system.hold_seat(buyer)
     assert outcomes([stranger.pay(order_id), stranger.order(order_id)]) == {"403 FORBIDDEN": 2}
     nothing = "00000000-0000-4000-8000-000000000000"
     assert outcomes([buyer.pay(nothing), buyer.order(nothing)]) == {"404 ORDER_NOT_FOUND": 2}
-    assert charges(system, stranger.user_id) == charges(system, buyer.user_id) == []
+    assert list_charges(system, stranger.user_id) == list_charges(system, buyer.user_id) == []
     assert buyer.pay(order_id).status == 200

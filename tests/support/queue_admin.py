@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import Any
@@ -42,12 +41,6 @@ def purge(stack: Stack, queue: str) -> None:
     """Delete all messages of a queue."""
     with channel(stack) as opened:
         opened.queue_purge(queue)
-
-
-def release(stack: Stack, seat: str, order_id: str, message_id: str | None = None) -> None:
-    """Publish a hold message to the release queue at once, as the broker does when the TTL ends."""
-    body = {"seat_id": seat, "user_id": str(uuid4()), "order_id": order_id, "reserved_at": "2026-01-01T00:00:00Z"}
-    send(stack, json.dumps(body).encode(), message_id or str(uuid4()))
 
 
 @contextmanager
