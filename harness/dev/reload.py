@@ -28,7 +28,7 @@ def main(command: Sequence[str]) -> int:
             running.poll()
         _end(running)
         if not over.is_set():
-            print(f"reload: changed, {' '.join(command)} starts anew", file=sys.stderr, flush=True)
+            print(f"reload: a file changed, restarting {' '.join(command)}", file=sys.stderr, flush=True)
     return 0
 
 

@@ -192,9 +192,9 @@ def test_a_changed_file_restarts_its_service_in_development(deployment: Deployme
     developed = replace(deployment, files=(*deployment.files, tmp_path / "compose.dev.yaml"))
     developed.up("--no-deps", "event-service")
     [container] = developed.containers("event-service")
-    assert "starts anew" not in read_output(container)
+    assert "a file changed, restarting" not in read_output(container)
     (ROOT / "services" / "event" / "main.py").touch()
-    assert wait_for(lambda: "starts anew" in read_output(container), 30)
+    assert wait_for(lambda: "a file changed, restarting" in read_output(container), 30)
     assert wait_for(lambda: read_output(container).count("listens on port") == 2, 30), "it serves again"
     staff = Api(deployment.gateway).login("staff@example.com")
     assert wait_for(lambda: staff.get("/api/events").status == 200, 30)

@@ -126,5 +126,5 @@ def test_stale_revocations_stop_money_but_not_the_gate(system: TestSystem) -> No
         locker.rollback()
     system.until("pays are accepted again", lambda: STALE not in str(buyer.pay(seat).body), 10)
     assert outcomes([buyer.reserve(seat)]) == {"200": 1}
-    warned = system.log_lines("orchestrator-service", "revocations are stale")
+    warned = system.log_lines("orchestrator-service", "the list of revoked sessions is stale")
     assert {line["level"] for line in warned} == {"WARNING"}
