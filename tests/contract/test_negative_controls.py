@@ -9,7 +9,7 @@ import pytest
 
 from harness.dev.spec_bundle import SERVED, Document, bundle, load, operations
 from harness.runtime.compose import ROOT
-from tests.contract import clients, drift, protos
+from tests.contract import client_files, drift, protos
 from tests.contract.exchanges import Contract, Exchange
 
 pytestmark = [pytest.mark.contract, pytest.mark.negative_control]
@@ -223,9 +223,9 @@ def change_assertion(collection: Document) -> None:
 
 @pytest.mark.parametrize("breaks", [change_path, change_body, change_assertion], ids=lambda b: b.__name__)
 def test_changed_postman_request_is_found(breaks: Break) -> None:
-    collection = clients.read(clients.POSTMAN)
+    collection = client_files.read(client_files.POSTMAN)
     breaks(collection)
-    assert list(clients.check_postman(collection, bundle("gateway")))
+    assert list(client_files.check_postman(collection, bundle("gateway")))
 
 
 @pytest.mark.parametrize(
@@ -237,9 +237,9 @@ def test_changed_postman_request_is_found(breaks: Break) -> None:
     ],
 )
 def test_changed_outsystems_definition_is_found(definition: str, change: dict[str, Any]) -> None:
-    swagger = clients.read(clients.OUTSYSTEMS)
+    swagger = client_files.read(client_files.OUTSYSTEMS)
     swagger["definitions"][definition] |= change
-    assert list(clients.check_outsystems(swagger, bundle("gateway")))
+    assert list(client_files.check_outsystems(swagger, bundle("gateway")))
 
 
 @pytest.mark.parametrize(

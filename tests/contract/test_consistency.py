@@ -16,7 +16,7 @@ from harness.dev.spec_bundle import SERVED, SHARED, Document, bundle, load, oper
 from harness.runtime.compose import ROOT
 from services.chassis import json_codec
 from services.orchestrator.participants import HoldMessages
-from tests.contract import clients, drift, protos
+from tests.contract import client_files, drift, protos
 
 pytestmark = pytest.mark.contract
 
@@ -93,14 +93,14 @@ def test_published_message_matches_its_spec() -> None:
 
 @pytest.mark.claim("testing/postman-collection")
 def test_postman_collection_matches_the_public_spec() -> None:
-    assert list(clients.check_postman(clients.read(clients.POSTMAN), bundle("gateway"))) == []
+    assert list(client_files.check_postman(client_files.read(client_files.POSTMAN), bundle("gateway"))) == []
 
 
 @pytest.mark.claim("layers/client-imports-scan-api", "repository/outsystems-files")
 def test_outsystems_file_is_valid_and_matches_the_public_spec() -> None:
-    swagger = clients.read(clients.OUTSYSTEMS)
+    swagger = client_files.read(client_files.OUTSYSTEMS)
     assert [error.message for error in SWAGGER_20_VALIDATOR.iter_errors(swagger)] == []
-    assert list(clients.check_outsystems(swagger, bundle("gateway"))) == []
+    assert list(client_files.check_outsystems(swagger, bundle("gateway"))) == []
 
 
 @pytest.mark.claim("layers/inventory-over-grpc")
