@@ -20,7 +20,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def system(stack: Stack, seats: Seats) -> TestSystem:
+def system(stack: Stack, seats: SeatPool) -> TestSystem:
     """Return the running stack, with users and seats for every test."""
     return TestSystem(stack, seats)
 

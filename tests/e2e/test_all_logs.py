@@ -54,9 +54,9 @@ def release_a_seat(system: TestSystem) -> None:
     """Let a hold expire, unless one expired before in this session."""
     find_lines = partial(system.log_lines, "inventory-service", "Auto-released seat")
     if not find_lines():
-        system.held(system.person())
+        system.hold_seat(system.person())
         with system.clock("seats_db", FIVE_MINUTES):
-            system.until("the sweeper releases the seat", find_lines)
+            system.wait_until("the sweeper releases the seat", find_lines)
 
 
 def list_logs(system: TestSystem) -> list[Path]:
@@ -85,7 +85,7 @@ def collect_secrets(system: TestSystem) -> set[str]:
 
 def collect_codes(system: TestSystem) -> set[str]:
     """Collect every code that the fake SMU sent."""
-    stored = system.smu.ask("snapshot", "GET")["store"]["verifications"]
+    stored = system.smu.read("snapshot")["store"]["verifications"]
     return {verification["code"] for verification in stored.values()}
 
 

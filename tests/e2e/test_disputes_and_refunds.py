@@ -17,7 +17,7 @@ NOTHING = "00000000-0000-4000-8000-000000000000"
 @pytest.mark.parametrize("party", ["seller", "buyer"])
 def test_a_dispute_freezes_what_the_seller_still_has(system: TestSystem, party: str) -> None:
     seller, buyer, seat = make_parties(system)
-    transfer_id = system.transferred(seller, buyer, seat, 120)
+    transfer_id = system.complete_transfer(seller, buyer, seat, 120)
     disputing = seller if party == "seller" else buyer
     answer = disputing.transfer("dispute", transfer_id, reason="not what was promised").must(200)
     assert (answer["status"], answer["credits_frozen"]) == ("DISPUTED", 120)
@@ -28,7 +28,7 @@ def test_a_dispute_freezes_what_the_seller_still_has(system: TestSystem, party: 
 
 def test_a_disputed_ticket_still_scans_but_cannot_be_sold(system: TestSystem) -> None:
     seller, buyer, seat = make_parties(system)
-    system.disputed(seller, buyer, seat)
+    system.dispute_transfer(seller, buyer, seat)
     onward = buyer.initiate(seat, buyer.user_id, system.person().user_id, 10)
     assert outcomes([onward]) == {"409 TRANSFER_IN_PROGRESS": 1}
     assert system.staff().scan(buyer.qr(seat).must()["qr_payload"], "HALL-B").must()["result"] == "SUCCESS"
@@ -37,7 +37,7 @@ def test_a_disputed_ticket_still_scans_but_cannot_be_sold(system: TestSystem) ->
 @pytest.mark.claim("reverse/returns-seat-and-credits")
 def test_reverse_gives_ticket_and_credits_back(system: TestSystem) -> None:
     seller, buyer, seat = make_parties(system)
-    transfer_id, staff = system.disputed(seller, buyer, seat, 120), system.staff()
+    transfer_id, staff = system.dispute_transfer(seller, buyer, seat, 120), system.staff()
     assert staff.transfer("reverse", transfer_id).must(200)["status"] == "REVERSED"
     assert read_owner(system, seat) == seller.user_id
     assert (system.credits(seller), system.credits(buyer)) == ((0, 0), (500, 0))
@@ -49,7 +49,7 @@ def test_reverse_gives_ticket_and_credits_back(system: TestSystem) -> None:
 def test_dismiss_keeps_the_transfer(system: TestSystem) -> None:
     """A second dispute of a dismissed transfer can still be reversed."""
     seller, buyer, seat = make_parties(system)
-    transfer_id, staff = system.disputed(seller, buyer, seat, 120), system.staff()
+    transfer_id, staff = system.dispute_transfer(seller, buyer, seat, 120), system.staff()
     assert staff.transfer("dismiss", transfer_id).must(200)["status"] == "COMPLETED"
     assert (read_owner(system, seat), system.credits(seller)) == (buyer.user_id, (120, 0))
     assert buyer.transfer("dispute", transfer_id, reason="again").must(200)["credits_frozen"] == 120
@@ -62,21 +62,21 @@ def test_dismiss_keeps_the_transfer(system: TestSystem) -> None:
 def test_reverse_waits_until_the_seller_has_the_credits(system: TestSystem) -> None:
     """A seller who spent the credits makes the reverse fail, and the buyer keeps the ticket until then."""
     seller, buyer, seat = make_parties(system, seller="250.00")
-    transfer_id, staff = system.transferred(seller, buyer, seat, 120), system.staff()
+    transfer_id, staff = system.complete_transfer(seller, buyer, seat, 120), system.staff()
     other = system.person("0.00")
     system.complete_transfer(other, seller, system.insert_ticket(other), 300)
     left = 250 + 120 - 300
     assert buyer.transfer("dispute", transfer_id, reason="spent").must(200)["credits_frozen"] == left
     assert outcomes([staff.transfer("reverse", transfer_id)]) == {"409 CREDITS_UNAVAILABLE": 1}
     assert (read_owner(system, seat), system.credits(seller)) == (buyer.user_id, (0, left))
-    system.transferred(seller, system.person("200.00"), system.ticket(seller), 120)
+    system.complete_transfer(seller, system.person("200.00"), system.insert_ticket(seller), 120)
     assert staff.transfer("reverse", transfer_id).must(200)["status"] == "REVERSED"
     assert read_owner(system, seat) == seller.user_id
 
 
 def test_a_used_ticket_cannot_be_reversed(system: TestSystem) -> None:
     seller, buyer, seat = make_parties(system)
-    transfer_id = system.disputed(seller, buyer, seat, 120)
+    transfer_id = system.dispute_transfer(seller, buyer, seat, 120)
     assert system.staff().scan(buyer.qr(seat).must()["qr_payload"], "HALL-B").must()["result"] == "SUCCESS"
     assert outcomes([system.staff().transfer("reverse", transfer_id)]) == {"409 SEAT_UNAVAILABLE": 1}
     assert (system.credits(seller), system.credits(buyer)) == ((0, 120), (380, 0)), "the credits stay frozen"
@@ -84,7 +84,7 @@ def test_a_used_ticket_cannot_be_reversed(system: TestSystem) -> None:
 
 def test_only_the_latest_completed_transfer_can_be_disputed(system: TestSystem) -> None:
     seller, buyer, seat = make_parties(system)
-    pending = system.initiated(seller, buyer, seat)
+    pending = system.start_transfer(seller, buyer, seat)
     assert outcomes([buyer.transfer("dispute", pending, reason="x")]) == {"409 TRANSFER_INVALID_STATE": 1}
     seller.transfer("cancel", pending).must()
     first, third = system.complete_transfer(seller, buyer, seat), system.person()
@@ -98,8 +98,8 @@ def test_only_the_latest_completed_transfer_can_be_disputed(system: TestSystem) 
 @pytest.mark.claim("dispute/freezes-credits")
 def test_a_dispute_fails_a_pending_onward_transfer(system: TestSystem) -> None:
     seller, buyer, seat = make_parties(system)
-    first, third = system.transferred(seller, buyer, seat), system.person()
-    onward = system.initiated(buyer, third, seat, 50)
+    first, third = system.complete_transfer(seller, buyer, seat), system.person()
+    onward = system.start_transfer(buyer, third, seat, 50)
     seller.transfer("dispute", first, reason="second thoughts").must(200)
     assert system.transfer_row(onward)["status"] == "FAILED"
 
@@ -113,7 +113,7 @@ def test_a_refund_returns_the_price_and_frees_the_seat_once(system: TestSystem) 
     assert outcomes(answers) == {"200": 5}
     assert answers[0].data == {"order_id": order_id, "status": "REFUNDED"}
     assert (buyer.balance(), system.seat_status(seat), system.order_status(order_id)) == (1000, "AVAILABLE", "REFUNDED")
-    system.bought(system.person(), seat)
+    system.buy_seat(system.person(), seat)
     assert staff.refund(order_id).must(200)["status"] == "REFUNDED", "a retry gets the same answer and changes nothing"
     assert (buyer.balance(), system.seat_status(seat)) == (1000, "SOLD")
 

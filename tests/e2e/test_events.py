@@ -134,7 +134,7 @@ def test_a_reserved_seat_shows_within_a_second(system: TestSystem, shows: tuple[
         shown = {s["seat_id"]: s["status"] for s in buyer.get(path).must()["seats"]}
         return bool(shown[seat] == "HELD")
 
-    system.until("the map shows it", is_held, 5)
+    system.wait_until("the map shows it", is_held, 5)
     assert time.monotonic() - reserved < 1.5, "one second, with the time of one request"
     after = buyer.get(path, **{"If-None-Match": before.headers["ETag"]})
     assert after.status == 200

@@ -33,7 +33,7 @@ def short_holds(system: TestSystem) -> Iterator[None]:
     queue_admin.purge(system.stack, queue_admin.HOLD)
     yield
     system.stack.restart(ORCHESTRATOR, {})
-    system.until("every service is healthy", system.healthy)
+    system.wait_until("every service is healthy", system.is_healthy)
 
 
 def is_free(system: TestSystem, *seats: str) -> bool:
@@ -60,7 +60,7 @@ def stop_during(system: TestSystem, name: str) -> Iterator[None]:
         yield
     finally:
         system.stack.start(name)
-        system.until("every service is healthy", system.healthy, 30)
+        system.wait_until("every service is healthy", system.is_healthy, 30)
 
 
 @pytest.mark.claim(
@@ -103,22 +103,24 @@ def test_one_correlation_id_is_in_every_log(system: TestSystem) -> None:
     by_message = [line["message"] for line in system.log_lines("inventory-service", correlation_id)]
     assert any("gRPC ReserveSeat" in message for message in by_message), "through gRPC"
     assert any("Auto-released seat" in message for message in by_message), "through AMQP"
-    system.until("Order gets it, too", lambda: any("/expire" in line["message"] for line in order_lines()))
+    system.wait_until("Order gets it, too", lambda: any("/expire" in line["message"] for line in order_lines()))
 
 
 @pytest.mark.claim("reserve/releases-when-publish-fails", "queue/releases-despite-crash")
 def test_without_the_broker_a_reserve_fails_and_a_hold_is_swept(system: TestSystem) -> None:
     """A reserve cannot publish its message, so it holds nothing. The sweeper releases the hold made before."""
     buyer = system.person()
-    seat, order_id = system.held(buyer)
+    seat, order_id = system.hold_seat(buyer)
     with stop_during(system, "rabbitmq"):
         lost, wanted = system.person(), system.seat()
         answer = lost.reserve(wanted)
         assert outcomes([answer]) == {"503 SERVICE_UNAVAILABLE": 1}
         assert is_free(system, wanted)
-        system.until("the sweeper frees the seat", lambda: is_free(system, seat), TTL + SWEPT)
-        system.until("the order has failed", lambda: system.order_status(order_id) == "FAILED", SWEPT)
-        assert system.healthy(["inventory-service"]), "Inventory still sells seats, because the sweeper releases holds"
+        system.wait_until("the sweeper frees the seat", lambda: is_free(system, seat), TTL + SWEPT)
+        system.wait_until("the order has failed", lambda: system.order_status(order_id) == "FAILED", SWEPT)
+        assert system.is_healthy(["inventory-service"]), (
+            "Inventory still sells seats, because the sweeper releases holds"
+        )
     orders = system.rows("orders_db", "SELECT status FROM orders WHERE user_id = %s", lost.user_id)
     assert [order["status"] for order in orders] in ([], ["FAILED"])
     system.wait_until("the same seat is reserved", lambda: lost.reserve(wanted).status == 200)
@@ -128,16 +130,16 @@ def test_without_the_broker_a_reserve_fails_and_a_hold_is_swept(system: TestSyst
 def test_without_the_database_messages_wait_and_none_is_lost(system: TestSystem) -> None:
     """The consumer pauses without parking a message, and releases every seat when the database is back."""
     before, parked = count_consumed(system), queue_admin.depth(system.stack, queue_admin.PARKING)
-    held = [system.held(system.person()) for _ in range(6)]
+    held = [system.hold_seat(system.person()) for _ in range(6)]
     system.stack.kill("postgres")
     try:
-        system.until("the consumer pauses", lambda: read_consumer_state(system)[0] == "paused")
-        system.until("all messages wait", lambda: queue_admin.depth(system.stack, queue_admin.HOLD) == 0)
+        system.wait_until("the consumer pauses", lambda: read_consumer_state(system)[0] == "paused")
+        system.wait_until("all messages wait", lambda: queue_admin.depth(system.stack, queue_admin.HOLD) == 0)
     finally:
         system.stack.start("postgres")
-    system.until("every service is healthy", system.healthy, 30)
-    system.until("every seat is free", lambda: is_free(system, *(seat for seat, _ in held)), 30)
-    system.until("every message was processed", lambda: count_consumed(system) >= before + len(held), 30)
+    system.wait_until("every service is healthy", system.is_healthy, 30)
+    system.wait_until("every seat is free", lambda: is_free(system, *(seat for seat, _ in held)), 30)
+    system.wait_until("every message was processed", lambda: count_consumed(system) >= before + len(held), 30)
     assert queue_admin.depth(system.stack, queue_admin.PARKING) == parked
     assert queue_admin.depth(system.stack, queue_admin.RELEASE) == 0
     failed = [partial(system.order_status, order_id) for _, order_id in held]
@@ -147,9 +149,11 @@ def test_without_the_database_messages_wait_and_none_is_lost(system: TestSystem)
 def test_a_malformed_message_is_parked_and_shown(system: TestSystem) -> None:
     before = queue_admin.depth(system.stack, queue_admin.PARKING)
     queue_admin.send(system.stack, b"not JSON", str(uuid4()))
-    system.until("the message is parked", lambda: queue_admin.depth(system.stack, queue_admin.PARKING) == before + 1, 3)
-    system.until("/health shows it", lambda: read_consumer_state(system)[1] == before + 1, 6)
-    assert system.healthy(["inventory-service"])
+    system.wait_until(
+        "the message is parked", lambda: queue_admin.depth(system.stack, queue_admin.PARKING) == before + 1, 3
+    )
+    system.wait_until("/health shows it", lambda: read_consumer_state(system)[1] == before + 1, 6)
+    assert system.is_healthy(["inventory-service"])
     metrics = system.visitor(system.stack.url("inventory-service")).get("/metrics").body
     assert b"parked" in metrics
     queue_admin.purge(system.stack, queue_admin.PARKING)
@@ -176,5 +180,5 @@ def test_a_pay_after_the_hold_expired_charges_nothing(system: TestSystem) -> Non
 
 
 def test_every_service_is_healthy_after_these_tests(system: TestSystem) -> None:
-    assert system.healthy(SERVICES)
-    system.until("no message is parked", lambda: read_consumer_state(system) == ("consuming", 0), 6)
+    assert system.is_healthy(SERVICES)
+    system.wait_until("no message is parked", lambda: read_consumer_state(system) == ("consuming", 0), 6)

@@ -90,7 +90,7 @@ def post_date(system: TestSystem, seat: str, owner: str) -> Iterable[str]:
 @pytest.mark.parametrize("change", [truncate, flip_bit, encode_differently, forge, post_date], ids=lambda c: c.__name__)
 def test_a_changed_qr_never_admits_and_is_logged(system: TestSystem, change: Callable[..., Iterable[str]]) -> None:
     owner, staff = system.person(), system.staff()
-    seat = system.ticket(owner)
+    seat = system.insert_ticket(owner)
     payload = get_qr(owner, seat)
     payloads = list(change(system, seat, owner.user_id) if change in (forge, post_date) else change(payload))
     for text in payloads:
@@ -105,7 +105,7 @@ def test_a_changed_qr_never_admits_and_is_logged(system: TestSystem, change: Cal
 
 def test_forgeries_scanned_with_the_real_qr_change_nothing(system: TestSystem) -> None:
     owner, gates = system.person(), system.people(10, "0.00", role="staff")
-    payload = get_qr(owner, system.ticket(owner))
+    payload = get_qr(owner, system.insert_ticket(owner))
     texts = [payload, *list(flip_bit(payload))[:9]]
     answers = run_concurrently([partial(g.scan, t, HALL) for g, t in zip(gates, texts, strict=True)])
     assert answers[0].must(200)["result"] == "SUCCESS"

@@ -47,7 +47,7 @@ def get_qr(owner: Person, seat: str) -> str:
 )
 def test_the_owner_is_admitted_and_the_scan_is_logged(system: TestSystem) -> None:
     owner, staff = system.person(), system.staff()
-    seat = system.ticket(owner)
+    seat = system.insert_ticket(owner)
     admitted = staff.scan(get_qr(owner, seat), HALL).must(200)
     assert (admitted["result"], admitted["seat_id"]) == ("SUCCESS", seat)
     row, number = (system.seat_row(seat)[name] for name in ("row_number", "seat_number"))
@@ -64,7 +64,7 @@ def test_the_owner_is_admitted_and_the_scan_is_logged(system: TestSystem) -> Non
 @pytest.mark.parametrize("same_staff", [True, False])
 def test_a_second_scan_is_duplicate_and_shows_the_first(system: TestSystem, same_staff: bool) -> None:
     owner, staff = system.person(), system.staff()
-    payload = get_qr(owner, system.ticket(owner))
+    payload = get_qr(owner, system.insert_ticket(owner))
     first = staff.scan(payload, HALL).must(200)
     again = (staff if same_staff else system.staff()).scan(payload, HALL).must(200)
     assert again["result"] == "DUPLICATE"
@@ -78,7 +78,7 @@ def test_the_qr_of_a_purchase_names_seat_and_owner_and_admits(system: TestSystem
     owner, staff = system.person(), system.staff()
     seat, order_id = system.hold_seat(owner)
     paid = owner.pay(order_id).must(200)
-    content = qr.open_(get_key(system), paid["qr_payload"])
+    content = qr.decrypt(get_key(system), paid["qr_payload"])
     assert content.keys() == {"seat_id", "user_id", "hall_id", "generated_at"}
     assert (content["seat_id"], content["user_id"], content["hall_id"]) == (seat, owner.user_id, HALL)
     assert get_qr(owner, seat) != get_qr(owner, seat), "each refresh gives another QR code"
@@ -100,9 +100,9 @@ def test_the_qr_of_a_purchase_names_seat_and_owner_and_admits(system: TestSystem
 )
 def test_each_rule_refuses_logs_and_leaves_the_seat_unchanged(system: TestSystem) -> None:
     owner, staff, secret = system.person("5000.00"), system.staff(), get_key(system)
-    seat = system.ticket(owner)
-    held, _ = system.held(owner)
-    refunded, order_id = system.bought(owner)
+    seat = system.insert_ticket(owner)
+    held, _ = system.hold_seat(owner)
+    refunded, order_id = system.buy_seat(owner)
     staff.refund(order_id).must()
     scans = [
         ("UNPAID", qr.seal(secret, held, owner.user_id), HALL, "Incomplete Payment"),
@@ -129,9 +129,9 @@ def test_each_rule_refuses_logs_and_leaves_the_seat_unchanged(system: TestSystem
 @pytest.mark.claim("transfer/replaces-qr", "threat/replay-after-transfer", "qr/created-at-transfer")
 def test_a_transfer_replaces_the_qr_of_the_old_owner(system: TestSystem) -> None:
     seller, buyer, staff = system.person(), system.person(), system.staff()
-    seat = system.ticket(seller)
+    seat = system.insert_ticket(seller)
     old, old_hash = get_qr(seller, seat), system.seat_row(seat)["qr_code_hash"]
-    system.transferred(seller, buyer, seat, 10)
+    system.complete_transfer(seller, buyer, seat, 10)
     assert system.seat_row(seat)["qr_code_hash"] not in (old_hash, None)
     assert staff.scan(old, HALL).must(200)["result"] == "NOT_OWNER"
     assert outcomes([seller.qr(seat)]) == {"403 NOT_SEAT_OWNER": 1}
@@ -140,7 +140,7 @@ def test_a_transfer_replaces_the_qr_of_the_old_owner(system: TestSystem) -> None
 
 def test_a_scan_repeated_under_its_key_gets_the_first_answer(system: TestSystem) -> None:
     owner, staff = system.person(), system.staff()
-    payload, again = get_qr(owner, system.ticket(owner)), {"Idempotency-Key": str(uuid4())}
+    payload, again = get_qr(owner, system.insert_ticket(owner)), {"Idempotency-Key": str(uuid4())}
     first = staff.scan(payload, HALL, **again).must(200)
     assert first["result"] == "SUCCESS"
     assert staff.scan(payload, HALL, **again).must(200) == first
@@ -150,7 +150,7 @@ def test_a_scan_repeated_under_its_key_gets_the_first_answer(system: TestSystem)
 
 def test_a_scan_repeated_after_a_crash_is_still_success(system: TestSystem) -> None:
     owner, staff = system.person(), system.staff()
-    payload, again = get_qr(owner, system.ticket(owner)), {"Idempotency-Key": str(uuid4())}
+    payload, again = get_qr(owner, system.insert_ticket(owner)), {"Idempotency-Key": str(uuid4())}
     staff.scan(payload, HALL, **again).must(200)
     # The key has no stored answer, as if the process had died between the admission and the write of the answer.
     lost = "UPDATE idempotency_keys SET answer = NULL, owner = NULL WHERE key = %s"

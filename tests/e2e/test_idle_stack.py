@@ -23,7 +23,7 @@ def list_processes(system: TestSystem) -> list[psutil.Process]:
 
 def test_the_idle_stack_fits_into_one_gib(system: TestSystem) -> None:
     assert {system.stack.state(name) for name in system.stack.names} == {"running"}
-    system.until("every service is healthy", system.healthy)
+    system.wait_until("every service is healthy", system.is_healthy)
     proportional = {p.pid: p.memory_full_info().pss for p in list_processes(system)}
     assert len(proportional) > len(system.stack.names)
     assert sum(proportional.values()) < ONE_GIB, {p.name(): proportional[p.pid] >> 20 for p in list_processes(system)}

@@ -31,12 +31,12 @@ def list_sms(system: TestSystem, to: Person, *words: str) -> list[dict[str, Any]
 
 def test_a_booking_and_its_refund_send_one_email_each(system: TestSystem) -> None:
     buyer = system.person()
-    _, order_id = system.bought(buyer)
-    (booked,) = system.until("the e-mail about the booking", lambda: list_emails(system, buyer))
+    _, order_id = system.buy_seat(buyer)
+    (booked,) = system.wait_until("the e-mail about the booking", lambda: list_emails(system, buyer))
     assert booked["subject"] == "Your TicketRemaster booking"
     assert order_id in booked["html"]
     system.staff().refund(order_id).must(200)
-    system.until("the e-mail about the refund", lambda: len(list_emails(system, buyer)) == 2)
+    system.wait_until("the e-mail about the refund", lambda: len(list_emails(system, buyer)) == 2)
     refunded, _ = list_emails(system, buyer)
     assert refunded["subject"] == "Your TicketRemaster refund"
     buyer.pay(order_id)
@@ -45,17 +45,17 @@ def test_a_booking_and_its_refund_send_one_email_each(system: TestSystem) -> Non
 
 def test_both_parties_get_an_sms_for_each_status(system: TestSystem) -> None:
     seller, buyer, seat = make_parties(system)
-    transfer_id = system.disputed(seller, buyer, seat, 90)
+    transfer_id = system.dispute_transfer(seller, buyer, seat, 90)
     system.staff().transfer("reverse", transfer_id).must(200)
     for party in (seller, buyer):
         for word in ("was started", "has changed hands", "is disputed", "was reversed"):
-            system.until(f"an SMS that it {word}", partial(list_sms, system, party, word, transfer_id))
+            system.wait_until(f"an SMS that it {word}", partial(list_sms, system, party, word, transfer_id))
         assert len(list_sms(system, party, transfer_id)) == 4, "one SMS for each status"
 
 
 def test_notices_are_sent_after_an_outage_of_smu(system: TestSystem) -> None:
     buyer, (seller, other, seat) = system.person(), make_parties(system)
-    transfer_id = system.initiated(seller, other, seat, 90)
+    transfer_id = system.start_transfer(seller, other, seat, 90)
     with system.smu.fault("status", "/Send[SE]*", status=500):
         _, order_id = system.buy_seat(buyer)
         codes = {"seller_otp": system.code(seller), "buyer_otp": system.code(other)}
@@ -63,11 +63,11 @@ def test_notices_are_sent_after_an_outage_of_smu(system: TestSystem) -> None:
             "the answer does not wait for the notice"
         )
         waiting = "SELECT 1 FROM outbox WHERE user_id = %s AND tries > 0 AND sent_at IS NULL"
-        system.until("the outbox tried to send it", lambda: system.rows("sagas_db", waiting, buyer.user_id))
+        system.wait_until("the outbox tried to send it", lambda: system.rows("sagas_db", waiting, buyer.user_id))
         assert list_emails(system, buyer) == []
-    system.until("the e-mail arrives", lambda: [m for m in list_emails(system, buyer) if order_id in m["html"]])
+    system.wait_until("the e-mail arrives", lambda: [m for m in list_emails(system, buyer) if order_id in m["html"]])
     for party in (seller, other):
-        system.until("the SMS arrives", partial(list_sms, system, party, "has changed hands", transfer_id))
+        system.wait_until("the SMS arrives", partial(list_sms, system, party, "has changed hands", transfer_id))
 
 
 def test_a_crash_before_the_send_loses_no_notice(system: TestSystem) -> None:
@@ -77,14 +77,14 @@ def test_a_crash_before_the_send_loses_no_notice(system: TestSystem) -> None:
         system.wait_until("a send hangs", lambda: system.smu.calls("/SendEmail"))
         system.stack.kill("orchestrator-service")
     system.stack.start("orchestrator-service")
-    system.until("the e-mail arrives", lambda: [m for m in list_emails(system, buyer) if order_id in m["html"]])
+    system.wait_until("the e-mail arrives", lambda: [m for m in list_emails(system, buyer) if order_id in m["html"]])
 
 
 def test_no_notice_contains_a_code(system: TestSystem) -> None:
     seller, buyer, seat = make_parties(system)
-    transfer_id = system.initiated(seller, buyer, seat)
+    transfer_id = system.start_transfer(seller, buyer, seat)
     codes = {system.code(seller), system.code(buyer)}
-    system.until(
+    system.wait_until(
         "both get an SMS", lambda: list_sms(system, seller, transfer_id) and list_sms(system, buyer, transfer_id)
     )
     texts = [m["text"] for party in (seller, buyer) for m in list_sms(system, party)]

@@ -36,13 +36,13 @@ def bounce(system: TestSystem, name: str, how: str) -> None:
 @pytest.mark.parametrize(("name", "how"), [("postgres", "stop"), ("postgres", "kill"), ("rabbitmq", "kill")])
 def test_every_service_recovers_and_keeps_the_invariants(system: TestSystem, name: str, how: str) -> None:
     before = read_pids(system)
-    with queue_admin.kept(system.stack), keep_buying(system) as statuses:
-        system.until("people are buying", lambda: statuses.count(200) > BUYERS)
+    with queue_admin.message_survives(system.stack), keep_buying(system) as statuses:
+        system.wait_until("people are buying", lambda: statuses.count(200) > BUYERS)
         bounce(system, name, how)
-        system.until("every service is healthy", system.healthy, RECOVERED_SECONDS)
-        system.until("a new buyer buys a seat", partial(can_buy, system), RECOVERED_SECONDS)
+        system.wait_until("every service is healthy", system.is_healthy, RECOVERED_SECONDS)
+        system.wait_until("a new buyer buys a seat", partial(can_buy, system), RECOVERED_SECONDS)
         bought = len(statuses)
-        system.until("people buy again", lambda: statuses[bought:].count(200) > BUYERS)
+        system.wait_until("people buy again", lambda: statuses[bought:].count(200) > BUYERS)
     assert read_pids(system) == before, "no service was restarted"
     assert set(statuses) <= {200, 500, 503, 409}, "each call gets an answer"
     system.assert_invariants()
@@ -52,12 +52,14 @@ def test_every_service_recovers_and_keeps_the_invariants(system: TestSystem, nam
 def test_a_pay_killed_after_the_charge_is_undone(system: TestSystem) -> None:
     """The restarted orchestrator compensates the saga within five seconds: refunded, order failed, seat still held."""
     buyer = system.person("1000.00")
-    seat, order_id = system.held(buyer)
+    seat, order_id = system.hold_seat(buyer)
     ended = "SELECT status::text FROM sagas WHERE flow = 'pay' AND subject = %s AND status <> 'RUNNING'"
     with block_pay_after_charge(system, buyer, order_id) as paying:
         system.stack.kill("orchestrator-service")
     system.stack.start("orchestrator-service")
-    (saga,) = system.until("recovery has ended it", lambda: system.rows("sagas_db", ended, order_id), ENDED_SECONDS)
+    (saga,) = system.wait_until(
+        "recovery has ended it", lambda: system.rows("sagas_db", ended, order_id), ENDED_SECONDS
+    )
     paying.join()
     assert saga["status"] == "UNDONE"
     assert (buyer.balance(), system.order_status(order_id)) == (1000, "FAILED")
@@ -68,10 +70,10 @@ def test_a_pay_killed_after_the_charge_is_undone(system: TestSystem) -> None:
 @pytest.mark.parametrize("name", ["order-service", "inventory-service", "user-service", "event-service"])
 def test_a_killed_service_fails_requests_only_while_it_is_down(system: TestSystem, name: str) -> None:
     with keep_buying(system) as statuses:
-        system.until("people are buying", lambda: statuses.count(200) > BUYERS)
+        system.wait_until("people are buying", lambda: statuses.count(200) > BUYERS)
         system.stack.kill(name)
         system.stack.start(name)
-        system.until("a new buyer buys a seat", partial(can_buy, system), RECOVERED_SECONDS)
+        system.wait_until("a new buyer buys a seat", partial(can_buy, system), RECOVERED_SECONDS)
     assert set(statuses) <= {200, 500, 503, 409}, statuses
     system.assert_invariants()
 
@@ -85,9 +87,9 @@ def test_a_service_without_its_database_is_alive_but_not_ready(system: TestSyste
     system.stack.stop("postgres")
     try:
         for service in SERVICES:
-            system.until(f"{service} is not ready", partial(is_unready, system, service))
+            system.wait_until(f"{service} is not ready", partial(is_unready, system, service))
             live = system.visitor(system.stack.url(service)).get("/health/live")
             assert live.status == 200
     finally:
         system.stack.start("postgres")
-    system.until("every service is healthy", system.healthy, RECOVERED_SECONDS)
+    system.wait_until("every service is healthy", system.is_healthy, RECOVERED_SECONDS)

@@ -78,9 +78,9 @@ def test_a_frozen_orchestrator_that_wakes_changes_nothing(system: TestSystem, tw
     awake, late = (system.stack.url(name) for name in (ORCHESTRATOR, twins[1]))
     seller, buyer, key = system.person(), system.person(), {"Idempotency-Key": str(uuid4())}
     body = {"seller_user_id": seller.user_id, "buyer_user_id": buyer.user_id, "credits_amount": 5}
-    body["seat_id"] = system.ticket(seller)
+    body["seat_id"] = system.insert_ticket(seller)
     for url in (awake, late):
-        system.until("an orchestrator accepts pays", partial(accepts_pays, system, url), RECOVERED_SECONDS)
+        system.wait_until("an orchestrator accepts pays", partial(accepts_pays, system, url), RECOVERED_SECONDS)
 
     def initiate(url: str = awake) -> ApiResponse:
         return Person(url, seller.token, seller.user, pool=seller.pool).post("/api/transfer/initiate", body, **key)
@@ -89,11 +89,9 @@ def test_a_frozen_orchestrator_that_wakes_changes_nothing(system: TestSystem, tw
         with contextlib.ExitStack() as asleep:
             with system.smu.fault("hang", "/SendOTP", effect=False):
                 first = pool.submit(initiate, late)
-                system.until(
-                    "the transfer waits for SMU", lambda: system.smu.ask("faults", "GET")["faults"][0]["fired"]
-                )
+                system.wait_until("the transfer waits for SMU", lambda: system.smu.read("faults")["faults"][0]["fired"])
                 asleep.enter_context(freeze(system, twins[1]))
-            system.until(
+            system.wait_until(
                 "the other orchestrator has undone it",
                 lambda: outcomes([initiate()]) == {"500 INTERNAL_ERROR": 1},
                 ENDED_SECONDS,
@@ -110,20 +108,20 @@ def test_killed_replicas_are_replaced_under_load(system: TestSystem, twins: tupl
     second_inventory, second_orchestrator = twins
     urls = [system.stack.url(ORCHESTRATOR), system.stack.url(second_orchestrator)]
     for url in urls:
-        system.until("an orchestrator accepts pays", partial(accepts_pays, system, url), RECOVERED_SECONDS)
+        system.wait_until("an orchestrator accepts pays", partial(accepts_pays, system, url), RECOVERED_SECONDS)
     buyer = system.person("1000.00")
     buyer.url = urls[1]
-    _, order_id = system.held(buyer)
+    _, order_id = system.hold_seat(buyer)
     with keep_buying(system, *urls) as statuses:
         for name in (INVENTORY, second_inventory):
-            system.until("an inventory holds seats", partial(has_held_seats, system, name))
+            system.wait_until("an inventory holds seats", partial(has_held_seats, system, name))
         with block_pay_after_charge(system, buyer, order_id) as paying:
             system.stack.kill(second_orchestrator)
             system.stack.kill(INVENTORY)
         holds, bought = count_holds(system, second_inventory), len(statuses)
         ended = "SELECT status::text FROM sagas WHERE flow = 'pay' AND subject = %s AND status <> 'RUNNING'"
-        system.until("the other one ends the pay", lambda: system.rows("sagas_db", ended, order_id), ENDED_SECONDS)
-        system.until("people buy again", lambda: statuses[bought:].count(200) > 4 * BUYERS, RECOVERED_SECONDS)
+        system.wait_until("the other one ends the pay", lambda: system.rows("sagas_db", ended, order_id), ENDED_SECONDS)
+        system.wait_until("people buy again", lambda: statuses[bought:].count(200) > 4 * BUYERS, RECOVERED_SECONDS)
         assert count_holds(system, second_inventory) > holds + BUYERS
     paying.join()
     buyer.url = urls[0]

@@ -117,14 +117,14 @@ def test_stale_revocations_stop_money_but_not_the_gate(system: TestSystem) -> No
     with closing(system.connect("users_db")) as locker, locker.cursor() as cursor:
         locker.autocommit = False
         cursor.execute("LOCK TABLE revoked_logins IN ACCESS EXCLUSIVE MODE")
-        system.until("pays are refused", lambda: STALE in str(buyer.pay(seat).body), 10)
+        system.wait_until("pays are refused", lambda: STALE in str(buyer.pay(seat).body), 10)
         answers = [buyer.reserve(seat), buyer.top_up(10), buyer.transfer("cancel", seat), staff.refund(seat)]
         assert outcomes(answers) == {"503 SERVICE_UNAVAILABLE": 4}
         assert all(int(answer.headers["Retry-After"]) >= 1 for answer in answers)
         assert staff.scan(qr, "HALL-B").must(200)["result"] == "SUCCESS"
         assert buyer.get("/api/orders").status == 200
         locker.rollback()
-    system.until("pays are accepted again", lambda: STALE not in str(buyer.pay(seat).body), 10)
+    system.wait_until("pays are accepted again", lambda: STALE not in str(buyer.pay(seat).body), 10)
     assert outcomes([buyer.reserve(seat)]) == {"200": 1}
     warned = system.log_lines("orchestrator-service", "the list of revoked sessions is stale")
     assert {line["level"] for line in warned} == {"WARNING"}

@@ -22,7 +22,7 @@ WEBHOOK = "/api/webhooks/stripe"
 def restore_webhooks(system: TestSystem) -> Iterator[None]:
     """Restore the defaults of the webhooks after each test."""
     yield
-    system.stripe.ask("webhooks", **DEFAULTS)
+    system.stripe.control("webhooks", **DEFAULTS)
 
 
 def start_top_up(person: Person, amount: int = 40) -> str:
@@ -39,12 +39,12 @@ def list_top_ups(system: TestSystem, person: Person) -> list[Any]:
 def list_deliveries(system: TestSystem, intent: str, kind: str = "payment_intent.succeeded") -> list[dict[str, Any]]:
     """List the attempts to deliver the events of an intent."""
     events = {e["id"] for e in list_events(system, intent) if e["type"] == kind}
-    return [d for d in system.stripe.ask("deliveries", "GET")["deliveries"] if d["event"] in events]
+    return [d for d in system.stripe.read("deliveries")["deliveries"] if d["event"] in events]
 
 
 def list_events(system: TestSystem, intent: str) -> list[dict[str, Any]]:
     """List the events of an intent."""
-    stored = system.stripe.ask("snapshot", "GET")["store"]["events"]
+    stored = system.stripe.read("snapshot")["store"]["events"]
     return [event for event in stored.values() if event["data"]["object"]["id"] == intent]
 
 
@@ -56,12 +56,14 @@ def find_success_event(system: TestSystem, intent: str) -> str:
 
 def test_five_copies_of_an_event_credit_once(system: TestSystem) -> None:
     person = system.person("0.00")
-    system.stripe.ask("webhooks", copies=5)
+    system.stripe.control("webhooks", copies=5)
     intent = start_top_up(person)
     assert system.pay_by_card(intent) == 200
-    system.until("User takes five copies", lambda: [d["status"] for d in list_deliveries(system, intent)] == [200] * 5)
+    system.wait_until(
+        "User takes five copies", lambda: [d["status"] for d in list_deliveries(system, intent)] == [200] * 5
+    )
     assert (list_top_ups(system, person), person.balance()) == ([40], 40)
-    again = system.stripe.ask(f"events/{find_success_event(system, intent)}/redeliver", copies=5)
+    again = system.stripe.control(f"events/{find_success_event(system, intent)}/redeliver", copies=5)
     assert again["statuses"] == [200] * 5
     assert list_top_ups(system, person) == [40]
 
@@ -77,7 +79,7 @@ def test_a_payment_confirmed_twice_credits_once(system: TestSystem) -> None:
     intent = start_top_up(person)
     statuses = run_concurrently([lambda: system.pay_by_card(intent)] * 4)
     assert 200 in statuses
-    system.until("it is credited", lambda: list_top_ups(system, person))
+    system.wait_until("it is credited", lambda: list_top_ups(system, person))
     assert system.pay_by_card(intent) == 400
     assert (list_top_ups(system, person), person.balance()) == ([40], 40)
 
@@ -88,46 +90,46 @@ def test_a_declined_card_credits_nothing_and_the_next_one_once(system: TestSyste
     person = system.person("0.00")
     intent = start_top_up(person)
     assert system.pay_by_card(intent, card) == 402
-    system.until("User gets the event", lambda: list_deliveries(system, intent, "payment_intent.payment_failed"))
+    system.wait_until("User gets the event", lambda: list_deliveries(system, intent, "payment_intent.payment_failed"))
     assert (list_top_ups(system, person), person.balance()) == ([], 0)
     assert system.pay_by_card(intent) == 200
-    system.until("it is credited", lambda: list_top_ups(system, person) == [40])
+    system.wait_until("it is credited", lambda: list_top_ups(system, person) == [40])
 
 
 @pytest.mark.claim("stripe/checks-signature-first")
 @pytest.mark.parametrize("signature", ["stale", "bad", "none"])
 def test_a_stale_or_forged_webhook_is_refused_and_credits_nothing(system: TestSystem, signature: str) -> None:
     person = system.person("0.00")
-    system.stripe.ask("webhooks", signatures=[signature], max_attempts=1)
+    system.stripe.control("webhooks", signatures=[signature], max_attempts=1)
     intent = start_top_up(person)
     assert system.pay_by_card(intent) == 200
-    system.until("User refuses the event", lambda: [d["status"] for d in list_deliveries(system, intent)] == [400])
+    system.wait_until("User refuses the event", lambda: [d["status"] for d in list_deliveries(system, intent)] == [400])
     webhook = f"http://{system.stack.peers('api-gateway', 8000)}{WEBHOOK}"
     event = find_success_event(system, intent)
-    refused = system.stripe.ask(f"events/{event}/redeliver", signatures=[signature] * 3, url=webhook)
+    refused = system.stripe.control(f"events/{event}/redeliver", signatures=[signature] * 3, url=webhook)
     assert refused["statuses"] == [400] * 3
     assert list_top_ups(system, person) == []
-    assert system.stripe.ask(f"events/{event}/redeliver", url=webhook)["statuses"] == [200]
+    assert system.stripe.control(f"events/{event}/redeliver", url=webhook)["statuses"] == [200]
     assert list_top_ups(system, person) == [40]
 
 
 def test_events_in_the_wrong_order_credit_once(system: TestSystem) -> None:
     person = system.person("0.00")
-    system.stripe.ask("webhooks", hold=True)
+    system.stripe.control("webhooks", hold=True)
     intent = start_top_up(person)
     system.pay_by_card(intent)
-    system.stripe.ask("webhooks/release", order="reverse")
+    system.stripe.control("webhooks/release", order="reverse")
     for kind in {event["type"] for event in list_events(system, intent)}:
-        system.until(f"{kind} is delivered", partial(list_deliveries, system, intent, kind))
+        system.wait_until(f"{kind} is delivered", partial(list_deliveries, system, intent, kind))
     assert list_top_ups(system, person) == [40]
 
 
 def test_a_refused_webhook_is_sent_again_and_credits_once(system: TestSystem) -> None:
     person = system.person("0.00")
-    system.stripe.ask("webhooks", signatures=["bad", "bad", "good"])
+    system.stripe.control("webhooks", signatures=["bad", "bad", "good"])
     intent = start_top_up(person)
     system.pay_by_card(intent)
-    system.until("the third attempt is credited", lambda: list_top_ups(system, person) == [40])
+    system.wait_until("the third attempt is credited", lambda: list_top_ups(system, person) == [40])
     assert [d["status"] for d in list_deliveries(system, intent)] == [400, 400, 200]
 
 
@@ -144,7 +146,7 @@ def test_a_top_up_during_an_outage_is_503_and_can_be_retried(system: TestSystem)
     answer = person.top_up(30, **key).must(200)
     assert (answer["amount"], answer["currency"]) == (30, "sgd")
     system.pay_by_card(answer["payment_intent_id"])
-    system.until("it is credited", lambda: list_top_ups(system, person) == [30])
+    system.wait_until("it is credited", lambda: list_top_ups(system, person) == [30])
 
 
 @pytest.mark.parametrize("amount", [0.49, 10_000.01])

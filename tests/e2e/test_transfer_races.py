@@ -30,14 +30,14 @@ def read_status(system: TestSystem, transfer_id: str) -> str:
 def await_status(system: TestSystem, transfer_id: str) -> str:
     """Wait until no saga of a transfer runs, and return its status."""
     sql = "SELECT 1 FROM sagas WHERE subject = %s AND status = 'RUNNING'"
-    system.until("its sagas have ended", lambda: not system.rows("sagas_db", sql, transfer_id))
+    system.wait_until("its sagas have ended", lambda: not system.rows("sagas_db", sql, transfer_id))
     return read_status(system, transfer_id)
 
 
 @repeat
 def test_confirm_against_confirm_moves_credits_once(system: TestSystem, nth: int) -> None:
     seller, buyer, seat = make_parties(system)
-    transfer_id = system.initiated(seller, buyer, seat)
+    transfer_id = system.start_transfer(seller, buyer, seat)
     codes = get_codes(system, seller, buyer)
     answers = run_concurrently([partial(w.confirm, transfer_id, **codes) for w in (seller, buyer)])
     assert await_status(system, transfer_id) == "COMPLETED", answers
@@ -50,7 +50,7 @@ def test_confirm_against_confirm_moves_credits_once(system: TestSystem, nth: int
 @repeat
 def test_confirms_of_both_parties_at_once_complete_once(system: TestSystem, nth: int) -> None:
     seller, buyer, seat = make_parties(system)
-    transfer_id = system.initiated(seller, buyer, seat)
+    transfer_id = system.start_transfer(seller, buyer, seat)
     codes = get_codes(system, seller, buyer)
     answers = run_concurrently(
         [
@@ -59,14 +59,14 @@ def test_confirms_of_both_parties_at_once_complete_once(system: TestSystem, nth:
         ]
     )
     assert outcomes(answers) == {"200": 2}
-    system.until("it is completed", lambda: read_status(system, transfer_id) == "COMPLETED")
+    system.wait_until("it is completed", lambda: read_status(system, transfer_id) == "COMPLETED")
     assert (read_owner(system, seat), seller.balance(), buyer.balance()) == (buyer.user_id, 100, 400)
 
 
 @repeat
 def test_reverse_against_reverse_refunds_once(system: TestSystem, nth: int) -> None:
     seller, buyer, seat = make_parties(system)
-    transfer_id = system.disputed(seller, buyer, seat)
+    transfer_id = system.dispute_transfer(seller, buyer, seat)
     answers = run_concurrently([lambda: system.staff().transfer("reverse", transfer_id)] * 4)
     assert outcomes(answers) == {"200": 4}
     assert (read_owner(system, seat), seller.balance(), buyer.balance()) == (seller.user_id, 0, 500)
@@ -75,7 +75,7 @@ def test_reverse_against_reverse_refunds_once(system: TestSystem, nth: int) -> N
 @repeat
 def test_reverse_against_dismiss_decides_once(system: TestSystem, nth: int) -> None:
     seller, buyer, seat = make_parties(system)
-    transfer_id, staff = system.disputed(seller, buyer, seat), system.staff()
+    transfer_id, staff = system.dispute_transfer(seller, buyer, seat), system.staff()
     answers = run_concurrently([partial(staff.transfer, verb, transfer_id) for verb in ("reverse", "dismiss")])
     assert sorted(a.status for a in answers) == [200, 409], answers
     decided = await_status(system, transfer_id)
@@ -86,7 +86,7 @@ def test_reverse_against_dismiss_decides_once(system: TestSystem, nth: int) -> N
 
 def test_dispute_against_dispute_freezes_once(system: TestSystem) -> None:
     seller, buyer, seat = make_parties(system)
-    transfer_id = system.transferred(seller, buyer, seat)
+    transfer_id = system.complete_transfer(seller, buyer, seat)
     answers = run_concurrently([partial(w.transfer, "dispute", transfer_id, reason="odd") for w in [seller, buyer] * 2])
     assert outcomes(answers).keys() <= {"200", "409 TRANSFER_INVALID_STATE"}
     assert await_status(system, transfer_id) == "DISPUTED"
@@ -114,7 +114,7 @@ def test_refund_against_initiate_completes_only_one(system: TestSystem, nth: int
 @repeat
 def test_confirm_against_cancel_has_one_winner(system: TestSystem, nth: int) -> None:
     seller, buyer, seat = make_parties(system)
-    transfer_id = system.initiated(seller, buyer, seat)
+    transfer_id = system.start_transfer(seller, buyer, seat)
     codes = get_codes(system, seller, buyer)
     confirm, cancel = run_concurrently(
         [lambda: seller.confirm(transfer_id, **codes), lambda: buyer.transfer("cancel", transfer_id)]
@@ -127,7 +127,7 @@ def test_confirm_against_cancel_has_one_winner(system: TestSystem, nth: int) -> 
 @repeat
 def test_confirm_against_scan_has_one_winner(system: TestSystem, nth: int) -> None:
     seller, buyer, seat = make_parties(system)
-    transfer_id, staff = system.initiated(seller, buyer, seat), system.staff()
+    transfer_id, staff = system.start_transfer(seller, buyer, seat), system.staff()
     codes, qr = get_codes(system, seller, buyer), seller.qr(seat).must()["qr_payload"]
     confirm, scan = run_concurrently([lambda: seller.confirm(transfer_id, **codes), lambda: staff.scan(qr, "HALL-B")])
     is_admitted = scan.must()["result"] == "SUCCESS"
@@ -138,8 +138,8 @@ def test_confirm_against_scan_has_one_winner(system: TestSystem, nth: int) -> No
 @repeat
 def test_dispute_against_onward_transfer_has_one_winner(system: TestSystem, nth: int) -> None:
     seller, buyer, seat = make_parties(system)
-    first, third = system.transferred(seller, buyer, seat), system.person("500.00")
-    onward = system.initiated(buyer, third, seat, 50)
+    first, third = system.complete_transfer(seller, buyer, seat), system.person("500.00")
+    onward = system.start_transfer(buyer, third, seat, 50)
     codes = get_codes(system, buyer, third)
     dispute, confirm = run_concurrently(
         [
@@ -155,9 +155,9 @@ def test_dispute_against_onward_transfer_has_one_winner(system: TestSystem, nth:
 def test_a_seller_cannot_spend_credits_before_they_arrive(system: TestSystem, nth: int) -> None:
     """A pay of the seller races with the transfer that brings them credits."""
     seller, buyer, seat = make_parties(system, seller="300.00")
-    transfer_id = system.initiated(seller, buyer, seat, 100)
+    transfer_id = system.start_transfer(seller, buyer, seat, 100)
     codes = get_codes(system, seller, buyer)
-    _, order_id = system.held(seller)
+    _, order_id = system.hold_seat(seller)
     confirm, paid = run_concurrently([lambda: buyer.confirm(transfer_id, **codes), lambda: seller.pay(order_id)])
     assert confirm.status == 200, confirm
     assert is_paid_or_short(paid), paid

@@ -75,8 +75,8 @@ def test_each_party_sends_its_code_and_the_buyer_may_initiate(system: TestSystem
 )
 def test_invalid_transfers_are_refused_before_a_code_is_sent(system: TestSystem) -> None:
     seller, buyer, seat = make_parties(system)
-    held, _ = system.held(system.person())
-    used = system.ticket(seller)
+    held, _ = system.hold_seat(system.person())
+    used = system.insert_ticket(seller)
     staff = system.staff()
     assert staff.scan(seller.qr(used).must()["qr_payload"], "HALL-B").must()["result"] == "SUCCESS"
     refused = {
@@ -98,7 +98,7 @@ def test_invalid_transfers_are_refused_before_a_code_is_sent(system: TestSystem)
 @pytest.mark.claim("transfer/checks-preconditions", "transfer/one-open-per-seat", "lock/open-transfer-lookup")
 def test_a_seat_has_one_open_transfer(system: TestSystem) -> None:
     seller, buyer, seat = make_parties(system)
-    transfer_id = system.initiated(seller, buyer, seat)
+    transfer_id = system.start_transfer(seller, buyer, seat)
     another = seller.initiate(seat, seller.user_id, system.person().user_id, 10)
     assert outcomes([another]) == {"409 TRANSFER_IN_PROGRESS": 1}
     seller.transfer("cancel", transfer_id).must(200)
@@ -109,7 +109,7 @@ def test_a_seat_has_one_open_transfer(system: TestSystem) -> None:
 @pytest.mark.parametrize("party", ["seller", "buyer"])
 def test_three_wrong_codes_in_total_fail_the_transfer(system: TestSystem, party: str) -> None:
     seller, buyer, seat = make_parties(system)
-    transfer_id = system.initiated(seller, buyer, seat)
+    transfer_id = system.start_transfer(seller, buyer, seat)
     person = seller if party == "seller" else buyer
     guesses = [{f"{name}_otp": change_code(system.code(of))} for name, of in (("seller", seller), ("buyer", buyer))]
     answers = [person.confirm(transfer_id, **guess) for guess in (guesses[0], guesses[1], guesses[0])]
@@ -123,8 +123,8 @@ def test_three_wrong_codes_in_total_fail_the_transfer(system: TestSystem, party:
 @pytest.mark.claim("transfer/retries-wrong-code")
 def test_an_expired_code_may_be_sent_again(system: TestSystem) -> None:
     seller, buyer, seat = make_parties(system)
-    transfer_id = system.initiated(seller, buyer, seat)
-    with system.smu.later(601):
+    transfer_id = system.start_transfer(seller, buyer, seat)
+    with system.smu.advance_clock(601):
         assert outcomes([seller.confirm(transfer_id, seller_otp=system.code(seller))]) == {"410 OTP_EXPIRED": 1}
         for party in (seller, buyer):
             party.resend(transfer_id=transfer_id).must(200)
@@ -145,8 +145,8 @@ def test_without_smu_a_transfer_fails_and_frees_its_seat(system: TestSystem) -> 
 def test_a_buyer_who_spent_the_credits_gets_no_ticket(system: TestSystem) -> None:
     """The transfer fails at the confirmation, and the seller keeps the ticket."""
     seller, buyer, seat = make_parties(system)
-    transfer_id = system.initiated(seller, buyer, seat, 400)
-    system.bought(buyer)
+    transfer_id = system.start_transfer(seller, buyer, seat, 400)
+    system.buy_seat(buyer)
     codes = {"seller_otp": system.code(seller), "buyer_otp": system.code(buyer)}
     assert outcomes([buyer.confirm(transfer_id, **codes)]) == {"402 INSUFFICIENT_CREDITS": 1}
     assert system.transfer_row(transfer_id)["status"] == "FAILED"
@@ -157,7 +157,7 @@ def test_a_buyer_who_spent_the_credits_gets_no_ticket(system: TestSystem) -> Non
 @pytest.mark.claim("transfer/refunds-when-owner-refused")
 def test_a_seat_scanned_before_the_confirm_keeps_its_owner(system: TestSystem) -> None:
     seller, buyer, seat = make_parties(system)
-    transfer_id = system.initiated(seller, buyer, seat)
+    transfer_id = system.start_transfer(seller, buyer, seat)
     qr = seller.qr(seat).must()["qr_payload"]
     assert system.staff().scan(qr, "HALL-B").must()["result"] == "SUCCESS"
     codes = {"seller_otp": system.code(seller), "buyer_otp": system.code(buyer)}
@@ -169,7 +169,7 @@ def test_a_seat_scanned_before_the_confirm_keeps_its_owner(system: TestSystem) -
 @pytest.mark.parametrize("party", ["seller", "buyer"])
 def test_either_party_cancels_and_a_later_confirm_is_refused(system: TestSystem, party: str) -> None:
     seller, buyer, seat = make_parties(system)
-    transfer_id = system.initiated(seller, buyer, seat)
+    transfer_id = system.start_transfer(seller, buyer, seat)
     canceller = seller if party == "seller" else buyer
     assert canceller.transfer("cancel", transfer_id).must(200)["status"] == "FAILED"
     codes = {"seller_otp": system.code(seller), "buyer_otp": system.code(buyer)}
@@ -179,17 +179,19 @@ def test_either_party_cancels_and_a_later_confirm_is_refused(system: TestSystem,
 
 def test_an_unconfirmed_transfer_fails_after_ten_minutes(system: TestSystem) -> None:
     seller, buyer, seat = make_parties(system)
-    transfer_id = system.initiated(seller, buyer, seat)
+    transfer_id = system.start_transfer(seller, buyer, seat)
     with system.clock("orders_db", TEN_MINUTES):
         late = seller.confirm(transfer_id, seller_otp=system.code(seller))
         assert outcomes([late]) == {"409 TRANSFER_INVALID_STATE": 1}
-        system.until("the sweeper fails the transfer", lambda: system.transfer_row(transfer_id)["status"] == "FAILED")
-    system.transferred(seller, buyer, seat)
+        system.wait_until(
+            "the sweeper fails the transfer", lambda: system.transfer_row(transfer_id)["status"] == "FAILED"
+        )
+    system.complete_transfer(seller, buyer, seat)
 
 
 def test_strangers_get_403_on_every_route_and_see_nothing(system: TestSystem) -> None:
     seller, buyer, seat = make_parties(system)
-    transfer_id, stranger = system.initiated(seller, buyer, seat), system.person()
+    transfer_id, stranger = system.start_transfer(seller, buyer, seat), system.person()
     answers = [
         stranger.confirm(transfer_id, seller_otp=system.code(seller), buyer_otp=system.code(buyer)),
         stranger.transfer("cancel", transfer_id),

@@ -35,12 +35,12 @@ def is_qr_size(side: int) -> bool:
 def test_tickets_are_listed_as_purchased_and_as_sold(system: TestSystem) -> None:
     """Each ticket shows the price that its owner paid or received."""
     seller, buyer = system.person("1000.00"), system.person("500.00")
-    seat, order_id = system.bought(seller)
+    seat, order_id = system.buy_seat(seller)
     ticket = seller.get("/api/tickets").must()["purchased"][0]
     assert (ticket["seat_id"], ticket["order_id"], ticket["status"]) == (seat, order_id, "SOLD")
     assert ticket["price"] == 1000 - seller.balance()
     assert ticket["event"]["hall_id"] == "HALL-B"
-    transfer_id = system.transferred(seller, buyer, seat, 77.70)
+    transfer_id = system.complete_transfer(seller, buyer, seat, 77.70)
     bought, sold = buyer.get("/api/tickets").must(), seller.get("/api/tickets").must()
     assert [(t["seat_id"], float(t["price"])) for t in bought["purchased"]] == [(seat, 77.70)]
     assert bought["sold"] == sold["purchased"] == []
@@ -63,8 +63,8 @@ def test_orders_of_the_user_come_newest_first_in_pages(system: TestSystem) -> No
 @pytest.mark.claim("lock/pending-transfer-is-visible")
 def test_transfers_are_those_of_the_user(system: TestSystem) -> None:
     one, two, three = (system.person() for _ in range(3))
-    first = system.transferred(one, two, system.ticket(one), 10)
-    second = system.initiated(two, three, system.ticket(two), 10)
+    first = system.complete_transfer(one, two, system.insert_ticket(one), 10)
+    second = system.start_transfer(two, three, system.insert_ticket(two), 10)
     seen = [{t["transfer_id"]: t["status"] for t in user.get("/api/transfers").must()} for user in (one, two, three)]
     completed, pending = {first: "COMPLETED"}, {second: "PENDING_OTP"}
     assert seen == [completed, completed | pending, pending]

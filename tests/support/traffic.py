@@ -66,7 +66,7 @@ def block_pay_after_charge(system: TestSystem, buyer: Person, order_id: str) -> 
         cursor.execute("SELECT FROM orders WHERE order_id = %s FOR UPDATE", (order_id,))
         paying = threading.Thread(target=_fail_to_pay, args=(buyer, order_id))
         paying.start()
-        system.until("the charge is on the ledger", lambda: system.rows("users_db", charged, buyer.user_id))
+        system.wait_until("the charge is on the ledger", lambda: system.rows("users_db", charged, buyer.user_id))
         yield paying
         blocker.rollback()
 
