@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.saga, pytest.mark.negative_control]
 
 MUTANTS = load()
 RULES = "services/orchestrator/tickets/scan_rules.py"
-CATCHER = "tests/unit/orchestrator/test_scan_rules.py::test_age_decides_to_the_second"
+CATCHER = "tests/unit/orchestrator/test_scan_rules.py::test_qr_age_limits_are_exact_to_the_second"
 
 
 @pytest.fixture(scope="module")

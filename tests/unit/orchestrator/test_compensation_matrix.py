@@ -30,7 +30,7 @@ def test_every_action_of_a_saga_has_its_edges() -> None:
 
 
 def test_every_write_of_a_saga_is_an_edge_of_a_step() -> None:
-    """The calls before the journal begins are not the saga's, and its facts only read."""
+    """Calls before the begin write do not belong to the saga, and its facts only read."""
     of_steps = {(flow, edge) for (flow, _), edges in EDGES.items() for edge in edges}
     flagged = {
         ("reserve flagged", edge) for flow, edge in of_steps if flow == "reserve"

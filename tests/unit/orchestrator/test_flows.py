@@ -1,4 +1,4 @@
-"""Rules that every saga definition must keep."""
+"""Rules for every saga definition."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""`Idempotency-Key`: the first answer again, for the same body, caller and verb; a failure frees the key."""
+"""`Idempotency-Key`: a retry gets the first response again, for the same body, caller and operation."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,7 +13,6 @@ import pytest
 
 from services.chassis.db import Database, Row
 from services.chassis.errors import Refused, Unknown
-from services.chassis.settings import DatabaseSettings
 from services.contracts.errors import ErrorCode
 from services.orchestrator.api.idempotency import IdempotencyKeys, KeyedRequest
 from services.orchestrator.saga.journal import Journal
@@ -22,24 +21,18 @@ pytestmark = pytest.mark.unit
 
 
 @pytest.fixture
-def db(database_for: Callable[[str], DatabaseSettings]) -> Iterator[Database]:
-    """The orchestrator's database."""
-    opened = Database(database_for("orchestrator"))
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
 def keys(db: Database) -> IdempotencyKeys:
-    """The keys of a process that is alive."""
-    return _process(db)
+    """The keys of a live process."""
+    return start_process(db)
 
 
-def _process(db: Database) -> IdempotencyKeys:
-    return _process_and_lease(db)[0]
+def start_process(db: Database) -> IdempotencyKeys:
+    """Return the keys of a new process with a lease."""
+    return start_process_with_journal(db)[0]
 
 
-def _process_and_lease(db: Database) -> tuple[IdempotencyKeys, Journal]:
+def start_process_with_journal(db: Database) -> tuple[IdempotencyKeys, Journal]:
+    """Return the keys of a new process, and the journal that has its lease."""
     journal = Journal(db, deadline_seconds=60, park_seconds=120)
     journal.beat()
     return IdempotencyKeys(db, journal.instance_id), journal
@@ -47,32 +40,33 @@ def _process_and_lease(db: Database) -> tuple[IdempotencyKeys, Journal]:
 
 @pytest.fixture
 def request_() -> KeyedRequest:
-    """A request under a key that nobody has used."""
+    """A request under a new key."""
     return KeyedRequest(caller=uuid4(), operation="reserve", key=str(uuid4()), body=b'{"seat": 1}')
 
 
 class Work:
-    """Answers with its subject; remembers the subjects that it worked on."""
+    """Work that records its subjects, and returns its subject or raises `failure`."""
 
-    def __init__(self, failure: Exception | None = None) -> None:
+    def __init__(self, failure: Exception | None = None, name: str = "") -> None:
         self.subjects: list[UUID] = []
         self.failure = failure
+        self.name = name
 
     def __call__(self, subject: UUID) -> Mapping[str, Any]:
         self.subjects.append(subject)
         if self.failure:
             raise self.failure
-        return {"order_id": str(subject)}
+        return {"order_id": str(subject), "by": self.name}
 
 
-def test_same_key_and_body_gets_the_first_answer_and_works_once(keys: IdempotencyKeys, request_: KeyedRequest) -> None:
+def test_same_key_and_body_works_once(keys: IdempotencyKeys, request_: KeyedRequest) -> None:
     work = Work()
     first = keys.run(request_, work)
     assert keys.run(request_, work) == first
     assert len(work.subjects) == 1
 
 
-def test_another_body_under_the_key_is_refused_and_does_nothing(keys: IdempotencyKeys, request_: KeyedRequest) -> None:
+def test_another_body_under_the_key_is_refused(keys: IdempotencyKeys, request_: KeyedRequest) -> None:
     keys.run(request_, Work())
     work = Work()
     with pytest.raises(Refused, match="IDEMPOTENCY_KEY_REUSED"):
@@ -80,60 +74,56 @@ def test_another_body_under_the_key_is_refused_and_does_nothing(keys: Idempotenc
     assert work.subjects == []
 
 
-def test_another_body_is_refused_also_when_the_first_has_died(db: Database, request_: KeyedRequest) -> None:
+def test_another_body_is_refused_after_the_first_request_died(db: Database, request_: KeyedRequest) -> None:
     with pytest.raises(Unknown):
-        _process(db).run(request_, Work(Unknown("the process died")))
+        start_process(db).run(request_, Work(Unknown("the process died")))
     with pytest.raises(Refused, match="IDEMPOTENCY_KEY_REUSED"):
-        _process(db).run(replace(request_, body=b'{"seat": 2}'), Work())
+        start_process(db).run(replace(request_, body=b'{"seat": 2}'), Work())
 
 
 @pytest.mark.parametrize("other", [{"caller": uuid4()}, {"operation": "initiate"}, {"key": "another"}, {"key": None}])
-def test_a_key_is_its_callers_and_its_verbs_own(keys: IdempotencyKeys, request_: KeyedRequest, other: Any) -> None:
+def test_key_belongs_to_one_caller_and_operation(keys: IdempotencyKeys, request_: KeyedRequest, other: Any) -> None:
     assert keys.run(request_, Work()) != keys.run(replace(request_, **other), Work())
 
 
-def test_while_the_first_runs_others_are_told_so(db: Database, request_: KeyedRequest) -> None:
-    keys, others = _process(db), Work()
+def test_retry_during_the_first_request_is_in_progress(db: Database, request_: KeyedRequest) -> None:
+    keys, retry = start_process(db), Work()
 
-    def meanwhile(_subject: UUID) -> Mapping[str, Any]:
+    def run_while_retried(_subject: UUID) -> Mapping[str, Any]:
         with pytest.raises(Refused, match="REQUEST_IN_PROGRESS"):
-            _process(db).run(request_, others)
+            start_process(db).run(request_, retry)
         return {}
 
-    keys.run(request_, meanwhile)
-    assert others.subjects == []
+    keys.run(request_, run_while_retried)
+    assert retry.subjects == []
 
 
-def test_unknown_result_keeps_its_subject_for_the_next_request(keys: IdempotencyKeys, request_: KeyedRequest) -> None:
-    died, again = Work(Unknown("no answer")), Work()
+UNFINISHED = [Unknown("no answer"), Refused(ErrorCode.REQUEST_IN_PROGRESS)]
+
+
+@pytest.mark.parametrize("failure", UNFINISHED, ids=["unknown result", "another flow works on the subject"])
+def test_retry_of_an_unfinished_request_gets_its_subject(
+    keys: IdempotencyKeys, request_: KeyedRequest, failure: Exception
+) -> None:
+    first, retry = Work(failure), Work()
+    with pytest.raises(type(failure)):
+        keys.run(request_, first)
+    keys.run(request_, retry)
+    assert retry.subjects == first.subjects
+
+
+def test_retry_of_a_dead_request_resumes(keys: IdempotencyKeys, request_: KeyedRequest) -> None:
+    first, resumed = Work(Unknown("the process died")), Work()
     with pytest.raises(Unknown):
-        keys.run(request_, died)
-    keys.run(request_, again)
-    assert again.subjects == died.subjects
-
-
-def test_what_is_worked_on_again_is_told_apart(keys: IdempotencyKeys, request_: KeyedRequest) -> None:
-    first, again = Work(Unknown("died over it")), Work()
-    with pytest.raises(Unknown):
-        keys.run(request_, first, again)
-    keys.run(request_, first, again)
-    assert first.subjects == again.subjects
+        keys.run(request_, first, resumed)
+    keys.run(request_, first, resumed)
+    assert first.subjects == resumed.subjects
     without_key = replace(request_, key=None)
     with pytest.raises(Unknown):
-        keys.run(without_key, first, again)
+        keys.run(without_key, first, resumed)
 
 
-def test_subject_that_another_flow_has_in_hand_is_kept_for_the_next_request(
-    keys: IdempotencyKeys, request_: KeyedRequest
-) -> None:
-    busy, again = Work(Refused(ErrorCode.REQUEST_IN_PROGRESS)), Work()
-    with pytest.raises(Refused, match="REQUEST_IN_PROGRESS"):
-        keys.run(request_, busy)
-    keys.run(request_, again)
-    assert again.subjects == busy.subjects
-
-
-def test_final_refusal_is_kept(keys: IdempotencyKeys, request_: KeyedRequest) -> None:
+def test_final_refusal_is_stored(keys: IdempotencyKeys, request_: KeyedRequest) -> None:
     work = Work(Refused(ErrorCode.SEAT_UNAVAILABLE, order_id="1"))
     for _ in range(2):
         with pytest.raises(Refused, match="SEAT_UNAVAILABLE") as refused:
@@ -142,7 +132,7 @@ def test_final_refusal_is_kept(keys: IdempotencyKeys, request_: KeyedRequest) ->
     assert len(work.subjects) == 1
 
 
-def test_failure_that_was_undone_frees_the_key(keys: IdempotencyKeys, request_: KeyedRequest) -> None:
+def test_failure_that_was_undone_deletes_the_key(keys: IdempotencyKeys, request_: KeyedRequest) -> None:
     with pytest.raises(Refused, match="INTERNAL_ERROR"):
         keys.run(request_, Work(Refused(ErrorCode.INTERNAL_ERROR)))
     work = Work()
@@ -150,101 +140,92 @@ def test_failure_that_was_undone_frees_the_key(keys: IdempotencyKeys, request_: 
     assert len(work.subjects) == 1
 
 
-# ── a first request that is late, and taken for dead
+# ── a first request that is late and loses its claim
 
 
 @dataclass
-class Late:
-    """A process that is taken for dead while it works: then the others have their turn, and then it wakes."""
+class LateProcess:
+    """A process that loses its lease while it works. It continues after `meanwhile` has run."""
 
     keys: IdempotencyKeys
-    lease: Journal
+    journal: Journal
 
-    def answer(self, request: KeyedRequest, meanwhile: Callable[[], object], wakes: Work) -> Mapping[str, Any]:
-        """What it answers at last, with what `wakes` comes to."""
+    def run(self, request: KeyedRequest, meanwhile: Callable[[], object], rest: Work) -> Mapping[str, Any]:
+        """Return the response of the late request, whose work ends with `rest`."""
 
         def work(subject: UUID) -> Mapping[str, Any]:
-            self.lease.resign()
+            self.journal.resign()
             meanwhile()
-            return wakes(subject)
+            return rest(subject)
 
         return self.keys.run(request, work)
 
 
 @pytest.fixture
-def late(db: Database) -> Late:
-    """The process that comes late."""
-    return Late(*_process_and_lease(db))
+def late(db: Database) -> LateProcess:
+    """The process that is late."""
+    return LateProcess(*start_process_with_journal(db))
 
 
-class Says(Work):
-    """Work that answers in one process's own words."""
-
-    def __init__(self, words: str) -> None:
-        super().__init__()
-        self.words = words
-
-    def __call__(self, subject: UUID) -> Mapping[str, Any]:
-        return {**super().__call__(subject), "words": self.words}
-
-
-def test_late_request_gives_the_answer_of_those_who_took_it_for_dead(
-    keys: IdempotencyKeys, late: Late, request_: KeyedRequest
+def test_late_request_returns_the_outcome_of_its_retry(
+    keys: IdempotencyKeys, late: LateProcess, request_: KeyedRequest
 ) -> None:
-    theirs, own = Says("theirs"), Says("own")
-    answers = [late.answer(request_, lambda: keys.run(request_, theirs), own), keys.run(request_, Work())]
-    assert theirs.subjects == own.subjects, "the key's subject, whoever works on it"
-    assert [answer["words"] for answer in answers] == ["theirs", "theirs"]
+    retry, own = Work(name="retry"), Work(name="late")
+    responses = [late.run(request_, lambda: keys.run(request_, retry), own), keys.run(request_, Work())]
+    assert retry.subjects == own.subjects, "both work on the key's subject"
+    assert [response["by"] for response in responses] == ["retry", "retry"]
 
 
 @pytest.mark.parametrize("failure", [Refused(ErrorCode.INTERNAL_ERROR), Unknown("no answer"), None])
-def test_late_request_frees_nothing_while_those_who_took_it_for_dead_are_at_it(
-    db: Database, late: Late, request_: KeyedRequest, failure: Exception | None
+def test_late_request_does_not_free_the_key_of_a_running_retry(
+    db: Database, late: LateProcess, request_: KeyedRequest, failure: Exception | None
 ) -> None:
-    another, third, begun, awake = _process(db), Work(), threading.Event(), threading.Event()
+    another, third, has_begun, may_end = start_process(db), Work(), threading.Event(), threading.Event()
 
-    def theirs(subject: UUID) -> Mapping[str, Any]:
-        begun.set()
-        assert awake.wait(10)
+    def work_on_retry(subject: UUID) -> Mapping[str, Any]:
+        has_begun.set()
+        assert may_end.wait(10)
         with pytest.raises(Refused, match="REQUEST_IN_PROGRESS"):
-            _process(db).run(request_, third)
+            start_process(db).run(request_, third)
         return {"order_id": str(subject)}
 
     with ThreadPoolExecutor(1) as pool:
 
-        def taken_over() -> None:
-            running.append(pool.submit(another.run, request_, theirs))
-            assert begun.wait(10)
+        def start_retry() -> None:
+            running.append(pool.submit(another.run, request_, work_on_retry))
+            assert has_begun.wait(10)
 
         running: list[Future[Mapping[str, Any]]] = []
         own = Work(failure)
         try:
             with pytest.raises((Refused, Unknown), match=r"no answer|REQUEST_IN_PROGRESS"):
-                late.answer(request_, taken_over, own)
+                late.run(request_, start_retry, own)
         finally:
-            awake.set()
+            may_end.set()
         assert running[0].result() == {"order_id": str(own.subjects[0])}
     assert third.subjects == []
-    assert _process(db).run(request_, third) == running[0].result()
+    assert start_process(db).run(request_, third) == running[0].result()
 
 
-def test_late_failure_does_not_free_the_key_under_which_another_has_begun_anew(
-    db: Database, keys: IdempotencyKeys, late: Late, request_: KeyedRequest
+def test_late_failure_does_not_free_the_key_of_a_newer_request(
+    db: Database, keys: IdempotencyKeys, late: LateProcess, request_: KeyedRequest
 ) -> None:
-    anew, again = Work(), Work()
+    """A first retry deletes the key, and a second one begins again under it. The late failure changes nothing."""
+    second, third = Work(), Work()
 
-    def failed_then_done() -> None:
+    def run_two_retries() -> None:
         with pytest.raises(Refused, match="INTERNAL_ERROR"):
-            _process(db).run(request_, Work(Refused(ErrorCode.INTERNAL_ERROR)))
-        keys.run(request_, anew)
+            start_process(db).run(request_, Work(Refused(ErrorCode.INTERNAL_ERROR)))
+        keys.run(request_, second)
 
-    done = late.answer(request_, failed_then_done, Work(Refused(ErrorCode.INTERNAL_ERROR)))
-    assert done == {"order_id": str(anew.subjects[0])} == keys.run(request_, again)
-    assert again.subjects == [], "no second effect"
+    response = late.run(request_, run_two_retries, Work(Refused(ErrorCode.INTERNAL_ERROR)))
+    assert response["order_id"] == str(second.subjects[0])
+    assert response == keys.run(request_, third)
+    assert third.subjects == [], "no second effect"
 
 
-def test_key_that_somebody_claims_at_this_moment_is_in_progress(db: Database, request_: KeyedRequest) -> None:
-    keys = _process(db)
+def test_key_with_a_locked_row_is_in_progress(db: Database, request_: KeyedRequest) -> None:
+    keys = start_process(db)
     with pytest.raises(Unknown):
         keys.run(request_, Work(Unknown("the process died")))
     with db.transaction() as tx:
@@ -253,30 +234,30 @@ def test_key_that_somebody_claims_at_this_moment_is_in_progress(db: Database, re
             keys.run(request_, Work())
 
 
-def test_who_asks_again_waits_for_nobody(db: Database, keys: IdempotencyKeys, request_: KeyedRequest) -> None:
+def test_replay_does_not_wait_for_a_row_lock(db: Database, keys: IdempotencyKeys, request_: KeyedRequest) -> None:
     first = keys.run(request_, Work())
     with db.transaction() as tx:
         assert tx.run("UPDATE idempotency_keys SET owner = owner WHERE key = %(key)s", key=request_.key) == 1
         assert keys.run(request_, Work()) == first
 
 
-def test_answer_that_could_not_be_kept_is_found_by_the_next_request(
+def test_retry_finds_the_subject_of_a_response_that_was_not_stored(
     db: Database, keys: IdempotencyKeys, request_: KeyedRequest
 ) -> None:
-    forgetful, done, again = _process(_Forgetful(db)), Work(), Work()
-    with pytest.raises(Unknown, match="did not keep it"):
-        forgetful.run(request_, done)
-    keys.run(request_, again)
-    assert again.subjects == done.subjects
+    first, retry = Work(), Work()
+    with pytest.raises(Unknown, match="not stored"):
+        start_process(DatabaseThatStoresNoOutcome(db)).run(request_, first)
+    keys.run(request_, retry)
+    assert retry.subjects == first.subjects
 
 
-class _Forgetful(Database):
-    """A database that keeps no answer."""
+class DatabaseThatStoresNoOutcome(Database):
+    """A database that fails when an outcome is stored."""
 
     def __init__(self, db: Database) -> None:
         vars(self).update(vars(db))
 
     def statement(self, sql: str, **params: Any) -> Row | None:
         if "outcome" in params:
-            raise Unknown("did not keep it")
+            raise Unknown("the outcome was not stored")
         return super().statement(sql, **params)

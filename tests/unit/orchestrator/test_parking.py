@@ -1,4 +1,4 @@
-"""A saga that can be neither finished nor undone: who is told, and how loudly."""
+"""A saga that can be neither completed nor undone: recovery parks it and logs it for an operator."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from services.orchestrator.saga.runner import Runner
 pytestmark = pytest.mark.unit
 
 
-class Hopeless:
-    """A journal with one overdue saga, and a runner that cannot resolve it."""
+class UnresolvableSaga:
+    """A journal with one saga, and a runner that cannot resolve it."""
 
-    def __init__(self, *, overdue: bool) -> None:
+    def __init__(self, *, is_overdue: bool) -> None:
         self.ends: list[Status] = []
-        given: dict[str, Any] = {
+        fields: dict[str, Any] = {
             "dispute_number": 0,
             "attempt": 1,
             "caller": None,
@@ -28,7 +28,7 @@ class Hopeless:
             "status": Status.RUNNING,
             "result": None,
         }
-        self.entry = Entry(uuid4(), "pay", uuid4(), **given, epoch=2, correlation_id=uuid4(), is_overdue=overdue)
+        self.entry = Entry(uuid4(), "pay", uuid4(), **fields, epoch=2, correlation_id=uuid4(), is_overdue=is_overdue)
 
     def adopt(self, _batch: int) -> list[Entry]:
         return [self.entry]
@@ -43,23 +43,22 @@ class Hopeless:
     def describe_for_operator(self, *_saga: Any) -> dict[str, str]:
         return {"price": "200.00"}
 
-
-def looked_after(hopeless: Hopeless) -> None:
-    """One look of recovery at it."""
-    Recovery(cast(Journal, hopeless), cast(Runner, hopeless)).tick()
+    def recover(self) -> None:
+        """Run one tick of recovery."""
+        Recovery(cast(Journal, self), cast(Runner, self)).tick()
 
 
 @pytest.mark.claim("log/critical-level")
-def test_a_parked_saga_is_critical_and_says_how_to_look_at_it(caplog: pytest.LogCaptureFixture) -> None:
-    hopeless = Hopeless(overdue=True)
-    looked_after(hopeless)
-    assert hopeless.ends == [Status.PARKED]
+def test_parked_saga_is_logged_as_critical_with_the_next_command(caplog: pytest.LogCaptureFixture) -> None:
+    saga = UnresolvableSaga(is_overdue=True)
+    saga.recover()
+    assert saga.ends == [Status.PARKED]
     [line] = [record.getMessage() for record in caplog.records if record.levelno == logging.CRITICAL]
-    assert f"services.orchestrator.admin show {hopeless.entry.saga_id}" in line
+    assert f"services.orchestrator.admin show {saga.entry.saga_id}" in line
 
 
-def test_before_its_time_nobody_is_called(caplog: pytest.LogCaptureFixture) -> None:
-    hopeless = Hopeless(overdue=False)
-    looked_after(hopeless)
-    assert hopeless.ends == []
+def test_saga_in_time_is_neither_parked_nor_critical(caplog: pytest.LogCaptureFixture) -> None:
+    saga = UnresolvableSaga(is_overdue=False)
+    saga.recover()
+    assert saga.ends == []
     assert [record for record in caplog.records if record.levelno >= logging.CRITICAL] == []

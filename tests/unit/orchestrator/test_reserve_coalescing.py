@@ -1,4 +1,4 @@
-"""A crowd before one seat: who shares an answer, and who asks for himself."""
+"""Request coalescing: some concurrent reserves share a refusal, and the others make their own call."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -20,190 +20,183 @@ pytestmark = pytest.mark.unit
 
 SEAT, ANOTHER_SEAT = "seat", "another seat"
 ALICE, BOB, CAROL = "alice", "bob", "carol"
-HOLD = f"{ALICE}'s hold"
+SECONDS = 20
 
 
-class Leader:
-    """Whoever comes first; what becomes of the question is said by the test."""
+def hold_of(user: str) -> str:
+    """Return the id of a user's hold."""
+    return f"{user}'s hold"
+
+
+def join(coalescer: ReserveCoalescer, user: str, seat: str = SEAT) -> str:
+    """Reserve a seat for `user` and return "own call" when the user makes their own call."""
+    return coalescer.join(seat, user, hold_of(user), lambda: "own call")
+
+
+class FirstRequest:
+    """The first reserve of a seat. Its saga runs until `end`, and the test decides what its call returns."""
 
     def __init__(self, coalescer: ReserveCoalescer, pool: ThreadPoolExecutor, user: str = ALICE) -> None:
-        self._begun, self._may_end = threading.Event(), threading.Event()
-        self.done = pool.submit(coalescer.join, SEAT, user, f"{user}'s hold", self._work)
-        assert self._begun.wait(20)
+        self._has_begun, self._may_end = threading.Event(), threading.Event()
+        self.done = pool.submit(coalescer.join, SEAT, user, hold_of(user), self._work)
+        assert self._has_begun.wait(SECONDS)
 
     def _work(self) -> str:
-        self._begun.set()
-        assert self._may_end.wait(20)
+        self._has_begun.set()
+        assert self._may_end.wait(SECONDS)
         return "first"
 
     def end(self) -> None:
-        """The saga is over, however its call was answered."""
+        """End the saga and wait for its result."""
         self._may_end.set()
-        assert self.done.result(20) == "first"
+        assert self.done.result(SECONDS) == "first"
 
 
 @pytest.fixture
 def coalescer(monkeypatch: pytest.MonkeyPatch) -> ReserveCoalescer:
-    """ReserveCoalescer whose patience outlasts every test but the one about it."""
+    """A coalescer whose waiting time is longer than every test, except for the test of that time."""
     monkeypatch.setattr(reserve_coalescing, "MAX_WAIT_SECONDS", 60.0)
     return ReserveCoalescer()
 
 
 @pytest.fixture
 def pool() -> Any:
-    """Threads for those who wait."""
+    """Threads for the concurrent requests."""
     with ThreadPoolExecutor(8) as threads:
         yield threads
 
 
 @pytest.fixture
-def waits(
+def wait_as(
     coalescer: ReserveCoalescer, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[str], Future[str]]:
-    """Somebody who comes now: returns once he waits for the answer of another."""
+    """Start a reserve of a user, and return it once it waits for the call of another request."""
     waiting = threading.Semaphore(0)
     wait = threading.Event.wait
 
-    class Watched(threading.Event):
+    class WatchedEvent(threading.Event):
         def wait(self, timeout: float | None = None) -> bool:
             waiting.release()
             return wait(self, timeout)
 
-    monkeypatch.setattr(reserve_coalescing, "Event", Watched)
+    monkeypatch.setattr(reserve_coalescing, "Event", WatchedEvent)
 
-    def come(user: str) -> Future[str]:
-        coming = pool.submit(coalescer.join, SEAT, user, f"{user}'s hold", lambda: f"{user} asked")
-        assert waiting.acquire(timeout=20)
-        return coming
+    def start(user: str) -> Future[str]:
+        request = pool.submit(join, coalescer, user)
+        assert waiting.acquire(timeout=SECONDS)
+        return request
 
-    return come
+    return start
 
 
-def refusal(waiting: Future[str]) -> Refused:
-    """What somebody was refused with."""
+@pytest.fixture
+def first(coalescer: ReserveCoalescer, pool: ThreadPoolExecutor, wait_as: Callable[[str], Future[str]]) -> Any:
+    """Alice's request, which is the first for the seat. `wait_as` must observe its event."""
+    request = FirstRequest(coalescer, pool)
+    yield request
+    request.end()
+
+
+def refusal_of(request: Future[str]) -> Refused:
+    """Return the refusal of a request."""
     with pytest.raises(Refused) as refused:
-        waiting.result(20)
+        request.result(SECONDS)
     return refused.value
 
 
-def test_nobody_waits_who_is_alone(coalescer: ReserveCoalescer) -> None:
+def test_single_request_does_not_wait(coalescer: ReserveCoalescer) -> None:
     for _ in range(2):
-        assert coalescer.join(SEAT, ALICE, "a hold", lambda: "asked") == "asked"
+        assert join(coalescer, ALICE) == "own call"
 
 
-def test_those_who_wait_lose_with_the_answer_that_another_has_the_seat(coalescer, pool, waits) -> None:
-    leader = Leader(coalescer, pool)
-    waiting = [waits(BOB), waits(CAROL)]
-    coalescer.close(SEAT, HOLD).publish(ErrorCode.SEAT_UNAVAILABLE, ALICE)
-    assert [refusal(each).code for each in waiting] == [ErrorCode.SEAT_UNAVAILABLE] * 2
-    # The winner's saga goes on meanwhile.
-    assert coalescer.join(SEAT, BOB, "a hold", lambda: "came after it") == "came after it"
-    leader.end()
+def test_waiting_requests_get_the_refusal_of_the_first_call(coalescer, first, wait_as) -> None:
+    waiting = [wait_as(BOB), wait_as(CAROL)]
+    coalescer.close(SEAT, hold_of(ALICE)).publish(ErrorCode.SEAT_UNAVAILABLE, ALICE)
+    assert [refusal_of(request).code for request in waiting] == [ErrorCode.SEAT_UNAVAILABLE] * 2
+    # The first saga still runs, but its call is over.
+    assert join(coalescer, BOB) == "own call"
 
 
-def test_the_winner_asking_twice_hears_it_from_his_own_question(coalescer, pool, waits) -> None:
-    leader = Leader(coalescer, pool)
-    twin = waits(ALICE)
-    coalescer.close(SEAT, HOLD).publish(ErrorCode.SEAT_UNAVAILABLE, ALICE)
-    assert twin.result(20) == "alice asked"
-    leader.end()
-
-
-def test_who_comes_after_the_call_went_out_asks_at_once(coalescer, pool, waits) -> None:
-    """The row may have been read before he came, and the seat come free in between."""
-    leader = Leader(coalescer, pool)
-    early = waits(BOB)
-    pending = coalescer.close(SEAT, HOLD)
-    assert coalescer.join(SEAT, CAROL, "a hold", lambda: "carol asked") == "carol asked"
+def test_request_after_the_call_was_sent_makes_its_own(coalescer, first, wait_as) -> None:
+    """The row may have been read before the request arrived, and the seat may be free since then."""
+    early = wait_as(BOB)
+    pending = coalescer.close(SEAT, hold_of(ALICE))
+    assert join(coalescer, CAROL) == "own call"
     pending.publish(ErrorCode.SEAT_ALREADY_SOLD)
-    assert refusal(early).code is ErrorCode.SEAT_ALREADY_SOLD
-    leader.end()
+    assert refusal_of(early).code is ErrorCode.SEAT_ALREADY_SOLD
 
 
-def test_who_has_the_seat_hears_it_from_his_own_question(coalescer, pool, waits) -> None:
-    leader = Leader(coalescer, pool)
-    holder, other = waits(BOB), waits(CAROL)
-    coalescer.close(SEAT, HOLD).publish(ErrorCode.SEAT_UNAVAILABLE, BOB)
-    assert holder.result(20) == "bob asked"
-    refused = refusal(other)
+def test_holder_of_the_seat_makes_their_own_call(coalescer, first, wait_as) -> None:
+    holder, other = wait_as(BOB), wait_as(CAROL)
+    coalescer.close(SEAT, hold_of(ALICE)).publish(ErrorCode.SEAT_UNAVAILABLE, BOB)
+    assert holder.result(SECONDS) == "own call"
+    refused = refusal_of(other)
     assert (refused.code, refused.details) == (ErrorCode.SEAT_UNAVAILABLE, {})
-    leader.end()
 
 
-def test_without_an_answer_everybody_asks(coalescer, pool, waits) -> None:
-    leader = Leader(coalescer, pool)
-    waiting = [waits(BOB), waits(CAROL)]
-    leader.end()
-    assert {each.result(20) for each in waiting} == {"bob asked", "carol asked"}
+def test_without_an_outcome_each_request_makes_its_own_call(coalescer, first, wait_as) -> None:
+    waiting = [wait_as(BOB), wait_as(CAROL)]
+    first.end()
+    assert [request.result(SECONDS) for request in waiting] == ["own call"] * 2
 
 
-def test_a_question_that_fails_is_over(coalescer: ReserveCoalescer) -> None:
+def test_failed_first_request_does_not_block_the_seat(coalescer: ReserveCoalescer) -> None:
     def fail() -> str:
-        raise Unknown("the journal is away")
+        raise Unknown("the journal does not answer")
 
     with pytest.raises(Unknown):
-        coalescer.join(SEAT, ALICE, "a hold", fail)
-    assert coalescer.join(SEAT, BOB, "a hold", lambda: "asked") == "asked"
+        coalescer.join(SEAT, ALICE, hold_of(ALICE), fail)
+    assert join(coalescer, BOB) == "own call"
 
 
-def test_patience_ends(coalescer, pool, waits, monkeypatch: pytest.MonkeyPatch) -> None:
-    leader = Leader(coalescer, pool)
+def test_waiting_time_is_limited(coalescer, first, wait_as, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reserve_coalescing, "MAX_WAIT_SECONDS", 0.01)
-    assert waits(BOB).result(20) == "bob asked"
-    assert not leader.done.done()
-    leader.end()
+    assert wait_as(BOB).result(SECONDS) == "own call"
+    assert not first.done.done()
 
 
-def test_a_call_that_is_made_again_says_nothing_to_a_new_crowd(coalescer, pool, waits) -> None:
-    """It hears what was written down for it the first time: what it knows of the seat may be older than they are."""
-    first = Leader(coalescer, pool)
-    coalescer.close(SEAT, HOLD).publish()  # its answer was lost
-    second = Leader(coalescer, pool, BOB)
-    waiting = waits(CAROL)
-    coalescer.close(SEAT, HOLD).publish(ErrorCode.SEAT_ALREADY_SOLD)
+def test_repeated_call_publishes_nothing(coalescer, pool, first, wait_as) -> None:
+    """A repeated call returns its stored answer, which may be older than the waiting requests."""
+    coalescer.close(SEAT, hold_of(ALICE)).publish()  # its reply was lost
+    second = FirstRequest(coalescer, pool, BOB)
+    waiting = wait_as(CAROL)
+    coalescer.close(SEAT, hold_of(ALICE)).publish(ErrorCode.SEAT_ALREADY_SOLD)
     assert not waiting.done()
-    coalescer.close(SEAT, f"{BOB}'s hold").publish(ErrorCode.SEAT_UNAVAILABLE, BOB)
-    assert refusal(waiting).code is ErrorCode.SEAT_UNAVAILABLE
-    first.end()
+    coalescer.close(SEAT, hold_of(BOB)).publish(ErrorCode.SEAT_UNAVAILABLE, BOB)
+    assert refusal_of(waiting).code is ErrorCode.SEAT_UNAVAILABLE
     second.end()
 
 
-def test_a_hold_that_is_not_new_says_nothing(coalescer, pool, waits) -> None:
-    """An order whose first request died, worked on again: its refusal may be one that was written down then."""
-    leader = Leader(coalescer, pool)
-    waiting = waits(BOB)
+def test_call_of_an_old_hold_publishes_nothing(coalescer, first, wait_as) -> None:
+    """A retry of a dead request may get the refusal that was stored for its order."""
+    waiting = wait_as(BOB)
     coalescer.close(SEAT, "an old hold").publish(ErrorCode.SEAT_ALREADY_SOLD)
-    coalescer.close(SEAT, HOLD).publish(ErrorCode.SEAT_UNAVAILABLE, ALICE)
-    assert refusal(waiting).code is ErrorCode.SEAT_UNAVAILABLE
-    leader.end()
+    coalescer.close(SEAT, hold_of(ALICE)).publish(ErrorCode.SEAT_UNAVAILABLE, ALICE)
+    assert refusal_of(waiting).code is ErrorCode.SEAT_UNAVAILABLE
 
 
-def test_another_seat_has_another_crowd(coalescer, pool) -> None:
-    leader = Leader(coalescer, pool)
-    assert coalescer.join(ANOTHER_SEAT, BOB, "a hold", lambda: "asked") == "asked"
-    leader.end()
+def test_requests_for_another_seat_do_not_wait(coalescer, first) -> None:
+    assert join(coalescer, BOB, ANOTHER_SEAT) == "own call"
 
 
-def test_a_new_hold_of_somebody_without_patience_answers_too(coalescer, pool, waits, monkeypatch) -> None:
-    """His call went out after they came. The first's own then finds nobody waiting."""
-    leader = Leader(coalescer, pool)
-    waiting = waits(BOB)
+def test_request_that_stopped_waiting_publishes_too(coalescer, first, wait_as, monkeypatch) -> None:
+    """Carol's call is sent after the waiting request arrived. Alice's later call then has no waiting requests."""
+    waiting = wait_as(BOB)
     monkeypatch.setattr(reserve_coalescing, "MAX_WAIT_SECONDS", 0.01)
 
-    def call() -> str:
-        coalescer.close(SEAT, f"{CAROL}'s hold").publish(ErrorCode.SEAT_UNAVAILABLE, CAROL)
-        return "carol has it"
+    def reserve_for_carol() -> str:
+        coalescer.close(SEAT, hold_of(CAROL)).publish(ErrorCode.SEAT_UNAVAILABLE, CAROL)
+        return "reserved"
 
-    assert coalescer.join(SEAT, CAROL, f"{CAROL}'s hold", call) == "carol has it"
-    assert refusal(waiting).code is ErrorCode.SEAT_UNAVAILABLE
-    coalescer.close(SEAT, HOLD).publish(ErrorCode.SEAT_UNAVAILABLE, CAROL)
-    leader.end()
+    assert coalescer.join(SEAT, CAROL, hold_of(CAROL), reserve_for_carol) == "reserved"
+    assert refusal_of(waiting).code is ErrorCode.SEAT_UNAVAILABLE
+    coalescer.close(SEAT, hold_of(ALICE)).publish(ErrorCode.SEAT_UNAVAILABLE, CAROL)
 
 
-class Peer:
-    """Inventory, as it answers a ReserveSeat."""
+class FakePeer:
+    """Inventory with a fixed answer to ReserveSeat."""
 
-    def __init__(self, refusal: Refused | None) -> None:
+    def __init__(self, refusal: Exception | None) -> None:
         self._refusal = refusal
 
     def call(self, _method: object, _request: object) -> str:
@@ -212,45 +205,36 @@ class Peer:
         return "a hold"
 
 
-def reserve(coalescer: ReserveCoalescer, refusal: Refused | None) -> str:
-    """A ReserveSeat of Alice's, so answered."""
-    inventory = Inventory(Peer(refusal), SimpleNamespace(ReserveSeat=None), coalescer)  # type: ignore[arg-type]
-    return str(inventory.reserve(SEAT, ALICE, HOLD, 300))
+def reserve(coalescer: ReserveCoalescer, refusal: Exception | None) -> str:
+    """Send Alice's ReserveSeat, which returns a hold or raises `refusal`."""
+    peer, stub = FakePeer(refusal), SimpleNamespace(ReserveSeat=None)
+    inventory = Inventory(cast(Any, peer), cast(Any, stub), coalescer)
+    return str(inventory.reserve(SEAT, ALICE, hold_of(ALICE), 300))
 
 
-def held_by(holder: str) -> Refused:
-    """How Inventory refuses a held seat."""
-    return Refused(ErrorCode.SEAT_UNAVAILABLE, held_by=holder, order_id="order")
-
-
-def test_the_crowd_hears_that_the_seat_was_got(coalescer, pool, waits) -> None:
-    leader = Leader(coalescer, pool)
-    waiting = waits(BOB)
+def test_successful_hold_refuses_the_waiting_requests(coalescer, first, wait_as) -> None:
+    waiting = wait_as(BOB)
     assert reserve(coalescer, None) == "a hold"
-    assert refusal(waiting).code is ErrorCode.SEAT_UNAVAILABLE
-    leader.end()
+    assert refusal_of(waiting).code is ErrorCode.SEAT_UNAVAILABLE
 
 
-def test_the_crowd_hears_who_has_the_seat_and_nobody_else_does(coalescer, pool, waits) -> None:
-    leader = Leader(coalescer, pool)
-    holder, other = waits(BOB), waits(CAROL)
+def test_refusal_never_names_the_holder_to_clients(coalescer, first, wait_as) -> None:
+    """Inventory returns `held_by`, so that the holder is not refused with the others."""
+    holder, other = wait_as(BOB), wait_as(CAROL)
     with pytest.raises(Refused) as refused:
-        reserve(coalescer, held_by(BOB))
+        reserve(coalescer, Refused(ErrorCode.SEAT_UNAVAILABLE, held_by=BOB, order_id="order"))
     assert refused.value.details == {"order_id": "order"}
-    assert refusal(other).details == {}
-    assert holder.result(20) == "bob asked"
-    leader.end()
+    assert refusal_of(other).details == {}
+    assert holder.result(SECONDS) == "own call"
 
 
-# The last: the row is in somebody's hands this instant, which says nothing of who will have the seat, or has it.
-UNLIKE = [Refused(ErrorCode.SEAT_NOT_FOUND), Unknown("Inventory is away"), Refused(ErrorCode.SEAT_UNAVAILABLE)]
+# The last one means a locked row. It does not show who gets or has the seat.
+NOT_SHARED = [Refused(ErrorCode.SEAT_NOT_FOUND), Unknown("Inventory is down"), Refused(ErrorCode.SEAT_UNAVAILABLE)]
 
 
-@pytest.mark.parametrize("unlike", UNLIKE)
-def test_the_crowd_hears_of_nothing_but_a_seat_that_is_taken(coalescer, pool, waits, unlike: Exception) -> None:
-    leader = Leader(coalescer, pool)
-    waiting = waits(BOB)
-    with pytest.raises(type(unlike)):
-        reserve(coalescer, unlike)  # type: ignore[arg-type]
-    assert waiting.result(20) == "bob asked"
-    leader.end()
+@pytest.mark.parametrize("failure", NOT_SHARED)
+def test_only_a_taken_seat_is_shared(coalescer, first, wait_as, failure: Exception) -> None:
+    waiting = wait_as(BOB)
+    with pytest.raises(type(failure)):
+        reserve(coalescer, failure)
+    assert waiting.result(SECONDS) == "own call"

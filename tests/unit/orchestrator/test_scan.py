@@ -1,4 +1,4 @@
-"""How the gate asks, and what it does when an entry cannot be written (§7)."""
+"""A scan reads seat and order in parallel, and survives an entry log that is down (§7)."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ SEAT, OWNER, ORDER, HALL = uuid4(), uuid4(), str(uuid4()), "HALL-A"
 
 
 @dataclass
-class Neighbours:
-    """Inventory, Order and Event in one: a seat of OWNER's, and an entry log that may be away."""
+class FakeServices:
+    """Inventory, Order and Event in one: a seat of OWNER, and an entry log that can be down."""
 
     status: SeatStatus = SeatStatus.SOLD
     meet: Barrier = field(default_factory=lambda: Barrier(1))
-    log_is_away: bool = False
+    is_log_down: bool = False
     seal: Seal = field(default_factory=lambda: Seal(b"k" * 32))
 
     def ticket(self, seat_id: str) -> pb.Seat:
         self.meet.wait(5)
         return pb.Seat(seat_id=seat_id, status=self.status, owner_user_id=str(OWNER), order_id=ORDER, event_id="e")
 
-    def page(self, **_asked: Any) -> dict[str, Any]:
+    def page(self, **_query: Any) -> dict[str, Any]:
         self.meet.wait(5)
         return {"data": [{"order_id": ORDER}]}
 
@@ -46,36 +46,32 @@ class Neighbours:
         return pb.Scan(result=ScanResult.SUCCESS)
 
     def log_entry(self, _seat_id: str, result: ScanResult, _facts: Any) -> pb.Scan:
-        if self.log_is_away:
+        if self.is_log_down:
             raise Unknown("Inventory does not answer")
         return pb.Scan(result=result)
 
     @property
     def as_participants(self) -> Participants:
-        """All of them, as the gate is given them."""
+        """Return them as the participants of a scanner."""
         self.inventory = self.orders = self.events = self
         return cast(Participants, self)
 
 
-def scanned(neighbours: Neighbours) -> Any:
-    """What a scan of the owner's QR gets."""
-    payload = neighbours.seal.seal(SEAT, OWNER, HALL).payload
-    return TicketScanner(neighbours.as_participants, retry_seconds=0.1).scan(
-        ScanRequest(uuid4(), uuid4(), HALL, payload)
-    )
+def scan(services: FakeServices) -> Any:
+    """Scan the owner's QR code."""
+    payload = services.seal.seal(SEAT, OWNER, HALL).payload
+    return TicketScanner(services.as_participants, retry_seconds=0.1).scan(ScanRequest(uuid4(), uuid4(), HALL, payload))
 
 
 @pytest.mark.claim("gate/calls-in-parallel")
-def test_seat_and_order_are_asked_for_side_by_side() -> None:
-    """Each answers only when both have been asked."""
-    assert scanned(Neighbours(meet=Barrier(2)))["result"] == ScanResult.SUCCESS
+def test_seat_and_order_are_read_in_parallel() -> None:
+    """Each fake call returns only after both calls have started."""
+    assert scan(FakeServices(meet=Barrier(2)))["result"] == ScanResult.SUCCESS
 
 
 @pytest.mark.claim("gate/failed-entry-is-logged")
-def test_an_entry_that_cannot_be_written_is_an_error_for_the_audit_and_the_guest_is_told(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    refused = scanned(Neighbours(status=SeatStatus.HELD, log_is_away=True))
+def test_refused_scan_is_logged_as_an_error_without_entry_log(caplog: pytest.LogCaptureFixture) -> None:
+    refused = scan(FakeServices(status=SeatStatus.HELD, is_log_down=True))
     assert refused["result"] == ScanResult.UNPAID
     [line] = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert f"entry log of a UNPAID scan is missing: seat {SEAT}" in line.getMessage()

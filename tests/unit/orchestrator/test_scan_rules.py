@@ -1,4 +1,4 @@
-"""The gate's rules in their order (§7): each row of the table, and which of two wins."""
+"""The scan rules in their order (§7): each rule, and which of two rules wins."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SOLD = SeatFacts(SeatStatus.SOLD, str(OWNER), has_confirmed_order=True, hall_id=
         (86400, ScanResult.EXPIRED),
     ],
 )
-def test_age_decides_to_the_second(age: int, verdict: ScanResult | None) -> None:
+def test_qr_age_limits_are_exact_to_the_second(age: int, verdict: ScanResult | None) -> None:
     assert judge_age(TICKET, NOW + timedelta(seconds=age)) is verdict
 
 
@@ -60,5 +60,5 @@ def test_age_decides_to_the_second(age: int, verdict: ScanResult | None) -> None
         (replace(SOLD, owner_user_id="x"), "HALL-B", ScanResult.NOT_OWNER),
     ],
 )
-def test_each_rule_in_its_order(seat: SeatFacts, hall: str, verdict: ScanResult | None) -> None:
+def test_first_rule_that_applies_decides(seat: SeatFacts, hall: str, verdict: ScanResult | None) -> None:
     assert judge_seat(TICKET, seat, hall) is verdict

@@ -1,0 +1,28 @@
+"""The orchestrator's database for its unit tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from services.chassis.db import Database
+from services.chassis.settings import DatabaseSettings
+
+
+@pytest.fixture
+def db(database_for: Callable[[str], DatabaseSettings]) -> Iterator[Database]:
+    """The orchestrator's database without sagas of other tests, which an adopter would find."""
+    opened = Database(database_for("orchestrator"))
+    delete_sagas(opened)
+    yield opened
+    delete_sagas(opened)
+    opened.close()
+
+
+def delete_sagas(db: Database) -> None:
+    """Delete all sagas, their notices and the heartbeats."""
+    with db.transaction() as tx:
+        tx.run("DELETE FROM outbox")
+        tx.run("DELETE FROM sagas")
+        tx.run("DELETE FROM heartbeats")
