@@ -1,6 +1,6 @@
-"""`make locust`: a contended sale by locust's users, and a page that shows it live.
+"""`make locust`: a contended sale by locust users, and a live dashboard of it.
 
-watch.py     what is looked at: seats, holds won and lost, the invariants that must hold at any time
-server.py    serves that and page.html, on this machine alone
-__main__.py  system, page and locust together, until Ctrl-C
+watch.py     reads seats, won and lost holds, and the invariants that must hold at any time
+server.py    serves page.html and this state, only on this machine
+__main__.py  runs system, dashboard and locust until Ctrl-C
 """

@@ -1,6 +1,6 @@
-"""`python -m harness.dashboard`: a system, a page that shows it live, and locust with its web UI, until Ctrl-C.
+"""`python -m harness.dashboard`: run a system, its live dashboard, and locust with its web UI, until Ctrl-C.
 
-The exit status is locust's: 0 only if every invariant held when its users had gone.
+The exit status is that of locust: 0 only if every invariant holds at the end.
 """
 
 from __future__ import annotations
@@ -21,50 +21,50 @@ from harness.runtime import compose, ports
 from harness.runtime.signals import interrupt_once, set_signal_handler
 from harness.runtime.stack import Stack
 
-PAGE_PORT, LOCUST_PORT = 8090, 8089  # where they are free
+PAGE_PORT, LOCUST_PORT = 8090, 8089  # or the next free ports
 LOCUSTFILE = "tests/concurrency/locustfile.py"
-ENV = {  # nobody is limited, and what is abandoned comes free while one looks
+ENV = {  # no rate limits, and abandoned holds expire quickly enough to watch
     "RATE_LIMIT_PER_MINUTE": "1000000",
     "RATE_LIMIT_PUBLIC_PER_MINUTE": "1000000",
     "HOLD_TTL_SECONDS": "15",
 }
-LEAVE_SECONDS = 60.0  # for locust's users to finish, and for its last look at the invariants
+STOP_SECONDS = 60.0  # for locust to stop its users and to check the invariants
 
 
 def main() -> int:
-    """Put everything up, wait for Ctrl-C or for locust to end, take everything down. The exit status."""
-    given = _parser().parse_args()
+    """Start everything, wait for Ctrl-C or the end of locust, stop everything and return the exit status."""
+    options = _build_parser().parse_args()
     interrupt_once()
-    leave = threading.Event()
+    stop = threading.Event()
     try:
-        with _system(given.attach) as stack, _page(stack) as page:
-            set_signal_handler(lambda _number, _frame: leave.set())  # also while all is taken down, which is bounded
-            return _played(stack, page, given.rest, leave)
+        with _run_system(options.attach) as stack, _serve_page(stack) as page:
+            set_signal_handler(lambda _number, _frame: stop.set())  # also during the shutdown, which has a deadline
+            return _run_locust(stack, page, options.rest, stop)
     except StackError as error:
-        print(f"the system did not come up: {error}", file=sys.stderr)
+        print(f"the system did not start: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
 
 
-def _parser() -> argparse.ArgumentParser:
+def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m harness.dashboard", description=__doc__)
-    parser.add_argument("--attach", metavar="RUN_DIR", help="show the system that runs there, and leave it running")
-    parser.add_argument("rest", nargs="*", help="more for locust, after --")
+    parser.add_argument("--attach", metavar="RUN_DIR", help="watch a running system and leave it running")
+    parser.add_argument("rest", nargs="*", help="options for locust, after --")
     return parser
 
 
 @contextmanager
-def _system(attach: str | None) -> Iterator[Stack]:
+def _run_system(attach: str | None) -> Iterator[Stack]:
     if attach:
         yield runtime.attach(attach)
         return
-    with runtime.up_fresh("locust", ENV) as stack:  # empty at first: the show begins with free seats
+    with runtime.up_fresh("locust", ENV) as stack:  # empty databases, so that all seats are available
         yield stack
 
 
 @contextmanager
-def _page(stack: Stack) -> Iterator[Server]:
+def _serve_page(stack: Stack) -> Iterator[Server]:
     watch = Watch(stack)
     server = Server(watch, ports.claim([PAGE_PORT])[0])
     watch.start()
@@ -76,25 +76,27 @@ def _page(stack: Stack) -> Iterator[Server]:
         watch.stop()
 
 
-def _played(stack: Stack, page: Server, rest: list[str], leave: threading.Event) -> int:
+def _run_locust(stack: Stack, page: Server, rest: list[str], stop: threading.Event) -> int:
     (port,) = ports.claim([LOCUST_PORT])
     options = ["-f", LOCUSTFILE, "--web-host", ports.HOST, "--web-port", str(port), *rest]
     environment = {**os.environ, "TR_RUN_DIR": str(stack.run_dir.path)}
-    # In a session of its own: Ctrl-C is for us, and locust is told to end when we are.
+    # A session of its own keeps Ctrl-C from locust, which this process terminates itself.
     locust = subprocess.Popen(
         [sys.executable, "-m", "locust", *options], cwd=compose.ROOT, env=environment, start_new_session=True
     )
 
-    def ended() -> None:
+    def stop_after_locust() -> None:
         locust.wait()
-        leave.set()
+        stop.set()
 
-    threading.Thread(target=ended, daemon=True).start()
-    print(f"\nthe hall, live   {page.url}\nlocust's web UI  http://{ports.HOST}:{port}  (start there)\n", flush=True)
-    leave.wait()
+    threading.Thread(target=stop_after_locust, daemon=True).start()
+    print(
+        f"\ndashboard      {page.url}\nlocust web UI  http://{ports.HOST}:{port}  (start the sale here)\n", flush=True
+    )
+    stop.wait()
     locust.terminate()
     try:
-        return locust.wait(LEAVE_SECONDS)
+        return locust.wait(STOP_SECONDS)
     except subprocess.TimeoutExpired:
         locust.kill()
         return locust.wait()

@@ -1,4 +1,4 @@
-"""Serves the page and what it shows. Nothing is fetched from elsewhere, and nobody elsewhere may ask."""
+"""Serves the page and its state on the loopback. The page loads nothing from other hosts."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inli
 
 
 class Server:
-    """The page at `url`, from `start` to `stop`."""
+    """An HTTP server of the page at `url`."""
 
     def __init__(self, watch: Watch, port: int) -> None:
-        self._http = ThreadingHTTPServer((ports.HOST, port), _handler(watch))
+        self._http = ThreadingHTTPServer((ports.HOST, port), _build_handler(watch))
         self._thread = threading.Thread(target=self._http.serve_forever, name="page", kwargs={"poll_interval": 0.1})
         self.url = f"http://{ports.HOST}:{self._http.server_port}"
 
     def start(self) -> None:
-        """Serve."""
+        """Start to serve."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Serve no more."""
+        """Stop to serve."""
         self._http.shutdown()
         self._thread.join()
         self._http.server_close()
 
 
-def _handler(watch: Watch) -> type[BaseHTTPRequestHandler]:
+def _build_handler(watch: Watch) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             if self.path == "/":
-                self._answer(PAGE.read_bytes(), "text/html; charset=utf-8")
+                self._respond(PAGE.read_bytes(), "text/html; charset=utf-8")
             elif self.path == "/state":
-                self._answer(watch.latest, "application/json")
+                self._respond(watch.latest, "application/json")
             else:
                 self.send_error(404)
 
-        def _answer(self, body: bytes, kind: str) -> None:
+        def _respond(self, body: bytes, kind: str) -> None:
             self.send_response(200)
             headers = {"Content-Type": kind, "Content-Length": str(len(body)), "Cache-Control": "no-store"}
             for name, value in {**headers, "Content-Security-Policy": POLICY}.items():
@@ -51,6 +51,6 @@ def _handler(watch: Watch) -> type[BaseHTTPRequestHandler]:
             self.wfile.write(body)
 
         def log_message(self, format: str, *args: object) -> None:
-            """Nothing: the terminal is for what matters."""
+            """Log nothing, to keep the terminal readable."""
 
     return Handler

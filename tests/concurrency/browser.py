@@ -1,4 +1,4 @@
-"""A real browser without a window: Chromium where the machine has one, driven over its own protocol."""
+"""A headless Chromium, if the machine has one, controlled by the Chrome DevTools Protocol."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ START_SECONDS, ANSWER_SECONDS = 30.0, 15.0
 WIDTH, HEIGHT = 1440, 900
 
 
-def found() -> str | None:
-    """The path of a Chromium, or None."""
+def find_program() -> str | None:
+    """Return the path of Chromium, or None."""
     return next(filter(None, map(shutil.which, NAMES)), None)
 
 
 class Browser:
-    """One page. Ended, with its files, at the end of the block."""
+    """A browser with one page. It ends with the block and leaves no files."""
 
     def __init__(self, program: str) -> None:
         self._profile = Path(tempfile.mkdtemp(prefix="ticketremaster-browser-"))
@@ -36,16 +36,16 @@ class Browser:
         options = [*quiet, *as_root, f"--window-size={WIDTH},{HEIGHT}", f"--user-data-dir={self._profile}"]
         command = [program, *options, "--remote-debugging-port=0", "about:blank"]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        self._said = 0
+        self._last_id = 0
         self._socket: Any = None
 
     def __enter__(self) -> Self:
-        where = self._profile / "DevToolsActivePort"
-        assert wait_for(lambda: where.exists() and where.read_text().count("\n") > 0, START_SECONDS), (
-            "no browser came up"
+        path = self._profile / "DevToolsActivePort"
+        assert wait_for(lambda: path.exists() and path.read_text().count("\n") > 0, START_SECONDS), (
+            "the browser did not start"
         )
-        port = where.read_text().splitlines()[0]
-        (page,) = [one for one in _json(f"http://127.0.0.1:{port}/json/list") if one["type"] == "page"]
+        port = path.read_text().splitlines()[0]
+        (page,) = [target for target in _get_json(f"http://127.0.0.1:{port}/json/list") if target["type"] == "page"]
         self._socket = websocket.create_connection(
             page["webSocketDebuggerUrl"], timeout=ANSWER_SECONDS, suppress_origin=True
         )
@@ -59,29 +59,29 @@ class Browser:
         shutil.rmtree(self._profile, ignore_errors=True)
 
     def open(self, url: str) -> None:
-        """Go there; returns when the page has loaded."""
+        """Open a URL and wait until the page has loaded."""
         self._call("Page.navigate", url=url)
         assert wait_for(lambda: self.js("document.readyState + location.href") == f"complete{url}", START_SECONDS)
 
     def js(self, expression: str) -> Any:
-        """What an expression comes to in the page. Raises AssertionError for one that throws."""
+        """Evaluate an expression in the page and return its value. Raises AssertionError if it throws."""
         done = self._call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in done, done["exceptionDetails"]
         return done["result"].get("value")
 
     def screenshot(self, path: Path) -> None:
-        """A picture of the page as it is, PNG."""
+        """Write a PNG of the page."""
         path.write_bytes(base64.b64decode(self._call("Page.captureScreenshot", format="png")["data"]))
 
     def _call(self, method: str, **params: Any) -> dict[str, Any]:
-        self._said += 1
-        self._socket.send(json.dumps({"id": self._said, "method": method, "params": params}))
+        self._last_id += 1
+        self._socket.send(json.dumps({"id": self._last_id, "method": method, "params": params}))
         while True:
-            heard = json.loads(self._socket.recv())
-            if heard.get("id") == self._said:
-                assert "error" not in heard, heard["error"]
-                return dict(heard["result"])
+            message = json.loads(self._socket.recv())
+            if message.get("id") == self._last_id:
+                assert "error" not in message, message["error"]
+                return dict(message["result"])
 
 
-def _json(url: str) -> Any:
+def _get_json(url: str) -> Any:
     return json.loads(urllib3.request("GET", url, timeout=ANSWER_SECONDS).data)

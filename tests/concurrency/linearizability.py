@@ -1,7 +1,7 @@
 """A linearizability checker for recorded histories.
 
-A history is linearizable if its operations can be ordered, each at one moment between its start and its end, so that
-the object allows every result.
+A history is linearizable if some order of its operations explains every result. Each operation takes effect at one
+moment between its start and its end.
 
 The checker does the search of Wing and Gong (1993) breadth first. It reads the events in time order and keeps the set
 of configurations that explain the history so far. A configuration is a state and the open operations that have already

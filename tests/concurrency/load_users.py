@@ -1,4 +1,4 @@
-"""What the users of a load share: who they are, which seats they want, who won what; and the last look at it all."""
+"""The state that the users of a load share, and the check of the system at its end."""
 
 from __future__ import annotations
 
@@ -22,41 +22,41 @@ from tests.support.people import Person
 from tests.support.running_stack import SeatPool
 from tests.support.system import TestSystem
 
-SEATS = "LOAD_SEATS"  # in the environment: a JSON file of the seats to use; else all that are AVAILABLE
-REPORT = "LOAD_REPORT"  # in the environment: where to write what came of it
-REST_SECONDS = float(os.environ.get("LOAD_REST_SECONDS", "20"))  # for sagas and sweepers to come to rest
-PEOPLE_AT_ONCE = 50
-RICH = "100000.00"
-WRONGLY_ASKED = (400, 401, 403, 404, 405, 413, 415, 422)  # no user of ours asks for that
+SEATS = "LOAD_SEATS"  # environment variable: a JSON file of the seats to use (default: all that are AVAILABLE)
+REPORT = "LOAD_REPORT"  # environment variable: the file for the results
+REST_SECONDS = float(os.environ.get("LOAD_REST_SECONDS", "20"))  # for sagas and sweepers to finish
+CUSTOMERS_AT_ONCE = 50
+MANY_CREDITS = "100000.00"
+CLIENT_ERRORS = (400, 401, 403, 404, 405, 413, 415, 422)  # statuses that no request of these users should get
 ID = re.compile(r"/[0-9a-f]{8}-[0-9a-f-]{27}")
 
 
-class Measured(urllib3.PoolManager):
-    """A pool that tells locust of every call: winners and losers are different rows of its table."""
+class LocustPoolManager(urllib3.PoolManager):
+    """A connection pool that reports each request to locust, with the status in its name."""
 
     def __init__(self, environment: Environment) -> None:
         super().__init__(maxsize=512, retries=False)
         self._environment = environment
-        self._began = time.perf_counter()
-        self.reserves: list[tuple[float, bool]] = []  # when it was answered, in seconds from the first call; won?
+        self._start = time.perf_counter()
+        self.reserves: list[tuple[float, bool]] = []  # seconds since the first request, and whether it got the seat
 
     def request(self, method: str, url: str, *args: Any, **options: Any) -> urllib3.BaseHTTPResponse:
-        """As ever."""
-        name, started = ID.sub("/{id}", urllib3.util.parse_url(url).path or "/"), time.perf_counter()
+        """Send a request, report it and return the response."""
+        name, start = ID.sub("/{id}", urllib3.util.parse_url(url).path or "/"), time.perf_counter()
         try:
-            answer = super().request(method, url, *args, **options)
+            response = super().request(method, url, *args, **options)
         except urllib3.exceptions.HTTPError as error:
-            self._tell(method, name, started, 0, error)
+            self._report(method, name, start, 0, error)
             raise
-        if name == "/api/reserve" and answer.status in (200, 409):
-            self.reserves.append((time.perf_counter() - self._began, answer.status == 200))
-        bad = answer.status >= 500 or answer.status in WRONGLY_ASKED
-        failure = RuntimeError(answer.data[:200].decode(errors="replace")) if bad else None
-        self._tell(method, f"{name} → {answer.status}", started, len(answer.data), failure)
-        return answer
+        if name == "/api/reserve" and response.status in (200, 409):
+            self.reserves.append((time.perf_counter() - self._start, response.status == 200))
+        is_failure = response.status >= 500 or response.status in CLIENT_ERRORS
+        failure = RuntimeError(response.data[:200].decode(errors="replace")) if is_failure else None
+        self._report(method, f"{name} → {response.status}", start, len(response.data), failure)
+        return response
 
-    def _tell(self, method: str, name: str, started: float, size: int, failure: Exception | None) -> None:
-        milliseconds = (time.perf_counter() - started) * 1000
+    def _report(self, method: str, name: str, start: float, size: int, failure: Exception | None) -> None:
+        milliseconds = (time.perf_counter() - start) * 1000
         self._environment.events.request.fire(
             request_type=method,
             name=name,
@@ -68,82 +68,82 @@ class Measured(urllib3.PoolManager):
 
 
 @dataclass
-class Hot:
-    """A seat that everybody wants; whoever holds it first is its only holder."""
+class HotSeat:
+    """The seat of a stampede. At most one user may win it."""
 
     seat: str
     wins: int = 0
 
 
-class Crowd:
-    """Shared by all greenlets of one process."""
+class Sale:
+    """The state that all simulated users of one locust process share: customers, seats, tickets and counts."""
 
     def __init__(self, environment: Environment) -> None:
         stack = runtime.attach(quiet=True)
-        self._people: list[Person] = []
-        self.tally: Counter[str] = Counter()
+        self._customers: list[Person] = []
+        self.counts: Counter[str] = Counter()
         self.tickets: deque[tuple[Person, str, str]] = deque()  # owner, seat, order
         self.system = TestSystem(stack, SeatPool())
-        self.system._pool = self._measured = Measured(environment)  # everybody in system speaks over it
-        seats = self._seats()
+        self.system._pool = self._pool = LocustPoolManager(environment)  # so that locust sees every request
+        seats = self._find_seats()
         random.shuffle(seats)
-        self._stampeded = deque(seats[::4])  # kept apart, so that nobody else wins them
-        self._apart = frozenset(self._stampeded)
-        self._wanted = [seat for seat in seats if seat not in self._apart]
-        self._hots: list[Hot] = []
-        self.hot = self._next_hot()
+        self._stampede_seats = deque(seats[::4])  # separate, so that only stampedes win them
+        self._kept_for_stampedes = frozenset(self._stampede_seats)
+        self._calm_seats = [seat for seat in seats if seat not in self._kept_for_stampedes]
+        self._hot_seats: list[HotSeat] = []
+        self.hot_seat = self._next_hot_seat()
 
-    def _seats(self) -> list[str]:
-        if given := os.environ.get(SEATS):
-            return list(json.loads(Path(given).read_text()))
+    def _find_seats(self) -> list[str]:
+        if path := os.environ.get(SEATS):
+            return list(json.loads(Path(path).read_text()))
         sql = "SELECT seat_id::text FROM seats WHERE event_id = %s AND status = 'AVAILABLE'"
         return [row["seat_id"] for row in self.system.rows("seats_db", sql, EVENT)]
 
-    def somebody(self) -> Person:
-        """A customer with plenty of credits, whom nobody else is."""
-        if not self._people:
-            self._people = self.system.people(PEOPLE_AT_ONCE, RICH)
-        return self._people.pop()
+    def take_customer(self) -> Person:
+        """Return a customer with plenty of credits, each only once."""
+        if not self._customers:
+            self._customers = self.system.people(CUSTOMERS_AT_ONCE, MANY_CREDITS)
+        return self._customers.pop()
 
-    def popular(self) -> str:
-        """A seat to try for: some are wanted by nearly everybody."""
-        return self._wanted[int(len(self._wanted) * random.betavariate(1, 3))]
+    def pick_seat(self) -> str:
+        """Return a random seat. Seats at the front of the list are picked more often."""
+        return self._calm_seats[int(len(self._calm_seats) * random.betavariate(1, 3))]
 
-    def bought(self, buyer: Person, order: str) -> bool:
-        """Pay for a hold."""
-        paid = buyer.pay(order).status == 200
-        self.tally["paid" if paid else "not paid"] += 1
-        return paid
+    def pay(self, buyer: Person, order: str) -> bool:
+        """Pay an order, and return whether it was paid."""
+        is_paid = buyer.pay(order).status == 200
+        self.counts["paid" if is_paid else "not paid"] += 1
+        return is_paid
 
-    def came_free(self, seat: str) -> None:
-        """A ticket was taken back."""
-        self.tally["refunded"] += 1
-        if seat in self._apart:
-            self._stampeded.append(seat)
+    def add_refunded_seat(self, seat: str) -> None:
+        """Count a refund. If the seat was kept for stampedes, make it available to them again."""
+        self.counts["refunded"] += 1
+        if seat in self._kept_for_stampedes:
+            self._stampede_seats.append(seat)
 
-    def won(self, hot: Hot) -> None:
-        """A hot seat has a holder: from now on another one is hot."""
-        hot.wins += 1
-        if hot is self.hot:
-            self.hot = self._next_hot()
+    def record_win(self, hot_seat: HotSeat) -> None:
+        """Count a hold of the hot seat, and choose the next hot seat."""
+        hot_seat.wins += 1
+        if hot_seat is self.hot_seat:
+            self.hot_seat = self._next_hot_seat()
 
-    def _next_hot(self) -> Hot | None:
-        if not self._stampeded:
+    def _next_hot_seat(self) -> HotSeat | None:
+        if not self._stampede_seats:
             return None
-        self._hots.append(Hot(self._stampeded.popleft()))
-        return self._hots[-1]
+        self._hot_seats.append(HotSeat(self._stampede_seats.popleft()))
+        return self._hot_seats[-1]
 
     # ── the end
 
-    def judge(self) -> list[str]:
-        """Wait until everything is at rest; what does not hold then. Written to `LOAD_REPORT`."""
+    def find_violations(self) -> list[str]:
+        """Wait until the system is idle, return what is wrong, and write the results to `LOAD_REPORT`."""
         connect = self.system.connect
         wait_for(lambda: not invariants.find_violations(connect), REST_SECONDS)
         found = invariants.find_violations(connect)
-        found += [f"hot seat {hot.seat} had {hot.wins} holders" for hot in self._hots if hot.wins > 1]
-        found += ["two gates admitted one ticket"] * self.tally["admitted twice"]
-        if report := os.environ.get(REPORT):
-            tally = {**self.tally, "hot seats won": sum(hot.wins for hot in self._hots)}
-            said = {"tally": tally, "broken": found, "reserves": self._measured.reserves}
-            Path(report).write_text(json.dumps(said))
+        found += [f"hot seat {hot.seat} had {hot.wins} holders" for hot in self._hot_seats if hot.wins > 1]
+        found += ["two gates admitted one ticket"] * self.counts["admitted twice"]
+        if path := os.environ.get(REPORT):
+            counts = {**self.counts, "hot seats won": sum(hot.wins for hot in self._hot_seats)}
+            report = {"counts": counts, "violations": found, "reserves": self._pool.reserves}
+            Path(path).write_text(json.dumps(report))
         return found
