@@ -42,7 +42,8 @@ class Stack(Supervisor):
         Raises StackError, with nothing left running.
         """
         try:
-            names = add_needs(self.programs, only or self.programs)
+            wanted = [self.program(name).name for name in only or self.programs]
+            names = add_needs(self.programs, wanted)
             self._prepare_start(names, build=True)
             self.start_all(names)
             self.wait_until_durable(names)

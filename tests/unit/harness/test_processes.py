@@ -248,6 +248,13 @@ def test_auto_takes_what_the_machine_has_and_says_why(
     assert reason in chosen.reason
 
 
+def test_unknown_service_is_refused_with_the_known_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STACK", "native")
+    with pytest.raises(StackError, match=r"'order'.*order-service"):
+        runtime.up(tmp_path, only=["order"])
+    assert not RunDir(tmp_path).is_occupied()
+
+
 def test_attaching_to_nothing_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(StackError, match="python -m harness up"):
         runtime.attach(tmp_path)
