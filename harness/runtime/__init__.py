@@ -1,4 +1,4 @@
-"""Starts the system of compose.yaml and attaches to a running one; the only place that chooses native or containers."""
+"""Start the system of compose.yaml or attach to a running one. Only this module chooses native or containers."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def up(
     quiet: bool = False,
     overrides: Mapping[str, Mapping[str, str]] | None = None,
 ) -> Stack:
-    """Start everything, or `only` the services named with all that they need, and wait until it is ready.
+    """Start everything, or `only` the named services with their dependencies, and wait until it is ready.
 
-    `env` sets variables of compose.yaml. `overrides` changes the environment of single processes. Used as a context
-    manager, the stack is taken down at the end; its data stays in `run_dir` (default: TR_RUN_DIR, else .run). The
-    variable STACK chooses native processes or containers. Raises StackError, with nothing left running.
+    `env` sets variables of compose.yaml. `overrides` changes the environment of single processes. As a context manager,
+    the stack is taken down at the end, and its data stays in `run_dir` (default: TR_RUN_DIR, else .run). The variable
+    STACK selects native processes or containers. Raises StackError and leaves nothing running.
     """
     only = list(only) if only else None
     choice = container_engine.choose()
@@ -57,22 +57,24 @@ def up(
 def attach(run_dir: Path | str | None = None, quiet: bool = False) -> Stack:
     """Return the stack that already runs in `run_dir`.
 
-    Raises StackError if there is none, or if it was started from another compose.yaml.
+    Raises StackError if no stack runs there, or if it was started from another compose.yaml.
     """
     directory = RunDir(run_dir)
-    written = directory.read_stack()
-    if written is None or not directory.is_occupied():
-        raise StackError(f"nothing runs in {directory.path}; start it with `python -m harness up`")
-    assigned = {name: {int(p): here for p, here in own.items()} for name, own in written["ports"].items()}
+    description = directory.read_stack()
+    if description is None or not directory.is_occupied():
+        raise StackError(f"no stack runs in {directory.path}. Start it with `python -m harness up`.")
+    assigned = {name: {int(p): here for p, here in own.items()} for name, own in description["ports"].items()}
     values = directory.read_variables()
     if assigned.keys() != compose.load(COMPOSE, values).keys():
-        raise StackError("compose.yaml has other services than when the stack was started: take it down first")
-    return KINDS[written["kind"]](directory, assigned, values, quiet)
+        raise StackError(
+            "the services of compose.yaml changed since the stack was started. Stop it with `python -m harness down`."
+        )
+    return KINDS[description["kind"]](directory, assigned, values, quiet)
 
 
 @contextmanager
 def up_fresh(name: str, env: Mapping[str, str], quiet: bool = False) -> Iterator[Stack]:
-    """Start a separate system in .run/NAME with empty databases, and take it down at the end. Raises StackError."""
+    """Start a separate system in .run/NAME with empty databases and take it down at the end. Raises StackError."""
     directory = RunDir(compose.ROOT / ".run" / name)
     end_leftovers(directory)
     take_down(directory, volumes=True)

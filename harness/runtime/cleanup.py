@@ -1,4 +1,4 @@
-"""Ends what is left of a stack, however it was left, and makes room for the next."""
+"""End all processes of a stack, also after a crash, so that the next one can start."""
 
 from __future__ import annotations
 
@@ -10,31 +10,30 @@ from harness.runtime.run_directory import RunDir
 
 
 def take_down(run_dir: RunDir, volumes: bool = False) -> int:
-    """Kill whatever still runs of the stack in `run_dir` and forget it; returns how many processes that were.
+    """Kill every process of the stack in `run_dir`, delete its records and return the number of killed processes.
 
-    Containers are removed as compose does it. PostgreSQL and RabbitMQ sync what they acknowledge, so that SIGKILL loses
-    nothing. `volumes` removes the data.
+    Compose removes the containers. SIGKILL loses no data, because PostgreSQL and RabbitMQ sync before they acknowledge.
+    `volumes` deletes the data, too.
     """
-    found = []
-    while run_dir.path.exists() and (
-        left := process.find_leftovers(run_dir.path)
-    ):  # one may have started another meanwhile
+    killed = []
+    # A process may start another one while it is being killed, so the search is repeated.
+    while run_dir.path.exists() and (left := process.find_leftovers(run_dir.path)):
         process.kill_all(left)
-        found += left
+        killed += left
     container_engine.Project.of(run_dir.path).remove(volumes)
     run_dir.delete_records()
     if volumes:
         run_dir.delete_data()
-    return len(found)
+    return len(killed)
 
 
 def end_leftovers(run_dir: RunDir) -> None:
-    """Raises StackError if a stack lives in `run_dir`; ends what a crashed run left there."""
+    """End the processes that a crashed run left in `run_dir`. Raises StackError if a stack still runs there."""
     if run_dir.is_occupied():
         raise StackError(
-            f"a stack already runs in {run_dir.path}: `python -m harness status` shows it, `python -m harness down` "
-            "ends it, TR_RUN_DIR or --run-dir starts another beside it"
+            f"a stack already runs in {run_dir.path}. `python -m harness status` shows it and `python -m harness down` "
+            "stops it. To run a second stack, set TR_RUN_DIR or --run-dir to another directory."
         )
     count = take_down(run_dir)
     if count:
-        print(f"ended {count} processes that a crashed run left in {run_dir.path}", file=sys.stderr)
+        print(f"killed {count} processes that a crashed run left in {run_dir.path}", file=sys.stderr)

@@ -1,10 +1,10 @@
-"""Reads compose.yaml, the one description of every process, as far as the harness needs it."""
+"""Read compose.yaml, the only description of the processes, as far as the harness needs it."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,10 @@ INITDB = "/docker-entrypoint-initdb.d/"
 
 @dataclass(frozen=True)
 class Service:
-    """One entry of compose.yaml; `ports` are the container's, the main one first; no `image` means built here."""
+    """One service of compose.yaml. `ports` are the container's ports, the main one first.
+
+    `image` is empty if the image is built from this repository.
+    """
 
     name: str
     image: str
@@ -34,14 +37,14 @@ class Service:
 
     @property
     def kind(self) -> str:
-        """The image's bare name (`postgres`, `rabbitmq`, `kong`), or `python` for what is built here."""
+        """The image's bare name (`postgres`, `rabbitmq`, `kong`), or `python` for an image of this repository."""
         return self.image.split(":")[0].rsplit("/", 1)[-1] or "python"
 
 
 def load(path: Path, variables: Mapping[str, str]) -> dict[str, Service]:
-    """Read the file at `path` with `variables` put in, less what only a profile starts.
+    """Read the services at `path`, without those of a profile, and insert `variables`.
 
-    Raises StackError for a variable that has no value.
+    Raises StackError for a variable without a value.
     """
     document = yaml.load(path.read_text(), yaml.CSafeLoader)
     services = {name: raw for name, raw in document["services"].items() if not raw.get("profiles")}
@@ -49,13 +52,16 @@ def load(path: Path, variables: Mapping[str, str]) -> dict[str, Service]:
 
 
 def variables_of(path: Path) -> frozenset[str]:
-    """The names of all variables that the file at `path` mentions."""
+    """Return the names of all variables in the file at `path`."""
     text = json.dumps(yaml.load(path.read_text(), yaml.CSafeLoader))  # without the comments
     return frozenset(found["name"] for found in VARIABLE.finditer(text) if found["name"])
 
 
 def interpolate(text: str, variables: Mapping[str, str]) -> str:
-    """Put `variables` into `text` by Compose's rules: `${A}`, `${A:-default}`, `${A:?message}`, `$$`."""
+    """Insert `variables` into `text` by the rules of Compose: `${A}`, `${A:-default}`, `${A:?message}`, `$$`.
+
+    Raises StackError for a required variable without a value.
+    """
 
     def value(found: re.Match[str]) -> str:
         if found["escaped"]:
@@ -65,29 +71,10 @@ def interpolate(text: str, variables: Mapping[str, str]) -> str:
         if given is not None and (given or not op.startswith(":")):
             return given
         if op.endswith("?"):
-            raise StackError(f"compose.yaml needs {name}: {default}")
+            raise StackError(f"compose.yaml requires the variable {name}: {default}")
         return default
 
     return VARIABLE.sub(value, text)
-
-
-def ordered(services: Mapping[str, Service], names: Iterable[str]) -> list[str]:
-    """`names` and all that they depend on, dependencies first. Raises StackError for unknown names and cycles."""
-    done: list[str] = []
-
-    def visit(name: str, path: tuple[str, ...]) -> None:
-        if name in path:
-            raise StackError(f"compose.yaml has a cycle: {' → '.join((*path, name))}")
-        if name not in services:
-            raise StackError(f"no service {name!r}; there are: {', '.join(sorted(services))}")
-        if name not in done:
-            for needed in services[name].depends_on:
-                visit(needed, (*path, name))
-            done.append(name)
-
-    for name in names:
-        visit(name, ())
-    return done
 
 
 def _service(name: str, raw: dict[str, Any], variables: Mapping[str, str], base: Path) -> Service:
@@ -111,7 +98,7 @@ def _probe(raw: dict[str, Any]) -> tuple[int, str] | None:
 
 
 def _initdb(raw: dict[str, Any], base: Path) -> tuple[Path, ...]:
-    """The SQL that the image would run on first start, in the order in which it would."""
+    """Return the SQL files that the image runs on its first start, in that order."""
     mounts = (volume.split(":") for volume in raw.get("volumes", ()))
     scripts = sorted((target, source) for source, target, *_ in mounts if target.startswith(INITDB))
     return tuple(base / source for _, source in scripts)

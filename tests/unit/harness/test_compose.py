@@ -10,7 +10,7 @@ import pytest
 
 from harness import StackError
 from harness.runtime import compose, variables
-from harness.runtime.compose import ROOT, Service, interpolate, ordered
+from harness.runtime.compose import ROOT, Service, interpolate
 from harness.runtime.process_plan import add_needs, plan_programs, start_levels
 from harness.runtime.program import native_environment
 
@@ -45,24 +45,7 @@ def test_variable_that_must_be_set_is_named(text: str) -> None:
         interpolate(text, {"B": ""})
 
 
-def test_dependencies_come_first() -> None:
-    services = {s.name: s for s in (service("a", "b", "c"), service("b", "c"), service("c"), service("d"))}
-    assert ordered(services, ["a"]) == ["c", "b", "a"]
-
-
-def test_cycle_is_shown() -> None:
-    services = {s.name: s for s in (service("a", "b"), service("b", "a"))}
-    with pytest.raises(StackError, match="a → b → a"):
-        ordered(services, ["a"])
-
-
-def test_unknown_service_is_answered_with_those_there_are() -> None:
-    with pytest.raises(StackError, match=r"'c'.*a"):
-        ordered({"a": service("a")}, ["c"])
-
-
-def test_compose_file_is_consistent() -> None:
-    ordered(SERVICES, SERVICES)
+def test_health_checks_use_the_main_port() -> None:
     for name, found in SERVICES.items():
         if found.kind == "python" and name != "gateway-config":
             assert found.probe is not None, name
