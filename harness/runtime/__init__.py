@@ -67,7 +67,7 @@ def attach(run_dir: Path | str | None = None, quiet: bool = False) -> Stack:
     values = directory.read_variables()
     if assigned.keys() != compose.load(COMPOSE, values).keys():
         raise StackError(
-            "the services of compose.yaml changed since the stack was started. Stop it with `python -m harness down`."
+            "the services of compose.yaml changed since the start. Stop the stack with `python -m harness down`."
         )
     return KINDS[description["kind"]](directory, assigned, values, quiet)
 

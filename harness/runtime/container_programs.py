@@ -1,4 +1,4 @@
-"""The programs that are other ones in containers: the five database servers, the broker, the gateway."""
+"""The programs that differ in containers: the five database servers, the broker and the gateway."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ REGISTRY = "cat /var/lib/rabbitmq/mnesia/*/quorum/*/names.dets"
 
 
 def ports_of(service: Service) -> tuple[int, ...]:
-    """The ports that are published here, the main one first."""
+    """Return the ports that the container publishes, the main one first."""
     return BROKER_PORTS if service.kind == "rabbitmq" else service.ports
 
 
 def plan_programs(
     services: Mapping[str, Service], assigned: Ports, project: container_engine.Project
 ) -> dict[str, Program]:
-    """Every program of the stack by its name; the database servers are one."""
+    """Return every program of the stack by its name. The database servers count as one program."""
     planned: dict[str, Program] = {"postgres": _postgres(services, assigned)}
     for service in services.values():
         needed = list_needs(service, services)
@@ -44,18 +44,18 @@ def plan_programs(
 
 @dataclass
 class DatabaseContainers(Postgres):
-    """The five servers under one name, as they are one natively. Each container's role owns everything in it."""
+    """Five servers under one name, because the native stack has one server. Each container's role owns its server."""
 
     own_ports: dict[str, int] = field(default_factory=dict)
 
     def prepare(self, env: Mapping[str, str]) -> None:
-        """The image makes the cluster and runs the SQL."""
+        """Do nothing: the image creates the cluster and runs the SQL."""
 
     def after_ready(self) -> None:
-        """Nothing: a server that listens on TCP has run its SQL."""
+        """Do nothing: a server that listens on TCP has run its SQL."""
 
     def is_ready(self) -> bool:
-        """Whether every server takes connections."""
+        """Return whether every server accepts connections."""
         try:
             for database in self.databases:
                 psycopg2.connect(self.dsn(database.name), connect_timeout=5).close()
@@ -64,25 +64,25 @@ class DatabaseContainers(Postgres):
         return True
 
     def port_of(self, database: Database) -> int:
-        """Where a database's own server listens here."""
+        """Return the published port of the database's server."""
         return self.own_ports[database.name]
 
     def admin_dsn(self, database: str) -> str:
-        """The DSN of the role that owns the whole server; `postgres` is any of them."""
+        """Return the DSN of the role that owns the server. `postgres` selects the first server."""
         return self.dsn(self.databases[0].name if database == "postgres" else database)
 
 
 @dataclass
 class BrokerContainer(RabbitMQ):
-    """The broker; start.sh imports its user and topology."""
+    """The broker, whose user and topology start.sh imports."""
 
     project: container_engine.Project = field(default_factory=lambda: container_engine.Project(Path()))
 
     def prepare(self, env: Mapping[str, str]) -> None:
-        """start.sh does it."""
+        """Do nothing: start.sh writes the configuration."""
 
     def registry(self) -> bytes:
-        """The registry of quorum queues, as it is on the container's disk; empty while there is none."""
+        """Return the registry of quorum queues from the container's disk, or b"" if it does not exist."""
         (container,) = self.project.ids([self.name])
         found = subprocess.run(["docker", "exec", container, "sh", "-c", REGISTRY], capture_output=True, check=False)
         return found.stdout if not found.returncode else b""

@@ -1,7 +1,8 @@
-"""The stack in containers, behind the same interface: compose makes them from compose.yaml, the harness drives them.
+"""The stack in containers, with the interface of the native stack.
 
-Containers are made from a copy of compose.yaml in the run directory, in which every port is published on the loopback,
-order, health and restarts are the harness's own, and replicas and laid-over environments are written out.
+Compose creates the containers from a copy of compose.yaml in the run directory. The copy publishes every port on the
+loopback and contains the replicas and changed environments. It has no health checks, dependencies or restart policies,
+because the harness starts, watches and restarts the containers itself.
 """
 
 from __future__ import annotations
@@ -36,16 +37,16 @@ SUPERVISED = {"restart": "no", "healthcheck": {"disable": True}}
 
 
 class ContainerStack(Stack):
-    """All containers of one run directory. The engine has to run on this machine: its processes are looked at."""
+    """All containers of one run directory. The engine must run on this machine, because the harness reads pids."""
 
     kind = "docker"
 
     def peers(self, name: str, port: int) -> str:
-        """Where the other containers reach `name` and its replicas: the name has every address."""
+        """Return the address for other containers. One name resolves to `name` and all its replicas."""
         return f"{name}:{port}"
 
     def down(self, volumes: bool = False) -> None:
-        """End and remove every container; `volumes` removes their data too. What they said stays in `logs`."""
+        """Stop and remove every container. `volumes` deletes their data, too. Their output stays in `logs`."""
         self._cancel()
         for name in self.names:
             if self.run_dir.read_record(name).pid:
@@ -54,15 +55,15 @@ class ContainerStack(Stack):
         ports.release([here for own in self._ports.values() for here in own.values()])
 
     def stop(self, name: str) -> None:
-        """End `name` as production would, and wait until it is gone."""
+        """Stop `name` with its stop signal and wait until it has ended."""
         self._end(name, "stopped", "stop")
 
     def kill(self, name: str) -> None:
-        """SIGKILL `name` and wait until it is gone."""
+        """Send SIGKILL to `name` and wait until it has ended."""
         self._end(name, "killed", "kill")
 
     def log_path(self, name: str) -> Path:
-        """A file with what `name` has said until now, in containers that were replaced as well."""
+        """Write the output of `name` to its log file, with that of replaced containers, and return the path."""
         path, known = super().log_path(name), self._project.containers()
         with path.open("wb") as log:
             if (earlier := path.with_suffix(".earlier")).exists():
@@ -73,10 +74,10 @@ class ContainerStack(Stack):
         return path
 
     def log_command(self, name: str, follow: bool) -> list[str]:
-        """The command that prints the log of `name`."""
+        """Return the command that prints the log of `name`."""
         return self._project.command("logs", "--no-color", *(["-f"] if follow else []), *self._containers(name))
 
-    # ── Inside ──
+    # ── implementation ──
 
     @property
     def _project(self) -> container_engine.Project:
@@ -94,10 +95,10 @@ class ContainerStack(Stack):
         return plan_programs(self._services, self._ports, container_engine.Project.of(run_dir))
 
     def _prepare_start(self, names: Iterable[str], build: bool = False) -> None:
-        """Have compose make the containers of `names`, anew where what they are made from has changed."""
+        """Create the containers of `names`. Compose replaces a container whose description has changed."""
         wanted = [container for name in names for container in self._containers(name)]
         wanted += [RENDERER] if GATEWAY in wanted else []
-        self.report("compose", f"{'building and ' if build else ''}making {', '.join(wanted)}")
+        self.report("compose", f"{'building and ' if build else ''}creating {', '.join(wanted)}")
         self.run_dir.write_file(container_engine.FILE, yaml.safe_dump(self._document(), sort_keys=False))
         built = [name for name in wanted if build and "build" in self._raw(name)]
         with report_every("building" if built else "making", functools.partial(self.report, "compose")):
@@ -106,7 +107,7 @@ class ContainerStack(Stack):
             self._project.run_compose("up", "--no-start", "--no-deps", "--no-build", *wanted)
 
     def _apply_changed_env(self, name: str) -> None:
-        """The environment of `name` has changed: it gets a new container, and its log goes on."""
+        """Create a new container for `name` and keep the log of the old one."""
         path = self.log_path(name)
         path.replace(path.with_suffix(".earlier"))
         self._prepare_start([name])
@@ -119,11 +120,11 @@ class ContainerStack(Stack):
         pid = int(container_engine.run_docker("inspect", "--format", "{{.State.Pid}}", containers[0]))
         try:
             return Identity.of(pid)
-        except psutil.NoSuchProcess:  # it has ended already, which is seen when it is waited for
+        except psutil.NoSuchProcess:  # it has ended already, and `_wait_until_ready` reports that
             return Identity(pid, time.time())
 
     def _render(self) -> None:
-        """Run the renderer to its end. Raises StackError with its one line."""
+        """Run the renderer and wait for its end. Raises StackError with its message."""
         (container,) = self._project.ids([RENDERER])
         container_engine.run_docker("start", "--attach", container)
 
@@ -132,16 +133,16 @@ class ContainerStack(Stack):
         self.run_dir.write_record(self._record_in_state(name, state))
         with ThreadPoolExecutor(len(containers)) as pool:
             list(pool.map(lambda container: _end_container(container, how), containers))
-        self.log_path(name)  # what it said is there without it
+        self.log_path(name)  # stores the output before the container is removed
         self.report(name, state)
 
     def _containers(self, name: str) -> tuple[str, ...]:
-        """The containers that stand for a program: all database servers are one."""
+        """Return the containers of a program. The program `postgres` has five."""
         self.program(name)
         return tuple(n for n, service in self._services.items() if native_name(service) == name) or (name,)
 
     def _document(self) -> dict[str, Any]:
-        """compose.yaml as these containers are made from it, every variable put in."""
+        """Return the copy of compose.yaml for this stack, with all variables inserted."""
         records = {record.name: record for record in self.run_dir.read_records()}
         names = [*self._services, *(record.name for record in records.values() if record.replica_of)]
         return {
@@ -150,7 +151,7 @@ class ContainerStack(Stack):
         }
 
     def _container(self, name: str, records: Mapping[str, Record]) -> dict[str, Any]:
-        """One service as compose has it, with what is different here."""
+        """Return one service of the copy."""
         described = self._raw(name)
         record = records.get(GATEWAY if name == RENDERER else name, Record(name))
         own = {int(p): here for p, here in record.ports.items()} or self._ports[name]
@@ -162,20 +163,20 @@ class ContainerStack(Stack):
         return {key: value for key, value in described.items() if key not in ("depends_on", "expose")}
 
     def _raw(self, name: str) -> Any:
-        """The service as the files have it; the gateway is its stand-in where no Kong image is."""
+        """Return the service from the files. Without the Kong image, the gateway is the one of compose.offline.yaml."""
         original = self.run_dir.read_record(name).replica_of or name
         found = _read_file(COMPOSE)["services"][original]
         if original != GATEWAY:
             return found
         if not container_engine.has_image(found["image"]):
-            laid = _read_file(OFFLINE)["services"][GATEWAY]
-            found |= laid | {"environment": found["environment"] | laid["environment"]}
+            offline = _read_file(OFFLINE)["services"][GATEWAY]
+            found |= offline | {"environment": found["environment"] | offline["environment"]}
         found["environment"]["KONG_STATUS_LISTEN"] = f"0.0.0.0:{STATUS[0]}"
         return found
 
 
 def _end_container(container: str, how: str) -> None:
-    subprocess.run(["docker", how, container], capture_output=True, check=False)  # it may have ended by itself
+    subprocess.run(["docker", how, container], capture_output=True, check=False)
     container_engine.run_docker("wait", container)
 
 
@@ -187,7 +188,7 @@ _parse = functools.cache(lambda path: yaml.safe_load(path.read_text()))
 
 
 def _interpolate_all(raw: Any, values: Mapping[str, str]) -> Any:
-    """`raw` with every variable put in, so that nothing of the caller's own environment can get in."""
+    """Insert every variable into `raw`, so that Compose cannot read the caller's environment."""
     if isinstance(raw, dict):
         return {key: _interpolate_all(value, values) for key, value in raw.items()}
     if isinstance(raw, list):

@@ -1,4 +1,4 @@
-"""The gateway natively: Kong's stand-in, serving the same rendered file that Kong would."""
+"""The native gateway: `fakes.kong`, which serves the same rendered file as Kong."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from harness.errors import StackError
 from harness.runtime.compose import ROOT, Service
 from harness.runtime.program import Ports, Program, make_state_dir, native_environment
 
-RENDERER = "gateway-config"  # in containers a service of its own, since Kong's image has no Python
+RENDERER = "gateway-config"  # a separate service in containers, because Kong's image has no Python
 STATUS = (8100, "/status/ready")  # Kong's status API
 
 
 @dataclass
 class Gateway(Program):
-    """`fakes.kong`; its configuration is rendered anew at each start."""
+    """`fakes.kong`, whose configuration is rendered at each start."""
 
     configuration: Path = Path()
 
     def prepare(self, env: Mapping[str, str]) -> None:
-        """Render kong.yml. Raises StackError with the renderer's one line."""
+        """Render kong.yml. Raises StackError with the renderer's message."""
         command = [sys.executable, "-m", "services.gateway.render", str(self.configuration)]
         done = subprocess.run(command, env={**os.environ, **env}, cwd=ROOT, capture_output=True, text=True, check=False)
         if done.returncode:
@@ -32,7 +32,7 @@ class Gateway(Program):
 
 
 def plan_gateway(service: Service, renderer: Service, ports: Ports, needs: tuple[str, ...], run_dir: Path) -> Gateway:
-    """The gateway of compose.yaml and the service there that renders its configuration."""
+    """Return the program for compose.yaml's gateway and the service that renders its configuration."""
     configuration = make_state_dir(run_dir, "gateway") / "kong.yml"
     env = {**native_environment(renderer, ports), **native_environment(service, ports)}
     template = Path(env["KONG_ERROR_TEMPLATE_JSON"]).name

@@ -1,4 +1,4 @@
-"""The stack as processes of this machine: embedded PostgreSQL, installed RabbitMQ, one process per service."""
+"""The native stack: embedded PostgreSQL, the installed RabbitMQ and one process per service."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class NativeStack(Stack):
 
     @classmethod
     def assign_ports(cls, services: Mapping[str, Service]) -> dict[str, dict[int, int]]:
-        """Choose a free port of this machine for each port of each service."""
+        """Claim a free port of this machine for each port of each service."""
         return process_plan.assign_ports(services)
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Finds what the machine must have, and installs it where the harness may."""
+"""Find RabbitMQ on this machine, or install it with apt."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from pathlib import Path
 from harness.errors import StackError
 from harness.runtime import progress
 
-POLICY = Path("/usr/sbin/policy-rc.d")  # Debian asks it whether a package may start its daemon
+POLICY = Path("/usr/sbin/policy-rc.d")  # Debian runs it to decide whether a package may start its daemon
 HOMES = ("/usr/lib/rabbitmq/lib/rabbitmq_server-*", "/usr/local/lib/erlang/lib/rabbitmq_server-*", "/opt/rabbitmq*")
 HOMES_OF_BREW = ("/opt/homebrew/opt/rabbitmq", "/usr/local/opt/rabbitmq")
 DENY = "#!/bin/sh\nexit 101\n"
 
 
 def ensure_broker() -> Path:
-    """Return the broker's start script, and install the broker first if it is missing.
+    """Return the broker's start script, and install RabbitMQ first if it is missing.
 
-    Raises StackError with the command to type if this user may not install it.
+    Raises StackError with the command to run if this user cannot install it.
     """
     found = find_broker() or _install("rabbitmq-server")
     if not found:
@@ -38,14 +38,14 @@ def _advise() -> str:
 
 
 def find_broker_source() -> str | None:
-    """Why a broker can be had here: it is installed, or apt may install it; None when neither is so."""
+    """Return where RabbitMQ is or will come from, or None if it is missing and cannot be installed."""
     if found := find_broker():
-        return f"RabbitMQ is here ({found})"
+        return f"RabbitMQ is installed ({found})"
     return "apt can install RabbitMQ" if shutil.which("apt-get") and _root_prefix() is not None else None
 
 
 def find_broker() -> Path | None:
-    """The broker's own start script on this machine, if there is one."""
+    """Return the broker's start script on this machine, or None."""
     brew = [Path(home) for home in HOMES_OF_BREW]
     homes = [path for pattern in HOMES for path in Path("/").glob(pattern.lstrip("/"))]
     found = (home / "sbin" / "rabbitmq-server" for home in [*sorted(homes, reverse=True), *brew])
@@ -67,7 +67,7 @@ def _install(package: str) -> Path | None:
 
 
 def _root_prefix() -> list[str] | None:
-    """The prefix that makes a command root's, or None when we may not."""
+    """Return the command prefix that gives root rights, or None if this user has none."""
     if os.geteuid() == 0:
         return []
     sudo = shutil.which("sudo")
@@ -85,8 +85,8 @@ def _apt(rights: list[str], *arguments: str) -> None:
 
 @contextmanager
 def _no_system_daemon(rights: list[str]) -> Iterator[None]:
-    """Keep apt from starting a system broker, which would take port 5672 and outlive us."""
-    if POLICY.exists():  # the machine has a policy of its own, which is not ours to change
+    """Prevent apt from starting a system broker, because it would take port 5672 and keep running."""
+    if POLICY.exists():  # the machine has its own policy, which must not change
         yield
         return
     subprocess.run([*rights, "sh", "-c", f"printf '{DENY}' >{POLICY} && chmod 755 {POLICY}"], check=True)

@@ -1,4 +1,4 @@
-"""Chooses ports: the reference's where they are free, others where they are not."""
+"""Choose ports: those of the reference if they are free, otherwise others."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from harness.errors import StackError
 from harness.runtime.process import Identity
 
 HOST = "127.0.0.1"
-# Below the kernel's ephemeral range: no outgoing connection takes a port of ours while its process is restarted.
+# Below the kernel's ephemeral range, so that no outgoing connection takes the port of a process that is restarting.
 FALLBACK_PORTS = range(20000, 32000)
 CLAIMS = Path(tempfile.gettempdir()) / f"ticketremaster-ports-{os.getuid()}.json"
 
 
 def is_free(port: int) -> bool:
-    """Whether nobody listens on `port`.
+    """Return whether no process listens on `port`.
 
-    SO_REUSEPORT stays off: with it a gRPC server of somebody else would silently share the port. SO_REUSEADDR is
-    on, so that connections of the last run in TIME_WAIT do not move the ports of this one.
+    SO_REUSEPORT stays off, because this stack would then silently share the port with another gRPC server.
+    SO_REUSEADDR is on, so that the last run's connections in TIME_WAIT do not change the ports of this run.
     """
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -41,9 +41,10 @@ def is_free(port: int) -> bool:
 
 
 def claim(preferred: list[int]) -> list[int]:
-    """A free port for each preferred one, claimed for as long as this process lives.
+    """Claim and return a free port for each preferred one. Claims end with this process.
 
-    The claim keeps a second stack, started at the same moment, from choosing the port before we listen on it.
+    A claim prevents a second stack from choosing the port before this stack listens on it. Raises StackError if no
+    port is free.
     """
     with _claims() as claims:
         chosen: list[int] = []
@@ -55,7 +56,7 @@ def claim(preferred: list[int]) -> list[int]:
 
 
 def release(ports: list[int]) -> None:
-    """Give up this process's claims on `ports`."""
+    """Release this process's claims on `ports`."""
     with _claims() as claims:
         for port in ports:
             if claims.get(str(port), (0, 0))[0] == os.getpid():
@@ -63,17 +64,17 @@ def release(ports: list[int]) -> None:
 
 
 def _choose(preferred: int, taken: set[str]) -> int:
-    offset = random.randrange(len(FALLBACK_PORTS))  # noqa: S311 - spreads stacks out, keeps no secret
+    offset = random.randrange(len(FALLBACK_PORTS))  # noqa: S311 - spreads stacks over the range, no secret
     candidates: list[int] = [preferred, *FALLBACK_PORTS[offset:], *FALLBACK_PORTS[:offset]]
     for port in candidates:
         if str(port) not in taken and is_free(port):
             return port
-    raise StackError("no free port between 20000 and 32000")
+    raise StackError("no free port between 20000 and 32000. Stop another stack with `python -m harness down`.")
 
 
 @contextmanager
 def _claims() -> Iterator[dict[str, tuple[int, float]]]:
-    """The claims of all harnesses of this user that still run, locked while in hand."""
+    """Lock the claims file and yield the claims of all live processes of this user: {port: (pid, start time)}."""
     descriptor = os.open(CLAIMS, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     with os.fdopen(descriptor, "r+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

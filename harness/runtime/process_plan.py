@@ -1,4 +1,4 @@
-"""From compose.yaml to what runs natively: which programs, where, and who needs whom."""
+"""Derive the native programs from compose.yaml: their ports, environments and start order."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ BROKER_PORTS = (5672, 25672, 4369)  # AMQP, distribution, epmd
 
 
 def native_name(service: Service) -> str:
-    """The program that stands for a service of compose.yaml: all database containers are one server."""
+    """Return the program that replaces a service of compose.yaml. One server replaces all database containers."""
     return "postgres" if service.kind == "postgres" else service.name
 
 
 def assign_ports(services: Mapping[str, Service]) -> dict[str, dict[int, int]]:
-    """Where each port of compose.yaml is here; every service gets its ports, whether it will be started or not."""
+    """Claim a free port of this machine for each port of each service: {service: {port: port here}}."""
     wanted: dict[tuple[str, int], None] = {}
     for service in services.values():
         ports = BROKER_PORTS if service.kind == "rabbitmq" else service.ports
@@ -36,7 +36,7 @@ def assign_ports(services: Mapping[str, Service]) -> dict[str, dict[int, int]]:
 def plan_programs(
     services: Mapping[str, Service], ports: Ports, variables: Mapping[str, str], run_dir: Path
 ) -> dict[str, Program]:
-    """Every program of the stack by name, dependencies first."""
+    """Return every program of the stack by name, dependencies first."""
     planned: dict[str, Program] = {}
     for service in services.values():
         if service.kind == "postgres" and "postgres" not in planned:
@@ -55,7 +55,7 @@ def plan_programs(
 
 
 def list_needs(service: Service, services: Mapping[str, Service]) -> tuple[str, ...]:
-    """The programs that have to be ready before `service` starts."""
+    """Return the programs that must be ready before `service` starts."""
     names = (name for name in service.depends_on if name != RENDERER)
     return tuple(dict.fromkeys(native_name(services[name]) for name in names))
 
@@ -67,24 +67,24 @@ def needs_broker(services: Mapping[str, Service], names: Iterable[str]) -> bool:
 
 
 def list_databases(services: Mapping[str, Service]) -> list[tuple[Service, str]]:
-    """Each database container with the service that connects to it."""
+    """Return each database container with the service that connects to it."""
     users = {service.environment.get("DB_HOST"): service.name for service in services.values()}
     return [(service, users.get(service.name, "")) for service in services.values() if service.kind == "postgres"]
 
 
 def start_levels(planned: Mapping[str, Program], names: Iterable[str]) -> list[list[str]]:
-    """`names` in the order in which they may be started: each level needs only levels before it."""
+    """Group `names` by start order. Each level needs only earlier levels."""
     depths = {name: _depth(planned, name) for name in names}
     return [[name for name in depths if depths[name] == level] for level in sorted(set(depths.values()))]
 
 
 def _depth(planned: Mapping[str, Program], name: str) -> int:
-    """How many programs in a row have to be ready before `name` can start."""
+    """Return the length of the longest dependency chain of `name`."""
     return max((1 + _depth(planned, needed) for needed in planned[name].needs if needed in planned), default=0)
 
 
 def add_needs(planned: Mapping[str, Program], names: Iterable[str]) -> list[str]:
-    """`names` and all that they need, dependencies first."""
+    """Return `names` and all their dependencies, dependencies first."""
     chosen: dict[str, None] = {}
     for name in names:
         chosen |= dict.fromkeys([*add_needs(planned, planned[name].needs), name])

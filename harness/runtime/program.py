@@ -1,4 +1,4 @@
-"""One process of the stack as the harness runs it: what to start, when it is ready, how it ends."""
+"""A program: the command, environment, ports and stop signal of one process, and how to check that it is ready."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from harness.errors import StackError
 from harness.runtime.compose import Service
 from harness.runtime.ports import HOST
 
-Ports = Mapping[str, Mapping[int, int]]  # service → port in compose.yaml → port here
+Ports = Mapping[str, Mapping[int, int]]  # service → port in compose.yaml → port of this machine
 ADDRESS = re.compile(r"(?<![\w.-])(?P<host>127\.0\.0\.1|[a-z][a-z0-9-]*):(?P<port>\d+)\b")
 
 
 def is_healthy(port: int, path: str) -> bool:
-    """Whether a GET of `path` at a port here is answered with 200 this instant."""
+    """Return whether GET `path` on a local port now answers 200."""
     connection = HTTPConnection(HOST, port, timeout=5)
     try:
         connection.request("GET", path)
@@ -32,45 +32,48 @@ def is_healthy(port: int, path: str) -> bool:
 
 @dataclass
 class Program:
-    """A web service or fake: started as compose.yaml says, ready when its health check answers 200."""
+    """One process that the harness starts. The base class serves web services and fakes.
+
+    `ports` maps each port of compose.yaml to the port of this machine, the main one first.
+    """
 
     name: str
     argv: tuple[str, ...]
     env: dict[str, str]
     ports: dict[int, int]
-    probe: tuple[int, str]  # port here, path
+    probe: tuple[int, str]  # the port of this machine, and the path
     needs: tuple[str, ...] = ()
     stop_signal: signal.Signals = signal.SIGTERM
 
     @property
     def port(self) -> int:
-        """The main port here."""
+        """The main port on this machine."""
         return next(iter(self.ports.values()))
 
     @property
     def url(self) -> str:
-        """Where it is, without credentials."""
+        """The address, without credentials."""
         return f"http://{HOST}:{self.port}"
 
     def prepare(self, env: Mapping[str, str]) -> None:
-        """Put on disk what has to be there before the process starts with `env`."""
+        """Write the files that the process needs before it starts with `env`."""
 
     def is_ready(self) -> bool:
-        """Whether it answers its health check with 200 this instant."""
+        """Return whether the health check now answers 200."""
         return is_healthy(*self.probe)
 
     def after_ready(self) -> None:
-        """What has to be done in it before others may use it."""
+        """Complete the start before dependent programs start."""
 
     def is_durable(self) -> bool:
-        """Whether a SIGKILL from now on loses nothing that was acknowledged."""
+        """Return whether a SIGKILL from now on loses no acknowledged data."""
         return True
 
 
 def plan_web(service: Service, ports: Ports, needs: tuple[str, ...]) -> Program:
-    """The native form of a service that is Python in its container too. Raises StackError if it has no health check."""
+    """Return the program of a Python service. Raises StackError if compose.yaml gives it no HTTP health check."""
     if service.probe is None or service.command[:1] != ("python",):
-        raise StackError(f"compose.yaml: {service.name} is no Python service with an HTTP health check")
+        raise StackError(f"compose.yaml: {service.name} must have a `python` command and an HTTP health check")
     probe_port, path = service.probe
     own = dict(ports[service.name])
     return Program(
@@ -84,7 +87,7 @@ def plan_web(service: Service, ports: Ports, needs: tuple[str, ...]) -> Program:
 
 
 def native_environment(service: Service, ports: Ports) -> dict[str, str]:
-    """The service's environment with each `host:port` of compose.yaml replaced by where it is here."""
+    """Return the service's environment with each `host:port` replaced by its address on this machine."""
     own = ports[service.name]
     known = {**ports, HOST: own}
     env = {**service.environment, "BIND": HOST}
@@ -106,7 +109,7 @@ def _relocate(found: re.Match[str], ports: Ports) -> str:
 
 
 def make_state_dir(run_dir: Path, name: str) -> Path:
-    """Where a program keeps its data; made if it is not there."""
+    """Create a program's data directory if it is missing, and return it."""
     path = run_dir / name
     path.mkdir(parents=True, exist_ok=True)
     return path

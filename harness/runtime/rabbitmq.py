@@ -1,4 +1,4 @@
-"""The machine's real RabbitMQ, run directly: Debian's wrapper insists on its own user and directories."""
+"""The installed RabbitMQ, started without Debian's wrapper, which requires its own user and directories."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from harness.runtime.program import Program, make_state_dir
 SOURCES = ROOT / "services" / "rabbitmq"
 NODE = "ticketremaster@localhost"
 AMQP_GREETING = b"AMQP\x00\x00\x09\x01"
-# The management plugin would make the node five seconds slower to stop; the container has it.
+# No management plugin, because with it the node takes five seconds longer to stop. The container has it.
 PLUGINS = "[].\n"
-# A demo's node: two schedulers, few I/O threads, no Erlang shell, and distribution on the loopback only.
+# A small node: two schedulers, few I/O threads, no Erlang shell, distribution on the loopback only.
 ERL_FLAGS = "-noinput +S 2:2 +SDio 2 +A 4 -kernel inet_dist_use_interface {127,0,0,1}"
 
 
 @dataclass
 class RabbitMQ(Program):
-    """The broker; its user and topology are imported at every boot, before it listens."""
+    """The broker. It imports its user and topology at every start, before it listens."""
 
     home: Path = Path()
     user: str = ""
@@ -43,7 +43,7 @@ class RabbitMQ(Program):
         return f"amqp://{quote(self.user)}:{quote(self.password, safe='')}@{HOST}:{self.port}/%2F"
 
     def prepare(self, env: Mapping[str, str]) -> None:
-        """Write configuration, plugins, topology and the user into the broker's directory."""
+        """Write the configuration, plugins, topology and user to the broker's directory."""
         self.argv = (str(packages.ensure_broker()),)
         imported = make_state_dir(self.home, "definitions.d")
         shutil.copyfile(SOURCES / "definitions.json", imported / "10-topology.json")
@@ -52,8 +52,8 @@ class RabbitMQ(Program):
         (self.home / "rabbitmq.conf").write_text(self._configuration(imported))
 
     def is_ready(self) -> bool:
-        """Whether the broker lets our user in and has the topology."""
-        if not _greets(self.port):  # until then a client library would only log its failures
+        """Return whether the broker accepts the user and has the topology."""
+        if not _greets(self.port):  # pika would log an error for each earlier attempt
             return False
         try:
             with closing(pika.BlockingConnection(pika.URLParameters(self.url))) as connection:
@@ -63,17 +63,17 @@ class RabbitMQ(Program):
         return True
 
     def is_durable(self) -> bool:
-        """Whether the registry of quorum queues is on disk.
+        """Return whether the registry of quorum queues is on disk.
 
-        RabbitMQ 3.10 writes it a few seconds late: killed before that on its very first run, a node starts its queues
-        afresh, without their messages and without a leader, and every publish is refused.
+        RabbitMQ 3.10 writes it a few seconds after the first start. A node that is killed earlier creates its queues
+        again, without messages and without a leader. It then refuses every publish.
         """
         topology = json.loads((SOURCES / "definitions.json").read_text())
         written = self.registry()
         return all(f"_{queue['name']}".encode() in written for queue in topology["queues"])
 
     def registry(self) -> bytes:
-        """The registry of quorum queues, as it is on disk; empty while there is none."""
+        """Return the registry of quorum queues from the disk, or b"" if it does not exist."""
         registry = self.home / "data" / NODE / "quorum" / NODE / "names.dets"
         return registry.read_bytes() if registry.exists() else b""
 
@@ -88,11 +88,11 @@ class RabbitMQ(Program):
 
 
 def plan_rabbitmq(ports: dict[int, int], run_dir: Path, user: str, password: str) -> RabbitMQ:
-    """The broker with its data under `run_dir`; `ports` also holds 25672 (distribution) and 4369 (epmd)."""
+    """Return the broker with its data in `run_dir`. `ports` includes 25672 (distribution) and 4369 (epmd)."""
     home = run_dir / "rabbitmq"
     return RabbitMQ(
         name="rabbitmq",
-        argv=(),  # found when it is started
+        argv=(),  # `prepare` sets it
         env=environment(home, ports),
         ports=ports,
         probe=(ports[5672], ""),
@@ -104,7 +104,7 @@ def plan_rabbitmq(ports: dict[int, int], run_dir: Path, user: str, password: str
 
 
 def plan_epmd(port: int, run_dir: Path) -> Program:
-    """Erlang's port mapper, one a stack; left to itself the broker would start one that outlives it."""
+    """Return Erlang's port mapper. Each stack has its own, because one that the broker starts does not end with it."""
     return Epmd(
         name="epmd",
         argv=("epmd", "-port", str(port), "-address", HOST),
@@ -115,27 +115,27 @@ def plan_epmd(port: int, run_dir: Path) -> Program:
 
 
 class Epmd(Program):
-    """The port mapper: ready when it listens."""
+    """Erlang's port mapper, which is ready when it listens."""
 
     @property
     def url(self) -> str:
-        """Where it listens; it speaks no protocol that has URLs."""
+        """The `host:port`, because its protocol has no URLs."""
         return f"{HOST}:{self.port}"
 
     def prepare(self, env: Mapping[str, str]) -> None:
-        """See to it that the broker, and Erlang with it, is installed."""
+        """Install the broker, and with it Erlang, if it is missing."""
         packages.ensure_broker()
 
     def is_ready(self) -> bool:
-        """Whether something listens on its port."""
+        """Return whether a process listens on its port."""
         with socket.socket() as probe:
             return probe.connect_ex((HOST, self.port)) == 0
 
 
 def environment(home: Path, ports: dict[int, int]) -> dict[str, str]:
-    """What keeps the broker out of the machine's directories, ports and node names."""
+    """Return the variables that keep the broker's files, ports and node name separate from the machine's broker."""
     return {
-        "HOME": str(home),  # where the Erlang cookie is made
+        "HOME": str(home),  # the Erlang cookie is written there
         "ERL_EPMD_PORT": str(ports[4369]),
         "ERL_EPMD_ADDRESS": HOST,
         "RABBITMQ_NODENAME": NODE,
@@ -146,13 +146,13 @@ def environment(home: Path, ports: dict[int, int]) -> dict[str, str]:
         "RABBITMQ_ENABLED_PLUGINS_FILE": str(home / "enabled_plugins"),
         "RABBITMQ_MNESIA_BASE": str(home / "data"),
         "RABBITMQ_LOG_BASE": str(home / "log"),
-        "RABBITMQ_ALLOW_INPUT": "1",  # the start script then becomes the node instead of watching over it
+        "RABBITMQ_ALLOW_INPUT": "1",  # the start script then replaces itself by the node
         "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": ERL_FLAGS,
     }
 
 
 def user_definition(user: str, password: str) -> dict[str, object]:
-    """The user beside the topology: a node that imports definitions makes no default user."""
+    """Return the user's definition. A node that imports definitions creates no default user."""
     everything = {"configure": ".*", "write": ".*", "read": ".*"}
     return {
         "users": [{"name": user, "password": password, "tags": "administrator"}],

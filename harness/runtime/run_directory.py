@@ -1,4 +1,4 @@
-"""The run directory: what is written about a stack, so that another process can find, change and end it."""
+"""The run directory: files that describe a stack, so that another process can find, change and stop it."""
 
 from __future__ import annotations
 
@@ -15,25 +15,29 @@ from typing import Any
 from harness.runtime.compose import ROOT
 from harness.runtime.process import Identity
 
-# What `down` keeps and `down --volumes` clears.
+# Kept by `down` and deleted by `down --volumes`.
 DATA = ("postgres", "rabbitmq", "gateway", "variables.json", "compose.yaml", "logs")
 
 
 @dataclass
 class Record:
-    """One process: who it is, and what was done to it last."""
+    """The stored state of one process: processes/NAME.json in the run directory.
+
+    `state` is the last command's result: starting, running, stopped or killed. `overrides` are variables that replace
+    those of its program. A replica has `replica_of`, the name of its service, and its own `ports`.
+    """
 
     name: str
     pid: int = 0
     started: float = 0.0
-    state: str = "stopped"  # starting, running, stopped or killed by us; `died` is seen, not written
+    state: str = "stopped"
     overrides: dict[str, str] = field(default_factory=dict)
     replica_of: str = ""
     ports: dict[str, int] = field(default_factory=dict)
 
     @property
     def identity(self) -> Identity:
-        """The process that was started last under this name."""
+        """The identity of the process that was started last under this name."""
         return Identity(self.pid, self.started)
 
     @property
@@ -43,7 +47,7 @@ class Record:
 
     @property
     def observed_state(self) -> str:
-        """The state now: what was written, unless the process has ended by itself."""
+        """The current state: `died` if the process has ended by itself, otherwise `state`."""
         return "died" if self.state in ("starting", "running") and not self.is_alive else self.state
 
 
@@ -57,54 +61,54 @@ class RunDir:
         self._records = self.path / "processes"
 
     def create(self) -> None:
-        """Make the directories."""
+        """Create the directories."""
         for path in (self.path, self.logs, self._records):
             path.mkdir(parents=True, exist_ok=True)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the directory against another harness that would start or clear a stack in it."""
+        """Lock the directory, so that no other process starts or deletes a stack in it."""
         self.path.mkdir(parents=True, exist_ok=True)
         with (self.path / "lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
     def read_variables(self) -> dict[str, str]:
-        """The variables of the last run here, secrets among them."""
+        """Return the variables of the last run, including its secrets."""
         return dict(_read(self.path / "variables.json") or {})
 
     def write_variables(self, variables: dict[str, str]) -> None:
-        """Keep them for the next run, whose data they open; readable by the owner only."""
+        """Write the variables for the next run, which needs the same secrets to open its data. Mode 600."""
         _write(self.path / "variables.json", variables)
 
     def write_file(self, name: str, text: str) -> None:
-        """Keep a file that may hold secrets, whole or not at all; readable by the owner only."""
+        """Write a file that may contain secrets, atomically and with mode 600."""
         _write_text(self.path / name, text)
 
     def read_stack(self) -> dict[str, Any] | None:
-        """What `up` wrote about the stack, or None when there is none."""
+        """Return the description that `write_stack` wrote, or None if no stack was started."""
         return _read(self._stack)
 
     def write_stack(self, kind: str, ports: dict[str, dict[int, int]], owner: Identity | None) -> None:
-        """Write of what kind the stack is, its ports and whose it is; no owner means that it runs on by itself."""
+        """Write the stack's kind, ports and owner. The owner is the process that stops it, or None for `--detach`."""
         _write(self._stack, {"kind": kind, "ports": ports, "owner": [owner.pid, owner.started] if owner else None})
 
     def read_records(self) -> list[Record]:
-        """All processes written about."""
+        """Return the records of all processes."""
         found = (_read(path) for path in sorted(self._records.glob("*.json")))
         return [Record(**raw) for raw in found if raw]
 
     def read_record(self, name: str) -> Record:
-        """The process `name`; one that never ran is `stopped`."""
+        """Return the record of `name`. A process that never ran is `stopped`."""
         raw = _read(self._records / f"{name}.json")
         return Record(**raw) if raw else Record(name)
 
     def write_record(self, record: Record) -> None:
-        """Write about one process."""
+        """Write the record of one process."""
         _write(self._records / f"{record.name}.json", asdict(record))
 
     def is_occupied(self) -> bool:
-        """Whether a stack lives here: its owner does, or it was detached and a process of it does."""
+        """Return whether a stack runs here: its owner lives, or it is detached and one of its processes lives."""
         stack = self.read_stack()
         if stack is None:
             return False
@@ -113,12 +117,12 @@ class RunDir:
         return any(record.is_alive for record in self.read_records())
 
     def delete_records(self) -> None:
-        """Remove what was written about a stack that has ended; its data stays."""
+        """Delete the description and records of a stack that has ended. Its data stays."""
         self._stack.unlink(missing_ok=True)
         shutil.rmtree(self._records, ignore_errors=True)
 
     def delete_data(self) -> None:
-        """Remove the data as well, and nothing that is not ours."""
+        """Delete the data, and no file that the harness did not create."""
         for name in DATA:
             path = self.path / name
             if path.is_dir():
@@ -140,7 +144,7 @@ def _write(path: Path, content: object) -> None:
 
 
 def _write_text(path: Path, text: str) -> None:
-    """Write the whole file or nothing, so that a reader never meets half of it."""
+    """Write the file atomically, so that a reader never sees half of it."""
     draft = path.with_name(f"{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:

@@ -1,4 +1,4 @@
-"""What stays in the foreground with a system: the signals that end it, and a system of its own that ends with it."""
+"""Signals of foreground commands: the first one stops the stack, and later ones do not interrupt that."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def set_signal_handler(handler: Callable[[int, FrameType | None], object] | signal.Handlers) -> None:
-    """Have `handler` called for whatever is to end this process."""
+    """Install `handler` for SIGINT, SIGTERM and SIGHUP."""
     for number in SIGNALS:
         signal.signal(number, handler)
 
 
 def interrupt_once() -> None:
-    """From now on the first signal raises KeyboardInterrupt; those after it find us taking down, which is bounded."""
+    """Raise KeyboardInterrupt on the first signal and ignore later ones, because taking down has a time limit."""
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         set_signal_handler(signal.SIG_IGN)

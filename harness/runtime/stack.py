@@ -1,4 +1,4 @@
-"""The running system as the suites see it: start it, ask where things are, kill and restart parts of it."""
+"""The running system: start it, read its addresses, and stop, kill and restart its processes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COMPOSE = compose.ROOT / "compose.yaml"
 
 
 class Stack(Supervisor):
-    """All processes of one run directory. `harness.runtime.up` and `attach` choose between native and containers."""
+    """All processes of one run directory. Use `harness.runtime.up` or `attach`, which choose native or containers."""
 
     kind: str
 
@@ -37,9 +37,9 @@ class Stack(Supervisor):
             self._load_replica(record)
 
     def start_with_needs(self, only: Iterable[str] | None) -> None:
-        """Start everything, or `only` the services named with all that they need, and wait until it is ready.
+        """Start everything, or `only` the named services with their dependencies, and wait until it is ready.
 
-        Raises StackError, with nothing left running.
+        Raises StackError and leaves nothing running.
         """
         try:
             wanted = [self.program(name).name for name in only or self.programs]
@@ -60,7 +60,7 @@ class Stack(Supervisor):
         self.down()
 
     def down(self, volumes: bool = False) -> None:
-        """End every process, those first that others do not need; `volumes` removes their data too."""
+        """Stop every process, each before its dependencies. `volumes` deletes their data, too."""
         self._cancel()
         for level in reversed(start_levels(self.programs, self.programs)):
             running = [name for name in level if self.run_dir.read_record(name).is_alive]
@@ -70,13 +70,13 @@ class Stack(Supervisor):
         ports.release([here for own in self._ports.values() for here in own.values()])
 
     def start_replica(self, name: str, env: Mapping[str, str] | None = None) -> str:
-        """Start one more process of a service, on ports of its own, with `env` laid over its environment.
+        """Start one more process of a service on its own ports and return its name. `env` changes its environment.
 
-        Returns the name that it goes by.
+        Raises StackError for a service that cannot be replicated.
         """
         service = self._services.get(name)
         if service is None or name not in self.programs or service.kind in ("postgres", "rabbitmq"):
-            raise StackError(f"{name!r} is no service that can be replicated here")
+            raise StackError(f"{name!r} cannot be replicated: choose a service other than PostgreSQL and RabbitMQ")
         number = 2 + len(self.replicas(name))
         own = dict(zip(service.ports, ports.claim(list(service.ports)), strict=True))
         mapped = {str(port): here for port, here in own.items()}
@@ -88,45 +88,45 @@ class Stack(Supervisor):
         return record.name
 
     def replicas(self, name: str) -> list[str]:
-        """The replicas of a service that were started, running or not."""
+        """Return the names of a service's replicas, running or not."""
         return [record.name for record in self.run_dir.read_records() if record.replica_of == name]
 
-    # ── Where things are ──
+    # ── addresses ──
 
     def url(self, name: str) -> str:
-        """The HTTP address of a service; RabbitMQ's AMQP URL, PostgreSQL's superuser DSN."""
+        """Return the HTTP address of a service, the AMQP URL of RabbitMQ, or the superuser DSN of PostgreSQL."""
         program = self.program(name)
         return program.admin_dsn("postgres") if isinstance(program, Postgres) else program.url
 
     def address(self, name: str, port: int) -> str:
-        """`host:port` here of a port in compose.yaml, for instance ("inventory-service", 50051)."""
+        """Return the local `host:port` of a port in compose.yaml, for example ("inventory-service", 50051)."""
         return f"{ports.HOST}:{self.program(name).ports[port]}"
 
     def peers(self, name: str, port: int) -> str:
-        """Where the other processes of the stack reach `name` and its replicas: `host:port`, or several with commas."""
+        """Return the `host:port` of `name` and its replicas, separated by commas, for other processes of the stack."""
         return ",".join(self.address(each, port) for each in (name, *self.replicas(name)))
 
     def dsn(self, name: str) -> str:
-        """The DSN of a service's own role; `name` is the service, its database container or the database."""
+        """Return the DSN of a service's role. `name` is the service, its database container or the database."""
         return self._postgres.dsn(name)
 
     def dsns(self) -> dict[str, str]:
-        """Each database with its role's DSN."""
+        """Return the DSN of each database's role by database name."""
         return {database.name: self.dsn(database.name) for database in self._postgres.databases}
 
     def ports_of(self, name: str) -> dict[int, int]:
-        """Where each port of compose.yaml is here, the main one first."""
+        """Return {port in compose.yaml: port of this machine}, the main port first."""
         return dict(self.program(name).ports)
 
     def admin_dsn(self, database: str) -> str:
-        """A superuser's DSN for `database`."""
+        """Return a superuser's DSN for `database`."""
         return self._postgres.admin_dsn(database)
 
-    # ── Inside ──
+    # ── for the two kinds of stack ──
 
     @classmethod
     def assign_ports(cls, services: Mapping[str, compose.Service]) -> dict[str, dict[int, int]]:
-        """Choose a free port of this machine for each port of each service: {service: {port: port here}}."""
+        """Claim a free port of this machine for each port of each service: {service: {port: port here}}."""
         raise NotImplementedError
 
     @classmethod
@@ -137,14 +137,14 @@ class Stack(Supervisor):
         raise NotImplementedError
 
     def _prepare_start(self, names: Iterable[str], build: bool = False) -> None:
-        """Make what `names` are started from, such as containers."""
+        """Prepare the start of `names`, for example create their containers."""
 
     @property
     def _postgres(self) -> Postgres:
         return cast(Postgres, self.program("postgres"))
 
     def _load_replica(self, record: Record) -> None:
-        """Know a replica that was started earlier, perhaps by another process."""
+        """Add the program of a replica that was started earlier, perhaps by another process."""
         if record.replica_of:
             service = self._services[record.replica_of]
             own = {service.name: {int(port): here for port, here in record.ports.items()}}

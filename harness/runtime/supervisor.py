@@ -1,4 +1,4 @@
-"""Starts, stops and kills the programs of one run directory, and knows the state of each."""
+"""Start, stop and kill the programs of one run directory and read their states."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from harness.runtime.program import Program
 from harness.runtime.progress import report_every
 from harness.runtime.run_directory import Record, RunDir
 
-START_SECONDS = 60.0  # for one process to become ready; RabbitMQ takes five on two quiet cores
-STOP_SECONDS = 10.0  # for one process to end by itself before it is killed
+START_SECONDS = 60.0  # limit for one process to become ready (RabbitMQ takes 5 s on two idle cores)
+STOP_SECONDS = 10.0  # limit for one process to end before it is killed
 
 
 class Supervisor:
-    """The programs of one run directory."""
+    """Controls the programs of one run directory."""
 
     def __init__(self, run_dir: RunDir, programs: dict[str, Program], quiet: bool = False) -> None:
         self.run_dir = run_dir
@@ -36,9 +36,9 @@ class Supervisor:
         self._underway: defaultdict[str, threading.RLock] = defaultdict(threading.RLock)
 
     def start(self, name: str) -> None:
-        """Start `name` on the ports that it always had and wait until it is ready; no-op if it runs.
+        """Start `name` on its old ports and wait until it is ready. No-op if it runs.
 
-        Raises StackError, with the end of its log, if it ends or does not become ready within 60 s.
+        Raises StackError with the end of its log if it ends or is not ready within 60 s.
         """
         program, record = self.program(name), self.run_dir.read_record(name)
         if record.is_alive:
@@ -56,14 +56,14 @@ class Supervisor:
         self.report(name, f"ready on {HOST}:{program.port}")
 
     def stop(self, name: str) -> None:
-        """End `name` as production would (SIGTERM, then time to finish), and wait until it is gone."""
+        """Stop `name` as in production (stop signal, then up to 10 s) and wait until it has ended."""
         program, record = self.program(name), self._record_in_state(name, "stopped")
         self.run_dir.write_record(record)
         process.terminate(record.identity, program.stop_signal, STOP_SECONDS)
         self.report(name, "stopped")
 
     def kill(self, name: str) -> None:
-        """SIGKILL `name` and everything that it started, and wait until they are gone."""
+        """Send SIGKILL to `name` and everything that it started, and wait until they have ended."""
         self.program(name)
         record = self._record_in_state(name, "killed")
         self.run_dir.write_record(record)
@@ -71,7 +71,7 @@ class Supervisor:
         self.report(name, "killed")
 
     def restart(self, name: str, env: Mapping[str, str] | None = None) -> None:
-        """Stop and start `name`; `env` is laid over its environment from now on, `{}` lifts what was laid before."""
+        """Stop and start `name`. `env` replaces all earlier changes of its environment, and `{}` removes them."""
         self.stop(name)
         record = self.run_dir.read_record(name)
         if env is not None and env != record.overrides:
@@ -80,38 +80,38 @@ class Supervisor:
         self.start(name)
 
     def env(self, name: str) -> dict[str, str]:
-        """The environment that `name` is started with."""
+        """Return the environment with which `name` starts."""
         return {**self.program(name).env, **self.run_dir.read_record(name).overrides}
 
     def log_path(self, name: str) -> Path:
-        """Where the output of `name` goes, across restarts."""
+        """Return the log file of `name`, which all its restarts share."""
         return self.run_dir.logs / f"{self.program(name).name}.log"
 
     def log_command(self, name: str, follow: bool) -> list[str]:
-        """The command that prints the log of `name`, and goes on doing so."""
+        """Return the command that prints the log of `name`. With `follow`, it also prints new lines."""
         return ["tail", "-n", "+1", *(["-F"] if follow else []), str(self.log_path(name))]
 
     def state(self, name: str) -> str:
-        """`starting`, `running`, `stopped`, `killed` (by us) or `died` (by itself)."""
+        """Return `starting`, `running`, `stopped`, `killed` (by the harness) or `died` (by itself)."""
         self.program(name)
         return self.run_dir.read_record(name).observed_state
 
     @property
     def names(self) -> list[str]:
-        """All programs, those first that others need; not all of them need be running."""
+        """All programs, running or not, dependencies first."""
         return list(self.programs)
 
     def program(self, name: str) -> Program:
-        """The program of that name; raises StackError when there is none."""
+        """Return the program `name`. Raises StackError with the known names for another one."""
         if name not in self.programs:
-            raise StackError(f"no service {name!r}; there are: {', '.join(self.programs)}")
+            raise StackError(f"no service {name!r}. Known services: {', '.join(self.programs)}")
         return self.programs[name]
 
     def start_all(self, names: list[str]) -> None:
-        """Start each as soon as what it needs is ready. Raises the first failure; the others give up then.
+        """Start each program as soon as its dependencies are ready. Raises the first failure and cancels the others.
 
-        The threads are plain ones: an executor that a signal interrupts while it starts a worker forgets that worker,
-        which then neither ends nor is waited for.
+        Plain threads are used, because a signal can make an executor lose the worker that it is starting. That worker
+        would run on, and no code would wait for it.
         """
         started: dict[str, Future[None]] = {name: Future() for name in names}
         try:
@@ -126,16 +126,17 @@ class Supervisor:
             raise
 
     def wait_until_durable(self, names: list[str]) -> None:
-        """Wait until a SIGKILL of any of `names` would lose nothing. Raises StackError if that does not come about."""
+        """Wait until a SIGKILL of any of `names` would lose no data. Raises StackError after 60 s."""
         for name in names:
             if not process.wait_for(self.programs[name].is_durable, START_SECONDS, self._cancelled):
-                raise StackError(f"{name} is up, but has not put on disk what it needs after a SIGKILL")
+                message = f"{name} runs, but did not write its state to disk within {START_SECONDS:.0f} s"
+                raise StackError(f"{message}. See {self.log_path(name)}.")
 
     def _launch(self, name: str) -> process.Identity:
         return process.spawn(self.program(name).argv, self.env(name), self.log_path(name), self.run_dir.path)
 
     def _apply_changed_env(self, name: str) -> None:
-        """What has to be done when the environment of `name` has changed, before it is started again."""
+        """Apply a changed environment of `name` before its next start."""
 
     def _record_in_state(self, name: str, state: str) -> Record:
         return replace(self.run_dir.read_record(name), state=state)
@@ -145,21 +146,21 @@ class Supervisor:
             for future in before:
                 future.result()
             self.start(name)
-        except Exception as error:  # raised again where it is waited for
+        except Exception as error:  # `start_all` raises it again
             started.set_exception(error)
         else:
             started.set_result(None)
 
     @contextmanager
     def _unless_cancelled(self, name: str) -> Iterator[None]:
-        """A part of the start of `name` that is done whole or not at all. Raises StackError once all is given up."""
+        """Guard a part of the start of `name` that must not be interrupted by `_cancel`. Raises StackError after it."""
         with self._underway[name]:
             if self._cancelled.is_set():
-                raise StackError(f"{name}: given up")
+                raise StackError(f"{name}: start cancelled, because another process failed or a signal arrived")
             yield
 
     def _cancel(self) -> None:
-        """Give up what is starting: when this returns, nothing is launched any more, and all that was is written."""
+        """Cancel all starts. Afterwards nothing more is launched, and every launched process has its record."""
         self._cancelled.set()
         for name in self.names:
             with self._underway[name]:
@@ -175,7 +176,7 @@ class Supervisor:
             raise StackError(f"{program.name} {trouble}; the end of {log}:\n{_tail(log)}")
 
     def report(self, name: str, what: str) -> None:
-        """Print one line of progress, unless the stack is quiet."""
+        """Print one line of progress unless the stack is quiet."""
         if not self._quiet:
             # One write per line, because several threads print.
             sys.stderr.write(f"[{time.monotonic() - self._began:6.1f}s] {name:<22} {what}\n")

@@ -1,4 +1,4 @@
-"""The variables that compose.yaml asks for, natively: demo defaults, and secrets made once a run directory."""
+"""Values for the variables of compose.yaml: defaults for a demo, and secrets that each run directory generates once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ALPHABET = string.ascii_letters + string.digits  # safe in a URL, a DSN, SQL and
 
 
 def read(path: Path) -> dict[str, str]:
-    """The NAME=value lines of an env file; raises StackError for any other line."""
+    """Return the variables of an env file. Raises StackError for a line that is not NAME=value."""
     values = {}
     for line in path.read_text().splitlines():
         if line.strip() and not line.lstrip().startswith("#"):
@@ -27,17 +27,17 @@ def read(path: Path) -> dict[str, str]:
     return values
 
 
-def resolve(known: Mapping[str, str], given: Mapping[str, str], asked: frozenset[str]) -> dict[str, str]:
-    """The demo's values, its secrets as `known` from an earlier run, and over all of them those `given`.
+def resolve(known: Mapping[str, str], given: Mapping[str, str], used: frozenset[str]) -> dict[str, str]:
+    """Return the defaults of native.env, with the secrets `known` from an earlier run, overridden by `given`.
 
-    The environment and .env are left out on purpose: no suite may meet a developer's real Stripe key.
-    Raises StackError for a given name that compose.yaml does not ask for, which is a typing error.
+    The environment and .env are ignored on purpose, so that no suite uses a developer's real Stripe key.
+    Raises StackError for a given name that is not `used` in compose.yaml, because it is a typing error.
     """
     defaults = read(NATIVE_ENV)
-    unknown = given.keys() - defaults.keys() - asked
+    unknown = given.keys() - defaults.keys() - used
     if unknown:
         raise StackError(
-            f"compose.yaml has no variable {', '.join(sorted(unknown))}; it has {', '.join(sorted(asked))}"
+            f"compose.yaml has no variable {', '.join(sorted(unknown))}. Known variables: {', '.join(sorted(used))}"
         )
     return {
         name: known.get(name, _generate(value)) if RANDOM.search(value) else value for name, value in defaults.items()
@@ -45,7 +45,7 @@ def resolve(known: Mapping[str, str], given: Mapping[str, str], asked: frozenset
 
 
 def render_example(path: Path) -> str:
-    """The env file at `path` with every empty secret made anew, ready for `docker compose`."""
+    """Return the env file at `path` with a new value for every empty secret, ready for `docker compose`."""
     made = {name: value for name, value in read(NATIVE_ENV).items() if RANDOM.search(value)}
 
     def fill(line: str) -> str:
