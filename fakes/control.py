@@ -1,6 +1,6 @@
-"""The state of a fake and `/_control`, by which a test scripts it.
+"""The state of a fake, and `/_control`, the routes by which a test scripts the fake.
 
-One lock guards everything. The store is plain JSON, so a snapshot is the whole state and nothing else.
+One lock guards the whole state. The store is plain JSON, so a snapshot contains exactly the state.
 """
 
 import copy
@@ -13,15 +13,15 @@ from flask import Blueprint, Response, jsonify, request
 
 from fakes import socket_faults
 from fakes.clock import Clock, iso
-from fakes.faults import LONGEST_MS, Fault, FaultTable, parse
+from fakes.faults import MAX_MS, Fault, FaultTable, parse_fault
 from fakes.ids import Ids
-from fakes.journal import Journal, masked
+from fakes.journal import Journal, mask
 
 Store = dict[str, Any]
 
 
-class Plane:
-    """A fake's clock, ids, faults, journal and store. `secret` and `phone` name fields to mask."""
+class FakeState:
+    """A fake's clock, ids, faults, journal and store. `secret` and `phone` name the fields to mask."""
 
     def __init__(
         self,
@@ -34,52 +34,52 @@ class Plane:
         self.service, self._empty = service, empty
         self._secret, self._phone = secret, phone
         self.lock = threading.RLock()
-        self.changed = threading.Condition(self.lock)  # the store has something new to do
-        self._let_go = threading.Event()
+        self.changed = threading.Condition(self.lock)  # notified when the webhook queue or the clock changes
+        self._cleared = threading.Event()
         self.clock, self.ids, self.faults, self.journal = Clock(), Ids(), FaultTable(), Journal()
         self.store: Store = empty()
 
-    def arrive(
+    def record_call(
         self, method: str, path: str, sent: dict[str, Any], key: str | None
     ) -> tuple[dict[str, Any], Fault | None]:
-        """Enter a call in the journal and find the fault that hits it."""
+        """Record a call in the journal and return it with the fault that hits it, if any."""
         with self.lock:
-            when = {"at": iso(self.clock.now())} if self.clock.frozen else {}
-            call = self.journal.open(**when, method=method, path=path, idempotency_key=key, sent=self._masked(sent))
-            fault = self.faults.claim(method, path, sent)
+            when = {"at": iso(self.clock.now())} if self.clock.is_frozen else {}
+            call = self.journal.open(**when, method=method, path=path, idempotency_key=key, sent=self._mask(sent))
+            fault = self.faults.take_due(method, path, sent)
             call["fault"] = fault.kind if fault else None
             return call, fault
 
-    def note(self, call: dict[str, Any], status: int, answer: Any) -> None:
+    def record_answer(self, call: dict[str, Any], status: int, answer: Any) -> None:
         with self.lock:
-            call["status"], call["answer"] = status, self._masked(answer)
+            call["status"], call["answer"] = status, self._mask(answer)
 
-    def _masked(self, value: Any) -> Any:
-        return masked(value, self._secret, self._phone)
+    def _mask(self, value: Any) -> Any:
+        return mask(value, self._secret, self._phone)
 
     def wait(self, ms: int) -> None:
-        """Hang for `ms` milliseconds, or until the faults are cleared."""
-        self._let_go.wait(ms / 1000)
+        """Wait for `ms` milliseconds, or until the faults are cleared."""
+        self._cleared.wait(ms / 1000)
 
     def clear_faults(self) -> None:
         with self.lock:
             self.faults.clear()
-            self._let_go.set()
-            self._let_go = threading.Event()
+            self._cleared.set()
+            self._cleared = threading.Event()
 
     def reset(self, seed: str | None) -> None:
-        """Back to the start; without a seed the ids differ from any used before."""
+        """Return to the initial state. Without a seed, the new ids differ from all earlier ones."""
         with self.lock:
             self.clear_faults()
             self.journal.clear()
             self.clock, self.ids, self.store = Clock(), Ids(seed), self._empty()
             self.changed.notify_all()
 
-    def _like(self, store: Store) -> Store:
-        """`store`, once it has the parts of an empty one."""
+    def _check_store(self, store: Store) -> Store:
+        """Return `store` if it has the parts of an empty one. Raises ValueError otherwise."""
         empty = self._empty()
         if {k: type(v) for k, v in store.items()} != {k: type(v) for k, v in empty.items()}:
-            raise ValueError("not this fake's store")
+            raise ValueError("this store is of another fake")
         return store
 
     def snapshot(self) -> dict[str, Any]:
@@ -87,128 +87,128 @@ class Plane:
             parts = {name: getattr(self, name).dump() for name in ("clock", "ids", "faults", "journal")}
             return {"service": self.service, **parts, "store": copy.deepcopy(self.store)}
 
-    def restore(self, taken: dict[str, Any]) -> None:
-        """Take up a snapshot of the same service; raises ValueError, changing nothing, on anything else."""
-        if not isinstance(taken, dict) or taken.get("service") != self.service:
+    def restore(self, snapshot: dict[str, Any]) -> None:
+        """Restore a snapshot of the same service. Raises ValueError, without a change, for any other value."""
+        if not isinstance(snapshot, dict) or snapshot.get("service") != self.service:
             raise ValueError(f"not a snapshot of {self.service}")
         try:
-            made = {"clock": Clock(), "ids": Ids(), "faults": FaultTable(), "journal": Journal()}
-            for name, part in made.items():
-                part.load(taken[name])  # type: ignore[attr-defined]  # the four share dump and load
-            store = self._like(taken["store"])
-        except (AttributeError, KeyError, TypeError, ValueError) as wrong:
-            raise ValueError("a snapshot is what GET /_control/snapshot gave") from wrong
+            parts = {"clock": Clock(), "ids": Ids(), "faults": FaultTable(), "journal": Journal()}
+            for name, part in parts.items():
+                part.load(snapshot[name])  # type: ignore[attr-defined]  # the four share dump and load
+            store = self._check_store(snapshot["store"])
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError("send the answer of GET /_control/snapshot") from error
         with self.lock:
             self.clear_faults()
-            vars(self).update(made, store=store)
+            vars(self).update(parts, store=store)
             self.changed.notify_all()
 
 
-def body() -> dict[str, Any]:
-    """The JSON object sent; nothing sent is an empty one."""
+def read_body() -> dict[str, Any]:
+    """Return the JSON object of the request. An empty body is an empty object."""
     sent = request.get_json(silent=True) if request.get_data() else {}
     if not isinstance(sent, dict):
         raise ValueError("send a JSON object")
     return sent
 
 
-def known(sent: dict[str, Any], **kinds: type | tuple[type, ...]) -> dict[str, Any]:
-    """`sent`, once every field is one of `kinds` and of its type; raises ValueError."""
+def check_fields(sent: dict[str, Any], **kinds: type | tuple[type, ...]) -> dict[str, Any]:
+    """Return `sent` if each field is in `kinds` and has its type. Raises ValueError otherwise."""
     for name, value in sent.items():
         if name not in kinds or not isinstance(value, kinds[name]):
-            raise ValueError(f"expected {', '.join(kinds)}; {name} is unknown or of the wrong type")
+            raise ValueError(f"{name} is unknown or has the wrong type. The fields are {', '.join(kinds)}")
     return sent
 
 
-def blueprint(plane: Plane) -> Blueprint:
-    """The verbs that every fake has under /_control."""
+def blueprint(state: FakeState) -> Blueprint:
+    """Build the routes that every fake has under /_control."""
     routes = Blueprint("control", __name__, url_prefix="/_control")
 
     @routes.errorhandler(ValueError)
     def _wrong(error: ValueError) -> tuple[Response, int]:
         return jsonify(error=str(error)), 400
 
-    _fault_routes(routes, plane)
-    _time_routes(routes, plane)
-    _state_routes(routes, plane)
+    _fault_routes(routes, state)
+    _time_routes(routes, state)
+    _state_routes(routes, state)
     return routes
 
 
-def _fault_routes(routes: Blueprint, plane: Plane) -> None:
+def _fault_routes(routes: Blueprint, state: FakeState) -> None:
     @routes.get("/faults")
     def _list_faults() -> Response:
-        with plane.lock:
-            return jsonify(faults=plane.faults.dump())
+        with state.lock:
+            return jsonify(faults=state.faults.dump())
 
     @routes.post("/faults")
     def _add_fault() -> tuple[Response, int]:
-        fault = parse(request.get_json(silent=True))
-        with plane.lock:
-            return jsonify(id=plane.faults.add(fault).id), 201
+        fault = parse_fault(request.get_json(silent=True))
+        with state.lock:
+            return jsonify(id=state.faults.add(fault).id), 201
 
     @routes.delete("/faults")
     def _clear_faults() -> tuple[str, int]:
-        plane.clear_faults()
+        state.clear_faults()
         return "", 204
 
     @routes.post("/refuse")
     def _refuse() -> Response:
-        ms = known(body(), ms=int).get("ms", 1000)
-        if not 0 < ms <= LONGEST_MS:
-            raise ValueError(f"ms is 1 to {LONGEST_MS}")
+        ms = check_fields(read_body(), ms=int).get("ms", 1000)
+        if not 0 < ms <= MAX_MS:
+            raise ValueError(f"ms must be 1 to {MAX_MS}")
         socket_faults.refuse(ms)
         return jsonify(refusing_ms=ms)
 
 
-def _time_routes(routes: Blueprint, plane: Plane) -> None:
+def _time_routes(routes: Blueprint, state: FakeState) -> None:
     @routes.get("/clock")
     def _clock() -> Response:
-        with plane.lock:
-            return jsonify(now=iso(plane.clock.now()), epoch=plane.clock.now(), frozen=plane.clock.frozen)
+        with state.lock:
+            return jsonify(now=iso(state.clock.now()), epoch=state.clock.now(), frozen=state.clock.is_frozen)
 
     @routes.post("/clock")
     def _move_clock() -> Response:
-        sent = known(body(), advance=(int, float), freeze=(bool, int, float))
+        sent = check_fields(read_body(), advance=(int, float), freeze=(bool, int, float))
         freeze = sent.get("freeze")
-        with plane.lock:
+        with state.lock:
             if freeze is False:
-                plane.clock.thaw()
+                state.clock.thaw()
             elif freeze is not None:
-                plane.clock.freeze(None if freeze is True else float(freeze))
-            plane.clock.advance(sent.get("advance", 0))
-            plane.changed.notify_all()
+                state.clock.freeze(None if freeze is True else float(freeze))
+            state.clock.advance(sent.get("advance", 0))
+            state.changed.notify_all()
         return _clock()
 
     @routes.post("/seed")
     def _seed() -> Response:
-        with plane.lock:
-            plane.ids = Ids(known(body(), seed=str).get("seed"))
-            return jsonify(seed=plane.ids.seed)
+        with state.lock:
+            state.ids = Ids(check_fields(read_body(), seed=str).get("seed"))
+            return jsonify(seed=state.ids.seed)
 
 
-def _state_routes(routes: Blueprint, plane: Plane) -> None:
+def _state_routes(routes: Blueprint, state: FakeState) -> None:
     @routes.post("/reset")
     def _reset() -> Response:
-        plane.reset(known(body(), seed=str).get("seed"))
-        return jsonify(seed=plane.ids.seed)
+        state.reset(check_fields(read_body(), seed=str).get("seed"))
+        return jsonify(seed=state.ids.seed)
 
     @routes.get("/journal")
     def _journal() -> Response:
-        with plane.lock:
-            text = json.dumps({"calls": plane.journal.calls}, indent=1, sort_keys=True)
+        with state.lock:
+            text = json.dumps({"calls": state.journal.calls}, indent=1, sort_keys=True)
         return Response(text + "\n", mimetype="application/json")
 
     @routes.delete("/journal")
     def _clear_journal() -> tuple[str, int]:
-        with plane.lock:
-            plane.journal.clear()
+        with state.lock:
+            state.journal.clear()
         return "", 204
 
     @routes.get("/snapshot")
     def _snapshot() -> Response:
-        return Response(json.dumps(plane.snapshot()), mimetype="application/json")
+        return Response(json.dumps(state.snapshot()), mimetype="application/json")
 
     @routes.post("/restore")
     def _restore() -> tuple[str, int]:
-        plane.restore(body())
+        state.restore(read_body())
         return "", 204

@@ -1,20 +1,23 @@
-"""What goes wrong, on which call: the fault table that the control plane fills and the gate obeys."""
+"""The table of scripted faults. The control plane fills it, and `fault_middleware` plays it."""
 
 from dataclasses import asdict, dataclass, field, fields
 from fnmatch import fnmatchcase
 from typing import Any
 
-# Whether the call's effect happens: never for the first two, always for the next three; `hang` and
-# `status` say so by `effect` (their defaults below).
+# The effect of the call happens never for the first two kinds and always for the next three. For `hang` and
+# `status`, the field `effect` decides.
 KINDS = ("refuse", "reset", "late", "truncate", "drop", "hang", "status")
-LONGEST_MS = 600_000
+MAX_MS = 600_000
 EFFECT_BY_DEFAULT = {"hang": True, "status": False}
 
 
 @dataclass
 class Fault:
-    """One scripted fault. `nth` counts matching calls from the moment the fault was set (1: the next);
-    `count` calls in a row are hit from there, 0 means every one from there on. `ms` is milliseconds."""
+    """One scripted fault.
+
+    It hits `count` matching calls in a row (0: without limit), from the `nth` after it was set (1: the next).
+    `ms` is milliseconds.
+    """
 
     kind: str
     method: str = "*"
@@ -32,23 +35,23 @@ class Fault:
     fired: int = 0
 
     def __post_init__(self) -> None:
-        """Raises ValueError naming what is wrong."""
+        """Raise ValueError with the invalid field."""
         if self.kind not in KINDS:
             raise ValueError(f"kind must be one of {', '.join(KINDS)}")
         if self.effect is None:
             self.effect = EFFECT_BY_DEFAULT.get(self.kind)
         elif self.kind not in EFFECT_BY_DEFAULT:
-            raise ValueError(f"effect cannot be chosen for {self.kind}")
-        if self.nth < 1 or self.count < 0 or not 0 <= self.ms <= LONGEST_MS or not 200 <= self.status <= 599:
-            raise ValueError(f"nth starts at 1, count at 0, ms is 0 to {LONGEST_MS}, status is 200 to 599")
+            raise ValueError(f"kind {self.kind} has no field effect")
+        if self.nth < 1 or self.count < 0 or not 0 <= self.ms <= MAX_MS or not 200 <= self.status <= 599:
+            raise ValueError(f"nth must be at least 1, count at least 0, ms 0 to {MAX_MS}, status 200 to 599")
 
     def matches(self, method: str, path: str, sent: dict[str, Any]) -> bool:
         if self.method not in ("*", method) or not fnmatchcase(path, self.path):
             return False
         return all(sent.get(name) == value for name, value in self.where.items())
 
-    def due(self) -> bool:
-        """Whether the call just counted in `seen` is one of those to hit."""
+    def is_due(self) -> bool:
+        """Whether the fault hits the call that was just counted in `seen`."""
         return self.seen >= self.nth and (self.count == 0 or self.seen < self.nth + self.count)
 
 
@@ -67,38 +70,38 @@ TYPES: dict[str, type | tuple[type, ...]] = {
 }
 
 
-def parse(raw: Any) -> Fault:
-    """A fault from the control plane's JSON; raises ValueError on an unknown or ill-typed field."""
+def parse_fault(raw: Any) -> Fault:
+    """Parse a fault from JSON. Raises ValueError for an unknown field or a wrong type."""
     if not isinstance(raw, dict) or "kind" not in raw:
-        raise ValueError("a fault is an object with a kind")
+        raise ValueError("send an object with a kind")
     for name, value in raw.items():
         if name not in TYPES:
-            raise ValueError(f"a fault has no {name}; it has {', '.join(TYPES)}")
+            raise ValueError(f"unknown field {name}. The fields are {', '.join(TYPES)}")
         if not isinstance(value, TYPES[name]) or (TYPES[name] is int and isinstance(value, bool)):
             raise ValueError(f"{name} has the wrong type")
     return Fault(**raw)
 
 
 class FaultTable:
-    """Faults in the order they were set. Every matching fault counts the call; the first one due hits it."""
+    """The faults in their order. Each matching fault counts the call, and the first due one hits it."""
 
     def __init__(self) -> None:
         self._faults: list[Fault] = []
-        self._set = 0
+        self._last_id = 0
 
     def add(self, fault: Fault) -> Fault:
-        self._set += 1
-        fault.id = self._set
+        self._last_id += 1
+        fault.id = self._last_id
         self._faults.append(fault)
         return fault
 
-    def claim(self, method: str, path: str, sent: dict[str, Any]) -> Fault | None:
-        """The fault that hits this call, if any."""
+    def take_due(self, method: str, path: str, sent: dict[str, Any]) -> Fault | None:
+        """Count a call and return the fault that hits it, if any."""
         hit = None
         for fault in self._faults:
             if fault.matches(method, path, sent):
                 fault.seen += 1
-                hit = fault if hit is None and fault.due() else hit
+                hit = fault if hit is None and fault.is_due() else hit
         if hit is not None:
             hit.fired += 1
         return hit
@@ -112,4 +115,4 @@ class FaultTable:
     def load(self, dumped: list[dict[str, Any]]) -> None:
         known = {f.name for f in fields(Fault)}
         self._faults = [Fault(**{k: v for k, v in row.items() if k in known}) for row in dumped]
-        self._set = max((fault.id for fault in self._faults), default=0)
+        self._last_id = max((fault.id for fault in self._faults), default=0)

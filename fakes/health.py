@@ -1,4 +1,4 @@
-"""Health of a fake: it has no neighbours, so being up is being ready."""
+"""Health of a fake. It depends on no other service, so it is ready once it runs."""
 
 import time
 

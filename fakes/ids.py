@@ -1,4 +1,4 @@
-"""Ids and codes that look random and are a function of the seed and of how many were drawn before."""
+"""Ids and codes that look random but depend only on the seed and on the number of earlier draws."""
 
 import hashlib
 import secrets
@@ -10,19 +10,19 @@ HEX = "0123456789abcdef"
 
 
 class Ids:
-    """The same seed and the same draws give the same ids; without a seed no two runs share any."""
+    """A source of ids. The same seed and draws give the same ids. Without a seed, no two runs share an id."""
 
     def __init__(self, seed: str | None = None) -> None:
         self.seed = secrets.token_hex(16) if seed is None else seed
         self.drawn = 0
 
     def draw(self, alphabet: str, length: int) -> str:
-        """`length` characters of `alphabet`; 32 at most, one for each byte of the digest."""
+        """Draw `length` characters of `alphabet`, at most 32, one for each byte of the digest."""
         digest = hashlib.sha256(f"{self.seed}/{self.drawn}".encode()).digest()
         self.drawn += 1
         return "".join(alphabet[byte % len(alphabet)] for byte in digest[:length])
 
-    def digits(self, length: int) -> str:
+    def draw_digits(self, length: int) -> str:
         return self.draw(string.digits, length)
 
     def dump(self) -> dict[str, Any]:

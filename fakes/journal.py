@@ -1,43 +1,45 @@
-"""Every call that a fake got and what it answered, in the order of arrival, secrets masked.
+"""The calls of a fake and its answers, in order of arrival, with secrets masked.
 
-No wall time is written, so that the same seed and the same calls give the same bytes; under a frozen
-clock each call also says when it came.
+The journal contains no wall time, so the same seed and calls give the same bytes. Under a frozen clock, each call
+has its time.
 """
 
 from typing import Any
 
-LIMIT = 10_000
+MAX_CALLS = 10_000
 MASK = "***"
 
 
-def masked(value: Any, secret: frozenset[str], phone: frozenset[str]) -> Any:
-    """`value` with the fields named in `secret` hidden and those in `phone` cut to their ends."""
+def mask(value: Any, secret: frozenset[str], phone: frozenset[str]) -> Any:
+    """Hide the fields in `secret`, and cut those in `phone` to their first and last digits."""
     if isinstance(value, dict):
-        return {k: _field(k, v, secret, phone) for k, v in value.items()}
+        return {k: _mask_field(k, v, secret, phone) for k, v in value.items()}
     if isinstance(value, list):
-        return [masked(item, secret, phone) for item in value]
+        return [mask(item, secret, phone) for item in value]
     return value
 
 
-def _field(name: str, value: Any, secret: frozenset[str], phone: frozenset[str]) -> Any:
+def _mask_field(name: str, value: Any, secret: frozenset[str], phone: frozenset[str]) -> Any:
     if name in secret and value:
         return MASK
     if name in phone and isinstance(value, str):
         return value[:3] + MASK + value[-4:] if len(value) > 8 else MASK
-    return masked(value, secret, phone)
+    return mask(value, secret, phone)
 
 
 class Journal:
+    """The latest `MAX_CALLS` calls."""
+
     def __init__(self) -> None:
         self.calls: list[dict[str, Any]] = []
         self._arrived = 0
 
     def open(self, **call: Any) -> dict[str, Any]:
-        """Note a call on arrival; the entry returned is filled in when the answer is known."""
+        """Add a call on arrival. The caller adds the answer to the returned entry."""
         self._arrived += 1
         entry = {"n": self._arrived, **call, "fault": None, "status": None, "answer": None}
         self.calls.append(entry)
-        del self.calls[:-LIMIT]
+        del self.calls[:-MAX_CALLS]
         return entry
 
     def clear(self) -> None:

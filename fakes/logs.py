@@ -1,4 +1,4 @@
-"""One JSON object a line, for the fake and for the gunicorn under it."""
+"""JSON log lines of the fake and of its gunicorn."""
 
 import json
 import logging
@@ -11,7 +11,7 @@ from gunicorn.glogging import Logger
 
 from fakes.clock import iso
 
-QUIET = "-"
+NO_CORRELATION = "-"
 
 
 class JsonLines(logging.Formatter):
@@ -25,28 +25,28 @@ class JsonLines(logging.Formatter):
             message += "\n" + self.formatException(record.exc_info)
         return json.dumps(
             {
-                "timestamp": iso(time.time()),  # the wall clock, also under a moved one
+                "timestamp": iso(time.time()),  # the wall clock, even if the fake's clock was moved
                 "level": record.levelname,
                 "service": self.service,
-                "correlation_id": getattr(record, "correlation_id", QUIET),
+                "correlation_id": getattr(record, "correlation_id", NO_CORRELATION),
                 "message": message,
             }
         )
 
 
 def configure(service: str) -> None:
-    """Send every logger of this process to stdout as JSON lines; LOG_LEVEL sets the threshold."""
+    """Send every logger of this process to stdout as JSON lines, from the level LOG_LEVEL up."""
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(JsonLines(service))
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(os.environ.get("LOG_LEVEL", "INFO").upper())
-    for chatty in ("urllib3", "werkzeug"):
-        logging.getLogger(chatty).setLevel(logging.ERROR)
+    for name in ("urllib3", "werkzeug"):
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 class GunicornLogger(Logger):  # type: ignore[misc]  # gunicorn is untyped
-    """gunicorn's messages through the root logger instead of its own handlers."""
+    """Sends gunicorn's messages to the root logger."""
 
     def setup(self, cfg: Any) -> None:
         super().setup(cfg)

@@ -1,4 +1,4 @@
-"""Run a fake: one gunicorn process with one threaded worker, since the state is in its memory."""
+"""Run a fake in gunicorn. It has one worker, because the state is in its memory."""
 
 import logging
 import os
@@ -9,7 +9,7 @@ from gunicorn.app.base import BaseApplication
 
 from fakes import logs
 
-THREADS = 64  # a hanging call holds one
+THREADS = 64  # a hanging call occupies one
 
 WsgiApp = Callable[..., Any]
 
@@ -26,7 +26,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn is untyped
             "threads": THREADS,
             "worker_class": "fakes.socket_faults.FaultyWorker",
             "logger_class": "fakes.logs.GunicornLogger",
-            "keepalive": 75,  # shorter, and idle pooled connections would die under the client's next call
+            "keepalive": 75,  # seconds. A shorter time would close idle pooled connections just before their next call
             "graceful_timeout": 1,
             "control_socket_disable": True,
         }
@@ -34,13 +34,13 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn is untyped
             self.cfg.set(name, value)
 
     def load(self) -> WsgiApp:
-        """Called in the worker, so that threads the fake starts live where its state does."""
+        """Build the app in the worker, so that the fake's threads share its process with its state."""
         return self.build()
 
 
 def serve(service: str, default_port: int, build: Callable[[], WsgiApp]) -> None:
     """Serve on BIND:PORT (default 0.0.0.0) until SIGTERM."""
     logs.configure(service)
-    address = f"{os.environ.get('BIND', '0.0.0.0')}:{os.environ.get('PORT', default_port)}"  # noqa: S104 a container's
+    address = f"{os.environ.get('BIND', '0.0.0.0')}:{os.environ.get('PORT', default_port)}"  # noqa: S104 for containers
     logging.getLogger(service).info("listening on %s", address)
     Server(address, build).run()

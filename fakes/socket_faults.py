@@ -1,7 +1,7 @@
-"""Faults below HTTP: connections that are reset, cut short, or not accepted at all.
+"""Faults below HTTP: connections that are reset, truncated or refused.
 
-gunicorn hands the application its socket (`gunicorn.socket`). Closing it here, with SO_LINGER 0, makes the
-kernel send RST; gunicorn's own close would send FIN first, which a client reads as an orderly end.
+gunicorn passes its socket to the application (`gunicorn.socket`). A close with SO_LINGER 0 makes the kernel send RST.
+gunicorn's own close would send FIN first, which a client reads as an orderly end.
 """
 
 import errno
@@ -18,14 +18,14 @@ _worker: list["FaultyWorker"] = []
 
 
 class Dropped(BrokenPipeError):
-    """The connection is gone; gunicorn takes EPIPE for a client that left, and logs nothing."""
+    """The connection is closed. gunicorn treats EPIPE as a client that left, and logs nothing."""
 
     def __init__(self) -> None:
         super().__init__(errno.EPIPE, "dropped by a scripted fault")
 
 
 def reset(environ: dict[str, Any]) -> NoReturn:
-    """End the connection with RST, without an answer."""
+    """Close the connection with RST, without an answer."""
     sock = environ.get("gunicorn.socket")
     if sock is not None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RST_ON_CLOSE)
@@ -34,7 +34,7 @@ def reset(environ: dict[str, Any]) -> NoReturn:
 
 
 def truncate(environ: dict[str, Any], status: str, headers: list[tuple[str, str]], body: bytes) -> NoReturn:
-    """Announce the whole body, send half of it, end the connection."""
+    """Announce the whole body, send half of it, and close the connection."""
     sock = environ.get("gunicorn.socket")
     if sock is not None:
         kept = [(k, v) for k, v in headers if k.lower() != "content-length"]
@@ -45,32 +45,34 @@ def truncate(environ: dict[str, Any], status: str, headers: list[tuple[str, str]
 
 
 def refuse(ms: int) -> None:
-    """Refuse new connections to the port for `ms` milliseconds (no effect outside gunicorn)."""
+    """Refuse new connections to the port for `ms` milliseconds. Has no effect outside gunicorn."""
     for worker in _worker:
         worker.method_queue.defer(worker.close_port, ms)
 
 
 class FaultyWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is untyped
-    """A gthread worker whose port can be closed for a while and whose sockets may already be closed."""
+    """A gthread worker whose port can be closed for a while, and whose sockets may already be closed."""
 
-    worker_connections: int  # gunicorn's; 0 while the port is closed
+    worker_connections: int  # an attribute of gunicorn, 0 while the port is closed
 
     def init_process(self) -> None:
         _worker[:] = [self]
         super().init_process()
 
     def finish_request(self, conn: TConn, fs: Future[Any]) -> None:
-        if conn.sock.fileno() == -1:  # closed by a fault: closing it again would count it twice
+        if conn.sock.fileno() == -1:  # a fault closed it, and a second close would count it twice
             self.nr_conns -= 1
             return
         super().finish_request(conn, fs)
 
     def close_port(self, ms: int) -> None:
-        """shutdown() takes a listening TCP socket out of LISTEN and keeps its port: connects get RST.
-        A port that is closed already stays so for as long as it was first told."""
+        """Close the port for `ms` milliseconds. A second call while it is closed has no effect.
+
+        shutdown() ends LISTEN but keeps the port, so that connects get RST.
+        """
         if self.worker_connections == 0:
             return
-        self.worker_connections = 0  # keeps the worker's loop from accepting again
+        self.worker_connections = 0  # so that the worker's loop does not accept again
         self.set_accept_enabled(False)
         self.murder_keepalived(force=True)
         for listener in self.sockets:

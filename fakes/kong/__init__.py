@@ -1,8 +1,8 @@
-"""A stand-in for DB-less Kong 3.9 where no Kong image can be had: it serves the very file that Kong would.
+"""A fake of DB-less Kong 3.9, for machines without a Kong image. It serves the same configuration file.
 
-What it does, it does as Kong 3.9: order of plugins, precedence of scopes, messages, headers, error templates. What it
-does not do, it refuses at start: every plugin, field or value outside `declarative.py`. Known gaps: HTTP/1.1 only, no
-TLS, no streaming, no Admin API, one address per service, and a request that is not HTTP at all gets gunicorn's 400.
+Limits: HTTP/1.1 only, no TLS, no streaming, no Admin API, and one address per service. Invalid HTTP gets gunicorn's
+400. A plugin, field or value that is not in `declarative.py` stops the start.
 
-It imports nothing of the system it stands before, so that a shared mistake cannot hide.
+The order of plugins, precedence of scopes, messages, headers and error templates are those of Kong 3.9.
+The fake imports nothing of the system behind it, so that both cannot share a mistake.
 """

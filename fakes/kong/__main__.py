@@ -1,7 +1,7 @@
-"""`python -m fakes.kong`: serve KONG_DECLARATIVE_CONFIG on BIND:PORT, in one worker: rate limits count in its memory.
+"""`python -m fakes.kong` serves KONG_DECLARATIVE_CONFIG on BIND:PORT.
 
-As for Kong itself, KONG_ERROR_TEMPLATE_JSON names the template of refusals, and KONG_STATUS_LISTEN (host:port) is where
-the status API answers.
+It has one worker, because rate limits are counted in memory. As in Kong, KONG_ERROR_TEMPLATE_JSON is the template of
+refusals, and KONG_STATUS_LISTEN (host:port) is the address of the status API.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from fakes.kong.declarative import ConfigError, load
 from fakes.kong.gateway import Gateway
 from fakes.kong.refusals import Templates
 
-THREADS = 128  # each waits for one upstream answer; they are started as needed
+THREADS = 128  # each waits for one upstream answer. They start on demand.
 
 
 def log(level: str, correlation_id: str, message: str) -> None:
-    """One JSON line on stdout, in one write, so that threads do not mix theirs."""
+    """Write one JSON line to stdout in one call, so that lines of several threads do not mix."""
     line = {
         "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "level": level,
@@ -38,10 +38,10 @@ def log(level: str, correlation_id: str, message: str) -> None:
 
 
 class Status(BaseHTTPRequestHandler):
-    """Kong's status API as far as health checks need it: /status and /status/ready."""
+    """The part of Kong's status API that health checks use: /status and /status/ready."""
 
     def do_GET(self) -> None:
-        """200 once the configuration is served."""
+        """Return 200, because the configuration is already served."""
         known = self.path in ("/status", "/status/ready")
         body = b'{"message":"ready"}' if known else b'{"message":"Not found"}'
         self.send_response(200 if known else 404)
@@ -51,18 +51,18 @@ class Status(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Health checks are not worth a line each."""
+        """Log nothing, because health checks are frequent."""
 
 
 def serve_status(listen: str) -> None:
-    """Answer on `listen` (host:port) from a thread of this process."""
+    """Serve the status API on `listen` (host:port) in a thread."""
     host, _, port = listen.rpartition(":")
     server = ThreadingHTTPServer((host, int(port)), Status)
     threading.Thread(target=server.serve_forever, name="status", daemon=True).start()
 
 
 class Server(BaseApplication):  # type: ignore[misc] # gunicorn has no types
-    """gunicorn around the gateway."""
+    """gunicorn with the gateway as its application."""
 
     def __init__(self, gateway: Gateway, env: Mapping[str, str]) -> None:
         self._gateway = gateway
@@ -70,7 +70,7 @@ class Server(BaseApplication):  # type: ignore[misc] # gunicorn has no types
         super().__init__()
 
     def load_config(self) -> None:
-        """Settings from the environment; nothing is read from files or the command line."""
+        """Set gunicorn's options from the environment, never from files or the command line."""
         status = self._env.get("KONG_STATUS_LISTEN", "off")
         settings: dict[str, Any] = {
             "bind": f"{self._env.get('BIND', '127.0.0.1')}:{self._env.get('PORT', '8000')}",
@@ -78,9 +78,9 @@ class Server(BaseApplication):  # type: ignore[misc] # gunicorn has no types
             "workers": 1,
             "threads": THREADS,
             "worker_connections": 4096,
-            "keepalive": 75,  # seconds, as nginx
+            "keepalive": 75,  # seconds, as in nginx
             "graceful_timeout": 10,
-            "forwarded_allow_ips": "",  # as Kong without trusted_ips: nobody's word on the scheme is taken
+            "forwarded_allow_ips": "",  # as Kong without trusted_ips: no client can set the scheme
             "permit_unconventional_http_method": True,
             "loglevel": "warning",
             "control_socket_disable": True,
@@ -91,20 +91,20 @@ class Server(BaseApplication):  # type: ignore[misc] # gunicorn has no types
             self.cfg.set(name, value)
 
     def load(self) -> Gateway:
-        """The WSGI application."""
+        """Return the WSGI application."""
         return self._gateway
 
 
 def main(env: Mapping[str, str]) -> int:
-    """Serve until told to stop. Returns 1, with one line on stderr, where the configuration cannot be served."""
+    """Serve until SIGTERM. Returns 1, with one line on stderr, for an invalid configuration."""
     template = env.get("KONG_ERROR_TEMPLATE_JSON")
     try:
         if not env.get("KONG_DECLARATIVE_CONFIG"):
-            raise ConfigError("KONG_DECLARATIVE_CONFIG is not set: it names the rendered kong.yml")
+            raise ConfigError("KONG_DECLARATIVE_CONFIG is not set. Set it to the path of the rendered kong.yml")
         config = load(Path(env["KONG_DECLARATIVE_CONFIG"]))
         gateway = Gateway(config, Templates.read(Path(template) if template else None), log)
-    except (ConfigError, ValueError, OSError) as problem:
-        print(f"fakes.kong: {problem}", file=sys.stderr)
+    except (ConfigError, ValueError, OSError) as error:
+        print(f"fakes.kong: {error}", file=sys.stderr)
         return 1
     Server(gateway, env).run()
     return 0

@@ -1,4 +1,4 @@
-"""The part of Kong 3.9's declarative schema that this fake serves; anything beyond it stops the start."""
+"""The part of Kong 3.9's declarative schema that this fake serves. Any other value stops the start."""
 
 from __future__ import annotations
 
@@ -13,28 +13,30 @@ from msgspec import Meta
 
 
 class ConfigError(Exception):
-    """Kong would refuse this file, or this fake would serve it otherwise than Kong; the message says where."""
+    """Kong would refuse this file, or this fake would serve it differently. The message contains the place."""
 
 
 class Strict(msgspec.Struct, forbid_unknown_fields=True):
-    """A record whose unknown fields are an error, as in Kong's own schemas."""
+    """A record without unknown fields, as in Kong's own schemas."""
 
 
 Text = Annotated[str, Meta(min_length=1)]
 Limit = Annotated[float, Meta(gt=0)]
 Milliseconds = Annotated[int, Meta(ge=1)]
-Nothing = Annotated[list[str], Meta(max_length=0)]
+EmptyList = Annotated[list[str], Meta(max_length=0)]
 Header = Annotated[str, Meta(pattern=r"^[A-Za-z0-9-]+$")]
 HeaderAndValue = Annotated[str, Meta(pattern=r"^[^:]+:.*$")]
-Origin = Annotated[str, Meta(pattern=r"^https?://[A-Za-z0-9.:-]+$")]  # Kong's regular expressions are not served
-Path_ = Annotated[str, Meta(pattern=r"^~?/")]
+Origin = Annotated[
+    str, Meta(pattern=r"^https?://[A-Za-z0-9.:-]+$")
+]  # regular expressions, which Kong supports, are not served
+RoutePath = Annotated[str, Meta(pattern=r"^~?/")]
 
 
 class JwtConfig(Strict):
-    """Tokens come in headers only, and are HS256."""
+    """Only HS256 tokens in headers."""
 
-    uri_param_names: Nothing  # Kong's default is ["jwt"], so it has to be emptied by name
-    cookie_names: Nothing = []
+    uri_param_names: EmptyList  # Kong's default is ["jwt"], so the file must set it to []
+    cookie_names: EmptyList = []
     header_names: list[Header] = msgspec.field(default_factory=lambda: ["authorization"])
     key_claim_name: Text = "iss"
     claims_to_verify: list[Literal["exp", "nbf"]] = []
@@ -45,7 +47,7 @@ class JwtConfig(Strict):
 
 
 class CorsConfig(Strict):
-    """Literal origins only."""
+    """Only literal origins."""
 
     origins: Annotated[list[Origin], Meta(min_length=1)]
     methods: Annotated[list[Text], Meta(min_length=1)]
@@ -57,7 +59,7 @@ class CorsConfig(Strict):
 
 
 class RateLimitingConfig(Strict):
-    """`policy: local` is this process's own memory."""
+    """Only `policy: local`, which counts in this process."""
 
     limit_by: Literal["ip", "header"]
     second: Limit | None = None
@@ -70,7 +72,7 @@ class RateLimitingConfig(Strict):
 
 
 class RequestSizeLimitingConfig(Strict):
-    """`allowed_payload_size` is in units of `size_unit`."""
+    """`allowed_payload_size` has the unit `size_unit`."""
 
     allowed_payload_size: int = 128
     size_unit: Literal["megabytes", "kilobytes", "bytes"] = "megabytes"
@@ -78,7 +80,7 @@ class RequestSizeLimitingConfig(Strict):
 
 
 class CorrelationIdConfig(Strict):
-    """Only uuid: the other generators are not served."""
+    """Only the generator `uuid`."""
 
     header_name: Header
     generator: Literal["uuid"]
@@ -86,7 +88,7 @@ class CorrelationIdConfig(Strict):
 
 
 class IpRestrictionConfig(Strict):
-    """A deny list; `status` and `message` are what the denied are told."""
+    """Only a deny list. `status` and `message` are the response to a denied address."""
 
     deny: Annotated[list[Text], Meta(min_length=1)]
     status: Annotated[int, Meta(ge=400, le=599)] = 403
@@ -94,7 +96,7 @@ class IpRestrictionConfig(Strict):
 
 
 class AddedHeaders(Strict):
-    """`Name:value` each, added where the response has none of that name."""
+    """Headers as `Name:value`. Each is added if the response has none of that name."""
 
     headers: Annotated[list[HeaderAndValue], Meta(min_length=1)]
 
@@ -137,18 +139,18 @@ Plugin = Jwt | Cors | RateLimiting | RequestSizeLimiting | CorrelationId | IpRes
 
 
 class Route(Strict):
-    """Paths are prefixes or, with a leading `~`, regular expressions anchored at their start."""
+    """A route. A path is a prefix or, after `~`, a regular expression anchored at its start."""
 
     name: Text
-    paths: Annotated[list[Path_], Meta(min_length=1)]
-    strip_path: Literal[False]  # Kong's default is true, so it has to be switched off by name
+    paths: Annotated[list[RoutePath], Meta(min_length=1)]
+    strip_path: Literal[False]  # Kong's default is true, so the file must set it to false
     methods: list[Text] | None = None
     regex_priority: int = 0
     plugins: list[Plugin] = []
 
 
 class Service(Strict):
-    """Where requests go. Timeouts in milliseconds; `retries` are tries beyond the first."""
+    """An upstream service. Timeouts are in milliseconds. `retries` does not count the first try."""
 
     name: Text
     url: Annotated[str, Meta(pattern=r"^http://[^/?#]+$")]
@@ -161,7 +163,7 @@ class Service(Strict):
 
 
 class JwtSecret(Strict):
-    """What a consumer's tokens are signed with."""
+    """The key that signs a consumer's tokens."""
 
     key: Text
     secret: Text
@@ -169,7 +171,7 @@ class JwtSecret(Strict):
 
 
 class Consumer(Strict):
-    """Who may call."""
+    """A consumer, which may call the routes."""
 
     username: Text
     jwt_secrets: list[JwtSecret] = []
@@ -185,15 +187,15 @@ class Config(Strict, rename={"format_version": "_format_version"}):
     plugins: list[Plugin] = []
 
 
-def _twice(what: str, names: Iterable[object]) -> None:
+def _refuse_duplicates(noun: str, names: Iterable[object]) -> None:
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
-        raise ConfigError(f"{what} given more than once: {', '.join(map(str, repeated))}")
+        raise ConfigError(f"{noun} given more than once: {', '.join(map(str, repeated))}")
 
 
 def scopes(config: Config) -> Iterable[tuple[str, list[Plugin]]]:
-    """Every list of plugins, with the words for where it stands."""
-    yield "globally", config.plugins
+    """List every scope with its name and plugins."""
+    yield "global scope", config.plugins
     for service in config.services:
         yield f"service {service.name}", service.plugins
         for route in service.routes:
@@ -203,7 +205,7 @@ def scopes(config: Config) -> Iterable[tuple[str, list[Plugin]]]:
 
 
 def _check_plugins(where: str, plugins: list[Plugin], consumers: set[str]) -> None:
-    _twice(f"plugin at {where}", (type(plugin).__name__ for plugin in plugins))
+    _refuse_duplicates(f"plugin at {where}", (type(plugin).__name__ for plugin in plugins))
     for plugin in plugins:
         if where.startswith("consumer") and isinstance(plugin, Jwt | Cors):
             raise ConfigError(f"{where}: {type(plugin).__name__} runs before a consumer is known")
@@ -216,32 +218,32 @@ def _check_plugins(where: str, plugins: list[Plugin], consumers: set[str]) -> No
 def _check_limits(where: str, config: RateLimitingConfig) -> None:
     limits = [limit for limit in (config.second, config.minute, config.hour, config.day) if limit]
     if not limits or limits != sorted(limits):
-        raise ConfigError(f"{where}: rate-limiting needs a limit, and longer periods no lower ones")
+        raise ConfigError(f"{where}: rate-limiting needs a limit, and a longer period must not have a lower one")
     if config.limit_by == "header" and not config.header_name:
         raise ConfigError(f"{where}: rate-limiting by header needs header_name")
 
 
 def check(config: Config) -> None:
-    """What one record cannot tell of another: names, duplicate routes, references. Raises ConfigError."""
+    """Check duplicates and references between records. Raises ConfigError."""
     routes = [route for service in config.services for route in service.routes]
-    _twice("service", (service.name for service in config.services))
-    _twice("route", (route.name for route in routes))
-    _twice("path", ((p, m) for r in routes for p in r.paths for m in r.methods or ["any method"]))
-    _twice("consumer", (consumer.username for consumer in config.consumers))
-    _twice("jwt key", (secret.key for consumer in config.consumers for secret in consumer.jwt_secrets))
+    _refuse_duplicates("service", (service.name for service in config.services))
+    _refuse_duplicates("route", (route.name for route in routes))
+    _refuse_duplicates("path", ((p, m) for r in routes for p in r.paths for m in r.methods or ["any method"]))
+    _refuse_duplicates("consumer", (consumer.username for consumer in config.consumers))
+    _refuse_duplicates("jwt key", (secret.key for consumer in config.consumers for secret in consumer.jwt_secrets))
     consumers = {consumer.username for consumer in config.consumers}
     for where, plugins in scopes(config):
         _check_plugins(where, plugins, consumers)
 
 
 def load(path: Path) -> Config:
-    """The configuration in the rendered file at `path`. Raises ConfigError for whatever this fake cannot serve."""
+    """Load the rendered file at `path`. Raises ConfigError for a value that this fake cannot serve."""
     try:
         config = msgspec.convert(yaml.load(path.read_text(), yaml.CSafeLoader), Config)
-    except (OSError, yaml.YAMLError, msgspec.ValidationError) as problem:
-        raise ConfigError(f"{path}: {problem}") from None
+    except (OSError, yaml.YAMLError, msgspec.ValidationError) as error:
+        raise ConfigError(f"{path}: {error}") from None
     try:
         check(config)
-    except ConfigError as problem:
-        raise ConfigError(f"{path}: {problem}") from None
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
     return config

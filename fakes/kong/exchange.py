@@ -1,4 +1,4 @@
-"""One request on its way through the gateway, as the plugins see it."""
+"""The request that the plugins read and change."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Headers = list[tuple[str, str]]
 
 
 class Exchange:
-    """What came in, and what plugins have found out so far."""
+    """A request, with the results of the plugins so far."""
 
     __slots__ = (
         "added",
@@ -19,8 +19,8 @@ class Exchange:
         "correlation_id",
         "environ",
         "limits",
+        "log_reason",
         "method",
-        "note",
         "path",
         "preflight",
         "request_id",
@@ -32,21 +32,21 @@ class Exchange:
         self.path = path
         self.client: str = environ.get("REMOTE_ADDR", "")
         self.request_id = uuid4().hex
-        self.correlation_id = ""  # the plugin sets it
+        self.correlation_id = ""  # set by the plugin
         self.consumer: str | None = None
         self.added: dict[str, str] = {}  # request headers for the upstream
         self.limits: Headers = []
         self.preflight = False
-        self.note = ""  # for the log: why a token was refused, which the answer does not say
+        self.log_reason = ""  # for the log only: why a token was refused
 
     def header(self, name: str) -> str:
-        """A request header's value, "" where the client sent none."""
+        """Return a request header's value, or "" without the header."""
         value: str = self.environ.get("HTTP_" + name.upper().replace("-", "_"), "")
         return value
 
 
 def put(headers: Headers, name: str, value: str) -> None:
-    """Set a response header, in place of any of the same name."""
+    """Set a response header and remove others of its name."""
     drop(headers, name)
     headers.append((name, value))
 

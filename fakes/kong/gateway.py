@@ -1,4 +1,4 @@
-"""The WSGI application: route, plugins, upstream, plugins again, one log line."""
+"""The WSGI application. A request passes the router, plugins, upstream, and the plugins' header filters."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ HOP_BY_HOP = frozenset(
     )
 )
 OWN_REQUEST_HEADERS = HOP_BY_HOP | {"host", "content-length", "proxy", "expect"}
-OWN_RESPONSE_HEADERS = HOP_BY_HOP | {"date", "server"}  # the web server writes these two itself
+OWN_RESPONSE_HEADERS = HOP_BY_HOP | {"date", "server"}  # gunicorn writes these two
 NO_BODY = frozenset((204, 304))
 STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 
 
 @dataclass(frozen=True)
-class Lane:
-    """A route with its plugins in order: until the consumer is known, and from then on by consumer."""
+class Pipeline:
+    """A route's plugins in order: first those that find the consumer, then those of each consumer."""
 
     upstream: Upstream
     first: list[Handler]
@@ -53,51 +53,55 @@ class Gateway:
     def __init__(self, config: Config, templates: Templates, log: Log) -> None:
         self._templates = templates
         self._log = log
-        self._router = Router(_lanes(config))
+        self._router = Router(_build_pipelines(config))
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
-        """One request; always answers."""
+        """Handle one request."""
         began = time.perf_counter()
         raw, _, query = environ["RAW_URI"].partition("?")
         exchange = Exchange(environ, environ["REQUEST_METHOD"], normalize(raw))
-        lane = self._router.match(exchange.method, exchange.path) if raw.startswith("/") else None
-        if lane is None:
+        pipeline = self._router.match(exchange.method, exchange.path) if raw.startswith("/") else None
+        if pipeline is None:
             outcome: Reply | Refusal = Refusal(404, "no Route matched with those values")
         else:
-            outcome = _serve(lane, exchange, raw, f"?{query}" if "?" in environ["RAW_URI"] else "")
-        reply = self._write(outcome, exchange) if isinstance(outcome, Refusal) else outcome
-        headers = _answer(lane, exchange, reply)
+            outcome = _run(pipeline, exchange, raw, f"?{query}" if "?" in environ["RAW_URI"] else "")
+        reply = self._render(outcome, exchange) if isinstance(outcome, Refusal) else outcome
+        headers = _build_response_headers(pipeline, exchange, reply)
         start_response(STATUS_LINES.get(reply.status) or f"{reply.status} {reply.reason}", headers)
-        self._record(exchange, lane, outcome, time.perf_counter() - began)
+        self._log_request(exchange, pipeline, outcome, time.perf_counter() - began)
         return [reply.body]
 
-    def _write(self, refusal: Refusal, exchange: Exchange) -> Reply:
-        _discard(exchange)
+    def _render(self, refusal: Refusal, exchange: Exchange) -> Reply:
+        _drain_body(exchange)
         content_type, body = refusal.content_type, refusal.body
         if body is None:
             accept = exchange.header("Accept")
-            if not accept and refusal.status >= 502:  # Kong's error page, unlike its plugins, then asks what came in
+            if (
+                not accept and refusal.status >= 502
+            ):  # Kong's error page, unlike its plugins, then uses the Content-Type
                 accept = exchange.environ.get("CONTENT_TYPE", "")
             content_type, body = self._templates.fill(accept, refusal.message, exchange.request_id)
         headers = [*refusal.headers, ("Content-Type", content_type)] if content_type else [*refusal.headers]
         return Reply(refusal.status, "", headers, body)
 
-    def _record(self, exchange: Exchange, lane: Lane | None, outcome: Reply | Refusal, seconds: float) -> None:
-        """One line a request: no query, no header, so no token."""
+    def _log_request(
+        self, exchange: Exchange, pipeline: Pipeline | None, outcome: Reply | Refusal, seconds: float
+    ) -> None:
+        """Log one line without query and headers, so without tokens."""
         text = f"{exchange.method} {exchange.path} {outcome.status} in {seconds * 1000:.1f} ms"
         level = "INFO"
         if isinstance(outcome, Refusal) and outcome.status >= 400:
             level = "ERROR" if outcome.status >= 500 else "WARNING"
-            text += f", refused: {exchange.note or outcome.message}"
-        elif isinstance(outcome, Reply) and lane is not None:
-            text += f" → {lane.upstream.name}"
+            text += f", refused: {exchange.log_reason or outcome.message}"
+        elif isinstance(outcome, Reply) and pipeline is not None:
+            text += f" → {pipeline.upstream.name}"
         self._log(level, exchange.correlation_id or exchange.request_id, text)
 
 
-def _lanes(config: Config) -> Iterable[tuple[Route, Lane]]:
-    # One handler a configuration, wherever it applies: a global rate limit counts across routes.
+def _build_pipelines(config: Config) -> Iterable[tuple[Route, Pipeline]]:
+    # One handler per configured plugin, because a global rate limit counts across routes.
     handlers = {id(p): plugins.build(p, config.consumers) for _, scope in scopes(config) for p in scope}
-    everyone: list[Consumer | None] = [None, *config.consumers]
+    callers: list[Consumer | None] = [None, *config.consumers]
     for service in config.services:
         upstream = Upstream(service)
         for route in service.routes:
@@ -105,11 +109,11 @@ def _lanes(config: Config) -> Iterable[tuple[Route, Lane]]:
                 consumer.username if consumer else None: _chain(
                     config.plugins, service.plugins, route.plugins, consumer.plugins if consumer else []
                 )
-                for consumer in everyone
+                for consumer in callers
             }
             yield (
                 route,
-                Lane(
+                Pipeline(
                     upstream,
                     [handlers[id(plugin)] for plugin in chains[None] if isinstance(plugin, Cors | Jwt)],
                     {
@@ -121,43 +125,45 @@ def _lanes(config: Config) -> Iterable[tuple[Route, Lane]]:
 
 
 def _chain(*scopes_in_order: list[Plugin]) -> list[Plugin]:
-    """Of each plugin the configuration of the last scope that has one, highest priority first."""
+    """Choose each plugin's configuration from the last scope that has one. Highest priority first."""
     chosen = {type(plugin): plugin for scope in scopes_in_order for plugin in scope}
     return sorted(chosen.values(), key=lambda plugin: -plugins.PRIORITIES[type(plugin)])
 
 
-def _serve(lane: Lane, exchange: Exchange, raw_path: str, query: str) -> Reply | Refusal:
-    for handler in lane.first:
+def _run(pipeline: Pipeline, exchange: Exchange, raw_path: str, query: str) -> Reply | Refusal:
+    for handler in pipeline.first:
         refusal = handler.access(exchange)
         if refusal is not None:
             return refusal
-    for handler in lane.then[exchange.consumer]:
+    for handler in pipeline.then[exchange.consumer]:
         refusal = handler.access(exchange)
         if refusal is not None:
             return refusal
-    body = _body(lane, exchange)
+    body = _read_body(pipeline, exchange)
     if isinstance(body, Refusal):
         return body
-    return lane.upstream.send(exchange.method, exchange.path + query, _forward(exchange, raw_path), body)
+    return pipeline.upstream.send(
+        exchange.method, exchange.path + query, _build_request_headers(exchange, raw_path), body
+    )
 
 
-def _body(lane: Lane, exchange: Exchange) -> bytes | Refusal:
-    """The request's body, byte for byte: a webhook's signature is over exactly these."""
+def _read_body(pipeline: Pipeline, exchange: Exchange) -> bytes | Refusal:
+    """Read the body unchanged, because a webhook's signature covers its exact bytes."""
     length = exchange.environ.get("CONTENT_LENGTH")
     if not length and not exchange.header("Transfer-Encoding"):
         return b""
-    size = next((h for h in lane.then[exchange.consumer] if isinstance(h, RequestSizeLimitingPlugin)), None)
+    size = next((h for h in pipeline.then[exchange.consumer] if isinstance(h, RequestSizeLimitingPlugin)), None)
     body: bytes = exchange.environ["wsgi.input"].read(size.limit + 1 if size else -1)
     if size and len(body) > size.limit:
-        return size.refusal(exchange)
-    if length and len(body) != int(length):  # the client went away half-way: half a request is none
+        return size.build_refusal(exchange)
+    if length and len(body) != int(length):  # the client disconnected before the end
         return Refusal(400, "Bad request")
     return body
 
 
-def _discard(exchange: Exchange) -> None:
-    """Read what a refused client sends all the same, or its kept connection would be cut."""
-    if exchange.header("Expect"):  # it was never told to go on
+def _drain_body(exchange: Exchange) -> None:
+    """Read the rest of a refused request, because gunicorn would close the connection otherwise."""
+    if exchange.header("Expect"):  # the client waits for 100 Continue, so it sends no body
         return
     if exchange.environ.get("CONTENT_LENGTH") or exchange.header("Transfer-Encoding"):
         while exchange.environ["wsgi.input"].read(2**16):
@@ -169,8 +175,8 @@ def _header_name(key: str) -> str:
     return key[5:].replace("_", "-").title()
 
 
-def _forward(exchange: Exchange, raw_path: str) -> dict[str, str]:
-    """The request's headers for the upstream: the client's own, then what Kong says of it."""
+def _build_request_headers(exchange: Exchange, raw_path: str) -> dict[str, str]:
+    """Build the headers for the upstream: the client's headers, then Kong's."""
     environ = exchange.environ
     dropped = {name.strip() for name in exchange.header("Connection").lower().split(",")}
     headers = {
@@ -197,15 +203,15 @@ def _forward(exchange: Exchange, raw_path: str) -> dict[str, str]:
     return headers
 
 
-def _answer(lane: Lane | None, exchange: Exchange, reply: Reply) -> Headers:
-    """The response's headers: hop-by-hop ones go, the length is the body's, then every plugin has its say."""
+def _build_response_headers(pipeline: Pipeline | None, exchange: Exchange, reply: Reply) -> Headers:
+    """Build the response headers: no hop-by-hop ones, the length of the body, and the plugins' changes."""
     headers = [header for header in reply.headers if header[0].lower() not in OWN_RESPONSE_HEADERS]
     if exchange.method != "HEAD" and reply.status not in NO_BODY:
         put(headers, "Content-Length", str(len(reply.body)))
-    if lane is not None:
-        for handler in lane.first:
-            handler.answer(exchange, headers)
-        for handler in lane.then[exchange.consumer]:
-            handler.answer(exchange, headers)
+    if pipeline is not None:
+        for handler in pipeline.first:
+            handler.header_filter(exchange, headers)
+        for handler in pipeline.then[exchange.consumer]:
+            handler.header_filter(exchange, headers)
     headers.append(("X-Kong-Request-Id", exchange.request_id))
     return headers

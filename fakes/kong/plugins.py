@@ -1,4 +1,4 @@
-"""The other plugins, and the order in which Kong 3.9 runs them."""
+"""The other plugins, and the priorities of all plugins in Kong 3.9."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class Handler(Protocol):
-    """A configured plugin. `access` runs before the upstream is called, `answer` on whatever is sent back."""
+    """A configured plugin with Kong's phases: `access` before the upstream call, `header_filter` on each response."""
 
     def access(self, exchange: Exchange) -> Refusal | None:
-        """Go on (None), or answer in the upstream's place."""
+        """Return None, or the response instead of the upstream's."""
 
-    def answer(self, exchange: Exchange, headers: Headers) -> None:
-        """Change the response's headers."""
+    def header_filter(self, exchange: Exchange, headers: Headers) -> None:
+        """Change the response headers."""
 
 
 def normalize_origin(origin: str) -> str:
-    """An origin without its scheme's own port."""
+    """Remove the default port of the scheme."""
     parts = urlsplit(origin)
     if not parts.hostname or parts.port == DEFAULT_PORTS.get(parts.scheme):
         return f"{parts.scheme}://{parts.hostname}" if parts.hostname else origin
@@ -37,14 +37,14 @@ def normalize_origin(origin: str) -> str:
 
 
 class CorsPlugin:
-    """Answers preflights itself, which is why they need no token: it runs before jwt."""
+    """The plugin cors. It answers preflights before jwt runs, so they need no token."""
 
     def __init__(self, config: declarative.CorsConfig) -> None:
         self._config = config
         self._origins = {normalize_origin(origin) for origin in config.origins}
 
     def access(self, exchange: Exchange) -> Refusal | None:
-        """200 with the allowances for a preflight; other requests go on."""
+        """Answer a preflight with 200 and the allowed values."""
         origin = exchange.header("Origin")
         if exchange.method != "OPTIONS" or not origin or not exchange.header("Access-Control-Request-Method"):
             return None
@@ -59,8 +59,8 @@ class CorsPlugin:
             headers.append(("Access-Control-Max-Age", str(self._config.max_age)))
         return Refusal(200, "", tuple(headers), b"", "")
 
-    def answer(self, exchange: Exchange, headers: Headers) -> None:
-        """Say which origin may read the response, and which of its headers."""
+    def header_filter(self, exchange: Exchange, headers: Headers) -> None:
+        """Add the allowed origin and the exposed headers."""
         if exchange.preflight:
             return
         self._allow(exchange.header("Origin"), headers)
@@ -79,14 +79,14 @@ class CorsPlugin:
 
 
 class IpRestrictionPlugin:
-    """Refuses the addresses it is told to."""
+    """The plugin ip-restriction with a deny list."""
 
     def __init__(self, config: declarative.IpRestrictionConfig) -> None:
         self._config = config
         self._denied = [ipaddress.ip_network(network) for network in config.deny]
 
     def access(self, exchange: Exchange) -> Refusal | None:
-        """Kong cannot tell the address of a unix socket's peer, and refuses it too."""
+        """Refuse a denied address. Kong also refuses clients on a unix socket, which have no address."""
         if not exchange.client:
             return Refusal(403, "Cannot identify the client IP address, unix domain sockets are not supported.")
         address = ipaddress.ip_address(exchange.client)
@@ -94,59 +94,59 @@ class IpRestrictionPlugin:
             return Refusal(self._config.status, self._config.message)
         return None
 
-    def answer(self, exchange: Exchange, headers: Headers) -> None:
-        """Nothing on the way back."""
+    def header_filter(self, exchange: Exchange, headers: Headers) -> None:
+        """Change nothing."""
 
 
 class RequestSizeLimitingPlugin:
-    """Refuses a body by its declared length; `gateway.py` counts those that declare none."""
+    """Refuses a body by its declared length. `gateway.py` counts chunked bodies."""
 
     def __init__(self, config: declarative.RequestSizeLimitingConfig) -> None:
         self.limit = config.allowed_payload_size * SIZE_UNITS[config.size_unit]  # bytes
 
     def access(self, exchange: Exchange) -> Refusal | None:
-        """413, or 417 for a client that waits to be told to go on."""
+        """Refuse a too long body with 413, or with 417 if the client waits for 100 Continue."""
         length = exchange.environ.get("CONTENT_LENGTH") or "0"
-        return self.refusal(exchange) if length.isdecimal() and int(length) > self.limit else None
+        return self.build_refusal(exchange) if length.isdecimal() and int(length) > self.limit else None
 
-    def refusal(self, exchange: Exchange) -> Refusal:
-        """What a client with too long a body is told."""
-        waits = exchange.header("Expect").lower() == "100-continue"
-        return Refusal(417 if waits else 413, "Request size limit exceeded")
+    def build_refusal(self, exchange: Exchange) -> Refusal:
+        """Build the refusal of a too long body."""
+        is_waiting = exchange.header("Expect").lower() == "100-continue"
+        return Refusal(417 if is_waiting else 413, "Request size limit exceeded")
 
-    def answer(self, exchange: Exchange, headers: Headers) -> None:
-        """Nothing on the way back."""
+    def header_filter(self, exchange: Exchange, headers: Headers) -> None:
+        """Change nothing."""
 
 
 class ResponseTransformerPlugin:
-    """Adds headers that the response does not have."""
+    """The plugin response-transformer, which adds missing headers."""
 
     def __init__(self, config: declarative.ResponseTransformerConfig) -> None:
         pairs = (header.partition(":") for header in config.add.headers)
         self._added = [(name, value) for name, _, value in pairs]
 
     def access(self, exchange: Exchange) -> Refusal | None:
-        """Nothing on the way in."""
+        """Do nothing."""
         return None
 
-    def answer(self, exchange: Exchange, headers: Headers) -> None:
-        """Add what is missing."""
+    def header_filter(self, exchange: Exchange, headers: Headers) -> None:
+        """Add the missing headers."""
         headers.extend(header for header in self._added if not has(headers, header[0]))
 
 
 class CorrelationIdPlugin:
-    """Passes on the client's id or makes one. Any text will do here: services replace what is not a UUID."""
+    """The plugin correlation-id. It accepts any text of the client, because services replace an id that is no UUID."""
 
     def __init__(self, config: declarative.CorrelationIdConfig) -> None:
         self._config = config
 
     def access(self, exchange: Exchange) -> Refusal | None:
-        """Put the id on the upstream's request."""
+        """Add the id to the upstream request."""
         exchange.added[self._config.header_name] = self._id(exchange)
         return None
 
-    def answer(self, exchange: Exchange, headers: Headers) -> None:
-        """Echo it, also on what was refused before this plugin's turn."""
+    def header_filter(self, exchange: Exchange, headers: Headers) -> None:
+        """Echo the id, also on a response that was refused before this plugin ran."""
         if self._config.echo_downstream:
             put(headers, self._config.header_name, self._id(exchange))
 
@@ -168,7 +168,7 @@ PRIORITIES: dict[type, int] = {
 
 
 def build(plugin: declarative.Plugin, consumers: Sequence[declarative.Consumer]) -> Handler:
-    """The handler for one configured plugin."""
+    """Build the handler of a configured plugin."""
     match plugin:
         case declarative.Jwt():
             return JwtPlugin(plugin.config, consumers)

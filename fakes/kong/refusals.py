@@ -1,4 +1,4 @@
-"""Answers of Kong itself: those of `kong.response.error` and its error pages go by template, those of `exit` do not."""
+"""Kong's own responses. `kong.response.error` and the error pages use a template, `kong.response.exit` does not."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ BUILT_IN = {
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A request that goes no further. `body` is ready bytes (`exit`) or None, where the template is to be used."""
+    """A refusal of a request. `body` is the bytes of `exit`, or None for a response from the template."""
 
     status: int
     message: str
@@ -48,13 +48,13 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Templates:
-    """Kong's `error_template_*`: at most two `%s`, the message and the request id, in this order."""
+    """Kong's `error_template_*`. Each has at most two `%s`, for the message and then the request id."""
 
     by_format: Mapping[str, str] = field(default_factory=lambda: dict(BUILT_IN))
 
     @classmethod
     def read(cls, json_template: Path | None) -> Templates:
-        """Templates with the JSON one replaced. Raises ValueError if Kong would fail to fill it in."""
+        """Return templates with this JSON one. Raises ValueError if Kong could not fill it."""
         if json_template is None:
             return cls()
         text = json_template.read_text()
@@ -63,15 +63,15 @@ class Templates:
         return cls({**BUILT_IN, "json": text})
 
     def fill(self, accept: str, message: str, request_id: str) -> tuple[str, bytes]:
-        """The content type and body for a client that accepts `accept`; JSON unless it prefers another."""
-        chosen = preferred(accept)
+        """Return the content type and body for an Accept header. JSON is the default."""
+        chosen = choose_format(accept)
         template = self.by_format[chosen]
         values = (message, request_id)[: template.count("%s")]
         return MIME_TYPES[chosen], (template % values).encode()
 
 
-def preferred(accept: str) -> str:
-    """The format of the media type with the highest q that Kong has a template for."""
+def choose_format(accept: str) -> str:
+    """Choose the format with the highest q that Kong has a template for."""
     best, found = 0.0, "json"
     for entry in accept.lower().split(","):
         media, _, parameters = entry.strip().partition(";")

@@ -1,4 +1,4 @@
-"""Kong's router (`traditional_compatible`) for what is used here: which route wins, and on which path."""
+"""The part of Kong's router (`traditional_compatible`) that the configuration uses."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def _decode(match: re.Match[str]) -> str:
 
 
 def normalize(path: str) -> str:
-    """The path as Kong routes and proxies it: unreserved octets decoded, slashes merged, dot segments resolved.
+    """Normalize a path as Kong does: decode unreserved octets, merge slashes, resolve dot segments.
 
-    Without it `/api/auth/login/../logout` or `/api//pay` could be matched as one path and served as another.
+    Otherwise the router could match `/api/auth/login/../logout` as a public path, and the service serve another.
     """
     if "%" not in path and "//" not in path and "/." not in path:
         return path
@@ -46,7 +46,7 @@ def _expression(path: str) -> re.Pattern[str]:
 
 
 class Router(Generic[T]):
-    """Finds what a path and method lead to: routes that name methods, then regular expressions, then the longest."""
+    """Finds the target of a request. Routes with methods come first, then regular expressions, then long paths."""
 
     def __init__(self, routes: Iterable[tuple[Route, T]]) -> None:
         entries = [
@@ -58,7 +58,7 @@ class Router(Generic[T]):
         self._entries = [(methods, _expression(path), target) for methods, _, _, path, target in entries]
 
     def match(self, method: str, path: str) -> T | None:
-        """The target for a normalized path, or None: Kong's 404."""
+        """Return the target of a normalized path, or None for Kong's 404."""
         for methods, expression, target in self._entries:
             if (not methods or method in methods) and expression.match(path):
                 return target

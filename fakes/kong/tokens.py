@@ -1,4 +1,4 @@
-"""jwt: Kong's checks in Kong's order, with Kong's words."""
+"""The plugin jwt, with Kong's checks, order and messages."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ALGORITHMS = frozenset(f"{family}{size}" for family in ("HS", "RS", "ES", "PS") 
 
 
 class InvalidToken(Exception):
-    """What Kong says of the token. `errors` stands in for the message where Kong names claims."""
+    """Kong's error for a token. `errors` replaces the message if Kong lists claims."""
 
     def __init__(
         self, message: str, errors: dict[str, str] | None = None, challenge: str = ' error="invalid_token"'
@@ -34,7 +34,7 @@ class InvalidToken(Exception):
 
 
 class JwtPlugin:
-    """Finds the consumer behind a token. Without one: the anonymous consumer, or 401 where none is configured."""
+    """Finds the consumer of a token. An invalid token gets the anonymous consumer, or 401 if there is none."""
 
     def __init__(self, config: JwtConfig, consumers: Iterable[Consumer]) -> None:
         self._config = config
@@ -42,24 +42,24 @@ class JwtPlugin:
         self._secrets = {
             secret.key: (consumer.username, secret.secret) for consumer in consumers for secret in consumer.jwt_secrets
         }
-        self._verified = functools.lru_cache(maxsize=4096)(self._verify)  # a signature that held will hold again
+        self._verified = functools.lru_cache(maxsize=4096)(self._verify)  # a valid signature stays valid
 
     def access(self, exchange: Exchange) -> Refusal | None:
-        """Set the exchange's consumer, or refuse."""
+        """Set the consumer, or refuse the request."""
         if exchange.method == "OPTIONS" and not self._config.run_on_preflight:
             return None
         try:
             key, exchange.consumer = self._authenticate(exchange)
         except InvalidToken as invalid:
-            exchange.note = invalid.message
+            exchange.log_reason = invalid.message
             return self._reject(exchange, invalid)
         exchange.added["X-Consumer-ID"] = str(uuid5(NAMESPACE_DNS, exchange.consumer))
         exchange.added["X-Consumer-Username"] = exchange.consumer
         exchange.added["X-Credential-Identifier"] = key
         return None
 
-    def answer(self, exchange: Exchange, headers: Headers) -> None:
-        """jwt says nothing on the way back."""
+    def header_filter(self, exchange: Exchange, headers: Headers) -> None:
+        """Change nothing."""
 
     def _reject(self, exchange: Exchange, invalid: InvalidToken) -> Refusal | None:
         if self._config.anonymous is not None:
@@ -75,7 +75,7 @@ class JwtPlugin:
         return key, consumer
 
     def _verify(self, token: str) -> tuple[str, str, Mapping[str, Any]]:
-        """The key, its consumer and the claims of a token whose signature holds; its times are still to be checked."""
+        """Verify a token's signature and return its key, consumer and claims. Does not check its times."""
         header, claims = _decode(token)
         name = self._config.key_claim_name
         key = claims.get(name) or header.get(name)
@@ -112,7 +112,7 @@ class JwtPlugin:
 
 
 def _decode(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The header and claims as they stand, not yet to be believed. Raises InvalidToken."""
+    """Decode header and claims without verification. Raises InvalidToken."""
     try:
         unverified = jwt.decode_complete(token, options={"verify_signature": False})
     except (jwt.PyJWTError, UnicodeError):

@@ -1,4 +1,4 @@
-"""The way to one service: pooled connections, timeouts and Kong's retries."""
+"""The client of one service, with a connection pool, timeouts and Kong's retries."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from fakes.kong.declarative import Service
 from fakes.kong.exchange import Headers
 from fakes.kong.refusals import UPSTREAM_MESSAGES, Refusal
 
-POOL = 512  # as many idle connections as Kong keeps (upstream_keepalive_pool_size)
+POOL = 512  # the number of idle connections in Kong (upstream_keepalive_pool_size)
 IDEMPOTENT = frozenset(("GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"))
-# urllib3's own defaults stay out: what the client did not send, the upstream does not see.
-QUIET = {"Accept-Encoding": urllib3.util.SKIP_HEADER, "User-Agent": urllib3.util.SKIP_HEADER}
+# urllib3 would add these defaults, but the upstream must get only the client's headers.
+NO_DEFAULTS = {"Accept-Encoding": urllib3.util.SKIP_HEADER, "User-Agent": urllib3.util.SKIP_HEADER}
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What the upstream said, as it said it."""
+    """The unchanged response of the upstream."""
 
     status: int
     reason: str
@@ -35,7 +35,7 @@ class Reply:
 
 
 class Upstream:
-    """A service behind the gateway. Connections are opened when first needed, so it may be made before a fork."""
+    """A service behind the gateway. It opens connections on demand, so it can be created before a fork."""
 
     def __init__(self, service: Service) -> None:
         parts = urlsplit(service.url)
@@ -49,18 +49,19 @@ class Upstream:
         )
 
     def send(self, method: str, target: str, headers: dict[str, str], body: bytes) -> Reply | Refusal:
-        """Ask the service. A lost connection is retried `retries` times; what may have arrived only if idempotent.
+        """Call the service and retry a lost connection `retries` times.
 
-        Never raises: 502 for a refused or broken connection, 503 for an unknown host, 504 for a timeout.
+        A request that may have arrived is retried only if its method is idempotent. Never raises. Returns 502 for a
+        refused or broken connection, 503 for an unknown host and 504 for a timeout.
         """
         refusal = Refusal(502, UPSTREAM_MESSAGES[502])
         for _ in range(self._tries):
             try:
                 return self._once(method, target, headers, body)
-            except HTTPError as problem:
-                refusal = _explain(problem)
-                unsent = isinstance(problem, NewConnectionError | ConnectTimeoutError)
-                if not unsent and method not in IDEMPOTENT:
+            except HTTPError as error:
+                refusal = _to_refusal(error)
+                is_unsent = isinstance(error, NewConnectionError | ConnectTimeoutError)
+                if not is_unsent and method not in IDEMPOTENT:
                     break
         return refusal
 
@@ -69,7 +70,7 @@ class Upstream:
             method,
             target,
             body=body or None,
-            headers={**QUIET, **headers},
+            headers={**NO_DEFAULTS, **headers},
             retries=False,
             redirect=False,
             assert_same_host=False,
@@ -78,11 +79,11 @@ class Upstream:
         return Reply(response.status, response.reason or "", list(response.headers.items()), response.data)
 
 
-def _explain(problem: HTTPError) -> Refusal:
-    match problem:
+def _to_refusal(error: HTTPError) -> Refusal:
+    match error:
         case NameResolutionError():
             status = 503
-        case NewConnectionError():  # which urllib3 counts among the connect timeouts
+        case NewConnectionError():  # before ConnectTimeoutError, which is its base class
             status = 502
         case ConnectTimeoutError() | ReadTimeoutError():
             status = 504

@@ -1,1 +1,1 @@
-"""A stand-in for the SMU Lab Notification API: one-time codes, SMS and e-mail that stay in an inbox."""
+"""A fake of the SMU Lab Notification API. Its codes, SMS and e-mails stay in an inbox."""

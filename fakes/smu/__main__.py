@@ -1,4 +1,4 @@
-"""`python -m fakes.smu`: PORT (6001), BIND, SMU_API_KEY (checked when set), LOG_LEVEL."""
+"""`python -m fakes.smu` with PORT (6001), BIND, SMU_API_KEY (checked if set) and LOG_LEVEL."""
 
 from fakes.serve import serve
 from fakes.smu.app import SERVICE, create_app

@@ -1,4 +1,4 @@
-"""The four endpoints of the SMU Lab Notification API, at the root and under its public base path."""
+"""The four routes of the SMU Lab Notification API, at the root and under its public base path."""
 
 import hmac
 import os
@@ -9,14 +9,14 @@ from flask import Flask, Response, jsonify, request
 from werkzeug.exceptions import BadRequest, HTTPException, Unauthorized, UnsupportedMediaType
 
 from fakes import control, health
-from fakes.control import Plane
-from fakes.gate import Gate, hold
+from fakes.control import FakeState
+from fakes.fault_middleware import FaultMiddleware, wait_for_hang
 from fakes.smu import inbox, verify
 
 SERVICE = "fake-smu"
 BASE_PATH = "/SMULab_Notification/rest/Notification"
 KEY_HEADER = "X-Contacts-Key"
-LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # JSON can spell it, UTF-8 cannot
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # possible in JSON, impossible in UTF-8
 
 
 def empty() -> dict[str, Any]:
@@ -24,32 +24,32 @@ def empty() -> dict[str, Any]:
 
 
 def create_app(api_key: str | None = None) -> Flask:
-    """The fake as a WSGI app; `api_key` defaults to SMU_API_KEY, and no key means none is checked."""
+    """Build the fake as a WSGI app. `api_key` defaults to SMU_API_KEY. Without a key, none is checked."""
     key = os.environ.get("SMU_API_KEY", "") if api_key is None else api_key
-    plane = Plane(SERVICE, empty, secret=frozenset({"Code", "emailBody"}), phone=frozenset({"Mobile", "mobile"}))
+    state = FakeState(SERVICE, empty, secret=frozenset({"Code", "emailBody"}), phone=frozenset({"Mobile", "mobile"}))
     app = Flask(__name__)
-    for routes in (control.blueprint(plane), health.blueprint(SERVICE), inbox.blueprint(plane)):
+    for routes in (control.blueprint(state), health.blueprint(SERVICE), inbox.blueprint(state)):
         app.register_blueprint(routes)
     app.register_error_handler(HTTPException, _error)
-    _routes(app, plane, key)
-    app.wsgi_app = Gate(app.wsgi_app, plane, _excuse, lambda answer: answer, BASE_PATH)  # type: ignore[method-assign]
+    _routes(app, state, key)
+    app.wsgi_app = FaultMiddleware(app.wsgi_app, state, _default_body, lambda answer: answer, BASE_PATH)  # type: ignore[method-assign]
     return app
 
 
-def _excuse(status: int, message: str | None = "Scripted fault") -> dict[str, Any]:
-    """The error body of an OutSystems REST service."""
+def _default_body(status: int, message: str | None = "Scripted fault") -> dict[str, Any]:
+    """Return the error body of an OutSystems REST service."""
     return {"Errors": [message], "StatusCode": status}
 
 
 def _error(error: HTTPException) -> Response:
-    response = jsonify(_excuse(error.code or 500, error.description))
+    response = jsonify(_default_body(error.code or 500, error.description))
     response.status_code = error.code or 500
     response.headers.extend(h for h in error.get_headers() if h[0] in ("Allow",))
     return response
 
 
-def _admit(key: str, *fields: str) -> dict[str, str]:
-    """The checked body of a call: the key first, then the content type, then each field a string."""
+def _read_request(key: str, *fields: str) -> dict[str, str]:
+    """Return the body of a call. Checks the key first, then the content type, then that each field is a string."""
     if key and not hmac.compare_digest(request.headers.get(KEY_HEADER, "").encode(), key.encode()):
         raise Unauthorized(f"Invalid or missing {KEY_HEADER}")
     if not request.is_json:
@@ -60,43 +60,43 @@ def _admit(key: str, *fields: str) -> dict[str, str]:
     for name in fields:
         if not isinstance(sent.get(name), str) or LONE_SURROGATE.search(sent[name]):
             raise BadRequest(f"{name} is mandatory and must be Text")
-    hold(request.environ)
+    wait_for_hang(request.environ)
     return sent
 
 
-def _routes(app: Flask, plane: Plane, key: str) -> None:
+def _routes(app: Flask, state: FakeState, key: str) -> None:
     @app.post("/SendOTP")
     def _send_otp() -> Response:
-        mobile = _admit(key, "Mobile")["Mobile"]
-        with plane.lock:
-            answer, code = verify.send(plane, mobile)
+        mobile = _read_request(key, "Mobile")["Mobile"]
+        with state.lock:
+            answer, code = verify.send(state, mobile)
             if code is not None:
                 text = f"Your SMU Lab verification code is: {code}"
                 sid = answer["VerificationSid"]
-                inbox.deliver(plane, "otp", mobile, text=text, code=code, verification_sid=sid)
+                inbox.deliver(state, "otp", mobile, text=text, code=code, verification_sid=sid)
         return jsonify(answer)
 
     @app.post("/VerifyOTP")
     def _verify_otp() -> Response:
-        sent = _admit(key, "VerificationSid", "Code")
-        with plane.lock:
-            return jsonify(verify.check(plane, sent["VerificationSid"], sent["Code"]))
+        sent = _read_request(key, "VerificationSid", "Code")
+        with state.lock:
+            return jsonify(verify.check(state, sent["VerificationSid"], sent["Code"]))
 
     @app.post("/SendSMS")
     def _send_sms() -> Response:
-        sent = _admit(key, "mobile", "message")
+        sent = _read_request(key, "mobile", "message")
         if not verify.E164.fullmatch(sent["mobile"]):
-            raise BadRequest("mobile must be in E.164 form")
-        with plane.lock:
-            inbox.deliver(plane, "sms", sent["mobile"], text=sent["message"])
+            raise BadRequest("mobile must have the E.164 format, such as +6591234567")
+        with state.lock:
+            inbox.deliver(state, "sms", sent["mobile"], text=sent["message"])
         return jsonify(status="queued")
 
     @app.post("/SendEmail")
     def _send_email() -> Response:
-        sent = _admit(key, "emailAddress", "emailSubject", "emailBody")
+        sent = _read_request(key, "emailAddress", "emailSubject", "emailBody")
         to, subject, html = sent["emailAddress"], sent["emailSubject"], sent["emailBody"]
         if "@" not in to.strip("@"):
             raise BadRequest("emailAddress must be an e-mail address")
-        with plane.lock:
-            inbox.deliver(plane, "email", to, subject=subject, html=html)
+        with state.lock:
+            inbox.deliver(state, "email", to, subject=subject, html=html)
         return jsonify(status="sent")

@@ -1,1 +1,1 @@
-"""A stand-in for the part of Stripe that a top-up uses: PaymentIntents, their events, signed webhooks."""
+"""A fake of the part of Stripe that a top-up uses: PaymentIntents, their events and signed webhooks."""

@@ -1,4 +1,4 @@
-"""Stripe's error envelope and the errors that this part of its API knows."""
+"""Stripe's error envelope, and the errors of this part of its API."""
 
 from typing import Any
 
@@ -6,8 +6,7 @@ Json = dict[str, Any]
 
 
 class StripeError(Exception):
-    """An error answer. One about a parameter came before anything was executed, so that an idempotency
-    key does not remember it."""
+    """An error response. An error about a parameter precedes the execution, so no idempotency key stores it."""
 
     def __init__(self, status: int, message: str, *, kind: str = "invalid_request_error", **more: Any) -> None:
         super().__init__(message)
@@ -17,32 +16,32 @@ class StripeError(Exception):
             self.error["doc_url"] = f"https://stripe.com/docs/error-codes/{more['code'].replace('_', '-')}"
 
     @property
-    def executed(self) -> bool:
+    def was_executed(self) -> bool:
         return "param" not in self.error
 
     def envelope(self) -> Json:
         return {"error": self.error}
 
 
-def bad_parameter(param: str, message: str, code: str | None = None) -> StripeError:
+def parameter_error(param: str, message: str, code: str | None = None) -> StripeError:
     return StripeError(400, message, param=param, **({"code": code} if code else {}))
 
 
-def missing(kind: str, wanted: str, param: str, status: int = 404) -> StripeError:
-    """`kind` as Stripe spells it in the message: payment_intent, event, PaymentMethod."""
+def missing_error(kind: str, wanted: str, param: str, status: int = 404) -> StripeError:
+    """The error for a missing object. `kind` is Stripe's spelling: payment_intent, event, PaymentMethod."""
     return StripeError(status, f"No such {kind}: '{wanted}'", code="resource_missing", param=param)
 
 
-def unexpected_state(verb: str, intent: Json) -> StripeError:
+def status_error(verb: str, intent: Json) -> StripeError:
     message = f"You cannot {verb} this PaymentIntent because it has a status of {intent['status']}."
     return StripeError(400, message, code="payment_intent_unexpected_state", payment_intent=intent)
 
 
-def unauthorized(key: str) -> StripeError:
+def authentication_error(key: str) -> StripeError:
     if not key:
         return StripeError(401, "You did not provide an API key. Use Bearer auth with a secret test key.")
     return StripeError(401, f"Invalid API Key provided: {key[:8]}{'*' * 8}{key[-4:] if len(key) > 16 else ''}")
 
 
-def unrecognized(method: str, path: str) -> StripeError:
+def unknown_route_error(method: str, path: str) -> StripeError:
     return StripeError(404, f"Unrecognized request URL ({method}: {path}).")

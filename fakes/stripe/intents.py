@@ -1,6 +1,6 @@
-"""The life of a PaymentIntent: what each call changes, what it refuses, which events it leaves.
+"""The calls of a PaymentIntent with their changes, refusals and events.
 
-Callers hold the plane's lock.
+Callers hold the state's lock.
 """
 
 import copy
@@ -9,7 +9,7 @@ from typing import Any
 from fakes.ids import BASE62
 from fakes.stripe import objects
 from fakes.stripe.cards import CARDS, Card
-from fakes.stripe.errors import StripeError, bad_parameter, missing, unexpected_state
+from fakes.stripe.errors import StripeError, missing_error, parameter_error, status_error
 from fakes.stripe.events import Call, new_id
 from fakes.stripe.params import FLAG, HASH, INTEGER, LIST, TEXT, Params, metadata
 
@@ -46,22 +46,22 @@ UPDATE = {"amount": INTEGER, "payment_method": TEXT} | DESCRIPTIVE | EXPAND
 CANCEL = {"cancellation_reason": TEXT} | EXPAND
 
 
-def find(call: Call, ident: str, param: str = "intent") -> Json:
-    intent: Json | None = call.plane.store["intents"].get(ident)
+def find(call: Call, object_id: str, param: str = "intent") -> Json:
+    intent: Json | None = call.state.store["intents"].get(object_id)
     if intent is None:
-        raise missing("payment_intent", ident, param)
+        raise missing_error("payment_intent", object_id, param)
     return intent
 
 
 def create(call: Call, params: Params) -> Json:
     currency = params["currency"].lower()
     if currency not in CURRENCIES:
-        raise bad_parameter("currency", f"Invalid currency: {params['currency']}.")
+        raise parameter_error("currency", f"Invalid currency: {params['currency']}.")
     _check_amount(params["amount"], currency)
-    described = _described({}, params)
-    method = _method(call, params["payment_method"]) if params.get("payment_method") else None
+    described = _read_descriptive({}, params)
+    method = _find_method(call, params["payment_method"]) if params.get("payment_method") else None
     intent = _new(call, params["amount"], currency, params) | described
-    call.plane.store["intents"][intent["id"]] = intent
+    call.state.store["intents"][intent["id"]] = intent
     call.emit("payment_intent.created", intent)
     if method is not None:
         intent |= {"payment_method": method["id"], "status": "requires_confirmation"}
@@ -70,20 +70,20 @@ def create(call: Call, params: Params) -> Json:
 
 def _check_amount(amount: int, currency: str) -> None:
     if amount < 1:
-        raise bad_parameter("amount", "This value must be greater than or equal to 1.", "parameter_invalid_integer")
+        raise parameter_error("amount", "This value must be greater than or equal to 1.", "parameter_invalid_integer")
     if amount < MINIMUM:
-        raise bad_parameter("amount", f"Amount must be at least $0.50 {currency}", "amount_too_small")
+        raise parameter_error("amount", f"Amount must be at least $0.50 {currency}", "amount_too_small")
     if amount > MAXIMUM:
-        raise bad_parameter("amount", "Amount must be no more than $999,999.99", "amount_too_large")
+        raise parameter_error("amount", "Amount must be no more than $999,999.99", "amount_too_large")
 
 
 def _new(call: Call, amount: int, currency: str, params: Params) -> Json:
-    ident, secret = new_id(call.plane, "pi"), call.plane.ids.draw(BASE62, 25)
-    intent = objects.payment_intent(ident, secret, call.now, amount, currency)
+    object_id, secret = new_id(call.state, "pi"), call.state.ids.draw(BASE62, 25)
+    intent = objects.payment_intent(object_id, secret, call.now, amount, currency)
     types, automatic = params.get("payment_method_types"), params.get("automatic_payment_methods", {})
     if types:
         if types != ["card"]:
-            raise bad_parameter("payment_method_types", "This fake takes cards only")
+            raise parameter_error("payment_method_types", "This fake supports cards only")
         intent["automatic_payment_methods"] = None
     else:
         _check_automatic(automatic)
@@ -95,11 +95,11 @@ def _check_automatic(automatic: Json) -> None:
     for name, values in {"enabled": ("true", "false"), "allow_redirects": ("always", "never")}.items():
         if automatic.get(name, values[0]) not in values:
             param = f"automatic_payment_methods[{name}]"
-            raise bad_parameter(param, f"Invalid {param}: must be one of {' or '.join(values)}")
+            raise parameter_error(param, f"Invalid {param}: must be one of {' or '.join(values)}")
 
 
-def _described(old: Json, params: Params) -> Json:
-    """The descriptive fields sent, metadata merged into the old."""
+def _read_descriptive(old: Json, params: Params) -> Json:
+    """Return the descriptive fields of the call, with the metadata merged into the old one."""
     described = {name: params[name] or None for name in DESCRIPTIVE if name in params}
     if "metadata" in params:
         described["metadata"] = metadata(old.get("metadata", {}), params["metadata"])
@@ -111,9 +111,9 @@ def update(call: Call, intent: Json, params: Params) -> Json:
         _require(intent, "update", "requires_payment_method", "requires_confirmation", "requires_action")
     if "amount" in params:
         _check_amount(params["amount"], intent["currency"])
-    changed = _described(intent, params)
+    changed = _read_descriptive(intent, params)
     if params.get("payment_method"):
-        method = _method(call, params["payment_method"])
+        method = _find_method(call, params["payment_method"])
         changed |= {"payment_method": method["id"], "status": "requires_confirmation"}
     if "amount" in params:
         changed["amount"] = params["amount"]
@@ -122,40 +122,40 @@ def update(call: Call, intent: Json, params: Params) -> Json:
 
 
 def confirm(call: Call, intent: Json, params: Params) -> Json:
-    """Try to take the money; raises a card error (402) when the bank declines."""
+    """Charge the card. Raises a card error (402) if the bank declines."""
     _require(intent, "confirm", "requires_payment_method", "requires_confirmation", "requires_action")
-    wanted = params.get("payment_method") or intent["payment_method"]
-    if not wanted:
+    method_name = params.get("payment_method") or intent["payment_method"]
+    if not method_name:
         message = "You cannot confirm this PaymentIntent because it's missing a payment method."
         raise StripeError(400, message, code="payment_intent_unexpected_state", payment_intent=copy.deepcopy(intent))
-    method = _method(call, wanted)
-    card = _card_of(call, method)
+    method = _find_method(call, method_name)
+    card = _find_card(call, method)
     intent |= {"payment_method": method["id"], "last_payment_error": None, "next_action": None}
     if card.challenge:
         return _challenge(call, intent, method, params)
     return _charge(call, intent, method, card)
 
 
-def _method(call: Call, wanted: str) -> Json:
-    """A stored payment method, or a new one for the name of a test card."""
-    methods = call.plane.store["methods"]
-    if wanted in CARDS:
-        made = objects.payment_method(new_id(call.plane, "pm"), call.now, CARDS[wanted])
-        methods[made["id"]] = {"card": wanted, "object": made}
-        return made
-    if wanted not in methods:
-        raise missing("PaymentMethod", wanted, "payment_method", 400)
-    stored: Json = methods[wanted]["object"]
+def _find_method(call: Call, name: str) -> Json:
+    """Return a stored payment method, or create one for the name of a test card."""
+    methods = call.state.store["methods"]
+    if name in CARDS:
+        method: Json = objects.payment_method(new_id(call.state, "pm"), call.now, CARDS[name])
+        methods[method["id"]] = {"card": name, "object": method}
+        return method
+    if name not in methods:
+        raise missing_error("PaymentMethod", name, "payment_method", 400)
+    stored: Json = methods[name]["object"]
     return stored
 
 
-def _card_of(call: Call, method: Json) -> Card:
-    return CARDS[call.plane.store["methods"][method["id"]]["card"]]
+def _find_card(call: Call, method: Json) -> Card:
+    return CARDS[call.state.store["methods"][method["id"]]["card"]]
 
 
 def _charge(call: Call, intent: Json, method: Json, card: Card) -> Json:
-    charge = objects.charge(new_id(call.plane, "ch"), call.now, intent, method, card)
-    call.plane.store["charges"][charge["id"]] = charge
+    charge = objects.charge(new_id(call.state, "ch"), call.now, intent, method, card)
+    call.state.store["charges"][charge["id"]] = charge
     intent["latest_charge"] = charge["id"]
     if card.code:
         reason = {"code": card.code, "decline_code": card.decline_code, "charge": charge["id"]}
@@ -166,7 +166,7 @@ def _charge(call: Call, intent: Json, method: Json, card: Card) -> Json:
 
 
 def _challenge(call: Call, intent: Json, method: Json, params: Params) -> Json:
-    """3-D Secure: the customer must answer, unless nobody is there or the caller wants no questions."""
+    """Start 3-D Secure. Fails if the call is off-session or forbids an action of the customer."""
     if params.get("off_session") or params.get("error_on_requires_action"):
         code = "authentication_required"
         message = "This payment requires authentication to proceed."
@@ -182,9 +182,9 @@ def _challenge(call: Call, intent: Json, method: Json, params: Params) -> Json:
 
 
 def authenticate(call: Call, intent: Json, passed: bool) -> Json:
-    """The customer's answer to 3-D Secure, given through the control plane."""
+    """Apply the customer's answer to 3-D Secure, from the control plane."""
     _require(intent, "authenticate", "requires_action")
-    method = call.plane.store["methods"][intent["payment_method"]]["object"]
+    method = call.state.store["methods"][intent["payment_method"]]["object"]
     if passed:
         return _charge(call, intent, method, Card(last4=method["card"]["last4"]))
     message = "We are unable to authenticate your payment method. Please choose a different one and try again."
@@ -193,7 +193,7 @@ def authenticate(call: Call, intent: Json, passed: bool) -> Json:
 
 
 def _fail(call: Call, intent: Json, method: Json, message: str, reason: Json) -> StripeError:
-    """Back to waiting for a payment method; the error to raise carries the intent as it is then."""
+    """Return the intent to requires_payment_method, and return the error to raise, which contains the intent."""
     failure = StripeError(402, message, kind="card_error", **reason, payment_method=copy.deepcopy(method))
     intent |= {"status": "requires_payment_method", "payment_method": None, "next_action": None}
     intent["last_payment_error"] = dict(failure.error)
@@ -205,7 +205,7 @@ def _fail(call: Call, intent: Json, method: Json, message: str, reason: Json) ->
 def cancel(call: Call, intent: Json, params: Params) -> Json:
     reason = params.get("cancellation_reason")
     if reason is not None and reason not in REASONS:
-        raise bad_parameter("cancellation_reason", f"Invalid cancellation_reason: {reason}")
+        raise parameter_error("cancellation_reason", f"Invalid cancellation_reason: {reason}")
     _require(intent, "cancel", "requires_payment_method", "requires_confirmation", "requires_action")
     intent |= {"status": "canceled", "canceled_at": call.now, "cancellation_reason": reason, "next_action": None}
     call.emit("payment_intent.canceled", intent)
@@ -214,4 +214,4 @@ def cancel(call: Call, intent: Json, params: Params) -> Json:
 
 def _require(intent: Json, verb: str, *statuses: str) -> None:
     if intent["status"] not in statuses:
-        raise unexpected_state(verb, copy.deepcopy(intent))
+        raise status_error(verb, copy.deepcopy(intent))

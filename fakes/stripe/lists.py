@@ -1,4 +1,4 @@
-"""Lists, newest first, by Stripe's cursors; search by its query language; expansion of ids into objects."""
+"""Lists with Stripe's cursors, search with its query language, and expansion of ids into objects."""
 
 import operator
 import re
@@ -7,7 +7,7 @@ from typing import Any
 
 from fakes.control import Store
 from fakes.stripe import objects
-from fakes.stripe.errors import bad_parameter, missing
+from fakes.stripe.errors import missing_error, parameter_error
 from fakes.stripe.params import HASH, INTEGER, LIST, TEXT, Params, integer
 
 Json = dict[str, Any]
@@ -27,9 +27,9 @@ BOUNDS = ("gt", "gte", "lt", "lte")
 EXPANDABLE = {"latest_charge": "charges", "payment_method": "methods"}
 
 
-def listed(rows: Iterable[Json], params: Params, url: str, noun: str) -> Json:
-    """One page of `rows`, which come oldest first."""
-    found = [row for row in rows if _created(row, params.get("created", {}))]
+def list_page(rows: Iterable[Json], params: Params, url: str, noun: str) -> Json:
+    """Return one page, newest first. `rows` are oldest first."""
+    found = [row for row in rows if _is_in_bounds(row, params.get("created", {}))]
     found.reverse()
     limit = _limit(params)
     before, after = params.get("ending_before"), params.get("starting_after")
@@ -44,21 +44,23 @@ def listed(rows: Iterable[Json], params: Params, url: str, noun: str) -> Json:
 def _limit(params: Params) -> int:
     limit: int = params.get("limit", 10)
     if not 1 <= limit <= 100:
-        raise bad_parameter("limit", "Limit must be between 1 and 100", "parameter_invalid_integer")
+        raise parameter_error("limit", "Limit must be between 1 and 100", "parameter_invalid_integer")
     return limit
 
 
-def _position(rows: list[Json], ident: str, param: str, noun: str) -> int:
+def _position(rows: list[Json], object_id: str, param: str, noun: str) -> int:
     for position, row in enumerate(rows):
-        if row["id"] == ident:
+        if row["id"] == object_id:
             return position
-    raise missing(noun, ident, param, 400)
+    raise missing_error(noun, object_id, param, 400)
 
 
-def _created(row: Json, bounds: Params) -> bool:
+def _is_in_bounds(row: Json, bounds: Params) -> bool:
     for name, value in bounds.items():
         if name not in BOUNDS:
-            raise bad_parameter(f"created[{name}]", f"Received unknown parameter: created[{name}]", "parameter_unknown")
+            raise parameter_error(
+                f"created[{name}]", f"Received unknown parameter: created[{name}]", "parameter_unknown"
+            )
         if not COMPARE[name](row["created"], integer(f"created[{name}]", value)):
             return False
     return True
@@ -74,11 +76,11 @@ ORDER = {":": "eq", "=": "eq", "<": "lt", "<=": "lte", ">": "gt", ">=": "gte"}
 
 
 def search(rows: Iterable[Json], params: Params) -> Json:
-    """PaymentIntents by query: clauses on metadata, status, currency, customer, amount and created."""
+    """Search PaymentIntents by metadata, status, currency, customer, amount and created."""
     clauses = _parse(params["query"])
-    joined = any if any((c["joint"] or "").strip().upper() == "OR" for c in clauses) else all
+    combine = any if any((c["joint"] or "").strip().upper() == "OR" for c in clauses) else all
     start, limit = max(0, integer("page", params.get("page", "0"))), _limit(params)
-    found = [row for row in rows if joined(_holds(row, clause) for clause in clauses)][::-1]
+    found = [row for row in rows if combine(_matches(row, clause) for clause in clauses)][::-1]
     more = len(found) > start + limit
     page = objects.page(found[start : start + limit], "/v1/payment_intents/search", more)
     return page | {"object": "search_result", "next_page": str(start + limit) if more else None}
@@ -88,17 +90,17 @@ def _parse(query: str) -> list[re.Match[str]]:
     clauses, position = [], 0
     while query[position:].strip():
         clause = CLAUSE.match(query, position)
-        if clause is None or not _searchable(clause):
+        if clause is None or not _is_searchable(clause):
             message = f"We were unable to parse your search query near '{query[position:].strip()}'."
-            raise bad_parameter("query", message)
+            raise parameter_error("query", message)
         clauses.append(clause)
         position = clause.end()
     if not clauses:
-        raise bad_parameter("query", "Search queries must not be empty.")
+        raise parameter_error("query", "Search queries must not be empty.")
     return clauses
 
 
-def _searchable(clause: re.Match[str]) -> bool:
+def _is_searchable(clause: re.Match[str]) -> bool:
     if clause["key"] is not None:
         return clause["op"] in (":", "~")
     if clause["field"] in NUMERIC:
@@ -106,12 +108,12 @@ def _searchable(clause: re.Match[str]) -> bool:
     return clause["field"] in TEXTUAL and clause["op"] == ":"
 
 
-def _holds(row: Json, clause: re.Match[str]) -> bool:
+def _matches(row: Json, clause: re.Match[str]) -> bool:
     value: Any = row["metadata"].get(clause["key"]) if clause["key"] is not None else row[clause["field"]]
-    return _agrees(value, clause["op"], clause["value"].lower()) != bool(clause["not"])
+    return _matches_value(value, clause["op"], clause["value"].lower()) != bool(clause["not"])
 
 
-def _agrees(value: Any, op: str, wanted: str) -> bool:
+def _matches_value(value: Any, op: str, wanted: str) -> bool:
     if isinstance(value, int):
         return COMPARE[ORDER[op]](value, int(wanted))
     if not isinstance(value, str):
@@ -122,14 +124,14 @@ def _agrees(value: Any, op: str, wanted: str) -> bool:
 def check_expand(wanted: Iterable[Any]) -> None:
     for name in wanted:
         if name not in EXPANDABLE:
-            raise bad_parameter("expand", f"This property cannot be expanded ({name}).")
+            raise parameter_error("expand", f"This property cannot be expanded ({name}).")
 
 
-def expanded(store: Store, row: Json, wanted: Iterable[Any]) -> Json:
-    """A copy of an intent with the ids named in `wanted` replaced by their objects."""
+def expand(store: Store, row: Json, wanted: Iterable[Any]) -> Json:
+    """Copy an intent and replace the ids that `wanted` names by their objects."""
     check_expand(wanted)
     copied = dict(row)
     for name in wanted:
-        kept = store[EXPANDABLE[name]].get(row[name])
-        copied[name] = kept["object"] if kept and name == "payment_method" else kept
+        stored = store[EXPANDABLE[name]].get(row[name])
+        copied[name] = stored["object"] if stored and name == "payment_method" else stored
     return copied

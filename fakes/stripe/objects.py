@@ -1,4 +1,4 @@
-"""The objects that Stripe answers with: every field of the API version below, null where a top-up has none."""
+"""Stripe's objects, with every field of the API version below. Unused fields are null."""
 
 from typing import Any
 
@@ -13,10 +13,10 @@ def _nulls(names: str) -> Json:
     return dict.fromkeys(names.split())
 
 
-def payment_intent(ident: str, secret: str, created: int, amount: int, currency: str) -> Json:
-    """A PaymentIntent that waits for a payment method; `amount` in the currency's smallest unit."""
+def payment_intent(object_id: str, secret: str, created: int, amount: int, currency: str) -> Json:
+    """A PaymentIntent without a payment method. `amount` is in the currency's smallest unit."""
     return {
-        "id": ident,
+        "id": object_id,
         "object": "payment_intent",
         "amount": amount,
         "amount_capturable": 0,
@@ -24,7 +24,7 @@ def payment_intent(ident: str, secret: str, created: int, amount: int, currency:
         "amount_received": 0,
         "automatic_payment_methods": {"allow_redirects": "always", "enabled": True},
         "capture_method": "automatic_async",
-        "client_secret": f"{ident}_secret_{secret}",
+        "client_secret": f"{object_id}_secret_{secret}",
         "confirmation_method": "automatic",
         "created": created,
         "currency": currency,
@@ -65,11 +65,11 @@ def _card(card: Card) -> Json:
     }
 
 
-def payment_method(ident: str, created: int, card: Card) -> Json:
+def payment_method(object_id: str, created: int, card: Card) -> Json:
     networks = {"available": [card.brand], "preferred": None}
     extra = {"display_brand": card.brand, "generated_from": None, "networks": networks}
     return {
-        "id": ident,
+        "id": object_id,
         "object": "payment_method",
         "allow_redisplay": "unspecified",
         "billing_details": billing_details(),
@@ -110,11 +110,11 @@ def _outcome(card: Card) -> Json:
     return advice | verdict | {"reason": card.decline_code, "risk_level": "normal", "seller_message": message}
 
 
-def charge(ident: str, created: int, intent: Json, method: Json, card: Card) -> Json:
-    """What a confirmation left: the money taken, or the refusal by the card's bank."""
+def charge(object_id: str, created: int, intent: Json, method: Json, card: Card) -> Json:
+    """The charge of a confirmation: a payment, or the refusal by the card's bank."""
     amount, paid = intent["amount"], card.code is None
     return {
-        "id": ident,
+        "id": object_id,
         "object": "charge",
         "amount": amount,
         "amount_captured": amount if paid else 0,
@@ -138,7 +138,7 @@ def charge(ident: str, created: int, intent: Json, method: Json, card: Card) -> 
         "payment_method_details": {"card": _card_details(card, amount), "type": "card"},
         "receipt_email": intent["receipt_email"],
         "refunded": False,
-        "refunds": page([], f"/v1/charges/{ident}/refunds"),
+        "refunds": page([], f"/v1/charges/{object_id}/refunds"),
         "status": "succeeded" if paid else "failed",
     } | _nulls(
         "application application_fee application_fee_amount balance_transaction customer"
@@ -147,9 +147,9 @@ def charge(ident: str, created: int, intent: Json, method: Json, card: Card) -> 
     )
 
 
-def event(ident: str, created: int, kind: str, about: Json, cause: Json, pending: int) -> Json:
+def event(object_id: str, created: int, kind: str, about: Json, cause: Json, pending: int) -> Json:
     return {
-        "id": ident,
+        "id": object_id,
         "object": "event",
         "api_version": API_VERSION,
         "created": created,

@@ -1,4 +1,4 @@
-"""What the control plane can do to webhooks, events and 3-D Secure, beyond what every fake has."""
+"""The control plane of webhooks, events and 3-D Secure."""
 
 import time
 from typing import Any
@@ -6,19 +6,19 @@ from typing import Any
 from flask import Blueprint, Response, jsonify
 
 from fakes import control
-from fakes.control import Plane, body, known
-from fakes.faults import LONGEST_MS
+from fakes.control import FakeState, check_fields, read_body
+from fakes.faults import MAX_MS
 from fakes.stripe import intents
 from fakes.stripe.events import Call
-from fakes.stripe.webhooks import SIGNATURES, Courier
+from fakes.stripe.webhooks import SIGNATURES, WebhookSender
 
-MOST_COPIES = 32
+MAX_COPIES = 32
 
 Json = dict[str, Any]
 
 
-def webhooks(url: str) -> Json:
-    """How deliveries go until a script says otherwise; `url` empty: none go out."""
+def default_script(url: str) -> Json:
+    """Return the initial delivery script. Without a `url`, nothing is delivered."""
     return {
         "url": url,
         "copies": 1,
@@ -30,96 +30,98 @@ def webhooks(url: str) -> Json:
     }
 
 
-def blueprint(plane: Plane, courier: Courier) -> Blueprint:
-    """The shared verbs and Stripe's own."""
-    routes = control.blueprint(plane)
-    _webhook_routes(routes, plane)
-    _event_routes(routes, plane, courier)
+def blueprint(state: FakeState, sender: WebhookSender) -> Blueprint:
+    """Build the shared routes and Stripe's own."""
+    routes = control.blueprint(state)
+    _webhook_routes(routes, state)
+    _event_routes(routes, state, sender)
 
-    @routes.post("/payment_intents/<ident>/authenticate")
-    def _authenticate(ident: str) -> Response:
-        passed = known(body(), passed=bool).get("passed", True)
-        with plane.lock:
-            call = Call(plane)
-            return jsonify(intents.authenticate(call, intents.find(call, ident), passed))
+    @routes.post("/payment_intents/<object_id>/authenticate")
+    def _authenticate(object_id: str) -> Response:
+        passed = check_fields(read_body(), passed=bool).get("passed", True)
+        with state.lock:
+            call = Call(state)
+            return jsonify(intents.authenticate(call, intents.find(call, object_id), passed))
 
     return routes
 
 
-def _checked(script: Json) -> Json:
-    """Raises ValueError for a script that makes no sense."""
-    known(script, url=str, copies=int, hold=bool, delay_ms=int, signatures=list, max_attempts=int, backoff_ms=int)
-    _signatures(script.get("signatures", ["good"]))
-    if not 1 <= script.get("copies", 1) <= MOST_COPIES or script.get("max_attempts", 1) < 1:
-        raise ValueError(f"copies is 1 to {MOST_COPIES}, max_attempts starts at 1")
-    if not all(0 <= script.get(name, 0) <= LONGEST_MS for name in ("delay_ms", "backoff_ms")):
-        raise ValueError(f"delay_ms and backoff_ms are 0 to {LONGEST_MS}")
+def _check_script(script: Json) -> Json:
+    """Return a valid script. Raises ValueError otherwise."""
+    check_fields(
+        script, url=str, copies=int, hold=bool, delay_ms=int, signatures=list, max_attempts=int, backoff_ms=int
+    )
+    _check_signatures(script.get("signatures", ["good"]))
+    if not 1 <= script.get("copies", 1) <= MAX_COPIES or script.get("max_attempts", 1) < 1:
+        raise ValueError(f"copies must be 1 to {MAX_COPIES}, max_attempts at least 1")
+    if not all(0 <= script.get(name, 0) <= MAX_MS for name in ("delay_ms", "backoff_ms")):
+        raise ValueError(f"delay_ms and backoff_ms must be 0 to {MAX_MS}")
     return script
 
 
-def _signatures(kinds: list[Any]) -> list[str]:
-    if not kinds or not all(kind in SIGNATURES for kind in kinds) or len(kinds) > MOST_COPIES:
-        raise ValueError(f"signatures are up to {MOST_COPIES} of {', '.join(SIGNATURES)}")
+def _check_signatures(kinds: list[Any]) -> list[str]:
+    if not kinds or not all(kind in SIGNATURES for kind in kinds) or len(kinds) > MAX_COPIES:
+        raise ValueError(f"signatures must be 1 to {MAX_COPIES} of {', '.join(SIGNATURES)}")
     return kinds
 
 
-def _webhook_routes(routes: Blueprint, plane: Plane) -> None:
+def _webhook_routes(routes: Blueprint, state: FakeState) -> None:
     @routes.get("/webhooks")
     def _script() -> Response:
-        with plane.lock:
-            return jsonify(plane.store["webhooks"] | {"queue": plane.store["queue"]})
+        with state.lock:
+            return jsonify(state.store["webhooks"] | {"queue": state.store["queue"]})
 
     @routes.post("/webhooks")
     def _set_script() -> Response:
-        script = _checked(body())
-        with plane.lock:
-            plane.store["webhooks"] |= script
+        script = _check_script(read_body())
+        with state.lock:
+            state.store["webhooks"] |= script
         return _script()
 
     @routes.post("/webhooks/release")
     def _release() -> Response:
-        order = known(body(), order=(str, list)).get("order", "fifo")
-        with plane.changed:
-            queue = plane.store["queue"]
+        order = check_fields(read_body(), order=(str, list)).get("order", "fifo")
+        with state.changed:
+            queue = state.store["queue"]
             held = [job for job in queue if job["due"] is None]
-            released = _ordered(held, order)
-            plane.store["queue"] = [job for job in queue if job not in released] + released
+            released = _order(held, order)
+            state.store["queue"] = [job for job in queue if job not in released] + released
             for job in released:
                 job["due"] = time.time()
-            plane.changed.notify_all()
+            state.changed.notify_all()
         return jsonify(released=[job["event"] for job in released])
 
     @routes.get("/deliveries")
     def _deliveries() -> Response:
-        with plane.lock:
-            return jsonify(deliveries=plane.store["deliveries"])
+        with state.lock:
+            return jsonify(deliveries=state.store["deliveries"])
 
 
-def _ordered(held: list[Json], order: str | list[str]) -> list[Json]:
+def _order(held: list[Json], order: str | list[str]) -> list[Json]:
     if isinstance(order, list):
         by_event = {job["event"]: job for job in held}
-        return [by_event[ident] for ident in dict.fromkeys(map(str, order)) if ident in by_event]
+        return [by_event[object_id] for object_id in dict.fromkeys(map(str, order)) if object_id in by_event]
     if order not in ("fifo", "reverse"):
-        raise ValueError("order is fifo, reverse or a list of event ids")
+        raise ValueError("order must be fifo, reverse or a list of event ids")
     return held if order == "fifo" else held[::-1]
 
 
-def _event_routes(routes: Blueprint, plane: Plane, courier: Courier) -> None:
+def _event_routes(routes: Blueprint, state: FakeState, sender: WebhookSender) -> None:
     @routes.post("/events")
     def _emit() -> tuple[Response, int]:
-        sent = known(body(), type=str, object=dict)
-        with plane.lock:
-            return jsonify(Call(plane).emit(sent.get("type", "customer.created"), sent.get("object", {}))), 201
+        sent = check_fields(read_body(), type=str, object=dict)
+        with state.lock:
+            return jsonify(Call(state).emit(sent.get("type", "customer.created"), sent.get("object", {}))), 201
 
-    @routes.post("/events/<ident>/redeliver")
-    def _redeliver(ident: str) -> Response:
-        sent = known(body(), copies=int, signatures=list, url=str)
+    @routes.post("/events/<object_id>/redeliver")
+    def _redeliver(object_id: str) -> Response:
+        sent = check_fields(read_body(), copies=int, signatures=list, url=str)
         copies = sent.get("copies", 1)
-        if not 1 <= copies <= MOST_COPIES:
-            raise ValueError(f"copies is 1 to {MOST_COPIES}")
-        with plane.lock:
-            event, url = plane.store["events"].get(ident), sent.get("url") or plane.store["webhooks"]["url"]
+        if not 1 <= copies <= MAX_COPIES:
+            raise ValueError(f"copies must be 1 to {MAX_COPIES}")
+        with state.lock:
+            event, url = state.store["events"].get(object_id), sent.get("url") or state.store["webhooks"]["url"]
         if event is None or not url:
             raise ValueError("no such event" if event is None else "no webhook url is set")
-        kinds = _signatures(sent.get("signatures", ["good"] * copies))
-        return jsonify(statuses=courier.send(event, url, kinds, 0))
+        kinds = _check_signatures(sent.get("signatures", ["good"] * copies))
+        return jsonify(statuses=sender.send(event, url, kinds, 0))

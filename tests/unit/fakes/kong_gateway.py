@@ -1,4 +1,4 @@
-"""The stand-in gateway in front of a tiny upstream, asked in process: what the tests of fakes/kong stand on."""
+"""The fake Kong in this process, with a small upstream server behind it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TEMPLATE = Path(render.__file__).with_name("error_template.json")
 
 
 class Upstream(BaseHTTPRequestHandler):
-    """Remembers what it was asked, and answers what the test wants."""
+    """Stores each request and returns the response of the test."""
 
     protocol_version = "HTTP/1.1"
     server: Any
@@ -50,10 +50,10 @@ class Upstream(BaseHTTPRequestHandler):
 
 @contextmanager
 def upstream_server() -> Iterator[Any]:
-    """One server for all services: `seen` has (method, path, headers, body), `reply` is its answer, once `ready`."""
+    """Serve as all services. `seen` has (method, path, headers, body). `reply` is the response, once `ready` is set."""
     server: Any = ThreadingHTTPServer(("127.0.0.1", 0), Upstream)
     server.daemon_threads = True
-    server.handle_error = lambda *_: None  # a gateway that gave up waiting is what some tests are about
+    server.handle_error = lambda *_: None  # some tests make the gateway disconnect
     server.seen = []
     server.ready = threading.Event()
     server.ready.set()
@@ -68,16 +68,16 @@ def upstream_server() -> Iterator[Any]:
         thread.join()
 
 
-def rendered(upstream: Any) -> dict[str, Any]:
-    """The project's own configuration, every service at `upstream`."""
+def render_config(upstream: Any) -> dict[str, Any]:
+    """Render the project's configuration with every service at `upstream`."""
     address = f"http://127.0.0.1:{upstream.server_port}"
     env = {"JWT_SECRET": SECRET, "USER_SERVICE_URL": address, "EVENT_SERVICE_URL": address, "ORCHESTRATOR_URL": address}
     loaded: dict[str, Any] = yaml.load(render.render(env), yaml.CSafeLoader)
     return loaded
 
 
-class Door:
-    """The gateway for `config`, built at the first call, so that a test may edit the configuration before."""
+class KongClient:
+    """A client of the gateway. The first call builds it, so a test can edit `config` before."""
 
     def __init__(self, config: dict[str, Any], folder: Path) -> None:
         self._config = config
@@ -89,7 +89,7 @@ class Door:
         self.lines.append((level, correlation_id, message))
 
     def __call__(self, method: str, path: str, headers: dict[str, str] | None = None, **more: Any) -> TestResponse:
-        """Ask; `path` goes in as raw as given, `client` is the address of who asks."""
+        """Call with a raw `path`. `client` is the caller's address."""
         if self._client is None:
             self._file.write_text(yaml.dump(self._config, Dumper=yaml.CSafeDumper))
             self._client = Client(Gateway(load(self._file), Templates.read(TEMPLATE), self._log))
@@ -99,7 +99,7 @@ class Door:
 
 
 def token(secret: str = SECRET, **changes: Any) -> str:
-    """A user's token; a claim changed to None is left out."""
+    """Make a user's token without the claims that `changes` sets to None."""
     claims = {"iss": "ticketremaster", "sub": "u", "type": "access", "exp": int(time.time()) + 60, **changes}
     return jwt.encode({name: value for name, value in claims.items() if value is not None}, secret, algorithm="HS256")
 
@@ -109,6 +109,6 @@ def bearer(text: str | None = None) -> dict[str, str]:
 
 
 def plugin(holder: dict[str, Any], name: str) -> dict[str, Any]:
-    """The configuration of that plugin, to read or edit."""
+    """Return the editable configuration of a plugin."""
     found: dict[str, Any] = next(entry["config"] for entry in holder["plugins"] if entry["name"] == name)
     return found

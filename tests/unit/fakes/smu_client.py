@@ -1,4 +1,4 @@
-"""Talk to the fake SMU Notification API as the user service does, and read its inbox."""
+"""A client of the fake SMU notification API and of its inbox."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ class Smu:
         return requests.post(self.server.url + path, json=body, headers=headers, timeout=timeout)
 
     def send(self, mobile: str = MOBILE) -> tuple[str, str]:
-        """A verification's sid and the code that went out for it."""
+        """Send a code, and return the sid and the code."""
         sid = self.post("/SendOTP", Mobile=mobile).json()["VerificationSid"]
         return sid, self.inbox(mobile=mobile)[0]["code"]
 

@@ -1,4 +1,4 @@
-"""Talk to the fake Stripe by the official SDK, and by hand where a test wants to see the raw answer."""
+"""Clients of the fake Stripe: the official SDK, and plain HTTP for raw responses."""
 
 from typing import Any
 
@@ -29,6 +29,6 @@ def post(server: Fake, path: str, key: str | None = None, **params: Any) -> requ
     return requests.post(server.url + path, data=params, headers=headers, timeout=5)
 
 
-def kinds(server: Fake) -> list[str]:
-    """The types of all events, oldest first."""
+def event_types(server: Fake) -> list[str]:
+    """Return the types of all events, oldest first."""
     return [event["type"] for event in raw(server, "/v1/events", limit=100).json()["data"]][::-1]

@@ -1,4 +1,4 @@
-"""The stand-in gateway routes and proxies as Kong 3.9 would."""
+"""The fake Kong routes and proxies as Kong 3.9."""
 
 from __future__ import annotations
 
@@ -19,25 +19,9 @@ import yaml
 
 from fakes.kong.router import normalize
 from tests.support.fake_servers import free_port
-from tests.unit.fakes.kong_gateway import TEMPLATE, Door, bearer, rendered, upstream_server
+from tests.unit.fakes.kong_gateway import TEMPLATE, bearer
 
 pytestmark = pytest.mark.unit
-
-
-@pytest.fixture
-def upstream() -> Iterator[Any]:
-    with upstream_server() as server:
-        yield server
-
-
-@pytest.fixture
-def config(upstream: Any) -> dict[str, Any]:
-    return rendered(upstream)
-
-
-@pytest.fixture
-def gateway(config: dict[str, Any], tmp_path: Path) -> Door:
-    return Door(config, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -54,14 +38,14 @@ def gateway(config: dict[str, Any], tmp_path: Path) -> Door:
         ("/health", "orchestrator-service"),
     ],
 )
-def test_a_path_reaches_its_service_unchanged(path, service, gateway, upstream):
+def test_path_reaches_its_service_unchanged(path, service, gateway, upstream):
     assert gateway("GET", path, bearer()).status_code == 200
     assert upstream.seen[0][1] == path
     assert gateway.lines[0][2].endswith(f"→ {service}")
 
 
 @pytest.mark.parametrize("path", ["/", "/api", "/nope", "/healthz", "/health/live"])
-def test_an_unknown_path_is_kong_s_404_in_the_envelope(path, gateway, upstream):
+def test_unknown_path_is_404_in_the_envelope(path, gateway, upstream):
     response = gateway("GET", path, bearer())
     assert response.status_code == 404
     assert response.json == {
@@ -105,7 +89,7 @@ def test_paths_are_normalized(path, normal):
     assert normalize(path) == normal
 
 
-def test_a_route_that_names_methods_wins_and_takes_no_others(config, gateway):
+def test_route_with_methods_wins_for_these_methods_only(config, gateway):
     extra = {"name": "pay", "paths": ["/api/pay"], "methods": ["POST"], "strip_path": False}
     config["services"][1]["routes"].append(extra)
     gateway("POST", "/api/pay", bearer())
@@ -113,7 +97,7 @@ def test_a_route_that_names_methods_wins_and_takes_no_others(config, gateway):
     assert [line[2].rpartition(" ")[2] for line in gateway.lines] == ["event-service", "orchestrator-service"]
 
 
-def test_a_raw_body_arrives_byte_for_byte(gateway, upstream):
+def test_raw_body_arrives_unchanged(gateway, upstream):
     body = b'{"b": 1,  "a":\t"\xc3\xa9"}\r\n\x00\xff'
     headers = {"Content-Type": "application/json", "Stripe-Signature": "t=1,v1=abc"}
     assert gateway("POST", "/api/webhooks/stripe", headers, data=body).status_code == 200
@@ -123,7 +107,7 @@ def test_a_raw_body_arrives_byte_for_byte(gateway, upstream):
     assert received["Content-Type"] == "application/json"
 
 
-def test_a_binary_answer_and_its_headers_come_back_unchanged(gateway, upstream):
+def test_binary_response_returns_unchanged(gateway, upstream):
     picture = bytes(range(256))
     upstream.reply = (
         201,
@@ -136,14 +120,14 @@ def test_a_binary_answer_and_its_headers_come_back_unchanged(gateway, upstream):
     assert response.headers.getlist("Set-Cookie") == ["a=1", "b=2"]
 
 
-def test_not_modified_passes_with_its_etag_and_without_a_body(gateway, upstream):
+def test_304_keeps_its_etag_and_has_no_body(gateway, upstream):
     upstream.reply = (304, [("ETag", '"x"')], b"")
     response = gateway("GET", "/api/events/1", {**bearer(), "If-None-Match": '"x"'})
     assert (response.status_code, response.data, response.headers["ETag"]) == (304, b"", '"x"')
     assert upstream.seen[0][2]["If-None-Match"] == '"x"'
 
 
-def test_the_upstream_learns_who_asked_and_not_what_was_for_the_gateway_alone(gateway, upstream):
+def test_upstream_gets_forwarded_headers_but_no_hop_by_hop_ones(gateway, upstream):
     sent = {
         **bearer(),
         "Connection": "keep-alive, X-Private",
@@ -164,7 +148,7 @@ def test_the_upstream_learns_who_asked_and_not_what_was_for_the_gateway_alone(ga
     assert received["Host"] == f"127.0.0.1:{upstream.server_port}"
 
 
-def test_a_dead_upstream_is_502(config, gateway):
+def test_dead_upstream_is_502(config, gateway):
     config["services"][2]["url"] = "http://127.0.0.1:9"
     response = gateway("GET", "/api/orders", bearer())
     assert response.status_code == 502
@@ -172,12 +156,12 @@ def test_a_dead_upstream_is_502(config, gateway):
     assert response.json["message"] == "An invalid response was received from the upstream server"
 
 
-def test_an_unknown_host_is_503(config, gateway):
+def test_unknown_host_is_503(config, gateway):
     config["services"][2]["url"] = "http://nowhere.invalid:1"
     assert gateway("GET", "/api/orders", bearer()).status_code == 503
 
 
-def test_a_slow_upstream_is_504_and_a_post_is_never_repeated(config, gateway, upstream):
+def test_slow_upstream_is_504_and_a_post_is_not_retried(config, gateway, upstream):
     config["services"][2]["read_timeout"] = 100
     upstream.ready.clear()
     response = gateway("POST", "/api/pay", bearer(), data=b"{}")
@@ -187,7 +171,7 @@ def test_a_slow_upstream_is_504_and_a_post_is_never_repeated(config, gateway, up
     assert [entry[0] for entry in upstream.seen] == ["POST"]
 
 
-def test_a_slow_get_is_tried_again(config, gateway, upstream):
+def test_slow_get_is_retried(config, gateway, upstream):
     config["services"][2]["read_timeout"] = 100
     upstream.ready.clear()
     assert gateway("GET", "/api/orders", bearer()).status_code == 504
@@ -197,7 +181,7 @@ def test_a_slow_get_is_tried_again(config, gateway, upstream):
 
 @contextmanager
 def running(config: dict[str, Any], folder: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """The gateway as its own process, ready: the process and its port."""
+    """Start the gateway as a process, and return it with its port once it is ready."""
     port, status_port = free_port(), free_port()
     (folder / "kong.yml").write_text(yaml.safe_dump(config))
     env = {
@@ -226,13 +210,13 @@ def wait_until_ready(process: subprocess.Popen[str], port: int) -> None:
             assert connection.getresponse().status == 200
             return
         except ConnectionRefusedError:
-            time.sleep(0.05)  # between two looks at a condition
+            time.sleep(0.05)  # before the next try
         finally:
             connection.close()
     raise AssertionError("the gateway did not become ready")
 
 
-def test_the_process_keeps_connections_counts_chunked_bodies_logs_json_and_stops(config, upstream, tmp_path):
+def test_process_serves_logs_and_stops(config, upstream, tmp_path):
     with running(config, tmp_path) as (process, port):
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
         connection.request("POST", "/api/pay", iter([b"{", b"}"]), bearer(), encode_chunked=True)

@@ -1,4 +1,4 @@
-"""What the stand-in gateway does not know stops its start: nothing is half served."""
+"""Any unsupported configuration stops the start of the fake Kong."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import yaml
 from fakes.kong import __main__ as command
 from fakes.kong.declarative import ConfigError, load
 from services.gateway import render
-from tests.unit.fakes.kong_gateway import plugin, rendered
+from tests.unit.fakes.kong_gateway import plugin, render_config
 
 pytestmark = pytest.mark.unit
 
 
 @pytest.fixture
 def config() -> dict[str, Any]:
-    return rendered(SimpleNamespace(server_port=1))
+    return render_config(SimpleNamespace(server_port=1))
 
 
 def unknown_plugin(config: dict[str, Any]) -> None:
@@ -62,7 +62,7 @@ def plugin_twice(config: dict[str, Any]) -> None:
 
 
 def unknown_consumer(config: dict[str, Any]) -> None:
-    plugin(config["services"][2]["routes"][0], "jwt")["anonymous"] = "nobody"
+    plugin(config["services"][2]["routes"][0], "jwt")["anonymous"] = "stranger"
 
 
 def limit_without_header(config: dict[str, Any]) -> None:
@@ -74,7 +74,7 @@ def lower_limit_for_longer_period(config: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("break_it", "complaint"),
+    ("edit", "complaint"),
     [
         (unknown_plugin, "key-auth"),
         (unknown_plugin_field, "allow_all"),
@@ -85,14 +85,14 @@ def lower_limit_for_longer_period(config: dict[str, Any]) -> None:
         (tokens_in_urls, "uri_param_names"),
         (route_twice, "path given more than once"),
         (service_twice, "service given more than once"),
-        (plugin_twice, "plugin at globally given more than once"),
-        (unknown_consumer, "'nobody' is unknown"),
+        (plugin_twice, "plugin at global scope given more than once"),
+        (unknown_consumer, "'stranger' is unknown"),
         (limit_without_header, "needs header_name"),
-        (lower_limit_for_longer_period, "no lower ones"),
+        (lower_limit_for_longer_period, "must not have a lower one"),
     ],
 )
-def test_what_it_does_not_know_stops_the_start(break_it, complaint, config, tmp_path, capsys):
-    break_it(config)
+def test_unsupported_configuration_stops_the_start(edit, complaint, config, tmp_path, capsys):
+    edit(config)
     file = tmp_path / "kong.yml"
     file.write_text(yaml.safe_dump(config))
     with pytest.raises(ConfigError, match=complaint):
@@ -101,11 +101,11 @@ def test_what_it_does_not_know_stops_the_start(break_it, complaint, config, tmp_
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
-def test_an_unrendered_template_stops_the_start():
+def test_unrendered_template_stops_the_start():
     with pytest.raises(ConfigError):
         load(render.TEMPLATE)
 
 
-def test_without_a_file_it_says_what_is_missing(capsys):
+def test_missing_variable_is_named(capsys):
     assert command.main({}) == 1
     assert "KONG_DECLARATIVE_CONFIG is not set" in capsys.readouterr().err

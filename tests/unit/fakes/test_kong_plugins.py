@@ -1,11 +1,10 @@
-"""Each plugin of the stand-in gateway answers as Kong 3.9's."""
+"""Each plugin of the fake Kong behaves as in Kong 3.9."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
@@ -13,38 +12,22 @@ import jwt
 import pytest
 
 from fakes.kong import __main__ as command
-from fakes.kong.refusals import Templates, preferred
-from tests.unit.fakes.kong_gateway import Door, bearer, plugin, rendered, token, upstream_server
+from fakes.kong.refusals import Templates, choose_format
+from tests.unit.fakes.kong_gateway import bearer, plugin, token
 
 ORIGIN = "http://localhost:3000"
 pytestmark = pytest.mark.unit
 
 
-@pytest.fixture
-def upstream() -> Iterator[Any]:
-    with upstream_server() as server:
-        yield server
-
-
-@pytest.fixture
-def config(upstream: Any) -> dict[str, Any]:
-    return rendered(upstream)
-
-
-@pytest.fixture
-def gateway(config: dict[str, Any], tmp_path: Path) -> Door:
-    return Door(config, tmp_path)
-
-
-def plain_jwt(config: dict[str, Any]) -> None:
-    """Take `anonymous` away, so that jwt itself refuses."""
+def remove_anonymous(config: dict[str, Any]) -> None:
+    """Remove `anonymous`, so that jwt itself refuses."""
     for service in config["services"]:
         for route in service["routes"]:
             for entry in route["plugins"]:
                 entry["config"].pop("anonymous", None)
 
 
-def refused_tokens() -> list[Any]:
+def list_refused_tokens() -> list[Any]:
     none = jwt.encode({"iss": "ticketremaster", "exp": 9e9}, "", algorithm="none")
     return [
         pytest.param(None, {"message": "Unauthorized"}, "Bearer", id="none"),
@@ -58,9 +41,9 @@ def refused_tokens() -> list[Any]:
     ]
 
 
-@pytest.mark.parametrize(("text", "body", "challenge"), refused_tokens())
-def test_jwt_by_itself_answers_in_kong_s_words(text, body, challenge, config, gateway, upstream):
-    plain_jwt(config)
+@pytest.mark.parametrize(("text", "body", "challenge"), list_refused_tokens())
+def test_jwt_without_anonymous_returns_kongs_messages(text, body, challenge, config, gateway, upstream):
+    remove_anonymous(config)
     response = gateway("GET", "/api/orders", bearer(text) if text else {})
     assert (response.status_code, response.json) == (401, body)
     assert response.headers["WWW-Authenticate"] == (challenge or 'Bearer error="invalid_token"')
@@ -68,8 +51,8 @@ def test_jwt_by_itself_answers_in_kong_s_words(text, body, challenge, config, ga
 
 
 @pytest.mark.claim("gateway/jwt-plugin-refuses")
-@pytest.mark.parametrize(("text", "body", "_challenge"), refused_tokens())
-def test_a_bad_token_is_refused_in_the_envelope_and_the_reason_logged(text, body, _challenge, gateway, upstream):
+@pytest.mark.parametrize(("text", "body", "_challenge"), list_refused_tokens())
+def test_invalid_token_is_refused_and_the_reason_logged(text, body, _challenge, gateway, upstream):
     response = gateway("GET", "/api/orders", bearer(text) if text else {})
     assert response.status_code == 401
     assert response.json == {
@@ -83,7 +66,7 @@ def test_a_bad_token_is_refused_in_the_envelope_and_the_reason_logged(text, body
     assert upstream.seen == []
 
 
-def test_a_token_that_was_good_expires(gateway, monkeypatch):
+def test_verified_token_expires(gateway, monkeypatch):
     mine = bearer()
     assert gateway("GET", "/api/orders", mine).status_code == 200
     later = time.time() + 61
@@ -91,18 +74,18 @@ def test_a_token_that_was_good_expires(gateway, monkeypatch):
     assert gateway("GET", "/api/orders", mine).status_code == 401
 
 
-def test_a_token_in_the_url_is_not_looked_at(gateway):
+def test_token_in_the_url_is_ignored(gateway):
     assert gateway("GET", f"/api/orders?jwt={token()}").status_code == 401
 
 
 @pytest.mark.claim("gateway/cors-origins", "gateway/cors-methods", "gateway/cors-headers")
-def test_a_preflight_needs_no_token(gateway, upstream):
-    asked = {
+def test_preflight_needs_no_token(gateway, upstream):
+    request = {
         "Origin": ORIGIN,
         "Access-Control-Request-Method": "POST",
         "Access-Control-Request-Headers": "authorization",
     }
-    response = gateway("OPTIONS", "/api/pay", asked)
+    response = gateway("OPTIONS", "/api/pay", request)
     assert (response.status_code, response.data) == (200, b"")
     assert response.headers["Access-Control-Allow-Origin"] == ORIGIN
     assert response.headers["Access-Control-Allow-Credentials"] == "true"
@@ -113,12 +96,12 @@ def test_a_preflight_needs_no_token(gateway, upstream):
     assert upstream.seen == []
 
 
-def test_options_that_is_no_preflight_needs_a_token(gateway):
+def test_options_without_preflight_needs_a_token(gateway):
     assert gateway("OPTIONS", "/api/pay").status_code == 401
 
 
 @pytest.mark.parametrize("headers", [{}, bearer()])
-def test_answers_and_refusals_may_be_read_by_the_origin(headers, gateway):
+def test_origin_can_read_answers_and_refusals(headers, gateway):
     response = gateway("GET", "/api/orders", {"Origin": ORIGIN, **headers})
     assert response.headers["Access-Control-Allow-Origin"] == ORIGIN
     assert response.headers["Access-Control-Expose-Headers"] == "ETag,Retry-After,X-Correlation-ID"
@@ -129,7 +112,7 @@ def test_answers_and_refusals_may_be_read_by_the_origin(headers, gateway):
     ("origin", "allowed"),
     [("https://b.example", True), ("https://b.example:443", True), ("https://evil.example", False)],
 )
-def test_of_several_origins_the_asking_one_is_named_if_allowed(origin, allowed, config, gateway):
+def test_allowed_origin_is_named_among_several(origin, allowed, config, gateway):
     plugin(config, "cors")["origins"] = ["https://a.example", "https://b.example"]
     response = gateway("GET", "/api/orders", {"Origin": origin, **bearer()})
     assert response.headers.get("Access-Control-Allow-Origin") == ("https://b.example" if allowed else None)
@@ -143,7 +126,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
 
 @pytest.mark.claim("layers/gateway-guards-routes")
-def test_a_token_has_a_limit_across_routes_and_others_have_their_own(clock, config, gateway, upstream):
+def test_each_token_has_its_own_limit_across_routes(clock, config, gateway, upstream):
     plugin(config, "rate-limiting")["minute"] = 2
     mine, theirs = bearer(token(sub="me", exp=9e9)), bearer(token(sub="them", exp=9e9))
     first = gateway("GET", "/api/orders", mine)
@@ -151,42 +134,42 @@ def test_a_token_has_a_limit_across_routes_and_others_have_their_own(clock, conf
     assert first.headers["X-RateLimit-Remaining-Minute"] == first.headers["RateLimit-Remaining"] == "1"
     assert first.headers["RateLimit-Reset"] == "50"
     gateway("GET", "/api/events", mine)
-    stopped = gateway("GET", "/api/orders", mine)
-    assert stopped.status_code == 429
-    assert stopped.json["error_code"] == "GATEWAY_REJECTED"
-    assert stopped.json["message"] == "API rate limit exceeded"
-    assert stopped.headers["Retry-After"] == "50"
-    assert stopped.headers["RateLimit-Remaining"] == "0"
+    refused = gateway("GET", "/api/orders", mine)
+    assert refused.status_code == 429
+    assert refused.json["error_code"] == "GATEWAY_REJECTED"
+    assert refused.json["message"] == "API rate limit exceeded"
+    assert refused.headers["Retry-After"] == "50"
+    assert refused.headers["RateLimit-Remaining"] == "0"
     assert gateway("GET", "/api/orders", theirs).status_code == 200
     assert len(upstream.seen) == 3
     clock(50)
     assert gateway("GET", "/api/orders", mine).status_code == 200
 
 
-def test_public_routes_count_by_address_whatever_header_is_sent(clock, config, gateway):
+def test_public_routes_count_by_address(clock, config, gateway):
     plugin(config["services"][0]["routes"][0], "rate-limiting")["minute"] = 1
     assert gateway("POST", "/api/auth/login", {"Authorization": "a"}).status_code == 200
     assert gateway("POST", "/api/auth/login", {"Authorization": "b"}).status_code == 429
     assert gateway("POST", "/api/auth/login", client="10.0.0.2").status_code == 200
 
 
-def test_the_tightest_of_several_periods_is_the_one_told(clock, config, gateway):
+def test_headers_show_the_tightest_period(clock, config, gateway):
     plugin(config, "rate-limiting").update(second=1, minute=5)
     mine = bearer(token(exp=9e9))
     assert gateway("GET", "/api/orders", mine).headers["RateLimit-Limit"] == "1"
-    stopped = gateway("GET", "/api/orders", mine)
-    assert (stopped.status_code, stopped.headers["Retry-After"]) == (429, "1")
+    refused = gateway("GET", "/api/orders", mine)
+    assert (refused.status_code, refused.headers["Retry-After"]) == (429, "1")
     clock(1)
     assert gateway("GET", "/api/orders", mine).headers["X-RateLimit-Remaining-Minute"] == "3"
 
 
-def test_a_refused_token_uses_up_nothing(clock, config, gateway):
+def test_refused_token_uses_no_limit(clock, config, gateway):
     plugin(config, "rate-limiting")["minute"] = 1
     for _ in range(3):
         assert gateway("GET", "/api/orders", bearer("x.y.z")).status_code == 401
 
 
-def test_a_body_over_a_megabyte_is_413(gateway, upstream):
+def test_body_over_a_megabyte_is_413(gateway, upstream):
     assert gateway("POST", "/api/pay", bearer(), data=b"x" * 2**20).status_code == 200
     response = gateway("POST", "/api/pay", bearer(), data=b"x" * (2**20 + 1))
     assert response.status_code == 413
@@ -194,7 +177,7 @@ def test_a_body_over_a_megabyte_is_413(gateway, upstream):
     assert len(upstream.seen) == 1
 
 
-def test_a_correlation_id_is_passed_on_and_echoed(gateway, upstream):
+def test_correlation_id_is_forwarded_and_echoed(gateway, upstream):
     mine = "11111111-2222-4333-8444-555555555555"
     response = gateway("GET", "/api/orders", {**bearer(), "X-Correlation-ID": mine})
     assert (
@@ -204,7 +187,7 @@ def test_a_correlation_id_is_passed_on_and_echoed(gateway, upstream):
 
 @pytest.mark.claim("correlation/id-per-request")
 @pytest.mark.parametrize("headers", [{}, bearer()])
-def test_without_one_a_uuid_is_made_also_for_what_is_refused(headers, gateway):
+def test_missing_correlation_id_is_generated(headers, gateway):
     assert UUID(gateway("GET", "/api/orders", headers).headers["X-Correlation-ID"]).version == 4
 
 
@@ -219,19 +202,19 @@ def test_without_one_a_uuid_is_made_also_for_what_is_refused(headers, gateway):
         ("text/plain", "plain"),
     ],
 )
-def test_the_client_s_accept_chooses_the_template(accept, chosen):
-    assert preferred(accept) == chosen
+def test_accept_header_chooses_the_template(accept, chosen):
+    assert choose_format(accept) == chosen
 
 
 @pytest.mark.parametrize("text", ['{"m": "%s %s %s"}', '{"m": "%d"}', "100%"])
-def test_a_template_that_kong_could_not_fill_is_refused(text, tmp_path):
+def test_template_that_kong_cannot_fill_is_refused(text, tmp_path):
     file = tmp_path / "template.json"
     file.write_text(text)
     with pytest.raises(ValueError, match="at most two"):
         Templates.read(file)
 
 
-def test_a_log_line_holds_no_token_and_no_query(gateway):
+def test_log_line_has_no_token_and_no_query(gateway):
     secret = token()
     gateway("GET", f"/api/orders?jwt={secret}", bearer(secret))
     gateway("GET", f"/api/orders?jwt={secret}", bearer(secret + "x"))
@@ -239,7 +222,7 @@ def test_a_log_line_holds_no_token_and_no_query(gateway):
     assert not any(secret[:20] in part for line in gateway.lines for part in line)
 
 
-def test_a_log_line_is_one_json_object_with_the_fields_of_every_service(capfd):
+def test_log_line_is_json_with_the_common_fields(capfd):
     command.log("WARNING", "some-id", 'GET /"quoted" 404')
     line = json.loads(capfd.readouterr().out)
     assert list(line) == ["timestamp", "level", "service", "correlation_id", "message"]

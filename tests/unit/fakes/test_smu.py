@@ -1,12 +1,8 @@
-"""The fake SMU Notification API over the wire: its contract and the rules of its codes."""
-
-from collections.abc import Iterator
+"""The fake SMU notification API over HTTP: its contract and the rules of its codes."""
 
 import pytest
 import requests
 
-from tests.support.fake_servers import running
-from tests.support.fakes_control import Fake
 from tests.unit.fakes.smu_client import KEY, MOBILE, Smu, wrong
 
 pytestmark = pytest.mark.unit
@@ -14,22 +10,10 @@ pytestmark = pytest.mark.unit
 BASE_PATH = "/SMULab_Notification/rest/Notification"
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Fake]:
-    with running("fakes.smu", SMU_API_KEY=KEY) as started:
-        yield started
+# The contract
 
 
-@pytest.fixture
-def smu(server: Fake) -> Smu:
-    server.control("reset")
-    return Smu(server)
-
-
-# What the API promises
-
-
-def test_send_otp_answers_with_a_sid_and_no_code(smu: Smu) -> None:
+def test_send_otp_returns_a_sid_and_no_code(smu: Smu) -> None:
     answer = smu.post("/SendOTP", Mobile=MOBILE).json()
     assert answer.keys() == {"VerificationSid", "Success", "ErrorMessage"}
     assert answer["Success"] is True
@@ -39,7 +23,7 @@ def test_send_otp_answers_with_a_sid_and_no_code(smu: Smu) -> None:
 
 
 @pytest.mark.parametrize("mobile", ["", "91234567", "+0123456789", "+65 9123 4567", "+65"])
-def test_a_number_that_is_not_e164_gets_no_code(smu: Smu, mobile: str) -> None:
+def test_number_that_is_not_e164_gets_no_code(smu: Smu, mobile: str) -> None:
     answer = smu.post("/SendOTP", Mobile=mobile)
     assert answer.status_code == 200
     assert answer.json()["Success"] is False
@@ -48,7 +32,7 @@ def test_a_number_that_is_not_e164_gets_no_code(smu: Smu, mobile: str) -> None:
     assert smu.inbox() == []
 
 
-def test_sms_and_email_land_in_the_inbox_newest_first(smu: Smu) -> None:
+def test_inbox_lists_sms_and_email_newest_first(smu: Smu) -> None:
     assert smu.post("/SendSMS", mobile=MOBILE, message="one").json() == {"status": "queued"}
     assert smu.post("/SendSMS", mobile=MOBILE, message="two").json() == {"status": "queued"}
     sent = smu.post("/SendEmail", emailAddress="a@example.com", emailSubject="Hi", emailBody="<b>x</b>")
@@ -59,13 +43,13 @@ def test_sms_and_email_land_in_the_inbox_newest_first(smu: Smu) -> None:
     assert [m["kind"] for m in smu.inbox()] == ["email", "sms", "sms"]
 
 
-def test_inbox_understands_a_plus_that_was_not_escaped(smu: Smu) -> None:
+def test_inbox_accepts_an_unescaped_plus(smu: Smu) -> None:
     smu.send()
     answer = requests.get(f"{smu.server.url}/inbox?mobile={MOBILE}", timeout=5)
     assert len(answer.json()["messages"]) == 1
 
 
-def test_inbox_page_shows_the_code_and_escapes_what_was_sent(smu: Smu) -> None:
+def test_inbox_page_shows_the_code_and_escapes_messages(smu: Smu) -> None:
     _, code = smu.send()
     smu.post("/SendSMS", mobile=MOBILE, message="<script>alert(1)</script>")
     page = requests.get(f"{smu.server.url}/", headers={"Accept": "text/html"}, timeout=5)
@@ -74,14 +58,14 @@ def test_inbox_page_shows_the_code_and_escapes_what_was_sent(smu: Smu) -> None:
     assert "<script>" not in page.text
 
 
-def test_the_public_base_path_works_too(smu: Smu) -> None:
+def test_public_base_path_works(smu: Smu) -> None:
     assert smu.post(f"{BASE_PATH}/SendOTP", Mobile=MOBILE).json()["Success"] is True
     assert smu.server.journal()[0]["path"] == "/SendOTP"
 
 
 @pytest.mark.parametrize("headers", [{}, {"X-Contacts-Key": "another"}])
 @pytest.mark.parametrize("path", ["/SendOTP", "/VerifyOTP", "/SendSMS", "/SendEmail"])
-def test_without_the_right_key_nothing_is_sent(smu: Smu, path: str, headers: dict[str, str]) -> None:
+def test_wrong_key_sends_nothing(smu: Smu, path: str, headers: dict[str, str]) -> None:
     answer = requests.post(smu.server.url + path, json={"Mobile": MOBILE}, headers=headers, timeout=5)
     assert answer.status_code == 401
     assert answer.json()["StatusCode"] == 401
@@ -99,7 +83,7 @@ def test_without_the_right_key_nothing_is_sent(smu: Smu, path: str, headers: dic
         ('{"Mobile": "\\ud800"}', "application/json", 400),
     ],
 )
-def test_a_call_that_breaks_the_contract_is_refused(smu: Smu, body: str, content_type: str, status: int) -> None:
+def test_invalid_call_is_refused(smu: Smu, body: str, content_type: str, status: int) -> None:
     headers = {"X-Contacts-Key": KEY, "Content-Type": content_type}
     answer = requests.post(f"{smu.server.url}/SendOTP", data=body, headers=headers, timeout=5)
     assert answer.status_code == status
@@ -109,7 +93,7 @@ def test_a_call_that_breaks_the_contract_is_refused(smu: Smu, body: str, content
 # The rules of a code
 
 
-def test_the_right_code_is_approved_once(smu: Smu) -> None:
+def test_right_code_is_approved_once(smu: Smu) -> None:
     sid, code = smu.send()
     assert len(code) == 6
     assert smu.check(sid, code) == {"Success": True, "Status": "approved", "ErrorMessage": ""}
@@ -118,13 +102,13 @@ def test_the_right_code_is_approved_once(smu: Smu) -> None:
     assert "20404" in again["ErrorMessage"]
 
 
-def test_a_wrong_code_is_pending_and_leaves_the_right_one_good(smu: Smu) -> None:
+def test_wrong_code_is_pending_and_the_right_one_stays_valid(smu: Smu) -> None:
     sid, code = smu.send()
     assert smu.check(sid, wrong(code)) == {"Success": True, "Status": "pending", "ErrorMessage": ""}
     assert smu.check(sid, code)["Status"] == "approved"
 
 
-def test_after_five_wrong_checks_the_right_code_is_refused(smu: Smu) -> None:
+def test_right_code_after_five_checks_is_refused(smu: Smu) -> None:
     sid, code = smu.send()
     assert [smu.check(sid, wrong(code))["Status"] for _ in range(5)] == ["pending"] * 5
     last = smu.check(sid, code)
@@ -132,7 +116,7 @@ def test_after_five_wrong_checks_the_right_code_is_refused(smu: Smu) -> None:
     assert "60202" in last["ErrorMessage"]
 
 
-def test_the_fifth_check_still_counts(smu: Smu) -> None:
+def test_fifth_check_can_approve(smu: Smu) -> None:
     sid, code = smu.send()
     for _ in range(4):
         smu.check(sid, wrong(code))
@@ -140,20 +124,20 @@ def test_the_fifth_check_still_counts(smu: Smu) -> None:
 
 
 @pytest.mark.parametrize(("age", "status"), [(599, "approved"), (600, "expired")])
-def test_a_code_lives_ten_minutes(smu: Smu, age: int, status: str) -> None:
+def test_code_expires_after_ten_minutes(smu: Smu, age: int, status: str) -> None:
     smu.server.control("clock", freeze=True)
     sid, code = smu.send()
     smu.server.control("clock", advance=age)
     assert smu.check(sid, code) == {"Success": True, "Status": status, "ErrorMessage": ""}
 
 
-def test_an_unknown_sid_is_not_found(smu: Smu) -> None:
+def test_unknown_sid_is_not_found(smu: Smu) -> None:
     answer = smu.check("VE" + "0" * 32, "123456")
     assert (answer["Success"], answer["Status"]) == (False, "")
     assert "20404" in answer["ErrorMessage"]
 
 
-def test_each_sending_has_its_own_code(smu: Smu) -> None:
+def test_each_send_has_its_own_code(smu: Smu) -> None:
     (first, code), (second, _) = smu.send(), smu.send()
     assert first != second
     assert smu.check(first, code)["Status"] == "approved"

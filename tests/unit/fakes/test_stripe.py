@@ -1,4 +1,4 @@
-"""The fake Stripe as the official SDK sees it: PaymentIntents, lists, refusals, shapes."""
+"""The fake Stripe with the official SDK: PaymentIntents, lists, refusals and shapes."""
 
 import typing
 from collections.abc import Iterator
@@ -8,29 +8,16 @@ import pytest
 import requests
 import stripe
 
-from tests.support.fake_servers import running
 from tests.support.fakes_control import Fake
-from tests.unit.fakes.stripe_client import KEY, TOP_UP, client, kinds, post, raw
+from tests.unit.fakes.stripe_client import KEY, TOP_UP, client, event_types, post, raw
 
 pytestmark = pytest.mark.unit
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Fake]:
-    with running("fakes.stripe", STRIPE_SECRET_KEY=KEY, STRIPE_WEBHOOK_URL="") as started:
-        yield started
-
-
-@pytest.fixture
-def intents(server: Fake) -> Any:
-    server.control("reset")
-    return client(server).v1.payment_intents
 
 
 # The life of a PaymentIntent
 
 
-def test_a_created_intent_waits_for_a_payment_method(intents: Any, server: Fake) -> None:
+def test_created_intent_requires_a_payment_method(intents: Any, stripe_server: Fake) -> None:
     made = intents.create(TOP_UP)
     assert (made.status, made.amount, made.amount_received, made.currency) == (
         "requires_payment_method",
@@ -41,15 +28,15 @@ def test_a_created_intent_waits_for_a_payment_method(intents: Any, server: Fake)
     assert made.client_secret.startswith(f"{made.id}_secret_")
     assert made.metadata["user_id"] == "u-1"
     assert intents.retrieve(made.id).to_dict() == made.to_dict()
-    assert kinds(server) == ["payment_intent.created"]
+    assert event_types(stripe_server) == ["payment_intent.created"]
 
 
 @pytest.mark.parametrize("card", ["pm_card_visa", "pm_card_mastercard", "pm_card_amex"])
-def test_a_good_card_pays(intents: Any, server: Fake, card: str) -> None:
+def test_valid_card_pays(intents: Any, stripe_server: Fake, card: str) -> None:
     made = intents.create(TOP_UP)
     paid = intents.confirm(made.id, {"payment_method": card, "expand": ["latest_charge"]})
     assert (paid.status, paid.amount_received, paid.latest_charge.paid) == ("succeeded", 5000, True)
-    assert kinds(server) == ["payment_intent.created", "payment_intent.succeeded"]
+    assert event_types(stripe_server) == ["payment_intent.created", "payment_intent.succeeded"]
 
 
 @pytest.mark.parametrize(
@@ -62,7 +49,9 @@ def test_a_good_card_pays(intents: Any, server: Fake, card: str) -> None:
         ("pm_card_chargeDeclinedProcessingError", "processing_error", "processing_error"),
     ],
 )
-def test_a_declined_card_takes_nothing(intents: Any, server: Fake, card: str, code: str, decline_code: str) -> None:
+def test_declined_card_charges_nothing(
+    intents: Any, stripe_server: Fake, card: str, code: str, decline_code: str
+) -> None:
     made = intents.create(TOP_UP)
     with pytest.raises(stripe.CardError) as declined:
         intents.confirm(made.id, {"payment_method": card})
@@ -72,7 +61,7 @@ def test_a_declined_card_takes_nothing(intents: Any, server: Fake, card: str, co
     left = intents.retrieve(made.id)
     assert (left.status, left.amount_received) == ("requires_payment_method", 0)
     assert left.last_payment_error.code == code
-    assert kinds(server)[-1] == "payment_intent.payment_failed"
+    assert event_types(stripe_server)[-1] == "payment_intent.payment_failed"
 
 
 def test_another_card_can_pay_after_a_decline(intents: Any) -> None:
@@ -87,33 +76,33 @@ def test_another_card_can_pay_after_a_decline(intents: Any) -> None:
     ("passed", "status", "event"),
     [(True, "succeeded", "succeeded"), (False, "requires_payment_method", "payment_failed")],
 )
-def test_a_challenged_card_waits_for_the_customer(
-    intents: Any, server: Fake, passed: bool, status: str, event: str
+def test_3d_secure_waits_for_the_customer(
+    intents: Any, stripe_server: Fake, passed: bool, status: str, event: str
 ) -> None:
     asked = intents.create(TOP_UP | {"confirm": True, "payment_method": "pm_card_authenticationRequired"})
     assert (asked.status, asked.next_action.type) == ("requires_action", "use_stripe_sdk")
-    server.control(f"payment_intents/{asked.id}/authenticate", passed=passed)
+    stripe_server.control(f"payment_intents/{asked.id}/authenticate", passed=passed)
     assert intents.retrieve(asked.id).status == status
-    assert kinds(server)[-1] == f"payment_intent.{event}"
+    assert event_types(stripe_server)[-1] == f"payment_intent.{event}"
 
 
-def test_a_challenged_card_fails_when_nobody_is_there(intents: Any) -> None:
+def test_3d_secure_fails_off_session(intents: Any) -> None:
     card = {"confirm": True, "off_session": True, "payment_method": "pm_card_authenticationRequired"}
     with pytest.raises(stripe.CardError, match="requires authentication"):
         intents.create(TOP_UP | card)
 
 
-def test_a_canceled_intent_cannot_be_paid(intents: Any, server: Fake) -> None:
+def test_canceled_intent_cannot_be_paid(intents: Any, stripe_server: Fake) -> None:
     made = intents.create(TOP_UP)
     assert intents.cancel(made.id, {"cancellation_reason": "abandoned"}).status == "canceled"
     with pytest.raises(stripe.InvalidRequestError) as refused:
         intents.confirm(made.id, {"payment_method": "pm_card_visa"})
     assert refused.value.code == "payment_intent_unexpected_state"
-    assert kinds(server) == ["payment_intent.created", "payment_intent.canceled"]
+    assert event_types(stripe_server) == ["payment_intent.created", "payment_intent.canceled"]
 
 
 @pytest.mark.parametrize("verb", ["confirm", "cancel"])
-def test_a_paid_intent_is_final(intents: Any, verb: str) -> None:
+def test_paid_intent_is_final(intents: Any, verb: str) -> None:
     paid = intents.create(TOP_UP | {"confirm": True, "payment_method": "pm_card_visa"})
     with pytest.raises(stripe.InvalidRequestError) as refused:
         getattr(intents, verb)(paid.id)
@@ -139,10 +128,10 @@ def test_lists_are_newest_first_and_paged(intents: Any) -> None:
     assert [row.id for row in before.data] == [made[3], made[2]]
 
 
-def test_created_bounds_a_list(intents: Any, server: Fake) -> None:
-    server.control("clock", freeze=1_800_000_000)
+def test_list_is_filtered_by_created(intents: Any, stripe_server: Fake) -> None:
+    stripe_server.control("clock", freeze=1_800_000_000)
     old = intents.create(TOP_UP)
-    server.control("clock", advance=100)
+    stripe_server.control("clock", advance=100)
     new = intents.create(TOP_UP)
     assert (old.created, new.created) == (1_800_000_000, 1_800_000_100)
     assert [row.id for row in intents.list({"created": {"gt": 1_800_000_000}}).data] == [new.id]
@@ -166,7 +155,7 @@ def test_search_finds_by_metadata(intents: Any, query: str, found: bool) -> None
 
 
 @pytest.mark.parametrize("query", ["metadata['a']", "colour:'red'", "amount>many", "status>'a'", " "])
-def test_a_query_that_makes_no_sense_is_refused(intents: Any, query: str) -> None:
+def test_invalid_query_is_refused(intents: Any, query: str) -> None:
     with pytest.raises(stripe.InvalidRequestError):
         intents.search({"query": query})
 
@@ -191,30 +180,30 @@ def test_a_query_that_makes_no_sense_is_refused(intents: Any, query: str) -> Non
         ({"expand": ["customer.mother"]}, "expand", None),
     ],
 )
-def test_a_bad_parameter_is_named_and_nothing_is_made(
-    intents: Any, server: Fake, change: dict[str, Any], param: str, code: str | None
+def test_invalid_parameter_is_named_and_creates_nothing(
+    intents: Any, stripe_server: Fake, change: dict[str, Any], param: str, code: str | None
 ) -> None:
     with pytest.raises(stripe.InvalidRequestError) as refused:
         intents.create(TOP_UP | change)
     assert (refused.value.http_status, refused.value.param, refused.value.code) == (400, param, code)
     assert refused.value.request_id is not None
-    assert kinds(server) == []
+    assert event_types(stripe_server) == []
 
 
-def test_what_is_not_there_is_a_404(intents: Any) -> None:
+def test_missing_intent_is_404(intents: Any) -> None:
     with pytest.raises(stripe.InvalidRequestError, match="No such payment_intent: 'pi_nobodys'") as refused:
         intents.retrieve("pi_nobodys")
     assert (refused.value.http_status, refused.value.code) == (404, "resource_missing")
 
 
 @pytest.mark.parametrize("key", ["sk_test_a_wrong_one", "sk_live_a_real_one", "nonsense"])
-def test_a_wrong_key_is_refused(intents: Any, server: Fake, key: str) -> None:
+def test_wrong_key_is_refused(intents: Any, stripe_server: Fake, key: str) -> None:
     with pytest.raises(stripe.AuthenticationError):
-        client(server, key).v1.payment_intents.create(typing.cast(Any, TOP_UP))
+        client(stripe_server, key).v1.payment_intents.create(typing.cast(Any, TOP_UP))
 
 
-def test_a_browser_may_confirm_with_the_client_secret_only(intents: Any, server: Fake) -> None:
-    made, browser = intents.create(TOP_UP), client(server, "pk_test_browser").v1.payment_intents
+def test_publishable_key_needs_the_client_secret(intents: Any, stripe_server: Fake) -> None:
+    made, browser = intents.create(TOP_UP), client(stripe_server, "pk_test_browser").v1.payment_intents
     with pytest.raises(stripe.PermissionError):
         browser.create(typing.cast(Any, TOP_UP))
     with pytest.raises(stripe.PermissionError):
@@ -225,54 +214,54 @@ def test_a_browser_may_confirm_with_the_client_secret_only(intents: Any, server:
     assert browser.confirm(made.id, typing.cast(Any, secret)).status == "succeeded"
 
 
-def test_what_stripe_does_not_know_gets_its_envelope(intents: Any, server: Fake) -> None:
-    for answer in (raw(server, "/v1/unicorns"), post(server, "/v1/events")):
+def test_unknown_route_has_stripes_envelope(intents: Any, stripe_server: Fake) -> None:
+    for answer in (raw(stripe_server, "/v1/unicorns"), post(stripe_server, "/v1/events")):
         assert answer.status_code == 404
         assert answer.json()["error"]["type"] == "invalid_request_error"
         assert answer.headers["Request-Id"].startswith("req_")
 
 
-def test_a_json_body_is_not_a_form(intents: Any, server: Fake) -> None:
-    answer = requests.post(f"{server.url}/v1/payment_intents", json=TOP_UP, auth=(KEY, ""), timeout=5)
+def test_json_body_is_refused(intents: Any, stripe_server: Fake) -> None:
+    answer = requests.post(f"{stripe_server.url}/v1/payment_intents", json=TOP_UP, auth=(KEY, ""), timeout=5)
     assert (answer.status_code, "form-urlencoded" in answer.text) == (400, True)
 
 
 # Shapes
 
 
-def misfits(value: Any, cls: type, where: str) -> Iterator[str]:
-    """Fields that the SDK's class does not have, and nulls or gaps where it promises a value."""
+def find_misfits(value: Any, cls: type, where: str) -> Iterator[str]:
+    """Find fields that the SDK's class does not have, and required fields that are null or missing."""
     for name, hint in cls.__annotations__.items():
         optional = type(None) in typing.get_args(hint)
         if name.islower() and not name.startswith("_") and not optional and value.get(name) is None:
-            yield f"{where}.{name} is promised"
+            yield f"{where}.{name} is required"
     for name, inner in value.items():
         if name not in cls.__annotations__ and name not in ("object", "id"):
             yield f"{where}.{name} is unknown"
         nested = getattr(cls, "_inner_class_types", {}).get(name)
         if nested and isinstance(inner, dict):
-            yield from misfits(inner, nested, f"{where}.{name}")
+            yield from find_misfits(inner, nested, f"{where}.{name}")
 
 
 @pytest.mark.parametrize("card", ["pm_card_visa", "pm_card_chargeDeclined", "pm_card_authenticationRequired"])
-def test_objects_have_the_shapes_of_the_sdk(intents: Any, server: Fake, card: str) -> None:
+def test_objects_have_the_shapes_of_the_sdk(intents: Any, stripe_server: Fake, card: str) -> None:
     made = intents.create(TOP_UP)
-    post(server, f"/v1/payment_intents/{made.id}/confirm", payment_method=card)
-    intent = raw(server, f"/v1/payment_intents/{made.id}").json()
-    found = list(misfits(intent, stripe.PaymentIntent, "payment_intent"))
+    post(stripe_server, f"/v1/payment_intents/{made.id}/confirm", payment_method=card)
+    intent = raw(stripe_server, f"/v1/payment_intents/{made.id}").json()
+    found = list(find_misfits(intent, stripe.PaymentIntent, "payment_intent"))
     if intent["latest_charge"]:
-        charge = raw(server, f"/v1/charges/{intent['latest_charge']}").json()
-        found += misfits(charge, stripe.Charge, "charge")
-        method = raw(server, f"/v1/payment_methods/{charge['payment_method']}").json()
-        found += misfits(method, stripe.PaymentMethod, "payment_method")
-    for event in raw(server, "/v1/events").json()["data"]:
-        found += misfits(event, stripe.Event, "event")
+        charge = raw(stripe_server, f"/v1/charges/{intent['latest_charge']}").json()
+        found += find_misfits(charge, stripe.Charge, "charge")
+        method = raw(stripe_server, f"/v1/payment_methods/{charge['payment_method']}").json()
+        found += find_misfits(method, stripe.PaymentMethod, "payment_method")
+    for event in raw(stripe_server, "/v1/events").json()["data"]:
+        found += find_misfits(event, stripe.Event, "event")
     assert found == []
 
 
 @pytest.mark.negative_control
-def test_the_shape_check_sees_what_is_wrong() -> None:
+def test_shape_check_finds_wrong_fields() -> None:
     wrong = {"id": "pi_1", "object": "payment_intent", "amount": None, "colour": "red"}
-    found = list(misfits(wrong, stripe.PaymentIntent, "pi"))
-    assert "pi.amount is promised" in found
+    found = list(find_misfits(wrong, stripe.PaymentIntent, "pi"))
+    assert "pi.amount is required" in found
     assert "pi.colour is unknown" in found

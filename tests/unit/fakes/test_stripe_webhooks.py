@@ -1,4 +1,4 @@
-"""Webhooks of the fake Stripe, verified by the SDK: signed, retried, and wrong on demand."""
+"""Webhooks of the fake Stripe, verified by the SDK: signatures, retries and scripted failures."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -44,7 +44,7 @@ def pay(server: Fake) -> dict[str, Any]:
     return create(server, confirm="true", payment_method="pm_card_visa")
 
 
-def test_a_payment_is_told_in_order_and_signed(server: Fake, receiver: Receiver) -> None:
+def test_payment_events_are_ordered_and_signed(server: Fake, receiver: Receiver) -> None:
     paid = pay(server)
     created, succeeded = receiver.events(2)
     assert (created.type, succeeded.type) == ("payment_intent.created", "payment_intent.succeeded")
@@ -54,7 +54,7 @@ def test_a_payment_is_told_in_order_and_signed(server: Fake, receiver: Receiver)
     assert created.data.object["status"] == "requires_payment_method"
 
 
-def test_a_decline_and_a_cancellation_are_told(server: Fake, receiver: Receiver) -> None:
+def test_decline_and_cancellation_have_events(server: Fake, receiver: Receiver) -> None:
     declined = create(server, confirm="true", payment_method="pm_card_chargeDeclined")
     ident = declined["error"]["payment_intent"]["id"]
     requests.post(f"{server.url}/v1/payment_intents/{ident}/cancel", auth=(KEY, ""), timeout=5)
@@ -65,7 +65,7 @@ def test_a_decline_and_a_cancellation_are_told(server: Fake, receiver: Receiver)
     ]
 
 
-def test_a_failed_delivery_comes_again_until_it_is_taken(server: Fake, receiver: Receiver) -> None:
+def test_failed_delivery_is_retried_until_it_succeeds(server: Fake, receiver: Receiver) -> None:
     receiver.statuses += [500, 302, 400]
     create(server)
     events = receiver.events(4)
@@ -79,12 +79,12 @@ def test_retries_end(server: Fake, receiver: Receiver) -> None:
     receiver.statuses += [500, 500]
     create(server)
     receiver.wait(2)
-    server.control("events", type="customer.created")  # delivered only once the second failure is settled
+    server.control("events", type="customer.created")  # delivered after the second failure
     assert receiver.events(3)[2].type == "customer.created"
     assert server.read("webhooks")["queue"] == []
 
 
-def test_an_endpoint_that_is_down_gets_it_when_it_is_up(server: Fake, receiver: Receiver) -> None:
+def test_event_is_delivered_once_the_endpoint_is_up(server: Fake, receiver: Receiver) -> None:
     server.control("webhooks", url="http://127.0.0.1:1/nobody", max_attempts=100)
     create(server)
     wait_until(lambda: server.read("deliveries")["deliveries"] != [])
@@ -100,7 +100,7 @@ def test_duplicates_are_copies_of_one_event(server: Fake, receiver: Receiver) ->
     assert len({body for body, _ in receiver.received}) == 1
 
 
-def test_held_events_go_out_in_the_order_asked_for(server: Fake, receiver: Receiver) -> None:
+def test_held_events_are_released_in_the_given_order(server: Fake, receiver: Receiver) -> None:
     server.control("webhooks", hold=True)
     pay(server)
     assert receiver.received == []
@@ -108,7 +108,7 @@ def test_held_events_go_out_in_the_order_asked_for(server: Fake, receiver: Recei
     assert [event.type for event in receiver.events(2)] == ["payment_intent.succeeded", "payment_intent.created"]
 
 
-def test_one_held_event_can_be_let_go_by_its_id(server: Fake, receiver: Receiver) -> None:
+def test_held_event_is_released_by_its_id(server: Fake, receiver: Receiver) -> None:
     server.control("webhooks", hold=True)
     pay(server)
     held = [job["event"] for job in server.read("webhooks")["queue"]]
@@ -117,7 +117,7 @@ def test_one_held_event_can_be_let_go_by_its_id(server: Fake, receiver: Receiver
     assert [job["event"] for job in server.read("webhooks")["queue"]] == [held[0]]
 
 
-def test_a_delayed_event_comes_later(server: Fake, receiver: Receiver) -> None:
+def test_delayed_event_arrives_later(server: Fake, receiver: Receiver) -> None:
     server.control("webhooks", delay_ms=200)
     create(server)
     server.control("webhooks", delay_ms=0)
@@ -126,9 +126,7 @@ def test_a_delayed_event_comes_later(server: Fake, receiver: Receiver) -> None:
 
 
 @pytest.mark.parametrize("kind", ["bad", "stale", "none"])
-def test_a_wrong_signature_is_refused_by_the_sdk_and_the_retry_is_good(
-    server: Fake, receiver: Receiver, kind: str
-) -> None:
+def test_scripted_signature_is_invalid_and_the_retry_valid(server: Fake, receiver: Receiver, kind: str) -> None:
     server.control("webhooks", signatures=[kind, "good"])
     receiver.statuses.append(400)
     create(server)
@@ -138,14 +136,14 @@ def test_a_wrong_signature_is_refused_by_the_sdk_and_the_retry_is_good(
     assert stripe.Webhook.construct_event(body, good, SECRET)
 
 
-def test_a_stale_signature_is_old_but_true(server: Fake, receiver: Receiver) -> None:
+def test_stale_signature_is_valid_with_a_longer_tolerance(server: Fake, receiver: Receiver) -> None:
     server.control("webhooks", signatures=["stale"])
     create(server)
     ((body, signature),) = receiver.wait(1)
     assert stripe.Webhook.construct_event(body, signature, SECRET, tolerance=3600)
 
 
-def test_redelivery_answers_with_what_the_endpoint_said(server: Fake, receiver: Receiver) -> None:
+def test_redelivery_returns_the_statuses_of_the_endpoint(server: Fake, receiver: Receiver) -> None:
     create(server)
     ident = receiver.events(1)[0].id
     receiver.statuses += [200, 409]
@@ -155,19 +153,19 @@ def test_redelivery_answers_with_what_the_endpoint_said(server: Fake, receiver: 
     assert server.get_refusal("events/evt_nobodys/redeliver") == "no such event"
 
 
-def test_a_moved_clock_leaves_signatures_good(server: Fake, receiver: Receiver) -> None:
+def test_moved_clock_keeps_signatures_valid(server: Fake, receiver: Receiver) -> None:
     server.control("clock", freeze=1_800_000_000)
     create(server)
     assert receiver.events(1)[0].created == 1_800_000_000
 
 
-def test_an_event_of_any_type_can_be_told(server: Fake, receiver: Receiver) -> None:
+def test_event_of_any_type_can_be_emitted(server: Fake, receiver: Receiver) -> None:
     server.control("events", type="invoice.paid", object={"id": "in_1", "object": "invoice"})
     event: Any = receiver.events(1)[0]
     assert (event.type, event.data.object.id) == ("invoice.paid", "in_1")
 
 
-def test_a_reset_forgets_what_was_queued(server: Fake, receiver: Receiver) -> None:
+def test_reset_empties_the_queue(server: Fake, receiver: Receiver) -> None:
     server.control("webhooks", hold=True)
     create(server)
     server.control("reset")
@@ -176,7 +174,7 @@ def test_a_reset_forgets_what_was_queued(server: Fake, receiver: Receiver) -> No
 
 
 @pytest.mark.parametrize(
-    "nonsense", [{"copies": 0}, {"signatures": []}, {"signatures": ["forged"]}, {"colour": "red"}, {"delay_ms": -1}]
+    "script", [{"copies": 0}, {"signatures": []}, {"signatures": ["forged"]}, {"colour": "red"}, {"delay_ms": -1}]
 )
-def test_a_script_that_makes_no_sense_is_refused(server: Fake, receiver: Receiver, nonsense: dict[str, Any]) -> None:
-    assert server.get_refusal("webhooks", **nonsense)
+def test_invalid_script_is_refused(server: Fake, receiver: Receiver, script: dict[str, Any]) -> None:
+    assert server.get_refusal("webhooks", **script)

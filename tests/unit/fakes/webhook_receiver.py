@@ -1,4 +1,4 @@
-"""An endpoint that webhooks are sent to: it keeps what came and answers as told."""
+"""A webhook endpoint that stores requests and returns scripted statuses."""
 
 import threading
 import time
@@ -14,7 +14,7 @@ DEADLINE_SECONDS = 5.0
 
 @dataclass
 class Receiver:
-    """`statuses` are given to the next calls in turn; after them every call gets 200."""
+    """The endpoint. The next calls get `statuses` in turn, all later ones 200."""
 
     url: str
     secret: str
@@ -29,7 +29,7 @@ class Receiver:
             return self.statuses.pop(0) if self.statuses else 200
 
     def wait(self, count: int) -> list[tuple[bytes, str | None]]:
-        """All that came, once there are `count`."""
+        """Wait for `count` requests and return them."""
         with self.arrived:
             deadline = time.monotonic() + DEADLINE_SECONDS
             while len(self.received) < count and time.monotonic() < deadline:
@@ -38,7 +38,7 @@ class Receiver:
             return list(self.received)
 
     def events(self, count: int) -> list[stripe.Event]:
-        """All that came, verified by the SDK; raises its error for a signature that is not good."""
+        """Wait for `count` requests and return their events. Raises the SDK's error for an invalid signature."""
         return [stripe.Webhook.construct_event(body, signature, self.secret) for body, signature in self.wait(count)]
 
 
@@ -54,7 +54,7 @@ def receiving(secret: str) -> Iterator[Receiver]:
             self.end_headers()
 
         def log_message(self, format: str, *args: object) -> None:
-            """Nothing: the test's output is for the test."""
+            """Log nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         receiver.url = f"http://127.0.0.1:{server.server_port}/api/webhooks/stripe"
