@@ -104,14 +104,14 @@ def count_controls(mutants: Any, results: Results) -> Controls:
     for test in results.run["controls"]:
         if outcome := results.outcomes.get(test):
             found.setdefault(test.partition("[")[0].removeprefix("tests/"), []).append(outcome == "passed")
-    return Controls([(name, len(cases), sum(cases)) for name, cases in found.items()], _mutants(mutants))
+    return Controls([(name, len(cases), sum(cases)) for name, cases in found.items()], _list_mutants(mutants))
 
 
-def _mutants(content: Any) -> list[tuple[str, bool, str]] | None:
+def _list_mutants(content: Any) -> list[tuple[str, bool, str]] | None:
     if not content:
         return None
     return [
-        (row["mutant"]["name"], not row["trouble"], row["trouble"] or row["caught_by"]) for row in content["mutants"]
+        (row["name"], row["caught"], row["problem"] or " and ".join(row["caught_by"])) for row in content["mutants"]
     ]
 
 

@@ -1,8 +1,9 @@
-"""`make mutants`: the project passes under N seeds; each mutant is caught by a test that it names, and by which others.
+"""`make mutants`: check that a test catches each mutant, and that the same tests pass without it under N seeds.
 
     python -m tests.mutants [--seeds N] [--only WORD] [--deep]
 
-Prints a table, writes reports/mutants.json, ends with 1 when a mutant survives, proves nothing, or a seed is red.
+It prints a table and writes reports/mutants.json. The exit status is 1 if a mutant survives or proves nothing, or if a
+seed fails.
 """
 
 from __future__ import annotations
@@ -15,86 +16,87 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tests.mutants.mutant import Mutant, load
-from tests.mutants.runs import Finding, examine, examine_clean, named_tests, noticed_elsewhere, side_by_side
-from tests.mutants.sandbox import ROOT, Laboratory, laboratory
+from tests.mutants.mutant import Mutant, read_mutants
+from tests.mutants.runs import Finding, examine, find_other_catcher, list_named_tests, map_concurrently, run_clean
+from tests.mutants.sandbox import ROOT, Sandbox, open_sandbox
 
 REPORT = ROOT / "reports" / "mutants.json"
 
 
 @dataclass(frozen=True)
-class Seed:
-    """One run of all named tests on the project as it is."""
+class SeedRun:
+    """A run of all named tests without a mutant, in the order of one seed."""
 
     seed: int
     passed: int
     seconds: float
-    trouble: str
+    problem: str
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run it all; the exit status."""
-    options = _parser().parse_args(arguments)
-    mutants = [mutant for mutant in load() if options.only in mutant.name]
-    with laboratory() as lab:
-        seeds = [_sown(lab, seed, named_tests(mutants)) for seed in range(1, options.seeds + 1)]
-        findings = examine(lab, mutants)
-        others = side_by_side(lab, lambda mutant: _noticed(lab, mutant, options.deep), mutants)
+    """Run everything and return the exit status."""
+    options = _build_parser().parse_args(arguments)
+    mutants = [mutant for mutant in read_mutants() if options.only in mutant.name]
+    with open_sandbox() as sandbox:
+        seeds = [_run_seed(sandbox, seed, list_named_tests(mutants)) for seed in range(1, options.seeds + 1)]
+        findings = examine(sandbox, mutants)
+        others = map_concurrently(sandbox, lambda mutant: _find_other(sandbox, mutant, options.deep), mutants)
     print("mutant | caught by | seconds")
     for found, other in zip(findings, others, strict=True):
-        print(_row(found, other))
-    return _told(seeds, findings, others)
+        print(_format_row(found, other))
+    return _report(seeds, findings, others)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m tests.mutants", description="Planted defects, and who finds them.")
-    parser.add_argument("--seeds", type=int, default=20, help="runs of the project as it is (default: 20)")
-    parser.add_argument("--only", default="", metavar="WORD", help="the mutants whose name contains this")
+def _build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tests.mutants", description="Check that tests catch each mutant.")
+    parser.add_argument("--seeds", type=int, default=20, help="runs without a mutant (default: 20)")
+    parser.add_argument("--only", default="", metavar="WORD", help="only mutants whose name contains WORD")
     parser.add_argument(
-        "--deep", action="store_true", help="look at the whole unit and saga suites for who else notices"
+        "--deep", action="store_true", help="search all unit and saga tests for a further test that catches each mutant"
     )
     return parser
 
 
-def _sown(lab: Laboratory, seed: int, tests: Sequence[str]) -> Seed:
-    began = time.monotonic()
-    trial = examine_clean(lab, tests, seed)
-    trouble = trial.trouble or "; ".join(f"{node}: {why}" for node, why in trial.failed.items())
-    sown = Seed(seed, len(trial.passed), round(time.monotonic() - began, 1), trouble)
-    print(f"clean, seed {seed}: {sown.passed} passed in {sown.seconds} s {sown.trouble}", flush=True)
-    return sown
+def _run_seed(sandbox: Sandbox, seed: int, tests: Sequence[str]) -> SeedRun:
+    start = time.monotonic()
+    run = run_clean(sandbox, tests, seed)
+    problem = run.problem or "; ".join(f"{node}: {reason}" for node, reason in run.failed.items())
+    result = SeedRun(seed, len(run.passed), round(time.monotonic() - start, 1), problem)
+    print(f"clean, seed {seed}: {result.passed} passed in {result.seconds} s {result.problem}", flush=True)
+    return result
 
 
-def _noticed(lab: Laboratory, mutant: Mutant, deep: bool) -> str:
-    other = noticed_elsewhere(lab, mutant, deep=deep)
+def _find_other(sandbox: Sandbox, mutant: Mutant, deep: bool) -> str:
+    other = find_other_catcher(sandbox, mutant, deep=deep)
     print(f"{mutant.name}: also {other}", file=sys.stderr, flush=True)
     return other
 
 
-def _row(found: Finding, other: str) -> str:
-    caught = found.trouble.upper() if found.trouble else _short(found.caught_by)
-    return f"{found.mutant.name} | {caught}; also {_short(other)} | {found.seconds:.1f}"
+def _format_row(found: Finding, other: str) -> str:
+    caught = found.problem.upper() if found.problem else _shorten(found.caught_by)
+    return f"{found.mutant.name} | {caught}, also {_shorten(other)} | {found.seconds:.1f}"
 
 
-def _short(node: str) -> str:
+def _shorten(node: str) -> str:
     return node.partition("::")[2] or node
 
 
-def _told(seeds: Sequence[Seed], findings: Sequence[Finding], others: Sequence[str]) -> int:
-    red, troubled = [s for s in seeds if s.trouble], [found for found in findings if found.trouble]
-    rows = [_entry(found, other) for found, other in zip(findings, others, strict=True)]
+def _report(seeds: Sequence[SeedRun], findings: Sequence[Finding], others: Sequence[str]) -> int:
+    red, missed = [s for s in seeds if s.problem], [found for found in findings if found.problem]
+    rows = [build_entry(found, other) for found, other in zip(findings, others, strict=True)]
     REPORT.parent.mkdir(exist_ok=True)
     REPORT.write_text(json.dumps({"seeds": [asdict(s) for s in seeds], "mutants": rows}, indent=1, ensure_ascii=False))
-    print(f"{len(seeds) - len(red)} of {len(seeds)} clean seeds green", end=", ")
-    print(f"{len(findings) - len(troubled)} of {len(findings)} mutants caught: reports/{REPORT.name}")
-    return 1 if red or troubled else 0
+    print(f"{len(seeds) - len(red)} of {len(seeds)} seeds passed", end=", ")
+    print(f"{len(findings) - len(missed)} of {len(findings)} mutants caught: reports/{REPORT.name}")
+    return 1 if red or missed else 0
 
 
-def _entry(found: Finding, other: str) -> dict[str, Any]:
-    planted, caught = asdict(found.mutant), not found.trouble
+def build_entry(found: Finding, other: str) -> dict[str, Any]:
+    """Return the entry of a mutant in reports/mutants.json, which the report reads."""
+    mutant, is_caught = asdict(found.mutant), not found.problem
     by = [test for test in (found.caught_by, other) if "::" in test]
-    came = {"reason": found.reason, "seconds": found.seconds, "trouble": found.trouble, "elsewhere": other}
-    return {**planted, "named": planted["caught_by"], "caught": caught, "caught_by": by, **came}
+    result = {"reason": found.reason, "seconds": found.seconds, "problem": found.problem, "elsewhere": other}
+    return {**mutant, "named": mutant["caught_by"], "caught": is_caught, "caught_by": by, **result}
 
 
 if __name__ == "__main__":

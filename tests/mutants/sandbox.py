@@ -1,7 +1,8 @@
-"""Where mutants are tried: scratch copies of the project, a database server and a warm pytest for each core.
+"""The sandbox of the mutants: for each core a copy of the project, a database server and a warm pytest.
 
-The tree itself is never touched. A trial plants the mutant in a bench's copy and runs tests in a process of its own
-with empty databases; what counts is that a test *failed*: one that could not be collected or set up says nothing.
+The project itself never changes. A run puts the mutant into the copy of a workspace, and starts pytest in a new process
+with empty databases. A mutant is caught only if a test fails in its call phase. A failed import or fixture proves
+nothing.
 """
 
 from __future__ import annotations
@@ -29,18 +30,21 @@ NOT_COPIED = (".venv", ".git", ".run", ".hypothesis", ".*_cache", "__pycache__",
 
 
 @dataclass(frozen=True)
-class Trial:
-    """What some tests said. `failed` is those that failed in their call phase, each with its reason in one line."""
+class Run:
+    """The result of some tests. `failed` has those that failed in their call phase, each with its reason.
+
+    If `problem` is not empty, the result proves nothing.
+    """
 
     failed: dict[str, str]
     passed: tuple[str, ...]
-    trouble: str
+    problem: str
     seconds: float
     log: str = field(repr=False, default="")
 
 
-class Bench:
-    """One warm pytest with a database server of its own; one trial at a time."""
+class Workspace:
+    """A copy of the project with its own warm pytest and database server, for one run at a time."""
 
     def __init__(self, home: Path) -> None:
         self._home = home
@@ -57,98 +61,98 @@ class Bench:
         )  # fmt: skip
 
     def close(self) -> None:
-        """End the worker and its server."""
+        """Stop the worker and its database server."""
         self._worker.communicate()
         self._databases.close()
 
-    def tree_like(self, clean: Path) -> Path:
-        """This bench's own copy of the project, with the bytecode that is there already."""
+    def copy_tree(self, clean: Path) -> Path:
+        """Return the project of this workspace. The first call copies it, including bytecode."""
         if not self.tree.exists():
             shutil.copytree(clean, self.tree, symlinks=True)
         return self.tree
 
     def run(
-        self, tree: Path, arguments: Sequence[str], seconds: float, *, at_first: bool = False, seed: int = 0
-    ) -> Trial:
-        """Run pytest with these arguments in the project at `tree`, for at most `seconds`.
+        self, tree: Path, arguments: Sequence[str], seconds: float, *, fail_fast: bool = False, seed: int = 0
+    ) -> Run:
+        """Run pytest in the project at `tree` for at most `seconds`.
 
-        `at_first` ends it with the first failure, and leaves no bytecode: what is planted next may have the same size
-        and second. A `seed` other than 0 shuffles the tests.
+        `fail_fast` stops at the first failure. It also writes no bytecode, because the next mutant can have the same
+        file size and modification time. A `seed` other than 0 shuffles the tests.
         """
         log, report = (self._home / f"{next(self._numbers)}.{kind}" for kind in ("log", "json"))
-        job = {"tree": str(tree), "arguments": arguments, "seconds": seconds, "at_first": at_first, "seed": seed}
+        job = {"tree": str(tree), "arguments": arguments, "seconds": seconds, "fail_fast": fail_fast, "seed": seed}
         job |= {"log": str(log), "report": str(report)}
         assert self._worker.stdin is not None
         assert self._worker.stdout is not None
         print(json.dumps(job), file=self._worker.stdin, flush=True)
         record = json.loads(self._worker.stdout.readline())
         self._databases.empty()
-        return _trial(record, log)
+        return _parse(record, log)
 
 
-def _trial(record: dict[str, Any], log: Path) -> Trial:
+def _parse(record: dict[str, Any], log: Path) -> Run:
     text = log.read_text(errors="replace") if log.exists() else ""
-    called = [(node, outcome, why) for node, when, outcome, why in record.get("reports", []) if when == "call"]
-    failed = {node: why for node, outcome, why in called if outcome == "failed"}
-    passed = tuple(node for node, outcome, _ in called if outcome == "passed")
-    return Trial(failed, passed, _trouble(record), record["seconds"], text)
+    calls = [(node, outcome, reason) for node, when, outcome, reason in record.get("reports", []) if when == "call"]
+    failed = {node: reason for node, outcome, reason in calls if outcome == "failed"}
+    passed = tuple(node for node, outcome, _ in calls if outcome == "passed")
+    return Run(failed, passed, _find_problem(record), record["seconds"], text)
 
 
-def _trouble(record: dict[str, Any]) -> str:
-    """Why nothing that these tests said counts."""
+def _find_problem(record: dict[str, Any]) -> str:
+    """Return the reason why a run proves nothing, or an empty string."""
     if record["timed_out"]:
         return f"still running after {record['seconds']:.0f} s"
     if record.get("not_collected"):
         return "not collected: " + "; ".join(record["not_collected"])
     if record.get("exit") not in (0, 1):
         return f"pytest ended with {record.get('exit', 'nothing at all')}"
-    unset = [f"{node}: {why}" for node, when, _, why in record["reports"] if when == "setup"]
-    return "not set up: " + "; ".join(unset) if unset else ""
+    setups = [f"{node}: {reason}" for node, when, _, reason in record["reports"] if when == "setup"]
+    return "not set up: " + "; ".join(setups) if setups else ""
 
 
-class Laboratory:
-    """Benches, and the clean copy of the project from which each bench's own is made."""
+class Sandbox:
+    """Workspaces, and a clean copy of the project from which each workspace makes its own."""
 
-    def __init__(self, home: Path, benches: Iterable[Bench]) -> None:
+    def __init__(self, home: Path, workspaces: Iterable[Workspace]) -> None:
         self.clean = home / "clean"
-        self._free: queue.SimpleQueue[Bench] = queue.SimpleQueue()
+        self._free: queue.SimpleQueue[Workspace] = queue.SimpleQueue()
         self.size = 0
-        for bench in benches:
-            self._free.put(bench)
+        for workspace in workspaces:
+            self._free.put(workspace)
             self.size += 1
 
-    def run_clean(self, arguments: Sequence[str], seconds: float, seed: int = 0) -> Trial:
-        """These tests, on the project as it is, in the order that `seed` gives them."""
-        with self._bench() as bench:
-            return bench.run(self.clean, arguments, seconds, seed=seed)
+    def run_clean(self, arguments: Sequence[str], seconds: float, seed: int = 0) -> Run:
+        """Run tests without a mutant, in the order of the seed."""
+        with self._take_workspace() as workspace:
+            return workspace.run(self.clean, arguments, seconds, seed=seed)
 
-    def run_planted(self, mutant: Mutant, arguments: Sequence[str], seconds: float) -> Trial:
-        """These tests, on a copy with the mutant in it. Raises Stale."""
-        with self._bench() as bench, mutant.planted(bench.tree_like(self.clean)):
-            return bench.run(bench.tree, arguments, seconds, at_first=True)
+    def run_mutant(self, mutant: Mutant, arguments: Sequence[str], seconds: float) -> Run:
+        """Run tests with a mutant. Raises Stale."""
+        with self._take_workspace() as workspace, mutant.apply(workspace.copy_tree(self.clean)):
+            return workspace.run(workspace.tree, arguments, seconds, fail_fast=True)
 
     @contextmanager
-    def _bench(self) -> Iterator[Bench]:
-        bench = self._free.get()
+    def _take_workspace(self) -> Iterator[Workspace]:
+        workspace = self._free.get()
         try:
-            yield bench
+            yield workspace
         finally:
-            self._free.put(bench)
+            self._free.put(workspace)
 
 
 @contextmanager
-def laboratory() -> Iterator[Laboratory]:
-    """A laboratory with a bench a core, at most four; nothing of it is left afterwards."""
+def open_sandbox() -> Iterator[Sandbox]:
+    """Create a sandbox with a workspace for each core, at most four, and delete it when the block ends."""
     with tempfile.TemporaryDirectory(prefix="ticketremaster-mutants-") as scratch, ExitStack() as stack:
         home, size = Path(scratch), min(len(os.sched_getaffinity(0)), 4)
         with ThreadPoolExecutor(size) as pool:
-            benches = list(pool.map(Bench, [home / f"bench-{number}" for number in range(size)]))
-        for bench in benches:
-            stack.enter_context(closing(bench))
-        _copy(home / "clean")
-        yield Laboratory(home, benches)
+            workspaces = list(pool.map(Workspace, [home / f"workspace-{number}" for number in range(size)]))
+        for workspace in workspaces:
+            stack.enter_context(closing(workspace))
+        _copy_project(home / "clean")
+        yield Sandbox(home, workspaces)
 
 
-def _copy(tree: Path) -> None:
+def _copy_project(tree: Path) -> None:
     shutil.copytree(ROOT, tree, symlinks=True, ignore=shutil.ignore_patterns(*NOT_COPIED))
     (tree / ".venv").symlink_to(ROOT / ".venv")

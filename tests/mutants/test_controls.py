@@ -1,4 +1,4 @@
-"""Negative controls: with a guard taken away the test that stands for it has to fail. `make mutants` asks all tests."""
+"""Each mutant removes a guard, and a test that it names must fail. `make mutants` also searches for further tests."""
 
 from __future__ import annotations
 
@@ -6,40 +6,39 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.mutants.mutant import Edit, Mutant, load
-from tests.mutants.runs import Finding, examine, plant
-from tests.mutants.sandbox import Laboratory, laboratory
+from tests.mutants.mutant import Edit, Mutant, read_mutants
+from tests.mutants.runs import Finding, examine, run_mutant
+from tests.mutants.sandbox import Sandbox, open_sandbox
 
 pytestmark = [pytest.mark.saga, pytest.mark.negative_control]
 
-MUTANTS = load()
+MUTANTS = read_mutants()
 RULES = "services/orchestrator/tickets/scan_rules.py"
 CATCHER = "tests/unit/orchestrator/test_scan_rules.py::test_qr_age_limits_are_exact_to_the_second"
 
 
 @pytest.fixture(scope="module")
-def lab() -> Iterator[Laboratory]:
-    """A laboratory for all controls of this run."""
-    with laboratory() as opened:
+def sandbox() -> Iterator[Sandbox]:
+    """A sandbox for all tests of this module."""
+    with open_sandbox() as opened:
         yield opened
 
 
 @pytest.fixture(scope="module")
-def findings(lab: Laboratory, request: pytest.FixtureRequest) -> dict[Mutant, Finding]:
-    """What came of the mutants that this run has selected."""
-    chosen = [item.callspec.params for item in request.session.items if hasattr(item, "callspec")]
-    return {
-        found.mutant: found for found in examine(lab, [params["mutant"] for params in chosen if "mutant" in params])
-    }
+def findings(sandbox: Sandbox, request: pytest.FixtureRequest) -> dict[Mutant, Finding]:
+    """The findings of the mutants that pytest has selected."""
+    params = [item.callspec.params for item in request.session.items if hasattr(item, "callspec")]
+    selected = [case["mutant"] for case in params if "mutant" in case]
+    return {found.mutant: found for found in examine(sandbox, selected)}
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_defect_is_caught(mutant: Mutant, findings: dict[Mutant, Finding]) -> None:
-    assert not findings[mutant].trouble
+    assert not findings[mutant].problem
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "caught_by", "trouble"),
+    ("old", "new", "caught_by", "problem"),
     [
         ("MAX_AGE = timedelta(seconds=TTL_SECONDS)", "MAX_AGE = timedelta(0, TTL_SECONDS)", CATCHER, "survived"),
         ("MAX_AGE = timedelta(seconds=TTL_SECONDS)", "MAX_AGE = two", CATCHER, "not collected"),
@@ -49,11 +48,11 @@ def test_defect_is_caught(mutant: Mutant, findings: dict[Mutant, Finding]) -> No
             f"{CATCHER}_or_not",
             "pytest ended with 4",
         ),
-        ("text that is not there", "", CATCHER, "stale"),
+        ("text that does not occur", "", CATCHER, "stale"),
         ("return", "yield", CATCHER, "stale"),
     ],
     ids=["changes nothing", "cannot be imported", "names no test", "text is gone", "text is there often"],
 )
-def test_control_that_proves_nothing_fails(lab: Laboratory, old: str, new: str, caught_by: str, trouble: str) -> None:
-    hollow = Mutant("hollow", "none", "none", (Edit(RULES, old, new),), (caught_by,), "orchestrator")
-    assert trouble in plant(lab, hollow).trouble
+def test_mutant_that_proves_nothing_fails(sandbox: Sandbox, old: str, new: str, caught_by: str, problem: str) -> None:
+    mutant = Mutant("useless", "none", "none", (Edit(RULES, old, new),), (caught_by,), "orchestrator")
+    assert problem in run_mutant(sandbox, mutant).problem

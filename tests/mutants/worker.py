@@ -1,6 +1,6 @@
-"""Runs pytest over and over in forks of a process that has imported the libraries and nothing of ours.
+"""Runs pytest repeatedly in forks of a process that has imported the libraries, but nothing of the project.
 
-A program of its own: `python -P worker.py`. Each line on stdin is a job, each line on stdout what came of it.
+Start it with `python -P worker.py`. Each line on stdin is a job, and each line on stdout is its result.
 """
 
 from __future__ import annotations
@@ -24,25 +24,24 @@ LIBRARIES = (
     "hypothesis.stateful", "yaml",
 )  # fmt: skip
 OPTIONS = ["-q", "--no-header", "-p", "no:cacheprovider", "-p", "_hypothesis_pytestplugin"]
-POLL = 0.005  # seconds between two looks at a child
+POLL_SECONDS = 0.005
 
 
 class Recorder:
-    """What happened to each test, by its node id: phase, outcome, and the reason in one line.
+    """A pytest plugin that records the phase, outcome and reason of each test.
 
-    `at_first`: the first test that fails is all that is wanted, and nothing is put away after it. `seed`: the order in
-    which the files' tests come, 0 for their own.
+    With `fail_fast`, the process exits at the first failure without teardown. A `seed` other than 0 shuffles the tests.
     """
 
     def __init__(self, job: dict[str, Any]) -> None:
         self._file = job["report"]
-        self._at_first = job["at_first"]
+        self._fail_fast = job["fail_fast"]
         self._seed = job["seed"]
         self._reports: list[tuple[str, str, str, str]] = []
         self._not_collected: list[str] = []
 
     def write(self, code: int) -> None:
-        """Leave the record to the parent."""
+        """Write the record for the parent process."""
         record = {"exit": code, "reports": self._reports, "not_collected": self._not_collected}
         Path(self._file).write_text(json.dumps(record))
 
@@ -52,23 +51,23 @@ class Recorder:
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         if report.when == "call" or report.failed:
-            self._reports.append((report.nodeid, report.when, report.outcome, _reason(report)))
-        if self._at_first and report.when == "call" and report.failed:
+            self._reports.append((report.nodeid, report.when, report.outcome, _get_reason(report)))
+        if self._fail_fast and report.when == "call" and report.failed:
             self.write(1)
-            _leave()
+            _exit()
 
     def pytest_collectreport(self, report: Any) -> None:
         if report.failed:
             self._not_collected.append(f"{report.nodeid}: {str(report.longrepr)[-500:]}")
 
 
-def _reason(report: Any) -> str:
+def _get_reason(report: Any) -> str:
     crash = getattr(report.longrepr, "reprcrash", None)
     return str(crash.message).partition("\n")[0][:200] if crash else ""
 
 
 def run_tests(job: dict[str, Any]) -> None:
-    """The whole life of a child: pytest in the job's tree, its record in the job's report."""
+    """Run pytest in the tree of the job and write its record. This is all that a child process does."""
     import pytest
 
     os.setsid()
@@ -78,51 +77,51 @@ def run_tests(job: dict[str, Any]) -> None:
     os.chdir(job["tree"])
     sys.path.insert(0, job["tree"])
     os.environ |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": job["tree"]}
-    sys.dont_write_bytecode = job["at_first"]
+    sys.dont_write_bytecode = job["fail_fast"]
     recorder = Recorder(job)
     recorder.write(int(pytest.main([*OPTIONS, *job["arguments"]], plugins=[recorder])))
 
 
-def forked(job: dict[str, Any]) -> dict[str, Any]:
-    """Run the job's tests in a child, which is killed when its time is up; what it recorded."""
-    began = time.monotonic()
+def run_in_child(job: dict[str, Any]) -> dict[str, Any]:
+    """Run the tests of a job in a child process and return its record. Kills the child after `seconds`."""
+    start = time.monotonic()
     child = os.fork()
     if child == 0:
         try:
             run_tests(job)
         finally:
-            _leave()
-    timed_out = not _ended(child, began + job["seconds"])
+            _exit()
+    timed_out = not _wait(child, start + job["seconds"])
     report = Path(job["report"])
     record = json.loads(report.read_text()) if report.exists() and not timed_out else {}
-    return {**record, "timed_out": timed_out, "seconds": round(time.monotonic() - began, 2)}
+    return {**record, "timed_out": timed_out, "seconds": round(time.monotonic() - start, 2)}
 
 
-def _leave() -> None:
+def _exit() -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
 
 
-def _ended(child: int, deadline: float) -> bool:
-    """True when the child ended by itself. What it started in its own group ends with it either way."""
-    ended = False
-    while not ended and time.monotonic() < deadline:
-        ended = os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-        time.sleep(POLL)
-    with contextlib.suppress(ProcessLookupError):  # it had not come so far as to have a group
+def _wait(child: int, deadline: float) -> bool:
+    """Wait for a child and kill its process group. Returns False if the deadline passed first."""
+    has_ended = False
+    while not has_ended and time.monotonic() < deadline:
+        has_ended = os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        time.sleep(POLL_SECONDS)
+    with contextlib.suppress(ProcessLookupError):  # it ended before it had a process group
         os.killpg(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    return ended
+    return has_ended
 
 
 def main() -> None:
     """Take jobs until stdin ends."""
     for library in LIBRARIES:
         importlib.import_module(library)
-    gc.freeze()  # what is here already is nothing that a child has to look through, or to copy
+    gc.freeze()  # so that the garbage collector of a child does not touch, and thereby copy, the shared memory
     for line in sys.stdin:
-        print(json.dumps(forked(json.loads(line))), flush=True)
+        print(json.dumps(run_in_child(json.loads(line))), flush=True)
 
 
 if __name__ == "__main__":

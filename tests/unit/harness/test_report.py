@@ -19,6 +19,9 @@ from harness.report import claims, figures, page
 from harness.report.results import Results
 from harness.runtime.compose import ROOT
 from tests.claims import memory
+from tests.mutants.__main__ import build_entry
+from tests.mutants.mutant import Mutant
+from tests.mutants.runs import Finding
 
 pytestmark = pytest.mark.unit
 
@@ -291,10 +294,15 @@ def test_tests_of_one_service_can_be_run_with_coverage(tmp_path: Path) -> None:
 
 
 def test_mutant_that_survived_is_red(tmp_path: Path) -> None:
-    caught = {"mutant": {"name": "no NOWAIT"}, "trouble": "", "caught_by": "tests/unit/test_x.py::test_y"}
-    survived = {"mutant": {"name": "no fence"}, "trouble": "survived", "caught_by": ""}
-    text = draw(tmp_path, run=run(), mutants={"seeds": [], "mutants": [caught, survived]})
+    caught, survived = (Mutant(name, "", "", (), (), "order") for name in ("no NOWAIT", "no fence"))
+    other = "tests/unit/test_x.py::test_z"
+    entries = [
+        build_entry(Finding(caught, caught_by="tests/unit/test_x.py::test_y"), other),
+        build_entry(Finding(survived, problem="survived"), "no other"),
+    ]
+    text = draw(tmp_path, run=run(), mutants={"seeds": [], "mutants": entries})
     assert "1 / 2 caught" in text
+    assert f"<small>tests/unit/test_x.py::test_y and {other}</small>" in text
     assert '<span class="bad">✗</span> no fence' in text
 
 
