@@ -57,10 +57,7 @@ def apply_recorded(db: Database, key: str, attempt: Callable[[], Answer]) -> Ans
         stored = {"code": refusal.code, "message": refusal.message, "details": refusal.details}
         if _record_once(db, key, "REFUSED", stored):
             raise
-    except (
-        UniqueViolation,
-        DatabaseFault,
-    ) as failure:  # a duplicate may have committed first
+    except (UniqueViolation, DatabaseFault) as failure:  # a duplicate may have committed first
         return _replay_or_raise(db, key, failure)
     return _replay(_read_record(db, key))
 

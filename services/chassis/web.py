@@ -150,8 +150,12 @@ def ok(data: Any, status: int = 200, headers: Mapping[str, str] | None = None, *
 
 def ok_page(rows: list[Any], total: int, page: int, per_page: int) -> Response:
     """A page of a list in the success envelope."""
-    pages = {"page": page, "per_page": per_page, "total": total, "total_pages": -(-total // per_page)}
-    return ok(rows, pagination=pages)
+    return ok(rows, pagination=pagination(total, page, per_page))
+
+
+def pagination(total: int, page: int, per_page: int) -> dict[str, int]:
+    """The `pagination` field of an envelope."""
+    return {"page": page, "per_page": per_page, "total": total, "total_pages": -(-total // per_page)}
 
 
 def _json(content: Any, status: int, headers: Mapping[str, str] | None = None) -> Response:

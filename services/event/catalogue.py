@@ -18,7 +18,7 @@ from uuid import UUID
 
 import msgspec
 
-from services.chassis import json_codec
+from services.chassis import json_codec, web
 from services.chassis.db import Database
 from services.chassis.errors import Unknown
 from services.event import store
@@ -63,8 +63,8 @@ class Catalogue:
         events, total = self._db.read(lambda tx: store.upcoming(tx, page, per_page))
         counts = self._count_available(tuple(event["event_id"] for event in events))
         rows = [_list_item(event, counts.get(event["event_id"])) for event in events]
-        pages = {"page": page, "per_page": per_page, "total": total, "total_pages": -(-total // per_page)}
-        return Rendered.of({"success": True, "data": rows, "pagination": pages})
+        pagination = web.pagination(total, page, per_page)
+        return Rendered.of({"success": True, "data": rows, "pagination": pagination})
 
     def _count_available(self, event_ids: tuple[UUID, ...]) -> dict[UUID, int]:
         if not event_ids:

@@ -24,7 +24,6 @@ from services.contracts.pb import inventory_pb2
 logger = logging.getLogger(__name__)
 Reply = TypeVar("Reply")
 
-BEARER = "Bearer "
 STOP_SECONDS = 5
 CONNECTION_SECONDS = 300  # the age at which a client has to reconnect, so that it finds new replicas
 

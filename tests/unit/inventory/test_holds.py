@@ -253,12 +253,6 @@ def test_release_before_its_reserve_prevents_the_hold(inventory):
     assert inventory.seat(seat_id).status == "AVAILABLE"
 
 
-def test_release_by_an_unknown_hold_changes_nothing(inventory):
-    seat_id, hold_id, _ = inventory.held_seat()
-    assert inventory.release(seat_id, new_id()) is False
-    assert inventory.seat(seat_id).hold_id == hold_id
-
-
 def test_release_by_a_replaced_hold_leaves_the_new_hold(inventory):
     seat_id, old_hold, _ = inventory.held_seat()
     inventory.expire(seat_id)
