@@ -65,7 +65,7 @@ class ScanFacts:
 
 
 def check_in(db: Database, ticket: Ticket, facts: ScanFacts) -> Row:
-    """Admit the owner at most once. The seat and its SUCCESS entry change together. A refusal is an entry too.
+    """Admit the owner at most once. The seat and its SUCCESS entry change together. A refused scan writes an entry too.
 
     Raises Refused IDEMPOTENCY_KEY_REUSED if the scan_id belongs to another seat, and Unknown after a lost race.
     """

@@ -179,7 +179,7 @@ def release(db: Database, hold_id: UUID) -> bool:
 def release_expired(db: Database, seat_id: UUID, hold_id: UUID, message_id: str) -> WakeUp:
     """Release the seat of a wake-up message if its hold has expired. An early message changes nothing.
 
-    A duplicate message is STALE, because the hold's key is void.
+    A duplicate message is STALE, because the hold is gone and its void key prevents its return.
     """
     with db.transaction() as tx:
         tx.one(_LOCK, seat_id=seat_id)

@@ -128,7 +128,7 @@ def test_message_of_an_older_hold_leaves_the_new_hold(flow, inventory):
     seat_id, old_hold, _ = inventory.held_seat()
     inventory.expire(seat_id)
     new_hold = inventory.reserve(seat_id).hold_id
-    inventory.expire(seat_id)  # expired too, but not this message's
+    inventory.expire(seat_id)  # the message names the old hold
     message_id = flow.wake_up(seat_id, old_hold)
     wait_until(lambda: get_outcome(inventory, message_id) == "STALE")
     assert inventory.seat(seat_id).hold_id == new_hold
