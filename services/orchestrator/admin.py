@@ -66,7 +66,7 @@ class ParkedSagas:
 
 def main(arguments: Sequence[str] | None = None, parked: ParkedSagas | None = None) -> int:
     """Run one command and return the exit status."""
-    options = _parser().parse_args(arguments)
+    options = _make_parser().parse_args(arguments)
     sagas = parked or ParkedSagas(Database(read_or_exit(DatabaseSettings.read)))
     if options.command == "list":
         return _print_all(sagas.list())
@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None, parked: ParkedSagas | None = No
     return _print_change(sagas.resolve(options.saga_id, options.status, options.note), options.saga_id, options.status)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m services.orchestrator.admin", description="Operator commands for parked sagas."
     )

@@ -98,7 +98,7 @@ class Orchestrator:
     keys: IdempotencyKeys
     coalescer: ReserveCoalescer
 
-    def app(self, revocations: Revocations) -> Flask:
+    def create_app(self, revocations: Revocations) -> Flask:
         """Create the Flask app with all routes behind the access checks."""
         seconds = self.settings.forward_seconds
         context = ApiContext(
@@ -116,7 +116,7 @@ class Orchestrator:
         app.register_blueprint(docs.blueprint())
         return app
 
-    def workers(self) -> list[Background]:
+    def create_workers(self) -> list[Background]:
         """Create the background workers."""
 
         def run_housekeeping() -> None:
@@ -167,4 +167,4 @@ def build(settings: Settings, seams: Seams = PRODUCTION) -> Flask:
     credential = Credential(SERVICE, settings.process.internal_jwt_secret)
     revocations = RevocationPoller(HttpPeer("User", settings.user_url, credential))
     publisher = [orchestrator.publisher] if isinstance(orchestrator.publisher, Publisher) else []
-    return web.finish(orchestrator.app(revocations), *publisher, revocations, *orchestrator.workers())
+    return web.finish(orchestrator.create_app(revocations), *publisher, revocations, *orchestrator.create_workers())

@@ -40,7 +40,7 @@ class Users:
         """Read a profile with its balance and frozen credits."""
         return self._data(self._peer.get(f"/users/{user_id}"))
 
-    def risk(self, user_id: str) -> Data:
+    def get_risk(self, user_id: str) -> Data:
         """Read `is_flagged`: whether this user must verify a code before paying."""
         return self._data(self._peer.get(f"/users/{user_id}/risk"))
 
@@ -105,9 +105,9 @@ class Orders:
         """Change an order's status, or store its sid. `status="FAILED"` undoes the step under `key`."""
         return dict(self._peer.patch(f"/orders/{order_id}", key=key, **changes))
 
-    def page(self, **query: Any) -> Data:
+    def list_orders(self, **query: Any) -> Data:
         """Read a page of orders with its pagination."""
-        return self._peer.get_page(f"/orders?{_query(query)}")
+        return self._peer.get_page(f"/orders?{_encode_query(query)}")
 
     def create_transfer(self, key: str, **transfer: Any) -> Data:
         """Create an INITIATED transfer. Raises Refused TRANSFER_IN_PROGRESS."""
@@ -129,9 +129,9 @@ class Orders:
         """Move a transfer from COMPLETED to DISPUTED. Raises Refused TRANSFER_INVALID_STATE."""
         return dict(self._peer.post(f"/transfers/{transfer_id}/dispute", key=key, reason=reason))
 
-    def transfers(self, **query: Any) -> Data:
+    def list_transfers(self, **query: Any) -> Data:
         """Read a page of transfers with its pagination."""
-        return self._peer.get_page(f"/transfers?{_query(query)}")
+        return self._peer.get_page(f"/transfers?{_encode_query(query)}")
 
     def take_attempt(self, target: str, key: str, **party: str) -> Data:
         """Take one of the three attempts at a code. `target` is `orders/{id}` or `transfers/{id}`."""
@@ -210,11 +210,11 @@ class Inventory:
         """Return whether the effect under `key` happened. If not, Inventory voids the key."""
         return bool(self._call(self._stub.Settle, pb.SettleRequest(key=key)).done)
 
-    def ticket(self, seat_id: str) -> pb.Seat:
+    def get_ticket(self, seat_id: str) -> pb.Seat:
         """Read a seat for a scan. Raises Refused SEAT_NOT_FOUND."""
         return self._call(self._stub.VerifyTicket, pb.SeatRequest(seat_id=seat_id))
 
-    def owner(self, seat_id: str) -> pb.Seat:
+    def get_owner(self, seat_id: str) -> pb.Seat:
         """Read a seat with its owner and its sale. Raises Refused SEAT_NOT_FOUND."""
         return self._call(self._stub.GetSeatOwner, pb.SeatRequest(seat_id=seat_id))
 
@@ -229,7 +229,7 @@ class Inventory:
         """Write a refused scan to the entry log."""
         return self._call(self._stub.LogEntry, pb.LogEntryRequest(seat_id=seat_id, result=result, facts=facts))
 
-    def tickets(self, owner_user_id: str) -> list[pb.Seat]:
+    def list_tickets(self, owner_user_id: str) -> list[pb.Seat]:
         """List the seats that a user owns now, newest first, at most 100."""
         return list(self._call(self._stub.ListTickets, pb.ListTicketsRequest(owner_user_id=owner_user_id)).seats)
 
@@ -277,5 +277,5 @@ class Participants:
     seal: Seal
 
 
-def _query(query: Mapping[str, Any]) -> str:
+def _encode_query(query: Mapping[str, Any]) -> str:
     return "&".join(f"{name}={value}" for name, value in query.items() if value is not None)

@@ -40,10 +40,8 @@ def blueprint(context: ApiContext) -> Blueprint:
         user_id = str(identity().user_id)
         completed = _list_completed_transfers(context, user_id)
         bought = {t["order_id"]: t["credits_amount"] for t in reversed(completed) if t["buyer_user_id"] == user_id}
-        owned = [
-            _show_owned(context, seat, bought.get(seat.order_id))
-            for seat in context.participants.inventory.tickets(user_id)
-        ]
+        seats = context.participants.inventory.list_tickets(user_id)
+        owned = [_show_owned(context, seat, bought.get(seat.order_id)) for seat in seats]
         sold = [_show_sold(context, t) for t in completed if t["seller_user_id"] == user_id]
         return web.ok({"purchased": owned, "sold": sold})
 
@@ -77,7 +75,7 @@ def blueprint(context: ApiContext) -> Blueprint:
 def _list_completed_transfers(context: ApiContext, user_id: str) -> list[dict[str, Any]]:
     """Return the caller's transfers that changed the owner, newest first."""
     pages = (
-        context.participants.orders.transfers(user_id=user_id, status=status, per_page=NEWEST)["data"]
+        context.participants.orders.list_transfers(user_id=user_id, status=status, per_page=NEWEST)["data"]
         for status in (TransferStatus.COMPLETED, TransferStatus.DISPUTED)
     )
     return sorted((t for page in pages for t in page), key=lambda t: str(t["completed_at"]), reverse=True)[:NEWEST]
@@ -87,7 +85,7 @@ NO_STORE = {"Cache-Control": "no-store"}  # a cached ticket could be read by ano
 
 
 def _create_qr(context: ApiContext, seat_id: str) -> SealedQr:
-    seat = context.participants.inventory.owner(seat_id)
+    seat = context.participants.inventory.get_owner(seat_id)
     if seat.owner_user_id != str(identity().user_id):
         raise Refused(ErrorCode.NOT_SEAT_OWNER)
     if seat.status != SeatStatus.SOLD:
@@ -116,7 +114,7 @@ def _show_owned(context: ApiContext, seat: pb.Seat, transfer_price: Any) -> dict
 
 
 def _show_sold(context: ApiContext, transfer: Mapping[str, Any]) -> dict[str, Any]:
-    seat = context.participants.inventory.owner(transfer["seat_id"])
+    seat = context.participants.inventory.get_owner(transfer["seat_id"])
     place = {"seat_id": seat.seat_id, "row_number": seat.row_number, "seat_number": seat.seat_number}
     sale = {name: transfer[name] for name in ("transfer_id", "order_id", "status", "completed_at", "buyer_user_id")}
     return {**place, **sale, "price": transfer["credits_amount"], "event": _show_event(context, seat.event_id)}

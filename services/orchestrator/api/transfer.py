@@ -57,9 +57,8 @@ def blueprint(context: ApiContext) -> Blueprint:
     def initiate() -> Response:
         body = web.body(InitiateBody)
         _require_two_parties(body)
-        return web.ok(
-            context.run_idempotently("initiate", lambda transfer_id: _initiate(context, transfer_id, body)), 201
-        )
+        data = context.run_idempotently("initiate", lambda transfer_id: _initiate(context, transfer_id, body))
+        return web.ok(data, 201)
 
     @routes.post("/api/transfer/confirm")
     @paying_customer
@@ -99,7 +98,7 @@ def blueprint(context: ApiContext) -> Blueprint:
     @customer
     def transfers() -> Response:
         page, per_page = web.page()
-        found = context.participants.orders.transfers(user_id=identity().user_id, page=page, per_page=per_page)
+        found = context.participants.orders.list_transfers(user_id=identity().user_id, page=page, per_page=per_page)
         return web.ok([_show_transfer(transfer) for transfer in found["data"]], pagination=found["pagination"])
 
     @routes.post("/api/otp/resend")

@@ -139,24 +139,24 @@ class Journal:
         result is final. Raises Unknown.
         """
         which = {"flow": flow, "subject": subject, "dispute_number": dispute_number}
-        what = {"given": _json(given), "caller": caller, "one_attempt": one_attempt, "owner": self.instance_id}
+        what = {"given": _encode(given), "caller": caller, "one_attempt": one_attempt, "owner": self.instance_id}
         when = {"seconds": self._seconds, "park_seconds": self._park_seconds, "correlation_id": correlation.current()}
         while True:
             row = self._db.statement(_BEGIN, **which, **what, **when)
             found = row or self._db.statement(_LIVE, subject=subject) or self._db.statement(_LAST, **which)
             if found and (row or _blocks_next_attempt(found, one_attempt)):
-                return _entry(found), row is not None
+                return _read_entry(found), row is not None
 
     def end(self, entry: Entry, status: Status, result: Mapping[str, Any], notices: Sequence[NoticeDue] = ()) -> bool:
         """Write the end with its notices. False when another process adopted or ended the saga before."""
         due = [{"user_id": n.user_id, "message": n.message, "fields": n.fields} for n in notices]
-        what = {"status": status, "result": _json(result), "notices": json_codec.encode(due).decode()}
+        what = {"status": status, "result": _encode(result), "notices": json_codec.encode(due).decode()}
         return self._db.statement(_END, saga_id=entry.saga_id, epoch=entry.epoch, **what) is not None
 
     def read(self, saga_id: UUID) -> Entry:
         """Return the current entry of a saga."""
         with self._db.transaction() as tx:
-            return _entry(tx.only(_GET, saga_id=saga_id))
+            return _read_entry(tx.only(_GET, saga_id=saga_id))
 
     def beat(self) -> None:
         """Renew this process's lease for `LEASE_SECONDS`."""
@@ -165,7 +165,9 @@ class Journal:
     def adopt(self, limit: int) -> list[Entry]:
         """Adopt sagas that are past their deadline or have no live owner. Each gets a new epoch and deadline."""
         with self._db.transaction() as tx:
-            return [_entry(row) for row in tx.all(_ADOPT, owner=self.instance_id, seconds=self._seconds, limit=limit)]
+            return [
+                _read_entry(row) for row in tx.all(_ADOPT, owner=self.instance_id, seconds=self._seconds, limit=limit)
+            ]
 
     def resign(self) -> None:
         """End this process's lease now, so that other processes adopt its sagas at once."""
@@ -183,9 +185,9 @@ def _blocks_next_attempt(found: Row, one_attempt: bool) -> bool:
     return one_attempt or found["status"] in (Status.RUNNING, Status.PARKED, Status.DONE)
 
 
-def _entry(row: Row) -> Entry:
+def _read_entry(row: Row) -> Entry:
     return Entry(**{**row, "status": Status(row["status"])})
 
 
-def _json(value: Mapping[str, Any]) -> str:
+def _encode(value: Mapping[str, Any]) -> str:
     return json_codec.encode(value).decode()

@@ -40,7 +40,7 @@ def price_seat(participants: Participants, state: State, _key: str) -> StepResul
     if state["category"] not in event["pricing_tiers"]:
         raise Unknown(f"event {state['event_id']} has no price for category {state['category']}")
     price = Decimal(event["pricing_tiers"][state["category"]])
-    return {"price": price, "otp_required": participants.users.risk(state["user_id"])["is_flagged"]}
+    return {"price": price, "otp_required": participants.users.get_risk(state["user_id"])["is_flagged"]}
 
 
 def _is_past(moment: str) -> bool:
@@ -177,7 +177,9 @@ def load_sale(participants: Participants, state: State) -> StepResult:
     """Read the order and count the open or disputed transfers of its seat."""
     facts = load_order(participants, state)
     unfinished = (TransferStatus.INITIATED, TransferStatus.PENDING_OTP, TransferStatus.DISPUTED)
-    pages = [participants.orders.transfers(seat_id=facts["seat_id"], status=status)["data"] for status in unfinished]
+    pages = [
+        participants.orders.list_transfers(seat_id=facts["seat_id"], status=status)["data"] for status in unfinished
+    ]
     of_this_sale = [transfer for page in pages for transfer in page if transfer["order_id"] == state["order_id"]]
     return {**facts, "open_transfers": len(of_this_sale)}
 

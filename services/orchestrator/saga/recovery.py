@@ -106,7 +106,7 @@ class Completion:
 
     def tick(self) -> None:
         """Run transfer_confirm for each verified transfer, or join the saga that already runs."""
-        verified = self._orders.transfers(status=TransferStatus.PENDING_OTP, both_verified="true", per_page=50)
+        verified = self._orders.list_transfers(status=TransferStatus.PENDING_OTP, both_verified="true", per_page=50)
         for transfer in verified["data"]:
             self._confirm(transfer["transfer_id"])
 

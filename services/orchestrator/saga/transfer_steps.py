@@ -18,7 +18,7 @@ from services.orchestrator.saga.definition import State, StepResult
 
 def load_seat_and_buyer(participants: Participants, state: State) -> StepResult:
     """Read the seat with its owner and sale, and the buyer's balance."""
-    seat = participants.inventory.owner(state["seat_id"])
+    seat = participants.inventory.get_owner(state["seat_id"])
     buyer = participants.users.get(state["buyer_user_id"])
     event = participants.events.get(seat.event_id)
     return {

@@ -57,7 +57,7 @@ class TicketScanner:
     def __init__(self, participants: Participants, retry_seconds: float) -> None:
         self._participants = participants
         self._retry_seconds = retry_seconds
-        self._branches = ThreadPoolExecutor(BRANCH_THREADS, "gate")
+        self._branches = ThreadPoolExecutor(BRANCH_THREADS, "scan")
 
     def scan(self, request: ScanRequest) -> Mapping[str, Any]:
         """Judge a scan and return the response data. A guest who is not admitted is a result, not an error.
@@ -90,16 +90,14 @@ class TicketScanner:
     def _look_up(self, seat_id: str) -> tuple[pb.Seat, str, str]:
         context = contextvars.copy_context()
         order = self._branches.submit(context.run, self._find_confirmed_order, seat_id)
-        seat = self._retry(lambda: self._participants.inventory.ticket(seat_id))
+        seat = self._retry(lambda: self._participants.inventory.get_ticket(seat_id))
         hall_id = self._retry(lambda: self._participants.events.get(seat.event_id))["hall_id"]
         return seat, order.result(), str(hall_id)
 
     def _find_confirmed_order(self, seat_id: str) -> str:
         # A seat has one sale at most. With two rows a page, the page is not full, so Order does not count all rows.
-        page = self._retry(
-            lambda: self._participants.orders.page(seat_id=seat_id, status=OrderStatus.CONFIRMED, per_page=2)
-        )
-        orders = page["data"]
+        query = {"seat_id": seat_id, "status": OrderStatus.CONFIRMED, "per_page": 2}
+        orders = self._retry(lambda: self._participants.orders.list_orders(**query))["data"]
         return str(orders[0]["order_id"]) if orders else ""
 
     def _admit(self, request: ScanRequest, ticket: Ticket, seat: pb.Seat, hall_id: str) -> Mapping[str, Any]:
@@ -123,10 +121,8 @@ class TicketScanner:
             self._log(str(ticket.seat_id), verdict, request.make_facts(ticket.hall_id))
             raise Refused(ErrorCode.QR_INVALID)
         scan = self._log(str(ticket.seat_id), verdict, request.make_facts(ticket.hall_id, hall_id))
-        if (
-            scan.result == ScanResult.SUCCESS and seat is None
-        ):  # a retry of a successful scan, whose QR has expired since
-            seat = self._retry(lambda: self._participants.inventory.ticket(str(ticket.seat_id)))
+        if scan.result == ScanResult.SUCCESS and seat is None:  # a retry of a scan whose QR code expired after it
+            seat = self._retry(lambda: self._participants.inventory.get_ticket(str(ticket.seat_id)))
         return _describe(verdict, scan, seat, hall_id, request)
 
     def _log(self, seat_id: str, result: ScanResult, facts: pb.ScanFacts) -> pb.Scan:
@@ -144,7 +140,7 @@ def _describe(
     verdict: ScanResult, scan: pb.Scan, seat: pb.Seat | None, hall_id: str, request: ScanRequest
 ) -> Mapping[str, Any]:
     verdict = ScanResult(scan.result or verdict)
-    data: dict[str, Any] = {"result": verdict, "scanned_at": _scan_time(scan)}
+    data: dict[str, Any] = {"result": verdict, "scanned_at": _read_time(scan)}
     if seat is not None:
         data |= {"seat_id": seat.seat_id, "row_number": seat.row_number, "seat_number": seat.seat_number}
     data["message"] = _format_message(verdict, seat, hall_id)
@@ -165,5 +161,5 @@ def _describe_first_scan(scan: pb.Scan, request: ScanRequest) -> Mapping[str, An
     return {"first_scanned_at": first, "message": message}
 
 
-def _scan_time(scan: pb.Scan) -> datetime:
+def _read_time(scan: pb.Scan) -> datetime:
     return scan.scanned_at.ToDatetime(tzinfo=UTC) if scan.HasField("scanned_at") else datetime.now(UTC)

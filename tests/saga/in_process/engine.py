@@ -60,7 +60,7 @@ class Engine:
         self.wakeups = wakeups
         self.broker: MessagePublisher = wakeups or Published()
         self.preparer = system.orchestrator(Seams(publisher=Published()))
-        self.preparer_app = self.preparer.app(NeverRevoked())
+        self.preparer_app = self.preparer.create_app(NeverRevoked())
         self._patient = self._victim(Budget(forward=4.0, resolve=3.0))
         self._impatient = self._victim(Budget(forward=0.0, resolve=0.0))
         self.rescuer, _ = self._victim(Budget())
@@ -79,7 +79,7 @@ class Engine:
             journal=partial(FaultyJournal, script_of=script_of),
         )
         victim = self.system.orchestrator(seams, budget)
-        return victim, victim.app(_Logins(script_of))
+        return victim, victim.create_app(_Logins(script_of))
 
     def run(self, flow: Flow, *faults: Fault) -> Outcome:
         """One execution, from preparation to invariants."""

@@ -55,7 +55,7 @@ def test_undos_run_last_step_first(engine: Engine) -> None:
         tx.run("UPDATE seats SET status = 'CHECKED_IN' WHERE seat_id = %(id)s", id=case.seat)
     watched = case.system.orchestrator(Seams(publisher=Published(), observer=observer))
     watched.journal.beat()
-    assert _refusal(FLOWS["confirm"].act(case, watched.app(NeverRevoked()))) == (409, "SEAT_UNAVAILABLE")
+    assert _refusal(FLOWS["confirm"].act(case, watched.create_app(NeverRevoked()))) == (409, "SEAT_UNAVAILABLE")
     assert turns == ["hold_buyers_credits", "fail_transfer"]
 
 

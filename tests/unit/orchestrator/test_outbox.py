@@ -75,13 +75,6 @@ def tick_when_due(db: Database, users: FakeUsers) -> dict[str, Any]:
         return dict(tx.only("SELECT tries, sent_at, given_up_at FROM outbox"))
 
 
-def test_notice_is_sent_once(db: Database) -> None:
-    users = FakeUsers()
-    assert tick_when_due(db, users)["sent_at"]
-    tick_when_due(db, users)
-    assert users.messages == ["booking_confirmed"]
-
-
 def test_slow_notice_is_sent_once(db: Database) -> None:
     """The notice is due again before its first send returns."""
 

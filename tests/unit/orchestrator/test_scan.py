@@ -31,11 +31,11 @@ class FakeServices:
     is_log_down: bool = False
     seal: Seal = field(default_factory=lambda: Seal(b"k" * 32))
 
-    def ticket(self, seat_id: str) -> pb.Seat:
+    def get_ticket(self, seat_id: str) -> pb.Seat:
         self.meet.wait(5)
         return pb.Seat(seat_id=seat_id, status=self.status, owner_user_id=str(OWNER), order_id=ORDER, event_id="e")
 
-    def page(self, **_query: Any) -> dict[str, Any]:
+    def list_orders(self, **_query: Any) -> dict[str, Any]:
         self.meet.wait(5)
         return {"data": [{"order_id": ORDER}]}
 
