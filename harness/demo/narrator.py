@@ -1,4 +1,4 @@
-"""Prints what the demo does, with the state of seat, order and credits read from the databases after each step."""
+"""Print the demo's steps, each with the state of seat, order and credits from the databases."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ POLL_SECONDS = 0.1
 
 
 class Narrator:
-    """Tells the reader of the demo what happens, and gives its scenes the stack and its seed users."""
+    """Prints each step of a scene. Gives the scenes the stack, its databases and its seed users."""
 
     def __init__(self, stack: Stack, say: Callable[[str], None] = print) -> None:
         self.stack = stack
@@ -39,7 +39,7 @@ class Narrator:
             self.say(f"       {state}")
 
     def connect(self, database: str) -> Any:
-        """Open a superuser's connection; see `harness.db.connect`."""
+        """Open a superuser's connection (`harness.db.connect`)."""
         return db.connect(self.stack, database)
 
     def wait_until(self, what: str, is_reached: Callable[[], T], seconds: float = WAIT_SECONDS) -> T:
@@ -48,7 +48,7 @@ class Narrator:
         while not (found := is_reached()):
             if time.monotonic() > deadline:
                 raise AssertionError(f"not reached within {seconds:.0f} s: {what}")
-            time.sleep(POLL_SECONDS)  # between two checks of the condition; bounded by the deadline
+            time.sleep(POLL_SECONDS)  # polling, with the deadline as its limit
         return found
 
     def _describe_state(self, seat_id: str | None, order_id: str | None, *people: Api) -> str:

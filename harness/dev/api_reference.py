@@ -1,4 +1,4 @@
-"""`python -m harness.dev.api_reference`: API.md from the specs. The contract suite fails when it is out of date."""
+"""`python -m harness.dev.api_reference`: write API.md from the specs. A contract test fails if it is out of date."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ To try the calls, open `/docs` on the gateway.
 
 
 def render() -> str:
-    """The whole page."""
+    """Return the whole page."""
     lines = [HEAD, *_public(), "## Between services\n", *_internal(), *_queues(), "## External APIs\n"]
     for name in OUTSIDE:
         lines += _table(name)

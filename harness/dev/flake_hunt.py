@@ -1,8 +1,8 @@
-"""Runs suites again and again, to find the tests that fail now and then: `make flake N=20 MARK=saga`.
+"""Run suites many times to find flaky tests: `make flake N=20 MARK=saga`.
 
-The work is cut into slices, one test file in one of the runs; what came of each is written to reports/flake.json before
-the next begins. Whoever is interrupted goes on where it was; another commit, mark or number of runs begins anew, and
-so does a finished tally. Exit status 1 when any test failed in any run; those that also passed are called flaky.
+A slice is one test file in one run. Its result is written to reports/flake.json before the next slice begins, so an
+interrupted hunt resumes there. A finished hunt, another commit, mark or number of runs starts again. The exit status is
+1 if any test failed in any run. A failed test is called flaky if it also passed.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from harness.runtime.compose import ROOT
 from harness.runtime.signals import interrupt_once
 
 STATE = ROOT / "reports" / "flake.json"
-KEPT_CHARS = 6000  # of a failing slice's output
+OUTPUT_CHARS = 6000  # stored of the output of a failed slice
 NOTHING_SELECTED = 5  # pytest's exit status
-TIDY_SECONDS = 60  # for a pytest that is interrupted
+CLEANUP_SECONDS = 60  # for an interrupted pytest to end
 
 Pytest = Callable[[Sequence[str]], tuple[int, str]]
 
 
 @dataclass
 class Slice:
-    """One file in one run: which of its tests failed, and the end of what pytest said when some did."""
+    """One test file in one run: its failed tests, and the end of pytest's output if a test failed."""
 
     run: int
     file: str
@@ -44,8 +44,8 @@ class Slice:
 
 
 @dataclass
-class Tally:
-    """What has come of the slices so far."""
+class HuntResults:
+    """The results of the slices so far."""
 
     mark: str
     runs: int
@@ -54,80 +54,82 @@ class Tally:
     slices: list[Slice] = field(default_factory=list)
 
     @property
-    def left(self) -> list[tuple[int, str]]:
-        """The slices that are still to be run, in order."""
+    def remaining(self) -> list[tuple[int, str]]:
+        """The remaining slices in order, each as (run, file)."""
         done = {(each.run, each.file) for each in self.slices}
         every = [(run, file) for run in range(1, self.runs + 1) for file in self.files]
         return [each for each in every if each not in done]
 
     @property
     def failures(self) -> Counter[str]:
-        """In how many runs each test failed."""
+        """The number of runs in which each test failed."""
         return Counter(test for each in self.slices for test in each.failed)
 
-    def lines(self) -> list[str]:
-        """The tally for people."""
+    def summarize(self) -> list[str]:
+        """Return the summary, with one line per failed test."""
         red = {each.run for each in self.slices if each.failed}
-        cut = {number for number, _ in self.left}
-        green = set(range(1, self.runs + 1)) - red - cut
+        unfinished = {number for number, _ in self.remaining}
+        green = set(range(1, self.runs + 1)) - red - unfinished
         took = sum(each.seconds for each in self.slices)
-        head = f"{self.mark}: {len(green)} of {self.runs} runs green, {len(self.left)} slices left, {took:.0f} s"
-        return [head, *(self._told(test, times) for test, times in self.failures.most_common())]
+        head = f"{self.mark}: {len(green)} of {self.runs} runs green, {len(self.remaining)} slices left, {took:.0f} s"
+        return [head, *(self._describe(test, times) for test, times in self.failures.most_common())]
 
-    def _told(self, test: str, times: int) -> str:
+    def _describe(self, test: str, times: int) -> str:
         file = test.partition("::")[0]
         runs = sum(each.file == file for each in self.slices)
         return f"  {'flaky' if times < runs else 'fails'}: {test} failed in {times} of {runs} runs"
 
 
-def run(mark: str, runs: int, state: Path, revision: str, pytest: Pytest) -> Tally:
-    """Run what is left of `runs` runs of every test file with `mark`, keeping the tally in `state`."""
-    tally = _resumed(state, mark, runs, revision) or Tally(mark, runs, revision, _files(mark, pytest))
-    for number, file in tally.left:
-        tally.slices.append(_slice(number, file, mark, pytest))
-        _keep(tally, state)
-        print(f"run {number}, {file}: {', '.join(tally.slices[-1].failed) or 'green'}", flush=True)
-    return tally
+def run(mark: str, runs: int, state: Path, revision: str, pytest: Pytest) -> HuntResults:
+    """Run the remaining slices of `runs` runs with `mark`, and write each result to `state`."""
+    results = _load_unfinished(state, mark, runs, revision) or HuntResults(
+        mark, runs, revision, _collect_files(mark, pytest)
+    )
+    for number, file in results.remaining:
+        results.slices.append(_run_slice(number, file, mark, pytest))
+        _save(results, state)
+        print(f"run {number}, {file}: {', '.join(results.slices[-1].failed) or 'green'}", flush=True)
+    return results
 
 
-def _files(mark: str, pytest: Pytest) -> list[str]:
+def _collect_files(mark: str, pytest: Pytest) -> list[str]:
     status, output = pytest(["--collect-only", "-q", "-m", mark])
     if status:
-        raise SystemExit(f"pytest cannot collect {mark}:\n{output[-KEPT_CHARS:]}")
+        raise SystemExit(f"pytest cannot collect the tests of {mark}:\n{output[-OUTPUT_CHARS:]}")
     return list(dict.fromkeys(line.partition("::")[0] for line in output.splitlines() if "::" in line))
 
 
-def _slice(number: int, file: str, mark: str, pytest: Pytest) -> Slice:
+def _run_slice(number: int, file: str, mark: str, pytest: Pytest) -> Slice:
     began = time.monotonic()
     status, output = pytest([file, "-q", "-m", mark])
-    failed = [_test(line) for line in output.splitlines() if line.startswith(("FAILED ", "ERROR "))]
+    failed = [_parse_test_id(line) for line in output.splitlines() if line.startswith(("FAILED ", "ERROR "))]
     if status not in (0, NOTHING_SELECTED) and not failed:
         failed = [f"{file}::(pytest ended with {status})"]
-    return Slice(number, file, failed, time.monotonic() - began, output[-KEPT_CHARS:] if failed else "")
+    return Slice(number, file, failed, time.monotonic() - began, output[-OUTPUT_CHARS:] if failed else "")
 
 
-def _test(line: str) -> str:
+def _parse_test_id(line: str) -> str:
     return line.partition(" ")[2].partition(" - ")[0].strip()
 
 
-def _resumed(state: Path, mark: str, runs: int, revision: str) -> Tally | None:
+def _load_unfinished(state: Path, mark: str, runs: int, revision: str) -> HuntResults | None:
     if not state.exists():
         return None
-    kept = json.loads(state.read_text())
-    tally = Tally(**{**kept, "slices": [Slice(**each) for each in kept["slices"]]})
-    same = (tally.mark, tally.runs, tally.revision) == (mark, runs, revision)
-    return tally if same and tally.left else None
+    content = json.loads(state.read_text())
+    results = HuntResults(**{**content, "slices": [Slice(**each) for each in content["slices"]]})
+    is_same_hunt = (results.mark, results.runs, results.revision) == (mark, runs, revision)
+    return results if is_same_hunt and results.remaining else None
 
 
-def _keep(tally: Tally, state: Path) -> None:
-    """Whole or not at all: whoever is killed while writing loses one slice."""
+def _save(results: HuntResults, state: Path) -> None:
+    """Write atomically, so that a kill during the write loses only one slice."""
     state.parent.mkdir(exist_ok=True)
     unfinished = state.with_suffix(".new")
-    unfinished.write_text(json.dumps(asdict(tally), indent=1, ensure_ascii=False))
+    unfinished.write_text(json.dumps(asdict(results), indent=1, ensure_ascii=False))
     unfinished.replace(state)
 
 
-def _pytest(arguments: Sequence[str]) -> tuple[int, str]:
+def _run_pytest(arguments: Sequence[str]) -> tuple[int, str]:
     running = subprocess.Popen(
         [sys.executable, "-m", "pytest", *arguments],
         cwd=ROOT,
@@ -135,46 +137,46 @@ def _pytest(arguments: Sequence[str]) -> tuple[int, str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        process_group=0,  # told to end by us alone, once, with all its processes
+        process_group=0,  # own group, so that only `_stop` interrupts pytest, with all its processes
     )
     with running:
         try:
             output, _ = running.communicate()
         except KeyboardInterrupt:
-            _end(running)
+            _stop(running)
             raise
     return running.returncode, output
 
 
-def _end(running: subprocess.Popen[str]) -> None:
-    """Interrupt it, give it time to take down what it has started, then kill what is left."""
+def _stop(running: subprocess.Popen[str]) -> None:
+    """Interrupt pytest, wait until it has stopped its processes, then kill the rest."""
     os.killpg(running.pid, signal.SIGINT)
     with suppress(subprocess.TimeoutExpired):
-        running.communicate(timeout=TIDY_SECONDS)
+        running.communicate(timeout=CLEANUP_SECONDS)
     with suppress(ProcessLookupError):
         os.killpg(running.pid, signal.SIGKILL)
 
 
 def _revision() -> str:
-    """The commit, and what has been changed since; without git every tree is the same."""
-    told = [run_git("rev-parse", "HEAD"), run_git("diff", "HEAD", "--stat")]
-    return "\n".join(part.strip() for part in told if part)
+    """Return the commit and the uncommitted changes. Without Git, all trees count as the same."""
+    parts = [run_git("rev-parse", "HEAD"), run_git("diff", "HEAD", "--stat")]
+    return "\n".join(part.strip() for part in parts if part)
 
 
 def main() -> int:
-    """Run, print the tally; the exit status."""
+    """Run the hunt, print the summary and return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m harness.dev.flake_hunt", description=__doc__.partition("\n")[0])
-    parser.add_argument("--runs", type=int, default=20)
-    parser.add_argument("--mark", default="saga", help="which suites, as pytest's -m has it")
+    parser.add_argument("--runs", type=int, default=20, help="number of runs (default: 20)")
+    parser.add_argument("--mark", default="saga", help="the suites, as an expression for pytest -m (default: saga)")
     options = parser.parse_args()
     interrupt_once()
     try:
-        tally = run(options.mark, options.runs, STATE, _revision(), _pytest)
+        results = run(options.mark, options.runs, STATE, _revision(), _run_pytest)
     except KeyboardInterrupt:
-        print("interrupted: the same command goes on from here")
+        print("interrupted: run the same command again to resume")
         return 130
-    print("\n".join(tally.lines()))
-    return 1 if tally.failures else 0
+    print("\n".join(results.summarize()))
+    return 1 if results.failures else 0
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What git says of this tree, where there is git: an archive, or an image of the suites, has none."""
+"""Run Git in this tree. An archive of the tree and the image of the suites have no Git."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from harness.runtime.compose import ROOT
 
 
 def run_git(*arguments: str) -> str | None:
-    """What it prints; None without git, outside a repository, or when it refuses."""
+    """Return the output of a Git command, or None without Git, outside a repository or after an error."""
     try:
         done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
     except FileNotFoundError:

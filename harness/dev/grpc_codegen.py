@@ -14,7 +14,7 @@ PACKAGE = "services.contracts.pb"
 
 
 def generate(out: Path) -> int:
-    """Write messages, stubs and types into `out`; protoc's exit status."""
+    """Write messages, stubs and types to `out` and return the exit status of protoc."""
     known = Path(grpc_tools.__file__).parent / "_proto"  # google's own, such as timestamp.proto
     kinds = (f"--{kind}_out={out}" for kind in ("python", "pyi", "grpc_python"))
     arguments = [f"-I{ROOT / 'proto'}", f"-I{known}", *kinds]

@@ -1,6 +1,6 @@
-"""Reads the specs: one document a file, with what it refers to in other files brought in.
+"""Read the specs and insert the parts that they reference in other files.
 
-bundle("gateway")     what a tool needs that follows no reference out of a document
+bundle("gateway")     returns one document without external references, for tools that cannot follow them
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import yaml
 from harness.runtime.compose import ROOT
 
 FOLDER = ROOT / "specs"
-SHARED = ("components", "errors")  # what others refer to; nothing is served from there
+SHARED = ("components", "errors")  # referenced by the other files, without paths of their own
 SERVED = ("gateway", "orchestrator", "user", "order", "event", "inventory", "smu", "stripe")
 METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
 
@@ -30,12 +30,12 @@ def _read(name: str, folder: Path) -> Document:
 
 
 def load(name: str, folder: Path = FOLDER) -> Document:
-    """A file as it stands."""
+    """Return a file without changes."""
     return copy.deepcopy(_read(name, folder))
 
 
 def bundle(name: str, folder: Path = FOLDER) -> Document:
-    """A document that refers to itself only. Raises LookupError for a reference that leads nowhere."""
+    """Return a document whose references are all internal. Raises LookupError for a broken reference."""
     document = load(name, folder)
     document["paths"] = {path: _inline(item, folder) for path, item in document["paths"].items()}
     parts: Document = {}
@@ -47,13 +47,13 @@ def bundle(name: str, folder: Path = FOLDER) -> Document:
     parts["securitySchemes"] = {scheme: _resolve_scheme(parts["securitySchemes"], scheme, folder) for scheme in wanted}
     document["components"] = parts
     localized: Document = _localize(document)
-    _check(localized)
-    _keep_own_links(localized)
+    _check_references(localized)
+    _remove_broken_links(localized)
     return localized
 
 
 def operations(document: Mapping[str, Any]) -> Iterator[tuple[str, str, Document]]:
-    """Each operation of a bundle: method in upper case, path, operation."""
+    """Yield each operation of a bundle as (METHOD, path, operation)."""
     for path, item in document["paths"].items():
         for method in METHODS:
             if method in item:
@@ -61,10 +61,10 @@ def operations(document: Mapping[str, Any]) -> Iterator[tuple[str, str, Document
 
 
 def resolve(document: Mapping[str, Any], node: Any) -> Any:
-    """The node itself, or what its reference within the bundle leads to (siblings of the reference laid over it)."""
+    """Return the node, or the target of its reference in the bundle. Siblings of the reference override the target."""
     while isinstance(node, dict) and "$ref" in node:
-        beside = {key: value for key, value in node.items() if key != "$ref"}
-        node = {**_at(document, node["$ref"].removeprefix("#")), **beside}
+        siblings = {key: value for key, value in node.items() if key != "$ref"}
+        node = {**_at(document, node["$ref"].removeprefix("#")), **siblings}
     return node
 
 
@@ -96,21 +96,21 @@ def _localize(node: Any) -> Any:
 
 
 def find_dangling(document: Mapping[str, Any]) -> Iterator[str]:
-    """References within a document that lead nowhere."""
+    """Yield a message for each broken reference in a document."""
     for pointer in _references(document):
         try:
             _at(document, pointer.removeprefix("#"))
         except (KeyError, TypeError):
-            yield f"{document['info']['title']}: {pointer} leads nowhere"
+            yield f"{document['info']['title']}: {pointer} does not exist"
 
 
-def _check(document: Document) -> None:
+def _check_references(document: Document) -> None:
     for problem in find_dangling(document):
         raise LookupError(problem)
 
 
-def _keep_own_links(document: Document) -> None:
-    """A path shared with the gateway's document links to operations of that one, which may be missing here."""
+def _remove_broken_links(document: Document) -> None:
+    """Remove links to operations that are missing here. Paths shared with the gateway link to its operations."""
     known = {operation["operationId"] for _, _, operation in operations(document)}
     for _, _, operation in operations(document):
         for response in operation["responses"].values():
