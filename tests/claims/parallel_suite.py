@@ -1,10 +1,11 @@
 """pytest plugin: runs one suite in a second process and reports its results in the first.
 
-`--beside=unit` (`make verify`): most end-to-end tests wait, and unit tests need one core. At the first end-to-end test,
-a second pytest starts the unit tests. When the first run reaches them, it reports the results of the second in its own
-order. A test without a result, because the second pytest crashed, runs in the first.
+`--in-parallel=unit` (`make verify`): most end-to-end tests wait, and unit tests need one core. At the first end-to-end
+test, a second pytest starts the unit tests. When the first run reaches them, it reports the results of the second in
+its own order. A test without a result, because the second pytest crashed, runs in the first.
 
-The second pytest also measures the coverage of each service for the report.
+The second pytest also measures the coverage of each service for the report. pytest-xdist cannot replace this plugin,
+because each of its workers would start its own copy of the session's system.
 """
 
 from __future__ import annotations
@@ -22,20 +23,20 @@ COVERAGE = [sys.executable, "-m", "coverage"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add --beside, and the option for the second pytest."""
-    parser.addoption("--beside", metavar="SUITE", help=f"run SUITE in a second process while {WHILE} waits")
+    """Add --in-parallel, and the option for the second pytest."""
+    parser.addoption("--in-parallel", metavar="SUITE", help=f"run SUITE in a second process while {WHILE} waits")
     parser.addoption("--results-to", type=Path, help="write each test's reports to this file, a line each")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Register the part for the first or the second pytest, if this run is one of them."""
-    if suite := config.getoption("--beside"):
-        config.pluginmanager.register(Beside(suite), "beside")
+    if suite := config.getoption("--in-parallel"):
+        config.pluginmanager.register(ParallelSuite(suite), "parallel_suite")
     if path := config.getoption("--results-to"):
-        config.pluginmanager.register(Told(config, path), "told")
+        config.pluginmanager.register(ResultWriter(config, path), "result_writer")
 
 
-class Told:
+class ResultWriter:
     """Part of the second pytest: writes each test report to a file."""
 
     def __init__(self, config: pytest.Config, path: Path) -> None:
@@ -48,12 +49,12 @@ class Told:
             file.write(json.dumps(content) + "\n")
 
 
-class Beside:
+class ParallelSuite:
     """Part of the first pytest: starts the second, and reports its results."""
 
     def __init__(self, suite: str) -> None:
         self._suite = suite
-        self._directory = TemporaryDirectory(prefix="ticketremaster-beside-")
+        self._directory = TemporaryDirectory(prefix="ticketremaster-parallel-")
         self._path = Path(self._directory.name) / "results"
         self._data = f"--data-file={self._directory.name}/coverage"
         self._process: subprocess.Popen[bytes] | None = None
@@ -68,7 +69,10 @@ class Beside:
         """Start the second pytest at the suite that waits. Report a test of its suite instead of running it."""
         if item.nodeid.split("/")[1] == WHILE and self._process is None:
             self._start()
-        if not (self.runs(item.nodeid) and self._process and (reports := self._results(item.config).get(item.nodeid))):
+        if self._process is None or not self.runs(item.nodeid):
+            return None
+        reports = self._read_results(item.config).get(item.nodeid)
+        if not reports:
             return None
         item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
         for report in reports:
@@ -89,7 +93,7 @@ class Beside:
         command = [*covered, "pytest", "-m", self._suite, "-p", "no:cacheprovider", "-q", f"--results-to={self._path}"]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
 
-    def _results(self, config: pytest.Config) -> dict[str, list[pytest.TestReport]]:
+    def _read_results(self, config: pytest.Config) -> dict[str, list[pytest.TestReport]]:
         """Wait for the second pytest and return its reports by test."""
         if self._reports is None:
             assert self._process
@@ -101,7 +105,8 @@ class Beside:
                 if isinstance(report.longrepr, list):
                     report.longrepr = tuple(report.longrepr)  # JSON made a list of this tuple
                 self._reports.setdefault(report.nodeid, []).append(report)
-            self._reports = {test: told for test, told in self._reports.items() if told[-1].when == "teardown"}
+            is_complete = {test: reports[-1].when == "teardown" for test, reports in self._reports.items()}
+            self._reports = {test: reports for test, reports in self._reports.items() if is_complete[test]}
         return self._reports
 
     def _write_coverage(self, reports: Path | None) -> None:

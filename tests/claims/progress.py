@@ -25,8 +25,8 @@ class Progress:
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Estimate each test by its last run."""
         self._began = self._printed = time.monotonic()
-        beside = self._config.pluginmanager.getplugin("beside")
-        here = [item.nodeid for item in session.items if beside is None or not beside.runs(item.nodeid)]
+        parallel = self._config.pluginmanager.getplugin("parallel_suite")
+        here = [item.nodeid for item in session.items if parallel is None or not parallel.runs(item.nodeid)]
         self._left = dict.fromkeys((item.nodeid for item in session.items), 0.0)
         self._left |= {test: self._last.get(test, _usual(test)) for test in here}
         self._expected = sum(self._left.values())

@@ -1,4 +1,4 @@
-"""How often each invariant was checked, by all processes of a run."""
+"""The counter of invariant checks covers all processes of a run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ invariant_counter.count(['i2'], at_rest=False)
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Iterator[InvariantCounter]:
-    """A run of this test's own, beside the one that it may be part of."""
+    """A counter that is separate from the counter of the run that this test is part of."""
     monkeypatch.setenv("TR_INVARIANT_COUNTS", "")
     monkeypatch.setattr(invariant_counter, "_counts", type(invariant_counter._counts)())
     run = InvariantCounter()
@@ -33,7 +33,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Iterator[InvariantCounter]:
     monkeypatch.undo()
 
 
-def test_checks_of_children_that_have_ended_are_added_to_ones_own(run: InvariantCounter) -> None:
+def test_counter_adds_the_checks_of_child_processes(run: InvariantCounter) -> None:
     invariant_counter._counts.update(["i1"])
     for _ in range(2):
         subprocess.run([sys.executable, "-c", CHILD], cwd=ROOT, env=dict(os.environ), check=True)

@@ -1,4 +1,4 @@
-"""A suite that runs in a process of its own beside the others is told as if it had run with them."""
+"""The results of a suite that runs in a second process are reported as if it had run with the others."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from harness.runtime.compose import ROOT
 
 pytestmark = pytest.mark.unit
 
-SETTINGS = "[pytest]\ntestpaths = suite\naddopts = --strict-markers\nmarkers =\n    unit: beside\n    e2e: waits\n"
+SETTINGS = "[pytest]\ntestpaths = suite\naddopts = --strict-markers\nmarkers =\n    unit: parallel\n    e2e: waits\n"
 WAITS = "import pytest\n@pytest.mark.e2e\ndef test_waits():\n    assert 1\n"
-BESIDE = """
+PARALLEL = """
 import os, sys, pytest
 from pathlib import Path
 
@@ -34,8 +34,8 @@ def test_fails():
 def test_is_skipped():
     pass
 
-@pytest.mark.parametrize("anew", [f"{os.getpid()}"])
-def test_has_another_name(anew):
+@pytest.mark.parametrize("pid", [f"{os.getpid()}"])
+def test_has_another_name(pid):
     Path("ran").open("a").write("")
 
 def test_passes_too():
@@ -49,9 +49,9 @@ def test_dies():
 """
 
 
-def verified(project: Path, *options: str, beside: str = BESIDE) -> subprocess.CompletedProcess[str]:
-    """A pytest run over a project with a suite that waits and one that can run beside it."""
-    for folder, text in (("e2e", WAITS), ("unit", beside), ("z", WAITS)):
+def run_pytest(project: Path, *options: str, parallel: str = PARALLEL) -> subprocess.CompletedProcess[str]:
+    """Run pytest over a project with a suite that waits and one that can run in parallel with it."""
+    for folder, text in (("e2e", WAITS), ("unit", parallel), ("z", WAITS)):
         (project / "suite" / folder).mkdir(parents=True)
         (project / "suite" / folder / f"test_{folder}.py").write_text(text)
     (project / "pytest.ini").write_text(SETTINGS)
@@ -63,12 +63,11 @@ def verified(project: Path, *options: str, beside: str = BESIDE) -> subprocess.C
     return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
 
 
-def test_results_of_the_second_process_are_told_in_their_place_and_what_it_does_not_know_is_run_here(
-    tmp_path: Path,
-) -> None:
-    done = verified(tmp_path, "suite", "--beside=unit", "-m", "e2e or unit")
-    told = re.findall(r"^suite/\S+::(\w+)(?:\[\d+\])? (PASSED|FAILED|SKIPPED)", done.stdout, re.M)
-    assert told == [
+def test_results_of_the_second_process_are_reported_in_order(tmp_path: Path) -> None:
+    """A test whose id differs in the second process runs in the first."""
+    done = run_pytest(tmp_path, "suite", "--in-parallel=unit", "-m", "e2e or unit")
+    results = re.findall(r"^suite/\S+::(\w+)(?:\[\d+\])? (PASSED|FAILED|SKIPPED)", done.stdout, re.M)
+    assert results == [
         ("test_waits", "PASSED"),
         ("test_passes", "PASSED"),
         ("test_fails", "FAILED"),
@@ -83,19 +82,19 @@ def test_results_of_the_second_process_are_told_in_their_place_and_what_it_does_
     assert done.returncode == pytest.ExitCode.TESTS_FAILED
 
 
-def test_what_the_second_process_dies_of_is_run_here(tmp_path: Path) -> None:
-    done = verified(tmp_path, "suite", "--beside=unit", "-m", "e2e or unit", beside=BESIDE + DIES)
+def test_tests_left_by_a_crash_run_in_the_first_process(tmp_path: Path) -> None:
+    done = run_pytest(tmp_path, "suite", "--in-parallel=unit", "-m", "e2e or unit", parallel=PARALLEL + DIES)
     assert (tmp_path / "ran").read_text() == "second first "
     assert "1 failed, 6 passed, 1 skipped" in done.stdout
 
 
-def test_without_a_suite_that_waits_nothing_runs_beside(tmp_path: Path) -> None:
-    verified(tmp_path, "suite", "--beside=unit", "-m", "unit")
+def test_nothing_runs_in_parallel_without_a_suite_that_waits(tmp_path: Path) -> None:
+    run_pytest(tmp_path, "suite", "--in-parallel=unit", "-m", "unit")
     assert (tmp_path / "ran").read_text() == "first "
 
 
 COVERS = (
-    BESIDE
+    PARALLEL
     + """
 def test_covers():
     from services.contracts.money import is_amount
@@ -105,7 +104,8 @@ def test_covers():
 )
 
 
-def test_what_the_second_process_covers_goes_into_the_report(tmp_path: Path) -> None:
-    verified(tmp_path, "suite", "--beside=unit", "-m", "e2e or unit", "--report=reports", beside=COVERS)
+def test_coverage_of_the_second_process_is_reported(tmp_path: Path) -> None:
+    options = ("--in-parallel=unit", "-m", "e2e or unit", "--report=reports")
+    run_pytest(tmp_path, "suite", *options, parallel=COVERS)
     covered = json.loads((tmp_path / "reports" / "coverage.json").read_text())["files"]
     assert any(path.endswith("services/contracts/money.py") for path in covered)

@@ -43,13 +43,13 @@ def test_one_suite_reads_its_own_folders_and_is_no_full_run(
     assert plugin.is_full_run(given) == (source is ANYWHERE and marks != "e2e" and marks != "saga")
 
 
-def test_no_suite_passes_over_files_of_its_own() -> None:
+def test_no_suite_ignores_its_own_files() -> None:
     folders = {folder for own in conftest.SUITES.values() for folder in own}
     assert {path.relative_to(TESTS).parts[0] for path in TESTS.glob("*/**/test_*.py")} == folders
     assert not conftest.pytest_ignore_collect(TESTS / "e2e" / "test_gate.py", config("unit"))
 
 
-def test_of_each_suite_those_come_first_that_need_no_running_system() -> None:
+def test_tests_without_a_running_system_come_first_in_each_suite() -> None:
     def item(nodeid: str, *fixtures: str) -> Any:
         return SimpleNamespace(nodeid=nodeid, fixturenames=fixtures, iter_markers=lambda _name: [1])
 
@@ -61,7 +61,7 @@ def test_of_each_suite_those_come_first_that_need_no_running_system() -> None:
 
 
 @pytest.mark.parametrize(("mark", "stops"), [("e2e", False), ("unit", True), (None, True)])
-def test_a_test_without_its_folders_mark_stops_the_run(mark: str | None, stops: bool) -> None:
+def test_missing_mark_of_a_folder_stops_the_run(mark: str | None, stops: bool) -> None:
     def iter_markers(name: str) -> list[str]:
         return [name] if name == mark else []
 
