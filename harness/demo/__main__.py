@@ -10,18 +10,15 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from harness import invariants, runtime
 from harness.api_client import RECENT_REQUESTS
 from harness.demo import scenes
 from harness.demo.narrator import Narrator
 from harness.errors import StackError
-from harness.runtime import compose
-from harness.runtime.cleanup import end_leftovers, take_down
-from harness.runtime.run_directory import RunDir
+from harness.runtime.run_directory import default_path
 
-RUN_DIR = Path(".run") / "demo"  # separate, so that a running stack keeps its data
+NAME = "demo"  # of its folder in the run directory, separate so that a running stack keeps its data
 REST_SECONDS = 20.0
 SCENES: dict[str, Callable[[Narrator], None]] = {
     scene.__name__: scene
@@ -56,17 +53,14 @@ def main(arguments: Sequence[str]) -> int:
     print(
         f"\nEvery step succeeded and every invariant holds ({seconds:.0f} s)."
         if has_succeeded
-        else f"\nThe demo FAILED. The logs are in {RUN_DIR}/logs."
+        else f"\nThe demo FAILED. The logs are in {default_path() / NAME}/logs."
     )
     return 0 if has_succeeded else 1
 
 
 def _run_on_fresh_stack(chosen: list[Callable[[Narrator], None]]) -> bool:
     """Start with empty databases and run the scenes. The data stays in the run directory until the next demo."""
-    directory = RunDir(compose.ROOT / RUN_DIR)
-    end_leftovers(directory)
-    take_down(directory, volumes=True)
-    with runtime.up(run_dir=directory.path) as stack:
+    with runtime.up_fresh(NAME, env={}) as stack:
         return _run_scenes(Narrator(stack), chosen)
 
 

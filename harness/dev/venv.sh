@@ -19,6 +19,10 @@ cmp -s "$lock" "$made_from" && is_named_python && exit 0
 
 started=$SECONDS
 say() { echo "setup: $*" >&2; }
+[ -w . ] || {
+    say "$PWD cannot be written, and .venv belongs there; clone the repository to another folder"
+    exit 1
+}
 
 log=$(mktemp "${TMPDIR:-/tmp}/ticketremaster-setup.XXXXXX")
 ticker=

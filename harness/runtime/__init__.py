@@ -13,7 +13,7 @@ from harness.runtime.cleanup import end_leftovers, take_down
 from harness.runtime.containers import ContainerStack
 from harness.runtime.native import NativeStack
 from harness.runtime.process import Identity
-from harness.runtime.run_directory import Record, RunDir
+from harness.runtime.run_directory import Record, RunDir, default_path
 from harness.runtime.stack import COMPOSE, Stack
 
 KINDS: dict[str, type[Stack]] = {kind.kind: kind for kind in (NativeStack, ContainerStack)}
@@ -74,8 +74,11 @@ def attach(run_dir: Path | str | None = None, quiet: bool = False) -> Stack:
 
 @contextmanager
 def up_fresh(name: str, env: Mapping[str, str], quiet: bool = False) -> Iterator[Stack]:
-    """Start a separate system in .run/NAME with empty databases and take it down at the end. Raises StackError."""
-    directory = RunDir(compose.ROOT / ".run" / name)
+    """Start a separate system in the folder `name` of the run directory, with empty databases.
+
+    The system is taken down at the end. Raises StackError.
+    """
+    directory = RunDir(default_path() / name)
     end_leftovers(directory)
     take_down(directory, volumes=True)
     with up(directory.path, env=env, quiet=quiet) as stack:

@@ -13,8 +13,9 @@ def take_down(run_dir: RunDir, volumes: bool = False) -> int:
     """Kill every process of the stack in `run_dir`, delete its records and return the number of killed processes.
 
     Compose removes the containers. SIGKILL loses no data, because PostgreSQL and RabbitMQ sync before they acknowledge.
-    `volumes` deletes the data, too.
+    `volumes` deletes the data, too. Raises StackError if the directory cannot be written.
     """
+    run_dir.check_writable()
     killed = []
     # A process may start another one while it is being killed, so the search is repeated.
     while run_dir.path.exists() and (left := process.find_leftovers(run_dir.path)):

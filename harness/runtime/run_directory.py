@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harness.errors import StackError
 from harness.runtime.compose import ROOT
 from harness.runtime.process import Identity
 
@@ -51,11 +52,16 @@ class Record:
         return "died" if self.state in ("starting", "running") and not self.is_alive else self.state
 
 
+def default_path() -> Path:
+    """Return TR_RUN_DIR, or .run in the repository."""
+    return Path(os.environ.get("TR_RUN_DIR") or ROOT / ".run").resolve()
+
+
 class RunDir:
     """The files of one run directory."""
 
     def __init__(self, path: Path | str | None = None) -> None:
-        self.path = Path(path or os.environ.get("TR_RUN_DIR") or ROOT / ".run").resolve()
+        self.path = Path(path).resolve() if path else default_path()
         self.logs = self.path / "logs"
         self._stack = self.path / "stack.json"
         self._records = self.path / "processes"
@@ -65,9 +71,18 @@ class RunDir:
         for path in (self.path, self.logs, self._records):
             path.mkdir(parents=True, exist_ok=True)
 
+    def check_writable(self) -> None:
+        """Raise StackError if this user cannot write to the directory, as in a read-only checkout."""
+        nearest = next(path for path in (self.path, *self.path.parents) if path.exists())
+        if not os.access(nearest, os.W_OK):
+            raise StackError(
+                f"{nearest} cannot be written. Name another directory, for example TR_RUN_DIR=/tmp/ticketremaster."
+            )
+
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Lock the directory, so that no other process starts or deletes a stack in it."""
+        """Lock the directory, so that no other process starts or deletes a stack in it. Raises StackError."""
+        self.check_writable()
         self.path.mkdir(parents=True, exist_ok=True)
         with (self.path / "lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)

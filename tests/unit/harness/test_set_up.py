@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,8 +13,10 @@ import pytest
 import harness.__main__ as command_line
 from harness import StackError, runtime
 from harness.runtime import compose, container_engine, packages, process_plan, variables
+from harness.runtime.cleanup import take_down
 from harness.runtime.native import NativeStack
 from harness.runtime.progress import report_every
+from harness.runtime.run_directory import RunDir
 from harness.runtime.stack import COMPOSE
 
 pytestmark = pytest.mark.unit
@@ -113,3 +117,27 @@ def test_a_short_step_reports_nothing() -> None:
     with report_every("installing", lines.append, seconds=60):
         pass
     assert lines == []
+
+
+@pytest.mark.parametrize("action", [runtime.up, lambda path: take_down(RunDir(path))], ids=["up", "down"])
+def test_a_read_only_run_directory_is_refused_with_a_way_out(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, action: Callable[[Path], object]
+) -> None:
+    """Root may write to every folder except on a read-only file system, so the answer of access(2) is replaced."""
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
+    with pytest.raises(StackError, match=r"cannot be written.*TR_RUN_DIR=/tmp"):
+        action(tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_demo_runs_in_a_folder_of_the_run_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    started: list[Path] = []
+
+    def up(path: Path, **_: object) -> contextlib.AbstractContextManager[None]:
+        started.append(path)
+        return contextlib.nullcontext()
+
+    monkeypatch.setenv("TR_RUN_DIR", str(tmp_path))
+    monkeypatch.setattr(runtime, "up", up)
+    with runtime.up_fresh("demo", env={}):
+        assert started == [tmp_path / "demo"]
