@@ -12,13 +12,12 @@ from uuid import UUID, uuid4
 
 from services.chassis import tokens
 from services.chassis.db import Database
-from services.chassis.settings import DatabaseSettings, ProcessSettings
-from services.chassis.tokens import Credential
+from services.chassis.settings import DatabaseSettings
 from services.event.app import build
 from services.event.settings import Settings
+from tests.support.service_settings import INTERNAL_SECRET, JWT_SECRET, credential_headers, process_settings
 from tests.support.stubs import check_response
 
-SECRET, INTERNAL_SECRET = "s" * 32, "i" * 32
 FIRST, SECOND, PAST = (f"e0e0e0e0-0000-0000-0000-00000000000{n}" for n in (1, 2, 3))
 
 
@@ -100,7 +99,7 @@ class EventService:
         self.inventory = Inventory()
         self.revocations = RevocationList()
         self.db = Database(database)
-        process = ProcessSettings("event-service", 1, "127.0.0.1", SECRET, INTERNAL_SECRET, "INFO", 4)
+        process = process_settings("event-service")
         self.settings = Settings(process, database, "http://inventory-service:8080", "http://user-service:5000")
         self.app = build(self.settings, self.db, self.inventory, self.revocations)
 
@@ -109,8 +108,8 @@ class EventService:
 
     def bearer(self, caller: str | None = None, kind: str = "access", role: str = "customer", sid: str = "sid") -> Any:
         if caller is not None:
-            return {"Authorization": Credential(caller, INTERNAL_SECRET).header()}
-        return {"Authorization": f"Bearer {tokens.issue(SECRET, UUID(int=7), role, sid, kind)}"}
+            return credential_headers(caller)
+        return {"Authorization": f"Bearer {tokens.issue(JWT_SECRET, UUID(int=7), role, sid, kind)}"}
 
     def new_event(self, when: str = "1 day", total_seats: int = 3, prices: str = '{"CAT1": 350, "CAT2": 99.5}') -> str:
         """Insert an event with the date `when` from now."""

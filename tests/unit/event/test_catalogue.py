@@ -18,7 +18,8 @@ from services.event.app import build
 from services.event.catalogue import _EventPage
 from services.event.inventory_client import InventoryClient
 from tests.support.databases import Databases
-from tests.unit.event.event_service import FIRST, INTERNAL_SECRET, PAST, EventService, Inventory, seat
+from tests.support.service_settings import INTERNAL_SECRET
+from tests.unit.event.event_service import FIRST, PAST, EventService, Inventory, seat
 
 pytestmark = pytest.mark.unit
 

@@ -16,7 +16,7 @@ import pytest
 from services.chassis.clients import GrpcPeer, open_channel
 from services.chassis.db import Database
 from services.chassis.errors import Refused
-from services.chassis.settings import BrokerSettings, DatabaseSettings, ProcessSettings
+from services.chassis.settings import BrokerSettings, DatabaseSettings
 from services.chassis.tokens import Credential
 from services.contracts.pb import inventory_pb2 as pb
 from services.contracts.pb.inventory_pb2_grpc import InventoryStub
@@ -24,27 +24,18 @@ from services.inventory.app import build_grpc_server
 from services.inventory.settings import Settings
 from tests.support import concurrency
 from tests.support.databases import Databases
+from tests.support.service_settings import INTERNAL_SECRET, new_id, new_key, process_settings
 from tests.support.waiting import wait_until
 
-SECRET, INTERNAL_SECRET = "s" * 32, "i" * 32
 HASH = hashlib.sha256(b"a ticket").hexdigest()
 EVENT = "e0e0e0e0-0000-0000-0000-000000000001"
 NOWHERE = BrokerSettings("127.0.0.1", 1, "nobody", "nothing")
 
 
 def settings_for(database: DatabaseSettings, broker: BrokerSettings = NOWHERE, **others: Any) -> Settings:
-    process = ProcessSettings("inventory-service", 1, "127.0.0.1", SECRET, INTERNAL_SECRET, "INFO", 4)
     fields: dict[str, Any] = {"grpc_port": 0, "grpc_threads": 40, "order_url": "http://127.0.0.1:1"}
     fields |= {"sweep_seconds": 0.05, "sweep_grace_seconds": 0.0, **others}
-    return Settings(process=process, database=database, broker=broker, **fields)
-
-
-def new_id() -> str:
-    return str(uuid4())
-
-
-def new_key(step: str = "step") -> str:
-    return f"test:{uuid4()}:1:{step}"
+    return Settings(process=process_settings("inventory-service"), database=database, broker=broker, **fields)
 
 
 def run_concurrently(calls: Sequence[Callable[[], Any]]) -> list[Any]:

@@ -19,8 +19,9 @@ from services.inventory.consumer import DELAY_QUEUE, PARKING_QUEUE, RELEASE_QUEU
 from services.inventory.queue_consumer import Consumer, Message
 from services.inventory.store import holds
 from tests.support.brokers import Broker
+from tests.support.service_settings import new_id
 from tests.support.waiting import wait_until
-from tests.unit.inventory.inventory_service import InventoryService, expect_refusal, new_id
+from tests.unit.inventory.inventory_service import InventoryService, expect_refusal
 
 pytestmark = pytest.mark.unit
 

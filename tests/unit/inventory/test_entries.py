@@ -7,7 +7,8 @@ from functools import partial
 import pytest
 
 from services.chassis.errors import Unknown
-from tests.unit.inventory.inventory_service import InventoryService, expect_refusal, new_id, run_concurrently
+from tests.support.service_settings import new_id
+from tests.unit.inventory.inventory_service import InventoryService, expect_refusal, run_concurrently
 
 pytestmark = pytest.mark.unit
 

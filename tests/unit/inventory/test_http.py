@@ -14,7 +14,8 @@ from services.chassis.tokens import Credential
 from services.inventory.app import build
 from services.inventory.store import holds, seats
 from tests.support.databases import Databases, scripts
-from tests.unit.inventory.inventory_service import INTERNAL_SECRET, InventoryService, new_id, settings_for
+from tests.support.service_settings import INTERNAL_SECRET, new_id
+from tests.unit.inventory.inventory_service import InventoryService, settings_for
 
 pytestmark = pytest.mark.unit
 

@@ -25,9 +25,10 @@ from services.contracts.pb import inventory_pb2 as pb
 from services.contracts.pb.inventory_pb2_grpc import InventoryStub
 from tests.support.brokers import Broker
 from tests.support.databases import Databases
+from tests.support.service_settings import INTERNAL_SECRET, JWT_SECRET, new_id
 from tests.support.stubs import check_response, example
 from tests.support.waiting import wait_until
-from tests.unit.inventory.inventory_service import INTERNAL_SECRET, SECRET, InventoryService, new_id
+from tests.unit.inventory.inventory_service import InventoryService
 
 pytestmark = pytest.mark.unit
 
@@ -97,7 +98,7 @@ def replicas(databases: Databases, broker: Broker, order: Order) -> Iterator[lis
     database = databases.database_for("inventory")
     environment = {
         "BIND": "127.0.0.1",
-        "JWT_SECRET": SECRET,
+        "JWT_SECRET": JWT_SECRET,
         "INTERNAL_JWT_SECRET": INTERNAL_SECRET,
         "DB_HOST": database.host,
         "DB_NAME": database.name,

@@ -11,7 +11,8 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from services.chassis.errors import ConfigurationError, Unknown
 from services.contracts.pb import inventory_pb2 as pb
 from services.inventory.grpc_server import require_callers
-from tests.unit.inventory.inventory_service import HASH, expect_refusal, new_id, new_key
+from tests.support.service_settings import new_id, new_key
+from tests.unit.inventory.inventory_service import HASH, expect_refusal
 
 pytestmark = pytest.mark.unit
 

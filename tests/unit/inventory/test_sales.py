@@ -7,7 +7,8 @@ from functools import partial
 import pytest
 
 from services.chassis.errors import Unknown
-from tests.unit.inventory.inventory_service import expect_refusal, new_id, new_key
+from tests.support.service_settings import new_id, new_key
+from tests.unit.inventory.inventory_service import expect_refusal
 
 pytestmark = pytest.mark.unit
 

@@ -8,24 +8,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import uuid4
 
 from services.chassis.db import Database
-from services.chassis.settings import DatabaseSettings, ProcessSettings
-from services.chassis.tokens import Credential
+from services.chassis.settings import DatabaseSettings
 from services.order.app import build
 from services.order.settings import Settings
+from tests.support.service_settings import credential_headers, new_id, new_key, process_settings
 from tests.support.waiting import wait_until
 
 _WAITING = """
     SELECT count(*) AS waiting FROM pg_stat_activity
     WHERE datname = current_database() AND wait_event_type = 'Lock'"""
-SECRET, INTERNAL_SECRET = "s" * 32, "i" * 32
-
-
-def process_settings(service: str) -> ProcessSettings:
-    """Settings of a process that listens nowhere."""
-    return ProcessSettings(service, 1, "127.0.0.1", SECRET, INTERNAL_SECRET, "INFO", 4)
 
 
 @dataclass(frozen=True)
@@ -40,14 +33,6 @@ class Reply:
     headers: Any
 
 
-def new_id() -> str:
-    return str(uuid4())
-
-
-def new_key(step: str = "step") -> str:
-    return f"test:{uuid4()}:1:{step}"
-
-
 class OrderService:
     """Order's calls. The orchestrator is the caller unless the docstring names another."""
 
@@ -58,7 +43,7 @@ class OrderService:
     def call(
         self, method: str, path: str, body: Any = None, caller: str | None = "orchestrator-service", **kwargs: Any
     ) -> Reply:
-        headers = {"Authorization": Credential(caller, INTERNAL_SECRET).header()} if caller else {}
+        headers = credential_headers(caller) if caller else {}
         headers |= kwargs.pop("headers", {})
         raw = {"data": json.dumps(body), "content_type": "application/json"} if body is not None else {}
         response = self.app.test_client().open(path, method=method, headers=headers, **{**raw, **kwargs})

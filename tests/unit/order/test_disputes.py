@@ -13,7 +13,8 @@ from services.chassis.db import Transaction
 from services.chassis.settings import DatabaseSettings
 from services.order import disputes
 from tests.support.concurrency import run_concurrently
-from tests.unit.order.order_service import OrderService, new_id, new_key
+from tests.support.service_settings import new_id, new_key
+from tests.unit.order.order_service import OrderService
 
 pytestmark = pytest.mark.unit
 

@@ -14,7 +14,8 @@ from services.chassis import tokens
 from services.contracts.errors import ERRORS
 from services.order import order_store
 from tests.support.concurrency import run_concurrently
-from tests.unit.order.order_service import SECRET, OrderService, new_id, new_key
+from tests.support.service_settings import JWT_SECRET, new_id, new_key
+from tests.unit.order.order_service import OrderService
 
 pytestmark = pytest.mark.unit
 PAST = (datetime.now(UTC) - timedelta(seconds=1)).isoformat()
@@ -320,7 +321,7 @@ def list_routes(service: OrderService) -> list[tuple[str, str]]:
 
 
 def test_each_route_needs_a_service_credential(service: OrderService) -> None:
-    user_token = tokens.issue(SECRET, UUID(int=1), "customer", "sid", "access")
+    user_token = tokens.issue(JWT_SECRET, UUID(int=1), "customer", "sid", "access")
     for method, path in list_routes(service):
         assert service.call(method, path, caller=None).code == "UNAUTHORIZED"
         bearer = {"Authorization": f"Bearer {user_token}"}

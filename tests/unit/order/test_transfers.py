@@ -11,7 +11,8 @@ import pytest
 
 from services.order import transfer_store
 from tests.support.concurrency import run_concurrently
-from tests.unit.order.order_service import OrderService, new_id, new_key
+from tests.support.service_settings import new_id, new_key
+from tests.unit.order.order_service import OrderService
 
 pytestmark = pytest.mark.unit
 

@@ -23,7 +23,8 @@ from services.chassis.settings import DatabaseSettings, Env
 from services.chassis.tokens import Credential
 from services.inventory.app import build
 from tests.support.databases import Databases
-from tests.unit.inventory.inventory_service import INTERNAL_SECRET, InventoryService, new_id, settings_for
+from tests.support.service_settings import INTERNAL_SECRET, new_id
+from tests.unit.inventory.inventory_service import InventoryService, settings_for
 from tests.unit.order.order_service import OrderService
 
 pytestmark = pytest.mark.unit

@@ -8,7 +8,8 @@ from services.chassis import tokens
 from services.chassis.errors import ConfigurationError
 from services.chassis.settings import Env
 from services.user.settings import Settings
-from tests.unit.user.user_app import INTERNAL_SECRET, JWT_SECRET, UserApp, error_code
+from tests.support.service_settings import INTERNAL_SECRET, JWT_SECRET
+from tests.unit.user.user_app import UserApp, error_code
 
 pytestmark = pytest.mark.unit
 

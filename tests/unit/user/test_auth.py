@@ -16,7 +16,8 @@ from services.chassis.settings import DatabaseSettings
 from services.user import passwords
 from tests.support.concurrency import run_concurrently
 from tests.support.databases import scripts
-from tests.unit.user.user_app import JWT_SECRET, UserApp, error_code, status_codes
+from tests.support.service_settings import JWT_SECRET
+from tests.unit.user.user_app import UserApp, error_code, status_codes
 
 pytestmark = pytest.mark.unit
 

@@ -12,7 +12,8 @@ import pytest
 from services.chassis.db import Database
 from tests.support.concurrency import run_concurrently
 from tests.support.databases import Databases
-from tests.unit.user.user_app import UserApp, error_code, new_key, status_codes
+from tests.support.service_settings import new_key
+from tests.unit.user.user_app import UserApp, error_code, status_codes
 
 pytestmark = pytest.mark.unit
 

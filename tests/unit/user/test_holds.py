@@ -12,8 +12,9 @@ import pytest
 
 from tests.support.concurrency import run_concurrently
 from tests.support.databases import Databases
+from tests.support.service_settings import new_key
 from tests.support.waiting import wait_until
-from tests.unit.user.user_app import UserApp, new_key, status_codes
+from tests.unit.user.user_app import UserApp, status_codes
 
 pytestmark = pytest.mark.unit
 

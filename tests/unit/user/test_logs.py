@@ -11,18 +11,9 @@ import requests
 import stripe
 
 from services.chassis.logs import JsonFormatter
+from tests.support.service_settings import INTERNAL_SECRET, JWT_SECRET, new_key
 from tests.support.stubs import Stubs, example
-from tests.unit.user.user_app import (
-    INTERNAL_SECRET,
-    JWT_SECRET,
-    SMU_KEY,
-    SMU_URL,
-    STRIPE_BASE,
-    STRIPE_KEY,
-    WEBHOOK_SECRET,
-    UserApp,
-    new_key,
-)
+from tests.unit.user.user_app import SMU_KEY, SMU_URL, STRIPE_BASE, STRIPE_KEY, WEBHOOK_SECRET, UserApp
 
 pytestmark = pytest.mark.unit
 

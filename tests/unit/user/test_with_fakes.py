@@ -17,15 +17,9 @@ from services.user import smu as smu_module
 from tests.support.concurrency import run_concurrently
 from tests.support.fake_servers import is_healthy, running
 from tests.support.fakes_control import Fake
+from tests.support.service_settings import new_key
 from tests.support.waiting import wait_until
-from tests.unit.user.user_app import (
-    SMU_KEY,
-    STRIPE_KEY,
-    WEBHOOK_SECRET,
-    UserApp,
-    new_key,
-    user_settings,
-)
+from tests.unit.user.user_app import SMU_KEY, STRIPE_KEY, WEBHOOK_SECRET, UserApp, user_settings
 
 pytestmark = pytest.mark.unit
 TIMEOUT_SECONDS = 10.0  # a busy machine can delay a fake

@@ -12,15 +12,14 @@ from uuid import UUID, uuid4
 from flask import Flask
 from werkzeug.test import TestResponse
 
-from services.chassis import json_codec, tokens
+from services.chassis import json_codec
 from services.chassis.db import Database
-from services.chassis.settings import DatabaseSettings, ProcessSettings
+from services.chassis.settings import DatabaseSettings
 from services.user.app import build
 from services.user.settings import Settings
+from tests.support.service_settings import credential_headers, process_settings
 from tests.support.waiting import wait_until
 
-JWT_SECRET = "test-jwt-secret-test-jwt-secret-test"
-INTERNAL_SECRET = "test-internal-secret-test-internal-secret"
 SMU_URL = "http://smu.test"
 SMU_KEY = "smu-key-that-no-log-shows"
 STRIPE_BASE = "http://stripe.test"
@@ -42,10 +41,9 @@ _WAITING = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AN
 
 def user_settings(database: DatabaseSettings, **addresses: str) -> Settings:
     """Settings of a User service. `smu_url` and `stripe_base` lead to stubs unless `addresses` has them."""
-    process = ProcessSettings("user-service", 5000, "127.0.0.1", JWT_SECRET, INTERNAL_SECRET, "INFO", 8)
     urls = {"smu_url": SMU_URL, "stripe_base": STRIPE_BASE} | addresses
     return Settings(
-        process=process,
+        process=process_settings("user-service"),
         database=database,
         smu_key=SMU_KEY,
         stripe_key=STRIPE_KEY,
@@ -65,8 +63,7 @@ class UserApp:
         self, method: str, path: str, body: Any = None, *, caller: str = "orchestrator-service", **headers: str
     ) -> TestResponse:
         """Call as a service. `body` is sent as JSON, or unchanged if it is bytes."""
-        credential = tokens.Credential(caller, INTERNAL_SECRET).header()
-        return self.call_public(method, path, body, **{"Authorization": credential, **headers})
+        return self.call_public(method, path, body, **{**credential_headers(caller), **headers})
 
     def call_public(self, method: str, path: str, body: Any = None, **headers: str) -> TestResponse:
         """Call without a service credential."""
@@ -131,11 +128,6 @@ def error_code(answer: TestResponse) -> str:
     assert envelope["message"]
     assert UUID(envelope["correlation_id"])
     return str(envelope["error_code"])
-
-
-def new_key(step: str = "deduct") -> str:
-    """Return a unique key of an effect."""
-    return f"test:{uuid4()}:1:{step}"
 
 
 def status_codes(answers: Iterable[TestResponse]) -> list[int]:
