@@ -1,6 +1,6 @@
-"""What keeps credits and tickets from being spent twice, one guard at a time: with it the check passes, without it not.
+"""The guards against double spending, each with a negative control: without the guard the same check must fail.
 
-Straight at a copy of the service on a database of its own, so that what goes wrong there goes wrong nowhere else.
+The checks call a copy of the service with its own database, so that a removed guard cannot damage other tests.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from tests.support.system import TestSystem
 
 pytestmark = pytest.mark.concurrency
 
-BALANCE, PRICE, ORDERS, PAYS, GATES = Decimal(100), 30, 12, 12, 12
-WAIT_SECONDS = 0.9  # below lock_timeout: who waits for a row is still waiting then
-NO_BROKER = {"RABBITMQ_PORT": "1"}  # its database is another one: the stack's messages are not for it
+BALANCE, PRICE, ORDERS, PAYMENTS, GATES = Decimal(100), 30, 12, 12, 12
+WAIT_SECONDS = 0.9  # below lock_timeout, so a call that waits for a row still waits then
+NO_BROKER = {"RABBITMQ_PORT": "1"}  # because the messages of the stack are not for this copy's database
 
-# A guard in the code, taken out by a patch, and the database's own behind it, taken out in SQL.
-NO_FLOOR = (
+# Each guard is a patch that removes it from the code, and SQL that removes its constraint from the database.
+NO_BALANCE_CHECK = (
     "from services.user.store import credits\n"
     "assert ' AND credit_balance >= %(amount)s' in credits._DEDUCT\n"
     "credits._DEDUCT = credits._DEDUCT.replace(' AND credit_balance >= %(amount)s', '')",
@@ -43,8 +43,8 @@ NO_KEYS = (
     "",
     "ALTER TABLE effects DROP CONSTRAINT effects_pkey; ALTER TABLE credit_entries DROP CONSTRAINT credit_entries_pkey",
 )
-# The giver's row first instead of both in one order; the pause lets the other get as far.
-NO_ORDER = (
+# It locks the payer's row first instead of both in one order. The pause lets the other transfer do the same.
+NO_LOCK_ORDER = (
     "from services.user.store import credits\n"
     "both = 'user_id = %(to_user_id)s OR '\n"
     "assert both in credits._LOCK_PARTIES\n"
@@ -58,40 +58,40 @@ NO_LOCK = (
     "entries._CHECK_IN = entries._CHECK_IN.replace(' FOR UPDATE', '')",
     "DROP INDEX idx_one_success_per_seat",
 )
-WHOLE = ("", "")
+UNCHANGED = ("", "")
 
 
 @dataclass(frozen=True)
 class Copy:
-    """A copy of a service: its ports, its database."""
+    """A copy of a service, with its ports and its database."""
 
     system: TestSystem
     ports: dict[str, int]
     dsn: str
 
-    def user(self) -> Api:
-        """User, called as the orchestrator calls it."""
+    def connect_user(self) -> Api:
+        """Return a client of the User service with the orchestrator's credential."""
         token = make_credential(self.system.stack).header().removeprefix("Bearer ")
         return Api(f"http://{HOST}:{self.ports['PORT']}", token=token)
 
-    def person(self) -> str:
-        """An account with `BALANCE` credits."""
+    def create_user(self) -> str:
+        """Create an account with `BALANCE` credits and return its id."""
         person = inserts.User(str(uuid4()), "+6590000000", "customer", BALANCE, is_flagged=False)
         with closing(psycopg2.connect(self.dsn)) as connection:
             inserts.users(connection, [person])
             connection.commit()
         return person.user_id
 
-    def ask(self, sql: str, *params: Any) -> Any:
-        """The first value of the first row."""
+    def read_value(self, sql: str, *params: Any) -> Any:
+        """Return the first value of the first row."""
         with closing(psycopg2.connect(self.dsn)) as connection, connection.cursor() as cursor:
             cursor.execute(sql, params)
             return (cursor.fetchone() or (None,))[0]
 
 
 @contextmanager
-def without(system: TestSystem, service: str, guard: tuple[str, str]) -> Iterator[Copy]:
-    """A copy of the service that lacks a guard."""
+def run_without(system: TestSystem, service: str, guard: tuple[str, str]) -> Iterator[Copy]:
+    """Run a copy of the service without a guard."""
     patch, sql = guard
     with (
         create_patched_database(system.stack, service, sql) as (name, dsn),
@@ -101,57 +101,58 @@ def without(system: TestSystem, service: str, guard: tuple[str, str]) -> Iterato
 
 
 @pytest.fixture(scope="module")
-def whole(system: TestSystem) -> Iterator[Copy]:
-    """A copy of User that lacks nothing."""
-    with without(system, "user-service", WHOLE) as copy:
+def user_copy(system: TestSystem) -> Iterator[Copy]:
+    """A copy of the User service with all guards."""
+    with run_without(system, "user-service", UNCHANGED) as copy:
         yield copy
 
 
-# ── orders on one balance, one order paid again and again
+# ── concurrent charges
 
 
-def deducted(copy: Copy, user: str, keys: list[str]) -> Counter[str]:
-    """A charge under each key, all at once."""
+def charge_concurrently(copy: Copy, user: str, keys: list[str]) -> Counter[str]:
+    """Charge the user once for each key, all at the same time."""
     charge = {"user_id": user, "amount": PRICE}
-    calls = [partial(copy.user().post, "/credits/deduct", {**charge, "key": key}) for key in keys]
+    calls = [partial(copy.connect_user().post, "/credits/deduct", {**charge, "key": key}) for key in keys]
     return outcomes(run_concurrently(calls))
 
 
 def assert_not_overspent(copy: Copy) -> None:
-    """Of many charges on one balance as many are made as it covers."""
-    user, affordable = copy.person(), int(BALANCE // PRICE)
-    made = deducted(copy, user, [f"pay:{uuid4()}:1:deduct_credits" for _ in range(ORDERS)])
-    balance = copy.ask("SELECT credit_balance FROM users WHERE user_id = %s", user)
+    """Assert that only as many charges succeed as the balance covers."""
+    user, affordable = copy.create_user(), int(BALANCE // PRICE)
+    made = charge_concurrently(copy, user, [f"pay:{uuid4()}:1:deduct_credits" for _ in range(ORDERS)])
+    balance = copy.read_value("SELECT credit_balance FROM users WHERE user_id = %s", user)
     assert balance == BALANCE - affordable * PRICE, f"the balance is {balance}"
     assert made == {"200": affordable, "402 INSUFFICIENT_CREDITS": ORDERS - affordable}
 
 
 def assert_charged_once(copy: Copy) -> None:
-    """Many charges under one key are one charge."""
-    user = copy.person()
-    made = deducted(copy, user, [f"pay:{uuid4()}:1:deduct_credits"] * PAYS)
-    charges = copy.ask("SELECT count(*) FROM credit_entries WHERE user_id = %s AND kind = 'DEDUCT'", user)
+    """Assert that many charges with one key are one charge."""
+    user = copy.create_user()
+    made = charge_concurrently(copy, user, [f"pay:{uuid4()}:1:deduct_credits"] * PAYMENTS)
+    charges = copy.read_value("SELECT count(*) FROM credit_entries WHERE user_id = %s AND kind = 'DEDUCT'", user)
     assert charges == 1, f"charged {charges} times"
-    assert made == {"200": PAYS}
+    assert made == {"200": PAYMENTS}
 
 
-def test_charges_beyond_the_balance_are_refused(whole: Copy) -> None:
-    assert_not_overspent(whole)
+def test_charges_beyond_the_balance_are_refused(user_copy: Copy) -> None:
+    assert_not_overspent(user_copy)
 
 
-def test_charges_under_one_key_are_one(whole: Copy) -> None:
-    assert_charged_once(whole)
+def test_concurrent_charges_with_one_key_are_one(user_copy: Copy) -> None:
+    assert_charged_once(user_copy)
 
 
 @pytest.mark.negative_control
-def test_control_without_the_floor_a_balance_is_overspent(system: TestSystem) -> None:
-    with without(system, "user-service", NO_FLOOR) as copy, pytest.raises(AssertionError, match="the balance is -"):
+def test_balance_is_overspent_without_its_check(system: TestSystem) -> None:
+    patched = run_without(system, "user-service", NO_BALANCE_CHECK)
+    with patched as copy, pytest.raises(AssertionError, match="the balance is -"):
         assert_not_overspent(copy)
 
 
 @pytest.mark.negative_control
-def test_control_without_keys_one_order_is_charged_again(system: TestSystem) -> None:
-    with without(system, "user-service", NO_KEYS) as copy, pytest.raises(AssertionError, match="charged 3 times"):
+def test_one_order_is_charged_again_without_keys(system: TestSystem) -> None:
+    with run_without(system, "user-service", NO_KEYS) as copy, pytest.raises(AssertionError, match="charged 3 times"):
         assert_charged_once(copy)
 
 
@@ -159,31 +160,29 @@ def test_control_without_keys_one_order_is_charged_again(system: TestSystem) -> 
 
 
 def assert_no_deadlock(copy: Copy) -> None:
-    """Two people pay each other at the same moment."""
-    one, other = copy.person(), copy.person()
-    answers = run_concurrently(
-        [partial(handed_over, copy, giver, taker) for giver, taker in ((one, other), (other, one))]
-    )
+    """Assert that two users can pay each other at the same time."""
+    one, other = copy.create_user(), copy.create_user()
+    answers = run_concurrently([partial(transfer, copy, *pair) for pair in ((one, other), (other, one))])
     assert outcomes(answers) == {"200": 2}, f"deadlock: {outcomes(answers)}"
-    assert copy.ask("SELECT sum(credit_balance) FROM users WHERE user_id IN (%s, %s)", one, other) == 2 * BALANCE
+    assert copy.read_value("SELECT sum(credit_balance) FROM users WHERE user_id IN (%s, %s)", one, other) == 2 * BALANCE
 
 
-def handed_over(copy: Copy, giver: str, taker: str) -> ApiResponse:
-    """Credits frozen, then handed on."""
+def transfer(copy: Copy, payer: str, payee: str) -> ApiResponse:
+    """Freeze credits of the payer, then transfer them to the payee."""
     saga = f"transfer_confirm:{uuid4()}:1"
-    frozen = {"key": f"{saga}:hold", "user_id": giver, "amount": PRICE}
-    copy.user().post("/credits/freeze", frozen).must(200)
-    handed = {"key": f"{saga}:pay_seller", "hold_keys": [frozen["key"]], "to_user_id": taker}
-    return copy.user().post("/credits/transfer", handed)
+    hold = {"key": f"{saga}:hold", "user_id": payer, "amount": PRICE}
+    copy.connect_user().post("/credits/freeze", hold).must(200)
+    payment = {"key": f"{saga}:pay_seller", "hold_keys": [hold["key"]], "to_user_id": payee}
+    return copy.connect_user().post("/credits/transfer", payment)
 
 
-def test_opposite_payments_wait_for_each_other(whole: Copy) -> None:
-    assert_no_deadlock(whole)
+def test_opposite_payments_wait_for_each_other(user_copy: Copy) -> None:
+    assert_no_deadlock(user_copy)
 
 
 @pytest.mark.negative_control
-def test_control_without_one_order_of_locks_opposite_payments_deadlock(system: TestSystem) -> None:
-    with without(system, "user-service", NO_ORDER) as copy, pytest.raises(AssertionError, match="deadlock"):
+def test_opposite_payments_deadlock_without_a_lock_order(system: TestSystem) -> None:
+    with run_without(system, "user-service", NO_LOCK_ORDER) as copy, pytest.raises(AssertionError, match="deadlock"):
         assert_no_deadlock(copy)
 
 
@@ -191,22 +190,22 @@ def test_control_without_one_order_of_locks_opposite_payments_deadlock(system: T
 
 
 def assert_admitted_once(copy: Copy) -> None:
-    """All gates are at the seat's row before the first may have it; one of them admits."""
+    """Assert that one gate admits, although several wait for the lock of the seat's row."""
     owner, order = str(uuid4()), str(uuid4())
-    seat = ticket(copy, owner, order)
+    seat = create_ticket(copy, owner, order)
     with connect_inventory(copy.system.stack, f"{HOST}:{copy.ports['GRPC_PORT']}") as caller:
         with closing(psycopg2.connect(copy.dsn)) as holder, holder.cursor() as cursor:
             cursor.execute("SELECT FROM seats WHERE seat_id = %s FOR UPDATE", (seat,))
             scans = run_concurrently(
-                [partial(scan, caller, seat, order, owner)] * GATES + [partial(let_go, copy, holder)]
+                [partial(scan, caller, seat, order, owner)] * GATES + [partial(unlock_for_waiting_gates, copy, holder)]
             )
     admitted = scans.count("SUCCESS")
     assert admitted == 1, f"admitted {admitted} times"
     assert scans.count("DUPLICATE") == GATES - 1
 
 
-def ticket(copy: Copy, owner: str, order: str) -> str:
-    """A seat that was sold."""
+def create_ticket(copy: Copy, owner: str, order: str) -> str:
+    """Create a sold seat and return its id."""
     sold = """
     INSERT INTO seats (seat_id, event_id, row_number, seat_number, category, status, owner_user_id, order_id, hold_id,
                        price_paid, qr_code_hash)
@@ -219,28 +218,28 @@ def ticket(copy: Copy, owner: str, order: str) -> str:
 
 
 def scan(caller: InventoryCaller, seat: str, order: str, owner: str) -> str:
-    """A gate's own scan."""
+    """Scan the ticket with a new scan id."""
     facts = {"scan_id": str(uuid4()), "staff_id": str(uuid4())}
     return str(caller.call("MarkCheckedIn", seat_id=seat, order_id=order, expected_owner_id=owner, facts=facts).result)
 
 
-def let_go(copy: Copy, holder: Any) -> str:
-    """Give the row up as soon as two gates wait for it."""
+def unlock_for_waiting_gates(copy: Copy, holder: Any) -> str:
+    """Release the lock when two gates wait for it."""
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    assert wait_for(lambda: copy.ask(waiting) >= 2, WAIT_SECONDS)
+    assert wait_for(lambda: copy.read_value(waiting) >= 2, WAIT_SECONDS)
     holder.rollback()
-    return "let go"
+    return "unlocked"
 
 
 def test_one_of_many_gates_admits(system: TestSystem) -> None:
-    with without(system, "inventory-service", WHOLE) as copy:
+    with run_without(system, "inventory-service", UNCHANGED) as copy:
         assert_admitted_once(copy)
 
 
 @pytest.mark.negative_control
-def test_control_without_the_lock_gates_admit_again(system: TestSystem) -> None:
+def test_several_gates_admit_without_the_lock(system: TestSystem) -> None:
     with (
-        without(system, "inventory-service", NO_LOCK) as copy,
+        run_without(system, "inventory-service", NO_LOCK) as copy,
         pytest.raises(AssertionError, match=r"admitted [2-9] times"),
     ):
         assert_admitted_once(copy)

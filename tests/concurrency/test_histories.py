@@ -1,4 +1,4 @@
-"""What clients of the running system saw, recorded and judged: every seat behaves as one seat, whoever asks."""
+"""Recorded histories of clients of the running system are linearizable for every seat."""
 
 from __future__ import annotations
 
@@ -26,11 +26,12 @@ pytestmark = [pytest.mark.concurrency, pytest.mark.usefixtures("invariants")]
 
 SECONDS = 8.0
 HALL = "HALL-B"
-Answered = tuple[tuple[str, ...], str | None]
+CallResult = tuple[tuple[str, ...], str | None]
+"""Arguments and result of an operation."""
 
 
-def judge(recorder: Recorder) -> dict[str, list[Op]]:
-    """Fail with the counterexample, if there is one; the histories otherwise."""
+def check_histories(recorder: Recorder) -> dict[str, list[Op]]:
+    """Return the history of each seat. Fails with a counterexample if one is not linearizable."""
     histories = {seat: mark_lost_locks(ops) for seat, ops in group_by_seat(recorder.ops).items()}
     counterexample = check(histories, SeatModel(), FREE)
     assert counterexample is None, str(counterexample)
@@ -38,93 +39,93 @@ def judge(recorder: Recorder) -> dict[str, list[Op]]:
 
 
 def report(figures: Figures, name: str, histories: dict[str, list[Op]]) -> Counter[str]:
-    """How much there was to judge, by operation and answer."""
+    """Count the operations by name and result, and add them to the report."""
     ops = [op for history in histories.values() for op in history]
-    seen = Counter(f"{op.what} {op.result if op.what != 'look' else ''}".strip() for op in ops)
-    figures.add(name, seats=len(histories), operations=len(ops), seen=dict(sorted(seen.items())))
-    return seen
+    counts = Counter(f"{op.what} {op.result if op.what != 'look' else ''}".strip() for op in ops)
+    figures.add(name, seats=len(histories), operations=len(ops), by_result=dict(sorted(counts.items())))
+    return counts
 
 
-class Handler:
-    """One client straight at Inventory: holds, sells, hands over and takes back, its own seats and others'."""
+class InventoryClient:
+    """A client of Inventory that does random operations on its own and other clients' seats."""
 
     def __init__(
         self, number: int, caller: InventoryCaller, recorder: Recorder, known: dict[str, tuple[str, str]]
     ) -> None:
         self._name, self._user = f"client {number}", str(uuid4())
         self._dice, self._caller, self._recorder = Random(number), caller, recorder
-        self._known = known  # seat: the order and owner last heard of, by anybody; good for stale requests too
+        self._known = known  # the last order and owner of each seat that any client has read, possibly out of date
 
     def step(self, seat: str) -> None:
-        """One operation on `seat`."""
-        verb = self._dice.choice(
+        """Do one operation on `seat`."""
+        operation = self._dice.choice(
             (self._reserve, self._reserve, self._release, self._sell, self._update_owner, self._cancel_sale, self._look)
         )
-        verb(seat)
+        operation(seat)
 
-    def _run(self, seat: str, what: str, given: tuple[str, ...], verb: str, refused: str, **fields: str) -> str | None:
-        def call() -> Answered:
+    def _run(self, seat: str, what: str, args: tuple[str, ...], method: str, refused: str, **fields: str) -> str | None:
+        def call() -> CallResult:
             try:
-                answer = self._caller.call(verb, seat_id=seat, **fields)
+                response = self._caller.call(method, seat_id=seat, **fields)
             except Refused as refusal:
-                return given, str(refusal.code) if what == "reserve" else refused
+                return args, str(refusal.code) if what == "reserve" else refused
             except Unknown:
-                return given, None
-            return given, refused if verb == "ReleaseSeat" and not answer.released else OK
+                return args, None
+            return args, refused if method == "ReleaseSeat" and not response.released else OK
 
         return self._recorder.run(self._name, seat, what, call)
 
     def _reserve(self, seat: str) -> None:
         order = str(uuid4())
-        given = (order, self._user)
+        args = (order, self._user)
         fields: dict[str, Any] = {"hold_id": order, "user_id": self._user, "ttl_seconds": 300}
-        if self._run(seat, "reserve", given, "ReserveSeat", "", **fields) == OK:
-            self._known[seat] = given
+        if self._run(seat, "reserve", args, "ReserveSeat", "", **fields) == OK:
+            self._known[seat] = args
 
     def _release(self, seat: str) -> None:
-        order, user = self._whose(seat)
+        order, user = self._order_and_owner(seat)
         self._run(seat, "release", (order, user), "ReleaseSeat", "NOT_HELD", hold_id=order)
 
     def _sell(self, seat: str) -> None:
-        order, user = self._whose(seat)
+        order, user = self._order_and_owner(seat)
         fields = {"key": f"pay:{uuid4()}:1:confirm_seat", "hold_id": order, "order_id": order, "user_id": user}
         fields |= {"price": "1.00", "qr_code_hash": "0" * 64}
         self._run(seat, "sell", (order, user), "ConfirmSeat", "NOT_HELD", **fields)
 
     def _update_owner(self, seat: str) -> None:
-        order, user = self._whose(seat)
+        order, user = self._order_and_owner(seat)
         fields = {"key": f"transfer_confirm:{uuid4()}:1:update_owner", "order_id": order, "expected_owner_id": user}
         fields |= {"new_owner_id": self._user, "qr_code_hash": "1" * 64}
         if self._run(seat, "update_owner", (order, user, self._user), "UpdateOwner", "NOT_SOLD", **fields) == OK:
             self._known[seat] = (order, self._user)
 
     def _cancel_sale(self, seat: str) -> None:
-        order, user = self._whose(seat)
+        order, user = self._order_and_owner(seat)
         fields = {"key": f"refund:{uuid4()}:1:cancel_sale", "order_id": order, "expected_owner_id": user}
         self._run(seat, "cancel_sale", (order, user), "CancelSale", "NOT_SOLD", **fields)
 
     def _look(self, seat: str) -> None:
         self._recorder.run(self._name, seat, "look", lambda: ((), self._caller.read_seat(seat)))
 
-    def _whose(self, seat: str) -> tuple[str, str]:
+    def _order_and_owner(self, seat: str) -> tuple[str, str]:
         return self._known.get(seat) or (str(uuid4()), self._user)
 
 
-def at_play(clients: list[Callable[[], None]]) -> None:
-    """Let every client do one thing after another until the time is up."""
+def run_clients(steps: list[Callable[[], None]]) -> None:
+    """Run the clients concurrently. Each repeats its step until the time is up."""
     deadline = time.monotonic() + SECONDS
 
-    def play(step: Callable[[], None]) -> None:
+    def repeat(step: Callable[[], None]) -> None:
         while time.monotonic() < deadline:
             step()
 
-    with ThreadPoolExecutor(len(clients)) as pool:
-        for done in [pool.submit(play, client) for client in clients]:
-            done.result()
+    with ThreadPoolExecutor(len(steps)) as pool:
+        for future in [pool.submit(repeat, step) for step in steps]:
+            future.result()
 
 
-def tidy(system: TestSystem, caller: InventoryCaller, seats: list[str]) -> None:
-    """No order stands behind what was sold straight at Inventory: take it back, so that the invariants hold."""
+def release_seats(system: TestSystem, caller: InventoryCaller, seats: list[str]) -> None:
+    """Release all seats, because they have no orders and would break the invariants."""
     for seat in seats:
         row = system.seat_row(seat)
         if row["status"] == "HELD":
@@ -138,24 +139,26 @@ def test_every_seat_of_inventory_is_linearizable(system: TestSystem, stack: Stac
     recorder, seats, known = Recorder(), [system.seat() for _ in range(6)], dict[str, tuple[str, str]]()
     dice = Random(5)
     with connect_inventory(stack) as caller:
-        handlers = [Handler(number, caller, recorder, known) for number in range(8)]
-        at_play([lambda handler=handler: handler.step(dice.choice(seats)) for handler in handlers])  # type: ignore[misc]
-        tidy(system, caller, seats)
-    seen = report(figures, "history at Inventory", judge(recorder))
-    assert all(seen[f"{what} OK"] > 10 for what in ("reserve", "release", "sell", "update_owner", "cancel_sale")), seen
+        clients = [InventoryClient(number, caller, recorder, known) for number in range(8)]
+        run_clients([lambda client=client: client.step(dice.choice(seats)) for client in clients])  # type: ignore[misc]
+        release_seats(system, caller, seats)
+    counts = report(figures, "history at Inventory", check_histories(recorder))
+    assert all(counts[f"{what} OK"] > 10 for what in ("reserve", "release", "sell", "update_owner", "cancel_sale")), (
+        counts
+    )
 
 
 class Customer:
-    """One customer through the gateway: reserves, pays, hands on to a friend, asks staff for a refund, goes in."""
+    """A customer at the gateway: reserves, pays, then uses, transfers or refunds the ticket."""
 
     def __init__(self, system: TestSystem, recorder: Recorder, caller: InventoryCaller, number: int) -> None:
-        self._town, self._recorder, self._caller = system, recorder, caller
+        self._system, self._recorder, self._caller = system, recorder, caller
         self._me, self._friend = system.people(2, "100000.00")
         self._staff = system.staff()
         self._name, self._dice = f"customer {number}", Random(100 + number)
 
     def step(self, seat: str) -> None:
-        """Look at a seat, try to have it, and do something with it."""
+        """Read a seat, try to buy it, and do something with it."""
         self._recorder.run(self._name, seat, "look", lambda: ((), self._caller.read_seat(seat)))
         order = self._reserve(seat)
         if order is None or self._dice.random() < 0.2:  # abandoned
@@ -163,7 +166,7 @@ class Customer:
         self._pay(seat, order)
         next_thing = self._dice.random()
         if next_thing < 0.1:
-            self._go_in(seat, order, self._me)
+            self._use_ticket(seat, order, self._me)
         elif next_thing < 0.4:
             self._update_owner(seat, order)
         elif next_thing < 0.9:
@@ -172,7 +175,7 @@ class Customer:
     def _reserve(self, seat: str) -> str | None:
         order: list[str] = []
 
-        def call() -> Answered:
+        def call() -> CallResult:
             answer = self._me.reserve(seat)
             if answer.status == 200:
                 order.append(answer.data["order_id"])
@@ -189,27 +192,27 @@ class Customer:
         )
 
     def _refund(self, seat: str, order: str) -> None:
-        def call() -> Answered:
+        def call() -> CallResult:
             return (order, self._me.user_id), _ok(self._staff.refund(order).status)
 
         self._recorder.run(self._name, seat, "cancel_sale", call)
 
     def _update_owner(self, seat: str, order: str) -> None:
         initiated = self._me.initiate(seat, self._me.user_id, self._friend.user_id, 10)
-        if initiated.error_code == "RATE_LIMITED":  # five codes in ten minutes and no more: then it is kept
+        if initiated.error_code == "RATE_LIMITED":  # a phone number gets at most five codes in ten minutes
             return
         transfer = initiated.must(201)["transfer_id"]
-        codes = {"seller_otp": self._town.code(self._me), "buyer_otp": self._town.code(self._friend)}
+        codes = {"seller_otp": self._system.code(self._me), "buyer_otp": self._system.code(self._friend)}
 
-        def call() -> Answered:
+        def call() -> CallResult:
             return (order, self._me.user_id, self._friend.user_id), _ok(self._me.confirm(transfer, **codes).status)
 
         self._recorder.run(self._name, seat, "update_owner", call)
 
-    def _go_in(self, seat: str, order: str, owner: Person) -> None:
+    def _use_ticket(self, seat: str, order: str, owner: Person) -> None:
         qr = owner.qr(seat).must(200)["qr_payload"]
 
-        def call() -> Answered:
+        def call() -> CallResult:
             result = self._staff.scan(qr, HALL).must(200)["result"]
             return (order, owner.user_id), OK if result == "SUCCESS" else result
 
@@ -226,13 +229,13 @@ def test_every_seat_behind_the_gateway_is_linearizable(system: TestSystem, stack
     recorder, dice = Recorder(), Random(6)
     free = [system.seat() for _ in range(4)]
 
-    def some_seat() -> str:
-        if dice.random() < 0.15:  # those handed on, admitted or abandoned are not to be had again
+    def choose_seat() -> str:
+        if dice.random() < 0.15:  # because transferred, used or abandoned seats do not become available again
             free[dice.randrange(len(free))] = system.seat()
         return dice.choice(free)
 
     with connect_inventory(stack) as caller:
         customers = [Customer(system, recorder, caller, number) for number in range(8)]
-        at_play([lambda customer=customer: customer.step(some_seat()) for customer in customers])  # type: ignore[misc]
-    seen = report(figures, "history behind the gateway", judge(recorder))
-    assert all(seen[f"{what} OK"] for what in ("reserve", "sell", "update_owner", "cancel_sale", "admit")), seen
+        run_clients([lambda customer=customer: customer.step(choose_seat()) for customer in customers])  # type: ignore[misc]
+    counts = report(figures, "history behind the gateway", check_histories(recorder))
+    assert all(counts[f"{what} OK"] for what in ("reserve", "sell", "update_owner", "cancel_sale", "admit")), counts

@@ -1,4 +1,4 @@
-"""The partial unique index under load: of any number of transfers of one seat, started at once, one is open."""
+"""The partial unique index under load: of many concurrent transfers of one seat, one is open."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ NO_INDEX = "DROP INDEX one_open_transfer_a_seat"
 ONE_OPENED = {"201": 1, "409 TRANSFER_IN_PROGRESS": INITIATIONS - 1}
 
 
-def order_service(system: TestSystem, url: str) -> Api:
-    """Order itself, called as the orchestrator calls it."""
+def connect_order(system: TestSystem, url: str) -> Api:
+    """Return a client of the Order service with the orchestrator's credential."""
     return Api(url, token=make_credential(system.stack).header().removeprefix("Bearer "))
 
 
-def storm(order: Api, seat: str) -> list[ApiResponse]:
-    """As many initiations for one seat at once, each by other people, under its own id and key."""
+def initiate_concurrently(order: Api, seat: str) -> list[ApiResponse]:
+    """Initiate concurrent transfers of one seat, each with its own id, key and parties."""
     return run_concurrently([partial(_initiate, order, seat) for _ in range(INITIATIONS)])
 
 
@@ -43,17 +43,17 @@ def _initiate(order: Api, seat: str) -> ApiResponse:
     )
 
 
-def opened(dsn: str, seat: str) -> int:
-    """How many transfers of the seat are open, as the database has it."""
+def count_open(dsn: str, seat: str) -> int:
+    """Return the number of open transfers of the seat in the database."""
     with closing(psycopg2.connect(dsn)) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM transfers WHERE seat_id = %s AND status = 'INITIATED'", (seat,))
         return int((cursor.fetchone() or (0,))[0])
 
 
 def assert_one_is_open(order: Api, dsn: str, seat: str) -> list[ApiResponse]:
-    """The check that the control has to fail."""
-    answers = storm(order, seat)
-    number = opened(dsn, seat)
+    """Assert that one transfer is open. The negative control must fail this check."""
+    answers = initiate_concurrently(order, seat)
+    number = count_open(dsn, seat)
     assert number == 1, f"{number} transfers of one seat are open"
     assert outcomes(answers) == ONE_OPENED
     return answers
@@ -65,8 +65,8 @@ def assert_one_is_open(order: Api, dsn: str, seat: str) -> list[ApiResponse]:
     "lock/open-transfer-index",
     "lock/transfer-race-has-loser",
 )
-def test_of_100_initiations_at_once_one_is_open(system: TestSystem, figures: Figures) -> None:
-    order = order_service(system, system.stack.url("order-service"))
+def test_one_of_100_concurrent_initiations_is_open(system: TestSystem, figures: Figures) -> None:
+    order = connect_order(system, system.stack.url("order-service"))
     answers = assert_one_is_open(order, system.stack.admin_dsn("orders_db"), system.seat())
     won: Any = next(answer for answer in answers if answer.status == 201).data
     figures.add("index storm", initiations=INITIATIONS, opened=1)
@@ -74,12 +74,12 @@ def test_of_100_initiations_at_once_one_is_open(system: TestSystem, figures: Fig
 
 
 @pytest.mark.negative_control
-def test_control_without_the_index_more_are_open(system: TestSystem, figures: Figures) -> None:
+def test_several_transfers_are_open_without_the_index(system: TestSystem, figures: Figures) -> None:
     with (
         create_patched_database(system.stack, "order-service", NO_INDEX) as (name, dsn),
         run_patched(system.stack, "order-service", "", {"DB_NAME": name}) as ports,
     ):
-        order = order_service(system, f"http://{HOST}:{ports['PORT']}")
+        order = connect_order(system, f"http://{HOST}:{ports['PORT']}")
         with pytest.raises(AssertionError, match="transfers of one seat are open"):
             assert_one_is_open(order, dsn, seat := system.seat())
-        figures.add("index storm without the index", initiations=INITIATIONS, opened=opened(dsn, seat))
+        figures.add("index storm without the index", initiations=INITIATIONS, opened=count_open(dsn, seat))
