@@ -32,7 +32,7 @@ DROP INDEX IF EXISTS orders_to_expire; -- replaced by orders_due
 CREATE TABLE IF NOT EXISTS transfers (
     transfer_id             uuid PRIMARY KEY,
     seat_id                 uuid NOT NULL,
-    order_id                uuid NOT NULL,      -- the sale that the transfer belongs to
+    order_id                uuid NOT NULL,      -- the order that the transfer belongs to
     seller_user_id          uuid NOT NULL,
     buyer_user_id           uuid NOT NULL CHECK (buyer_user_id <> seller_user_id),
     initiated_by            text NOT NULL CHECK (initiated_by IN ('SELLER', 'BUYER')),

@@ -79,10 +79,10 @@ def test_another_card_can_pay_after_a_decline(intents: Any) -> None:
 def test_3d_secure_waits_for_the_customer(
     intents: Any, stripe_server: Fake, passed: bool, status: str, event: str
 ) -> None:
-    asked = intents.create(TOP_UP | {"confirm": True, "payment_method": "pm_card_authenticationRequired"})
-    assert (asked.status, asked.next_action.type) == ("requires_action", "use_stripe_sdk")
-    stripe_server.control(f"payment_intents/{asked.id}/authenticate", passed=passed)
-    assert intents.retrieve(asked.id).status == status
+    challenged = intents.create(TOP_UP | {"confirm": True, "payment_method": "pm_card_authenticationRequired"})
+    assert (challenged.status, challenged.next_action.type) == ("requires_action", "use_stripe_sdk")
+    stripe_server.control(f"payment_intents/{challenged.id}/authenticate", passed=passed)
+    assert intents.retrieve(challenged.id).status == status
     assert event_types(stripe_server)[-1] == f"payment_intent.{event}"
 
 
