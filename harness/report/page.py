@@ -33,7 +33,7 @@ def render(reports: Path = REPORTS) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["minutes"] = format_minutes
+    environment.filters["duration"] = format_duration
     return environment.get_template("page.html").render(build_context(Sources(reports)))
 
 
@@ -64,6 +64,6 @@ def build_context(sources: Sources) -> dict[str, Any]:
     }
 
 
-def format_minutes(seconds: float) -> str:
-    """Return minutes and seconds: 763 becomes 12:43."""
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+def format_duration(seconds: float) -> str:
+    """Return minutes and seconds: 763 becomes `12 min 43 s`."""
+    return f"{int(seconds) // 60} min {int(seconds) % 60} s"

@@ -244,6 +244,7 @@ def test_page_is_one_file_without_scripts_or_network_access(tmp_path: Path) -> N
     text = draw(tmp_path, run=run())
     assert not re.search(r"<script|<link|<iframe|src=|url\(|@import|https?://(?!www\.w3\.org/2000/svg)", text)
     assert 'name="viewport"' in text
+    assert "12 min 43 s" in first_screen(text)
     assert len(text) < 1_000_000
 
 
