@@ -133,7 +133,7 @@ def assert_hold(connect: Connect, *, at_any_time: bool = False, parked: int = 0)
 
 
 def i1_money_is_conserved(snapshot: Snapshot) -> Iterable[str]:
-    """Σ(balance + frozen) = Σ openings + Σ top-ups − Σ charges of the orders that are CONFIRMED."""
+    """All credits, free or frozen, are the openings plus the top-ups minus the charges of CONFIRMED orders."""
     have = sum((u["credit_balance"] + u["frozen_credits"] for u in snapshot["users"]), Decimal(0))
     came = sum((e["amount"] for e in snapshot["credit_entries"] if e["kind"] in ("OPENING", "TOPUP")), Decimal(0))
     spent = sum((o["credits_charged"] for o in snapshot["orders"] if o["status"] == "CONFIRMED"), Decimal(0))
