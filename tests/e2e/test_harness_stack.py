@@ -1,4 +1,4 @@
-"""The harness against real servers: what is killed comes back where it was, with its data."""
+"""The harness with real servers: a killed process starts again on its port and with its data."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from tests.support.running_stack import IN_CONTAINERS, native_only
 pytestmark = pytest.mark.e2e
 
 FOLLOW_SECONDS = 15
-INFRASTRUCTURE = ["postgres", "fake-smu"]  # RabbitMQ takes long to start: test_outages has it
+INFRASTRUCTURE = ["postgres", "fake-smu"]  # without RabbitMQ, which starts slowly and is covered by test_outages
 
 
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A stack of this module's own, of what the harness needs to be tried on."""
+    """A separate small stack for this module."""
     with runtime.up(tmp_path_factory.mktemp("stack"), only=INFRASTRUCTURE) as running:
         yield running
 
@@ -81,12 +81,12 @@ def test_one_file_starts_every_service(stack: Stack) -> None:
     assert len(databases) == 5
     for name in databases:
         assert sql(stack.dsn(name), "SELECT 1") == [(1,)]
-    processes = described.keys() - databases - {"gateway-config"}  # which ends when its file is written
+    processes = described.keys() - databases - {"gateway-config"}  # it ends after it has written its file
     assert {name: stack.state(name) for name in processes} == dict.fromkeys(processes, "running")
 
 
 @pytest.mark.claim("sql/cleared-volumes-reseed")
-def test_cleared_volumes_are_seeded_anew(tmp_path: Path) -> None:
+def test_deleted_volumes_are_seeded_again(tmp_path: Path) -> None:
     with runtime.up(tmp_path, only=["postgres"]) as first:
         sql(first.dsn("events_db"), "CREATE TABLE kept ()")
         seeded = sql(first.dsn("events_db"), "TABLE events ORDER BY event_id")
@@ -101,7 +101,7 @@ def test_cleared_volumes_are_seeded_anew(tmp_path: Path) -> None:
 
 
 @pytest.mark.claim("sql/stop-keeps-data", "sql/restart-skips-sql")
-def test_killed_postgres_comes_back_with_its_data(bare: Stack) -> None:
+def test_killed_postgres_restarts_with_its_data(bare: Stack) -> None:
     dsn = bare.dsn("events_db")
     sql(dsn, "CREATE TABLE kept AS SELECT 1 AS one")
     bare.kill("postgres")
@@ -110,7 +110,7 @@ def test_killed_postgres_comes_back_with_its_data(bare: Stack) -> None:
     assert sql(dsn, "TABLE kept") == [(1,)]
 
 
-def test_restart_lays_an_environment_over_and_lifts_it(bare: Stack) -> None:
+def test_restart_sets_and_removes_overrides(bare: Stack) -> None:
     url = bare.url("fake-smu")
     bare.restart("fake-smu", env={"SMU_API_KEY": "another"})
     assert bare.env("fake-smu")["SMU_API_KEY"] == "another"
@@ -119,7 +119,7 @@ def test_restart_lays_an_environment_over_and_lifts_it(bare: Stack) -> None:
     assert bare.env("fake-smu")["SMU_API_KEY"] != "another"
 
 
-def test_replica_answers_beside_the_original_and_can_be_found(bare: Stack) -> None:
+def test_replica_has_its_own_address_and_is_found_by_attach(bare: Stack) -> None:
     name = bare.start_replica("fake-smu")
     again = runtime.attach(bare.run_dir.path)
     assert again.url(name) != again.url("fake-smu")
@@ -130,27 +130,27 @@ def test_replica_answers_beside_the_original_and_can_be_found(bare: Stack) -> No
 
 
 @pytest.mark.claim("log/follow-one-service")
-def test_one_services_lines_can_be_followed(bare: Stack) -> None:
-    asked = [sys.executable, "-m", "harness", "--run-dir", str(bare.run_dir.path), "logs", "fake-smu", "-f"]
+def test_log_of_one_service_can_be_followed(bare: Stack) -> None:
+    command = [sys.executable, "-m", "harness", "--run-dir", str(bare.run_dir.path), "logs", "fake-smu", "-f"]
     marked = str(uuid4())
-    with subprocess.Popen(asked, cwd=ROOT, stdout=subprocess.PIPE, text=True) as following:
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as following:
         assert following.stdout
         (limit := Timer(FOLLOW_SECONDS, following.terminate)).start()
-        assert any("listening" in line for line in following.stdout), "what it has said already"
+        assert any("listening" in line for line in following.stdout), "the earlier lines come first"
         requests.get(f"{bare.url('fake-smu')}/{marked}", timeout=5)
         assert any(marked in line for line in following.stdout)
         limit.cancel()
         following.terminate()
 
 
-def test_failing_start_shows_the_end_of_the_log_and_leaves_nothing(tmp_path: Path) -> None:
+def test_failed_start_shows_the_log_and_leaves_no_process(tmp_path: Path) -> None:
     broken = {"fake-smu": {"PORT": "not-a-port"}}
     with pytest.raises(StackError, match=r"(?s)fake-smu ended while starting.*not-a-port"):
         runtime.up(tmp_path, only=["fake-smu"], overrides=broken)
-    assert remains(tmp_path) == []
+    assert find_remains(tmp_path) == []
 
 
-def test_command_line_starts_shows_and_ends_a_second_stack_beside_the_first(bare: Stack, tmp_path: Path) -> None:
+def test_command_line_controls_a_second_stack(bare: Stack, tmp_path: Path) -> None:
     assert harness(tmp_path, "up", "--detach", "--only", "fake-smu").returncode == 0
     status = json.loads(harness(tmp_path, "status", "--json").stdout)
     (smu,) = [row for row in status["processes"] if row["name"] == "fake-smu"]
@@ -167,14 +167,14 @@ def test_command_line_starts_shows_and_ends_a_second_stack_beside_the_first(bare
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_takes_a_foreground_stack_down(tmp_path: Path, number: signal.Signals) -> None:
-    with foreground(tmp_path) as started:
+    with start_foreground(tmp_path) as started:
         started.send_signal(number)
         assert started.wait(timeout=60) == 0
-    assert remains(tmp_path) == []
+    assert find_remains(tmp_path) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signal_while_starting_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
+def test_signal_during_the_start_leaves_no_process(tmp_path: Path, number: signal.Signals) -> None:
     command = [sys.executable, "-m", "harness", "--run-dir", str(tmp_path), "up", "--only", "rabbitmq"]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as started:
         assert started.stderr is not None
@@ -182,39 +182,39 @@ def test_signal_while_starting_leaves_nothing(tmp_path: Path, number: signal.Sig
         started.send_signal(number)
         started.stderr.read()
         assert started.wait(timeout=60) == 130
-    assert remains(tmp_path) == []
+    assert find_remains(tmp_path) == []
 
 
-def test_interrupt_of_a_start_waits_for_what_is_launched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_start_waits_for_processes_being_launched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     threads: list[Thread] = []
     launching, over = Event(), Event()
     begin, launch = Thread.start, Stack._launch
 
-    def interrupted(thread: Thread) -> None:
+    def start_and_interrupt(thread: Thread) -> None:
         begin(thread)
         threads.append(thread)
         if len(threads) == 1:
             launching.wait(timeout=60)
             raise KeyboardInterrupt
 
-    def late(stack: Stack, name: str) -> Identity:
+    def launch_late(stack: Stack, name: str) -> Identity:
         launching.set()
-        over.wait(timeout=1)  # whoever takes down has to wait for us: it is not over before
+        over.wait(timeout=1)  # `over` is set only after the shutdown, which must wait for this launch
         return launch(stack, name)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Thread, "start", interrupted)
-        patched.setattr(Stack, "_launch", late)
+        patched.setattr(Thread, "start", start_and_interrupt)
+        patched.setattr(Stack, "_launch", launch_late)
         with pytest.raises(KeyboardInterrupt):
             runtime.up(tmp_path, only=["fake-smu"])
     over.set()
     threads[0].join(timeout=60)
     assert not threads[0].is_alive()
-    assert remains(tmp_path) == []
+    assert find_remains(tmp_path) == []
 
 
-def test_next_up_clears_what_a_killed_harness_left(tmp_path: Path) -> None:
-    with foreground(tmp_path) as started:
+def test_next_up_kills_the_processes_of_a_killed_harness(tmp_path: Path) -> None:
+    with start_foreground(tmp_path) as started:
         orphan = RunDir(tmp_path).read_record("fake-smu").identity
         started.kill()
     assert orphan.is_alive()
@@ -223,7 +223,7 @@ def test_next_up_clears_what_a_killed_harness_left(tmp_path: Path) -> None:
         assert second.state("fake-smu") == "running"
 
 
-def remains(run_dir: Path) -> Sequence[object]:
+def find_remains(run_dir: Path) -> Sequence[object]:
     """List the processes of a stack that still run, or its containers, running or not."""
     if not IN_CONTAINERS:
         return find_leftovers(run_dir)
@@ -231,8 +231,8 @@ def remains(run_dir: Path) -> Sequence[object]:
     return container_engine.run_docker("ps", "-aq", "--filter", label).split()
 
 
-def foreground(run_dir: Path) -> subprocess.Popen[str]:
-    """`harness up` as somebody at a terminal has it, its table of addresses printed."""
+def start_foreground(run_dir: Path) -> subprocess.Popen[str]:
+    """Run `harness up` in the foreground and wait until it has printed its table of addresses."""
     command = [sys.executable, "-m", "harness", "--run-dir", str(run_dir), "up", "--only", "fake-smu"]
     started = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert started.stdout is not None

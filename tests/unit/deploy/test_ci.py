@@ -34,7 +34,7 @@ def uses(job: dict[str, Any], action: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.claim("repository/ci-checks")
-def test_every_suite_is_a_job_and_lint_is_another() -> None:
+def test_lint_and_every_suite_have_a_job() -> None:
     markers = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]["markers"]
     verified = next(line for line in (ROOT / "Makefile").read_text().splitlines() if "unit or saga or" in line)
     suites = {marker.partition(":")[0] for marker in markers} & set(verified.replace('"', " ").split())
@@ -67,7 +67,7 @@ def test_a_job_runs_every_suite_with_the_real_kong() -> None:
     assert job["env"] == {"STACK": "docker"}
     assert f"docker pull {kong}" in commands(job)
     assert "make verify" in commands(job)
-    assert "docker compose run --rm tests pytest -m saga" in commands(job), "a suite in its own image"
+    assert "docker compose run --rm tests pytest -m saga" in commands(job), "one suite runs in its own image"
 
 
 def test_both_commands_run_every_night_from_an_empty_clone() -> None:
@@ -116,7 +116,7 @@ def test_a_workflow_may_only_read(workflow: str) -> None:
         ("coverage", "make coverage", "reports/coverage.json"),
     ],
 )
-def test_reports_are_kept_also_when_a_suite_fails(job: str, written: str, path: str) -> None:
+def test_reports_are_uploaded_also_after_a_failure(job: str, written: str, path: str) -> None:
     assert written in commands(JOBS[job])
     (upload,) = uses(JOBS[job], "actions/upload-artifact")
     assert upload["if"] == "always()"

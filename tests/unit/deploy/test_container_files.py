@@ -1,4 +1,4 @@
-"""Dockerfile, compose files and .env.example as far as they can be judged without an engine."""
+"""The Dockerfile, compose files and .env.example, checked without a container engine."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ pytestmark = pytest.mark.unit
 
 DOCKERFILE = (ROOT / "services" / "Dockerfile").read_text()
 SHIPPED = ("service", "fake")
-NAMES = sorted((path.name for path in ROOT.glob("compose*.yaml")), key=len)  # what others are laid over comes first
+NAMES = sorted(
+    (path.name for path in ROOT.glob("compose*.yaml")), key=len
+)  # compose.yaml first, because the others override it
 FILES = {name: yaml.safe_load((ROOT / name).read_text()) for name in NAMES}
 SERVICES: dict[str, dict[str, Any]] = FILES["compose.yaml"]["services"]
 COMPILERS = re.compile(r"gcc|g\+\+|build-essential|-dev\b|clang|cargo|\bmake\b")
@@ -45,14 +47,14 @@ class Stage:
 
 
 def stages(dockerfile: str) -> dict[str, Stage]:
-    """Every stage by its name."""
+    """Return every stage by its name."""
     instructions = re.sub(r"(?m)^\s*#.*\n", "", dockerfile)
     parts = re.findall(r"(?ms)^FROM (\S+) AS (\S+)\n(.*?)(?=^FROM |\Z)", instructions)
     return {name: Stage(base, name, text) for base, name, text in parts}
 
 
-def whole(name: str) -> str:
-    """What makes an image: the stage and all that it stands on."""
+def full_text(name: str) -> str:
+    """Return the text of a stage and of all its base stages."""
     found = stages(DOCKERFILE)
     text = ""
     while stage := found.get(name):
@@ -64,14 +66,14 @@ def whole(name: str) -> str:
 
 
 @pytest.mark.parametrize("name", [*SHIPPED, "tests"])
-def test_image_runs_as_a_number_that_is_not_root(name: str) -> None:
-    [*_, user] = re.findall(r"(?m)^USER (\S+)$", whole(name))
+def test_image_runs_as_a_numeric_user_that_is_not_root(name: str) -> None:
+    [*_, user] = re.findall(r"(?m)^USER (\S+)$", full_text(name))
     assert int(user) > 0
 
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_image_has_a_health_check_no_compiler_and_no_test(name: str) -> None:
-    text = whole(name)
+    text = full_text(name)
     assert "\nHEALTHCHECK " in text
     assert not COMPILERS.search(text)
     assert "apt-get" not in text
@@ -80,7 +82,7 @@ def test_image_has_a_health_check_no_compiler_and_no_test(name: str) -> None:
     assert not [path for path in copied if path.startswith(("tests", "harness", "requirements-dev"))]
 
 
-def test_packages_come_as_wheels_by_hash_in_a_stage_that_is_left_behind() -> None:
+def test_packages_are_hashed_wheels_from_a_separate_stage() -> None:
     found = stages(DOCKERFILE)
     for stage in found.values():
         for command in re.findall(r"pip .*install.*", stage.text):
@@ -90,17 +92,17 @@ def test_packages_come_as_wheels_by_hash_in_a_stage_that_is_left_behind() -> Non
     assert all("wheels" not in found[name].base for name in (*SHIPPED, "tests"))
 
 
-def test_a_builder_that_works_through_every_stage_leaves_the_suites_out() -> None:
+def test_the_suites_are_the_last_stage() -> None:
     assert list(stages(DOCKERFILE))[-1] == "tests"
 
 
-def test_every_base_has_a_tag_and_nothing_is_added_from_elsewhere() -> None:
+def test_bases_are_pinned_and_no_file_comes_from_elsewhere() -> None:
     found = stages(DOCKERFILE)
     assert {stage.base for stage in found.values()} - found.keys() == {"python:3.11-slim-bookworm"}
     assert "\nADD " not in DOCKERFILE
 
 
-def test_build_context_is_a_list_of_what_may_go_in_without_secrets() -> None:
+def test_build_context_is_an_allow_list_without_secrets() -> None:
     lines = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
     assert lines[0] == "*"
     allowed = {line[1:] for line in lines if line.startswith("!")}
@@ -115,7 +117,7 @@ SECRETS = [".env", "secrets.env", "secrets.env.bak", "prod.env", ".env.local", "
 
 
 @pytest.mark.parametrize("folder", ["", "harness", "deploy/k8s", "services/user", "fakes"])
-def test_no_secret_gets_into_the_build_context_wherever_it_lies(folder: str, tmp_path: Path) -> None:
+def test_no_secret_enters_the_build_context(folder: str, tmp_path: Path) -> None:
     examples = {".env.example", "harness/runtime/native.env", "deploy/k8s/secrets.env.example"}
     code = {"services/user/app.py", "tests/conftest.py"}
     for path in {*examples, *code, *(f"{folder}/{name}".lstrip("/") for name in SECRETS)}:
@@ -126,24 +128,24 @@ def test_no_secret_gets_into_the_build_context_wherever_it_lies(folder: str, tmp
     assert taken == examples | code
 
 
-def test_nothing_of_pip_stays_in_the_interpreter_of_an_image(tmp_path: Path) -> None:
+def test_pip_is_removed_from_the_interpreter_of_an_image(tmp_path: Path) -> None:
     site = "lib/python3.11/site-packages"
     for path in ("bin/pip", "bin/pip3.11", f"{site}/pip", f"{site}/setuptools", "lib/python3.11/ensurepip"):
         (tmp_path / path).mkdir(parents=True)
     (tmp_path / "bin/python3.11").touch()
     (tmp_path / "lib/python3.11/os.py").touch()
     for name in SHIPPED:
-        [removal] = re.findall(r"(?m)^RUN (rm -rf .*)$", whole(name))
+        [removal] = re.findall(r"(?m)^RUN (rm -rf .*)$", full_text(name))
         subprocess.run(["sh", "-c", removal.replace("/usr/local", str(tmp_path))], check=True)
     assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if not any(path.glob("*"))} == {
         "bin/python3.11", "lib/python3.11/os.py", site
     }  # fmt: skip
 
 
-# ── compose.yaml and what is laid over it
+# ── compose.yaml and its overrides
 
 
-def test_every_target_is_a_stage_and_every_image_is_built_one_way() -> None:
+def test_every_image_is_built_from_one_existing_stage() -> None:
     built: dict[str, Any] = {}
     for described in (
         service for file in FILES.values() for service in file["services"].values() if "build" in service
@@ -156,19 +158,19 @@ def test_every_target_is_a_stage_and_every_image_is_built_one_way() -> None:
 
 
 @pytest.mark.parametrize("file", sorted(FILES.keys() - {"compose.yaml"}))
-def test_what_is_laid_over_is_laid_over_something(file: str) -> None:
+def test_override_changes_only_existing_services(file: str) -> None:
     assert FILES[file]["services"].keys() <= SERVICES.keys()
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_whatever_is_published_is_published_on_the_loopback(file: str) -> None:
+def test_ports_are_published_once_and_on_the_loopback(file: str) -> None:
     published = [port for service in FILES[file]["services"].values() for port in service.get("ports", [])]
     assert [port for port in published if not re.fullmatch(r"127\.0\.0\.1:\d+:\d+", port)] == []
     assert len({port.split(":")[1] for port in published}) == len(published)
 
 
 @pytest.mark.parametrize("name", [name for name, found in SERVICES.items() if "profiles" not in found])
-def test_process_is_restarted_checked_and_waits_for_what_it_needs(name: str) -> None:
+def test_process_restarts_is_checked_and_waits_for_its_needs(name: str) -> None:
     described = SERVICES[name]
     if name == "gateway-config":
         assert described["restart"] == "on-failure"
@@ -181,32 +183,34 @@ def test_process_is_restarted_checked_and_waits_for_what_it_needs(name: str) -> 
 
 
 @pytest.mark.parametrize("name", [name for name in SERVICES if name.endswith("-db")])
-def test_a_database_is_healthy_once_its_last_script_has_run(name: str) -> None:
+def test_database_is_healthy_after_its_last_script(name: str) -> None:
     scripts = sorted(v.split(":")[1::-1] for v in SERVICES[name]["volumes"] if "/docker-entrypoint-initdb.d/" in v)
     assert scripts[-1][1] == "./services/chassis/init_complete.sql"
     [made] = re.findall(r"CREATE SCHEMA IF NOT EXISTS (\w+);", (ROOT / scripts[-1][1]).read_text())
     assert f"'{made}'::regnamespace" in SERVICES[name]["healthcheck"]["test"][-1]
-    assert "-h 127.0.0.1" in SERVICES[name]["healthcheck"]["test"][-1], "the socket answers while scripts still run"
+    assert "-h 127.0.0.1" in SERVICES[name]["healthcheck"]["test"][-1], (
+        "the socket accepts connections while the scripts still run"
+    )
 
 
-def test_what_the_gateways_file_is_made_of_makes_the_gateway_anew_too() -> None:
+def test_changed_gateway_settings_recreate_the_gateway() -> None:
     renderer, gateway = (SERVICES[name]["environment"] for name in ("gateway-config", "api-gateway"))
     assert renderer.items() <= gateway.items()
 
 
-def test_the_gateway_forgets_an_address_within_seconds() -> None:
+def test_gateway_caches_addresses_for_a_few_seconds() -> None:
     gateway = SERVICES["api-gateway"]["environment"]
     assert 1 <= int(gateway["KONG_DNS_VALID_TTL"]) <= 10
     assert 1 <= int(gateway["KONG_DNS_STALE_TTL"]) <= 10
 
 
 @pytest.mark.parametrize(("status", "healthy"), [(200, True), (503, False), (None, False)])
-def test_the_gateways_health_is_what_its_status_api_says(status: int | None, healthy: bool) -> None:
-    asked: list[str] = []
+def test_gateway_health_check_reads_its_status_api(status: int | None, healthy: bool) -> None:
+    paths: list[str] = []
 
     class Status(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            asked.append(self.path)
+            paths.append(self.path)
             self.send_response(status or 0)
             self.end_headers()
 
@@ -224,23 +228,23 @@ def test_the_gateways_health_is_what_its_status_api_says(status: int | None, hea
             threading.Thread(target=server.handle_request, daemon=True).start()
         done = subprocess.run(command, capture_output=True, check=False, timeout=10)
     assert (cmd, done.returncode == 0) == ("CMD", healthy)
-    assert asked == ([] if status is None else ["/status/ready"])
+    assert paths == ([] if status is None else ["/status/ready"])
 
 
 @pytest.mark.claim("repository/development-override", "development/changes-are-served")
 def test_development_runs_the_same_commands_and_mounts_the_same_tree() -> None:
-    for name, laid in FILES["compose.dev.yaml"]["services"].items():
-        if "command" in laid:
-            assert laid["command"] == ["python", "/reload.py", *SERVICES[name]["command"]]
-            assert "./harness/dev/reload.py:/reload.py:ro" in laid["volumes"]
-            for source in (volume.split(":")[0] for volume in laid["volumes"]):
+    for name, override in FILES["compose.dev.yaml"]["services"].items():
+        if "command" in override:
+            assert override["command"] == ["python", "/reload.py", *SERVICES[name]["command"]]
+            assert "./harness/dev/reload.py:/reload.py:ro" in override["volumes"]
+            for source in (volume.split(":")[0] for volume in override["volumes"]):
                 assert (ROOT / source).exists()
-    reloaded = {name for name, laid in FILES["compose.dev.yaml"]["services"].items() if "command" in laid}
+    reloaded = {name for name, override in FILES["compose.dev.yaml"]["services"].items() if "command" in override}
     assert reloaded == {name for name in SERVICES if name.endswith("-service")}
 
 
 @pytest.mark.claim("testing/pytest-in-containers")
-def test_suites_start_only_when_asked_for() -> None:
+def test_suites_start_only_with_their_profile() -> None:
     assert SERVICES["tests"]["profiles"] == ["tests"]
     assert SERVICES["tests"]["command"] == ["pytest"]
     assert SERVICES["tests"]["build"]["target"] == "tests"
@@ -250,12 +254,10 @@ def test_suites_start_only_when_asked_for() -> None:
 
 
 @pytest.mark.parametrize(("complete", "complaint"), [(True, ""), (False, r"set \w+ in \.env")])
-def test_compose_itself_accepts_all_files_and_stops_where_a_secret_is_empty(
-    complete: bool, complaint: str, tmp_path: Path
-) -> None:
+def test_compose_accepts_all_files_and_requires_secrets(complete: bool, complaint: str, tmp_path: Path) -> None:
     command = ["docker", "compose"] if _has_plugin() else ["docker-compose"]
     if not shutil.which(command[0]):
-        pytest.skip("no docker compose on this machine: its own check of the files is left out")
+        pytest.skip("docker compose is not installed")
     env = tmp_path / "env"
     env.write_text(variables.render_example(ROOT / ".env.example") if complete else (ROOT / ".env.example").read_text())
     files = [part for name in FILES for part in ("-f", str(ROOT / name))]
@@ -275,7 +277,7 @@ def _has_plugin() -> bool:
 # ── secrets
 
 
-def test_filled_example_has_every_secret_and_keeps_every_comment() -> None:
+def test_filled_example_has_all_secrets_and_comments() -> None:
     example = (ROOT / ".env.example").read_text()
     filled = variables.render_example(ROOT / ".env.example")
     assert [line for line in filled.splitlines() if line.startswith("#")] == [
@@ -307,8 +309,8 @@ def test_placeholder_stops_the_start(name: str, placeholder: str) -> None:
 
 @pytest.mark.parametrize("placeholder", ["change_me", "CHANGEME", "your_broker_pass", "guest..."])
 @pytest.mark.parametrize("name", ["RABBITMQ_USER", "RABBITMQ_PASS"])
-def test_placeholder_stops_the_broker_before_it_keeps_it(name: str, placeholder: str, tmp_path: Path) -> None:
-    for tool in ("sed", "tr"):  # nothing that could write
+def test_placeholder_stops_the_broker_before_it_writes(name: str, placeholder: str, tmp_path: Path) -> None:
+    for tool in ("sed", "tr"):  # these tools cannot write files
         (tmp_path / tool).symlink_to(str(shutil.which(tool)))
     env = {"PATH": str(tmp_path), "RABBITMQ_USER": "me", "RABBITMQ_PASS": "x" * 32} | {name: placeholder}
     script = str(ROOT / "services" / "rabbitmq" / "start.sh")
@@ -321,7 +323,7 @@ def test_placeholder_stops_the_broker_before_it_keeps_it(name: str, placeholder:
 
 
 @pytest.mark.claim("repository/development-override", "development/changes-are-served")
-def test_a_changed_file_starts_the_command_anew(tmp_path: Path) -> None:
+def test_changed_file_restarts_the_command(tmp_path: Path) -> None:
     log, source = tmp_path / "log", tmp_path / "it.py"
     source.write_text("import sys, time\nprint('one', flush=True)\nsys.exit(1)\n")
     with log.open("wb") as out:

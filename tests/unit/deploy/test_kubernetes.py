@@ -1,4 +1,4 @@
-"""deploy/k8s without a cluster: valid, whole, and the same system that compose.yaml describes."""
+"""deploy/k8s, checked without a cluster: valid, complete and the same system as compose.yaml."""
 
 from __future__ import annotations
 
@@ -50,7 +50,10 @@ def of(kind: str) -> dict[str, Resource]:
 
 
 def validate(resource: Resource) -> None:
-    """Raises one of REFUSED; what an operator hands on to its pods is held to Kubernetes' own schema of a pod."""
+    """Raise one of REFUSED for an invalid resource.
+
+    The parts that an operator copies to its pods are checked against the Kubernetes schema of a pod.
+    """
     if resource["kind"] in SCHEMAS:
         SCHEMAS[resource["kind"]].validate(resource)
         handed = {name: resource["spec"].get(name, {}) for name in ("affinity", "resources")}
@@ -61,20 +64,20 @@ def validate(resource: Resource) -> None:
 
 
 def fields(value: Any, *path: str | int) -> Iterator[tuple[str | int, ...]]:
-    """The path of every field below, but for the names within FREE, which are the writer's own."""
+    """Yield the path of every field, except the free names within FREE."""
     for key, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
         if isinstance(key, str) and not FREE & {*path}:
             yield (*path, key)
         yield from fields(inner, *path, key)
 
 
-def below(value: Any, path: Iterable[str | int]) -> Any:
+def get_at(value: Any, path: Iterable[str | int]) -> Any:
     for key in path:
         value = value[key]
     return value
 
 
-def refused(resource: Resource) -> bool:
+def is_refused(resource: Resource) -> bool:
     try:
         validate(resource)
     except REFUSED:
@@ -98,8 +101,8 @@ def environment(name: str) -> dict[str, Resource]:
     return {variable["name"]: variable for variable in pod["containers"][0]["env"]}
 
 
-def admitted(name: str) -> dict[int, set[str]]:
-    """For each port of a policy the apps that it lets in."""
+def allowed_callers(name: str) -> dict[int, set[str]]:
+    """Return the apps that a policy allows, by port."""
     found: dict[int, set[str]] = {}
     for rule in of("NetworkPolicy")[name]["spec"]["ingress"]:
         for port in rule["ports"]:
@@ -115,7 +118,7 @@ def test_resource_is_valid(resource: Resource) -> None:
 
 @pytest.mark.parametrize("kind", sorted({resource["kind"] for resource in RESOURCES}))
 @pytest.mark.negative_control
-def test_a_misspelt_field_is_found(kind: str) -> None:
+def test_misspelt_field_is_found(kind: str) -> None:
     broken = copy.deepcopy(next(iter(of(kind).values())))
     broken.setdefault("spec", {})["nmae"] = "x"
     with pytest.raises(REFUSED):
@@ -123,18 +126,18 @@ def test_a_misspelt_field_is_found(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", sorted(SCHEMAS))
-def test_no_field_of_an_operators_resource_may_be_misspelt_or_of_another_type(kind: str) -> None:
+def test_operator_schema_checks_each_field_name_and_type(kind: str) -> None:
     resource = next(iter(of(kind).values()))
-    assert not refused(resource)
-    paths = [path for path in fields(resource) if path != ("kind",)]  # that one says which schema
+    assert not is_refused(resource)
+    paths = [path for path in fields(resource) if path != ("kind",)]  # `kind` selects the schema
     assert len(paths) > 20
     for *above, last in paths:
         misspelt, mistyped = copy.deepcopy(resource), copy.deepcopy(resource)
-        holder = below(misspelt, above)
+        holder = get_at(misspelt, above)
         holder[f"{last}s"] = holder.pop(last)
-        below(mistyped, above)[last] = [below(mistyped, above)[last]]
-        assert refused(misspelt), (*above, last)
-        assert refused(mistyped), (*above, last)
+        get_at(mistyped, above)[last] = [get_at(mistyped, above)[last]]
+        assert is_refused(misspelt), (*above, last)
+        assert is_refused(mistyped), (*above, last)
 
 
 @pytest.mark.parametrize(
@@ -153,13 +156,13 @@ def test_no_field_of_an_operators_resource_may_be_misspelt_or_of_another_type(ki
     ],
 )
 @pytest.mark.negative_control
-def test_a_value_that_an_operator_refuses_is_found(kind: str, path: tuple[str, ...], wrong: object) -> None:
+def test_value_that_an_operator_refuses_is_found(kind: str, path: tuple[str, ...], wrong: object) -> None:
     broken = copy.deepcopy(next(iter(of(kind).values())))
-    below(broken["spec"], path[:-1])[path[-1]] = wrong
-    assert refused(broken)
+    get_at(broken["spec"], path[:-1])[path[-1]] = wrong
+    assert is_refused(broken)
 
 
-def test_kustomization_names_every_file_and_no_other() -> None:
+def test_kustomization_lists_exactly_the_existing_files() -> None:
     assert {f"{path.stem}.yaml" for path in FOLDER.glob("*.yaml")} == {
         *KUSTOMIZATION["resources"],
         "kustomization.yaml",
@@ -169,7 +172,7 @@ def test_kustomization_names_every_file_and_no_other() -> None:
             assert (FOLDER / file.rpartition("=")[2]).resolve().is_file(), file
 
 
-def test_every_reference_leads_to_something() -> None:
+def test_every_reference_has_a_target() -> None:
     maps = {made["name"]: made for made in KUSTOMIZATION["configMapGenerator"]}
     literals = {line.partition("=")[0] for line in maps["ticketremaster"]["literals"]}
     secrets = set(re.findall(r"(?m)^(\w+)=$", (FOLDER / "secrets.env.example").read_text()))
@@ -186,7 +189,7 @@ def test_every_reference_leads_to_something() -> None:
     assert mounted == maps.keys() - {"ticketremaster"}
 
 
-def test_every_image_of_ours_has_a_tag_in_one_place() -> None:
+def test_tags_of_built_images_are_in_one_place() -> None:
     built = {service["image"] for service in COMPOSE.values() if "build" in service}
     used = {container["image"] for container in containers()}
     assert {image["name"] for image in KUSTOMIZATION["images"]} == used & built
@@ -195,7 +198,7 @@ def test_every_image_of_ours_has_a_tag_in_one_place() -> None:
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_a_service_is_what_compose_describes(name: str) -> None:
+def test_service_is_the_same_as_in_compose(name: str) -> None:
     described, [container] = COMPOSE[name], of("Deployment")[name]["spec"]["template"]["spec"]["containers"]
     assert environment(name).keys() == described["environment"].keys()
     for variable, value in described["environment"].items():
@@ -206,12 +209,15 @@ def test_a_service_is_what_compose_describes(name: str) -> None:
     assert [str(port["port"]) for port in of("Service")[name]["spec"]["ports"]] == described["expose"]
 
 
-def test_the_gateway_is_what_compose_describes() -> None:
+def test_gateway_is_the_same_as_in_compose() -> None:
     pod = of("Deployment")["api-gateway"]["spec"]["template"]["spec"]
     given = {variable["name"]: variable.get("value") for variable in pod["containers"][0]["env"]}
-    different = {"KONG_STATUS_LISTEN": "0.0.0.0:8100", "KONG_PREFIX": "/prefix"}  # probes come from outside the pod
+    different = {
+        "KONG_STATUS_LISTEN": "0.0.0.0:8100",
+        "KONG_PREFIX": "/prefix",
+    }  # because probes arrive from outside the pod
     behind = {"KONG_TRUSTED_IPS": None, "KONG_REAL_IP_HEADER": "X-Forwarded-For", "KONG_REAL_IP_RECURSIVE": "on"}
-    rendered = COMPOSE["gateway-config"]["environment"].keys()  # here a changed secret or map has another name
+    rendered = COMPOSE["gateway-config"]["environment"].keys()  # Kustomize renames a changed secret or map instead
     described = {n: value for n, value in COMPOSE["api-gateway"]["environment"].items() if n not in rendered}
     assert given == described | different | behind
     [renderer] = pod["initContainers"]
@@ -219,13 +225,13 @@ def test_the_gateway_is_what_compose_describes() -> None:
     assert renderer["command"][:4] == COMPOSE["gateway-config"]["command"][:4]
 
 
-def test_the_gateway_believes_nobodys_word_for_an_address_until_told_whose() -> None:
+def test_gateway_trusts_no_proxy_by_default() -> None:
     literals = dict(line.split("=", 1) for line in KUSTOMIZATION["configMapGenerator"][0]["literals"])
     assert all(ipaddress.ip_network(each).is_loopback for each in literals["TRUSTED_PROXIES"].split(","))
     assert of("Service")["api-gateway"]["spec"]["externalTrafficPolicy"] == "Local"
 
 
-def test_a_finished_job_makes_way_for_the_next_apply() -> None:
+def test_finished_job_is_deleted_before_the_next_apply() -> None:
     described = (ROOT / "docs/scaling.md").read_text()
     [deleted] = re.findall(r"delete job --ignore-not-found ([^`]+)", described)
     assert set(deleted.replace("\\", " ").split()) == of("Job").keys()
@@ -233,14 +239,14 @@ def test_a_finished_job_makes_way_for_the_next_apply() -> None:
 
 
 @pytest.mark.parametrize("name", [*OURS, "api-gateway"])
-def test_everything_of_ours_is_probed_scaled_spread_and_disrupted_one_at_a_time(name: str) -> None:
+def test_deployment_is_probed_scaled_spread_and_disruption_safe(name: str) -> None:
     [container] = of("Deployment")[name]["spec"]["template"]["spec"]["containers"]
     assert {"startupProbe", "readinessProbe", "livenessProbe", "lifecycle", "resources"} <= container.keys()
     assert of("Deployment")[name]["spec"]["template"]["spec"]["topologySpreadConstraints"]
     scale = of("HorizontalPodAutoscaler")[name]["spec"]
     assert scale["scaleTargetRef"]["name"] == name
     assert scale["minReplicas"] >= 2
-    assert "replicas" not in of("Deployment")[name]["spec"], "the autoscaler's word would be undone by each apply"
+    assert "replicas" not in of("Deployment")[name]["spec"], "each apply would reset the autoscaler's value"
     assert of("PodDisruptionBudget")[name]["spec"]["maxUnavailable"] == 1
 
 
@@ -258,15 +264,15 @@ def test_no_container_is_root_writes_to_its_image_or_gains_rights() -> None:
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_each_database_lets_in_its_own_service_alone(name: str) -> None:
+def test_database_allows_only_its_own_service(name: str) -> None:
     database = COMPOSE[name]["environment"]["DB_HOST"]
-    assert admitted(database) == {5432: {name, f"{database}-schema"}, 8000: set()}
+    assert allowed_callers(database) == {5432: {name, f"{database}-schema"}, 8000: set()}
     [_, inner] = of("NetworkPolicy")[database]["spec"]["ingress"]
     own = {"podSelector": {"matchLabels": {"cnpg.io/cluster": database}}}
     assert inner["from"] == [own, OPERATORS]
 
 
-def test_policies_let_in_whoever_calls_in_compose_and_nobody_else() -> None:
+def test_policies_allow_exactly_the_callers_of_compose() -> None:
     calls: dict[str, dict[int, set[str]]] = {name: {} for name in OURS}
     for caller, described in COMPOSE.items():
         if "fake" not in caller:
@@ -275,15 +281,15 @@ def test_policies_let_in_whoever_calls_in_compose_and_nobody_else() -> None:
                     who = "api-gateway" if caller == "gateway-config" else caller
                     if who != called:
                         calls[called].setdefault(int(port), set()).add(who)
-    assert {name: admitted(name) for name in OURS} == calls
+    assert {name: allowed_callers(name) for name in OURS} == calls
     brokers = {name for name in OURS if "RABBITMQ_HOST" in COMPOSE[name]["environment"]}
-    assert admitted("rabbitmq")[5672] == brokers
-    assert admitted("api-gateway") == {8000: set()}
-    everybody = of("NetworkPolicy")["nobody"]["spec"]
-    assert everybody == {"podSelector": {}, "policyTypes": ["Ingress"]}, "whatever no policy names is shut"
+    assert allowed_callers("rabbitmq")[5672] == brokers
+    assert allowed_callers("api-gateway") == {8000: set()}
+    default = of("NetworkPolicy")["nobody"]["spec"]
+    assert default == {"podSelector": {}, "policyTypes": ["Ingress"]}, "the default policy denies all other calls"
 
 
-def test_figures_can_be_read_from_the_namespace_monitoring_and_from_nowhere_else() -> None:
+def test_only_the_monitoring_namespace_reads_metrics() -> None:
     policy = of("NetworkPolicy")["monitoring"]["spec"]
     [rule] = policy["ingress"]
     assert policy["podSelector"] == {}
@@ -291,7 +297,7 @@ def test_figures_can_be_read_from_the_namespace_monitoring_and_from_nowhere_else
     assert [port["port"] for port in rule["ports"]] == ["http", 9187, 15692]
     for name in OURS:
         [container] = of("Deployment")[name]["spec"]["template"]["spec"]["containers"]
-        assert container["readinessProbe"]["httpGet"]["port"] == "http", "/metrics is where /health is"
+        assert container["readinessProbe"]["httpGet"]["port"] == "http", "/metrics and /health share a port"
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -312,7 +318,7 @@ def test_queues_are_quorum_queues_over_three_nodes() -> None:
 
 
 class Management(BaseHTTPRequestHandler):
-    """RabbitMQ's management API as far as the import needs it."""
+    """The calls of RabbitMQ's management API that the import uses."""
 
     running = 3
     imported: ClassVar[list[bytes]] = []
@@ -325,8 +331,8 @@ class Management(BaseHTTPRequestHandler):
         self._answer(b"")
 
     def _answer(self, body: bytes) -> None:
-        known = self.headers["Authorization"] == f"Basic {base64.b64encode(b'me:secret').decode()}"
-        self.send_response(200 if known else 401)
+        is_known = self.headers["Authorization"] == f"Basic {base64.b64encode(b'me:secret').decode()}"
+        self.send_response(200 if is_known else 401)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -336,7 +342,7 @@ class Management(BaseHTTPRequestHandler):
 
 
 @pytest.mark.parametrize(("running", "status", "imports"), [(2, 1, 0), (3, 0, 1)])
-def test_topology_is_imported_once_every_node_is_in(running: int, status: int, imports: int, tmp_path: Path) -> None:
+def test_topology_is_imported_after_all_nodes_run(running: int, status: int, imports: int, tmp_path: Path) -> None:
     file = tmp_path / "definitions.json"
     file.write_text("{}")
     handler = type("Handler", (Management,), {"running": running, "imported": []})

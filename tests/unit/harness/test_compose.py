@@ -1,4 +1,4 @@
-"""compose.yaml as the harness reads it, and what it makes of it natively."""
+"""The harness reads compose.yaml and derives the native programs from it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_variables_follow_the_rules_of_compose(text: str, expected: str) -> None
 
 
 @pytest.mark.parametrize("text", ["${B:?set B}", "${C:?set C}", "${C?set C}"])
-def test_variable_that_must_be_set_is_named(text: str) -> None:
+def test_missing_required_variable_is_named(text: str) -> None:
     with pytest.raises(StackError, match=r"set [BC]"):
         interpolate(text, {"B": ""})
 
@@ -77,7 +77,7 @@ def test_each_database_gets_its_sql_in_order_and_its_own_service() -> None:
 
 
 @pytest.mark.claim("repository/env-example", "compose/secrets-in-env-file")
-def test_example_of_env_documents_every_variable_and_no_other() -> None:
+def test_env_example_lists_exactly_the_variables_of_compose() -> None:
     assert variables.read(ROOT / ".env.example").keys() == compose.variables_of(FILE)
 
 
@@ -91,7 +91,7 @@ def test_no_secret_has_a_default_in_compose_file() -> None:
             assert f"${{{name}:-" not in text, name
 
 
-def test_addresses_move_to_where_things_are_and_values_stay() -> None:
+def test_only_addresses_are_replaced_in_an_environment() -> None:
     env = {
         "PORT": "5000",
         "DB_HOST": "users-db",
@@ -127,7 +127,7 @@ def test_native_programs_start_level_by_level(tmp_path: Path) -> None:
 
 
 @pytest.mark.claim("schema/seats.held_until")
-def test_secrets_stay_for_the_data_and_settings_do_not() -> None:
+def test_run_directory_keeps_its_secrets_but_not_its_settings() -> None:
     known = {"JWT_SECRET": "kept", "HOLD_TTL_SECONDS": "5"}
     found = variables.resolve(known, {"LOG_LEVEL": "DEBUG"}, frozenset())
     assert (found["JWT_SECRET"], found["HOLD_TTL_SECONDS"], found["LOG_LEVEL"]) == ("kept", "300", "DEBUG")
@@ -141,7 +141,7 @@ def test_misspelt_variable_is_refused() -> None:
 
 
 @pytest.mark.claim("queue/hold-queue", "queue/definitions-file")
-def test_topology_leads_every_expired_message_to_the_release_queue() -> None:
+def test_every_expired_message_goes_to_the_release_queue() -> None:
     topology = json.loads((ROOT / "services/rabbitmq/definitions.json").read_text())
     queues = {queue["name"]: queue["arguments"] for queue in topology["queues"]}
     bound = {(b["source"], b["routing_key"]): b["destination"] for b in topology["bindings"]}

@@ -1,4 +1,4 @@
-"""What the harness has compose make its containers from, where there need be no engine to look at it."""
+"""The copy of compose.yaml from which Compose creates containers, checked without a container engine."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def services(stack: ContainerStack) -> dict[str, dict[str, Any]]:
     return found
 
 
-def test_every_port_is_published_on_the_loopback_and_no_two_share_one(stack: ContainerStack) -> None:
+def test_every_port_is_published_once_and_on_the_loopback(stack: ContainerStack) -> None:
     published = [port.split(":") for service in services(stack).values() for port in service["ports"]]
     assert {host for host, _, _ in published} == {"127.0.0.1"}
     here = [port for _, port, _ in published]
@@ -44,21 +44,21 @@ def test_every_port_is_published_on_the_loopback_and_no_two_share_one(stack: Con
     assert stack.address("inventory-service", 50051).endswith(f":{stack.ports_of('inventory-service')[50051]}")
 
 
-def test_each_database_is_reached_at_its_own_server(stack: ContainerStack) -> None:
+def test_each_database_has_its_own_server(stack: ContainerStack) -> None:
     dsns = stack.dsns()
     assert len(dsns) == 5
     assert len({dsn.rpartition("@")[2].partition("/")[0] for dsn in dsns.values()}) == 5
     assert stack.dsn("order-service") == dsns["orders_db"] == stack.admin_dsn("orders_db")
 
 
-def test_values_are_written_out_and_a_dollar_in_one_stays_a_dollar(stack: ContainerStack) -> None:
+def test_variables_are_inserted_and_dollar_signs_escaped(stack: ContainerStack) -> None:
     user = services(stack)["user-service"]["environment"]
     assert user["JWT_SECRET"] == VALUES["JWT_SECRET"].replace("$", "$$")
-    assert user["DB_HOST"] == "users-db", "inside, names are those of compose.yaml"
-    assert stack.env("user-service")["DB_HOST"] == ports.HOST, "a process beside them is told where they are published"
+    assert user["DB_HOST"] == "users-db", "containers use the names of compose.yaml"
+    assert stack.env("user-service")["DB_HOST"] == ports.HOST, "processes of this machine use the published ports"
 
 
-def test_the_harness_alone_starts_and_restarts(stack: ContainerStack) -> None:
+def test_only_the_harness_starts_and_restarts_containers(stack: ContainerStack) -> None:
     for service in services(stack).values():
         assert service["restart"] == "no"
         assert "depends_on" not in service
@@ -66,7 +66,7 @@ def test_the_harness_alone_starts_and_restarts(stack: ContainerStack) -> None:
 
 
 @pytest.mark.parametrize(("has_kong", "image"), [(True, "kong:3.9"), (False, "ticketremaster-fake")])
-def test_gateway_is_kong_where_its_image_is_and_else_the_stand_in(
+def test_gateway_is_kong_or_the_fake_without_its_image(
     stack: ContainerStack, monkeypatch: pytest.MonkeyPatch, has_kong: bool, image: str
 ) -> None:
     monkeypatch.setattr(container_engine, "has_image", lambda _name: has_kong)
@@ -76,7 +76,7 @@ def test_gateway_is_kong_where_its_image_is_and_else_the_stand_in(
     assert gateway["environment"]["KONG_DECLARATIVE_CONFIG"] == "/rendered/kong.yml"
 
 
-def test_a_replica_answers_to_the_name_of_its_service(stack: ContainerStack) -> None:
+def test_replica_has_the_network_name_of_its_service(stack: ContainerStack) -> None:
     stack.run_dir.write_record(Record("inventory-service-2", replica_of="inventory-service", ports={"50051": 1}))
     replica, original = (services(stack)[name] for name in ("inventory-service-2", "inventory-service"))
     assert replica["networks"] == {"default": {"aliases": ["inventory-service"]}}
@@ -85,7 +85,7 @@ def test_a_replica_answers_to_the_name_of_its_service(stack: ContainerStack) -> 
     assert stack.peers("inventory-service", 50051) == "inventory-service:50051"
 
 
-def test_what_is_laid_over_the_gateway_reaches_its_renderer(stack: ContainerStack) -> None:
+def test_override_of_the_gateway_reaches_its_renderer(stack: ContainerStack) -> None:
     stack.run_dir.write_record(Record("api-gateway", overrides={"RATE_LIMIT_PER_MINUTE": "1"}))
     assert services(stack)["gateway-config"]["environment"]["RATE_LIMIT_PER_MINUTE"] == "1"
 
@@ -97,19 +97,19 @@ def test_all_database_servers_are_one_program(stack: ContainerStack) -> None:
     assert not {"gateway-config", "seats-db", "epmd"} & set(stack.names)
 
 
-def test_project_of_a_directory_is_its_own(tmp_path: Path) -> None:
+def test_each_directory_has_its_own_project(tmp_path: Path) -> None:
     one, other = container_engine.Project.of(tmp_path / "one"), container_engine.Project.of(tmp_path / "other")
     assert one.name == container_engine.Project.of(tmp_path / "one").name != other.name
-    one.remove(volumes=True)  # nothing was ever there: no engine is asked
+    one.remove(volumes=True)  # no-op without an engine call, because the project has no containers
 
 
-def test_failing_command_says_what_it_complained_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_failed_command_is_reported_with_its_output(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(container_engine, "find_compose", lambda: ("sh", "-c", "echo no such thing >&2; exit 3"))
     with pytest.raises(StackError, match="no such thing"):
         container_engine.Project.of(tmp_path).run_compose("up")
 
 
-def test_a_container_that_ends_at_once_is_seen_as_ended(stack: ContainerStack, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_container_that_ends_at_once_is_not_alive(stack: ContainerStack, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(container_engine.Project, "ids", lambda _self, names: list(names))
     monkeypatch.setattr(container_engine, "run_docker", lambda *_arguments: "0")
     launched = stack._launch("user-service")
@@ -117,5 +117,5 @@ def test_a_container_that_ends_at_once_is_seen_as_ended(stack: ContainerStack, m
     assert not launched.is_alive()
 
 
-def test_offline_file_changes_the_gateway_alone() -> None:
+def test_offline_file_changes_only_the_gateway() -> None:
     assert list(containers._read_file(containers.OFFLINE)["services"]) == ["api-gateway"]

@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL of the tests: what a killed session leaves behind is cleared by the next."""
+"""The embedded PostgreSQL of the tests: a session removes the leftovers of a killed one."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_the_server_of_a_killed_session_is_stopped_and_removed() -> None:
+def test_server_of_a_killed_session_is_stopped_and_removed() -> None:
     session = subprocess.run([sys.executable, "-c", KILLED], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
     home = Path(session.stdout.strip())
-    runs = in_container(home) if IN_CONTAINERS else as_process(home)
+    runs = container_check(home) if IN_CONTAINERS else process_check(home)
     assert runs()
     end_leftovers()
     assert not home.exists()
     assert not runs()
 
 
-def as_process(home: Path) -> Callable[[], bool]:
+def process_check(home: Path) -> Callable[[], bool]:
     server = psutil.Process(int((home / "postgres" / "data" / "postmaster.pid").read_text().split()[0]))
     return lambda: server.is_running() and server.status() != psutil.STATUS_ZOMBIE
 
 
-def in_container(home: Path) -> Callable[[], bool]:
+def container_check(home: Path) -> Callable[[], bool]:
     return lambda: bool(container_engine.run_docker("ps", "-aq", "--filter", f"volume={home}"))

@@ -1,4 +1,4 @@
-"""Ports that move, processes that are ours and those that are not, leftovers of a crashed run."""
+"""Port claims, processes of the harness and of others, and the leftovers of a crashed run."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ import signal; signal.pause()
 
 @pytest.fixture
 def claims(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A claims file of this test's own."""
+    """A separate claims file for this test."""
     path = tmp_path / "claims.json"
     monkeypatch.setattr(ports, "CLAIMS", path)
     return path
@@ -66,18 +66,18 @@ def spawn(run_dir: RunDir, *argv: str) -> Identity:
     return process.spawn(argv or ("sleep", "60"), {}, run_dir.logs / "it.log", run_dir.path)
 
 
-# ── Ports ──
+# ── ports
 
 
 @pytest.mark.parametrize("reuse_port", [False, True])
-def test_taken_port_moves(claims: Path, reuse_port: bool) -> None:
+def test_taken_port_is_replaced_by_a_fallback(claims: Path, reuse_port: bool) -> None:
     with listening(reuse_port) as server:
         taken: int = server.getsockname()[1]
         (moved,) = ports.claim([taken])
     assert moved in ports.FALLBACK_PORTS
 
 
-def test_free_port_is_taken_as_wished_and_not_twice(claims: Path) -> None:
+def test_free_port_is_claimed_once(claims: Path) -> None:
     with listening() as server:
         free: int = server.getsockname()[1]
     first, second = ports.claim([free, free])
@@ -87,9 +87,7 @@ def test_free_port_is_taken_as_wished_and_not_twice(claims: Path) -> None:
     assert ports.claim([free]) == [free]
 
 
-def test_claim_of_a_living_harness_counts_and_of_a_dead_one_does_not(
-    claims: Path, stranger: subprocess.Popen[bytes]
-) -> None:
+def test_claim_ends_with_its_process(claims: Path, stranger: subprocess.Popen[bytes]) -> None:
     with listening() as server:
         free: int = server.getsockname()[1]
     other = Identity.of(stranger.pid)
@@ -100,10 +98,10 @@ def test_claim_of_a_living_harness_counts_and_of_a_dead_one_does_not(
     assert ports.claim([free]) == [free]
 
 
-# ── Processes ──
+# ── processes
 
 
-def test_reused_process_id_is_not_mistaken(stranger: subprocess.Popen[bytes]) -> None:
+def test_process_with_a_reused_pid_is_not_killed(stranger: subprocess.Popen[bytes]) -> None:
     earlier = Identity(stranger.pid, psutil.Process(stranger.pid).create_time() - 60)
     assert not earlier.is_alive()
     process.kill(earlier)
@@ -111,7 +109,7 @@ def test_reused_process_id_is_not_mistaken(stranger: subprocess.Popen[bytes]) ->
     assert stranger.poll() is None
 
 
-def test_kill_takes_children_that_left_the_session(run_dir: RunDir) -> None:
+def test_kill_includes_children_that_left_the_session(run_dir: RunDir) -> None:
     leader = spawn(run_dir, sys.executable, "-c", NESTED)
     log = run_dir.logs / "it.log"
     assert process.wait_for(lambda: log.read_text().endswith("\n"), seconds=10)
@@ -130,45 +128,43 @@ def test_process_that_ignores_sigterm_is_killed_after_its_grace(run_dir: RunDir)
     assert not leader.is_alive()
 
 
-def test_command_that_is_not_there_is_named(run_dir: RunDir) -> None:
+def test_missing_command_is_named(run_dir: RunDir) -> None:
     with pytest.raises(StackError, match="no-such-command"):
         spawn(run_dir, "no-such-command")
 
 
-# ── Leftovers ──
+# ── leftovers
 
 
-def test_orphan_is_ended_and_a_strangers_process_is_not(run_dir: RunDir, stranger: subprocess.Popen[bytes]) -> None:
+def test_only_orphans_of_this_run_directory_are_killed(run_dir: RunDir, stranger: subprocess.Popen[bytes]) -> None:
     orphan = spawn(run_dir)
-    beside = RunDir(run_dir.path.parent / "beside")
-    beside.create()
-    neighbour = spawn(beside)
+    other_dir = RunDir(run_dir.path.parent / "other")
+    other_dir.create()
+    neighbour = spawn(other_dir)
     assert take_down(run_dir) == 1
     assert not orphan.is_alive()
     assert neighbour.is_alive()
     assert stranger.poll() is None
-    assert take_down(beside) == 1
+    assert take_down(other_dir) == 1
 
 
-def test_what_an_orphan_starts_while_it_is_being_ended_is_ended_too(
-    run_dir: RunDir, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_process_that_an_orphan_starts_meanwhile_is_killed(run_dir: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
     first = spawn(run_dir)
     later: list[Identity] = []
     kill_all = process.kill_all
 
-    def killed(processes: list[psutil.Process]) -> None:
+    def start_one_and_kill(processes: list[psutil.Process]) -> None:
         if not later:
             later.append(spawn(run_dir))
         kill_all(processes)
 
-    monkeypatch.setattr(process, "kill_all", killed)
+    monkeypatch.setattr(process, "kill_all", start_one_and_kill)
     assert take_down(run_dir) == 2
     assert not first.is_alive()
     assert not later[0].is_alive()
 
 
-def test_stack_of_a_living_owner_is_left_alone(run_dir: RunDir) -> None:
+def test_second_stack_in_a_used_directory_is_refused(run_dir: RunDir) -> None:
     run_dir.write_stack("native", {}, Identity.of(os.getpid()))
     with pytest.raises(StackError, match="already runs"):
         end_leftovers(run_dir)
@@ -176,7 +172,7 @@ def test_stack_of_a_living_owner_is_left_alone(run_dir: RunDir) -> None:
         runtime.up(run_dir.path)
 
 
-def test_stack_whose_owner_died_makes_room(run_dir: RunDir) -> None:
+def test_stack_of_a_dead_owner_is_removed(run_dir: RunDir) -> None:
     left = spawn(run_dir)
     run_dir.write_record(Record("it", left.pid, left.started, "running"))
     run_dir.write_stack("native", {}, Identity(os.getpid(), 1.0))
@@ -185,7 +181,7 @@ def test_stack_whose_owner_died_makes_room(run_dir: RunDir) -> None:
     assert run_dir.read_stack() is None
 
 
-def test_detached_stack_lives_as_long_as_a_process_of_it(run_dir: RunDir) -> None:
+def test_detached_stack_exists_while_one_of_its_processes_runs(run_dir: RunDir) -> None:
     left = spawn(run_dir)
     run_dir.write_record(Record("it", left.pid, left.started, "running"))
     run_dir.write_stack("native", {}, None)
@@ -196,7 +192,7 @@ def test_detached_stack_lives_as_long_as_a_process_of_it(run_dir: RunDir) -> Non
 
 
 @pytest.mark.claim("sql/stop-keeps-data")
-def test_down_keeps_data_and_volumes_clears_only_what_is_ours(run_dir: RunDir) -> None:
+def test_volumes_deletes_only_files_of_the_harness(run_dir: RunDir) -> None:
     data, other = run_dir.path / "postgres" / "data", run_dir.path / "precious"
     data.mkdir(parents=True)
     other.touch()
@@ -208,7 +204,7 @@ def test_down_keeps_data_and_volumes_clears_only_what_is_ours(run_dir: RunDir) -
 
 
 @pytest.mark.parametrize("content", ["{pid}\n/elsewhere\n", "4194999\n", ""])
-def test_postmaster_pid_of_a_dead_server_is_forgotten(
+def test_postmaster_pid_of_a_dead_server_is_removed(
     tmp_path: Path, content: str, stranger: subprocess.Popen[bytes]
 ) -> None:
     file = tmp_path / "postmaster.pid"
@@ -220,7 +216,7 @@ def test_postmaster_pid_of_a_dead_server_is_forgotten(
 @pytest.mark.parametrize(
     ("wanted", "words"), [("docker", "STACK=docker: there is no `docker`"), ("podman", "native, docker or auto")]
 )
-def test_stack_that_cannot_be_had_is_refused_with_the_reason(
+def test_unavailable_kind_of_stack_is_refused_with_the_reason(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, wanted: str, words: str
 ) -> None:
     monkeypatch.setenv("STACK", wanted)
@@ -230,19 +226,19 @@ def test_stack_that_cannot_be_had_is_refused_with_the_reason(
 
 
 @pytest.mark.parametrize(
-    ("broker", "lacking", "kind", "reason"),
+    ("broker", "problem", "kind", "reason"),
     [
         ("RabbitMQ is here", None, "native", "auto: RabbitMQ is here"),
         (None, None, "docker", "no RabbitMQ here, and a container engine"),
         (None, "there is no engine", "native", "no RabbitMQ here, and there is no engine"),
     ],
 )
-def test_auto_takes_what_the_machine_has_and_says_why(
-    monkeypatch: pytest.MonkeyPatch, broker: str | None, lacking: str | None, kind: str, reason: str
+def test_auto_chooses_an_available_kind_and_gives_the_reason(
+    monkeypatch: pytest.MonkeyPatch, broker: str | None, problem: str | None, kind: str, reason: str
 ) -> None:
     monkeypatch.delenv("STACK", raising=False)
     monkeypatch.setattr(packages, "find_broker_source", lambda: broker)
-    monkeypatch.setattr(container_engine, "find_problem", lambda: lacking)
+    monkeypatch.setattr(container_engine, "find_problem", lambda: problem)
     chosen = container_engine.choose()
     assert chosen.kind == kind
     assert reason in chosen.reason
@@ -255,6 +251,6 @@ def test_unknown_service_is_refused_with_the_known_names(tmp_path: Path, monkeyp
     assert not RunDir(tmp_path).is_occupied()
 
 
-def test_attaching_to_nothing_says_what_to_do(tmp_path: Path) -> None:
+def test_attach_without_a_stack_names_the_command_to_start_one(tmp_path: Path) -> None:
     with pytest.raises(StackError, match="python -m harness up"):
         runtime.attach(tmp_path)

@@ -1,4 +1,4 @@
-"""What stays in the foreground ends in its own order, however it is told to, and however often."""
+"""A foreground command completes its shutdown also when more signals arrive."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ except KeyboardInterrupt:
 
 
 @pytest.mark.parametrize("first", SIGNALS)
-def test_first_signal_ends_it_and_those_after_it_do_not_cut_that_short(first: signal.Signals) -> None:
+def test_later_signals_do_not_interrupt_the_shutdown(first: signal.Signals) -> None:
     with subprocess.Popen([sys.executable, "-c", PROGRAM], cwd=ROOT, stdout=subprocess.PIPE, text=True) as program:
         assert program.stdout
         assert program.stdout.readline() == "up\n"

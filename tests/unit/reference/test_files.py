@@ -1,4 +1,4 @@
-"""What the reference says of files: the tree (§2), compose (§4), the environment (§10), schema and seed (§14)."""
+"""Files that the reference requires: the tree (section 2), compose (4), environment (10), schema and seed (14)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.unit
 COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 EXAMPLE = (ROOT / ".env.example").read_text()
-ROOMS = {  # claim: what has to be there
+REQUIRED_FILES = {  # claim: files and folders
     "repository/one-compose-file": ("compose.yaml",),
     "repository/env-example": (".env.example",),
     "repository/api-page": ("API.md",),
@@ -86,34 +86,34 @@ VARIABLES = {  # of `.env`
 
 
 def by_claim(cases: dict[str, Any]) -> list[Any]:
-    """A case a claim."""
+    """Return one test case for each claim."""
     return [pytest.param(*case, marks=pytest.mark.claim(claim), id=claim) for claim, case in cases.items()]
 
 
 def by_claim_whole(cases: dict[str, Any]) -> list[Any]:
-    """A case a claim, whose value is one argument."""
+    """Return one test case for each claim, with the value as a single argument."""
     return by_claim({claim: (case,) for claim, case in cases.items()})
 
 
-# ── §2
+# ── section 2: tree
 
 
-@pytest.mark.parametrize("paths", by_claim_whole(ROOMS))
-def test_what_the_tree_of_the_reference_has_is_here(paths: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("paths", by_claim_whole(REQUIRED_FILES))
+def test_files_of_the_reference_exist(paths: tuple[str, ...]) -> None:
     for path in paths:
         found = ROOT / path
         assert found.is_dir() or found.stat().st_size, path
 
 
-# ── §4
+# ── section 4: compose
 
 
 @pytest.mark.parametrize(("name", "folder", "database", "role"), by_claim(DATABASES))
-def test_each_database_is_a_postgres_of_its_own(name: str, folder: str, database: str, role: str) -> None:
+def test_each_database_has_its_own_server(name: str, folder: str, database: str, role: str) -> None:
     described = SERVICES[name]
     assert described["image"] == "postgres:16"
     assert (described["environment"]["POSTGRES_DB"], described["environment"]["POSTGRES_USER"]) == (database, role)
-    assert "psql" in described["healthcheck"]["test"][-1], "stricter than pg_isready, to whom an empty one is ready"
+    assert "psql" in described["healthcheck"]["test"][-1], "pg_isready would accept an empty database"
     at_first_start = [volume for volume in described["volumes"] if "/docker-entrypoint-initdb.d/" in volume]
     assert any(f"./services/{folder}/schema.sql:" in volume for volume in at_first_start)
 
@@ -123,12 +123,12 @@ def test_each_database_is_a_postgres_of_its_own(name: str, folder: str, database
 def test_data_of_each_database_is_in_a_named_volume(name: str) -> None:
     [source] = [v.partition(":")[0] for v in SERVICES[name]["volumes"] if ":/var/lib/postgresql/data" in v]
     assert source in COMPOSE["volumes"]
-    assert sum(f"{source}:" in str(s.get("volumes")) for s in SERVICES.values()) == 1, "and in nobody else's"
+    assert sum(f"{source}:" in str(s.get("volumes")) for s in SERVICES.values()) == 1, "no other service mounts it"
 
 
 @pytest.mark.claim("sql/first-start")
 @pytest.mark.parametrize("name", ["seats-db", "users-db", "events-db"])
-def test_schema_comes_before_the_seed_at_the_first_start(name: str) -> None:
+def test_first_start_runs_the_schema_before_the_seed(name: str) -> None:
     scripts = sorted(v.split(":")[1] for v in SERVICES[name]["volumes"] if "/docker-entrypoint-initdb.d/" in v)
     assert [script.rpartition("-")[2] for script in scripts] == [
         "chassis.sql",
@@ -148,19 +148,19 @@ def test_rabbitmq_has_its_management_and_its_files() -> None:
     assert "rabbitmq-diagnostics" in described["healthcheck"]["test"]
 
 
-@pytest.mark.parametrize(("name", "port", "waits_for", "knows"), by_claim(PROCESSES))
-def test_each_service_waits_for_what_it_needs_and_is_checked(
-    name: str, port: int, waits_for: set[str], knows: set[str]
+@pytest.mark.parametrize(("name", "port", "waits_for", "variables"), by_claim(PROCESSES))
+def test_service_waits_for_its_needs_and_has_a_health_check(
+    name: str, port: int, waits_for: set[str], variables: set[str]
 ) -> None:
     described = SERVICES[name]
     healthy = {n for n, need in described["depends_on"].items() if need["condition"] == "service_healthy"}
     assert waits_for <= healthy
-    assert knows <= described["environment"].keys()
+    assert variables <= described["environment"].keys()
     assert f"localhost:{port}/health" in described["healthcheck"]["test"][-1]
 
 
 @pytest.mark.claim("compose/api-gateway", "compose/kong-admin-port")
-def test_the_gateway_is_kong_without_a_database_and_its_admin_port_is_closed() -> None:
+def test_gateway_is_kong_without_database_and_admin_port() -> None:
     described = SERVICES["api-gateway"]
     assert described["image"].startswith("kong:3")
     assert described["environment"]["KONG_DATABASE"] == "off"
@@ -170,28 +170,26 @@ def test_the_gateway_is_kong_without_a_database_and_its_admin_port_is_closed() -
 
 
 @pytest.mark.claim("architecture/only-gateway-is-public")
-def test_only_the_gateway_and_the_brokers_page_are_published_and_on_loopback() -> None:
+def test_only_gateway_and_broker_page_are_published() -> None:
     published = {name: described["ports"] for name, described in SERVICES.items() if "ports" in described}
     assert published == {"api-gateway": ["127.0.0.1:8000:8000"], "rabbitmq": ["127.0.0.1:15672:15672"]}
 
 
 @pytest.mark.claim("layers/user-alone-calls-stripe", "layers/user-alone-calls-smu")
-def test_user_alone_knows_stripe_and_smu() -> None:
+def test_only_the_user_service_has_access_to_stripe_and_smu() -> None:
     outside = re.compile("STRIPE|SMU")
-    knowing = {
-        name for name, described in SERVICES.items() if any(map(outside.match, described.get("environment", {})))
-    }
-    assert knowing == {"user-service", "fake-smu", "fake-stripe"}
+    found = {name for name, described in SERVICES.items() if any(map(outside.match, described.get("environment", {})))}
+    assert found == {"user-service", "fake-smu", "fake-stripe"}
 
 
 @pytest.mark.claim("development/debug-mode")
 @pytest.mark.parametrize("name", [case[0] for case in PROCESSES.values()])
-def test_development_tells_everything_and_opens_no_debugger(name: str) -> None:
-    laid = yaml.safe_load((ROOT / "compose.dev.yaml").read_text())["services"][name]
-    assert laid["environment"] == {"LOG_LEVEL": "DEBUG"}
+def test_development_logs_debug_lines_without_a_debugger(name: str) -> None:
+    override = yaml.safe_load((ROOT / "compose.dev.yaml").read_text())["services"][name]
+    assert override["environment"] == {"LOG_LEVEL": "DEBUG"}
 
 
-# ── §10
+# ── section 10: environment
 
 
 @pytest.mark.parametrize("names", by_claim_whole(VARIABLES))
@@ -218,11 +216,11 @@ def test_variable_is_in_the_example_and_used(names: tuple[str, ...]) -> None:
         ),
     ],
 )
-def test_the_orchestrator_finds_everybody_under_the_names_of_the_reference(name: str, value: str) -> None:
+def test_orchestrator_uses_the_addresses_of_the_reference(name: str, value: str) -> None:
     assert SERVICES["orchestrator-service"]["environment"][name] == value
 
 
-# ── §8 and §14
+# ── sections 8 and 14: queues, schema, seed
 
 
 @pytest.mark.parametrize(
@@ -239,7 +237,7 @@ def test_the_orchestrator_finds_everybody_under_the_names_of_the_reference(name:
         ),
     ],
 )
-def test_definitions_have_what_the_reference_names(kind: str, name: str, arguments: dict[str, Any]) -> None:
+def test_definitions_contain_the_queues_of_the_reference(kind: str, name: str, arguments: dict[str, Any]) -> None:
     definitions = json.loads((ROOT / "services/rabbitmq/definitions.json").read_text())
     [found] = [entry for entry in definitions[kind] if entry["name"] == name]
     assert found["durable"]
@@ -252,7 +250,7 @@ SetUp = Callable[[str], AbstractContextManager[Any]]
 
 @pytest.fixture
 def set_up(database_for: Callable[[str], DatabaseSettings]) -> SetUp:
-    """`set_up(service)`: a cursor in a schema of its own where the scripts have run; then it is gone."""
+    """`set_up(service)` runs the service's scripts in a new schema, yields a cursor there, and rolls back."""
 
     @contextmanager
     def fresh(service: str) -> Iterator[Any]:
@@ -299,7 +297,7 @@ def set_up(database_for: Callable[[str], DatabaseSettings]) -> SetUp:
         pytest.param("order", "SELECT * FROM orders", [], marks=pytest.mark.claim("seed/no-orders")),
     ],
 )
-def test_seed_is_what_the_reference_asks_for(service: str, sql: str, expected: list[Any], set_up: SetUp) -> None:
+def test_seed_is_as_in_the_reference(service: str, sql: str, expected: list[Any], set_up: SetUp) -> None:
     with set_up(service) as cursor:
         cursor.execute(sql)
         assert cursor.fetchall() == expected
@@ -307,7 +305,7 @@ def test_seed_is_what_the_reference_asks_for(service: str, sql: str, expected: l
 
 @pytest.mark.claim("sql/schema-reruns", "sql/seed-reruns")
 @pytest.mark.parametrize("service", ["inventory", "user", "order", "event", "orchestrator"])
-def test_schema_and_seed_can_be_run_again_and_change_nothing(service: str, set_up: SetUp) -> None:
+def test_schema_and_seed_run_again_without_changes(service: str, set_up: SetUp) -> None:
     with set_up(service) as cursor:
         before = rows(cursor)
         for script in scripts(service):
@@ -316,7 +314,7 @@ def test_schema_and_seed_can_be_run_again_and_change_nothing(service: str, set_u
 
 
 def rows(cursor: Any) -> dict[str, list[Any]]:
-    """Every row of every table."""
+    """Return every row of every table."""
     cursor.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'fresh'")
     found: dict[str, list[Any]] = {}
     for (table,) in cursor.fetchall():

@@ -1,4 +1,4 @@
-"""Promises of the reference that no other test is about: each is small, and none is anybody else's business."""
+"""Small promises of the reference that no other test file covers."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def orders(database_for: Callable[[str], DatabaseSettings]) -> Iterator[OrderSer
 
 @pytest.fixture
 def logged(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
-    """What a process would write."""
+    """The log lines that a process would write."""
     caplog.set_level(logging.INFO)
     caplog.handler.setFormatter(JsonFormatter("inventory-service"))
     return caplog
@@ -62,18 +62,18 @@ def inventory_app(databases: Databases, inventory: InventoryService) -> Iterator
 
     @app.get("/broken")
     @public
-    def broken() -> str:
+    def fail() -> str:
         raise RuntimeError("a bug")
 
     yield app
     app.extensions["background"][-1].stop()
 
 
-# ── §3
+# ── section 3
 
 
 @pytest.mark.claim("schema/orders.verification_sid")
-def test_an_orders_sid_is_cleared_once_verified(orders: OrderService) -> None:
+def test_sid_of_an_order_is_deleted_after_verification(orders: OrderService) -> None:
     order_id = orders.add_flagged()
     assert sids(orders, "orders", "order_id", order_id) == ["VE1"]
     orders.try_code(f"orders/{order_id}", "approved")
@@ -86,7 +86,7 @@ def test_an_orders_sid_is_cleared_once_verified(orders: OrderService) -> None:
     "schema/transfers.seller_otp_verified",
     "schema/transfers.buyer_otp_verified",
 )
-def test_each_partys_sid_is_cleared_once_that_party_has_verified(orders: OrderService) -> None:
+def test_sid_of_each_party_is_deleted_after_its_verification(orders: OrderService) -> None:
     transfer_id = orders.add_awaiting()
     assert sids(orders, "transfers", "transfer_id", transfer_id) == ["VEs", "VEb"]
     orders.try_code(f"transfers/{transfer_id}", "approved", party="SELLER")
@@ -96,7 +96,7 @@ def test_each_partys_sid_is_cleared_once_that_party_has_verified(orders: OrderSe
 
 
 def sids(service: OrderService, table: str, table_id: str, row_id: str) -> list[Any]:
-    """The verification sids of a row."""
+    """Return the verification sids of a row."""
     with service.db.transaction() as tx:
         row = tx.only(SIDS.format(table=table, table_id=table_id), id=row_id)
     return [
@@ -104,28 +104,28 @@ def sids(service: OrderService, table: str, table_id: str, row_id: str) -> list[
     ]
 
 
-# ── §7.1
+# ── section 7.1
 
 
 @pytest.mark.claim("qr/key-of-32-bytes", "env/qr-key")
 @pytest.mark.parametrize("length", [0, 16, 31, 33])
-def test_a_qr_key_that_has_not_32_bytes_stops_the_start(length: int) -> None:
+def test_qr_key_without_32_bytes_stops_the_start(length: int) -> None:
     assert Env({"QR_ENCRYPTION_KEY": "k" * 32}).key("QR_ENCRYPTION_KEY") == b"k" * 32
     with pytest.raises(ConfigurationError, match="QR_ENCRYPTION_KEY"):
         Env({"QR_ENCRYPTION_KEY": "k" * length}).key("QR_ENCRYPTION_KEY")
 
 
-# ── §9
+# ── section 9
 
 
 @pytest.mark.claim("stripe/card-never-reaches-us")
 @pytest.mark.parametrize("server", ["gateway", "user", "orchestrator"])
-def test_no_call_of_ours_takes_a_card(server: str) -> None:
+def test_no_call_accepts_card_data(server: str) -> None:
     assert [name for name in properties(bundle(server)) if CARD.search(name)] == []
 
 
 def properties(node: Any) -> Iterator[str]:
-    """The name of every property of every schema."""
+    """Yield the name of every property of every schema."""
     if isinstance(node, dict):
         yield from node.get("properties", {}) if isinstance(node.get("properties"), dict) else ()
         for value in node.values():
@@ -135,11 +135,11 @@ def properties(node: Any) -> Iterator[str]:
             yield from properties(value)
 
 
-# ── §12
+# ── section 12
 
 
 @pytest.mark.claim("lock/none-for-browsing")
-def test_a_map_is_read_while_its_seats_are_locked(
+def test_seat_map_is_readable_while_a_seat_is_locked(
     inventory: InventoryService, inventory_app: Flask, databases: Databases
 ) -> None:
     event_id = new_id()
@@ -152,13 +152,11 @@ def test_a_map_is_read_while_its_seats_are_locked(
     assert [seat["seat_id"] for seat in answer.get_json()["data"]["seats"]] == [seat_id]
 
 
-# ── §13
+# ── section 13
 
 
 @pytest.mark.claim("log/stack-traces", "log/error-level", "log/unhandled-error")
-def test_an_unhandled_error_is_logged_with_stack_trace_and_correlation_id(
-    inventory_app: Flask, logged: pytest.LogCaptureFixture
-) -> None:
+def test_unhandled_error_is_logged_with_trace_and_id(inventory_app: Flask, logged: pytest.LogCaptureFixture) -> None:
     correlation_id = str(uuid4())
     answer = inventory_app.test_client().get("/broken", headers={"X-Correlation-ID": correlation_id})
     assert answer.status_code == 500
@@ -169,11 +167,11 @@ def test_an_unhandled_error_is_logged_with_stack_trace_and_correlation_id(
     assert "a bug" not in answer.text
 
 
-# ── §15
+# ── section 15
 
 
 @pytest.mark.claim("testing/postman-folders", "testing/postman-variables")
-def test_postman_has_a_folder_a_scenario_and_keeps_the_token_of_the_login() -> None:
+def test_postman_has_a_folder_per_scenario_and_stores_tokens() -> None:
     collection = json.loads(COLLECTION.read_text())
     assert [folder["name"] for folder in collection["item"]] == ["Auth", "Purchase", "Transfer", "Verification"]
     assert "{{gateway_url}}/api/reserve" in COLLECTION.read_text()
@@ -186,7 +184,7 @@ def test_postman_has_a_folder_a_scenario_and_keeps_the_token_of_the_login() -> N
 
 
 def events(node: Any) -> Iterator[Any]:
-    """Every script of a collection."""
+    """Yield every script of a collection."""
     if isinstance(node, dict):
         yield from node.get("event", [])
         for child in node.get("item", []):

@@ -1,4 +1,4 @@
-"""The tables of the reference's §3, column by column, in the databases as they are set up."""
+"""The tables of the reference (section 3), column by column, in freshly created databases."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SERVICES = {
     "seats": "inventory", "entry_logs": "inventory", "users": "user", "orders": "order", "transfers": "order",
     "venues": "event", "events": "event",
 }  # fmt: skip
-TABLES = {  # in the order of the reference: column, type, and `?` where it may be null
+TABLES = {  # in the order of the reference: column, type, and `?` if it may be null
     "seats": f"""seat_id uuid; event_id uuid; owner_user_id uuid?; status seat_status; held_by_user_id uuid?;
         held_until {TIME}?; qr_code_hash text?; price_paid {MONEY}?; row_number character varying(4);
         seat_number integer; created_at {TIME}; updated_at {TIME}""",
@@ -39,7 +39,7 @@ TABLES = {  # in the order of the reference: column, type, and `?` where it may 
     "events": f"""event_id uuid; name character varying(255); venue_id uuid; hall_id character varying(20);
         event_date {TIME}; total_seats integer; pricing_tiers jsonb""",
 }
-OURS = {  # D41 and what it names: D2, D7, D21, D33
+ADDED = {  # departure D41 and its causes D2, D7, D21, D33
     "seats": "category hold_id order_id",
     "entry_logs": "scan_id hall_id_staff",
     "users": "role frozen_credits",
@@ -56,43 +56,43 @@ COLUMNS = [
     for name, kind in (column.strip().split(" ", 1) for column in columns.split(";"))
 ]
 
-Ask = Callable[[str, str], list[tuple[Any, ...]]]
+Query = Callable[[str, str], list[tuple[Any, ...]]]
 
 
 @pytest.fixture(scope="module")
-def ask(database_for: Callable[[str], DatabaseSettings]) -> Ask:
-    """`ask(table, sql)`: what a query over that table's catalogue entry finds, once each."""
+def query(database_for: Callable[[str], DatabaseSettings]) -> Query:
+    """`query(table, sql)` returns the rows of a query about a table's catalogue entry, cached."""
 
     @cache
-    def found(table: str, sql: str) -> list[tuple[Any, ...]]:
+    def run(table: str, sql: str) -> list[tuple[Any, ...]]:
         where = database_for(SERVICES[table])
         with closing(psycopg2.connect(host=where.host, dbname=where.name, user=where.user)) as connection:
             with connection.cursor() as cursor:
                 cursor.execute(sql, (table,))
                 return list(cursor.fetchall())
 
-    return found
+    return run
 
 
-def constraints(ask: Ask, table: str) -> str:
-    """Every constraint of a table."""
+def constraints(query: Query, table: str) -> str:
+    """Return all constraints of a table."""
     return "\n".join(
         row[0]
-        for row in ask(table, "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid = %s::regclass")
+        for row in query(table, "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid = %s::regclass")
     )
 
 
 @pytest.mark.parametrize(("table", "column", "kind"), COLUMNS)
-def test_column_is_as_the_reference_has_it(table: str, column: str, kind: str, ask: Ask) -> None:
-    columns = {name: (form, required) for name, form, required in ask(table, IN_THE_CATALOGUE)}
+def test_column_is_as_in_the_reference(table: str, column: str, kind: str, query: Query) -> None:
+    columns = {name: (form, required) for name, form, required in query(table, IN_THE_CATALOGUE)}
     assert columns[column] == (kind.rstrip("?"), not kind.endswith("?"))
 
 
 @pytest.mark.claim("schema/tables-have-columns")
 @pytest.mark.parametrize("table", TABLES)
-def test_table_has_the_columns_of_the_reference_and_those_that_guards_stand_on(table: str, ask: Ask) -> None:
-    theirs = [column.split()[0] for column in TABLES[table].split(";")]
-    assert {row[0] for row in ask(table, IN_THE_CATALOGUE)} == {*theirs, *OURS[table].split()}
+def test_table_has_no_columns_beyond_reference_and_departures(table: str, query: Query) -> None:
+    required = [column.split()[0] for column in TABLES[table].split(";")]
+    assert {row[0] for row in query(table, IN_THE_CATALOGUE)} == {*required, *ADDED[table].split()}
 
 
 @pytest.mark.parametrize(
@@ -103,12 +103,12 @@ def test_table_has_the_columns_of_the_reference_and_those_that_guards_stand_on(t
         for key in [columns.split()[0]]
     ],
 )
-def test_first_column_is_the_primary_key(table: str, key: str, ask: Ask) -> None:
-    assert f"PRIMARY KEY ({key})" in constraints(ask, table)
+def test_first_column_is_the_primary_key(table: str, key: str, query: Query) -> None:
+    assert f"PRIMARY KEY ({key})" in constraints(query, table)
 
 
 @pytest.mark.parametrize(
-    ("table", "column", "values", "ours"),
+    ("table", "column", "values", "added"),
     [
         pytest.param(
             "orders", "status", "PENDING CONFIRMED FAILED REFUNDED", "", marks=pytest.mark.claim("schema/orders.status")
@@ -125,13 +125,15 @@ def test_first_column_is_the_primary_key(table: str, key: str, ask: Ask) -> None
         ),
     ],
 )
-def test_database_takes_these_words_and_no_others(table: str, column: str, values: str, ours: str, ask: Ask) -> None:
-    [check] = [c for c in constraints(ask, table).splitlines() if c.startswith(f"CHECK (({column} = ANY")]
-    assert sorted(re.findall(r"'(\w+)'", check)) == sorted([*values.split(), *ours.split()])
+def test_check_constraint_allows_exactly_these_words(
+    table: str, column: str, values: str, added: str, query: Query
+) -> None:
+    [check] = [c for c in constraints(query, table).splitlines() if c.startswith(f"CHECK (({column} = ANY")]
+    assert sorted(re.findall(r"'(\w+)'", check)) == sorted([*values.split(), *added.split()])
 
 
 @pytest.mark.parametrize(
-    ("table", "kind", "values", "ours"),
+    ("table", "kind", "values", "added"),
     [
         pytest.param(
             "seats", "seat_status", "AVAILABLE HELD SOLD CHECKED_IN", "", marks=pytest.mark.claim("schema/seats.status")
@@ -145,35 +147,35 @@ def test_database_takes_these_words_and_no_others(table: str, column: str, value
         ),
     ],
 )
-def test_enumeration_has_these_words(table: str, kind: str, values: str, ours: str, ask: Ask) -> None:
+def test_enumeration_has_exactly_these_words(table: str, kind: str, values: str, added: str, query: Query) -> None:
     sql = f"SELECT enumlabel FROM pg_enum WHERE enumtypid = '{kind}'::regtype AND %s <> ''"
-    labels = [row[0] for row in ask(table, sql)]
-    assert sorted(labels) == sorted([*values.split(), *ours.split()])
+    labels = [row[0] for row in query(table, sql)]
+    assert sorted(labels) == sorted([*values.split(), *added.split()])
 
 
 @pytest.mark.claim("schema/users.email")
-def test_an_email_is_in_the_table_once(ask: Ask) -> None:
-    assert "UNIQUE (email)" in constraints(ask, "users")
+def test_email_is_unique(query: Query) -> None:
+    assert "UNIQUE (email)" in constraints(query, "users")
 
 
 @pytest.mark.claim("schema/events.venue_id")
-def test_an_event_is_at_a_venue_that_there_is(ask: Ask) -> None:
-    assert "FOREIGN KEY (venue_id) REFERENCES venues(venue_id)" in constraints(ask, "events")
+def test_event_references_an_existing_venue(query: Query) -> None:
+    assert "FOREIGN KEY (venue_id) REFERENCES venues(venue_id)" in constraints(query, "events")
 
 
 @pytest.mark.claim(
     "architecture/database-per-service", "schema/seats.event_id", "schema/orders.user_id", "schema/orders.seat_id"
 )
 @pytest.mark.parametrize("table", ["seats", "entry_logs", "orders", "transfers"])
-def test_ids_of_other_services_are_ids_only(table: str, ask: Ask) -> None:
-    assert "FOREIGN KEY" not in constraints(ask, table)
+def test_ids_of_other_services_have_no_foreign_key(table: str, query: Query) -> None:
+    assert "FOREIGN KEY" not in constraints(query, table)
 
 
 @pytest.mark.claim("schema/one-open-transfer-index", "lock/open-transfer-index")
-def test_one_open_transfer_a_seat_is_an_index(ask: Ask) -> None:
+def test_unique_index_allows_one_open_transfer_per_seat(query: Query) -> None:
     [(definition,)] = [
         row
-        for row in ask("transfers", "SELECT indexdef FROM pg_indexes WHERE tablename = %s")
+        for row in query("transfers", "SELECT indexdef FROM pg_indexes WHERE tablename = %s")
         if "one_open_transfer_a_seat" in row[0]
     ]
     assert definition.startswith("CREATE UNIQUE INDEX")
