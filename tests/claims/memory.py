@@ -11,7 +11,7 @@ import psutil
 EVERY_SECONDS = 3.0
 
 
-class Memory:
+class MemoryMonitor:
     """Samples memory on its own thread and keeps the peak."""
 
     def __init__(self) -> None:
@@ -38,12 +38,12 @@ class Memory:
 
     def _sample(self) -> None:
         while not self._over.wait(EVERY_SECONDS):
-            test, seen = self._test, proportional(psutil.Process())
+            test, seen = self._test, measure_pss(psutil.Process())
             if seen > self.peak:
                 self.peak, self.during = seen, test
 
 
-def give_back() -> None:
+def return_free_memory() -> None:
     """Make glibc return free memory to the system. It keeps hundreds of MiB after a large exchange."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
@@ -51,12 +51,12 @@ def give_back() -> None:
         trim(0)
 
 
-def proportional(leader: psutil.Process) -> int:
+def measure_pss(leader: psutil.Process) -> int:
     """Return the bytes of a process and its descendants. A shared page is divided among its processes (PSS)."""
-    return sum(_pss(process.pid) for process in (leader, *leader.children(recursive=True)))
+    return sum(_read_pss(process.pid) for process in (leader, *leader.children(recursive=True)))
 
 
-def _pss(pid: int) -> int:
+def _read_pss(pid: int) -> int:
     try:
         with open(f"/proc/{pid}/smaps_rollup") as figures:
             return next(int(line.split()[1]) * 1024 for line in figures if line.startswith("Pss:"))

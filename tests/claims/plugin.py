@@ -15,7 +15,7 @@ from harness.report import claims, page
 from harness.report.results import SUITES
 from tests.claims import check
 from tests.claims.progress import Progress
-from tests.claims.record import RUN, Record, last_seconds
+from tests.claims.record import RUN, Record, read_last_seconds
 from tests.saga.matrix import spec_rows
 
 KEY = pytest.StashKey[Record]()
@@ -32,7 +32,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[KEY] = Record(config)
     config.pluginmanager.register(config.stash[KEY], "record")
     if reports := config.getoption("--report"):
-        config.pluginmanager.register(Progress(config, last_seconds(reports / RUN)), "progress")
+        config.pluginmanager.register(Progress(config, read_last_seconds(reports / RUN)), "progress")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -19,7 +19,7 @@ from harness import api_client, invariant_counter
 from harness.dev.git import run_git
 from harness.report import trace
 from tests.claims.check import Carried
-from tests.claims.memory import Memory
+from tests.claims.memory import MemoryMonitor
 
 REPLAY = ".venv/bin/python -m pytest"
 RUN = "run.json"
@@ -40,7 +40,7 @@ class Record:
         self._outcomes: dict[str, tuple[str, float]] = {}
         self._failures: dict[str, dict[str, Any]] = {}
         self._invariants = invariant_counter.InvariantCounter() if config.getoption("--report") else None
-        self._memory = Memory() if config.getoption("--report") else None
+        self._memory = MemoryMonitor() if config.getoption("--report") else None
 
     def begin(self, test: str) -> None:
         """Start the next test, and forget the requests of the one before."""
@@ -76,7 +76,7 @@ class Record:
             "command": shlex.join(["pytest", *self._config.invocation_params.args]),
             "commit": (run_git("describe", "--always", "--dirty", "--abbrev=10") or "").strip(),
             "full_run": self.is_full_run,
-            "machine": machine(),
+            "machine": describe_machine(),
             "selected": len(self.selected),
             "not_run": [test for test in self.selected if test not in known],
             "tests": known,
@@ -95,7 +95,7 @@ class Record:
         return [_explain(test, failure, lines) for test, failure in self._failures.items()]
 
 
-def last_seconds(path: Path) -> dict[str, float]:
+def read_last_seconds(path: Path) -> dict[str, float]:
     """Return the seconds that each test of an earlier run took, or nothing without an earlier run."""
     try:
         return {test: seconds for test, (_, seconds) in json.loads(path.read_text())["tests"].items()}
@@ -112,7 +112,7 @@ def _explain(test: str, failure: Mapping[str, Any], lines: Mapping[str, list[tra
     return {"test": test, "when": failure["when"], "replay": replay, "text": failure["text"], "requests": requests}
 
 
-def machine() -> dict[str, str]:
+def describe_machine() -> dict[str, str]:
     """Describe the machine on which the figures were measured."""
     memory = psutil.virtual_memory().total / 2**30
     return {

@@ -11,7 +11,7 @@ import pytest
 
 from harness import Stack
 from harness.dev.spec_bundle import SERVED, bundle
-from tests.claims.memory import give_back
+from tests.claims.memory import return_free_memory
 from tests.contract import fault_answers, internal, scenarios
 from tests.contract.credentials import CUSTOMER, STAFF, Credentials
 from tests.contract.exchanges import Contract, Exchange, RecordingPool
@@ -85,7 +85,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     the invariants of the suites that share the other stack.
     """
     yield from running(tmp_path_factory.mktemp("contract"))
-    give_back()
+    return_free_memory()
 
 
 @pytest.fixture(scope="package")

@@ -157,9 +157,9 @@ def test_memory_is_the_peak_of_all_processes_together(monkeypatch: pytest.Monkey
     with subprocess.Popen([sys.executable, "-c", fill], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdout is not None
         child.stdout.readline()
-        with_child = memory.proportional(psutil.Process())
+        with_child = memory.measure_pss(psutil.Process())
         child.communicate(b"\n")
-    assert with_child - memory.proportional(psutil.Process()) > 2**27
+    assert with_child - memory.measure_pss(psutil.Process()) > 2**27
     monkeypatch.setattr(memory, "EVERY_SECONDS", 0.001)
     seen = iter([1, 3, 2])
     over = threading.Event()
@@ -170,8 +170,8 @@ def test_memory_is_the_peak_of_all_processes_together(monkeypatch: pytest.Monkey
             over.set()
         return figure
 
-    monkeypatch.setattr(memory, "proportional", sample)
-    watch = memory.Memory()
+    monkeypatch.setattr(memory, "measure_pss", sample)
+    watch = memory.MemoryMonitor()
     assert over.wait(10)
     watch.close()
     assert watch.peak == 3
@@ -179,12 +179,12 @@ def test_memory_is_the_peak_of_all_processes_together(monkeypatch: pytest.Monkey
 
 KEEPS_FREE_MEMORY = """
 import psutil
-from tests.claims.memory import give_back
+from tests.claims.memory import return_free_memory
 kept = [bytes(2000) for _ in range(100_000)]
 last = kept[-1]  # keeps the end of the heap in use, so glibc does not return the memory before it
 del kept
 held = psutil.Process().memory_info().rss
-give_back()
+return_free_memory()
 print(held, psutil.Process().memory_info().rss)
 """
 
