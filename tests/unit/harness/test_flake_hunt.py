@@ -86,7 +86,7 @@ def test_crash_of_pytest_counts_as_a_failure_of_its_file(tmp_path: Path) -> None
 
 
 SLOW = """
-import pathlib, signal, subprocess, sys
+import pathlib, subprocess, sys, time
 import pytest
 
 @pytest.fixture
@@ -100,7 +100,8 @@ def server():
 here = pathlib.Path(__file__).parent
 
 def test_slow(server):
-    signal.pause()
+    while True:  # signal.pause() would miss a signal that arrives just before it
+        time.sleep(0.1)
 """
 PROGRAM = """
 import sys
