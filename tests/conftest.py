@@ -1,4 +1,4 @@
-"""What every suite shares: the embedded databases, a broker, and the whole running system."""
+"""Fixtures of all suites: embedded databases, a broker and the whole running system."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ SUITES = {
     "e2e": ("e2e",),
     "unit": ("unit",),
 }
-"""What to say after -m, and the folders with the tests that bear this mark, in the order in which they are run.
+"""Each mark (for -m) with the folders of its tests, in the order of the run.
 
-The system that concurrency and e2e share starts late: beside those of contract and saga it would take 0.7 GiB more.
+concurrency and e2e are last, because the system that they share would cost 0.7 GiB during contract and saga.
 """
 
 
 def pytest_report_header() -> str:
-    """Where the system runs, and why there."""
+    """Show whether the system runs in processes or containers, and the reason."""
     return f"stack: {CHOICE.kind} ({CHOICE.reason})"
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """With -m SUITE alone the other suites' modules are not even read: that takes longer than many a suite's start."""
+    """Skip the modules of the other suites when only -m SUITE is given, because their imports take seconds."""
     folders = SUITES.get(config.getoption("markexpr"))
     if folders is None or config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
         return None
@@ -43,26 +43,26 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of each suite those first that need no running system and no long preparation: a first result within seconds.
+    """Put the tests that need no running system first in each suite, so that results appear within seconds.
 
-    A test that does not bear its folder's mark would run in no suite.
+    Fail if a test lacks the mark of its folder, because no suite would run it.
     """
     order = [folder for folders in SUITES.values() for folder in folders]
     items.sort(key=lambda item: (order.index(item.nodeid.split("/")[1]), "stack" in getattr(item, "fixturenames", ())))
-    lost = [item.nodeid for item in items if not any(item.iter_markers(suite_of(item.nodeid)))]
-    if lost:
-        raise pytest.UsageError(f"without its folder's mark: {lost[0]}")
+    unmarked = [item.nodeid for item in items if not any(item.iter_markers(suite_of(item.nodeid)))]
+    if unmarked:
+        raise pytest.UsageError(f"without its folder's mark: {unmarked[0]}")
 
 
 def suite_of(nodeid: str) -> str:
-    """The mark that a test has to bear."""
+    """The mark that a test in this folder needs."""
     folder = nodeid.split("/")[1]
     return next(suite for suite, folders in SUITES.items() if folder in folders)
 
 
 @pytest.fixture(scope="session")
 def databases() -> Iterator[Databases]:
-    """The embedded PostgreSQL of this session, started when the first test asks for it."""
+    """The embedded PostgreSQL of this session, started on first use."""
     server = Databases(os.environ.get(SHARED_POSTGRES))
     yield server
     server.close()
@@ -70,13 +70,13 @@ def databases() -> Iterator[Databases]:
 
 @pytest.fixture(scope="session")
 def database_for(databases: Databases) -> Callable[[str], DatabaseSettings]:
-    """`database_for("user")`: settings of that service's database, with its schema and seed in place."""
+    """`database_for("user")` returns the settings of that service's database, after its schema and seed have run."""
     return databases.database_for
 
 
 @pytest.fixture(scope="session")
 def broker() -> Iterator[Broker]:
-    """The RabbitMQ of this session, started when the first test asks for it."""
+    """The RabbitMQ of this session, started on first use."""
     server = Broker()
     yield server
     server.close()
@@ -84,11 +84,11 @@ def broker() -> Iterator[Broker]:
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The whole system, started when the first test asks for it. Whoever kills or restarts a part puts it back."""
+    """The whole system, started on first use. A test that stops a process must start it again."""
     yield from running(tmp_path_factory.mktemp("stack"))
 
 
 @pytest.fixture(scope="session")
 def seats() -> SeatPool:
-    """`seats.take()`: a seat of event 2 that is nobody else's in this session."""
+    """`seats.take()` returns a seat of event 2 that no other test of this session uses."""
     return SeatPool()

@@ -19,12 +19,12 @@ from services.contracts.errors import ERRORS, ErrorCode
 from services.orchestrator.saga.definition import Pivot, Saga, Step
 from services.orchestrator.saga.flows import SAGAS
 from tests.saga.in_process.faults import Kind
-from tests.saga.matrix.expected_outcomes import ENDS, JOURNALLED, declared
+from tests.saga.matrix.expected_outcomes import END_STATES, SAGA_OF_FLOW, read_table
 from tests.saga.matrix.spec_rows import EDGES, RELATED, ROWS
 
 PAGE = ROOT / "docs" / "compensation-matrix.md"
 COMMAND = "python -m tests.claims.compensation_matrix"
-OUTCOMES = declared()
+OUTCOMES = read_table()
 UNDONE, NOTHING, DONE = "UuV", "N", "DA"  # the ends of the fault matrix that a step or a call can have
 NO_CALL, NO_EDGE = "no call", "not reached in the fault matrix"
 CRASHES = (Kind.DIES_BEFORE, Kind.DIES_AFTER)  # the client gets nothing
@@ -72,10 +72,10 @@ def describe_undo(saga: Saga, step: Step) -> str:
 
 def describe_ends(flow: str, ends: Sequence[str]) -> str:
     """Return the state of seat, order, transfer, owner and credits at these ends of the fault matrix."""
-    states = [ENDS[flow][end] for end in ends]
+    states = [END_STATES[flow][end] for end in ends]
     fields = [name for name in ("seat", "order", "transfer", "owner") if name in states[0]]
     words = [f"{name} {join_distinct(str(state[name] or 'none') for state in states)}" for name in fields]
-    return ", ".join([*words, join_distinct(describe_credits(state, ENDS[flow]["N"]) for state in states)])
+    return ", ".join([*words, join_distinct(describe_credits(state, END_STATES[flow]["N"]) for state in states)])
 
 
 def join_distinct(values: Iterable[str]) -> str:
@@ -174,8 +174,8 @@ def read_markers(function: ast.FunctionDef) -> list[str]:
 
 def find_flow(saga: Saga, step: Step) -> str:
     """Return the flow of the fault matrix that takes a step of a saga."""
-    flows = [flow for flow, name in EDGES if name == step.name and JOURNALLED.get(flow, flow) == saga.flow]
-    return flows[0] if flows else next(f for f, _ in EDGES if JOURNALLED.get(f, f) == saga.flow)
+    flows = [flow for flow, name in EDGES if name == step.name and SAGA_OF_FLOW.get(flow, flow) == saga.flow]
+    return flows[0] if flows else next(f for f, _ in EDGES if SAGA_OF_FLOW.get(f, f) == saga.flow)
 
 
 def draw_saga(saga: Saga) -> Iterator[str]:

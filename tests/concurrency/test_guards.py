@@ -76,7 +76,7 @@ class Copy:
 
     def create_user(self) -> str:
         """Create an account with `BALANCE` credits and return its id."""
-        person = inserts.User(str(uuid4()), "+6590000000", "customer", BALANCE, is_flagged=False)
+        person = inserts.User(credits=BALANCE)
         with closing(psycopg2.connect(self.dsn)) as connection:
             inserts.users(connection, [person])
             connection.commit()

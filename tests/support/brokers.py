@@ -1,8 +1,9 @@
-"""One real RabbitMQ for a pytest session, run as the harness runs it, on ports and in a directory of its own; or in a
-container where the system runs in containers.
+"""A real RabbitMQ for a pytest session, with its own ports and directory.
 
-def test_something(broker):
-    Publisher(broker.settings, "test")
+    def test_something(broker):
+        Publisher(broker.settings, "test")
+
+The harness's program runs it as a process, or testcontainers does if the system runs in containers.
 """
 
 from __future__ import annotations
@@ -38,12 +39,12 @@ class Broker:
         self._epmd = plan_epmd(mapper, self._home)
         self._rabbitmq = plan_rabbitmq(own, self._home, "tester", "tester-pass")
         self.settings = BrokerSettings(host=ports.HOST, port=amqp, user="tester", password="tester-pass")
-        self._container = self._contained(amqp) if IN_CONTAINERS else None
-        self._processes = [] if IN_CONTAINERS else [self._started(self._epmd), self._started(self._rabbitmq)]
+        self._container = self._start_container(amqp) if IN_CONTAINERS else None
+        self._processes = [] if IN_CONTAINERS else [self._start(self._epmd), self._start(self._rabbitmq)]
         assert wait_for(self._rabbitmq.is_ready, START_SECONDS)
 
     def stop(self) -> None:
-        """Stop the broker as an operator would; its port mapper stays."""
+        """Stop the broker cleanly. Its port mapper (epmd) keeps running."""
         if self._container is not None:
             self._container.get_wrapped_container().stop()
             return
@@ -52,35 +53,30 @@ class Broker:
         process.wait(timeout=START_SECONDS)
 
     def start(self) -> None:
-        """Start the broker again, on the same data, and wait until it takes connections."""
+        """Start the broker again with its data, and wait until it accepts connections."""
         if self._container is not None:
             self._container.get_wrapped_container().start()
             assert wait_for(self._rabbitmq.is_ready, START_SECONDS)
             return
-        self._processes.append(self._started(self._rabbitmq))
+        self._processes.append(self._start(self._rabbitmq))
 
     def connect(self) -> pika.BlockingConnection:
-        """A plain connection for looking into queues. The caller closes it."""
+        """Open a connection to inspect queues. The caller closes it."""
         credentials = pika.PlainCredentials(self.settings.user, self.settings.password)
         return pika.BlockingConnection(
             pika.ConnectionParameters(self.settings.host, self.settings.port, credentials=credentials)
         )
 
     def empty(self) -> None:
-        """Drop every waiting message."""
+        """Delete all messages of all queues."""
         connection = self.connect()
         channel = connection.channel()
-        for queue in (
-            "seat.hold.queue",
-            "seat.release.queue",
-            "seat.release.delay.queue",
-            "seat.release.parking.queue",
-        ):
+        for queue in QUEUES:
             channel.queue_purge(queue)
         connection.close()
 
     def take(self, queue: str, within: float = 5.0) -> tuple[Any, bytes] | None:
-        """Take the next message of `queue` as (properties, body); None when none came within `within` seconds."""
+        """Consume the next message of `queue` and return (properties, body), or None after `within` seconds."""
         connection = self.connect()
         try:
             channel = connection.channel()
@@ -95,7 +91,7 @@ class Broker:
             connection.close()
 
     def count(self, queue: str) -> int:
-        """How many messages of `queue` nobody has been given."""
+        """The number of messages in `queue` that no consumer has received."""
         connection = self.connect()
         try:
             return int(connection.channel().queue_declare(queue, passive=True).method.message_count)
@@ -103,21 +99,21 @@ class Broker:
             connection.close()
 
     def close(self) -> None:
-        """Stop broker and port mapper and remove their files."""
+        """Stop the broker and its port mapper, and delete their files."""
         if self._container is not None:
             self._container.stop()
         for process in reversed(self._processes):
-            process.kill()  # nothing of it is kept
+            process.kill()
             process.wait(timeout=START_SECONDS)
         ports.release(self._ports)
         shutil.rmtree(self._home, ignore_errors=True)
 
-    def _contained(self, port: int) -> Any:
+    def _start_container(self, port: int) -> Any:
         from tests.support import containers
 
         return containers.rabbitmq("rabbitmq:3-management", port, self.settings.user, self.settings.password)
 
-    def _started(self, program: Program) -> subprocess.Popen[bytes]:
+    def _start(self, program: Program) -> subprocess.Popen[bytes]:
         env = {**os.environ, **program.env}
         program.prepare(env)
         with open(self._home / f"{program.name}.log", "ab") as log:
@@ -126,7 +122,8 @@ class Broker:
         while process.poll() is None and time.monotonic() < deadline:
             if program.is_ready():
                 return process
-            time.sleep(0.1)  # between two looks, until the deadline
+            time.sleep(0.1)
         process.kill()
         process.wait()
-        raise RuntimeError(f"{program.name} did not start:\n{(self._home / f'{program.name}.log').read_text()}")
+        output = (self._home / f"{program.name}.log").read_text()
+        raise RuntimeError(f"{program.name} did not start within {START_SECONDS} s, its log is:\n{output}")

@@ -1,4 +1,4 @@
-"""Things that happen at the same moment."""
+"""Runs calls at the same moment, and counts their outcomes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 def run_concurrently(calls: Iterable[Callable[[], T]]) -> list[T]:
-    """Start all calls together, each on a thread of its own; their results in order."""
+    """Start each call on its own thread at the same moment, and return the results in order."""
     work = list(calls)
     start = threading.Barrier(len(work))
 
@@ -27,5 +27,5 @@ def run_concurrently(calls: Iterable[Callable[[], T]]) -> list[T]:
 
 
 def outcomes(answers: Sequence[ApiResponse]) -> Counter[str]:
-    """How often each came: "200" for a success, "409 SEAT_UNAVAILABLE" for a refusal."""
+    """Count the responses by outcome, such as "200" or "409 SEAT_UNAVAILABLE"."""
     return Counter(f"{a.status} {a.error_code}" if a.status >= 400 else str(a.status) for a in answers)

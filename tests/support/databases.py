@@ -1,12 +1,11 @@
-"""One PostgreSQL for a pytest session, with one database per service, as the tests of the stores need it.
-
-It is the embedded one, or a container where the system runs in containers; its socket is all that anybody sees of it.
+"""A PostgreSQL for a pytest session, with one database per service.
 
     def test_something(database_for):
         db = Database(database_for("order"))
 
-A database has what production's has: services/chassis/schema.sql, then the service's own schema.sql and seed.sql, run
-as the service's own role. Tests share it and keep apart by fresh ids; nothing is truncated between them.
+The server is the embedded one, or a container if the system runs in containers. Clients use its Unix socket. Each
+database is made as in production: services/chassis/schema.sql, then schema.sql and seed.sql of the service, all run as
+the service's role. Tests share the databases and use fresh ids, because nothing is deleted between tests.
 """
 
 from __future__ import annotations
@@ -41,84 +40,84 @@ ROLES = {  # service: (database, role)
     "orchestrator": ("sagas_db", "orchestrator_user"),
 }
 START_SECONDS = 30
-SHARED_POSTGRES = "TEST_POSTGRES_HOME"  # names a server for a whole session (see `Databases`)
+SHARED_POSTGRES = "TEST_POSTGRES_HOME"  # the directory of a running server to use (see `Databases`)
 PREFIX, OWNER = "ticketremaster-test-", "owner"
-FAST = ("-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off")  # nothing outlives a test run
+FAST = ("-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off")  # no data outlives a test run
 
-_EMPTIED = """
+_DROP_ALL = """
 DROP SCHEMA public CASCADE;
 CREATE SCHEMA public AUTHORIZATION pg_database_owner;
 GRANT USAGE ON SCHEMA public TO PUBLIC"""
 
 
 class Databases:
-    """The server. `close` stops it and removes its files.
+    """The server. `close` stops it and deletes its files.
 
-    `lent` is the home of a server that somebody else runs: its databases are made here, and nothing is stopped.
+    With `shared_home`, the directory of a running server, this object only creates databases in that server.
     """
 
-    def __init__(self, lent: str | None = None) -> None:
-        self.home = Path(lent or tempfile.mkdtemp(prefix=PREFIX))
-        self._data = self.home / "postgres" / "data"  # where `process.find_leftovers` looks for a server
-        self._stop = None if lent else self._opened()
+    def __init__(self, shared_home: str | None = None) -> None:
+        self.home = Path(shared_home or tempfile.mkdtemp(prefix=PREFIX))
+        self._data = self.home / "postgres" / "data"  # the place in which `process.find_leftovers` finds a server
+        self._stop = None if shared_home else self._start_server()
         self._ready: dict[str, DatabaseSettings] = {}
 
     def database_for(self, service: str) -> DatabaseSettings:
-        """Where the database of `service` ("user", "order", …) is; created with schema and seed at the first call."""
+        """Return the settings of the database of `service` ("user", "order", …), and create it on first use."""
         if service not in self._ready:
-            self._ready[service] = self._created(service)
+            self._ready[service] = self._create(service)
         return self._ready[service]
 
     def superuser(self, service: str) -> Any:
-        """A superuser's connection to the database of `service`, in autocommit. The caller closes it."""
+        """Open a connection as superuser, in autocommit mode. The caller closes it."""
         settings = self.database_for(service)
-        return self._connected(settings.name, SUPERUSER)
+        return self._connect(settings.name, SUPERUSER)
 
     def shift_clock(self, service: str, seconds: float) -> None:
-        """Move app_now() of one service's database to `seconds` after the real time; 0 sets it right again."""
+        """Set app_now() of one service's database to `seconds` after the real time."""
         with closing(self.superuser(service)) as connection, connection.cursor() as cursor:
             cursor.execute("UPDATE clock_offset SET shift = make_interval(secs => %s)", (seconds,))
 
     def empty(self) -> None:
-        """Drop all that is in the databases, whoever made it and whoever is still connected."""
+        """Delete all objects in all databases, and end the connections to them."""
         self._ready.clear()
-        with closing(self._connected("postgres", SUPERUSER)) as connection, connection.cursor() as cursor:
+        with closing(self._connect("postgres", SUPERUSER)) as connection, connection.cursor() as cursor:
             cursor.execute(
                 "SELECT datname FROM pg_database WHERE datname = ANY(%s)", ([name for name, _ in ROLES.values()],)
             )
-            made = [name for (name,) in cursor.fetchall()]
-            cursor.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = ANY(%s)", (made,))
-        for name in made:
-            with closing(self._connected(name, SUPERUSER)) as connection, connection.cursor() as cursor:
-                cursor.execute(_EMPTIED)
+            names = [name for (name,) in cursor.fetchall()]
+            cursor.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = ANY(%s)", (names,))
+        for name in names:
+            with closing(self._connect(name, SUPERUSER)) as connection, connection.cursor() as cursor:
+                cursor.execute(_DROP_ALL)
 
     def close(self) -> None:
-        """Stop the server at once and remove its files."""
+        """Stop the server at once and delete its files."""
         if self._stop is not None:
             self._stop()
             shutil.rmtree(self.home, ignore_errors=True)
 
-    def _opened(self) -> Callable[[], object]:
-        """Start the server; what stops it again."""
+    def _start_server(self) -> Callable[[], object]:
+        """Start the server and return a function that stops it."""
         end_leftovers()
         self._data.parent.mkdir()
         for directory in (self.home, self._data.parent):
-            directory.chmod(0o777)  # whoever PostgreSQL runs as when we are root makes its files in here
-        _sign(self.home)
+            directory.chmod(0o777)  # as root we run PostgreSQL as another user, which creates its files here
+        _write_owner(self.home)
         if IN_CONTAINERS:
             return _containers().postgres(IMAGE, self.home, SUPERUSER, FAST).stop  # type: ignore[no-any-return]
-        process = self._start()
+        process = self._start_process()
 
         def stop() -> None:
-            process.send_signal(signal.SIGINT)  # PostgreSQL's fast shutdown: it does not wait for idle clients
+            process.send_signal(signal.SIGINT)  # fast shutdown of PostgreSQL, which does not wait for idle clients
             process.wait(timeout=START_SECONDS)
 
         return stop
 
-    def _start(self) -> subprocess.Popen[bytes]:
-        made = ["initdb", "-D", str(self._data), "-U", SUPERUSER, "--auth=trust", "--encoding=UTF8"]
-        made += ["--locale=C.UTF-8", "--no-sync"]
-        subprocess.run(self._command(*made), check=True, stdout=subprocess.DEVNULL, cwd="/")
+    def _start_process(self) -> subprocess.Popen[bytes]:
+        initdb = ["initdb", "-D", str(self._data), "-U", SUPERUSER, "--auth=trust", "--encoding=UTF8"]
+        initdb += ["--locale=C.UTF-8", "--no-sync"]
+        subprocess.run(self._command(*initdb), check=True, stdout=subprocess.DEVNULL, cwd="/")
         server = self._command("postgres", "-D", str(self._data), "-k", str(self.home), "-h", "", *FAST)
         with open(self.home / "postgres.log", "wb") as log:
             process = subprocess.Popen(server, stdout=log, stderr=log, cwd="/")
@@ -132,34 +131,35 @@ class Databases:
         deadline = time.monotonic() + START_SECONDS
         while process.poll() is None and time.monotonic() < deadline:
             try:
-                self._connected("postgres", SUPERUSER).close()
+                self._connect("postgres", SUPERUSER).close()
                 return
             except psycopg2.OperationalError:
-                time.sleep(0.02)  # until the deadline: the server says by accepting that it is up
+                time.sleep(0.02)
         process.kill()
         process.wait()
-        raise RuntimeError(f"PostgreSQL did not start:\n{(self.home / 'postgres.log').read_text()}")
+        output = (self.home / "postgres.log").read_text()
+        raise RuntimeError(f"PostgreSQL did not start within {START_SECONDS} s, its log is:\n{output}")
 
-    def _connected(self, database: str, user: str) -> Any:
+    def _connect(self, database: str, user: str) -> Any:
         connection = psycopg2.connect(host=str(self.home), dbname=database, user=user)
         connection.autocommit = True
         return connection
 
-    def _created(self, service: str) -> DatabaseSettings:
+    def _create(self, service: str) -> DatabaseSettings:
         name, role = ROLES[service]
-        with closing(self._connected("postgres", SUPERUSER)) as connection, connection.cursor() as cursor:
+        with closing(self._connect("postgres", SUPERUSER)) as connection, connection.cursor() as cursor:
             cursor.execute("SELECT FROM pg_database WHERE datname = %s", (name,))
-            if not cursor.rowcount:  # else this server was lent to others before us, and emptied
+            if not cursor.rowcount:  # a shared server keeps roles and databases of its earlier users
                 cursor.execute(f"CREATE ROLE {role} LOGIN")
                 cursor.execute(f"CREATE DATABASE {name} OWNER {role}")
-        with closing(self._connected(name, role)) as connection, connection.cursor() as cursor:
+        with closing(self._connect(name, role)) as connection, connection.cursor() as cursor:
             for script in scripts(service):
                 cursor.execute(script.read_text())
         return DatabaseSettings(host=str(self.home), port=5432, name=name, user=role, password="")
 
 
 def end_leftovers() -> None:
-    """A session that was killed could not stop its server: the next one stops it and removes its files."""
+    """Stop the servers of sessions that were killed, and delete their files."""
     for owner in Path(tempfile.gettempdir()).glob(f"{PREFIX}*/{OWNER}"):
         if owner.stat().st_uid == os.getuid() and not Identity(*json.loads(owner.read_text())).is_alive():
             if IN_CONTAINERS:
@@ -169,19 +169,19 @@ def end_leftovers() -> None:
 
 
 def _containers() -> Any:
-    from tests.support import containers  # imports a client of the engine, which need not be there
+    from tests.support import containers  # needs testcontainers, which is installed only where it is used
 
     return containers
 
 
-def _sign(home: Path) -> None:
+def _write_owner(home: Path) -> None:
     me = Identity.of(os.getpid())
     unfinished = home / f"{OWNER}.new"
     unfinished.write_text(json.dumps([me.pid, me.started]))
-    unfinished.rename(home / OWNER)  # whole from its first moment: another session may be looking
+    unfinished.rename(home / OWNER)  # atomic, because another session may read the file
 
 
 def scripts(service: str) -> list[Path]:
-    """The SQL files that make the database of `service`, in order."""
+    """The SQL files that create the database of `service`, in order."""
     own = (SERVICES / service / name for name in ("schema.sql", "seed.sql"))
     return [SERVICES / "chassis" / "schema.sql", *(script for script in own if script.exists())]

@@ -1,4 +1,4 @@
-"""Every call that the services take, found in their own apps: nothing that is added later is forgotten here."""
+"""Every route and RPC of the services, read from their own apps, so that new ones are included."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from services.user.settings import Settings as UserSettings
 
 AN_ID = "5ea70001-0000-0000-0000-000000000100"
 CALLERS = ("user-service", "order-service", "event-service", "inventory-service", "orchestrator-service")
-NOTHING_IS_ASKED = "http://127.0.0.1:9"  # the apps are only looked at, never served
+UNREACHABLE = "http://127.0.0.1:9"  # the apps are built but never served
 FRAME = ("/health", "/health/live", "/metrics")
 _SECRET = "x" * 32
 _ENVIRONMENT = {
@@ -34,8 +34,8 @@ _ENVIRONMENT = {
     **dict.fromkeys(("DB_HOST", "RABBITMQ_HOST"), "127.0.0.1"),
     **dict.fromkeys(("DB_NAME", "DB_USER", "DB_PASS", "RABBITMQ_USER", "RABBITMQ_PASS"), "none"),
     **dict.fromkeys(("SMU_API_KEY", "STRIPE_SECRET_KEY", "STRIPE_WEBHOOK_SECRET"), _SECRET),
-    **dict.fromkeys(("USER_SERVICE_URL", "ORDER_SERVICE_URL", "EVENT_SERVICE_URL"), NOTHING_IS_ASKED),
-    **dict.fromkeys(("INVENTORY_HTTP_URL", "SMU_API_URL", "STRIPE_API_BASE"), NOTHING_IS_ASKED),
+    **dict.fromkeys(("USER_SERVICE_URL", "ORDER_SERVICE_URL", "EVENT_SERVICE_URL"), UNREACHABLE),
+    **dict.fromkeys(("INVENTORY_HTTP_URL", "SMU_API_URL", "STRIPE_API_BASE"), UNREACHABLE),
     "INVENTORY_SERVICE_URL": "127.0.0.1:9",
     "BIND": "127.0.0.1",
 }
@@ -43,7 +43,7 @@ _ENVIRONMENT = {
 
 @dataclass(frozen=True)
 class Route:
-    """One method of one address of a service, with its policy."""
+    """One method and path of a service, with its access policy."""
 
     service: str
     method: str
@@ -52,22 +52,22 @@ class Route:
 
     @property
     def path(self) -> str:
-        """The address, with an id where it takes one."""
+        """The path, with a valid id for its placeholder."""
         return self.with_id(AN_ID)
 
     def with_id(self, text: str) -> str:
-        """The address, with `text` where it takes an id."""
+        """The path, with `text` for its placeholder."""
         before, _, after = self.rule.partition("<")
         return before + text + after.partition(">")[2] if after else before
 
     @property
     def takes_id(self) -> bool:
-        """Whether an id is in the address."""
+        """Whether the path contains an id."""
         return "<" in self.rule
 
     @property
     def for_users(self) -> bool:
-        """Whether a user's token opens it."""
+        """Whether a user's token gives access."""
         return bool(self.policy.roles)
 
     def __str__(self) -> str:
@@ -76,7 +76,7 @@ class Route:
 
 @lru_cache(maxsize=1)
 def routes() -> tuple[Route, ...]:
-    """All of them, without health and metrics."""
+    """All routes except health and metrics."""
     apps = {
         "user-service": user.build(UserSettings.read(Env(_ENVIRONMENT))),
         "order-service": order.build(OrderSettings.read(Env(_ENVIRONMENT))),
@@ -96,16 +96,16 @@ def _of(service: str, app: Flask) -> Iterable[Route]:
 
 
 def public() -> list[Route]:
-    """What the gateway leads to."""
+    """The routes that the gateway publishes."""
     return [route for route in routes() if route.rule.startswith("/api/")]
 
 
 def internal() -> list[Route]:
-    """What services ask of one another over HTTP."""
+    """The routes that services call over HTTP."""
     return [route for route in routes() if route.policy.callers]
 
 
 def rpcs() -> dict[str, tuple[str, ...]]:
-    """Inventory's gRPC methods, each with its callers."""
+    """The gRPC methods of Inventory, each with the services that may call it."""
     methods = inventory_pb2.DESCRIPTOR.services_by_name["Inventory"].methods
     return {method.name: getattr(Inventory, method.name).callers for method in methods}

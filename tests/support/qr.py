@@ -13,7 +13,7 @@ NONCE = 12
 
 
 def seal(key: str, seat: str, user: str, hall: str = "HALL-B", age_seconds: float = 0, **fields: object) -> str:
-    """Return a payload that the key of the system opens. `fields` replace or add fields; None drops one."""
+    """Return a payload that the key of the system opens. `fields` replace or add fields, and None drops one."""
     generated_at = (datetime.now(UTC) - timedelta(seconds=age_seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
     content = {"seat_id": seat, "user_id": user, "hall_id": hall, "generated_at": generated_at, **fields}
     return seal_text(key, json.dumps({name: value for name, value in content.items() if value is not None}))

@@ -31,9 +31,9 @@ class StubDrift(BaseException):
 def check_response(
     server: str, method: str, url: str, status: int, body: bytes, *, wrong: bool = False
 ) -> tuple[int, bytes]:
-    """Return status and body if the spec of `server` allows them; with `wrong`, only if it forbids them.
+    """Return status and body if the spec of `server` allows them, otherwise raise StubDrift.
 
-    Raises StubDrift otherwise.
+    `wrong` inverts the check, so the spec must forbid the response.
     """
     _check(Exchange(server, method, urlsplit(url).path, status, {}, body), wrong=wrong, body_only=True)
     return status, body
@@ -81,7 +81,7 @@ class Stubs(responses.RequestsMock):
             if isinstance(response, requests.Response):
                 _check(_exchange(call.request, response), wrong=wrong)
             elif not wrong:
-                raise StubDrift(f"{call.request.url}: an error is no response of the spec: use respond_wrongly()")
+                raise StubDrift(f"{call.request.url}: the spec has no connection errors: use respond_wrongly()")
 
 
 def example(server: str, method: str, path: str, status: int) -> Any:

@@ -9,7 +9,6 @@ from decimal import Decimal
 from itertools import count
 from random import randrange
 from typing import Any, TypeVar
-from uuid import uuid4
 
 import urllib3
 
@@ -29,7 +28,7 @@ SERVICES = ("user-service", "order-service", "event-service", "inventory-service
 class TestSystem:
     """The stack with users and seats for tests. Each user and each seat belongs to one test."""
 
-    __test__ = False  # pytest would collect a class whose name begins with Test
+    __test__ = False  # else pytest collects the class as a test
 
     def __init__(self, stack: Stack, seats: SeatPool) -> None:
         self.stack = stack
@@ -56,15 +55,12 @@ class TestSystem:
         self, number: int, credits: str = "1000.00", *, flagged: bool = False, role: str = "customer"
     ) -> list[Person]:
         """Insert several users. Their tokens are issued here, because each login would cost a bcrypt hash."""
-        rows = [
-            inserts.User(str(uuid4()), f"+65{next(self._phones)}", role, Decimal(credits), flagged)
-            for _ in range(number)
-        ]
+        rows = [inserts.User(role, Decimal(credits), flagged, phone=f"+65{next(self._phones)}") for _ in range(number)]
         with closing(self.connect("users_db")) as users:
             inserts.users(users, rows)
-        return [self._caller(row) for row in rows]
+        return [self._client(row) for row in rows]
 
-    def _caller(self, row: inserts.User) -> Person:
+    def _client(self, row: inserts.User) -> Person:
         secret = self.env("user-service")["JWT_SECRET"]
         user = {"user_id": row.user_id, "email": row.email, "role": row.role}
         self.phones.add(row.phone)
@@ -117,7 +113,7 @@ class TestSystem:
     def insert_tickets(self, owner: Person, number: int = 1) -> list[str]:
         """Insert sales to `owner` into the databases. Returns the ids of the seats."""
         seats = [self.seat() for _ in range(number)]
-        inserts.sales(self.connect, owner.user_id, seats)
+        inserts.free_sales(self.connect, owner.user_id, seats)
         return seats
 
     def insert_ticket(self, owner: Person) -> str:

@@ -12,7 +12,7 @@ WAIT_SECONDS = 15.0
 POLL_SECONDS = 0.01
 
 
-def wait_until(condition: Callable[[], T], seconds: float = WAIT_SECONDS, what: str = "the condition") -> T:
+def wait_until(condition: Callable[[], T | None], seconds: float = WAIT_SECONDS, what: str = "the condition") -> T:
     """Call `condition` until its result is true, and return that result.
 
     Raises AssertionError with `what` and the last result after `seconds`.

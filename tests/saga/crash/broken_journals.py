@@ -1,4 +1,4 @@
-"""Journals with a guard taken away: with one of them the checks of the crash_point tests have to fail."""
+"""Journals without a guard. With each of them, the checks of the crash tests must fail."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from uuid import UUID, uuid4
 from services.orchestrator.saga.journal import Entry, Journal, NoticeDue, Status
 
 
-class NeverBegun(Journal):
-    """Nothing is written before the first step: nobody can know of a saga whose process dies."""
+class NoBeginWrite(Journal):
+    """Writes nothing before the first step, so no process can find the saga after a crash."""
 
     def begin(
         self,
@@ -24,7 +24,7 @@ class NeverBegun(Journal):
         dispute_number: int,
         one_attempt: bool,
     ) -> tuple[Entry, bool]:
-        """An entry that is in no database."""
+        """Return an entry that is in no database."""
         entry = Entry(
             saga_id=uuid4(),
             flow=flow,
@@ -42,14 +42,14 @@ class NeverBegun(Journal):
         return entry, True
 
 
-class NoticesAfterwards(Journal):
-    """The outbox rows come in a transaction of their own, after the end's; the process dies between the two."""
+class NoticesAfterEnd(Journal):
+    """Writes the outbox rows in a transaction after the end write. The process dies between the two."""
 
     def end(self, entry: Entry, status: Status, result: Mapping[str, Any], notices: Sequence[NoticeDue] = ()) -> bool:
-        """The end without its notices, and then crash_point."""
+        """Write the end without its notices, and kill this process."""
         super().end(entry, status, result)
         os.killpg(os.getpgrp(), signal.SIGKILL)
         return True
 
 
-BROKEN_JOURNALS: dict[str, type[Journal]] = {each.__name__: each for each in (NeverBegun, NoticesAfterwards)}
+BROKEN_JOURNALS: dict[str, type[Journal]] = {each.__name__: each for each in (NoBeginWrite, NoticesAfterEnd)}

@@ -1,4 +1,4 @@
-"""Each flow as the crash_point tests play it: what comes before, how it is asked for, how it may end."""
+"""The scenario of each flow: its preparation, its request, and the states in which it may end."""
 
 from __future__ import annotations
 
@@ -8,97 +8,95 @@ from dataclasses import dataclass
 from harness.api_client import ApiResponse
 from tests.saga.crash.actors import Actors, SystemState
 
-Ask = Callable[[Actors, str], ApiResponse]
-Act = Callable[[Actors], None]
+Request = Callable[[Actors, str], ApiResponse]
+Prepare = Callable[[Actors], None]
+Response = tuple[int, str | None]  # status and error code
 
 
 @dataclass(frozen=True)
 class CrashScenario:
-    """One flow: what comes before it, how it is asked for, and how things stand once it is done, or undone.
+    """A flow with its preparation, its request, and the state after it is done or undone.
 
-    `again_*` is what the client is told that asks once more after its saga has ended: status and error code.
-    `made_by` is the step that makes the order or transfer: a saga that dies earlier leaves none to fail.
+    `cause_refusal` makes a participant refuse, so that the saga undoes its steps. The seat then has a status of
+    `seat_after_refusal`. `retry_*` is the response to a retry by the client after the saga has ended. A crash before
+    the step `created_by` leaves no order or transfer.
     """
 
-    before: Act
-    ask: Ask
+    prepare: Prepare
+    request: Request
     done: SystemState
     undone: SystemState | None = None
-    again_done: int = 200
-    again_undone: tuple[int, str | None] = (200, None)
-    trouble: Act | None = None
-    troubled_seat: tuple[str, ...] = ()
-    again_troubled: tuple[int, str | None] | None = None
-    made_by: str | None = None
-    flagged: bool = False
-
-
-def _nothing(_cast: Actors) -> None:
-    """Nothing comes before it."""
+    retry_done: int = 200
+    retry_undone: Response = (200, None)
+    cause_refusal: Prepare | None = None
+    seat_after_refusal: tuple[str, ...] = ()
+    retry_refused: Response | None = None
+    created_by: str | None = None
+    is_flagged: bool = False
 
 
 CRASH_SCENARIOS = {
     "reserve": CrashScenario(
-        before=_nothing,
-        ask=Actors.ask_reserve,
+        prepare=lambda _: None,
+        request=Actors.request_reserve,
         done=SystemState("HELD", order="PENDING", seller=(200, 0)),
         undone=SystemState("AVAILABLE", order="FAILED", seller=(200, 0)),
-        again_undone=(503, "SERVICE_UNAVAILABLE"),
-        trouble=Actors.use_up_codes,
-        made_by="create_order",
-        flagged=True,
+        retry_undone=(503, "SERVICE_UNAVAILABLE"),
+        cause_refusal=Actors.exhaust_otp_limit,
+        created_by="create_order",
+        is_flagged=True,
     ),
     "pay": CrashScenario(
-        before=Actors.hold,
-        ask=Actors.ask_pay,
+        prepare=Actors.hold_seat,
+        request=Actors.request_pay,
         done=SystemState("SOLD", "seller", "CONFIRMED"),
-        undone=SystemState("HELD", None, "FAILED", seller=(200, 0)),  # its key voided; it waits for its TTL
-        again_undone=(409, "ORDER_FAILED"),
-        trouble=Actors.let_hold_run_out,
-        troubled_seat=("HELD", "AVAILABLE"),
+        undone=SystemState("HELD", None, "FAILED", seller=(200, 0)),  # the seat stays HELD until its TTL ends
+        retry_undone=(409, "ORDER_FAILED"),
+        cause_refusal=Actors.expire_hold,
+        seat_after_refusal=("HELD", "AVAILABLE"),
     ),
     "refund": CrashScenario(
-        before=Actors.buy,
-        ask=Actors.ask_refund,
+        prepare=Actors.buy_seat,
+        request=Actors.request_refund,
         done=SystemState("AVAILABLE", None, "REFUNDED", seller=(200, 0)),
         undone=SystemState("SOLD", "seller", "CONFIRMED", seller=(0, 0)),
     ),
     "initiate": CrashScenario(
-        before=Actors.buy,
-        ask=Actors.ask_initiate,
+        prepare=Actors.buy_seat,
+        request=Actors.request_initiate,
         done=SystemState("SOLD", "seller", "CONFIRMED", "PENDING_OTP"),
         undone=SystemState("SOLD", "seller", "CONFIRMED", "FAILED"),
-        again_done=201,
-        again_undone=(500, "INTERNAL_ERROR"),
-        trouble=Actors.use_up_codes,
-        made_by="create_transfer",
+        retry_done=201,
+        retry_undone=(500, "INTERNAL_ERROR"),
+        cause_refusal=Actors.exhaust_otp_limit,
+        created_by="create_transfer",
     ),
     "transfer_confirm": CrashScenario(
-        before=Actors.offer,
-        ask=Actors.ask_confirm,
+        prepare=Actors.start_transfer,
+        request=Actors.request_confirm,
         done=SystemState("SOLD", "buyer", "CONFIRMED", "COMPLETED", seller=(150, 0), buyer=(350, 0)),
         undone=SystemState("SOLD", "seller", "CONFIRMED", "FAILED"),
-        again_undone=(409, "TRANSFER_INVALID_STATE"),
-        trouble=Actors.let_seller_in,
-        troubled_seat=("CHECKED_IN",),
+        retry_undone=(409, "TRANSFER_INVALID_STATE"),
+        cause_refusal=Actors.admit_seller,
+        seat_after_refusal=("CHECKED_IN",),
     ),
     "dispute": CrashScenario(
-        before=Actors.sell_on,
-        ask=Actors.ask_dispute,
+        prepare=Actors.complete_transfer,
+        request=Actors.request_dispute,
         done=SystemState("SOLD", "buyer", "CONFIRMED", "DISPUTED", seller=(0, 30), buyer=(350, 0)),
     ),
     "reverse": CrashScenario(
-        before=Actors.make_up,
-        ask=Actors.ask_reverse,
+        prepare=Actors.refund_second_seat,
+        request=Actors.request_reverse,
         done=SystemState("SOLD", "seller", "CONFIRMED", "REVERSED"),
         undone=SystemState("SOLD", "buyer", "CONFIRMED", "DISPUTED", seller=(120, 30), buyer=(350, 0)),
-        trouble=Actors.let_buyer_in,
-        troubled_seat=("CHECKED_IN",),
-        again_troubled=(409, "SEAT_UNAVAILABLE"),
+        cause_refusal=Actors.admit_buyer,
+        seat_after_refusal=("CHECKED_IN",),
+        retry_refused=(409, "SEAT_UNAVAILABLE"),
     ),
     "dismiss": CrashScenario(
-        before=Actors.fall_out,
-        ask=Actors.ask_dismiss,
+        prepare=Actors.dispute_transfer,
+        request=Actors.request_dismiss,
         done=SystemState("SOLD", "buyer", "CONFIRMED", "COMPLETED", seller=(30, 0), buyer=(350, 0)),
     ),
 }

@@ -26,7 +26,7 @@ TERM_SECONDS = 15
 
 
 class ForkServer:
-    """The suite's side. Thread-safe."""
+    """The client of the fork server. Thread-safe."""
 
     def __init__(self, run_dir: Path) -> None:
         self._lock = Lock()
@@ -36,59 +36,59 @@ class ForkServer:
             stdout=subprocess.PIPE,
             text=True,
             cwd=ROOT,
-            env={**os.environ, MARK: str(run_dir)},  # so that the harness finds orphans of it
+            env={**os.environ, MARK: str(run_dir)},  # so that the harness finds leftover processes
         )
 
     def start(self, env: Mapping[str, str], log: Path) -> int:
-        """Start a orchestrator; its pid. Its output is appended to `log`."""
-        return int(self._ask({"env": dict(env), "log": str(log)}))
+        """Start an orchestrator and return its pid. Its output is appended to `log`."""
+        return int(self._call({"env": dict(env), "log": str(log)}))
 
     def exit_code(self, pid: int) -> int | None:
-        """How a orchestrator ended, negative for a signal; None while it lives."""
-        answer: int | None = self._ask({"pid": pid})
-        return answer
+        """The exit code of an orchestrator, negative for a signal, or None while it runs."""
+        code: int | None = self._call({"pid": pid})
+        return code
 
     def kill(self, pid: int) -> None:
-        """SIGKILL a orchestrator that may have ended already."""
-        self._ask({"pid": pid, "kill": True})
+        """Send SIGKILL to an orchestrator, unless it has exited already."""
+        self._call({"pid": pid, "kill": True})
 
     def close(self) -> None:
-        """End the fork_server and all that it started."""
+        """Stop the fork server and all orchestrators that it started."""
         with self._process:
             self._process.stdin.close()  # type: ignore[union-attr]
             self._process.wait(TERM_SECONDS)
 
-    def _ask(self, question: Mapping[str, Any]) -> Any:
+    def _call(self, request: Mapping[str, Any]) -> Any:
         with self._lock:
-            print(json.dumps(question), file=self._process.stdin, flush=True)
+            print(json.dumps(request), file=self._process.stdin, flush=True)
             return json.loads(self._process.stdout.readline())  # type: ignore[union-attr]
 
 
 class _Children:
-    """The fork_server's side: who was started, and how those ended that did."""
+    """The orchestrators that the fork server has started, with their exit codes."""
 
     def __init__(self) -> None:
-        self._ended: dict[int, int | None] = {}
+        self._exit_codes: dict[int, int | None] = {}
 
     def start(self, env: Mapping[str, str], log: str) -> int:
         pid = os.fork()
         if pid == 0:
             _become_orchestrator(env, log)
-        self._ended[pid] = None
+        self._exit_codes[pid] = None
         return pid
 
-    def look_at(self, pid: int, kill: bool = False) -> int | None:
-        if self._ended[pid] is None:
+    def poll(self, pid: int, kill: bool = False) -> int | None:
+        if self._exit_codes[pid] is None:
             if kill:
-                os.killpg(pid, signal.SIGKILL)  # not reaped yet, so the id is still this orchestrator's
-            found, status = os.waitpid(pid, os.WNOHANG)
-            if found:
-                self._ended[pid] = os.waitstatus_to_exitcode(status)
-        return self._ended[pid]
+                os.killpg(pid, signal.SIGKILL)  # the pid cannot be reused before waitpid
+            exited, status = os.waitpid(pid, os.WNOHANG)
+            if exited:
+                self._exit_codes[pid] = os.waitstatus_to_exitcode(status)
+        return self._exit_codes[pid]
 
-    def end(self) -> None:
-        for pid in self._ended:
-            self.look_at(pid, kill=True)
+    def kill_all(self) -> None:
+        for pid in self._exit_codes:
+            self.poll(pid, kill=True)
 
 
 def _become_orchestrator(env: Mapping[str, str], log: str) -> None:
@@ -103,23 +103,23 @@ def _become_orchestrator(env: Mapping[str, str], log: str) -> None:
         os.environ.update(env)
         killable_orchestrator.main()
         code = 0
-    except SystemExit as ended:
-        code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except SystemExit as leaving:
+        code = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
     except BaseException:
         traceback.print_exc()
     finally:
-        os._exit(code)  # nothing of the fork_server's own ending may run in a child
+        os._exit(code)  # a child must not run the exit handlers of the fork server
 
 
 def main() -> None:
-    """Start and look after killable_orchestrators until the suite hangs up."""
+    """Answer requests on stdin until it is closed, then kill all orchestrators."""
     children = _Children()
-    gc.freeze()  # what is imported is nothing that a orchestrator's collector has to look through, and so to copy
+    gc.freeze()  # else a garbage collection in a child copies the memory of all imports
     for line in sys.stdin:
-        asked = json.loads(line)
-        answer = children.look_at(**asked) if "pid" in asked else children.start(**asked)
-        print(json.dumps(answer), flush=True)
-    children.end()
+        request = json.loads(line)
+        response = children.poll(**request) if "pid" in request else children.start(**request)
+        print(json.dumps(response), flush=True)
+    children.kill_all()
 
 
 if __name__ == "__main__":

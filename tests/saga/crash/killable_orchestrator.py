@@ -1,12 +1,12 @@
-"""`python -m tests.saga.crash.killable_orchestrator`: the real orchestrator, which SIGKILLs itself at a turn of a saga.
+"""`python -m tests.saga.crash.killable_orchestrator`: the real orchestrator, which kills itself at a crash point.
 
-It is put together and served as production does it; crash_point comes from the observer that the runner has anyway.
-Environment, beside that of `services.orchestrator.main`:
+It is built and served as in production. The observer of the saga runner triggers the crash. It reads these variables in
+addition to those of `services.orchestrator.main`:
 
-KILL_AT     `flow:turn:step`, `*` in it matches anything; without it the process lives
-KILL_COUNT  so many sagas have to stand at that turn first (1); those that come early wait there
-IDLE        background work that this process leaves to others, by its workers' names, with commas between
-JOURNAL     a broken journal of tests/saga/crash/broken_journals.py, for the negative controls
+    KILL_AT      crash point as `flow:turn:step`, in which `*` matches anything (default: none)
+    KILL_COUNT   number of sagas that must reach the crash point (default: 1). Earlier ones wait there.
+    IDLE         names of the background workers that do not run, separated by commas
+    JOURNAL      a class of tests/saga/crash/broken_journals.py, for negative controls
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from tests.saga.crash.broken_journals import BROKEN_JOURNALS
 
 
 class CrashTrigger:
-    """An observer that ends its process group when `count` sagas stand at the turn `at`."""
+    """An observer that kills its process group when `count` sagas have reached the crash point `at`."""
 
     def __init__(self, at: str, count: int) -> None:
         self._at = at
@@ -44,29 +44,29 @@ class CrashTrigger:
             self._count -= 1
             if self._count == 0:
                 os.killpg(os.getpgrp(), signal.SIGKILL)
-        threading.Event().wait()  # nothing runs after crash_point; whoever came early dies here with the last
+        threading.Event().wait()  # sagas that arrive early wait here, until the last one kills the process
 
 
-def _observer(env: Env) -> Observer:
+def _build_observer(env: Env) -> Observer:
     return CrashTrigger(env.text("KILL_AT"), env.integer("KILL_COUNT", 1)) if env.has("KILL_AT") else ignore_turn
 
 
-def _without(idle: set[str], app: Flask) -> Flask:
+def _remove_workers(names: set[str], app: Flask) -> Flask:
     background = app.extensions["background"]
-    background[:] = [part for part in background if not (isinstance(part, Worker) and part.name in idle)]
+    background[:] = [part for part in background if not (isinstance(part, Worker) and part.name in names)]
     return app
 
 
 def main() -> None:
-    """Serve until crash_point."""
+    """Serve until the crash."""
     if os.getpgrp() != os.getpid():
-        os.setpgrp()  # crash_point takes the whole group, and must not take whoever started this
+        os.setpgrp()  # the crash kills the whole process group, which must not contain the parent
     env = Env()
     settings = read_or_exit(Settings.read)
     journal = BROKEN_JOURNALS[env.text("JOURNAL")] if env.has("JOURNAL") else Journal
-    seams = Seams(observer=_observer(env), journal=journal)
+    seams = Seams(observer=_build_observer(env), journal=journal)
     idle = set(env.text("IDLE", " ").split(","))
-    serve(settings.process, lambda: _without(idle, build(settings, seams)))
+    serve(settings.process, lambda: _remove_workers(idle, build(settings, seams)))
 
 
 if __name__ == "__main__":

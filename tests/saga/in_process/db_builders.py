@@ -1,6 +1,7 @@
-"""States that a flow starts from, written straight into the databases as finished flows would have left them.
+"""Inserts the states from which a flow starts, as finished flows would have left them.
 
-The matrix runs thousands of executions; what comes before the request under test is not what it is about.
+The matrix runs thousands of executions, so it does not run the earlier flows. `test_db_builders.py` proves that the
+inserted rows equal the rows of real flows.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from uuid import UUID, uuid4
 from services.chassis import json_codec
 from tests.saga.in_process.db_fixtures import EVENT_ID
 from tests.saga.in_process.in_process_system import InProcessSystem
+from tests.support import inserts
 
 _HELD_SEAT = """
 WITH seat AS (
@@ -25,15 +27,6 @@ _PENDING_ORDER = """
 INSERT INTO orders (order_id, user_id, seat_id, event_id, credits_charged, otp_required, verification_sid, expires_at)
 VALUES (%(order)s, %(user)s, %(seat)s, %(event)s, %(price)s, %(sid)s::text IS NOT NULL, %(sid)s,
     app_now() + interval '5 minutes')
-RETURNING order_id"""
-_SOLD_SEAT = """
-UPDATE seats SET status = 'SOLD', hold_id = %(order)s, order_id = %(order)s, owner_user_id = %(owner)s,
-    price_paid = %(price)s, qr_code_hash = repeat('0', 64) WHERE seat_id = %(seat)s RETURNING seat_id"""
-_CONFIRMED_ORDER = """
-INSERT INTO orders (order_id, user_id, seat_id, event_id, status, credits_charged, charge_key, otp_required, expires_at,
-    confirmed_at)
-VALUES (%(order)s, %(buyer)s, %(seat)s, %(event)s, 'CONFIRMED', %(price)s, %(key)s, false,
-    app_now() + interval '5 minutes', app_now())
 RETURNING order_id"""
 _TRANSFER = """
 INSERT INTO transfers (transfer_id, seat_id, order_id, seller_user_id, buyer_user_id, initiated_by, credits_amount,
@@ -64,7 +57,7 @@ INSERT INTO credit_holds (key, user_id, amount) SELECT %(key)s, user_id, %(amoun
 
 @dataclass(frozen=True)
 class Handover:
-    """A transfer of a sold seat: who to whom, for how much."""
+    """The terms of a transfer of a sold seat."""
 
     seat: UUID
     order: str
@@ -73,28 +66,24 @@ class Handover:
     amount: Decimal
 
 
-def hold(system: InProcessSystem, seat: UUID, user: UUID, price: Decimal, sid: str | None = None) -> str:
-    """A seat reserved, by a flagged user when there is a `sid`; the order's id."""
+def hold_seat(system: InProcessSystem, seat: UUID, user: UUID, price: Decimal, sid: str | None = None) -> str:
+    """Insert a hold and its PENDING order, and return the order's id. A flagged user has a verification `sid`."""
     order = uuid4()
     system.row("inventory", _HELD_SEAT, order=order, user=user, seat=seat)
     system.row("order", _PENDING_ORDER, order=order, user=user, seat=seat, event=EVENT_ID, price=price, sid=sid)
     return str(order)
 
 
-def sell(system: InProcessSystem, seat: UUID, buyer: UUID, price: Decimal) -> str:
-    """A seat bought and paid for; the order's id."""
-    order = uuid4()
-    key = f"pay:{order}:1:deduct_credits"
-    system.row("inventory", _SOLD_SEAT, seat=seat, order=order, owner=buyer, price=price)
-    system.row("order", _CONFIRMED_ORDER, order=order, buyer=buyer, seat=seat, event=EVENT_ID, price=price, key=key)
-    system.enter(key, buyer, -price, "DEDUCT")
-    return str(order)
+def sell_seat(system: InProcessSystem, seat: UUID, buyer: UUID, price: Decimal) -> str:
+    """Insert a sale that the buyer has paid, and return the order's id."""
+    [order] = inserts.sales(system.connect, str(buyer), [str(seat)], str(EVENT_ID), price)
+    return order
 
 
-def initiate(
+def start_transfer(
     system: InProcessSystem, handover: Handover, seller_sid: str | None = None, buyer_sid: str | None = None
 ) -> str:
-    """A transfer that waits for both codes; the transfer's id."""
+    """Insert a transfer that waits for both one-time passwords, and return its id."""
     transfer = uuid4()
     parties: dict[str, Any] = {"seller": handover.seller, "buyer": handover.buyer, "amount": handover.amount}
     sids = {"seller_sid": seller_sid, "buyer_sid": buyer_sid}
@@ -102,24 +91,25 @@ def initiate(
     return str(transfer)
 
 
-def hand_over(system: InProcessSystem, handover: Handover) -> str:
-    """A transfer, completed; its id."""
-    transfer = initiate(system, handover)
+def complete_transfer(system: InProcessSystem, handover: Handover) -> str:
+    """Insert a COMPLETED transfer, and return its id."""
+    transfer = start_transfer(system, handover)
     system.row("order", _COMPLETED, transfer=transfer)
     system.row("inventory", _NEW_OWNER, buyer=handover.buyer, seat=handover.seat)
-    system.enter(f"transfer_confirm:{transfer}:1:hold_buyers_credits", handover.buyer, -handover.amount, "FREEZE")
-    system.enter(f"transfer_confirm:{transfer}:1:pay_seller", handover.seller, handover.amount, "TRANSFER")
+    prefix = f"transfer_confirm:{transfer}:1"
+    system.change_balance(handover.buyer, -handover.amount, "FREEZE", f"{prefix}:hold_buyers_credits")
+    system.change_balance(handover.seller, handover.amount, "TRANSFER", f"{prefix}:pay_seller")
     return transfer
 
 
-def dispute(system: InProcessSystem, transfer: str, seller: UUID, amount: Decimal) -> None:
-    """A completed transfer disputed for the first time, its whole amount frozen at the seller."""
+def dispute_transfer(system: InProcessSystem, transfer: str, seller: UUID, amount: Decimal) -> None:
+    """Dispute a completed transfer for the first time, and freeze its whole amount at the seller."""
     key = f"dispute:{transfer}:1.1:freeze_what_is_left"
     answer = json_codec.encode({"amount": amount}).decode()
     system.row("user", _FREEZE, key=key, user=seller, amount=amount, answer=answer)
     system.row("order", _DISPUTED, key=key, transfer=transfer)
 
 
-def give(system: InProcessSystem, user: UUID, amount: Decimal) -> None:
-    """Credits out of nowhere, on the ledger as an opening."""
-    system.enter(f"opening:{uuid4()}", user, amount, "OPENING")
+def add_credits(system: InProcessSystem, user: UUID, amount: Decimal) -> None:
+    """Change the opening balance of a user. A negative amount takes credits away."""
+    inserts.changes(system.connect("users_db"), [inserts.opening(str(user), amount)])

@@ -1,4 +1,4 @@
-"""Runs one cell: prepare, act under faults, recover as another process, deliver what came late, check everything."""
+"""Runs one execution: prepare, act with faults, recover in another process, deliver delayed calls, check invariants."""
 
 from __future__ import annotations
 
@@ -21,165 +21,164 @@ from services.orchestrator import participants
 from services.orchestrator.app import Orchestrator, Seams
 from services.orchestrator.participants import MessagePublisher
 from services.orchestrator.saga import retry
-from tests.saga.in_process.faults import IMPATIENT, Fault, Kind, ProcessDeath, Script
+from tests.saga.in_process.faults import NO_RETRIES, Fault, FaultPlan, Kind, ProcessDeath
 from tests.saga.in_process.faulty_transports import FaultyChannel, FaultyHttp, FaultyJournal, FaultyPublisher
-from tests.saga.in_process.hold_messages import WakeUps
-from tests.saga.in_process.in_process_system import Budget, InProcessSystem, NeverRevoked, Published
+from tests.saga.in_process.hold_messages import HoldMessageBroker
+from tests.saga.in_process.in_process_system import (
+    NO_RETRY_BUDGET,
+    InProcessSystem,
+    NoRevocations,
+    RecordedMessages,
+    RetryBudget,
+)
 from tests.saga.in_process.scenarios import FLOWS, Case, Flow, read_state
 
-QUICK_PAUSE = 0.002  # seconds before asking again: cells ask as production does, in quick motion
-OWN_TWIN = Fault("journal begin", Kind.TWICE)  # the second finds the first and waits for it, as long as it has time
+RETRY_PAUSE = 0.002  # seconds, shorter than in production
+TWO_BEGINS = Fault("journal begin", Kind.TWICE)  # the second begin waits for the saga of the first until its deadline
 
 
 @dataclass
 class Outcome:
-    """What one execution came to."""
+    """The result of one execution."""
 
     answer: ApiResponse | None
-    standing: dict[str, Any]
+    end_state: dict[str, Any]
     sagas: tuple[str, ...]
     seen: tuple[str, ...]
     unfired: tuple[Fault, ...]
     violations: list[str] = field(default_factory=list)
 
     @property
-    def told(self) -> str:
-        """What the client was told: a status and code, or nothing since the process died."""
+    def response(self) -> str:
+        """The client's response as status and error code, or `died` if the process died."""
         if self.answer is None:
             return "died"
         return f"{self.answer.status} {self.answer.error_code or ''}".strip()
 
 
 class Engine:
-    """A system with a preparer, a victim and a rescuer, and the script that the victim suffers."""
+    """A system with orchestrators of three kinds: healthy, faulty (with a fault plan), and a rescuer for recovery."""
 
-    def __init__(self, system: InProcessSystem, wakeups: WakeUps | None = None) -> None:
+    def __init__(self, system: InProcessSystem, real_broker: HoldMessageBroker | None = None) -> None:
         self.system = system
-        self.script = Script()
+        self.plan = FaultPlan()
         self.inbox = system.inbox
-        self.wakeups = wakeups
-        self.broker: MessagePublisher = wakeups or Published()
-        self.preparer = system.orchestrator(Seams(publisher=Published()))
-        self.preparer_app = self.preparer.create_app(NeverRevoked())
-        self._patient = self._victim(Budget(forward=4.0, resolve=3.0))
-        self._impatient = self._victim(Budget(forward=0.0, resolve=0.0))
-        self.rescuer, _ = self._victim(Budget())
-        self._impatient_rescuer, _ = self._victim(Budget(forward=0.0, resolve=0.0))
+        self.real_broker = real_broker
+        self.broker: MessagePublisher = real_broker or RecordedMessages()
+        self.healthy = system.orchestrator(Seams(publisher=RecordedMessages()))
+        self.healthy_app = self.healthy.create_app(NoRevocations())
+        self.faulty, self.faulty_app = self._build_faulty(RetryBudget())
+        self._faulty_without_retries = self._build_faulty(NO_RETRY_BUDGET)
+        self.rescuer, _ = self._build_faulty(RetryBudget())
+        self._faulty_rescuer, _ = self._build_faulty(NO_RETRY_BUDGET)
 
-    def _victim(self, budget: Budget) -> tuple[Orchestrator, Flask]:
-        """One that asks again until it is answered, or one whose time is over at the first answer that stays out."""
+    def _build_faulty(self, budget: RetryBudget) -> tuple[Orchestrator, Flask]:
+        """Build an orchestrator with faults at its seams, and its app."""
 
-        def script_of() -> Script:
-            return self.script
+        def get_plan() -> FaultPlan:
+            return self.plan
 
         seams = Seams(
-            transport=FaultyHttp(script_of, self.system.http),
-            channel=lambda address: FaultyChannel(script_of, open_channel(address)),  # type: ignore[arg-type,return-value]
-            publisher=FaultyPublisher(script_of, self.broker),
-            journal=partial(FaultyJournal, script_of=script_of),
+            transport=FaultyHttp(get_plan, self.system.http),
+            channel=lambda address: FaultyChannel(get_plan, open_channel(address)),  # type: ignore[arg-type,return-value]
+            publisher=FaultyPublisher(get_plan, self.broker),
+            journal=partial(FaultyJournal, get_plan=get_plan),
         )
-        victim = self.system.orchestrator(seams, budget)
-        return victim, victim.create_app(_Logins(script_of))
+        faulty = self.system.orchestrator(seams, budget)
+        return faulty, faulty.create_app(_PlannedRevocations(get_plan))
 
     def run(self, flow: Flow, *faults: Fault) -> Outcome:
-        """One execution, from preparation to invariants."""
-        case = self.prepared(flow)
+        """Run one execution, from the preparation to the invariants."""
+        case = self.prepare(flow)
         answer = self.act(flow, case, *faults)
-        self.settle()
-        return self.outcome(case, answer)
+        self.recover()
+        return self.read_outcome(case, answer)
 
-    def prepared(self, flow: Flow) -> Case:
-        """A fresh case, ready for the flow's one request."""
-        self.system.beat(self.preparer)
-        case = Case(self.system, self.preparer_app, self.inbox, self.system.new_seat())
+    def prepare(self, flow: Flow) -> Case:
+        """Create users, seat and state for the request of a flow."""
+        self.system.beat(self.healthy)
+        case = Case(self.system, self.healthy_app, self.inbox, self.system.new_seat())
         flow.prepare(case)
         return case
 
     def act(
         self, flow: Flow, case: Case, *faults: Fault, meanwhile: Mapping[str, Callable[[], object]] | None = None
     ) -> ApiResponse | None:
-        """The request, under faults; None when the process died of it. `meanwhile`: what others do before an edge."""
-        hurried = any(fault.kind in IMPATIENT or fault == OWN_TWIN for fault in faults)
-        victim, app = self._impatient if hurried else self._patient
-        self.script = Script(faults, meanwhile=dict(meanwhile or {}))
-        with _new_process(victim):
+        """Send the request of a flow, with faults. Returns None if the process died.
+
+        `meanwhile` maps an edge to an action that another process does just before that call.
+        """
+        has_no_time = any(fault.kind in NO_RETRIES or fault == TWO_BEGINS for fault in faults)
+        faulty, app = self._faulty_without_retries if has_no_time else (self.faulty, self.faulty_app)
+        self.plan = FaultPlan(faults, meanwhile=dict(meanwhile or {}))
+        with _new_process(faulty):
             try:
                 return flow.act(case, app)
             except ProcessDeath:
                 return None
 
-    def succeed(
+    def request(
         self, flow: Flow, case: Case, *faults: Fault, meanwhile: Mapping[str, Callable[[], object]] | None = None
-    ) -> None:
-        """Run `act` and fail the test unless the answer is 200."""
+    ) -> ApiResponse:
+        """Like `act`, for a process that survives. Raises AssertionError if it dies."""
         answer = self.act(flow, case, *faults, meanwhile=meanwhile)
         assert answer is not None, "the process died"
-        answer.must(200)
+        return answer
 
-    def settle(self) -> None:
-        """Another process recovers; then the network delivers what it still carried; then recovery once more.
+    def recover(self) -> None:
+        """Recover all sagas in another process, deliver the delayed calls, and recover once more.
 
-        Where faults wait for that other process too, a third one, without any, ends what is left.
+        If a fault is planned for that process, a healthy process recovers the rest.
         """
-        troubled = self.script.troubles_recovery
-        self.script.recovery()
-        if troubled:
-            with _new_process(self._impatient_rescuer), suppress(ProcessDeath, Unknown):
-                _recover(self._impatient_rescuer)
+        has_fault = self.plan.has_recovery_fault
+        self.plan.start_recovery()
+        if has_fault:
+            with _new_process(self._faulty_rescuer), suppress(ProcessDeath, Unknown):
+                _recover(self._faulty_rescuer)
             self.system.recover()
         else:
             self.system.beat(self.rescuer)
             _recover(self.rescuer)
-        if self.script.deliver_late():
+        if self.plan.deliver_delayed():
             self.system.recover()
 
     def lose_lease(self, orchestrator: Orchestrator) -> None:
-        """As if it had stood still for longer than its lease; another recovers what it has in hand."""
+        """End the lease of an orchestrator, as after a long pause, and recover its sagas in another process."""
         orchestrator.journal.resign()
         self.system.recover()
 
-    @property
-    def victim(self) -> Orchestrator:
-        """Who answers a request, unless a fault ends its patience."""
-        return self._patient[0]
-
-    @property
-    def victim_app(self) -> Flask:
-        """The victim's door."""
-        return self._patient[1]
-
-    def hold_invariants(self, *cases: Case, parked: int = 0) -> None:
-        """Every invariant, for all people and seats of some cases."""
+    def assert_invariants(self, *cases: Case, parked: int = 0) -> None:
+        """Check every invariant for the users and seats of some cases."""
         people = [user for case in cases for user in case.people.values()]
         scope = invariants.Scope(seats=[case.seat for case in cases], users=people)
         found = invariants.find_violations(self.system.connect, scope=scope, parked=parked)
         assert not found, found
 
-    def outcome(self, case: Case, answer: ApiResponse | None) -> Outcome:
-        """What it came to, with every invariant looked at for the people and the seat of this case."""
-        astray = self.wakeups.violations() if self.wakeups else []
+    def read_outcome(self, case: Case, answer: ApiResponse | None) -> Outcome:
+        """Read the result of an execution, check the invariants for its users and seat, and empty the journal."""
+        lost_messages = self.real_broker.find_violations() if self.real_broker else []
         scope = invariants.Scope(seats=[case.seat], users=list(case.people.values()))
         snapshot = invariants.read(self.system.connect, scope)
         sagas = sorted(snapshot["sagas"], key=lambda saga: saga["created_at"])
-        self.system.forget_sagas()
+        self.system.delete_sagas()
         return Outcome(
             answer=answer,
-            standing=read_state(case, snapshot),
+            end_state=read_state(case, snapshot),
             sagas=tuple(f"{saga['flow']} {saga['status']}" for saga in sagas),
-            seen=tuple(self.script.seen),
-            unfired=tuple(fault for fault in self.script.faults if fault not in self.script.fired),
-            violations=[*astray, *invariants.check_snapshot(snapshot)],
+            seen=tuple(self.plan.seen),
+            unfired=tuple(fault for fault in self.plan.faults if fault not in self.plan.fired),
+            violations=[*lost_messages, *invariants.check_snapshot(snapshot)],
         )
 
 
 @dataclass(frozen=True)
-class _Logins:
-    """All stand, unless the script has the caller logged out."""
+class _PlannedRevocations:
+    """No session is revoked, unless the plan revokes the session of the caller."""
 
-    script_of: Callable[[], Script]
+    get_plan: Callable[[], FaultPlan]
 
     def is_revoked(self, _sid: str) -> bool:
-        return self.script_of().logged_out
+        return self.get_plan().is_logged_out
 
     def age(self) -> float:
         return 0.0
@@ -187,7 +186,7 @@ class _Logins:
 
 @contextmanager
 def _new_process(orchestrator: Orchestrator) -> Iterator[None]:
-    """As if it had just started, so that nobody takes it for the one before; gone at the end, however it went."""
+    """Give an orchestrator a new instance id, as after a start, and end its lease after the block."""
     orchestrator.journal.instance_id = uuid4()
     orchestrator.journal.beat()
     try:
@@ -202,7 +201,7 @@ def _recover(rescuer: Orchestrator) -> None:
     rescuer.completion.tick()
 
 
-class _QuickTime:
+class _RetryClock:
     """The clock of `retry_until` in tests: it does not wait before a retry that cannot succeed."""
 
     monotonic = staticmethod(time.monotonic)
@@ -211,21 +210,21 @@ class _QuickTime:
         self._engine = engine
 
     def sleep(self, seconds: float) -> None:
-        """Raises Unknown, as if the deadline had passed, once a fault has struck that stays."""
-        if self._engine.script.is_hopeless:
-            raise Unknown("its time is over")
+        """Sleep. Raises Unknown, as after the deadline, if a fault affects every retry."""
+        if self._engine.plan.has_lasting_fault:
+            raise Unknown("injected: the deadline has passed")
         time.sleep(seconds)
 
 
 @contextmanager
-def quick_motion(engine: Engine) -> Iterator[Engine]:
-    """Ask again after milliseconds instead of tens of them; ask Event each time, so that its edge is there."""
+def fast_retries(engine: Engine) -> Iterator[Engine]:
+    """Retry after milliseconds, and do not cache the facts of Event, so that its edge appears in each execution."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(retry, "FIRST_PAUSE", QUICK_PAUSE)
-        patch.setattr(retry, "LONGEST_PAUSE", QUICK_PAUSE * 4)
-        patch.setattr(retry, "time", _QuickTime(engine))
+        patch.setattr(retry, "FIRST_PAUSE", RETRY_PAUSE)
+        patch.setattr(retry, "LONGEST_PAUSE", RETRY_PAUSE * 4)
+        patch.setattr(retry, "time", _RetryClock(engine))
         patch.setattr(participants, "EVENT_FACTS_SECONDS", 0.0)
         yield engine
 
 
-__all__ = ["FLOWS", "Engine", "Outcome", "quick_motion"]
+__all__ = ["FLOWS", "Engine", "Outcome", "fast_retries"]

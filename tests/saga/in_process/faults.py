@@ -1,8 +1,9 @@
-"""Faults at the seams that production has: transports, gRPC interceptors, the publisher, the journal.
+"""The faults that the matrix injects, and the plan that injects them into the calls of an orchestrator.
 
-Every outgoing call of an orchestrator is an *edge*, named by what crosses it: `user POST /credits/deduct`,
-`inventory ConfirmSeat`, `broker publish`, `journal end`. Edges are not listed anywhere: they are what the wire shows
-when a flow runs without faults. A call that a flow makes twice has two edges, the second with `#2`.
+Each outgoing call of an orchestrator is an *edge*, named by target and operation: `user POST /credits/deduct`,
+`inventory ConfirmSeat`, `broker publish`, `journal end`. Edges are discovered by a run without faults. A second call of
+the same operation has its own edge with the suffix `#2`. The faults use the seams of production: HTTP transport, gRPC
+channel, publisher and journal.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ T = TypeVar("T")
 
 
 class ProcessDeath(BaseException):
-    """The process is gone: nothing after this line runs in it. Not an Exception, so no handler keeps it alive."""
+    """Ends a request as a crash would. It is no Exception, so that no handler of the service catches it."""
 
 
 class Kind(StrEnum):
-    """What can happen to one call.
+    """The ways in which one call can fail.
 
-    DOWN, ERROR, TIMEOUT and MUTE last for as long as the victim asks; the others strike once. After BLINK, LOST and
-    LATE the victim asks again and is answered; after the three that end in *gives up*, its time is over.
+    DOWN, ERROR, TIMEOUT and MUTE affect every retry of the call. The other kinds affect one call. After BLINK, LOST and
+    LATE the orchestrator retries with success. After the kinds that end in *gives up*, its time for retries is over.
     """
 
     DOWN = "no connection"
@@ -48,16 +49,16 @@ class Kind(StrEnum):
 
 LASTING = (Kind.DOWN, Kind.ERROR, Kind.TIMEOUT, Kind.MUTE)
 GIVES_UP = (Kind.BLINK_GIVES_UP, Kind.LOST_GIVES_UP, Kind.LATE_GIVES_UP)
-IMPATIENT = (*LASTING, *GIVES_UP)
+NO_RETRIES = (*LASTING, *GIVES_UP)
 UNSENT = (Kind.DOWN, Kind.BLINK, Kind.BLINK_GIVES_UP)
-HEALED = (Kind.BLINK, Kind.LOST, Kind.LATE, Kind.TWICE)
-RECOVERY = "recovery: "  # begins the name of an edge that a rescuer comes to
-HELD_BACK = (Kind.LATE, Kind.LATE_GIVES_UP)
+HEALED_BY_RETRY = (Kind.BLINK, Kind.LOST, Kind.LATE, Kind.TWICE)
+RECOVERY = "recovery: "  # prefix of the edges of a recovering process
+DELAYED = (Kind.LATE, Kind.LATE_GIVES_UP)
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One kind at one edge."""
+    """A kind of fault at one edge."""
 
     edge: str
     kind: Kind
@@ -67,35 +68,37 @@ class Fault:
 
 
 @dataclass
-class Script:
-    """The faults of one execution, what was seen on the wire, and what is still to be delivered."""
+class FaultPlan:
+    """The faults of one execution, the edges that it has reached, and the calls that are still delayed."""
 
     faults: tuple[Fault, ...] = ()
     seen: list[str] = field(default_factory=list)
     fired: set[Fault] = field(default_factory=set)
-    late: list[Callable[[], Any]] = field(default_factory=list)
-    meanwhile: dict[str, Callable[[], object]] = field(default_factory=dict)  # edge: what others do just before it
-    logged_out: bool = False  # the caller's login was ended
-    dead: bool = False
+    delayed: list[Callable[[], Any]] = field(default_factory=list)
+    meanwhile: dict[str, Callable[[], object]] = field(
+        default_factory=dict
+    )  # edge: action of another process, just before the call
+    is_logged_out: bool = False  # the session of the caller was revoked
+    is_dead: bool = False
     _counts: Counter[str] = field(default_factory=Counter)
     _phase: str = ""
 
-    def recovery(self) -> None:
-        """From now on it is a rescuer that calls: its edges are `recovery: …`, and it lives."""
-        self.dead, self._phase = False, RECOVERY
+    def start_recovery(self) -> None:
+        """Treat all following calls as calls of a recovering process, with edges named `recovery: …`."""
+        self.is_dead, self._phase = False, RECOVERY
 
     @property
-    def troubles_recovery(self) -> bool:
-        """True when a fault waits for the rescuer."""
+    def has_recovery_fault(self) -> bool:
+        """Whether a fault is planned for the recovering process."""
         return any(fault.edge.startswith(RECOVERY) for fault in self.faults)
 
     @property
-    def is_hopeless(self) -> bool:
-        """True when a fault that stays has struck the victim: it may ask as often as it likes."""
+    def has_lasting_fault(self) -> bool:
+        """Whether a fault that affects every retry has fired, so that no retry can succeed."""
         return not self._phase and any(fault.kind in LASTING for fault in self.fired)
 
-    def edge(self, name: str) -> str:
-        """The edge of this call: a name seen before in the same phase gets its number."""
+    def record_edge(self, name: str) -> str:
+        """Record a call and return its edge, with a number if the operation was called before."""
         name = self._phase + name
         self._counts[name] += 1
         number = self._counts[name]
@@ -103,73 +106,73 @@ class Script:
         self.seen.append(edge)
         return edge
 
-    def at(self, edge: str) -> Fault | None:
-        """The fault that strikes here now, noted as fired."""
+    def fire_at(self, edge: str) -> Fault | None:
+        """Return the fault to inject at this edge, and mark it as fired."""
         for fault in self.faults:
-            lasting = fault.kind in LASTING and _comes_to(fault.edge, edge)
-            if (fault.edge == edge and fault not in self.fired) or lasting:
+            is_lasting = fault.kind in LASTING and _is_same_call(fault.edge, edge)
+            if (fault.edge == edge and fault not in self.fired) or is_lasting:
                 self.fired.add(fault)
                 return fault
         return None
 
-    def deliver_late(self) -> bool:
-        """What the network still carried arrives now; nobody hears the answers. False when there was nothing."""
-        carried = bool(self.late)
-        for delivery in self.late:
+    def deliver_delayed(self) -> bool:
+        """Send the delayed calls and ignore their responses. Return whether there were any."""
+        has_delayed = bool(self.delayed)
+        for send in self.delayed:
             try:
-                delivery()
+                send()
             except (Unknown, OSError, grpc.RpcError):
                 continue
-        self.late.clear()
-        return carried
+        self.delayed.clear()
+        return has_delayed
 
 
-def _comes_to(first: str, edge: str) -> bool:
-    """True when `edge` is `first` or the same call made again."""
+def _is_same_call(first: str, edge: str) -> bool:
+    """Whether `edge` is `first` or a later call of the same operation."""
     name, _, number = first.partition("#")
-    again, _, count = edge.partition("#")
-    return name == again and int(count or 1) >= int(number or 1)
+    other, _, count = edge.partition("#")
+    return name == other and int(count or 1) >= int(number or 1)
 
 
 @dataclass(frozen=True)
-class Wire:
-    """How one kind of wire says *no connection*, *5xx* and *timeout*."""
+class TransportErrors:
+    """The errors of one transport for *no connection*, *5xx* and *timeout*."""
 
     unreachable: Callable[[], Exception]
     error: Callable[[], Any]
     timeout: Callable[[], Exception]
 
 
-def crossed(script: Script, name: str, wire: Wire, send: Callable[[], T]) -> T:
-    """One call across an edge, with whatever the script has for it."""
-    if script.dead:
+def send_with_faults(plan: FaultPlan, name: str, errors: TransportErrors, send: Callable[[], T]) -> T:
+    """Make one call, with the fault that the plan has for it."""
+    if plan.is_dead:
         raise ProcessDeath
-    edge = script.edge(name)
-    if happens := script.meanwhile.pop(edge, None):
-        happens()
-    fault = script.at(edge)
+    edge = plan.record_edge(name)
+    if action := plan.meanwhile.pop(edge, None):
+        action()
+    fault = plan.fire_at(edge)
     if fault is None:
         return send()
     if fault.kind in UNSENT:
-        raise wire.unreachable()
+        raise errors.unreachable()
     if fault.kind is Kind.ERROR:
-        answer: T = wire.error()
-        return answer
-    return _struck(script, fault.kind, wire, send)
+        response: T = errors.error()
+        return response
+    return _inject(plan, fault.kind, errors, send)
 
 
-def _struck(script: Script, kind: Kind, wire: Wire, send: Callable[[], T]) -> T:
+def _inject(plan: FaultPlan, kind: Kind, errors: TransportErrors, send: Callable[[], T]) -> T:
     if kind is Kind.DIES_BEFORE:
-        script.dead = True
+        plan.is_dead = True
         raise ProcessDeath
-    if kind in HELD_BACK:
-        script.late.append(send)
+    if kind in DELAYED:
+        plan.delayed.append(send)
     elif kind is not Kind.TIMEOUT:
-        answer = send()
+        response = send()
         if kind is Kind.TWICE:
             return send()
         if kind is Kind.DIES_AFTER:
-            script.dead = True
+            plan.is_dead = True
             raise ProcessDeath
-        del answer  # the reply is lost
-    raise wire.timeout()
+        del response  # the response is lost
+    raise errors.timeout()

@@ -1,4 +1,4 @@
-"""The four wires of an orchestrator with a script laid over them: HTTP, gRPC, AMQP and the journal's two writes."""
+"""The transports of an orchestrator with faults: HTTP, gRPC, AMQP and the two writes of the journal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from services.chassis.clients import Transport
 from services.chassis.errors import Unknown
 from services.orchestrator.participants import MessagePublisher
 from services.orchestrator.saga.journal import Entry, Journal, NoticeDue, Status
-from tests.saga.in_process.faults import Script, Wire, crossed
+from tests.saga.in_process.faults import FaultPlan, TransportErrors, send_with_faults
 
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
@@ -24,7 +24,7 @@ def _http_error() -> tuple[int, bytes]:
     return 503, b'{"success": false, "error_code": "SERVICE_UNAVAILABLE", "message": "injected"}'
 
 
-HTTP = Wire(
+HTTP = TransportErrors(
     unreachable=lambda: ConnectionRefusedError("injected"),
     error=_http_error,
     timeout=lambda: TimeoutError("injected: no answer"),
@@ -33,25 +33,25 @@ HTTP = Wire(
 
 @dataclass(frozen=True)
 class FaultyHttp:
-    """A transport with a script."""
+    """An HTTP transport with faults."""
 
-    script_of: Callable[[], Script]
+    get_plan: Callable[[], FaultPlan]
     inner: Transport
 
     def __call__(
         self, method: str, url: str, body: bytes | None, headers: Mapping[str, str], timeout: float
     ) -> tuple[int, bytes]:
         host, _, path = url.removeprefix("http://").partition("/")
-        place = _ID.sub("{id}", path.partition("?")[0])
-        name = f"{host.partition('.')[0]} {method} /{place}"
-        return crossed(self.script_of(), name, HTTP, lambda: self.inner(method, url, body, headers, timeout))
+        route = _ID.sub("{id}", path.partition("?")[0])
+        name = f"{host.partition('.')[0]} {method} /{route}"
+        return send_with_faults(self.get_plan(), name, HTTP, lambda: self.inner(method, url, body, headers, timeout))
 
 
 # ── gRPC
 
 
 class InjectedRpcError(grpc.RpcError):
-    """What a client sees when the server is away or silent."""
+    """The error of a gRPC client when the server is unreachable or silent."""
 
     def __init__(self, code: grpc.StatusCode) -> None:
         self._code = code
@@ -70,7 +70,7 @@ def _raise_unavailable() -> Any:
     raise InjectedRpcError(grpc.StatusCode.UNAVAILABLE)
 
 
-RPC = Wire(
+RPC = TransportErrors(
     unreachable=lambda: InjectedRpcError(grpc.StatusCode.UNAVAILABLE),
     error=_raise_unavailable,
     timeout=lambda: InjectedRpcError(grpc.StatusCode.DEADLINE_EXCEEDED),
@@ -79,48 +79,48 @@ RPC = Wire(
 
 @dataclass(frozen=True)
 class FaultyCallable:
-    """A unary call with a script."""
+    """A unary gRPC call with faults."""
 
-    script_of: Callable[[], Script]
+    get_plan: Callable[[], FaultPlan]
     verb: str
     inner: Any
 
     def __call__(self, request: Any, **options: Any) -> Any:
-        return crossed(self.script_of(), f"inventory {self.verb}", RPC, lambda: self.inner(request, **options))
+        return send_with_faults(self.get_plan(), f"inventory {self.verb}", RPC, lambda: self.inner(request, **options))
 
 
 @dataclass(frozen=True)
 class FaultyChannel:
-    """As much of a channel as a stub uses, over a real one."""
+    """A gRPC channel with faults. It has only the method that a stub uses."""
 
-    script_of: Callable[[], Script]
+    get_plan: Callable[[], FaultPlan]
     inner: grpc.Channel
 
     def unary_unary(self, path: str, *serializers: Any, **options: Any) -> FaultyCallable:
         return FaultyCallable(
-            self.script_of, path.rpartition("/")[2], self.inner.unary_unary(path, *serializers, **options)
+            self.get_plan, path.rpartition("/")[2], self.inner.unary_unary(path, *serializers, **options)
         )
 
 
 # ── AMQP and the journal
 
-AMQP = Wire(
+AMQP = TransportErrors(
     unreachable=lambda: Unknown("injected: no broker"),
     error=lambda: (_ for _ in ()).throw(Unknown("injected: nacked")),
     timeout=lambda: Unknown("injected: not confirmed"),
 )
-JOURNAL = Wire(
+JOURNAL = TransportErrors(
     unreachable=lambda: Unknown("injected: no journal"),
-    error=lambda: (_ for _ in ()).throw(Unknown("injected: the journal answers with an error")),
-    timeout=lambda: Unknown("injected: the journal does not answer"),
+    error=lambda: (_ for _ in ()).throw(Unknown("injected: the journal returned an error")),
+    timeout=lambda: Unknown("injected: the journal timed out"),
 )
 
 
 @dataclass(frozen=True)
 class FaultyPublisher:
-    """A publisher with a script."""
+    """A publisher with faults."""
 
-    script_of: Callable[[], Script]
+    get_plan: Callable[[], FaultPlan]
     inner: MessagePublisher
 
     def publish(
@@ -129,20 +129,20 @@ class FaultyPublisher:
         def send() -> None:
             self.inner.publish(exchange, routing_key, body, message_id=message_id, expiration_ms=expiration_ms)
 
-        crossed(self.script_of(), "broker publish", AMQP, send)
+        send_with_faults(self.get_plan(), "broker publish", AMQP, send)
 
 
 class FaultyJournal(Journal):
-    """A journal with a script: *begin* and *end* are calls across a wire like any other."""
+    """A journal whose `begin` and `end` fail as calls over a network do."""
 
-    def __init__(self, *args: Any, script_of: Callable[[], Script], **options: Any) -> None:
+    def __init__(self, *args: Any, get_plan: Callable[[], FaultPlan], **options: Any) -> None:
         super().__init__(*args, **options)
-        self._script_of = script_of
+        self._script_of = get_plan
 
     def begin(self, *args: Any, **options: Any) -> tuple[Entry, bool]:
         send = lambda: super(FaultyJournal, self).begin(*args, **options)  # noqa: E731
-        return crossed(self._script_of(), "journal begin", JOURNAL, send)
+        return send_with_faults(self._script_of(), "journal begin", JOURNAL, send)
 
     def end(self, entry: Entry, status: Status, result: Mapping[str, Any], notices: Sequence[NoticeDue] = ()) -> bool:
         send = lambda: super(FaultyJournal, self).end(entry, status, result, notices)  # noqa: E731
-        return crossed(self._script_of(), "journal end", JOURNAL, send)
+        return send_with_faults(self._script_of(), "journal end", JOURNAL, send)

@@ -1,8 +1,8 @@
-"""The whole system in one process: every service's own code, real gRPC, a real PostgreSQL, and faults at the seams.
+"""The whole system in one process: the code of every service, real gRPC and a real PostgreSQL.
 
-Only what lies outside is replaced: SMU by its fake, which runs in this process too, and the broker by a recorder (the
-broker cells use a real one). Orchestrators are made as production makes them; one is the *victim* of faults and
-deaths, another, the *rescuer*, does what recovery does.
+The fake SMU runs in this process, too. A recorder replaces RabbitMQ, except in the cells of `broker publish`. The
+orchestrators are built as in production, with optional faults at their seams. One healthy orchestrator, the
+*rescuer*, recovers the sagas of the others.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from services.order.sweeper import Sweeper as OrderSweeper
 from services.user import smu
 from services.user.app import build as build_user
 from services.user.settings import Settings as UserSettings
-from tests.saga.in_process.db_fixtures import Rows
+from tests.saga.in_process.db_fixtures import SystemDatabases
 from tests.saga.in_process.inventory_server import InventoryServer
 from tests.saga.in_process.local_calls import Caller, LocalAdapter, LocalHttp, LocalPool, call
 from tests.support.databases import Databases
@@ -46,16 +46,19 @@ USER, ORDER, EVENT, SMU = "http://user.test", "http://order.test", "http://event
 
 
 @dataclass(frozen=True)
-class Budget:
-    """How long a saga asks, in seconds: by default as production does."""
+class RetryBudget:
+    """Seconds for which a saga retries, by default as in production."""
 
     forward: float = 4.0
     resolve: float = 3.0
     park: float = 3600.0
 
 
-class NeverRevoked:
-    """No login was ended."""
+NO_RETRY_BUDGET = RetryBudget(forward=0.0, resolve=0.0)
+
+
+class NoRevocations:
+    """A list of revoked sessions that is empty and up to date."""
 
     def is_revoked(self, _sid: str) -> bool:
         return False
@@ -65,8 +68,8 @@ class NeverRevoked:
 
 
 @dataclass
-class Published:
-    """What the broker was given, in order; `message_id` → body."""
+class RecordedMessages:
+    """A publisher that records (message id, body) of each message."""
 
     messages: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
 
@@ -76,33 +79,34 @@ class Published:
         self.messages.append((message_id, json_codec.decode(body)))
 
 
-class InProcessSystem(Rows):
-    """One system for a pytest session; scenarios keep apart by fresh users and seats."""
+class InProcessSystem(SystemDatabases):
+    """One system for a pytest session. Each scenario has its own users and seat."""
 
     def __init__(self, databases: Databases) -> None:
         super().__init__(databases)
         self.process = ProcessSettings("test", 1, "127.0.0.1", JWT_SECRET, INTERNAL_SECRET, "WARNING", 4)
         self.smu = fake_smu(SMU_KEY)
         self.inbox = Inbox(SMU, LocalPool(self.smu))  # type: ignore[arg-type]
-        self.apps = {USER: self._user(), ORDER: self._order(), EVENT: self._event()}
+        self.apps = {USER: self._build_user(), ORDER: self._build_order(), EVENT: self._build_event()}
         self.http = LocalHttp(self.apps)
         self.inventory = InventoryServer(self.process, self.dbs["inventory"])
         self.order_sweeper = OrderSweeper(self.dbs["order"], grace_seconds=0)
-        self.rescuer = self.orchestrator(Seams(publisher=Published()))
-        self._impatient = self.orchestrator(Seams(publisher=Published()), Budget(forward=0.0, resolve=0.0))
-        self._beaten: dict[UUID, float] = {}
+        self.rescuer = self.orchestrator(Seams(publisher=RecordedMessages()))
+        self._without_retries = self.orchestrator(Seams(publisher=RecordedMessages()), NO_RETRY_BUDGET)
+        self._last_beats: dict[UUID, float] = {}
 
     def close(self) -> None:
+        """Stop the gRPC server and close every connection."""
         self.inventory.stop()
-        for orchestrator in (self.rescuer, self._impatient):
+        for orchestrator in (self.rescuer, self._without_retries):
             orchestrator.db.close()
         super().close()
 
     # ── processes
 
-    def orchestrator(self, seams: Seams, budget: Budget | None = None) -> Orchestrator:
-        """Another orchestrator, with faults in its seams if wanted; HTTP stays within this process by default."""
-        chosen = budget or Budget()
+    def orchestrator(self, seams: Seams, budget: RetryBudget | None = None) -> Orchestrator:
+        """Build another orchestrator. Its HTTP calls stay in this process unless `seams` has a transport."""
+        chosen = budget or RetryBudget()
         settings = Settings(
             process=replace(self.process, service="orchestrator-service"),
             database=self.databases.database_for("orchestrator"),
@@ -119,7 +123,7 @@ class InProcessSystem(Rows):
         )
         return compose(settings, replace(seams, transport=seams.transport or self.http))
 
-    def _user(self) -> Flask:
+    def _build_user(self) -> Flask:
         settings = UserSettings(
             process=replace(self.process, service="user-service"),
             database=self.databases.database_for("user"),
@@ -129,40 +133,40 @@ class InProcessSystem(Rows):
             stripe_key="sk_test_x",
             stripe_webhook_secret="whsec_x",
         )
-        with pytest.MonkeyPatch.context() as patch:  # an adapter is what `requests` has for other ways to send
+        with pytest.MonkeyPatch.context() as patch:
             patch.setattr(smu, "HTTPAdapter", type("ToFakeSmu", (LocalAdapter,), {"app": self.smu}))
             return build_user(settings, self.dbs["user"])
 
-    def _order(self) -> Flask:
+    def _build_order(self) -> Flask:
         process = replace(self.process, service="order-service")
         settings = OrderSettings(
             process=process, database=self.databases.database_for("order"), grace_seconds=0, sweep_seconds=60
         )
         return build_order(settings, self.dbs["order"])
 
-    def _event(self) -> Flask:
+    def _build_event(self) -> Flask:
         settings = EventSettings(
             process=replace(self.process, service="event-service"),
             database=self.databases.database_for("event"),
             inventory_http_url="http://inventory.test",
             user_service_url=USER,
         )
-        return build_event(settings, self.dbs["event"], revocations=NeverRevoked())
+        return build_event(settings, self.dbs["event"], revocations=NoRevocations())
 
     def beat(self, orchestrator: Orchestrator) -> None:
-        """Keep an orchestrator's lease, as its heartbeat would."""
+        """Renew the lease of an orchestrator, as its heartbeat does."""
         journal, now = orchestrator.journal, time.monotonic()
-        if now - self._beaten.get(journal.instance_id, 0.0) > LEASE_SECONDS / 4:
+        if now - self._last_beats.get(journal.instance_id, 0.0) > LEASE_SECONDS / 4:
             journal.beat()
-            self._beaten[journal.instance_id] = now
+            self._last_beats[journal.instance_id] = now
 
-    # ── callers
+    # ── clients
 
     def token(self, user_id: UUID, role: str = "customer") -> str:
         return tokens.issue(JWT_SECRET, user_id, role, str(uuid4()), "access")
 
     def send_code(self, user_id: UUID) -> tuple[str, str]:
-        """(sid, code) of a code that goes to somebody's phone."""
+        """Send a one-time password to a user's phone, and return (sid, code)."""
         phone = self.phone(user_id)
         answer = call(
             self.smu,
@@ -174,38 +178,38 @@ class InProcessSystem(Rows):
         return str(answer.envelope["VerificationSid"]), self.inbox.newest_code(phone)
 
     def post_webhook(self, payload: bytes, headers: Mapping[str, str]) -> None:
-        """What Stripe sends."""
+        """Deliver a webhook of Stripe, which must get a 200."""
         answer = call(self.apps[USER], "POST", "/api/webhooks/stripe", payload, headers)
         assert answer.status == 200, answer.body
 
-    # ── what goes on by itself
+    # ── background work
 
     def sweep(self) -> None:
-        """What the two sweepers do, now."""
+        """Run the sweepers of Inventory and Order until nothing is left."""
         self.inventory.sweep()
         while self.order_sweeper.sweep():
             pass
 
     def recover(self) -> None:
-        """What another orchestrator, without faults, does until nothing is left that it can end."""
+        """Recover all sagas in a healthy orchestrator."""
         self.beat(self.rescuer)
         while self.rescuer.recovery.tick():
             pass
         self.rescuer.completion.tick()
 
-    def impatient_rescue(self) -> None:
-        """One round of recovery by an orchestrator that does not ask twice."""
-        self._impatient.journal.beat()
-        self._impatient.recovery.tick()
-        self._impatient.journal.resign()
+    def recover_without_retries(self) -> None:
+        """Run one round of recovery in an orchestrator that does not retry."""
+        self._without_retries.journal.beat()
+        self._without_retries.recovery.tick()
+        self._without_retries.journal.resign()
 
-    def parked(self) -> list[dict[str, Any]]:
-        """What the admin command lists."""
+    def parked_sagas(self) -> list[dict[str, Any]]:
+        """The parked sagas, as the admin command lists them."""
         return [dict(row) for row in self.admin().list()]
 
     def admin(self) -> ParkedSagas:
-        """The admin command's verbs."""
+        """The operations of the admin command."""
         return ParkedSagas(self.dbs["orchestrator"])
 
 
-__all__ = ["Budget", "Caller", "InProcessSystem", "NeverRevoked", "Published"]
+__all__ = ["Caller", "InProcessSystem", "NoRevocations", "RecordedMessages", "RetryBudget"]

@@ -1,4 +1,4 @@
-"""Inventory in this process, behind a real gRPC server on a free loopback port."""
+"""Inventory in this process, with a real gRPC server on a free port of the loopback interface."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from services.inventory.store import holds
 
 
 class InventoryServer:
-    """The servicer with its own database; `sweep` does what its sweeper does, now."""
+    """The servicer and the sweeper of Inventory."""
 
     def __init__(self, process: ProcessSettings, db: Database) -> None:
         self._db = db
@@ -29,8 +29,10 @@ class InventoryServer:
         self.address = f"127.0.0.1:{self._server.port}"
 
     def stop(self) -> None:
+        """Stop the server."""
         self._server.stop()
 
     def sweep(self) -> None:
+        """Run the sweeper until no expired hold is left."""
         while holds.sweep(self._db, batch=200, grace_seconds=0):
             pass

@@ -1,7 +1,7 @@
-"""Calls to the apps of this process: the whole app, without a socket, and without a test client's hundred microseconds.
+"""Calls to the Flask apps of this process without a socket, because thousands of executions need fast calls.
 
-`LocalHttp` carries what one service asks another, `Caller` is somebody at an orchestrator's door, `LocalAdapter` brings
-what User sends through `requests` to the fake SMU.
+`LocalHttp` carries the calls between services. `Caller` is a client of an orchestrator. `LocalAdapter` carries the
+calls that User makes with `requests` to the fake SMU.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _CONSTANT = {
 
 
 def call(app: Flask, method: str, target: str, body: bytes | None, headers: Mapping[str, str]) -> ApiResponse:
-    """One request, as a WSGI server makes it. `target` is path and query."""
+    """Make one request as a WSGI server does. `target` is path and query."""
     path, _, query = target.partition("?")
     environ = {
         **_CONSTANT,
@@ -48,14 +48,14 @@ def call(app: Flask, method: str, target: str, body: bytes | None, headers: Mapp
     for name, value in headers.items():
         key = name.upper().replace("-", "_")
         environ["CONTENT_TYPE" if key == "CONTENT_TYPE" else f"HTTP_{key}"] = value
-    return _answered(app, environ)
+    return _run_app(app, environ)
 
 
-def _answered(app: Flask, environ: dict[str, Any]) -> ApiResponse:
-    began: list[Any] = []
+def _run_app(app: Flask, environ: dict[str, Any]) -> ApiResponse:
+    started: list[Any] = []
 
     def start_response(status: str, headers: list[tuple[str, str]], _error: Any = None) -> Callable[[bytes], object]:
-        began[:] = [int(status.partition(" ")[0]), dict(headers)]
+        started[:] = [int(status.partition(" ")[0]), dict(headers)]
         return lambda _written: None
 
     chunks = app(environ, start_response)
@@ -63,11 +63,11 @@ def _answered(app: Flask, environ: dict[str, Any]) -> ApiResponse:
         content = b"".join(chunks)
     finally:
         chunks.close()  # type: ignore[attr-defined]
-    return ApiResponse(began[0], content, began[1])
+    return ApiResponse(started[0], content, started[1])
 
 
 class LocalHttp:
-    """Carries HTTP to the Flask apps of this process, by their base URLs."""
+    """An HTTP transport to the Flask apps of this process, by their base URLs."""
 
     def __init__(self, apps: Mapping[str, Flask]) -> None:
         self._apps = apps
@@ -81,7 +81,7 @@ class LocalHttp:
 
 
 class LocalAdapter(BaseAdapter):
-    """What `requests` sends through, to one app of this process."""
+    """An adapter of `requests` to one app of this process."""
 
     app: Flask
 
@@ -98,11 +98,11 @@ class LocalAdapter(BaseAdapter):
         return response
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Nothing to close."""
 
 
 class LocalPool:
-    """As much of a urllib3 pool as an `Inbox` uses, to one app of this process."""
+    """A urllib3 pool to one app of this process. It has only the method that `Inbox` uses."""
 
     def __init__(self, app: Flask) -> None:
         self._app = app
@@ -114,17 +114,17 @@ class LocalPool:
 
 
 class Caller:
-    """Somebody who calls an orchestrator's public routes, in this process."""
+    """A client of the public routes of an orchestrator, with a user's token."""
 
     def __init__(self, app: Flask, token: str) -> None:
         self._app = app
         self._authorization = {"Authorization": f"Bearer {token}"}
 
     def post(self, path: str, body: Mapping[str, Any], **headers: str) -> ApiResponse:
-        """POST of a JSON body."""
+        """POST a JSON body."""
         sent = {**self._authorization, "Content-Type": "application/json", **headers}
         return call(self._app, "POST", path, json_codec.encode(body), sent)
 
     def get(self, path: str) -> ApiResponse:
-        """GET."""
+        """GET a path."""
         return call(self._app, "GET", path, None, self._authorization)

@@ -1,6 +1,6 @@
-"""The flows as the matrix runs them: who is there before, what is asked, and whom the invariants look at after.
+"""The flows of the matrix: how each flow is prepared, and its one request.
 
-`prepare` uses an orchestrator without faults; `act` is the one request that the victim answers.
+`prepare` inserts users, seat and state. `act` sends the request to the orchestrator with faults.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ AMOUNT = Decimal(150)
 
 @dataclass
 class Case:
-    """One execution's people, seat and ids."""
+    """The users, the seat and the ids of one execution."""
 
     system: InProcessSystem
     app: Flask
@@ -35,34 +35,34 @@ class Case:
     ids: dict[str, str] = field(default_factory=dict)
 
     def caller(self, who: str, app: Flask | None = None) -> Caller:
-        """Somebody at an orchestrator; the preparing one by default."""
+        """A client with the token of a user. It calls the healthy orchestrator unless `app` is another one."""
         role = "staff" if who == "staff" else "customer"
         return Caller(app or self.app, self.system.token(self.people[who], role))
 
     def code(self, who: str) -> str:
-        """The newest code that went to somebody's phone."""
+        """The newest one-time password that a user received."""
         return self.inbox.newest_code(self.system.phone(self.people[who]))
 
-    def balance(self, who: str) -> Decimal:
-        """What somebody may spend."""
+    def balance(self, who: str) -> Any:
+        """The spendable credits of a user. The type is Any, so that tests can compare them with integers."""
         return self.system.credits(self.people[who])[0]
 
     def status(self) -> str:
-        """How the seat stands."""
+        """The status of the seat."""
         return str(self.system.seat(self.seat)["status"])
 
     def owner(self) -> str | None:
-        """Who owns the seat."""
+        """The owner of the seat."""
         owner = self.system.seat(self.seat)["owner_user_id"]
         return next((who for who, user in self.people.items() if user == owner), None)
 
-    def take_qr(self, who: str) -> None:
-        """The next scan is of somebody's fresh QR."""
+    def issue_qr(self, who: str) -> None:
+        """Issue a QR of the ticket for a user, which the next `verify` request scans."""
         sealed = self.system.rescuer.participants.seal.seal(self.seat, self.people[who], HALL)
         self.ids |= {"qr": sealed.payload, "scan": str(uuid4())}
 
     def run(self, flow: str) -> ApiResponse:
-        """Another flow's request, answered by an orchestrator without faults."""
+        """Send the request of a flow to the healthy orchestrator."""
         return FLOWS[flow].act(self, self.app)
 
 
@@ -72,7 +72,7 @@ Act = Callable[[Case, Flask], ApiResponse]
 
 @dataclass(frozen=True)
 class Flow:
-    """A request whose every edge gets every fault."""
+    """A request whose edges get the faults."""
 
     name: str
     prepare: Prepare
@@ -82,11 +82,11 @@ class Flow:
 # ── scenario 1
 
 
-def _buyer(case: Case) -> None:
+def _create_buyer(case: Case) -> None:
     case.people["buyer"] = case.system.new_user()
 
 
-def _flagged_buyer(case: Case) -> None:
+def _create_flagged_buyer(case: Case) -> None:
     case.people["buyer"] = case.system.new_user(flagged=True)
 
 
@@ -97,20 +97,20 @@ def _reserve(case: Case, app: Flask) -> ApiResponse:
     return answer
 
 
-def _held(case: Case) -> None:
-    _buyer(case)
-    case.ids["order_id"] = db_builders.hold(case.system, case.seat, case.people["buyer"], PRICE)
+def _hold(case: Case) -> None:
+    _create_buyer(case)
+    case.ids["order_id"] = db_builders.hold_seat(case.system, case.seat, case.people["buyer"], PRICE)
 
 
 def _pay(case: Case, app: Flask) -> ApiResponse:
     return case.caller("buyer", app).post("/api/pay", {"order_id": case.ids["order_id"]})
 
 
-def _held_by_flagged(case: Case) -> None:
-    _flagged_buyer(case)
+def _hold_for_flagged(case: Case) -> None:
+    _create_flagged_buyer(case)
     buyer = case.people["buyer"]
     sid, case.ids["code"] = case.system.send_code(buyer)
-    case.ids["order_id"] = db_builders.hold(case.system, case.seat, buyer, PRICE, sid)
+    case.ids["order_id"] = db_builders.hold_seat(case.system, case.seat, buyer, PRICE, sid)
 
 
 def _verify_otp(case: Case, app: Flask) -> ApiResponse:
@@ -118,9 +118,9 @@ def _verify_otp(case: Case, app: Flask) -> ApiResponse:
     return case.caller("buyer", app).post("/api/verify-otp", body)
 
 
-def _sold(case: Case) -> None:
-    _buyer(case)
-    case.ids["order_id"] = db_builders.sell(case.system, case.seat, case.people["buyer"], PRICE)
+def _sell(case: Case) -> None:
+    _create_buyer(case)
+    case.ids["order_id"] = db_builders.sell_seat(case.system, case.seat, case.people["buyer"], PRICE)
     case.people["staff"] = case.system.new_user("0.00", role="staff")
 
 
@@ -131,8 +131,8 @@ def _refund(case: Case, app: Flask) -> ApiResponse:
 # ── scenario 2
 
 
-def _two_parties(case: Case) -> None:
-    _sold(case)
+def _create_parties(case: Case) -> None:
+    _sell(case)
     case.people["seller"] = case.people["buyer"]
     case.people["buyer"] = case.system.new_user()
 
@@ -146,11 +146,11 @@ def _initiate(case: Case, app: Flask) -> ApiResponse:
     return answer
 
 
-def _initiated(case: Case) -> None:
-    _two_parties(case)
+def _start_transfer(case: Case) -> None:
+    _create_parties(case)
     seller_sid, case.ids["seller_code"] = case.system.send_code(case.people["seller"])
     buyer_sid, case.ids["buyer_code"] = case.system.send_code(case.people["buyer"])
-    case.ids["transfer_id"] = db_builders.initiate(case.system, _handover(case), seller_sid, buyer_sid)
+    case.ids["transfer_id"] = db_builders.start_transfer(case.system, _handover(case), seller_sid, buyer_sid)
 
 
 def _handover(case: Case) -> db_builders.Handover:
@@ -163,9 +163,9 @@ def _confirm(case: Case, app: Flask) -> ApiResponse:
     return case.caller("seller", app).post("/api/transfer/confirm", {"transfer_id": case.ids["transfer_id"], **codes})
 
 
-def _transferred(case: Case) -> None:
-    _two_parties(case)
-    case.ids["transfer_id"] = db_builders.hand_over(case.system, _handover(case))
+def _complete_transfer(case: Case) -> None:
+    _create_parties(case)
+    case.ids["transfer_id"] = db_builders.complete_transfer(case.system, _handover(case))
 
 
 def _dispute(case: Case, app: Flask) -> ApiResponse:
@@ -173,12 +173,12 @@ def _dispute(case: Case, app: Flask) -> ApiResponse:
     return case.caller("buyer", app).post("/api/transfer/dispute", body)
 
 
-def _disputed(case: Case) -> None:
-    _transferred(case)
-    db_builders.dispute(case.system, case.ids["transfer_id"], case.people["seller"], AMOUNT)
+def _dispute_transfer(case: Case) -> None:
+    _complete_transfer(case)
+    db_builders.dispute_transfer(case.system, case.ids["transfer_id"], case.people["seller"], AMOUNT)
 
 
-def _staff_verb(verb: str) -> Act:
+def _staff_action(verb: str) -> Act:
     def act(case: Case, app: Flask) -> ApiResponse:
         return case.caller("staff", app).post(f"/api/transfer/{verb}", {"transfer_id": case.ids["transfer_id"]})
 
@@ -188,9 +188,9 @@ def _staff_verb(verb: str) -> Act:
 # ── scenario 3
 
 
-def _with_qr(case: Case) -> None:
-    _sold(case)
-    case.take_qr("buyer")
+def _issue_qr(case: Case) -> None:
+    _sell(case)
+    case.issue_qr("buyer")
 
 
 def _scan(case: Case, app: Flask) -> ApiResponse:
@@ -201,23 +201,23 @@ def _scan(case: Case, app: Flask) -> ApiResponse:
 FLOWS: Mapping[str, Flow] = {
     flow.name: flow
     for flow in (
-        Flow("reserve", _buyer, _reserve),
-        Flow("reserve flagged", _flagged_buyer, _reserve),
-        Flow("pay", _held, _pay),
-        Flow("verify-otp", _held_by_flagged, _verify_otp),
-        Flow("refund", _sold, _refund),
-        Flow("initiate", _two_parties, _initiate),
-        Flow("confirm", _initiated, _confirm),
-        Flow("dispute", _transferred, _dispute),
-        Flow("reverse", _disputed, _staff_verb("reverse")),
-        Flow("dismiss", _disputed, _staff_verb("dismiss")),
-        Flow("verify", _with_qr, _scan),
+        Flow("reserve", _create_buyer, _reserve),
+        Flow("reserve flagged", _create_flagged_buyer, _reserve),
+        Flow("pay", _hold, _pay),
+        Flow("verify-otp", _hold_for_flagged, _verify_otp),
+        Flow("refund", _sell, _refund),
+        Flow("initiate", _create_parties, _initiate),
+        Flow("confirm", _start_transfer, _confirm),
+        Flow("dispute", _complete_transfer, _dispute),
+        Flow("reverse", _dispute_transfer, _staff_action("reverse")),
+        Flow("dismiss", _dispute_transfer, _staff_action("dismiss")),
+        Flow("verify", _issue_qr, _scan),
     )
 }
 
 
 def read_state(case: Case, found: Snapshot) -> dict[str, Any]:
-    """How things stand after an execution, in the words of the outcome table."""
+    """Return the end state of an execution, in the form of `END_STATES`."""
     order, transfer, [seat] = _newest(found["orders"]), _newest(found["transfers"]), found["seats"]
     credits = {user["user_id"]: (user["credit_balance"], user["frozen_credits"]) for user in found["users"]}
     return {

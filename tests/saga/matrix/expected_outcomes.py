@@ -1,21 +1,41 @@
-"""The expected outcome of every cell: the client's answer and the end state, for every fault at every edge.
+"""The expected outcome of every cell of the fault matrix, as a reviewer reads it.
 
-A row is an edge, in the order in which the flow reaches it. A column is a kind of fault, in the order of `Kind`:
+A block is a flow. A row is an edge: one outgoing call of the orchestrator, in the order of the flow. A column is a kind
+of fault in that call, in the order of `Kind`:
 
-    down    no connection, for all tries           late   arrives late, after the retry
-    5xx     an error, for all tries                twice  delivered twice
-    silent  no effect, no response, for all tries  gave up…  the same faults once each, and the time is over
-    mute    effect done, no response ever          dies < >  the process dies before sending, after the effect
-    blink   no connection, once                    lost   effect done, response lost, then a retry
+     1  down      no connection, for the call and all its retries
+     2  5xx       an error response, for the call and all its retries
+     3  silent    no effect and no response, for the call and all its retries
+     4  mute      the effect happens, but no response ever arrives
+     5  blink     no connection once, then a retry
+     6  lost      the effect happens, the response is lost once, then a retry
+     7  late      the call arrives late, after its retry
+     8  twice     the call arrives twice
+     9  blink, gives up      like 5, but the time for retries is over
+    10  lost, gives up       like 6, but the time for retries is over
+    11  late, gives up       like 7, but the time for retries is over
+    12  dies before          the process crashes before the call
+    13  dies after           the process crashes after the effect
 
-A cell is two characters.
+A cell is two characters. The first one is the response to the client:
 
-The client's answer:  = success · 5 fully compensated, 500 (reserve: 503, rule R10) · 3 503, not known yet or try again
-· 4 a definite refusal · † nothing, the process died.
+    =    success
+    5    500, the flow has failed and is fully undone (reserve returns 503 there, rule R10)
+    3    503, the outcome is not known yet, or the client may try again
+    4    4xx, a definite refusal
+    †    no response, because the process crashed
 
-The end after recovery:  D done · U undone · u undone before an order or transfer existed · E ended before its first
-step, so that a retry can run it · A like E, and recovery ran it again · V like A, and undone at last · N nothing begun.
-`ENDS` gives the state of each end. `spec_rows.py` gives the row of the reference for each edge.
+The second one is the end after recovery (`END_STATES` has the database rows of each end):
+
+    D    done
+    U    undone
+    u    undone before an order or transfer existed
+    E    ended before its first step, so a retry by the client can run the flow
+    A    like E, and recovery has run it again: done
+    V    like E, and recovery has run it again: undone
+    N    no saga was begun
+
+`spec_rows.py` maps each edge to its row of the reference.
 """
 
 from __future__ import annotations
@@ -157,7 +177,7 @@ _RESERVE = {
     "N": {"seat": "AVAILABLE", "order": None, "owner": None, **BUYER},
 }
 
-ENDS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+END_STATES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "reserve": _RESERVE,
     "reserve flagged": _RESERVE,
     "pay": {
@@ -209,22 +229,25 @@ ENDS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     },
 }
 
-JOURNALLED = {"reserve flagged": "reserve", "confirm": "transfer_confirm", "verify-otp": None, "verify": None}
-STATUS = {"D": "DONE", "U": "UNDONE", "u": "UNDONE", "E": "UNDONE"}
-TAKEN_UP_AGAIN = {"A": "DONE", "V": "UNDONE"}  # after one attempt or more that ended before their first step
+SAGA_OF_FLOW = {"reserve flagged": "reserve", "confirm": "transfer_confirm", "verify-otp": None, "verify": None}
+JOURNAL_STATUS = {"D": "DONE", "U": "UNDONE", "u": "UNDONE", "E": "UNDONE"}
+RETRIED = {
+    "A": "DONE",
+    "V": "UNDONE",
+}  # status of the last attempt, after one or more attempts that ended before their first step
 
 
 def is_journal_of(flow: str, end: str, sagas: Sequence[str]) -> bool:
-    """Is this what the journal has gained by then, oldest first?"""
-    saga = JOURNALLED.get(flow, flow)
-    if end in TAKEN_UP_AGAIN:
+    """Whether `sagas`, oldest first, are the journal rows of this end."""
+    saga = SAGA_OF_FLOW.get(flow, flow)
+    if end in RETRIED:
         *before, last = sagas or ("",)
-        return set(before) == {f"{saga} UNDONE"} and last == f"{saga} {TAKEN_UP_AGAIN[end]}"
-    return list(sagas) == ([f"{saga} {STATUS[end]}"] if saga and end in STATUS else [])
+        return set(before) == {f"{saga} UNDONE"} and last == f"{saga} {RETRIED[end]}"
+    return list(sagas) == ([f"{saga} {JOURNAL_STATUS[end]}"] if saga and end in JOURNAL_STATUS else [])
 
 
-def declared() -> dict[tuple[str, str, Kind], str]:
-    """Every cell of the table by (flow, edge, kind)."""
+def read_table() -> dict[tuple[str, str, Kind], str]:
+    """Return every cell of the table by (flow, edge, kind)."""
     cells = {}
     for flow, block in TABLE.items():
         for line in block.strip().splitlines():

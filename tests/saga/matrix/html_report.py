@@ -1,7 +1,7 @@
-"""Draws the fault matrix on one page without a network: rows are edges, columns faults, a cell is its outcome.
+"""Builds the HTML page of the fault matrix: a row for each edge, a column for each fault, an outcome in each cell.
 
-A cell leads to its case: what the client was told, how things stood, and the command that runs it again. On the right
-stand the pairs: how many second faults were laid over a first, and behind the number what each came to.
+A click on a cell shows its response, its end state and the command that repeats it. The columns on the right count the
+pairs of faults. A click on a count shows the outcome of each pair. The page needs no network.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Any
 
 from harness.report.matrix import ENDS, RESPONSES
 from tests.saga.in_process.faults import Kind
-from tests.saga.matrix.spec_rows import wording
-from tests.saga.matrix.verify_outcome import DECLARED, SECONDS, Cell, replay
+from tests.saga.matrix.spec_rows import describe_row
+from tests.saga.matrix.verify_outcome import EXPECTED, SECOND_FAULTS, replay_command
 
 COLOURS = {
     "D": "#cfe8cf",
@@ -42,22 +42,22 @@ background:#fff;border-top:3px solid #4a6785;padding:.6rem 1.5rem;box-shadow:0 -
 </style>"""
 
 
-def draw(report: dict[str, Any]) -> str:
-    """The page for what `reports/saga.json` holds."""
-    flows = list(dict.fromkeys(flow for flow, _, _ in DECLARED))
+def build_page(report: dict[str, Any]) -> str:
+    """Return the page for the content of reports/saga.json."""
+    flows = list(dict.fromkeys(flow for flow, _, _ in EXPECTED))
     return HEAD + _summary(report) + "".join(_flow(flow, report) for flow in flows)
 
 
 def _summary(report: dict[str, Any]) -> str:
     ends = "".join(f'<span style="background:{COLOURS[c]}">{c} {MEANING[c]}</span>' for c in "DUuEAVN")
-    told = " · ".join(f"<b>{c}</b> {MEANING[c]}" for c in "=534†")
+    responses = " · ".join(f"<b>{c}</b> {MEANING[c]}" for c in "=534†")
     counts = f"{report['executions']} executions: {report['cells']} cells, {report['pairs']} pairs of faults"
     gaps = f"{len(report['undeclared'])} undeclared, {len(report['unreached'])} unreached"
     wrong = sum(bool(result["wrong"]) for result in (*report["singles"], *report["paired"]))
     return f"""<h1>Every flow × edge × fault</h1>
-<p>{counts}; {gaps}; <b>{wrong} not as declared</b>. After each: recovery, and every invariant. Choose a cell to see its
-case and the command that runs it again. On the right: how many second faults were laid over a first, in the request
-or in recovery.</p><p class="legend">{ends}</p><p>{told}</p>"""
+<p>{counts}. {gaps}. <b>{wrong} differ from the expected outcome</b>. Recovery and every invariant check follow each
+execution. Click a cell to see its details and the command that repeats it. The columns on the right count the second
+faults, during the request or during recovery.</p><p class="legend">{ends}</p><p>{responses}</p>"""
 
 
 def _flow(flow: str, report: dict[str, Any]) -> str:
@@ -66,10 +66,11 @@ def _flow(flow: str, report: dict[str, Any]) -> str:
     for result in report["paired"]:
         if result["flow"] == flow:
             pairs.setdefault(_faults(result)[0], []).append(result)
-    edges = dict.fromkeys(edge for f, edge, _ in DECLARED if f == flow)
+    edges = dict.fromkeys(edge for f, edge, _ in EXPECTED if f == flow)
     rows = "".join(_row(flow, edge, singles, pairs) for edge in edges)
     return f"""<h2 id="{_anchor(flow)}">{escape(flow)}</h2>
-<div class="scroll"><table><tr><th>edge</th>{_heads(Kind)}<th class="gap"></th>{_heads(SECONDS, ", and then")}</tr>
+<div class="scroll"><table><tr><th>edge</th>{_heads(Kind)}<th class="gap"></th>
+{_heads(SECOND_FAULTS, ", then a second fault")}</tr>
 {rows}</table></div>{"".join(_case(result) for result in singles.values())}
 {"".join(_pairs_case(flow, first, results) for first, results in pairs.items())}"""
 
@@ -80,18 +81,16 @@ def _heads(kinds: Iterable[Kind], more: str = "") -> str:
 
 def _row(flow: str, edge: str, singles: Any, pairs: Any) -> str:
     cells = "".join(_cell(flow, edge, kind, singles) for kind in Kind)
-    then = "".join(_pairs_cell(flow, edge, kind, pairs) for kind in SECONDS)
-    quote = escape(wording(flow, edge))
-    return (
-        f"""<tr><td><code>{escape(edge)}</code></td>{cells}<td class="gap"></td>{then}<td class="q">{quote}</td></tr>"""
-    )
+    pair_cells = "".join(_pairs_cell(flow, edge, kind, pairs) for kind in SECOND_FAULTS)
+    gap, row = '<td class="gap"></td>', escape(describe_row(flow, edge))
+    return f"""<tr><td><code>{escape(edge)}</code></td>{cells}{gap}{pair_cells}<td class="q">{row}</td></tr>"""
 
 
 def _cell(flow: str, edge: str, kind: Kind, singles: Any) -> str:
     result = singles.get((edge, kind.value))
     code = result["code"] if result else "?"
     title = escape(f"{kind.value}: {MEANING.get(code[0], '')}, {MEANING.get(code[-1], '')}")
-    return _linked(_anchor(flow, edge, kind.value), code, COLOURS[code[-1]], title, not result or result["wrong"])
+    return _linked_cell(_anchor(flow, edge, kind.value), code, COLOURS[code[-1]], title, not result or result["wrong"])
 
 
 def _pairs_cell(flow: str, edge: str, kind: Kind, pairs: Any) -> str:
@@ -99,12 +98,12 @@ def _pairs_cell(flow: str, edge: str, kind: Kind, pairs: Any) -> str:
     if not results:
         return "<td>–</td>"
     wrong = sum(bool(result["wrong"]) for result in results)
-    title = f"{len(results)} second faults, {wrong} not as they have to be"
+    title = f"{len(results)} second faults, {wrong} with a wrong outcome"
     colour = COLOURS["?" if wrong else "D"]
-    return _linked(_anchor(flow, edge, kind.value, "then"), str(len(results)), colour, title, wrong)
+    return _linked_cell(_anchor(flow, edge, kind.value, "then"), str(len(results)), colour, title, wrong)
 
 
-def _linked(anchor: str, text: str, colour: str, title: str, bad: object) -> str:
+def _linked_cell(anchor: str, text: str, colour: str, title: str, bad: object) -> str:
     mark = ' class="bad"' if bad else ""
     return f'<td{mark} style="background:{colour}" title="{title}"><a href="#{anchor}">{text}</a></td>'
 
@@ -113,37 +112,31 @@ def _case(result: dict[str, Any]) -> str:
     cell = (result["flow"], _faults(result))
     [(edge, kind)] = cell[1]
     wrong = "".join(f"<p><b>{escape(line)}</b></p>" for line in result["wrong"])
-    standing = " · ".join(f"{name} {value}" for name, value in result["standing"].items())
+    state = " · ".join(f"{name} {value}" for name, value in result["end_state"].items())
     return f"""<div class="case" id="{_anchor(result["flow"], edge, kind)}"><b>{escape(result["flow"])}</b>,
-<code>{escape(edge)}</code>: {escape(kind)}{wrong}<pre>{escape(replay(cell))}</pre>told {escape(result["told"])};
-{escape(standing)}; journal: {escape(", ".join(result["sagas"]) or "nothing")}<br>on the wire:
-{escape(" → ".join(result["seen"]))}</div>"""
+<code>{escape(edge)}</code>: {escape(kind)}{wrong}<pre>{escape(replay_command(cell))}</pre>
+Response: {escape(result["response"])}. {escape(state)}. Journal: {escape(", ".join(result["sagas"]) or "empty")}.<br>
+Calls: {escape(" → ".join(result["seen"]))}</div>"""
 
 
 def _pairs_case(flow: str, first: tuple[str, str], results: list[dict[str, Any]]) -> str:
     lines = "".join(f"<li>{_second(result)}</li>" for result in results)
     return f"""<div class="case" id="{_anchor(flow, *first, "then")}"><b>{escape(flow)}</b>,
-<code>{escape(first[0])}</code>: {escape(first[1])}, and then<ul>{lines}</ul></div>"""
+<code>{escape(first[0])}</code>: {escape(first[1])}, then<ul>{lines}</ul></div>"""
 
 
 def _second(result: dict[str, Any]) -> str:
     faults = _faults(result)
     edge, kind = faults[1]
     line = f"<code>{escape(edge)}</code> {escape(kind)}: {result['code']}"
-    return (
-        f"{line} <b>{escape('; '.join(result['wrong']))}</b> {_pre(result['flow'], faults)}"
-        if result["wrong"]
-        else line
-    )
-
-
-def _pre(flow: str, faults: Any) -> str:
-    cell: Cell = (flow, faults)
-    return f"<pre>{escape(replay(cell))}</pre>"
+    if not result["wrong"]:
+        return line
+    command = escape(replay_command((result["flow"], faults)))
+    return f"{line} <b>{escape('; '.join(result['wrong']))}</b> <pre>{command}</pre>"
 
 
 def _faults(result: dict[str, Any]) -> tuple[tuple[str, str], ...]:
-    """(edge, kind) of each; an edge in recovery has the separator in its name."""
+    """Return (edge, kind) of each fault. The name of an edge of recovery contains the separator, too."""
     return tuple((edge, kind) for edge, _, kind in (fault.rpartition(": ") for fault in result["faults"]))
 
 

@@ -83,7 +83,7 @@ def claims_of(flow: str, edge: str) -> list[str]:
     return [row] if row else []
 
 
-def wording(flow: str, edge: str) -> str:
+def describe_row(flow: str, edge: str) -> str:
     """Return the sentence of the row or departure about this edge, or an empty text."""
     at = flow, edge.partition("#")[0]
     name = ROWS.get(at) or RELATED.get(at, "")

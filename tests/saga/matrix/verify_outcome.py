@@ -1,12 +1,11 @@
-"""What one execution is held to: that its faults struck, that every invariant holds, and that it ended as declared.
+"""Verifies one execution: its faults fired, every invariant holds, and the outcome is the expected one.
 
-A single fault has its cell in the table. Of two faults, the outcome follows from the table wherever the second cannot
-matter or the first was healed; where neither is so, the flow has to come to one of its honest ends, and the client is
-not told a lie.
+The table has the outcome of each single fault. The outcome of a pair follows from the table in two cases. In the other
+case the flow must reach one of its declared ends, and the response must not contradict that end.
 
-    first …, second in recovery      as the first alone: recovery that fails is only recovery that takes longer
-    first healed by asking again     as the second alone
-    two that both do harm            an honest end, no lie; so too where recovery itself begins the saga
+    second fault during recovery       same outcome as the first alone, because a failed recovery is only repeated
+    first fault healed by a retry      same outcome as the second alone
+    both faults do harm                any declared end (also when recovery begins the saga)
 """
 
 from __future__ import annotations
@@ -14,98 +13,98 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from tests.saga.in_process.faults import HEALED, RECOVERY, Kind
-from tests.saga.matrix.expected_outcomes import ENDS, declared
+from tests.saga.in_process.faults import HEALED_BY_RETRY, RECOVERY, Kind
+from tests.saga.matrix.expected_outcomes import END_STATES, read_table
 
 Cell = tuple[str, tuple[tuple[str, str], ...]]  # flow, ((edge, kind), …)
-Result = dict[str, Any]  # what one execution came to, in words that cross process boundaries and enter the report
+Result = dict[str, Any]  # of one execution, as JSON, because it crosses processes and goes into the report
 
-DECLARED = declared()
-DEATHS = (Kind.DIES_BEFORE, Kind.DIES_AFTER)
-SECONDS = {  # first fault: what is laid over it, one at a time, at every edge that is still reached
-    Kind.LOST: DEATHS,
-    Kind.BLINK_GIVES_UP: (Kind.LOST_GIVES_UP, *DEATHS),
-    Kind.LOST_GIVES_UP: (Kind.LOST_GIVES_UP, *DEATHS),
-    Kind.DIES_AFTER: (Kind.LOST_GIVES_UP, *DEATHS),
+EXPECTED = read_table()
+CRASHES = (Kind.DIES_BEFORE, Kind.DIES_AFTER)
+SECOND_FAULTS = {  # first fault: each second fault, injected at every edge that is reached after the first
+    Kind.LOST: CRASHES,
+    Kind.BLINK_GIVES_UP: (Kind.LOST_GIVES_UP, *CRASHES),
+    Kind.LOST_GIVES_UP: (Kind.LOST_GIVES_UP, *CRASHES),
+    Kind.DIES_AFTER: (Kind.LOST_GIVES_UP, *CRASHES),
 }
-LIES = {("=", "U"), ("=", "u"), ("=", "V"), ("=", "N"), ("5", "D"), ("4", "D")}
+FALSE_RESPONSES = {("=", "U"), ("=", "u"), ("=", "V"), ("=", "N"), ("5", "D"), ("4", "D")}
 
 
-def wrongs(result: Result) -> list[str]:
-    """Everything that is not as it has to be; nothing, if it is."""
-    return [*_unfired(result), *result["violations"], *_undeclared(result)]
+def find_problems(result: Result) -> list[str]:
+    """Return everything that is wrong with a result, or an empty list."""
+    return [*_check_fired(result), *result["violations"], *_check_outcome(result)]
 
 
-def expected(cell: Cell) -> str | None:
-    """The two characters that a cell has to come to; None where the table does not decide it."""
+def expected_code(cell: Cell) -> str | None:
+    """Return the two characters that a cell must have, or None if the table does not decide them."""
     flow, faults = cell
     if not faults:
         return "=D"
     first, *rest = ((edge, Kind(kind)) for edge, kind in faults)
-    alone = DECLARED[flow, *first]
+    alone = EXPECTED[flow, *first]
     if not rest:
         return alone
     if rest[0][0].startswith(RECOVERY):
-        begins = alone[1] == "A" or (alone[1] == "D" and _is_before_begin(flow, *first))
-        return None if begins else alone
-    healed = first[1] in HEALED and alone == "=D"
-    return DECLARED[_without(flow, first[0], *rest[0])] if healed else None
+        is_begun_by_recovery = alone[1] == "A" or (alone[1] == "D" and _is_before_begin(flow, *first))
+        return None if is_begun_by_recovery else alone
+    is_healed = first[1] in HEALED_BY_RETRY and alone == "=D"
+    return EXPECTED[_without_first(flow, first[0], *rest[0])] if is_healed else None
 
 
 def _is_before_begin(flow: str, edge: str, kind: Kind) -> bool:
-    """True when the request had not begun its saga: what recovery does then is begin it."""
-    edges = [known for f, known, _ in DECLARED if f == flow]
+    """Whether the request failed before its saga began, so that only recovery can begin it."""
+    edges = [known for f, known, _ in EXPECTED if f == flow]
     begin = edges.index("journal begin") if "journal begin" in edges else 0
     return edges.index(edge) < begin or (edge == "journal begin" and kind is Kind.BLINK_GIVES_UP)
 
 
-def _without(flow: str, lost: str, edge: str, kind: Kind) -> tuple[str, str, Kind]:
-    """The second fault as it strikes where the first, a lost reply, did not: the step was not asked again."""
+def _without_first(flow: str, lost: str, edge: str, kind: Kind) -> tuple[str, str, Kind]:
+    """The cell of the second fault alone: without the first fault, a lost reply, its call was not repeated."""
     name, _, number = edge.partition("#")
     earlier = int(number or 1) - (name == lost.partition("#")[0])
     same = f"{name}#{earlier}" if earlier > 1 else name
-    if same == lost or (flow, same, kind) not in DECLARED:  # it is the asking again that is struck
+    if same == lost or (flow, same, kind) not in EXPECTED:  # the second fault hits the retry of the first call
         return flow, lost, Kind.DIES_AFTER
     return flow, same, kind
 
 
 def cell_of(result: Result) -> Cell:
-    """Which execution that was."""
+    """The cell of a result."""
     return result["flow"], tuple((edge, kind) for edge, kind in result["faults"])
 
 
-def replay(cell: Cell) -> str:
-    """The one command that runs exactly this again."""
-    return f'pytest tests/saga/matrix/test_matrix.py --cell "{named(cell)}"'
+def replay_command(cell: Cell) -> str:
+    """The command that repeats this execution."""
+    return f'pytest tests/saga/matrix/test_matrix.py --cell "{format_cell(cell)}"'
 
 
-def named(cell: Cell) -> str:
-    """flow | edge | fault, and once more edge | fault for the second."""
+def format_cell(cell: Cell) -> str:
+    """`flow | edge | fault`, and ` | edge | fault` for a second fault."""
     flow, faults = cell
     return " | ".join((flow, *(part for fault in faults for part in fault)))
 
 
-def parsed(name: str) -> Cell:
-    """The cell of that name. Raises ValueError when there is no such flow, edge or fault."""
-    flow, *parts = (part.strip() for part in name.split("|"))
+def parse_cell(text: str) -> Cell:
+    """Read the format of `format_cell`. Raises ValueError for an unknown flow, edge or fault."""
+    flow, *parts = (part.strip() for part in text.split("|"))
     faults = tuple(zip(parts[::2], parts[1::2], strict=True))
-    known = {(f, edge) for f, edge, _ in DECLARED}
+    known = {(f, edge) for f, edge, _ in EXPECTED}
     for edge, kind in faults:
         if (flow, edge) not in known and not edge.startswith(RECOVERY):
-            raise ValueError(f"{flow} has no edge {edge!r}")
+            raise ValueError(f"{flow} has no edge {edge!r}: see tests/saga/matrix/expected_outcomes.py")
         Kind(kind)
     return flow, faults
 
 
-def _unfired(result: Result) -> Iterator[str]:
+def _check_fired(result: Result) -> Iterator[str]:
     yield from (f"never fired: {edge}: {kind}" for edge, kind in result["unfired"])
 
 
-def _undeclared(result: Result) -> Iterator[str]:
-    due, (told, end) = expected(cell_of(result)), result["code"]
-    if due is not None and due != told + end:
-        yield f"ended {told}{end}, declared is {due}"
-    elif end not in ENDS[result["flow"]]:
-        yield f"an end that nobody declared: {result['standing']}, {result['sagas']}"
-    elif (told, end) in LIES:
-        yield f"the client was told {told} and it ended {end}"
+def _check_outcome(result: Result) -> Iterator[str]:
+    expected, (response, end) = expected_code(cell_of(result)), result["code"]
+    if expected is not None and expected != response + end:
+        yield f"the outcome is {response}{end}, expected {expected}"
+    elif end not in END_STATES[result["flow"]]:
+        yield f"the state matches no end of the flow: {result['end_state']}, {result['sagas']}"
+    elif (response, end) in FALSE_RESPONSES:
+        yield f"the response {response} contradicts the end {end}"

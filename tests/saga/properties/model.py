@@ -1,7 +1,7 @@
-"""What the system should do, small and pure: seats, credits, orders, transfers as plain data. Imports nothing of ours.
+"""A small model of the system: users, seats, orders and transfers as plain data, without any code of the services.
 
-Each verb changes the model and returns what the caller is told: `"ok"` or an error code. `undo_…` says how a verb that
-was compensated leaves things.
+Each action changes the model and returns `"ok"` or the error code of the response. `undo_pay` and `undo_confirm` apply
+the state after a compensated action.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 PRICE = 200
-STANDS = ("COMPLETED", "DISPUTED")
+COMPLETED_OR_DISPUTED = ("COMPLETED", "DISPUTED")
 
 
 @dataclass
@@ -51,7 +51,7 @@ class User:
 
 @dataclass
 class Model:
-    """Everything that is observable."""
+    """The observable state of the system."""
 
     users: dict[str, User] = field(default_factory=dict)
     seats: dict[str, Seat] = field(default_factory=dict)
@@ -70,16 +70,16 @@ class Model:
         self.orders[order_id] = Order(user, seat_id, needs_code=self.users[user].is_flagged)
         return "ok"
 
-    def verify(self, order_id: str, *, right: bool) -> str:
+    def verify(self, order_id: str, *, is_right: bool) -> str:
         order = self.orders[order_id]
         if order.status != "PENDING":
             failed = "OTP_MAX_RETRIES" if order.wrong_codes == 3 else "ORDER_FAILED"
             return "ORDER_ALREADY_CONFIRMED" if order.status == "CONFIRMED" else failed
-        order.wrong_codes += order.needs_code and not right
+        order.wrong_codes += order.needs_code and not is_right
         if order.wrong_codes == 3:
             order.status = "FAILED"
             return "OTP_MAX_RETRIES"
-        order.needs_code = order.needs_code and not right
+        order.needs_code = order.needs_code and not is_right
         return "OTP_INVALID" if order.needs_code else "ok"
 
     def pay(self, user: str, order_id: str) -> str:
@@ -87,7 +87,7 @@ class Model:
         if order.user != user:
             return "FORBIDDEN"
         if order.status in ("CONFIRMED", "REFUNDED"):
-            return "ok"  # it was paid once; the answer is that answer
+            return "ok"  # the stored response of the pay
         if order.status != "PENDING":
             return "ORDER_FAILED"
         if order.needs_code:
@@ -126,8 +126,8 @@ class Model:
         self.seats[order.seat] = Seat()
         return "ok"
 
-    def top_up(self, user: str, amount: int, *, again: bool) -> str:
-        if not again:
+    def top_up(self, user: str, amount: int, *, is_repeated: bool) -> str:
+        if not is_repeated:
             self.users[user].balance += amount
         return "ok"
 
@@ -175,7 +175,7 @@ class Model:
     def cancel(self, transfer_id: str) -> str:
         transfer = self.transfers[transfer_id]
         if transfer.cancelled:
-            return "ok"  # the answer that it had
+            return "ok"  # the stored response
         if transfer.status != "PENDING_OTP":
             return "TRANSFER_INVALID_STATE"
         transfer.status, transfer.cancelled = "FAILED", True
@@ -189,9 +189,9 @@ class Model:
             return "TRANSFER_INVALID_STATE"
         if self.orders[transfer.order].status != "CONFIRMED":
             return "TRANSFER_INVALID_STATE"
-        for onward in self.transfers.values():
-            if onward.seat == transfer.seat and onward.status == "PENDING_OTP":
-                onward.status = "FAILED"
+        for following in self.transfers.values():
+            if following.seat == transfer.seat and following.status == "PENDING_OTP":
+                following.status = "FAILED"
         seller = self.users[transfer.seller]
         transfer.status, transfer.frozen = "DISPUTED", min(seller.balance, transfer.amount)
         transfer.dismissed = False
@@ -218,7 +218,7 @@ class Model:
     def dismiss(self, transfer_id: str) -> str:
         transfer = self.transfers[transfer_id]
         if transfer.dismissed:
-            return "ok"  # the answer that it had
+            return "ok"  # the stored response
         if transfer.status != "DISPUTED":
             return "TRANSFER_INVALID_STATE"
         seller = self.users[transfer.seller]
@@ -231,8 +231,8 @@ class Model:
 
     def _is_latest(self, transfer_id: str) -> bool:
         this = self.transfers[transfer_id]
-        standing = [t for t in self.transfers.values() if t.order == this.order and t.status in STANDS]
-        return max(standing, key=lambda t: t.number) is this
+        candidates = [t for t in self.transfers.values() if t.order == this.order and t.status in COMPLETED_OR_DISPUTED]
+        return max(candidates, key=lambda t: t.number) is this
 
     # ── scenario 3
 

@@ -1,21 +1,14 @@
-"""The whole system against a small pure model: random verbs, deaths and lost answers, time moved, payments replayed.
+"""The system against a small model: random actions with crashes, lost replies, expired holds and repeated webhooks.
 
-After every step the databases have to look as the model does; a verb struck by a fault may have ended done, or
-compensated, or not begun, and nothing else. Invariants at the end of every example. `test_machine.py` runs it.
+After every step the databases must match the model. An action with a fault may end done, compensated or not begun, and
+in no other state. Every example ends with a check of the invariants. `test_saga_properties.py` runs the machine.
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import json
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any, ClassVar
-from uuid import UUID, uuid4
 
 from flask import Flask
 from hypothesis import strategies as st
@@ -28,31 +21,27 @@ from tests.saga.in_process.faults import Fault, Kind
 from tests.saga.in_process.in_process_system import Caller
 from tests.saga.in_process.scenarios import HALL, Case, Flow
 from tests.saga.matrix.expected_outcomes import TABLE
+from tests.saga.properties import stripe_events
 from tests.saga.properties.model import Model, Seat, User
+from tests.saga.properties.state_comparison import MISSING, StateComparison
 
 USERS, SEATS = ("ann", "ben", "cho", "dan"), ("s1", "s2", "s3")
 FLAGGED = "dan"
-STRIKES = (Kind.DIES_BEFORE, Kind.DIES_AFTER, Kind.LOST_GIVES_UP, Kind.LATE_GIVES_UP, Kind.TWICE)
+FAULT_KINDS = (Kind.DIES_BEFORE, Kind.DIES_AFTER, Kind.LOST_GIVES_UP, Kind.LATE_GIVES_UP, Kind.TWICE)
 EDGES = {flow: [line.split("  ")[0].strip() for line in block.strip().splitlines()] for flow, block in TABLE.items()}
-WEBHOOK_SECRET = b"whsec_x"
+
+Send = Callable[[Flask], ApiResponse]
+Apply = Callable[[Model], str]
+Undo = Callable[[Model], None]
+InjectedFault = tuple[Kind, int] | None  # a kind, and the number of an edge of the flow
 
 users, seats = st.sampled_from(USERS), st.sampled_from(SEATS)
 amounts = st.sampled_from([50, 200, 700])
-strikes = st.one_of(st.none(), st.none(), st.tuples(st.sampled_from(STRIKES), st.integers(0, 15)))
-NOTHING = "nothing"  # the id of what a struck verb would have made, and did not
-
-
-@dataclass(frozen=True)
-class SystemState:
-    """How seats, people and sales stand in the databases, by their ids."""
-
-    seats: Mapping[str, tuple[str, str | None]]
-    balances: Mapping[str, tuple[Decimal, Decimal]]
-    statuses: Mapping[str, str]
+injected_faults = st.one_of(st.none(), st.none(), st.tuples(st.sampled_from(FAULT_KINDS), st.integers(0, 15)))
 
 
 class SagaStateMachine(RuleBasedStateMachine):
-    """Verbs of the public API, and what the system does to it."""
+    """The actions of the public API, the expiry of holds, and the webhooks of Stripe."""
 
     engine: Engine
     steps_taken: ClassVar[list[int]] = []
@@ -64,6 +53,7 @@ class SagaStateMachine(RuleBasedStateMachine):
         self.seat_ids = {name: system.new_seat() for name in SEATS}
         self.staff = system.new_user("0.00", role="staff")
         self.model = Model({u: User(1000, is_flagged=u == FLAGGED) for u in USERS}, {s: Seat() for s in SEATS})
+        self.comparison = StateComparison(system, self.ids, self.seat_ids)
         self.events: list[tuple[str, int, bytes]] = []
         self.steps = 0
 
@@ -73,28 +63,26 @@ class SagaStateMachine(RuleBasedStateMachine):
 
     # ── scenario 1
 
-    @rule(user=users, seat=seats, strike=strikes)
-    def reserve(self, user: str, seat: str, strike: Any) -> None:
-        def act(app: Flask) -> ApiResponse:
-            return self._as(user, app).post("/api/reserve", {"seat_id": self.seat_ids[seat]})
+    @rule(user=users, seat=seats, fault=injected_faults)
+    def reserve(self, user: str, seat: str, fault: Any) -> None:
+        def apply(model: Model) -> str:
+            order_id = self.engine.system.seat(self.seat_ids[seat])["hold_id"]
+            return model.reserve(user, seat, str(order_id or MISSING))
 
-        def done(model: Model) -> str:
-            held = self.engine.system.seat(self.seat_ids[seat])["hold_id"]
-            return model.reserve(user, seat, str(held or NOTHING))
-
-        self._verb("reserve", act, done, None, strike)
+        send = lambda app: self._as(user, app).post("/api/reserve", {"seat_id": self.seat_ids[seat]})  # noqa: E731
+        self._run("reserve", send, apply, fault=fault)
 
     @precondition(lambda self: self.model.orders)
-    @rule(user=users, data=st.data(), strike=strikes)
-    def pay(self, user: str, data: Any, strike: Any) -> None:
+    @rule(user=users, data=st.data(), fault=injected_faults)
+    def pay(self, user: str, data: Any, fault: Any) -> None:
         order = data.draw(st.sampled_from(list(self.model.orders)))
         payer = data.draw(st.sampled_from([user, self.model.orders[order].user, self.model.orders[order].user]))
-        self._verb(
+        self._run(
             "pay",
             lambda app: self._as(payer, app).post("/api/pay", {"order_id": order}),
             lambda model: model.pay(payer, order),
             lambda model: model.undo_pay(payer, order),
-            strike,
+            fault,
         )
 
     @rule(seat=seats)
@@ -106,86 +94,84 @@ class SagaStateMachine(RuleBasedStateMachine):
         self._compare()
 
     @precondition(lambda self: self.model.orders)
-    @rule(data=st.data(), right=st.booleans())
-    def verify(self, data: Any, right: bool) -> None:
+    @rule(data=st.data(), is_right=st.booleans())
+    def verify(self, data: Any, is_right: bool) -> None:
         order = data.draw(st.sampled_from(list(self.model.orders)))
-        body = {"order_id": order, "otp_code": self._order_code(order, right=right)}
-        act = lambda app: self._as(self.model.orders[order].user, app).post("/api/verify-otp", body)  # noqa: E731
-        self._verb("verify-otp", act, lambda model: model.verify(order, right=right), None, None)
+        body = {"order_id": order, "otp_code": self._order_code(order, is_right=is_right)}
+        send = lambda app: self._as(self.model.orders[order].user, app).post("/api/verify-otp", body)  # noqa: E731
+        self._run("verify-otp", send, lambda model: model.verify(order, is_right=is_right))
 
     @precondition(lambda self: self.model.orders)
-    @rule(data=st.data(), strike=strikes)
-    def refund(self, data: Any, strike: Any) -> None:
+    @rule(data=st.data(), fault=injected_faults)
+    def refund(self, data: Any, fault: Any) -> None:
         order = data.draw(st.sampled_from(list(self.model.orders)))
-        act = lambda app: self._staff(app).post(f"/api/orders/{order}/refund", {})  # noqa: E731
-        self._verb("refund", act, lambda model: model.refund(order), None, strike)
+        send = lambda app: self._staff(app).post(f"/api/orders/{order}/refund", {})  # noqa: E731
+        self._run("refund", send, lambda model: model.refund(order), fault=fault)
 
     @rule(user=users, amount=amounts, data=st.data())
     def top_up(self, user: str, amount: int, data: Any) -> None:
-        """A signed webhook; now and then one that came before."""
-        again = bool(self.events) and data.draw(st.booleans())
-        if again:
+        """Deliver a signed webhook, sometimes one that was delivered before."""
+        is_repeated = bool(self.events) and data.draw(st.booleans())
+        if is_repeated:
             user, amount, payload = data.draw(st.sampled_from(self.events))
         else:
-            payload = _event(self.ids[user], amount)
+            payload = stripe_events.build_payment(self.ids[user], amount)
             self.events.append((user, amount, payload))
-        self._webhook(payload)
-        self.model.top_up(user, amount, again=again)
+        self.engine.system.post_webhook(payload, stripe_events.sign(payload))
+        self.model.top_up(user, amount, is_repeated=is_repeated)
         self._compare()
 
     # ── scenario 2
 
-    @rule(seat=seats, seller=users, buyer=users, amount=amounts, strike=strikes)
-    def initiate(self, seat: str, seller: str, buyer: str, amount: int, strike: Any) -> None:
+    @rule(seat=seats, seller=users, buyer=users, amount=amounts, fault=injected_faults)
+    def initiate(self, seat: str, seller: str, buyer: str, amount: int, fault: Any) -> None:
         owner = self.model.seats[seat].owner or seller
         body = {"seat_id": self.seat_ids[seat], "seller_user_id": self.ids[owner], "buyer_user_id": self.ids[buyer]}
 
-        def done(model: Model) -> str:
+        def apply(model: Model) -> str:
             newest = self.engine.system.transfer_of(self.seat_ids[seat])
-            known = newest is None or str(newest["transfer_id"]) in model.transfers
-            return model.initiate(
-                seat, owner, buyer, amount, NOTHING if known or newest is None else str(newest["transfer_id"])
-            )
+            newest_id = str(newest["transfer_id"]) if newest else MISSING
+            return model.initiate(seat, owner, buyer, amount, MISSING if newest_id in model.transfers else newest_id)
 
-        act = lambda app: self._as(owner, app).post("/api/transfer/initiate", {**body, "credits_amount": amount})  # noqa: E731
-        self._verb("initiate", act, done, None, strike)
+        send = lambda app: self._as(owner, app).post("/api/transfer/initiate", {**body, "credits_amount": amount})  # noqa: E731
+        self._run("initiate", send, apply, fault=fault)
 
     @precondition(lambda self: self.model.transfers)
-    @rule(data=st.data(), strike=strikes)
-    def confirm(self, data: Any, strike: Any) -> None:
+    @rule(data=st.data(), fault=injected_faults)
+    def confirm(self, data: Any, fault: Any) -> None:
         transfer_id = data.draw(st.sampled_from(list(self.model.transfers)))
         transfer = self.model.transfers[transfer_id]
         codes = self._codes(transfer_id)
         body = {"transfer_id": transfer_id, **codes}
-        self._verb(
+        self._run(
             "confirm",
             lambda app: self._as(transfer.seller, app).post("/api/transfer/confirm", body),
             lambda model: model.confirm(transfer_id),
             lambda model: model.undo_confirm(transfer_id),
-            strike,
+            fault,
         )
 
     @precondition(lambda self: self.model.transfers)
     @rule(data=st.data())
     def cancel(self, data: Any) -> None:
         transfer_id = data.draw(st.sampled_from(list(self.model.transfers)))
-        act = lambda app: self._party(transfer_id, app).post("/api/transfer/cancel", {"transfer_id": transfer_id})  # noqa: E731
-        self._verb("cancel", act, lambda model: model.cancel(transfer_id), None, None)
+        send = lambda app: self._party(transfer_id, app).post("/api/transfer/cancel", {"transfer_id": transfer_id})  # noqa: E731
+        self._run("cancel", send, lambda model: model.cancel(transfer_id))
 
     @precondition(lambda self: self.model.transfers)
-    @rule(data=st.data(), strike=strikes)
-    def dispute(self, data: Any, strike: Any) -> None:
+    @rule(data=st.data(), fault=injected_faults)
+    def dispute(self, data: Any, fault: Any) -> None:
         transfer_id = data.draw(st.sampled_from(list(self.model.transfers)))
-        body = {"transfer_id": transfer_id, "reason": "as the machine has it"}
-        act = lambda app: self._party(transfer_id, app).post("/api/transfer/dispute", body)  # noqa: E731
-        self._verb("dispute", act, lambda model: model.dispute(transfer_id), None, strike)
+        body = {"transfer_id": transfer_id, "reason": "not what was promised"}
+        send = lambda app: self._party(transfer_id, app).post("/api/transfer/dispute", body)  # noqa: E731
+        self._run("dispute", send, lambda model: model.dispute(transfer_id), fault=fault)
 
     @precondition(lambda self: self.model.transfers)
-    @rule(data=st.data(), verb=st.sampled_from(["reverse", "dismiss"]), strike=strikes)
-    def decide(self, data: Any, verb: str, strike: Any) -> None:
+    @rule(data=st.data(), verb=st.sampled_from(["reverse", "dismiss"]), fault=injected_faults)
+    def decide(self, data: Any, verb: str, fault: Any) -> None:
         transfer_id = data.draw(st.sampled_from(list(self.model.transfers)))
-        act = lambda app: self._staff(app).post(f"/api/transfer/{verb}", {"transfer_id": transfer_id})  # noqa: E731
-        self._verb(verb, act, lambda model: getattr(model, verb)(transfer_id), None, strike)
+        send = lambda app: self._staff(app).post(f"/api/transfer/{verb}", {"transfer_id": transfer_id})  # noqa: E731
+        self._run(verb, send, lambda model: getattr(model, verb)(transfer_id), fault=fault)
 
     # ── scenario 3
 
@@ -193,101 +179,67 @@ class SagaStateMachine(RuleBasedStateMachine):
     def scan(self, seat: str, user: str) -> None:
         sealed = self.engine.system.rescuer.participants.seal.seal(self.seat_ids[seat], self.ids[user], HALL)
         body = {"qr_payload": sealed.payload, "hall_id": HALL}
-        answer = self._staff(self.engine.preparer_app).post("/api/verify", body).must(200)
+        answer = self._staff(self.engine.healthy_app).post("/api/verify", body).must(200)
         assert answer["result"] == self.model.scan(seat, user)
         self._compare()
 
-    # ── how a verb is checked
+    # ── checks
 
-    def _verb(
-        self,
-        flow: str,
-        act: Callable[[Flask], ApiResponse],
-        done: Callable[[Model], str],
-        undone: Callable[[Model], None] | None,
-        strike: tuple[Kind, int] | None,
-    ) -> None:
-        self.engine.system.forget_otp_sends()
-        case = Case(self.engine.system, self.engine.preparer_app, self.engine.inbox, next(iter(self.seat_ids.values())))
-        answer = self.engine.act(Flow(flow, lambda _: None, lambda _, app: act(app)), case, *_faults(flow, strike))
-        self.engine.settle()
-        self._adopt(answer, done, undone, struck=strike is not None)
-
-    def _adopt(
-        self,
-        answer: ApiResponse | None,
-        done: Callable[[Model], str],
-        undone: Callable[[Model], None] | None,
-        *,
-        struck: bool,
-    ) -> None:
-        after = deepcopy(self.model)
-        told = done(after)
-        if not struck or (answer is not None and answer.status < 300):
-            assert answer is not None
-            assert (answer.error_code or "ok") == told, answer
-            self.model = after
+    def _run(self, flow: str, send: Send, apply: Apply, undo: Undo | None = None, fault: InjectedFault = None) -> None:
+        """Run an action in the system and in the model, and compare both."""
+        self.engine.system.delete_otp_sends()
+        case = Case(self.engine.system, self.engine.healthy_app, self.engine.inbox, next(iter(self.seat_ids.values())))
+        request = Flow(flow, lambda _: None, lambda _, app: send(app))
+        response = self.engine.act(request, case, *_plan_faults(flow, fault))
+        self.engine.recover()
+        is_certain = fault is None or (response is not None and response.status < 300)
+        if is_certain:
+            assert response is not None
+            assert (response.error_code or "ok") == apply(self.model), response
             self._compare()
-            return
-        candidates = [after, self.model]
-        if undone is not None:  # also one that would have been refused: it died before it had read anything
+        else:
+            self._accept_any_end(apply, undo)
+
+    def _accept_any_end(self, apply: Apply, undo: Undo | None) -> None:
+        """Find the end of an action with a fault: done, not begun or compensated. Continue with that model."""
+        done = deepcopy(self.model)
+        apply(done)
+        candidates = [done, self.model]
+        if undo is not None:  # even an action that would be refused, because the process died before it read anything
             compensated = deepcopy(self.model)
-            undone(compensated)
+            undo(compensated)
             candidates.append(compensated)
-        stands = self._look(after)
-        fitting = [model for model in candidates if not self._differences(model, stands)]
-        assert fitting, [self._differences(model, stands) for model in candidates]
-        self.model = fitting[0]
+        state = self.comparison.read_state(done)
+        matching = [model for model in candidates if not self.comparison.find_differences(model, state)]
+        assert matching, [self.comparison.find_differences(model, state) for model in candidates]
+        self.model = matching[0]
 
     def _compare(self) -> None:
-        assert not self._differences(self.model, self._look(self.model))
+        assert not self.comparison.find_differences(self.model, self.comparison.read_state(self.model))
 
-    def _look(self, model: Model) -> SystemState:
-        """How everything stands that the model knows of."""
-        system, ids = self.engine.system, [known for known in model.orders if known != NOTHING]
-        transfers = [known for known in model.transfers if known != NOTHING]
-        return SystemState(
-            system.owners(self.seat_ids.values()), system.balances(self.ids.values()), system.statuses(ids, transfers)
-        )
+    # ── clients and codes
 
-    def _differences(self, model: Model, stands: SystemState) -> list[str]:
-        if NOTHING in model.orders or NOTHING in model.transfers:
-            return ["what the model has done never came to be"]
-        due: dict[str, Any] = {id_: order.status for id_, order in model.orders.items()}
-        due |= {id_: transfer.status for id_, transfer in model.transfers.items()}
-        for name, seat in model.seats.items():
-            due[str(self.seat_ids[name])] = (seat.status, str(self.ids[seat.owner]) if seat.owner else None)
-        for name, user in model.users.items():
-            due[str(self.ids[name])] = (user.balance, user.frozen)
-        found = {**stands.statuses, **stands.seats, **stands.balances}
-        named = {str(id_): name for name, id_ in (*self.seat_ids.items(), *self.ids.items())}
-        return [
-            f"{named.get(id_, id_)}: {found.get(id_)}, model {expected}"
-            for id_, expected in due.items()
-            if found.get(id_) != expected
-        ]
-
-    def _order_code(self, order_id: str, *, right: bool) -> str:
-        """A fresh code for an order that waits for one, or a wrong one; any code where none is waited for."""
+    def _order_code(self, order_id: str, *, is_right: bool) -> str:
+        """Return a new code for an order that waits for one, or a wrong code. Other orders get any code."""
         order = self.model.orders[order_id]
         if order.status != "PENDING" or not order.needs_code:
             return "000000"
-        code = self._fresh_code(order.user, {"order_id": order_id})
-        return code if right else f"{(int(code) + 1) % 10**6:06d}"
+        code = self._request_code(order.user, {"order_id": order_id})
+        return code if is_right else f"{(int(code) + 1) % 10**6:06d}"
 
-    def _fresh_code(self, name: str, body: dict[str, str]) -> str:
-        self.engine.system.forget_otp_sends()
-        self._as(name, self.engine.preparer_app).post("/api/otp/resend", body).must(200)
+    def _request_code(self, name: str, body: dict[str, str]) -> str:
+        self.engine.system.delete_otp_sends()
+        self._as(name, self.engine.healthy_app).post("/api/otp/resend", body).must(200)
         return self.engine.inbox.newest_code(self.engine.system.phone(self.ids[name]))
 
     def _codes(self, transfer_id: str) -> dict[str, str]:
-        """A fresh code for each party that has still to verify; any code where the transfer is over."""
+        """Return a new code for each party that has not verified yet. A finished transfer gets any code."""
         transfer = self.model.transfers[transfer_id]
-        stands = self.engine.system.transfer(transfer_id)
+        row = self.engine.system.transfer(transfer_id)
         codes = {}
         for party, name in (("seller", transfer.seller), ("buyer", transfer.buyer)):
-            if transfer.status == "PENDING_OTP" and not stands[f"{party}_otp_verified"]:
-                codes[f"{party}_otp"] = self._fresh_code(name, {"transfer_id": transfer_id})
+            if transfer.status == "PENDING_OTP" and not row[f"{party}_otp_verified"]:
+                codes[f"{party}_otp"] = self._request_code(name, {"transfer_id": transfer_id})
         return codes or {"seller_otp": "000000"}
 
     def _as(self, name: str, app: Flask) -> Caller:
@@ -299,12 +251,6 @@ class SagaStateMachine(RuleBasedStateMachine):
     def _party(self, transfer_id: str, app: Flask) -> Caller:
         return self._as(self.model.transfers[transfer_id].buyer, app)
 
-    def _webhook(self, payload: bytes) -> None:
-        moment = str(int(time.time()))
-        signature = hmac.new(WEBHOOK_SECRET, f"{moment}.".encode() + payload, hashlib.sha256).hexdigest()
-        headers = {"Stripe-Signature": f"t={moment},v1={signature}", "Content-Type": "application/json"}
-        self.engine.system.post_webhook(payload, headers)
-
     def teardown(self) -> None:
         if not hasattr(self, "ids"):
             return
@@ -312,21 +258,12 @@ class SagaStateMachine(RuleBasedStateMachine):
         people = [*self.ids.values(), self.staff]
         scope = invariants.Scope(seats=list(self.seat_ids.values()), users=people)
         found = invariants.find_violations(self.engine.system.connect, scope=scope)
-        self.engine.system.forget_sagas()
+        self.engine.system.delete_sagas()
         assert not found, found
 
 
-def _faults(flow: str, strike: tuple[Kind, int] | None) -> list[Fault]:
-    if strike is None or flow not in EDGES:
+def _plan_faults(flow: str, fault: InjectedFault) -> list[Fault]:
+    if fault is None or flow not in EDGES:
         return []
-    kind, place = strike
+    kind, place = fault
     return [Fault(EDGES[flow][place % len(EDGES[flow])], kind)]
-
-
-def _event(user_id: UUID, amount: int) -> bytes:
-    metadata = {"user_id": str(user_id)}
-    intent = {"id": f"pi_{uuid4().hex}", "object": "payment_intent", "status": "succeeded", "currency": "sgd"}
-    event = {"id": f"evt_{uuid4().hex}", "object": "event", "type": "payment_intent.succeeded", "livemode": False}
-    event |= {"created": int(time.time()), "data": {"object": intent | {"metadata": metadata}}}
-    event["data"]["object"]["amount_received"] = amount * 100  # type: ignore[index]
-    return json.dumps(event).encode()

@@ -7,7 +7,7 @@ import pytest
 from harness.report import claims
 from services.orchestrator.saga.flows import SAGAS
 from tests.claims import compensation_matrix as page
-from tests.saga.matrix.expected_outcomes import JOURNALLED
+from tests.saga.matrix.expected_outcomes import SAGA_OF_FLOW
 from tests.saga.matrix.spec_rows import EDGES, RELATED, ROWS
 
 pytestmark = pytest.mark.unit
@@ -26,7 +26,7 @@ def test_page_is_current() -> None:
 
 def test_every_action_of_a_saga_has_its_edges() -> None:
     actions = {(saga.flow, step.name) for saga in SAGAS.values() for step in saga.steps if step.do}
-    assert {(JOURNALLED.get(flow, flow), step) for flow, step in EDGES} == actions
+    assert {(SAGA_OF_FLOW.get(flow, flow), step) for flow, step in EDGES} == actions
 
 
 def test_every_write_of_a_saga_is_an_edge_of_a_step() -> None:
