@@ -3,6 +3,8 @@
 A slice is one test file in one run. Its result is written to reports/flake.json before the next slice begins, so an
 interrupted hunt resumes there. A finished hunt, another commit, mark or number of runs starts again. The exit status is
 1 if any test failed in any run. A failed test is called flaky if it also passed.
+
+pytest-repeat is no alternative, because it repeats in one process, does not resume, and stores no output of failures.
 """
 
 from __future__ import annotations
