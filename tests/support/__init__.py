@@ -1,0 +1,1 @@
+"""Code that several suites share. `tests/README.md` lists the modules."""

@@ -22,7 +22,7 @@ READY_SECONDS = 10
 
 
 def ignore_notice(_order_id: UUID) -> None:
-    """Stand in for the notice to Order, because Order's own sweeper finds the order too."""
+    """Replace the notice to Order after a release, because the sweeper of Order finds the order, too."""
 
 
 class HoldMessageBroker:
