@@ -23,6 +23,9 @@ INTERNAL_AUDIENCE = "internal"
 ACCESS_SECONDS = 15 * 60
 REFRESH_SECONDS = 7 * 24 * 3600
 CREDENTIAL_SECONDS = 300
+# The clocks of two hosts may differ by this much. The real Kong has no leeway for `exp`, so a gateway that is ahead
+# makes clients refresh earlier.
+CLOCK_LEEWAY_SECONDS = 15
 _CLAIMS = {"require": ["sub", "role", "iat", "exp", "type", "iss", "jti", "sid"]}
 
 
@@ -47,7 +50,7 @@ def issue(secret: str, user_id: UUID, role: str, sid: str, kind: str) -> str:
 def verify(secret: str, token: str, kind: str = "access") -> Identity:
     """The identity in a user token of the given kind. Raises Refused TOKEN_EXPIRED or UNAUTHORIZED."""
     identity, actual = _decode_identity(secret, token)
-    if identity.expires_at <= time.time():
+    if is_past(identity.expires_at):
         raise Refused(ErrorCode.TOKEN_EXPIRED)
     if actual != kind:
         raise Refused(ErrorCode.UNAUTHORIZED, f"Send the {kind} token here, not the {actual} token.")
@@ -64,10 +67,15 @@ def _decode_identity(secret: str, token: str) -> tuple[Identity, str]:
     return identity, str(claims["type"])
 
 
+def is_past(moment: float) -> bool:
+    """True if a time (seconds since the epoch) that another host wrote is past on any clock within the leeway."""
+    return moment + CLOCK_LEEWAY_SECONDS <= time.time()
+
+
 def verify_caller(secret: str, token: str) -> str:
     """The name of the service that made an internal call. Raises Refused UNAUTHORIZED or TOKEN_EXPIRED."""
     name, expires_at = _decode_caller(secret, token)
-    if expires_at <= time.time():
+    if is_past(expires_at):
         raise Refused(ErrorCode.TOKEN_EXPIRED)
     return name
 
@@ -81,7 +89,7 @@ def _decode_caller(secret: str, token: str) -> tuple[str, int]:
 
 def _decode(secret: str, token: str, **checks: Any) -> dict[str, Any]:
     try:
-        return jwt.decode(token, secret, algorithms=["HS256"], **checks)
+        return jwt.decode(token, secret, algorithms=["HS256"], leeway=CLOCK_LEEWAY_SECONDS, **checks)
     except jwt.ExpiredSignatureError:
         raise Refused(ErrorCode.TOKEN_EXPIRED) from None
     except (jwt.InvalidTokenError, ValueError):
@@ -96,11 +104,12 @@ class Credential:
         self._secret = secret
         self._lock = Lock()
         self._header = ""
-        self._renew_at = 0.0
+        self._signed_at = self._renew_at = 0.0
 
     def header(self) -> str:
         """The value of the `Authorization` header."""
-        if time.time() >= self._renew_at:
+        # A clock that was set back has signed with a time that the other hosts have not reached, so sign again.
+        if not self._signed_at <= time.time() < self._renew_at:
             with self._lock:
                 self._renew(int(time.time()))
         return self._header
@@ -109,7 +118,7 @@ class Credential:
         claims = {"sub": self._service, "aud": INTERNAL_AUDIENCE, "iss": ISSUER, "iat": now}
         token = jwt.encode({**claims, "exp": now + CREDENTIAL_SECONDS}, self._secret, algorithm="HS256")
         self._header = f"Bearer {token}"
-        self._renew_at = now + CREDENTIAL_SECONDS / 2
+        self._signed_at, self._renew_at = now, now + CREDENTIAL_SECONDS / 2
 
 
 def parse_bearer(header: str | None) -> str:

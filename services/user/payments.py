@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -126,16 +127,25 @@ class Payments:
     def read_webhook(self, raw: bytes, signature: str | None) -> Payment | None:
         """Return the payment that a webhook reports, or None for another event or a foreign payment.
 
-        Raises Refused VALIDATION_ERROR unless Stripe signed exactly these bytes in the last `TOLERANCE_SECONDS`.
+        Raises Refused VALIDATION_ERROR unless Stripe signed exactly these bytes at a time within
+        `TOLERANCE_SECONDS` of now. A later time means that this host or Stripe has a wrong clock.
         """
         try:
             event = stripe.Webhook.construct_event(raw, signature, self._webhook_secret, TOLERANCE_SECONDS).to_dict()
+            _refuse_future(signature)
         except (stripe.SignatureVerificationError, ValueError, TypeError, AttributeError) as error:
             logger.warning("Refused a webhook: %s", type(error).__name__)
             raise Refused(
-                ErrorCode.VALIDATION_ERROR, "Stripe did not sign this event, or did so too long ago."
+                ErrorCode.VALIDATION_ERROR, "Stripe did not sign this event, or did not do so within the last minutes."
             ) from None
         return _parse_payment(event) if event.get("type") == PAID else None
+
+
+def _refuse_future(signature: str | None) -> None:
+    """Raise ValueError for a time too far ahead, which Stripe's library accepts. `signature` is verified."""
+    signed_at = next(part[2:] for part in str(signature).split(",") if part.startswith("t="))
+    if int(signed_at) > time.time() + TOLERANCE_SECONDS:
+        raise ValueError("signed in the future")
 
 
 def _parse_payment(event: dict[str, Any]) -> Payment | None:

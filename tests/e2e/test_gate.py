@@ -108,7 +108,7 @@ def test_each_rule_refuses_logs_and_leaves_the_seat_unchanged(system: TestSystem
         ("UNPAID", qr.seal(secret, held, owner.user_id), HALL, "Incomplete Payment"),
         ("UNPAID", qr.seal(secret, refunded, owner.user_id), HALL, "Incomplete Payment"),
         ("NOT_FOUND", qr.seal(secret, NO_SEAT, owner.user_id), HALL, "Possible Counterfeit"),
-        ("EXPIRED", qr.seal(secret, seat, owner.user_id, age_seconds=62), HALL, "Expired QR"),
+        ("EXPIRED", qr.seal(secret, seat, owner.user_id, age_seconds=77), HALL, "Expired QR"),
         ("NOT_OWNER", qr.seal(secret, seat, system.person().user_id), HALL, "transferred"),
         ("WRONG_HALL", qr.seal(secret, seat, owner.user_id), OTHER_HALL, f"Go to {HALL}"),
         ("WRONG_HALL", qr.seal(secret, seat, owner.user_id, hall=OTHER_HALL), OTHER_HALL, f"Go to {HALL}"),

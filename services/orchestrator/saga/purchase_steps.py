@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
+from services.chassis import tokens
 from services.chassis.errors import Refused, Unknown
 from services.contracts.enums import OrderStatus, SeatStatus, TransferStatus
 from services.contracts.errors import ErrorCode
@@ -44,7 +45,7 @@ def price_seat(participants: Participants, state: State, _key: str) -> StepResul
 
 
 def _is_past(moment: str) -> bool:
-    return datetime.fromisoformat(moment) <= datetime.now(UTC)
+    return tokens.is_past(datetime.fromisoformat(moment).timestamp())
 
 
 def create_order(participants: Participants, state: State, key: str) -> StepResult:

@@ -1,7 +1,7 @@
 """The business rules of a scan, in the order in which they are checked (§7). Pure functions.
 
 QR cannot be read        QR_INVALID     checked before these rules
-older than 60 s          EXPIRED
+older than 60 s          EXPIRED        the leeway between two clocks is added to both limits
 over 5 s in the future   QR_INVALID
 no such seat             NOT_FOUND
 HELD or AVAILABLE        UNPAID
@@ -16,11 +16,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from services.chassis.tokens import CLOCK_LEEWAY_SECONDS
 from services.contracts.enums import ScanResult, SeatStatus
 from services.orchestrator.tickets.qr import TTL_SECONDS, Ticket
 
-MAX_AHEAD = timedelta(seconds=5)  # the clocks of two orchestrators may differ by this much
-MAX_AGE = timedelta(seconds=TTL_SECONDS)
+# The orchestrator that made the QR code and the one that reads it have different clocks.
+MAX_AHEAD = timedelta(seconds=5 + CLOCK_LEEWAY_SECONDS)
+MAX_AGE = timedelta(seconds=TTL_SECONDS + CLOCK_LEEWAY_SECONDS)
 
 MESSAGES = {
     ScanResult.SUCCESS: "Welcome. Row {row}, seat {number}.",

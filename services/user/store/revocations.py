@@ -7,11 +7,13 @@ from typing import Any
 from uuid import UUID
 
 from services.chassis.db import Database
-from services.chassis.tokens import ACCESS_SECONDS, REFRESH_SECONDS
+from services.chassis.tokens import ACCESS_SECONDS, CLOCK_LEEWAY_SECONDS, REFRESH_SECONDS
 
 PAGE = 1000
-# An access token that was issued during the logout expires a little later than `ACCESS_SECONDS` after it.
-LISTED_SECONDS = ACCESS_SECONDS + 60
+# A token that was issued during the logout ends a little later than one lifetime after it. Verifiers add the leeway.
+_MARGIN_SECONDS = CLOCK_LEEWAY_SECONDS + 60
+LISTED_SECONDS = ACCESS_SECONDS + _MARGIN_SECONDS
+KEPT_SECONDS = REFRESH_SECONDS + _MARGIN_SECONDS
 
 # The lock comes before seq is drawn, so seq is the order of commit. A cursor after a row has then skipped no row.
 _LOCK_TABLE = "LOCK TABLE revoked_logins IN EXCLUSIVE MODE"
@@ -51,7 +53,7 @@ def revoke(db: Database, sid: str, user_id: UUID) -> None:
     """Revoke a session with its access and refresh token. Idempotent. Deletes rows whose tokens have all expired."""
     with db.transaction() as tx:
         tx.run(_LOCK_TABLE)
-        tx.run(_DELETE_OLD, seconds=REFRESH_SECONDS)
+        tx.run(_DELETE_OLD, seconds=KEPT_SECONDS)
         tx.run(_REVOKE, sid=sid, user_id=user_id)
 
 

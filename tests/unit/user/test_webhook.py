@@ -151,6 +151,27 @@ def test_event_older_than_the_tolerance_is_refused(users: UserApp) -> None:
     assert users.balance(user) == 10
 
 
+def test_event_signed_in_the_future_is_refused(users: UserApp) -> None:
+    """Stripe's clock may be ahead of this host's by the tolerance, and no more."""
+    user = users.new_user("0.00")
+    sent = event(intent(user, 1000))
+    assert deliver(users, sent, age=-310).status_code == 400
+    assert users.balance(user) == 0
+    assert deliver(users, sent, age=-290).status_code == 200
+    assert users.balance(user) == 10
+
+
+def test_only_the_signed_time_of_an_event_counts(users: UserApp) -> None:
+    user = users.new_user("0.00")
+    body = json.dumps(event(intent(user, 1000)))
+    ahead, now = int(time.time()) + 3600, int(time.time())
+    signed = stripe.WebhookSignature.generate_signature_header(body, WEBHOOK_SECRET, ahead)
+    answer = users.call_public(
+        "POST", "/api/webhooks/stripe", body.encode(), **{"Stripe-Signature": f"{signed},t={now}"}
+    )
+    assert (answer.status_code, users.balance(user)) == (400, 0)
+
+
 @pytest.mark.claim("stripe/checks-signature-first")
 def test_changed_body_is_refused(users: UserApp) -> None:
     user = users.new_user("0.00")
