@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import re
 import socket
 import threading
 import time
@@ -12,6 +14,7 @@ from uuid import uuid4
 
 import pytest
 
+from harness.runtime.rabbitmq import SOURCES
 from services.chassis import broker as module
 from services.chassis.broker import Publisher
 from services.chassis.errors import Unknown
@@ -47,6 +50,32 @@ def test_confirmed_message_is_logged_with_its_response_time(publisher, caplog):
     caplog.set_level(logging.INFO)
     publisher.publish("", PARKING, b"{}", message_id="m-2")
     assert [line for line in caplog.messages if line.startswith(f"← RabbitMQ confirmed {PARKING} in ")]
+
+
+def test_every_queue_has_a_policy_with_a_delivery_limit():
+    topology = json.loads((SOURCES / "definitions.json").read_text())
+    for queue in topology["queues"]:
+        (limit,) = [
+            policy["definition"]["delivery-limit"]
+            for policy in topology["policies"]
+            if re.search(policy["pattern"], queue["name"])
+        ]
+        assert limit > 1_000_000
+
+
+@pytest.mark.parametrize("queue", ["seat.release.queue", PARKING])
+def test_a_message_survives_any_number_of_redeliveries(publisher, broker, queue):
+    """From 4.0 on, RabbitMQ drops a message of a quorum queue after 20 redeliveries, unless a policy sets a limit.
+
+    A consumer returns its message whenever its database is down, so a long outage would lose the notice.
+    """
+    publisher.publish("", queue, b"{}", message_id="m-3")
+    for _ in range(25):
+        with closing(broker.connect()) as connection:
+            channel = connection.channel()
+            wait_until(lambda: channel.basic_get(queue)[0] is not None)  # noqa: B023 - called before the next round
+    properties, _ = broker.take(queue)
+    assert properties.message_id == "m-3"
 
 
 @pytest.mark.claim("hold/message-is-dead-lettered", "queue/hold-queue", "queue/release-exchange", "queue/message-path")
