@@ -37,6 +37,7 @@ fi
 # A proxy with its own authority and a resolver are properties of this machine, and the root has to use both.
 cp /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/ca-certificates.crt"
 cp --dereference /etc/resolv.conf "$root/etc/resolv.conf"
+[ -e "$root/etc/hosts" ] || echo "127.0.0.1 localhost" >"$root/etc/hosts" # some suites have none after debootstrap
 
 if [ -n "${AS_USER:-}" ]; then user=tester home=/home/tester; else user=root home=/root; fi
 rm -rf "$root$home/ticketremaster"

@@ -15,6 +15,7 @@ from urllib.parse import quote
 import pika
 from pika.exceptions import AMQPError
 
+from harness.errors import StackError
 from harness.runtime import packages
 from harness.runtime.compose import ROOT
 from harness.runtime.ports import HOST
@@ -45,6 +46,7 @@ class RabbitMQ(Program):
     def prepare(self, env: Mapping[str, str]) -> None:
         """Write the configuration, plugins, topology and user to the broker's directory."""
         self.argv = (str(packages.ensure_broker()),)
+        _check_localhost()
         imported = make_state_dir(self.home, "definitions.d")
         shutil.copyfile(SOURCES / "definitions.json", imported / "10-topology.json")
         _write_secret(imported / "20-user.json", json.dumps(user_definition(self.user, self.password)))
@@ -158,6 +160,15 @@ def user_definition(user: str, password: str) -> dict[str, object]:
         "users": [{"name": user, "password": password, "tags": "administrator"}],
         "permissions": [{"user": user, "vhost": "/", **everything}],
     }
+
+
+def _check_localhost() -> None:
+    """Raise StackError if the host part of the node's name has no address, because RabbitMQ would not start."""
+    host = NODE.partition("@")[2]
+    try:
+        socket.gethostbyname(host)
+    except OSError as error:
+        raise StackError(f"the name {host} has no address. Add the line `{HOST} {host}` to /etc/hosts.") from error
 
 
 def _greets(port: int) -> bool:

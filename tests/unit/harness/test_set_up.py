@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from harness.runtime import compose, container_engine, packages, process_plan, v
 from harness.runtime.cleanup import take_down
 from harness.runtime.native import NativeStack
 from harness.runtime.progress import report_every
+from harness.runtime.rabbitmq import plan_rabbitmq
 from harness.runtime.run_directory import RunDir
 from harness.runtime.stack import COMPOSE
 
@@ -141,3 +143,18 @@ def test_the_demo_runs_in_a_folder_of_the_run_directory(monkeypatch: pytest.Monk
     monkeypatch.setattr(runtime, "up", up)
     with runtime.up_fresh("demo", env={}):
         assert started == [tmp_path / "demo"]
+
+
+def test_a_machine_without_the_name_localhost_gets_the_line_to_add(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A minimal Debian 12 has no /etc/hosts, and RabbitMQ does not start without this name."""
+
+    def resolve(name: str) -> str:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "gethostbyname", resolve)
+    monkeypatch.setattr(packages, "find_broker", lambda: Path("/usr/sbin/rabbitmq-server"))
+    program = plan_rabbitmq({5672: 5672, 25672: 25672, 4369: 4369}, tmp_path, "tester", "tester-pass")
+    with pytest.raises(StackError, match=r"Add the line `127.0.0.1 localhost` to /etc/hosts"):
+        program.prepare({})
