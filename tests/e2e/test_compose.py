@@ -130,7 +130,7 @@ def test_image_is_small_and_holds_only_the_program(deployment: Deployment, servi
     )
     seen = container_engine.run_docker("exec", container["Id"], "sh", "-c", look).split()
     assert [line for line in seen if not line.startswith("/venv/lib/")] == ["10001"]
-    base = json.loads(container_engine.run_docker("image", "inspect", "python:3.11-slim-bookworm"))[0]["Size"]
+    base = json.loads(container_engine.run_docker("image", "inspect", "python:3.13-slim-trixie"))[0]["Size"]
     ours = json.loads(container_engine.run_docker("image", "inspect", container["Image"]))[0]["Size"]
     assert ours - base < 120 * MEBIBYTE
 

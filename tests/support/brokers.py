@@ -111,7 +111,7 @@ class Broker:
     def _start_container(self, port: int) -> Any:
         from tests.support import containers
 
-        return containers.rabbitmq("rabbitmq:3-management", port, self.settings.user, self.settings.password)
+        return containers.rabbitmq("rabbitmq:4-management", port, self.settings.user, self.settings.password)
 
     def _start(self, program: Program) -> subprocess.Popen[bytes]:
         env = {**os.environ, **program.env}

@@ -98,7 +98,7 @@ def test_the_suites_are_the_last_stage() -> None:
 
 def test_bases_are_pinned_and_no_file_comes_from_elsewhere() -> None:
     found = stages(DOCKERFILE)
-    assert {stage.base for stage in found.values()} - found.keys() == {"python:3.11-slim-bookworm"}
+    assert {stage.base for stage in found.values()} - found.keys() == {"python:3.13-slim-trixie"}
     assert "\nADD " not in DOCKERFILE
 
 
@@ -129,16 +129,16 @@ def test_no_secret_enters_the_build_context(folder: str, tmp_path: Path) -> None
 
 
 def test_pip_is_removed_from_the_interpreter_of_an_image(tmp_path: Path) -> None:
-    site = "lib/python3.11/site-packages"
-    for path in ("bin/pip", "bin/pip3.11", f"{site}/pip", f"{site}/setuptools", "lib/python3.11/ensurepip"):
+    site = "lib/python3.13/site-packages"
+    for path in ("bin/pip", "bin/pip3.13", f"{site}/pip", f"{site}/setuptools", "lib/python3.13/ensurepip"):
         (tmp_path / path).mkdir(parents=True)
-    (tmp_path / "bin/python3.11").touch()
-    (tmp_path / "lib/python3.11/os.py").touch()
+    (tmp_path / "bin/python3.13").touch()
+    (tmp_path / "lib/python3.13/os.py").touch()
     for name in SHIPPED:
         [removal] = re.findall(r"(?m)^RUN (rm -rf .*)$", full_text(name))
         subprocess.run(["sh", "-c", removal.replace("/usr/local", str(tmp_path))], check=True)
     assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if not any(path.glob("*"))} == {
-        "bin/python3.11", "lib/python3.11/os.py", site
+        "bin/python3.13", "lib/python3.13/os.py", site
     }  # fmt: skip
 
 

@@ -358,3 +358,8 @@ def test_topology_is_imported_after_all_nodes_run(running: int, status: int, imp
         )
         server.shutdown()
     assert (done.returncode, handler.imported) == (status, [b"{}"] * imports), done.stderr  # type: ignore[attr-defined]
+
+
+def test_the_broker_has_the_same_version_as_in_compose() -> None:
+    (cluster,) = [found for found in RESOURCES if found["kind"] == "RabbitmqCluster"]
+    assert cluster["spec"]["image"] == COMPOSE["rabbitmq"]["image"]

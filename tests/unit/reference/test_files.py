@@ -141,7 +141,7 @@ def test_first_start_runs_the_schema_before_the_seed(name: str) -> None:
 @pytest.mark.claim("compose/rabbitmq")
 def test_rabbitmq_has_its_management_and_its_files() -> None:
     described = SERVICES["rabbitmq"]
-    assert described["image"] == "rabbitmq:3-management"
+    assert described["image"] == "rabbitmq:4-management"
     assert "./services/rabbitmq/rabbitmq.conf:/etc/rabbitmq/rabbitmq.conf:ro" in described["volumes"]
     assert "./services/rabbitmq:/etc/rabbitmq/ticketremaster:ro" in described["volumes"], "its definitions and start.sh"
     assert described["command"][-1].endswith("start.sh")
