@@ -87,13 +87,14 @@ class SystemDatabases:
 
     def order_of(self, seat_id: UUID) -> dict[str, Any] | None:
         """The newest order of a seat."""
-        sql = "SELECT * FROM orders WHERE seat_id = %(id)s ORDER BY created_at DESC, order_id LIMIT 1"
-        found = self.dbs["order"].statement(sql, id=seat_id)
-        return dict(found) if found else None
+        return self._find_newest("orders", seat_id)
 
     def transfer_of(self, seat_id: UUID) -> dict[str, Any] | None:
         """The newest transfer of a seat."""
-        sql = "SELECT * FROM transfers WHERE seat_id = %(id)s ORDER BY created_at DESC LIMIT 1"
+        return self._find_newest("transfers", seat_id)
+
+    def _find_newest(self, table: str, seat_id: UUID) -> dict[str, Any] | None:
+        sql = f"SELECT * FROM {table} WHERE seat_id = %(id)s ORDER BY created_at DESC LIMIT 1"
         found = self.dbs["order"].statement(sql, id=seat_id)
         return dict(found) if found else None
 

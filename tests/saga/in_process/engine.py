@@ -31,7 +31,7 @@ from tests.saga.in_process.in_process_system import (
     RecordedMessages,
     RetryBudget,
 )
-from tests.saga.in_process.scenarios import FLOWS, Case, Flow, read_state
+from tests.saga.in_process.scenarios import Case, Flow, read_state
 
 RETRY_PAUSE = 0.002  # seconds, shorter than in production
 TWO_BEGINS = Fault("journal begin", Kind.TWICE)  # the second begin waits for the saga of the first until its deadline
@@ -225,6 +225,3 @@ def fast_retries(engine: Engine) -> Iterator[Engine]:
         patch.setattr(retry, "time", _RetryClock(engine))
         patch.setattr(participants, "EVENT_FACTS_SECONDS", 0.0)
         yield engine
-
-
-__all__ = ["FLOWS", "Engine", "Outcome", "fast_retries"]

@@ -34,7 +34,7 @@ from services.user.app import build as build_user
 from services.user.settings import Settings as UserSettings
 from tests.saga.in_process.db_fixtures import SystemDatabases
 from tests.saga.in_process.inventory_server import InventoryServer
-from tests.saga.in_process.local_calls import Caller, LocalAdapter, LocalHttp, LocalPool, call
+from tests.saga.in_process.local_calls import LocalAdapter, LocalHttp, LocalPool, call
 from tests.support.databases import Databases
 
 JWT_SECRET = "test-jwt-secret-test-jwt-secret-test"
@@ -210,6 +210,3 @@ class InProcessSystem(SystemDatabases):
     def admin(self) -> ParkedSagas:
         """The operations of the admin command."""
         return ParkedSagas(self.dbs["orchestrator"])
-
-
-__all__ = ["Caller", "InProcessSystem", "NoRevocations", "RecordedMessages", "RetryBudget"]

@@ -16,7 +16,8 @@ from flask import Flask
 from harness.api_client import ApiResponse, Inbox
 from harness.invariants import Rows, Snapshot
 from tests.saga.in_process import db_builders
-from tests.saga.in_process.in_process_system import Caller, InProcessSystem
+from tests.saga.in_process.in_process_system import InProcessSystem
+from tests.saga.in_process.local_calls import Caller
 
 HALL = "HALL-A"
 PRICE = Decimal(200)

@@ -18,7 +18,7 @@ from harness import invariants
 from harness.api_client import ApiResponse
 from tests.saga.in_process.engine import Engine
 from tests.saga.in_process.faults import Fault, Kind
-from tests.saga.in_process.in_process_system import Caller
+from tests.saga.in_process.local_calls import Caller
 from tests.saga.in_process.scenarios import HALL, Case, Flow
 from tests.saga.matrix.expected_outcomes import TABLE
 from tests.saga.properties import stripe_events
