@@ -32,10 +32,10 @@ verify: lint ## run lint and every test, then write reports/index.html
 	@$(PYTEST) --report=reports --in-parallel=unit -m "unit or saga or concurrency or contract or e2e"
 
 lint: venv ## run ruff, mypy (strict) and import-linter
-	@$(BIN)/ruff check .
-	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy services harness fakes tests
-	@$(BIN)/lint-imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy services harness fakes tests
+	$(BIN)/lint-imports
 
 saga: venv ## run every flow with a fault at every step
 	@$(PYTEST) -m saga
