@@ -20,12 +20,18 @@ def _encode_other(value: object) -> Decimal:
 
 
 _encoder = msgspec.json.Encoder(decimal_format="number", enc_hook=_encode_other)
+_canonical_encoder = msgspec.json.Encoder(decimal_format="number", enc_hook=_encode_other, order="sorted")
 _decoder = msgspec.json.Decoder(float_hook=Decimal)
 
 
 def encode(value: Any) -> bytes:
     """Encode a value as JSON. A Decimal becomes a number with the same digits, a UUID or datetime becomes text."""
     return _encoder.encode(value)
+
+
+def encode_canonically(value: Any) -> bytes:
+    """Encode a decoded value so that equal values have equal bytes."""
+    return _canonical_encoder.encode(value)
 
 
 def decode(raw: bytes | str) -> Any:

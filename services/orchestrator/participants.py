@@ -53,7 +53,7 @@ class Users:
         return self._data(self._peer.post("/credits/refund", key=key))
 
     def freeze(self, key: str, user_id: str, amount: Decimal, *, at_most: bool = False) -> Data:
-        """Freeze credits. `at_most` freezes the available part instead of refusing."""
+        """Freeze credits. Raises Refused INSUFFICIENT_CREDITS, but `at_most` freezes the available part instead."""
         fields = {"key": key, "user_id": user_id, "amount": amount, "at_most": at_most}
         return self._data(self._peer.post("/credits/freeze", **fields))
 

@@ -67,7 +67,7 @@ def blueprint(context: ApiContext) -> Blueprint:
         def create(topup_id: UUID) -> Mapping[str, Any]:
             return context.participants.users.top_up(f"topup:{topup_id}:1:create_intent", user_id, amount)
 
-        return web.ok(context.run_idempotently("topup", create))
+        return web.ok(context.run_idempotently("topup", amount, create))
 
     return routes
 

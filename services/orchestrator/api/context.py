@@ -40,11 +40,17 @@ class ApiContext:
     settings: Settings
 
     def run_idempotently(
-        self, operation: str, work: Callable[[UUID], ResponseData], resume: Callable[[UUID], ResponseData] | None = None
+        self,
+        operation: str,
+        body: Any,
+        work: Callable[[UUID], ResponseData],
+        resume: Callable[[UUID], ResponseData] | None = None,
     ) -> ResponseData:
-        """Run `work(subject)` under the request's Idempotency-Key, if it has one. See `IdempotencyKeys.run`."""
-        key = request.headers.get("Idempotency-Key")
-        keyed = KeyedRequest(identity().user_id, operation, key, request.get_data(cache=True))
+        """Run `work(subject)` under the request's Idempotency-Key, if it has one. See `IdempotencyKeys.run`.
+
+        `body` is the decoded content of the request. A retry with other content is refused.
+        """
+        keyed = KeyedRequest(identity().user_id, operation, request.headers.get("Idempotency-Key"), body)
         return self.keys.run(keyed, work, resume)
 
     def retry(self, call: Callable[[], T]) -> T:

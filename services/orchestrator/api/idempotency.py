@@ -1,5 +1,7 @@
 """`Idempotency-Key` of the public API: a retry with the same key, body and caller gets the first response again.
 
+Two bodies are the same if they decode to the same value. Spacing, key order and the spelling of numbers do not count.
+
 A key is bound to a *subject* (its order, transfer, scan or top-up) before any work. The work is safe to repeat for its
 subject, so a retry continues the work of a request that died.
 
@@ -55,12 +57,12 @@ _EXPIRE = "DELETE FROM idempotency_keys WHERE created_at < (SELECT app_now()) - 
 
 @dataclass(frozen=True)
 class KeyedRequest:
-    """A request with its Idempotency-Key. If `key` is None, each request is new."""
+    """A request with its Idempotency-Key and its decoded body. If `key` is None, each request is new."""
 
     caller: UUID
     operation: str
     key: str | None
-    body: bytes
+    body: Any
 
 
 class IdempotencyKeys:
@@ -137,7 +139,8 @@ def _make_claim(request: KeyedRequest) -> dict[str, Any]:
             ErrorCode.VALIDATION_ERROR, f"Send an Idempotency-Key of 1 to {MAX_KEY_CHARS} printable characters."
         )
     which = {"caller": request.caller, "operation": request.operation, "key": key}
-    return {**which, "body_hash": hashlib.sha256(request.body).hexdigest(), "claim": uuid4()}
+    body_hash = hashlib.sha256(json_codec.encode_canonically(request.body)).hexdigest()
+    return {**which, "body_hash": body_hash, "claim": uuid4()}
 
 
 def _run_work(work: Callable[[UUID], ResponseData], subject: UUID) -> tuple[Outcome, str]:

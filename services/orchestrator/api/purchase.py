@@ -16,8 +16,9 @@ from services.contracts.enums import OrderStatus
 from services.contracts.errors import ErrorCode
 from services.orchestrator.api.context import ApiContext
 from services.orchestrator.saga.flows import PAY, REFUND, RESERVE
+from services.orchestrator.tickets.otp import read_otp_code
 
-OtpCode = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{4,10}\Z")]
+OtpCode = Annotated[str, msgspec.Meta(max_length=64)]
 
 
 class ReserveBody(msgspec.Struct):
@@ -32,6 +33,9 @@ class PayBody(msgspec.Struct):
 class VerifyOtpBody(msgspec.Struct):
     otp_code: OtpCode
     order_id: UUID | None = None
+
+    def __post_init__(self) -> None:
+        self.otp_code = read_otp_code(self.otp_code)
 
 
 def blueprint(context: ApiContext) -> Blueprint:
@@ -52,7 +56,7 @@ def blueprint(context: ApiContext) -> Blueprint:
             return context.coalescer.join(seat_id, user_id, str(order_id), lambda: reserve_alone(order_id))
 
         # A retry whose order may already exist bypasses request coalescing.
-        return web.ok(context.run_idempotently("reserve", reserve_coalesced, resume=reserve_alone))
+        return web.ok(context.run_idempotently("reserve", seat_id, reserve_coalesced, resume=reserve_alone))
 
     @routes.post("/api/pay")
     @paying_customer

@@ -19,6 +19,7 @@ from services.orchestrator.api.context import ApiContext
 from services.orchestrator.api.purchase import OtpCode, refuse_unless_awaiting_code
 from services.orchestrator.saga.definition import Saga
 from services.orchestrator.saga.flows import DISMISS, DISPUTE, INITIATE, REVERSE, TRANSFER_CONFIRM
+from services.orchestrator.tickets.otp import read_otp_code
 
 
 class InitiateBody(msgspec.Struct):
@@ -32,6 +33,10 @@ class ConfirmBody(msgspec.Struct):
     transfer_id: UUID
     seller_otp: OtpCode | None = None
     buyer_otp: OtpCode | None = None
+
+    def __post_init__(self) -> None:
+        self.seller_otp = None if self.seller_otp is None else read_otp_code(self.seller_otp)
+        self.buyer_otp = None if self.buyer_otp is None else read_otp_code(self.buyer_otp)
 
 
 class TransferBody(msgspec.Struct):
@@ -57,7 +62,7 @@ def blueprint(context: ApiContext) -> Blueprint:
     def initiate() -> Response:
         body = web.body(InitiateBody)
         _require_two_parties(body)
-        data = context.run_idempotently("initiate", lambda transfer_id: _initiate(context, transfer_id, body))
+        data = context.run_idempotently("initiate", body, lambda transfer_id: _initiate(context, transfer_id, body))
         return web.ok(data, 201)
 
     @routes.post("/api/transfer/confirm")

@@ -20,6 +20,11 @@ class VerifyBody(msgspec.Struct):
     hall_id: Annotated[str, msgspec.Meta(min_length=1, max_length=20)]
     staff_id: UUID | None = None
 
+    def __post_init__(self) -> None:
+        # A scanner may end its text with a newline or break it into lines. Base64 itself has no blanks.
+        self.qr_payload = "".join(self.qr_payload.split())
+        self.hall_id = self.hall_id.strip()
+
 
 def blueprint(context: ApiContext) -> Blueprint:
     """Create the route of scenario 3."""
@@ -35,6 +40,6 @@ def blueprint(context: ApiContext) -> Blueprint:
         def scan(scan_id: UUID) -> Mapping[str, Any]:
             return context.scanner.scan(ScanRequest(scan_id, staff_id, body.hall_id, body.qr_payload))
 
-        return web.ok(context.run_idempotently("verify", scan))
+        return web.ok(context.run_idempotently("verify", (body.qr_payload, body.hall_id), scan))
 
     return routes

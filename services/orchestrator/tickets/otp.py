@@ -6,6 +6,7 @@ only three attempts exist for all requests.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -20,6 +21,17 @@ from services.orchestrator.saga.retry import retry_until
 Attempt = Mapping[str, Any]  # the fields of the order or transfer after the attempt
 CLOSING_SECONDS = 1.0  # reserved before the deadline for recording the outcome, and added after it
 _OUTCOMES = {OtpStatus.APPROVED: "approved", OtpStatus.PENDING: "wrong", OtpStatus.EXPIRED: "expired"}
+
+_SEPARATORS = re.compile(r"[\s-]+")
+_CODE = re.compile(r"[0-9]{4,10}")
+
+
+def read_otp_code(text: str) -> str:
+    """The digits of a code that a user typed with or without blanks and hyphens. Raises ValueError."""
+    code = _SEPARATORS.sub("", text)
+    if not _CODE.fullmatch(code):
+        raise ValueError("a code must have 4 to 10 digits")
+    return code
 
 
 class OtpService:

@@ -65,6 +65,6 @@ def judge_seat(ticket: Ticket, seat: SeatFacts, staff_hall: str) -> ScanResult |
         return ScanResult.UNPAID
     if str(ticket.user_id) != seat.owner_user_id:
         return ScanResult.NOT_OWNER
-    if seat.hall_id != ticket.hall_id or seat.hall_id != staff_hall:
+    if seat.hall_id != ticket.hall_id or seat.hall_id.casefold() != staff_hall.casefold():
         return ScanResult.WRONG_HALL
     return None

@@ -14,7 +14,7 @@ from services.chassis import access, tokens, web
 from services.chassis.db import Database, Row
 from services.chassis.errors import Refused
 from services.contracts.errors import ErrorCode
-from services.user import passwords
+from services.user import contacts, passwords
 from services.user.store import accounts, revocations
 
 logger = logging.getLogger(__name__)
@@ -22,22 +22,21 @@ logger = logging.getLogger(__name__)
 MIN_PASSWORD_BYTES = 8
 POLLERS = ("orchestrator-service", "order-service", "inventory-service", "event-service")
 
-EmailAddress = Annotated[str, Meta(max_length=255, pattern=r"\A[!-?A-~]+@[!-?A-~]+\.[!-?A-~]+\Z")]
-PhoneNumber = Annotated[str, Meta(pattern=r"\A\+[1-9][0-9]{7,14}\Z")]  # E.164
-
 
 class Registration(msgspec.Struct, forbid_unknown_fields=True):
-    email: EmailAddress
-    phone: PhoneNumber
+    email: Annotated[str, Meta(max_length=contacts.MAX_EMAIL_CHARS)]
+    phone: Annotated[str, Meta(max_length=64)]
     password: str
 
     def __post_init__(self) -> None:
+        self.email = contacts.read_email(self.email)
+        self.phone = contacts.read_phone(self.phone)
         if not MIN_PASSWORD_BYTES <= len(self.password.encode()) <= passwords.MAX_BYTES:
             raise ValueError(f"a password must have {MIN_PASSWORD_BYTES} to {passwords.MAX_BYTES} bytes")
 
 
 class Login(msgspec.Struct, forbid_unknown_fields=True):
-    email: Annotated[str, Meta(max_length=255)]
+    email: Annotated[str, Meta(max_length=contacts.MAX_EMAIL_CHARS)]
     password: Annotated[str, Meta(max_length=1024)]
 
 
@@ -78,15 +77,14 @@ def auth_routes(db: Database, jwt_secret: str) -> Blueprint:
 
 
 def _register(db: Database, registration: Registration) -> dict[str, Any]:
-    added = accounts.add(
-        db, registration.email.lower(), registration.phone, passwords.hash_password(registration.password)
-    )
+    hashed = passwords.hash_password(registration.password)
+    added = accounts.add(db, registration.email, registration.phone, hashed)
     logger.info("User %s registered", added["user_id"])
     return dict(added)
 
 
 def _login(db: Database, secret: str, login: Login) -> dict[str, Any]:
-    account = accounts.find_by_email(db, login.email.lower())
+    account = accounts.find_by_email(db, contacts.normalize_email(login.email))
     stored = account["password_hash"] if account else None
     if not passwords.matches(login.password, stored) or account is None:
         raise Refused(ErrorCode.UNAUTHORIZED, "Wrong e-mail address or password. Try again or register.")

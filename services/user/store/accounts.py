@@ -29,7 +29,7 @@ def add(db: Database, email: str, phone: str, password_hash: str) -> Row:
 
 
 def find_by_email(db: Database, email: str) -> Row | None:
-    """Find the account, with its password hash, of an e-mail address in lower case."""
+    """Find the account, with its password hash, of an e-mail address in its normal form."""
     return db.statement(_BY_EMAIL, email=email)
 
 
