@@ -31,11 +31,12 @@ demo: venv ## buy a ticket through the gateway step by step, then check the inva
 verify: lint ## run lint and every test, then write reports/index.html
 	@$(PYTEST) --report=reports --in-parallel=unit -m "unit or saga or concurrency or contract or e2e"
 
-lint: venv ## run ruff, mypy (strict) and import-linter
+lint: venv ## run ruff, mypy (strict), import-linter and the prose check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy services harness fakes tests
 	$(BIN)/lint-imports
+	$(BIN)/python -m harness.dev.prose
 
 saga: venv ## run every flow with a fault at every step
 	@$(PYTEST) -m saga
