@@ -18,6 +18,7 @@ import yaml
 from harness.dev.spec_bundle import Document, bundle, find_dangling, load, operations, resolve
 from harness.runtime.compose import ROOT
 from services.contracts.errors import ERRORS
+from tests.support import node_packages
 
 SERVICES = ROOT / "services"
 GATEWAY_ONLY = "GATEWAY_REJECTED"  # Kong returns it from its error template
@@ -178,7 +179,8 @@ def _check_durability(channels: list[tuple[Document, Document]], definitions: Do
 
 def check_asyncapi(spec: Document) -> Iterator[str]:
     """Yield each violation of the AsyncAPI schema, and each reference without a target."""
-    schema = json.loads((ROOT / "specs" / "vendor" / "asyncapi" / "3.0.0.json").read_text())
+    node_packages.install()
+    schema = json.loads((node_packages.PACKAGES / "@asyncapi" / "specs" / "schemas" / "3.0.0.json").read_text())
     for error in jsonschema_rs.Draft7Validator(schema).iter_errors(spec):
         yield f"{'.'.join(map(str, error.instance_path))}: {error.message[:300]}"
     yield from find_dangling(spec)
