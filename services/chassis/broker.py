@@ -141,6 +141,7 @@ class _Session:
         self._unconfirmed: dict[int, _Outgoing] = {}
         self._last_tag = 0
         self._channel: Any = None
+        self._is_confirming = False  # the broker has accepted that it confirms the messages of the channel
         self._connection = pika.SelectConnection(
             parameters,
             on_open_callback=lambda connection: connection.channel(on_open_callback=self._on_channel),
@@ -148,7 +149,7 @@ class _Session:
             on_close_callback=lambda _connection, error: self._end(error),
         )
         self._connection.add_on_connection_blocked_callback(lambda *_: self._set_open(False))
-        self._connection.add_on_connection_unblocked_callback(lambda *_: self._set_open(True))
+        self._connection.add_on_connection_unblocked_callback(lambda *_: self._set_open(self._is_confirming))
 
     def run(self) -> None:
         """Run the I/O loop until the connection ends."""
@@ -187,9 +188,18 @@ class _Session:
 
     def _on_channel(self, channel: Any) -> None:
         self._channel = channel
-        channel.add_on_close_callback(lambda _channel, _reason: self._close())
+        channel.add_on_close_callback(self._on_channel_close)
         channel.add_on_return_callback(self._on_return)
-        channel.confirm_delivery(self._on_confirm, callback=lambda _frame: self._set_open(True))
+        channel.confirm_delivery(self._on_confirm, callback=self._on_confirming)
+
+    def _on_confirming(self, _frame: Any) -> None:
+        self._is_confirming = True
+        self._set_open(True)
+
+    def _on_channel_close(self, _channel: Any, _reason: Any) -> None:
+        self._is_confirming = False
+        self._set_open(False)
+        self._close()
 
     def _send_all(self) -> None:
         with self._lock:

@@ -10,6 +10,7 @@ A transaction commits completely or not at all. A lock timeout, a statement time
 from __future__ import annotations
 
 import re
+import select
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar, cast
@@ -36,6 +37,7 @@ _RETRYABLE = {  # the server works, so a retry of the same call may succeed
     errorcodes.TOO_MANY_CONNECTIONS,
 }
 
+_IS_READY = "SELECT shift FROM clock_offset WHERE to_regnamespace('init_complete') IS NOT NULL"
 _PARAMETER = re.compile(r"%\((\w+)\)s")
 
 psycopg2.extras.register_uuid()  # type: ignore[no-untyped-call]
@@ -44,6 +46,10 @@ psycopg2.extras.register_default_jsonb(globally=True, loads=json_codec.decode)
 
 class LockNotGranted(Unknown):
     """Another transaction locks the row. It is raised immediately under NOWAIT, otherwise after `lock_timeout`."""
+
+
+class ConnectionLost(Unknown):
+    """The connection broke before the answer, for example because PostgreSQL was restarted."""
 
 
 class UniqueViolation(Exception):
@@ -69,6 +75,12 @@ class _Connection(psycopg2.extensions.connection):
         self.autocommit = True
         self._cursor = self.cursor()
         self._prepared: dict[str, str] = {}
+        self._poller = select.poll()
+        self._poller.register(self.fileno(), select.POLLIN)
+
+    def is_usable(self) -> bool:
+        """False if an idle connection has something to read, which is usually the server's close. It takes 1 µs."""
+        return not self._poller.poll(0)
 
     def execute(self, sql: str, params: dict[str, Any] | None = None) -> Any:
         """Run a statement and return the cursor with its result."""
@@ -100,8 +112,9 @@ class _Connection(psycopg2.extensions.connection):
 class Transaction:
     """The statements of one transaction. Parameters are named: `%(seat_id)s`."""
 
-    def __init__(self, connection: _Connection) -> None:
+    def __init__(self, connection: _Connection, begin: str = "BEGIN") -> None:
         self._connection = connection
+        self._begin = f"{begin}; "
         self._is_open = False
 
     def one(self, sql: str, **params: Any) -> Row | None:
@@ -129,7 +142,7 @@ class Transaction:
             self._connection.execute("COMMIT")
 
     def _execute(self, sql: str, params: dict[str, Any]) -> Any:
-        opening, self._is_open = "" if self._is_open else "BEGIN; ", True
+        opening, self._is_open = "" if self._is_open else self._begin, True
         return self._connection.execute(opening + sql, params)
 
 
@@ -150,19 +163,24 @@ class Database:
         """Run one statement as its own transaction and return its first row.
 
         It takes one round trip, and each connection plans the statement once. Raises the errors of `transaction`.
+        A SELECT is repeated once on a new connection if its connection breaks.
         """
-        with self._borrow() as connection:
-            return _first(connection.execute(connection.prepare(sql), params))
+
+        def execute() -> Row | None:
+            with self._borrow() as connection:
+                return _first(connection.execute(connection.prepare(sql), params))
+
+        return _repeat_once(execute) if sql.lstrip().startswith("SELECT") else execute()
 
     @contextmanager
-    def transaction(self) -> Iterator[Transaction]:
+    def transaction(self, begin: str = "BEGIN") -> Iterator[Transaction]:
         """Open a transaction that commits at the end of the block and rolls back on any exception.
 
         Raises LockNotGranted, UniqueViolation, DatabaseFault, or Unknown if the database does not answer.
         If the commit itself raises Unknown, only a key written in the same transaction shows whether it happened.
         """
         with self._borrow() as connection:
-            tx = Transaction(connection)
+            tx = Transaction(connection, begin)
             try:
                 yield tx
                 tx.commit()
@@ -171,14 +189,21 @@ class Database:
                 raise
 
     def read(self, work: Callable[[Transaction], T]) -> T:
-        """Run `work` in a transaction of its own and return its result."""
-        with self.transaction() as tx:
-            return work(tx)
+        """Run `work` in a read-only transaction of its own and return its result.
+
+        It is repeated once on a new connection if its connection breaks, because a read changes nothing.
+        """
+
+        def execute() -> T:
+            with self.transaction("BEGIN READ ONLY") as tx:
+                return work(tx)
+
+        return _repeat_once(execute)
 
     def is_ready(self) -> bool:
-        """The readiness check: True if the schema exists and can be read."""
+        """The readiness check: True if the schema is complete and can be read."""
         try:
-            return self.statement("SELECT shift FROM clock_offset") is not None
+            return self.statement(_IS_READY) is not None
         except (Unknown, DatabaseFault):
             return False
 
@@ -192,12 +217,20 @@ class Database:
         borrowed = None
         try:
             borrowed = self._pool.connect()
+            if not cast(_Connection, borrowed.dbapi_connection).is_usable():
+                borrowed = self._replace(borrowed)
             yield cast(_Connection, borrowed.dbapi_connection)
         except (psycopg2.Error, PoolTimeout) as error:
-            raise _translate(error) from None  # the original error quotes rows, which must not be logged
+            is_lost = borrowed is not None and cast(_Connection, borrowed.dbapi_connection).closed
+            raise _translate(error, bool(is_lost)) from None  # the original error quotes rows, which must not be logged
         finally:
             if borrowed is not None:
                 self._give_back(borrowed)
+
+    def _replace(self, dead: PoolProxiedConnection) -> PoolProxiedConnection:
+        dead.invalidate()
+        self.close()  # a restart of the server has broken the other connections too
+        return self._pool.connect()
 
     def _give_back(self, borrowed: PoolProxiedConnection) -> None:
         if cast(_Connection, borrowed.dbapi_connection).closed:
@@ -229,9 +262,18 @@ def _first(cursor: Any) -> Row | None:
     return None if row is None else {column[0]: value for column, value in zip(cursor.description, row, strict=True)}
 
 
-def _translate(error: psycopg2.Error | PoolTimeout) -> Exception:
+def _repeat_once(read: Callable[[], T]) -> T:
+    try:
+        return read()
+    except ConnectionLost:
+        return read()
+
+
+def _translate(error: psycopg2.Error | PoolTimeout, is_lost: bool) -> Exception:
     if isinstance(error, PoolTimeout):
         return Unknown("every database connection is busy")
+    if is_lost:
+        return ConnectionLost("the database closed the connection")
     code = error.pgcode
     if code == errorcodes.UNIQUE_VIOLATION:
         return UniqueViolation(str(error.diag.constraint_name))

@@ -36,7 +36,8 @@ class RevocationPoller:
         for entry in page["revocations"]:
             self._revoked[entry["sid"]] = time.monotonic() + float(entry["seconds_left"])
         self._cursor = page["cursor"]
-        self._fresh_at = None if page["more"] and self._fresh_at is None else polled_at
+        if not page["more"]:
+            self._fresh_at = polled_at
         self._drop_expired(polled_at)
         return bool(page["more"])
 

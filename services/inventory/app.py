@@ -46,7 +46,7 @@ def build(settings: Settings, database: Database | None = None) -> Flask:
         may_consume=db.is_ready,
         counted_queue=PARKING_QUEUE,
     )
-    metrics.PARKED_NOW.set_function(lambda: consumer.counted or 0)
+    metrics.PARKED_NOW.set_function(lambda: float("nan") if consumer.counted is None else consumer.counted)
     sweeper = Worker("hold sweeper", Sweeper(db, settings.sweep_grace_seconds).tick, settings.sweep_seconds)
     app = create_app(settings.process, checks={"database": db.is_ready}, facts=lambda: _facts(consumer))
     app.register_blueprint(seat_routes(SeatMaps(db)))

@@ -26,6 +26,7 @@ PREFETCH = 32
 STOP_SECONDS = 5
 _IDLE_SECONDS = 0.5  # the interval at which an idle consumer checks whether to stop
 _COUNT_SECONDS = 2.0
+SILENT_SECONDS = 3 * _COUNT_SECONDS  # without an answer of the broker, the state is no longer `consuming`
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,15 @@ class Consumer:
         self._counted_at = float("-inf")
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self.state = "starting"  # then connecting, consuming, paused, stopped
-        self.counted: int | None = None
+        self._state = "starting"  # then connecting, consuming, paused, stopped
+        self._proven_at = float("-inf")  # when the broker last answered this consumer
+        self.counted: int | None = None  # None while the consumer does not consume
+
+    @property
+    def state(self) -> str:
+        """`consuming` only after the broker confirmed the consumer, and only while the broker answers."""
+        is_silent = time.monotonic() - self._proven_at > SILENT_SECONDS
+        return "connecting" if self._state == "consuming" and is_silent else self._state
 
     def start(self) -> None:
         """Start to consume. Call it once, after the fork."""
@@ -78,11 +86,11 @@ class Consumer:
 
     def _run(self) -> None:
         while not self._stopped.is_set():
-            self.state = "connecting" if self._may_consume() else "paused"
-            if self.state == "connecting":
+            self._state = "connecting" if self._may_consume() else "paused"
+            if self._state == "connecting":
                 self._consume_until_failure()
             self._stopped.wait(RECONNECT_SECONDS)
-        self.state = "stopped"
+        self._state = "stopped"
 
     def _consume_until_failure(self) -> None:
         try:
@@ -99,8 +107,9 @@ class Consumer:
         try:
             channel = connection.channel()
             channel.basic_qos(prefetch_count=PREFETCH)
-            self.state = "consuming"
+            # The first turn comes after the broker's confirm. A cancelled consumer ends the loop.
             for method, properties, body in channel.consume(self._queue, inactivity_timeout=_IDLE_SECONDS):
+                self._state = "consuming"
                 if self._stopped.is_set():
                     return
                 if method is not None:
@@ -108,6 +117,7 @@ class Consumer:
                     channel.basic_ack(method.delivery_tag)
                 self._update_count(channel)
         finally:
+            self._state, self.counted = "connecting", None
             if connection.is_open:
                 connection.close()
 
@@ -116,6 +126,7 @@ class Consumer:
             self._handle(Message(body, properties.message_id, properties.headers or {}))
 
     def _update_count(self, channel: Any) -> None:
-        if time.monotonic() - self._counted_at >= _COUNT_SECONDS:
+        if time.monotonic() - self._counted_at >= _COUNT_SECONDS or self.counted is None:
             self._counted_at = time.monotonic()
             self.counted = channel.queue_declare(self._counted_queue, passive=True).method.message_count
+            self._proven_at = time.monotonic()

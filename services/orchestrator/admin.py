@@ -43,13 +43,11 @@ class ParkedSagas:
 
     def list(self) -> list[Row]:
         """Return every parked saga, oldest first."""
-        with self._db.transaction() as tx:
-            return tx.all(_LIST)
+        return self._db.read(lambda tx: tx.all(_LIST))
 
     def show(self, saga_id: UUID) -> Row | None:
         """Return one saga, parked or not, or None."""
-        with self._db.transaction() as tx:
-            return tx.one(_SHOW, saga_id=saga_id)
+        return self._db.read(lambda tx: tx.one(_SHOW, saga_id=saga_id))
 
     def retry(self, saga_id: UUID) -> bool:
         """Return a saga to recovery. False when it is not parked."""

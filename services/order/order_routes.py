@@ -62,7 +62,9 @@ def order_routes(db: Database) -> Blueprint:
     @inventory
     def expire(order_id: str) -> Response:
         subject_id = web.as_id(order_id)
-        return web.ok(db.read(lambda tx: order_store.expire(tx, subject_id)))
+        with db.transaction() as tx:
+            expired = order_store.expire(tx, subject_id)
+        return web.ok(expired)
 
     return routes
 

@@ -65,8 +65,8 @@ def create_patched_database(stack: Stack, service: str, patch: str) -> Iterator[
 def _create_tables(dsn: str, service: str, patch: str) -> None:
     package = service.removesuffix("-service")
     with closing(psycopg2.connect(dsn)) as connection, connection.cursor() as cursor:
-        for part in ("chassis", package):
-            cursor.execute((ROOT / "services" / part / "schema.sql").read_text())
+        for script in ("chassis/schema.sql", f"{package}/schema.sql", "chassis/init_complete.sql"):
+            cursor.execute((ROOT / "services" / script).read_text())
         if patch:
             cursor.execute(patch)
         connection.commit()

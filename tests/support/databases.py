@@ -4,8 +4,8 @@
         db = Database(database_for("order"))
 
 The server is the embedded one, or a container if the system runs in containers. Clients use its Unix socket. Each
-database is made as in production: services/chassis/schema.sql, then schema.sql and seed.sql of the service, all run as
-the service's role. Tests share the databases and use fresh ids, because nothing is deleted between tests.
+database is made as in production, by the scripts of `scripts`, all run as the service's role. Tests share the databases
+and use fresh ids, because nothing is deleted between tests.
 """
 
 from __future__ import annotations
@@ -184,4 +184,5 @@ def _write_owner(home: Path) -> None:
 def scripts(service: str) -> list[Path]:
     """The SQL files that create the database of `service`, in order."""
     own = (SERVICES / service / name for name in ("schema.sql", "seed.sql"))
-    return [SERVICES / "chassis" / "schema.sql", *(script for script in own if script.exists())]
+    chassis = SERVICES / "chassis"
+    return [chassis / "schema.sql", *(script for script in own if script.exists()), chassis / "init_complete.sql"]

@@ -155,8 +155,7 @@ class Journal:
 
     def read(self, saga_id: UUID) -> Entry:
         """Return the current entry of a saga."""
-        with self._db.transaction() as tx:
-            return _read_entry(tx.only(_GET, saga_id=saga_id))
+        return _read_entry(self._db.read(lambda tx: tx.only(_GET, saga_id=saga_id)))
 
     def beat(self) -> None:
         """Renew this process's lease for `LEASE_SECONDS`."""

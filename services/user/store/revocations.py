@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from services.chassis.db import Database
+from services.chassis.db import Database, Row, Transaction
 from services.chassis.tokens import ACCESS_SECONDS, CLOCK_LEEWAY_SECONDS, REFRESH_SECONDS
 
 PAGE = 1000
@@ -68,12 +68,15 @@ def list_revoked(db: Database, after: int) -> tuple[list[dict[str, Any]], int, b
 
     Each has its `sid` and the `seconds_left` until its tokens have expired. Repeated reads from one cursor are safe.
     """
-    with db.transaction() as tx:
-        last_seq = int(tx.only(_LAST_SEQ)["seq"])  # read first: rows that commit later have a higher seq
-        rows = tx.all(_SINCE, after=after, listed=LISTED_SECONDS, limit=PAGE)
+    last_seq, rows = db.read(lambda tx: _read_since(tx, after))
     more = len(rows) == PAGE
     revoked = [{"sid": row["sid"], "seconds_left": round(row["seconds_left"], 3)} for row in rows]
     return revoked, _next_cursor(rows, after, 0 if more else last_seq), more
+
+
+def _read_since(tx: Transaction, after: int) -> tuple[int, list[Row]]:
+    last_seq = int(tx.only(_LAST_SEQ)["seq"])  # read first: rows that commit later have a higher seq
+    return last_seq, tx.all(_SINCE, after=after, listed=LISTED_SECONDS, limit=PAGE)
 
 
 def _next_cursor(rows: Sequence[Any], after: int, last_seq: int) -> int:

@@ -8,10 +8,12 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
+from typing import Any
 from uuid import uuid4
 
+import pika
 import pytest
 
 from harness.runtime.rabbitmq import SOURCES
@@ -176,3 +178,35 @@ def test_message_without_a_confirm_is_unknown(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(Unknown, match="did not confirm"):
         publisher.publish("", "queue", b"{}", message_id="m", timeout=0.05)
     publisher.stop()
+
+
+class StubConnection:
+    """A connection and its channel that only record the callbacks, so that a test plays the broker."""
+
+    is_closing = is_closed = True
+
+    def __init__(self, *_: Any, **callbacks: Any) -> None:
+        self.callbacks = callbacks
+        self.ioloop = self
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *given, **more: self.callbacks.update({name: more.get("callback", given[0] if given else None)})
+
+
+def test_session_is_open_only_while_its_channel_confirms(monkeypatch):
+    """A connection that is unblocked before it has a channel accepts no message."""
+    connection = StubConnection()
+    monkeypatch.setattr(pika, "SelectConnection", lambda *_, **more: connection.callbacks.update(more) or connection)
+    session = module._Session(module.connection_parameters(BrokerSettings("broker.test", 1, "a", "b"), "test"))
+    connection.callbacks["add_on_connection_unblocked_callback"](None)
+    assert not session.is_open()
+    session._on_channel(connection)
+    assert not session.is_open()
+    connection.callbacks["confirm_delivery"](None)
+    assert session.is_open()
+    connection.callbacks["add_on_connection_blocked_callback"](None)
+    assert not session.is_open()
+    connection.callbacks["add_on_connection_unblocked_callback"](None)
+    assert session.is_open()
+    connection.callbacks["add_on_close_callback"](None, None)
+    assert not session.is_open()

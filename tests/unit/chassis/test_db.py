@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from services.chassis.db import Database, LockNotGranted, UniqueViolation
+from services.chassis.db import (
+    _IS_READY,
+    Database,
+    DatabaseFault,
+    LockNotGranted,
+    Transaction,
+    UniqueViolation,
+    _Connection,
+)
 from services.chassis.errors import Unknown
 from services.chassis.settings import DatabaseSettings
 from tests.support.databases import Databases
@@ -70,17 +80,91 @@ def test_a_lock_timeout_leaves_the_connection_usable(db: Database, databases: Da
     holder.close()
 
 
-def test_closed_connections_cost_one_unknown_and_are_replaced(
+def end_connections(databases: Databases) -> None:
+    """End every connection of Order, as a restart of PostgreSQL does, and wait until they are gone."""
+    with closing(databases.superuser("order")) as superuser, superuser.cursor() as cursor:
+        cursor.execute("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = 'order_svc_user'")
+
+
+@pytest.mark.parametrize("call", ["statement", "read", "transaction", "write"])
+def test_first_call_after_a_restart_of_the_database_succeeds(
+    db: Database, databases: Databases, call: str, request: pytest.FixtureRequest
+) -> None:
+    key = f"db:{request.node.name}"
+    calls: dict[str, Callable[[], Any]] = {
+        "statement": lambda: db.statement("SELECT 1 AS one"),
+        "read": lambda: db.read(lambda tx: tx.one("SELECT 1 AS one")),
+        "transaction": lambda: record(db, key),
+        "write": lambda: db.statement(RECORD, key=key),
+    }
+    assert db.is_ready()
+    end_connections(databases)
+    assert calls[call]() in ({"one": 1}, {"key": key})
+
+
+def record(db: Database, key: str) -> Any:
+    with db.transaction() as tx:
+        return tx.one(RECORD, key=key)
+
+
+class Interrupted:
+    """Reads whose connection ends while they run. `runs` counts the tries."""
+
+    def __init__(self, db: Database, databases: Databases) -> None:
+        self._db = db
+        self._databases = databases
+        self.runs = 0
+
+    def read(self, tx: Transaction) -> Any:
+        found = tx.one("SELECT 1 AS one")
+        self.runs += 1
+        if self.runs == 1:
+            end_connections(self._databases)
+        tx.one("SELECT 2")
+        return found
+
+
+def test_read_is_repeated_once_when_its_connection_breaks(db: Database, databases: Databases) -> None:
+    interrupted = Interrupted(db, databases)
+    assert db.read(interrupted.read) == {"one": 1}
+    assert interrupted.runs == 2
+
+
+def test_select_is_repeated_once_when_its_connection_breaks(
+    db: Database, databases: Databases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The check of the idle connection sees nothing, as after a failover without a FIN."""
+    monkeypatch.setattr(_Connection, "is_usable", lambda _: True)
+    assert db.is_ready()
+    end_connections(databases)
+    assert db.statement("SELECT 1 AS one") == {"one": 1}
+
+
+@pytest.mark.parametrize("write", [record, lambda db, key: db.statement(RECORD, key=key)], ids=["transaction", "one"])
+def test_write_is_never_repeated(
+    db: Database, databases: Databases, monkeypatch: pytest.MonkeyPatch, write: Callable[..., Any]
+) -> None:
+    """It may have happened, so only its caller may repeat it with its key."""
+    monkeypatch.setattr(_Connection, "is_usable", lambda _: True)
+    assert db.is_ready()
+    end_connections(databases)
+    with pytest.raises(Unknown, match="closed the connection"):
+        write(db, "db:interrupted")
+    assert db.statement(FIND, key="db:interrupted") is None
+
+
+def test_read_can_change_nothing(db: Database) -> None:
+    with pytest.raises(DatabaseFault, match="read-only"):
+        db.read(lambda tx: tx.one(RECORD, key="db:read"))
+
+
+def test_all_closed_connections_are_replaced_at_once(
     database_for: Callable[[str], DatabaseSettings], databases: Databases
 ) -> None:
     db = Database(replace(database_for("order"), pool_size=3))
     with db.transaction() as one, db.transaction() as other:
         assert one.one("SELECT 1") == other.one("SELECT 1")
-    with databases.superuser("order") as superuser, superuser.cursor() as cursor:
-        cursor.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'order_svc_user'")
-    superuser.close()
-    with pytest.raises(Unknown):
-        db.statement("SELECT 1 AS one")
+    end_connections(databases)
     with db.transaction() as one, db.transaction() as other:
         assert one.one("SELECT 1") == other.one("SELECT 1")
     db.close()
@@ -92,6 +176,16 @@ def test_a_call_without_a_free_connection_is_unknown(db: Database) -> None:
         with pytest.raises(Unknown, match="busy"):
             db.statement("SELECT 1")
     assert db.is_ready()
+
+
+def test_a_database_with_half_of_its_schema_is_not_ready(db: Database) -> None:
+    assert db.is_ready()
+    with db.transaction() as tx:
+        tx.run("DROP SCHEMA init_complete")
+        try:
+            assert tx.one(_IS_READY) is None
+        finally:
+            tx.run("CREATE SCHEMA init_complete")
 
 
 def test_a_database_without_its_schema_is_not_ready(

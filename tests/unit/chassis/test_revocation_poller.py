@@ -20,6 +20,26 @@ def respond(method: str, url: str, body: bytes | None, headers: Mapping[str, str
     return check_response("user", method, url, 200, ONE)
 
 
+def test_list_is_fresh_only_after_its_last_page() -> None:
+    """After an outage, sessions of the next page would otherwise count as not revoked."""
+    pages = [ONE.replace(b"false", b"true"), ONE, ONE.replace(b"false", b"true"), ONE]
+
+    def respond_in_pages(
+        method: str, url: str, body: bytes | None, headers: Mapping[str, str], timeout: float
+    ) -> tuple[int, bytes]:
+        return check_response("user", method, url, 200, pages.pop(0))
+
+    poller = RevocationPoller(HttpPeer("User", "http://user", Credential("event-service", "s" * 32), respond_in_pages))
+    assert poller.poll()
+    assert poller.age() == float("inf")
+    assert not poller.poll()
+    first = poller._fresh_at
+    assert poller.poll()
+    assert poller._fresh_at == first, "another page follows, so the list is as old as before"
+    assert not poller.poll()
+    assert poller._fresh_at != first
+
+
 def test_one_poll_reads_the_revoked_sessions() -> None:
     peer = HttpPeer("User", "http://user", Credential("event-service", "s" * 32), respond)
     poller = RevocationPoller(peer)

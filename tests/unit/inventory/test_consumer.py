@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
 
 from services.chassis import json_codec
-from services.chassis.broker import Publisher
+from services.chassis.broker import RECONNECT_SECONDS, Publisher
 from services.chassis.db import LockNotGranted
 from services.chassis.errors import Unknown
 from services.inventory import consumer as module
@@ -292,6 +293,29 @@ def test_publisher_and_consumer_recover_after_a_broker_outage(flow, broker, inve
     wait_until(lambda: flow.publisher.is_ready() and flow.consumer.state == "consuming", seconds=30)
     message_id = flow.wake_up(seat_id, hold_id)
     wait_until(lambda: get_outcome(inventory, message_id) == "RELEASED")
+
+
+def test_consumer_of_a_deleted_queue_is_not_consuming(flow, broker):
+    """RabbitMQ cancels the consumer and refuses the next ones, until the queue is declared again."""
+    wait_until(lambda: flow.consumer.state == "consuming")
+    seen: set[tuple[str, int | None]] = set()
+    with closing(broker.connect()) as connection:
+        channel = connection.channel()
+        channel.queue_delete(RELEASE_QUEUE)
+        try:
+            wait_until(lambda: flow.consumer.state != "consuming")
+            until = time.monotonic() + 3 * RECONNECT_SECONDS
+
+            def sample() -> bool:
+                seen.add((flow.consumer.state, flow.consumer.counted))
+                return time.monotonic() > until
+
+            wait_until(sample)
+        finally:
+            channel.queue_declare(RELEASE_QUEUE, durable=True, arguments={"x-queue-type": "quorum"})
+            channel.queue_bind(RELEASE_QUEUE, "seat.release.exchange", "seat.release")
+    assert seen == {("connecting", None)}
+    wait_until(lambda: flow.consumer.state == "consuming", seconds=10)
 
 
 @pytest.mark.claim("consumer/prefetch")
