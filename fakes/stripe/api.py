@@ -10,6 +10,7 @@ from flask import Response, g, jsonify, request
 
 from fakes.control import FakeState
 from fakes.fault_middleware import OVERRIDE, wait_for_hang
+from fakes.stripe import lists
 from fakes.stripe.errors import StripeError, authentication_error, missing_error
 from fakes.stripe.events import Call
 from fakes.stripe.idempotency import IdempotencyKeys, StoredResponse, fingerprint
@@ -63,9 +64,12 @@ class Api:
     def _execute(self, effect: Effect, params: Params, key: str | None) -> StoredResponse:
         """Return the response that the key stores. A decline or a scripted 5xx after the effect counts, too."""
         wait_for_hang(request.environ)
+        expand = params.get("expand", [])
+        lists.check_expand(expand)
         try:
             with self._state.lock:
-                answer = StoredResponse(200, dict(effect(Call(self._state, g.request_id, key), params)))
+                made = effect(Call(self._state, g.request_id, key), params)
+                answer = StoredResponse(200, lists.expand(self._state.store, made, expand))
         except StripeError as error:
             if not error.was_executed:
                 raise
@@ -84,6 +88,6 @@ def _response(answer: StoredResponse, key: str) -> Response:
     return response
 
 
-def query(allowed: dict[str, str]) -> Params:
+def query(allowed: dict[str, str], required: tuple[str, ...] = ()) -> Params:
     pairs = parse_qsl(request.query_string.decode("utf-8", "replace"), keep_blank_values=True)
-    return check(nest(pairs), allowed)
+    return check(nest(pairs), allowed, required)

@@ -26,6 +26,7 @@ DESCRIPTIVE = {
     "statement_descriptor": TEXT,
     "statement_descriptor_suffix": TEXT,
 }
+EXPAND = {"expand": LIST}
 CONFIRM = {
     "payment_method": TEXT,
     "return_url": TEXT,
@@ -33,7 +34,7 @@ CONFIRM = {
     "error_on_requires_action": FLAG,
     "use_stripe_sdk": FLAG,
     "client_secret": TEXT,
-}
+} | EXPAND
 CREATE = {
     "amount": INTEGER,
     "currency": TEXT,
@@ -41,7 +42,8 @@ CREATE = {
     "automatic_payment_methods": HASH,
     "payment_method_types": LIST,
 } | (DESCRIPTIVE | CONFIRM)
-CANCEL = {"cancellation_reason": TEXT}
+UPDATE = {"amount": INTEGER, "payment_method": TEXT} | DESCRIPTIVE | EXPAND
+CANCEL = {"cancellation_reason": TEXT} | EXPAND
 
 
 def find(call: Call, object_id: str, param: str = "intent") -> Json:
@@ -56,7 +58,7 @@ def create(call: Call, params: Params) -> Json:
     if currency not in CURRENCIES:
         raise parameter_error("currency", f"Invalid currency: {params['currency']}.")
     _check_amount(params["amount"], currency)
-    described = _read_descriptive(params)
+    described = _read_descriptive({}, params)
     method = _find_method(call, params["payment_method"]) if params.get("payment_method") else None
     intent = _new(call, params["amount"], currency, params) | described
     call.state.store["intents"][intent["id"]] = intent
@@ -96,10 +98,27 @@ def _check_automatic(automatic: Json) -> None:
             raise parameter_error(param, f"Invalid {param}: must be one of {' or '.join(values)}")
 
 
-def _read_descriptive(params: Params) -> Json:
-    """Return the descriptive fields of the call."""
+def _read_descriptive(old: Json, params: Params) -> Json:
+    """Return the descriptive fields of the call, with the metadata merged into the old one."""
     described = {name: params[name] or None for name in DESCRIPTIVE if name in params}
-    return described | {"metadata": metadata(params.get("metadata", {}))}
+    if "metadata" in params:
+        described["metadata"] = metadata(old.get("metadata", {}), params["metadata"])
+    return described
+
+
+def update(call: Call, intent: Json, params: Params) -> Json:
+    if "amount" in params or "payment_method" in params:
+        _require(intent, "update", "requires_payment_method", "requires_confirmation", "requires_action")
+    if "amount" in params:
+        _check_amount(params["amount"], intent["currency"])
+    changed = _read_descriptive(intent, params)
+    if params.get("payment_method"):
+        method = _find_method(call, params["payment_method"])
+        changed |= {"payment_method": method["id"], "status": "requires_confirmation"}
+    if "amount" in params:
+        changed["amount"] = params["amount"]
+    intent |= changed
+    return intent
 
 
 def confirm(call: Call, intent: Json, params: Params) -> Json:

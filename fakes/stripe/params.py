@@ -74,14 +74,15 @@ def integer(name: str, value: Any) -> int:
     return int(value)
 
 
-def metadata(sent: Params) -> dict[str, str]:
-    """Check Stripe's limits of metadata, and drop empty values."""
+def metadata(old: dict[str, str], sent: Params) -> dict[str, str]:
+    """Merge `sent` into `old` within Stripe's limits. An empty value removes its key."""
     for key, value in sent.items():
         if len(key) > 40 or len(value) > 500:
             raise parameter_error(f"metadata[{key}]", "Metadata keys have up to 40 characters, values 500")
-    if len(sent) > 50:
+    merged = {key: value for key, value in (old | sent).items() if value != ""}
+    if len(merged) > 50:
         raise parameter_error("metadata", "Metadata has up to 50 keys")
-    return {key: value for key, value in sent.items() if value != ""}
+    return merged
 
 
 def form(content_type: str | None, body: bytes, pairs: Iterable[tuple[str, str]]) -> Params:

@@ -1,6 +1,6 @@
 """The routes of the API."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from flask import Flask, Response, jsonify
@@ -10,11 +10,11 @@ from fakes.stripe import intents, lists
 from fakes.stripe.api import Api, Effect, check_client_secret, query
 from fakes.stripe.errors import missing_error
 from fakes.stripe.events import Call
-from fakes.stripe.params import TEXT, Params
+from fakes.stripe.params import LIST, TEXT, Params
 
 Json = dict[str, Any]
 
-RETRIEVE = {"client_secret": TEXT}
+ONE = {"expand": LIST, "client_secret": TEXT}
 
 
 def register(app: Flask, state: FakeState) -> None:
@@ -37,6 +37,10 @@ def _writes(app: Flask, api: Api) -> None:
         check_client_secret(None, {})
         return api.write(intents.CREATE, intents.create, ("amount", "currency"))
 
+    @app.post("/v1/payment_intents/<object_id>")
+    def _update(object_id: str) -> Response:
+        return api.write(intents.UPDATE, apply_to(object_id, intents.update))
+
     @app.post("/v1/payment_intents/<object_id>/confirm")
     def _confirm(object_id: str) -> Response:
         return api.write(intents.CONFIRM, apply_to(object_id, intents.confirm))
@@ -47,27 +51,41 @@ def _writes(app: Flask, api: Api) -> None:
 
 
 def _intent_reads(app: Flask, state: FakeState) -> None:
+    def expand_rows(found: Json, expand: Iterable[str]) -> Json:
+        """Expand the rows of a list. The names begin with `data.`."""
+        names = [name.removeprefix("data.") for name in expand]
+        return found | {"data": [lists.expand(state.store, row, names) for row in found["data"]]}
+
     @app.get("/v1/payment_intents/<object_id>")
     def _retrieve(object_id: str) -> Response:
-        params = query(RETRIEVE)
+        params = query(ONE)
         with state.lock:
             intent = intents.find(Call(state), object_id)
             check_client_secret(intent, params)
-            return jsonify(intent)
+            return jsonify(lists.expand(state.store, intent, params.get("expand", [])))
 
     @app.get("/v1/payment_intents")
     def _list() -> Response:
         check_client_secret(None, {})
         params = query(lists.LIST_INTENTS)
         with state.lock:
-            rows = state.store["intents"].values()
-            return jsonify(lists.list_page(rows, params, "/v1/payment_intents", "payment_intent"))
+            rows = [row for row in state.store["intents"].values() if params.get("customer") in (None, row["customer"])]
+            found = lists.list_page(rows, params, "/v1/payment_intents", "payment_intent")
+            return jsonify(expand_rows(found, params.get("expand", [])))
+
+    @app.get("/v1/payment_intents/search")
+    def _search() -> Response:
+        check_client_secret(None, {})
+        params = query(lists.SEARCH, ("query",))
+        with state.lock:
+            found = lists.search(state.store["intents"].values(), params)
+            return jsonify(expand_rows(found, params.get("expand", [])))
 
 
 def _other_reads(app: Flask, state: FakeState) -> None:
     def find(collection: str, noun: str, object_id: str, param: str) -> Json:
         check_client_secret(None, {})
-        query({})
+        query({"expand": LIST})
         found: Json | None = state.store[collection].get(object_id)
         if found is None:
             raise missing_error(noun, object_id, param)

@@ -34,8 +34,8 @@ def test_created_intent_requires_a_payment_method(intents: Any, stripe_server: F
 @pytest.mark.parametrize("card", ["pm_card_visa", "pm_card_mastercard", "pm_card_amex"])
 def test_valid_card_pays(intents: Any, stripe_server: Fake, card: str) -> None:
     made = intents.create(TOP_UP)
-    paid = intents.confirm(made.id, {"payment_method": card})
-    assert (paid.status, paid.amount_received) == ("succeeded", 5000)
+    paid = intents.confirm(made.id, {"payment_method": card, "expand": ["latest_charge"]})
+    assert (paid.status, paid.amount_received, paid.latest_charge.paid) == ("succeeded", 5000, True)
     assert event_types(stripe_server) == ["payment_intent.created", "payment_intent.succeeded"]
 
 
@@ -110,7 +110,13 @@ def test_paid_intent_is_final(intents: Any, verb: str) -> None:
     assert refused.value.http_status == 400
 
 
-# Lists
+def test_update_merges_metadata(intents: Any) -> None:
+    made = intents.create(TOP_UP)
+    changed = intents.update(made.id, {"metadata": {"user_id": "", "order": "7"}, "amount": 6000})
+    assert (changed.metadata.to_dict(), changed.amount) == ({"order": "7"}, 6000)
+
+
+# Lists and search
 
 
 def test_lists_are_newest_first_and_paged(intents: Any) -> None:
@@ -131,6 +137,29 @@ def test_list_is_filtered_by_created(intents: Any, stripe_server: Fake) -> None:
     assert [row.id for row in intents.list({"created": {"gt": 1_800_000_000}}).data] == [new.id]
 
 
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("metadata['user_id']:'u-1'", True),
+        ('metadata["user_id"]:"u-1" AND status:"requires_payment_method"', True),
+        ("metadata['user_id']:'u-1' amount>4999", True),
+        ("metadata['user_id']:'u-2' OR currency:'sgd'", True),
+        ("metadata['user_id']:'u-2'", False),
+        ("-metadata['user_id']:'u-1'", False),
+        ("amount<5000", False),
+    ],
+)
+def test_search_finds_by_metadata(intents: Any, query: str, found: bool) -> None:
+    made = intents.create(TOP_UP)
+    assert [row.id for row in intents.search({"query": query}).data] == [made.id] * found
+
+
+@pytest.mark.parametrize("query", ["metadata['a']", "colour:'red'", "amount>many", "status>'a'", " "])
+def test_invalid_query_is_refused(intents: Any, query: str) -> None:
+    with pytest.raises(stripe.InvalidRequestError):
+        intents.search({"query": query})
+
+
 # Refusals
 
 
@@ -148,6 +177,7 @@ def test_list_is_filtered_by_created(intents: Any, stripe_server: Fake) -> None:
         ({"metadata": {"a": {"b": "c"}}}, "metadata", None),
         ({"confirm": "perhaps"}, "confirm", None),
         ({"payment_method": "pm_nobodys"}, "payment_method", "resource_missing"),
+        ({"expand": ["customer.mother"]}, "expand", None),
     ],
 )
 def test_invalid_parameter_is_named_and_creates_nothing(

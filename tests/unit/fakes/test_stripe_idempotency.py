@@ -73,7 +73,7 @@ def test_key_stores_a_500_after_the_effect(intents: Any, stripe_server: Fake) ->
         with pytest.raises(stripe.APIError) as failed:
             intents.create(TOP_UP, {"idempotency_key": "k"})
         assert failed.value.http_status == 500
-    assert len(intents.list().data) == 1
+    assert len(intents.search({"query": "metadata['user_id']:'u-1'"}).data) == 1
 
 
 def test_sdk_retries_a_lost_answer_without_a_second_intent(intents: Any, stripe_server: Fake) -> None:
