@@ -28,9 +28,12 @@ TUPLES = psycopg2.extensions.cursor
 GRACE_SECONDS = 60  # the sweepers must have settled an expired hold or order by then
 OPEN = ("INITIATED", "PENDING_OTP")
 TOOK_EFFECT = ("COMPLETED", "DISPUTED")
+FROM_OUTSIDE = ("OPENING", "TOPUP", "REVERSAL")  # the kinds of entries by which credits come and go
 TABLES: dict[str, dict[str, str | None]] = {  # database: its tables, each with the column that `Scope` filters by
     "seats_db": {"seats": "seat_id", "entry_logs": "seat_id"},
-    "users_db": dict.fromkeys(("users", "credit_entries", "credit_holds", "stripe_events"), "user_id"),
+    "users_db": dict.fromkeys(
+        ("users", "credit_entries", "credit_holds", "stripe_events", "payment_reversals"), "user_id"
+    ),
     "orders_db": {"orders": "seat_id", "transfers": "seat_id"},
     "sagas_db": {"sagas": None, "outbox": None},
 }
@@ -133,9 +136,9 @@ def assert_hold(connect: Connect, *, at_any_time: bool = False, parked: int = 0)
 
 
 def i1_money_is_conserved(snapshot: Snapshot) -> Iterable[str]:
-    """All credits, free or frozen, are the openings plus the top-ups minus the charges of CONFIRMED orders."""
+    """All credits, free or frozen, are the openings and top-ups without reversals and charges of CONFIRMED orders."""
     have = sum((u["credit_balance"] + u["frozen_credits"] for u in snapshot["users"]), Decimal(0))
-    came = sum((e["amount"] for e in snapshot["credit_entries"] if e["kind"] in ("OPENING", "TOPUP")), Decimal(0))
+    came = sum((e["amount"] for e in snapshot["credit_entries"] if e["kind"] in FROM_OUTSIDE), Decimal(0))
     spent = sum((o["credits_charged"] for o in snapshot["orders"] if o["status"] == "CONFIRMED"), Decimal(0))
     at_stake = any(saga["status"] == "PARKED" for saga in snapshot["sagas"])
     if have != came - spent and not at_stake:
@@ -161,6 +164,24 @@ def i8_payments_credit_once(snapshot: Snapshot) -> Iterable[str]:
     if sum(e["amount"] for e in topped) != sum(p["amount"] for p in snapshot["stripe_events"]):
         yield "top-up entries and payments differ in amount"
     yield from _find_repeated(snapshot["stripe_events"], "payment_intent_id", "payment intent")
+    yield from _check_reversals(snapshot)
+
+
+def _check_reversals(snapshot: Snapshot) -> Iterable[str]:
+    """Each payment loses at most its amount, by exactly the entries and the hold that carry its id."""
+    paid = {p["payment_intent_id"]: p["amount"] for p in snapshot["stripe_events"]}
+    taken: dict[str, Decimal] = defaultdict(Decimal)
+    for entry in snapshot["credit_entries"]:
+        if entry["kind"] == "REVERSAL":
+            taken[entry["key"].split(":")[1]] -= entry["amount"]
+    holds = {hold["key"]: hold["amount"] for hold in snapshot["credit_holds"]}
+    for row in snapshot["payment_reversals"]:
+        payment = row["payment_intent_id"]
+        if taken.pop(payment, Decimal(0)) != row["taken"] or holds.get(row["hold_key"], Decimal(0)) != row["frozen"]:
+            yield f"payment {payment}: its entries and its hold are not {row['taken']} taken, {row['frozen']} frozen"
+        if row["taken"] + row["frozen"] + row["owed"] > paid.get(payment, Decimal(0)):
+            yield f"payment {payment} loses more than it credited"
+    yield from (f"payment {payment} was reversed without a record" for payment in taken)
 
 
 def i11_transfers_move_their_amount(snapshot: Snapshot) -> Iterable[str]:
@@ -175,11 +196,12 @@ def i11_transfers_move_their_amount(snapshot: Snapshot) -> Iterable[str]:
 
 
 def i12_holds_belong_to_disputes(snapshot: Snapshot) -> Iterable[str]:
-    """At rest, only a disputed transfer keeps credits frozen."""
+    """At rest, only a disputed transfer or a disputed payment keeps credits frozen."""
     disputed = {t["freeze_key"] for t in snapshot["transfers"] if t["status"] == "DISPUTED"}
+    disputed |= {row["hold_key"] for row in snapshot["payment_reversals"]}
     for hold in snapshot["credit_holds"]:
         if hold["key"] not in disputed:
-            yield f"hold {hold['key']} of {hold['amount']} belongs to no disputed transfer"
+            yield f"hold {hold['key']} of {hold['amount']} belongs to no disputed transfer or payment"
 
 
 def _check_movements(transfer: Mapping[str, Any], moved: Mapping[Any, Decimal]) -> Iterable[str]:

@@ -37,7 +37,7 @@ METRICS: dict[str, tuple[str, str, dict[str, str]]] = {
     "locked": ("inventory-service", "inventory_nowait_losses_total", {}),
 }
 TABLES: dict[str, tuple[str, ...]] = {  # the tables that the invariants of CHECKS read
-    "users_db": ("users", "credit_entries", "credit_holds", "stripe_events"),
+    "users_db": ("users", "credit_entries", "credit_holds", "stripe_events", "payment_reversals"),
     "seats_db": ("entry_logs",),
     "orders_db": ("transfers",),
 }

@@ -6,25 +6,24 @@ import logging
 import time
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
 from uuid import UUID, uuid4
 
-import msgspec
 import stripe
 
 from services.chassis import correlation
 from services.chassis.clients import CALL_SECONDS
 from services.chassis.errors import Refused, Unknown
 from services.contracts.errors import ErrorCode
-from services.contracts.money import from_cents, to_cents
+from services.contracts.money import to_cents
+from services.user import stripe_events
+from services.user.store.reversals import Claim
+from services.user.stripe_events import CURRENCY, Payment
 
 logger = logging.getLogger(__name__)
 
-CURRENCY = "sgd"
 TIMEOUT = (0.4, CALL_SECONDS - 0.6)  # seconds to connect and to read, together less than the CALL_SECONDS of our caller
 TOLERANCE_SECONDS = 300
 RECENT_INTENTS = 100  # a lost intent is among the newest, because it was created a moment ago
-PAID = "payment_intent.succeeded"
 
 
 @dataclass(frozen=True)
@@ -33,36 +32,6 @@ class Intent:
 
     payment_intent_id: str
     client_secret: str
-
-
-@dataclass(frozen=True)
-class Payment:
-    """Money that Stripe received for a user."""
-
-    event_id: str
-    payment_intent_id: str
-    user_id: UUID
-    amount: Decimal
-
-
-class _Metadata(msgspec.Struct):
-    user_id: UUID
-
-
-class _Object(msgspec.Struct):
-    id: str
-    amount_received: int
-    currency: str
-    metadata: _Metadata
-
-
-class _Data(msgspec.Struct):
-    object: _Object
-
-
-class _Event(msgspec.Struct):
-    id: str
-    data: _Data
 
 
 class Payments:
@@ -124,8 +93,8 @@ class Payments:
         found = (intent for intent in recent.data if intent.metadata.to_dict().get("topup_key") == key)
         return next(map(_to_intent, found), None)
 
-    def read_webhook(self, raw: bytes, signature: str | None) -> Payment | None:
-        """Return the payment that a webhook reports, or None for another event or a foreign payment.
+    def read_webhook(self, raw: bytes, signature: str | None) -> Payment | Claim | None:
+        """Return the payment or the claim on one that a webhook reports, or None for any other event.
 
         Raises Refused VALIDATION_ERROR unless Stripe signed exactly these bytes at a time within
         `TOLERANCE_SECONDS` of now. A later time means that this host or Stripe has a wrong clock.
@@ -138,7 +107,7 @@ class Payments:
             raise Refused(
                 ErrorCode.VALIDATION_ERROR, "Stripe did not sign this event, or did not do so within the last minutes."
             ) from None
-        return _parse_payment(event) if event.get("type") == PAID else None
+        return stripe_events.parse(event)
 
 
 def _refuse_future(signature: str | None) -> None:
@@ -146,19 +115,6 @@ def _refuse_future(signature: str | None) -> None:
     signed_at = next(part[2:] for part in str(signature).split(",") if part.startswith("t="))
     if int(signed_at) > time.time() + TOLERANCE_SECONDS:
         raise ValueError("signed in the future")
-
-
-def _parse_payment(event: dict[str, Any]) -> Payment | None:
-    try:
-        parsed = msgspec.convert(event, _Event)
-    except msgspec.ValidationError as error:
-        logger.warning("Acknowledged a foreign payment: %s", error)
-        return None
-    intent = parsed.data.object
-    if intent.currency != CURRENCY or intent.amount_received <= 0:
-        logger.error("PaymentIntent %s received %d %s", intent.id, intent.amount_received, intent.currency)
-        return None
-    return Payment(parsed.id, intent.id, intent.metadata.user_id, from_cents(intent.amount_received))
 
 
 def _to_intent(created: stripe.PaymentIntent) -> Intent:

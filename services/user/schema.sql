@@ -19,9 +19,12 @@ CREATE TABLE IF NOT EXISTS credit_entries (
     user_id    uuid NOT NULL REFERENCES users,
     amount     numeric(10, 2) NOT NULL,  -- the change of the balance, negative for a charge
     kind       text NOT NULL CHECK (kind IN
-                   ('OPENING', 'TOPUP', 'DEDUCT', 'REFUND', 'FREEZE', 'UNFREEZE', 'TRANSFER')),
+                   ('OPENING', 'TOPUP', 'DEDUCT', 'REFUND', 'FREEZE', 'UNFREEZE', 'TRANSFER', 'REVERSAL')),
     created_at timestamptz NOT NULL DEFAULT app_now()
 );
+ALTER TABLE credit_entries DROP CONSTRAINT credit_entries_kind_check;  -- a database of an older version lacks REVERSAL
+ALTER TABLE credit_entries ADD CONSTRAINT credit_entries_kind_check CHECK (kind IN
+    ('OPENING', 'TOPUP', 'DEDUCT', 'REFUND', 'FREEZE', 'UNFREEZE', 'TRANSFER', 'REVERSAL'));
 CREATE INDEX IF NOT EXISTS credit_entries_by_user ON credit_entries (user_id, created_at);
 
 -- Frozen credits, which their owner cannot spend. The key is the key of the freeze.
@@ -41,6 +44,34 @@ CREATE TABLE IF NOT EXISTS stripe_events (
     amount            numeric(10, 2) NOT NULL CHECK (amount > 0),
     created_at        timestamptz NOT NULL DEFAULT app_now()
 );
+
+-- What Stripe's newest event says about each refund, dispute or cancellation of a payment. A row can precede the payment
+-- itself, because events arrive in any order. The order is (reported_at, rank).
+CREATE TABLE IF NOT EXISTS payment_claims (
+    claim_id          text PRIMARY KEY,  -- Stripe's id: a charge (its refunds), a failed refund, a dispute or an intent
+    payment_intent_id text NOT NULL,
+    kind              text NOT NULL CHECK (kind IN ('REFUND', 'FAILED_REFUND', 'DISPUTE', 'CANCELLATION')),
+    state             text NOT NULL CHECK (state IN ('OPEN', 'LOST', 'DROPPED')),
+    amount            numeric(10, 2) NOT NULL CHECK (amount >= 0),
+    event_id          text NOT NULL,
+    reported_at       bigint NOT NULL,  -- Unix seconds by Stripe's clock
+    rank              smallint NOT NULL,
+    created_at        timestamptz NOT NULL DEFAULT app_now()
+);
+CREATE INDEX IF NOT EXISTS payment_claims_by_payment ON payment_claims (payment_intent_id);
+
+-- The credits that were taken back or frozen because of these claims, and the rest that the user no longer had.
+CREATE TABLE IF NOT EXISTS payment_reversals (
+    payment_intent_id text PRIMARY KEY,
+    user_id           uuid NOT NULL REFERENCES users,
+    taken             numeric(10, 2) NOT NULL CHECK (taken >= 0),   -- = minus the sum of its REVERSAL entries
+    frozen            numeric(10, 2) NOT NULL CHECK (frozen >= 0),  -- = the hold under hold_key
+    owed              numeric(10, 2) NOT NULL CHECK (owed >= 0),    -- collected from the next credits of the user
+    hold_key          text,
+    movements         integer NOT NULL,
+    created_at        timestamptz NOT NULL DEFAULT app_now()
+);
+CREATE INDEX IF NOT EXISTS payment_reversals_owed ON payment_reversals (user_id) WHERE owed > 0;
 
 -- The times of the latest codes sent to a phone, for the limit of five codes in ten minutes (D19).
 CREATE TABLE IF NOT EXISTS otp_sends (

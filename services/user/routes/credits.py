@@ -14,7 +14,7 @@ from services.chassis import access, effects, web
 from services.chassis.db import Database, Transaction
 from services.chassis.effects import Answer
 from services.contracts.money import Amount
-from services.user.store import credits
+from services.user.store import credits, reversals
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ def _deduct(db: Database, movement: DeductRequest) -> Answer:
 def _refund(db: Database, key: str) -> Answer:
     def reverse(tx: Transaction, answer: Answer) -> None:
         logger.warning("Compensating: refund of %s credits (%s)", answer["amount"], key)
-        credits.refund(tx, key)
+        reversals.collect(tx, credits.refund(tx, key))
 
     effects.undo(db, key, reverse)
     return {}
@@ -104,15 +104,20 @@ def _freeze(db: Database, movement: FreezeRequest) -> Answer:
 def _unfreeze(db: Database, key: str) -> Answer:
     def reverse(tx: Transaction, answer: Answer) -> None:
         logger.warning("Compensating: unfreeze of %s credits (%s)", answer["amount"], key)
-        credits.unfreeze(tx, key, answer)
+        user_id = credits.unfreeze(tx, key, answer)
+        if user_id is not None:
+            reversals.collect(tx, user_id)
 
     effects.undo(db, key, reverse)
     return {}
 
 
 def _transfer(db: Database, movement: TransferRequest) -> Answer:
-    answer = effects.apply(
-        db, movement.key, lambda tx: credits.transfer(tx, movement.key, movement.hold_keys, movement.to_user_id)
-    )
+    def move(tx: Transaction) -> Answer:
+        moved = credits.transfer(tx, movement.key, movement.hold_keys, movement.to_user_id)
+        reversals.collect(tx, movement.to_user_id)
+        return moved
+
+    answer = effects.apply(db, movement.key, move)
     logger.info("Transferred %s credits to user %s (%s)", answer["amount"], movement.to_user_id, movement.key)
     return answer

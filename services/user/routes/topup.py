@@ -10,14 +10,18 @@ from uuid import UUID
 import msgspec
 from flask import Blueprint, Response, request
 from msgspec import Meta
+from prometheus_client import Counter
 
 from services.chassis import access, web
 from services.chassis.db import Database
 from services.contracts.money import Amount
-from services.user.payments import CURRENCY, Payment, Payments
-from services.user.store import accounts, topups
+from services.user.payments import Payments
+from services.user.store import accounts, reversals, topups
+from services.user.store.reversals import Claim
+from services.user.stripe_events import CURRENCY, Payment
 
 logger = logging.getLogger(__name__)
+REVERSALS = Counter("payment_reversals_total", "Refunds, disputes and cancellations by Stripe", ["kind", "outcome"])
 
 MIN_AMOUNT, MAX_AMOUNT = Decimal("0.50"), Decimal("10000.00")  # SGD. The minimum is Stripe's.
 
@@ -46,9 +50,11 @@ def topup_routes(db: Database, payments: Payments) -> Blueprint:
     @routes.post("/api/webhooks/stripe")
     @access.public  # the signature of the raw body authenticates the caller
     def webhook() -> Response:
-        payment = payments.read_webhook(request.get_data(), request.headers.get("Stripe-Signature"))
-        if payment is not None:
-            _credit(db, payment)
+        reported = payments.read_webhook(request.get_data(), request.headers.get("Stripe-Signature"))
+        if isinstance(reported, Payment):
+            _credit(db, reported)
+        elif reported is not None:
+            _reverse(db, reported)
         return web.ok({"received": True})
 
     return routes
@@ -69,7 +75,34 @@ def _credit(db: Database, payment: Payment) -> None:
         # Acknowledged, because a redelivery would not find the user either. The logged error needs an operator.
         logger.error("%s paid %s for an unknown user", payment.payment_intent_id, payment.amount)
         return
+    except reversals.BalanceOverflow:
+        logger.error("%s paid %s, too much for the balance", payment.payment_intent_id, payment.amount)
+        return
     if added:
         logger.info("User %s was credited %s for %s", payment.user_id, payment.amount, payment.payment_intent_id)
     else:
         logger.info("%s was credited before", payment.payment_intent_id)
+
+
+def _reverse(db: Database, claim: Claim) -> None:
+    """Take back or give back credits, and report it to staff by a log line and a metric."""
+    what = f"{claim.kind} {claim.claim_id} of {claim.payment_intent_id}"
+    try:
+        reversal = reversals.report(db, claim)
+    except reversals.BalanceOverflow:
+        # Acknowledged, because a redelivery would not fit into the balance either. The logged error needs an operator.
+        REVERSALS.labels(claim.kind, "overflow").inc()
+        logger.error("%s gives back more than the balance can hold", what)
+        return
+    if reversal is None:
+        is_routine = claim.kind == "CANCELLATION" and claim.is_ours  # the payer never paid, so nothing was credited
+        REVERSALS.labels(claim.kind, "not_credited").inc()
+        logger.log(logging.INFO if is_routine else logging.WARNING, "%s: this payment was not credited", what)
+    elif not reversal.is_changed:
+        REVERSALS.labels(claim.kind, "unchanged").inc()
+        logger.info("%s changes nothing", what)
+    else:
+        REVERSALS.labels(claim.kind, "owed" if reversal.owed else "settled").inc()
+        level = logging.ERROR if reversal.owed else logging.WARNING  # credits that were spent need a person
+        text = "%s: user %s has lost %s credits of this payment, %s are frozen, %s are owed"
+        logger.log(level, text, what, reversal.user_id, reversal.taken, reversal.frozen, reversal.owed)

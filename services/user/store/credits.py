@@ -99,12 +99,17 @@ def deduct(db: Database, key: str, user_id: UUID, amount: Decimal) -> Answer:
     return answer
 
 
-def refund(tx: Transaction, key: str) -> None:
-    """Give back the amount of the deduct under `key`. Raises Refused VALIDATION_ERROR for any other key."""
+def refund(tx: Transaction, key: str) -> UUID:
+    """Give back the amount of the deduct under `key`, and return its user.
+
+    Raises Refused VALIDATION_ERROR for any other key.
+    """
     deducted = tx.one(_DEDUCTED, key=key)
     if deducted is None:
         raise Refused(ErrorCode.VALIDATION_ERROR, "This key belongs to no deduct.")
     tx.one(_MOVE, key=f"{key}:refund", user_id=deducted["user_id"], amount=-deducted["amount"], kind="REFUND")
+    user_id: UUID = deducted["user_id"]
+    return user_id
 
 
 def freeze(tx: Transaction, key: str, user_id: UUID, amount: Decimal, *, at_most: bool) -> Answer:
@@ -121,19 +126,22 @@ def freeze(tx: Transaction, key: str, user_id: UUID, amount: Decimal, *, at_most
     return {"amount": amount, "credit_balance": _balance_or_refuse(tx, frozen, user_id)}
 
 
-def unfreeze(tx: Transaction, key: str, answer: Answer) -> None:
-    """Give back the amount of the freeze under `key`.
+def unfreeze(tx: Transaction, key: str, answer: Answer) -> UUID | None:
+    """Give back the amount of the freeze under `key`, and return its user, or None if nothing was frozen.
 
     Raises Refused CREDITS_UNAVAILABLE if the credits were transferred, because that cannot be undone here.
     """
     if answer["amount"] == 0:
-        return
+        return None
     tx.run(_LOCK_HOLDER, key=key)
     hold = tx.one(_DELETE_HOLDS, keys=[key])
     if hold is not None:
         tx.one(_MOVE, key=f"{key}:unfreeze", user_id=hold["user_id"], amount=hold["amount"], kind="UNFREEZE")
-    elif effects.void(tx, key):  # False if another undo committed first, which `effects.undo` handles
+        user_id: UUID = hold["user_id"]
+        return user_id
+    if effects.void(tx, key):  # False if another undo committed first, which `effects.undo` handles
         raise Refused(ErrorCode.CREDITS_UNAVAILABLE, "The frozen credits were already transferred.")
+    return None
 
 
 def transfer(tx: Transaction, key: str, hold_keys: Sequence[str], to_user_id: UUID) -> Answer:
@@ -152,9 +160,15 @@ def transfer(tx: Transaction, key: str, hold_keys: Sequence[str], to_user_id: UU
     return {"amount": amount, "credit_balance": _balance_or_refuse(tx, moved, to_user_id)}
 
 
-def top_up(tx: Transaction, key: str, user_id: UUID, amount: Decimal) -> bool:
-    """Add the amount of a payment, and return False for an unknown user."""
-    return tx.one(_MOVE, key=key, user_id=user_id, amount=amount, kind="TOPUP") is not None
+def lock_balance(tx: Transaction, user_id: UUID) -> Decimal | None:
+    """Lock the account and return its balance, or None for an unknown user."""
+    locked = tx.one(_LOCK, user_id=user_id)
+    return None if locked is None else locked["credit_balance"]
+
+
+def move(tx: Transaction, key: str, user_id: UUID, amount: Decimal, kind: str) -> None:
+    """Change the balance of a locked account by `amount`. The caller has checked the new balance."""
+    tx.one(_MOVE, key=key, user_id=user_id, amount=amount, kind=kind)
 
 
 def _balance_or_refuse(tx: Transaction, row: Row | None, user_id: UUID) -> Decimal:

@@ -6,7 +6,9 @@ from decimal import Decimal
 from uuid import UUID
 
 from services.chassis.db import Database
-from services.user.store import credits
+from services.contracts.money import MAX_AMOUNT
+from services.user.store import credits, reversals
+from services.user.store.reversals import BalanceOverflow
 
 # One index rejects the same event, the other a second event of the same PaymentIntent. The INSERT waits for a
 # concurrent one that has not committed yet.
@@ -21,13 +23,24 @@ class UnknownPayer(Exception):
 
 
 def credit(db: Database, event_id: str, payment_intent_id: str, user_id: UUID, amount: Decimal) -> bool:
-    """Add a payment to the user's balance, and return False if it was added before. Raises UnknownPayer."""
+    """Add a payment to the user's balance, and return False if it was added before.
+
+    Claims on the payment that were reported earlier, and older debts of the user, are taken from the balance at once.
+    Raises UnknownPayer, and BalanceOverflow if the balance cannot hold the credits.
+    """
     with db.transaction() as tx:
+        reversals.lock_payment(tx, payment_intent_id)
         recorded = tx.run(
             _RECORD, event_id=event_id, payment_intent_id=payment_intent_id, user_id=user_id, amount=amount
         )
         if not recorded:
             return False
-        if not credits.top_up(tx, f"topup:{payment_intent_id}:1:credit", user_id, amount):
+        balance = credits.lock_balance(tx, user_id)
+        if balance is None:
             raise UnknownPayer
+        if balance + amount > MAX_AMOUNT:
+            raise BalanceOverflow
+        credits.move(tx, f"topup:{payment_intent_id}:1:credit", user_id, amount, "TOPUP")
+        reversals.settle_new_payment(tx, payment_intent_id)
+        reversals.collect(tx, user_id)
     return True
