@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from functools import partial
@@ -14,6 +14,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from harness import invariants
 from services.user.store import reversals
 from tests.support.concurrency import run_concurrently
 from tests.support.waiting import wait_until
@@ -23,6 +24,28 @@ from tests.unit.user.user_app import UserApp, status_codes
 pytestmark = pytest.mark.unit
 
 DISPUTES = ("created", "updated", "closed", "funds_withdrawn", "funds_reinstated")
+
+
+@pytest.fixture(autouse=True)
+def invariants_hold(users: UserApp) -> Iterator[None]:
+    """After each test, the invariants of the ledger hold for all payments so far."""
+    yield
+    assert find_violations(users) == []
+
+
+def find_violations(users: UserApp) -> list[str]:
+    """Check the invariants that users_db alone decides. No order charges credits here, so I1 counts the deducts."""
+    with users.db.transaction() as tx:
+        tables = {table: tx.all(f"SELECT * FROM {table}") for table in invariants.TABLES["users_db"]}
+    spent = [{"status": "CONFIRMED", "credits_charged": -row["amount"]} for row in tables["credit_entries"]
+             if row["kind"] in ("DEDUCT", "REFUND")]  # fmt: skip
+    snapshot = invariants.Snapshot(tables | {"orders": spent, "sagas": []})
+    checks = (
+        invariants.i1_money_is_conserved,
+        invariants.i2_balances_are_their_entries,
+        invariants.i8_payments_credit_once,
+    )
+    return [line for check in checks for line in check(snapshot)]
 
 
 class Payment:
@@ -427,3 +450,31 @@ def test_reversal_is_counted(users: UserApp) -> None:
     payment.send(payment.build_dispute("created"))
     metrics = users.call_public("GET", "/metrics").text
     assert 'payment_reversals_total{kind="DISPUTE",outcome="settled"}' in metrics
+
+
+@pytest.mark.negative_control
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE payment_reversals SET taken = taken + 1",
+        "UPDATE payment_reversals SET frozen = frozen + 1",
+        "UPDATE payment_reversals SET owed = owed + 100",
+        "DELETE FROM payment_reversals",
+        "UPDATE credit_entries SET kind = 'DEDUCT' WHERE kind = 'REVERSAL'",
+    ],
+)
+def test_invariant_finds_a_false_reversal(users: UserApp, change: str) -> None:
+    payment = Payment(users)
+    payment.send(payment.build_refunded(1000))
+    with users.db.transaction() as tx:
+        tx.run("CREATE TEMP TABLE saved AS SELECT * FROM payment_reversals")
+        tx.run("CREATE TEMP TABLE saved_entries AS SELECT key FROM credit_entries WHERE kind = 'REVERSAL'")
+        tx.run(change)
+    try:
+        assert find_violations(users) != []
+    finally:
+        with users.db.transaction() as tx:
+            tx.run("DELETE FROM payment_reversals")
+            tx.run("INSERT INTO payment_reversals SELECT * FROM saved")
+            tx.run("UPDATE credit_entries SET kind = 'REVERSAL' WHERE key IN (SELECT key FROM saved_entries)")
+            tx.run("DROP TABLE saved; DROP TABLE saved_entries")
