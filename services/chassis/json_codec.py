@@ -48,6 +48,17 @@ def decode_as(raw: bytes, shape: type[T]) -> T:
     return decoded
 
 
+def contains_nul(value: Any) -> bool:
+    """True if a decoded value has a text with the NUL character. Only the JSON escape `\\u0000` can put one there."""
+    if isinstance(value, str):
+        return "\0" in value
+    if isinstance(value, msgspec.Struct):
+        return any(contains_nul(getattr(value, name)) for name in value.__struct_fields__)
+    if isinstance(value, dict):
+        return any(contains_nul(part) for pair in value.items() for part in pair)
+    return isinstance(value, list | tuple | set | frozenset) and any(map(contains_nul, value))
+
+
 @cache
 def _decoder_for(shape: type) -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder(shape, dec_hook=_decode_field, float_hook=Decimal)

@@ -99,16 +99,17 @@ def body(shape: type[T]) -> T:
 
 def decode(raw: bytes, shape: type[T]) -> T:
     """Decode JSON as `shape`. Raises Refused INVALID_UUID or VALIDATION_ERROR."""
-    if b"\\u0000" in raw:  # valid JSON, but a PostgreSQL text cannot contain it
-        raise Refused(ErrorCode.VALIDATION_ERROR, "Text may not contain the NUL character.")
     try:
-        return json_codec.decode_as(raw, shape)
+        decoded = json_codec.decode_as(raw, shape)
     except (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise _not_valid(str(error)) from None
     except RecursionError:
         raise _not_valid("it is nested too deeply") from None
     except ArithmeticError:  # an exponent beyond the range of Decimal
         raise _not_valid("a number is out of range") from None
+    if b"\\u0000" in raw and json_codec.contains_nul(decoded):  # valid JSON, but a PostgreSQL text cannot contain it
+        raise Refused(ErrorCode.VALIDATION_ERROR, "Text may not contain the NUL character.")
+    return decoded
 
 
 def _not_valid(reason: str) -> Refused:

@@ -55,7 +55,7 @@ class Smu:
         sid = answer.get("VerificationSid")
         if answer.get("Success") is not True:
             raise NotSent("SMU did not send the code")
-        if not isinstance(sid, str) or not sid:
+        if not isinstance(sid, str) or not sid or not sid.isprintable():  # the database cannot store every text
             raise Unknown("SMU returned no VerificationSid")
         return sid
 

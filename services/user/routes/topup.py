@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from decimal import Decimal
 from typing import Annotated, Any
 from uuid import UUID
@@ -23,17 +24,18 @@ from services.user.stripe_events import CURRENCY, Payment
 logger = logging.getLogger(__name__)
 REVERSALS = Counter("payment_reversals_total", "Refunds, disputes and cancellations by Stripe", ["kind", "outcome"])
 
+_KEY = re.compile(r"[!-~]+")
 MIN_AMOUNT, MAX_AMOUNT = Decimal("0.50"), Decimal("10000.00")  # SGD. The minimum is Stripe's.
 
 
 class TopUpRequest(msgspec.Struct, forbid_unknown_fields=True):
-    key: Annotated[
-        str, Meta(max_length=200, pattern=r"\A[!-~]+\Z")
-    ]  # Stripe's idempotency key, a header of at most 255 characters
+    key: Annotated[str, Meta(max_length=200)]  # Stripe's idempotency key, a header of at most 255 characters
     user_id: UUID
     amount: Amount
 
     def __post_init__(self) -> None:
+        if not _KEY.fullmatch(self.key):
+            raise ValueError("a key must have printable ASCII characters and no blank")
         if not MIN_AMOUNT <= self.amount <= MAX_AMOUNT:
             raise ValueError(f"a top-up must be {MIN_AMOUNT} to {MAX_AMOUNT} SGD")
 

@@ -182,6 +182,20 @@ def test_malformed_body_is_a_validation_error(users: UserApp, path: str, body: b
     assert (answer.status_code, error_code(answer)) == (400, "VALIDATION_ERROR")
 
 
+@pytest.mark.parametrize("password", [r"C:\u0000 path", r"\\u0000 twice", r"u0000 \u0000", r"\ud800 no surrogate"])
+def test_password_with_an_escaped_backslash_is_accepted(users: UserApp, password: str) -> None:
+    """In JSON, a backslash is escaped too, so the bytes look like an escape of NUL."""
+    email = register(users, password=password)["email"]
+    assert login(users, email, password).status_code == 200
+    assert login(users, email, password + "!").status_code == 401
+
+
+@pytest.mark.parametrize("password", ["eight ch\0", "\\\0 after a backslash"])
+def test_password_with_a_nul_is_refused(users: UserApp, password: str) -> None:
+    answer = login(users, "a@b.cd", password)
+    assert (answer.status_code, error_code(answer)) == (400, "VALIDATION_ERROR")
+
+
 @pytest.mark.claim("token/refresh-without-login", "token/refresh-gives-access")
 def test_refresh_returns_an_access_token_of_the_same_session(users: UserApp) -> None:
     session = log_in(users)

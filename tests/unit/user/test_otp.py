@@ -93,6 +93,8 @@ def test_send_to_an_unknown_user_calls_no_smu(users: UserApp, smu: Stubs) -> Non
         {"status": 500}, {"status": 503, "json": {"Success": True, "VerificationSid": "VE1"}}, {"status": 401},
         {"status": 404}, {"status": 302, "headers": {"Location": "/x"}}, {"json": {"Success": False}}, {"json": {}},
         {"json": {"Success": True}}, {"json": {"Success": True, "VerificationSid": ""}}, {"json": []},
+        {"json": {"Success": True, "VerificationSid": "VE\0"}},
+        {"body": rb'{"Success": true, "VerificationSid": "\ud800"}'},
         {"json": {"Success": "true", "VerificationSid": "VE1"}}, {"json": {"Success": True, "VerificationSid": 7}},
         {"body": "<html>"}, {"body": requests.ReadTimeout()}, {"body": requests.ConnectTimeout()},
         {"body": requests.ConnectionError("reset")}, {"body": requests.exceptions.ChunkedEncodingError()},

@@ -110,6 +110,7 @@ def test_events_out_of_order_credit_once(users: UserApp) -> None:
         {"currency": "usd"}, {"amount_received": 0}, {"amount_received": -5}, {"amount_received": "5"},
         {"amount_received": None}, {"metadata": {}}, {"metadata": None}, {"metadata": {"user_id": "u-1"}},
         {"metadata": {"user_id": "00000000-0000-0000-0000-00000000000f"}}, {"id": None},
+        {"id": "pi_\0"}, {"id": "pi_\ud800"},
     ],
     ids=str,
 )  # fmt: skip
