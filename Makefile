@@ -8,7 +8,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 unexport PYTHONDONTWRITEBYTECODE # a suite starts twice as fast with compiled modules
 
-.PHONY: help setup venv up down demo verify lint contract contract-deep saga flake concurrency e2e bench locust mutants coverage report trace smu stripe proto lock clean
+.PHONY: help setup venv up down demo verify lint contract contract-deep saga flake concurrency e2e bench locust mutants coverage report trace smu stripe docs proto lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -82,6 +82,9 @@ smu: venv ## run the fake SMU with its inbox page on port 6001
 
 stripe: venv ## run the fake Stripe on port 6002
 	@PORT=$${PORT:-6002} $(BIN)/python -m fakes.stripe
+
+docs: venv ## generate the pages and pictures of docs/ that show facts of the code
+	@$(BIN)/python -m tests.doc_pages
 
 proto: venv ## generate services/contracts/pb from proto/
 	@$(BIN)/python -m harness.dev.grpc_codegen

@@ -1,0 +1,16 @@
+"""The list of generated files."""
+
+from __future__ import annotations
+
+from tests.claims import compensation_matrix
+from tests.doc_pages import pictures, settings_page, spec_page
+
+
+def generate() -> dict[str, str]:
+    """Return the text of every generated file by its path."""
+    return {
+        "docs/compensation-matrix.md": compensation_matrix.generate(),
+        "docs/settings.md": settings_page.render(),
+        "docs/spec/README.md": spec_page.render(),
+        **{f"docs/img/{name}.svg": picture for name, picture in pictures.draw_all().items()},
+    }
