@@ -1,8 +1,9 @@
-"""The list of revoked sessions. A logout reaches each service within a second (D31)."""
+"""The list of revoked sessions. A logout reaches each service within a second if it can reach User (D31)."""
 
 from __future__ import annotations
 
 import time
+from urllib.parse import urlencode
 
 from services.chassis.access import seconds_since
 from services.chassis.clients import HttpPeer
@@ -17,7 +18,7 @@ class RevocationPoller:
     def __init__(self, users: HttpPeer) -> None:
         self._users = users
         self._revoked: dict[str, float] = {}
-        self._cursor = 0
+        self._cursor = "after=0"
         self._fresh_at: float | None = None
         self._worker = Worker("revocations", self.poll, POLL_SECONDS)
 
@@ -32,10 +33,11 @@ class RevocationPoller:
     def poll(self) -> bool:
         """Fetch the new entries. True if there may be more. Raises Unknown if User does not answer."""
         polled_at = time.monotonic()
-        page = self._users.get(f"/auth/revocations?after={self._cursor}")
+        page = self._users.get(f"/auth/revocations?{self._cursor}")
         for entry in page["revocations"]:
             self._revoked[entry["sid"]] = time.monotonic() + float(entry["seconds_left"])
-        self._cursor = page["cursor"]
+        # User starts the list again if it has another entry at the cursor, as after the restore of an older backup
+        self._cursor = urlencode({"after": page["cursor"], "after_sid": page.get("cursor_sid", "")})
         if not page["more"]:
             self._fresh_at = polled_at
         self._drop_expired(polled_at)

@@ -78,6 +78,19 @@ class Databases:
         with closing(self.superuser(service)) as connection, connection.cursor() as cursor:
             cursor.execute("UPDATE clock_offset SET shift = make_interval(secs => %s)", (seconds,))
 
+    def back_up(self, service: str) -> None:
+        """Copy the database of `service`. It must have no connections."""
+        name = self.database_for(service).name
+        with closing(self._connect("postgres", SUPERUSER)) as connection, connection.cursor() as cursor:
+            cursor.execute(f"CREATE DATABASE {name}_backup TEMPLATE {name}")
+
+    def restore(self, service: str) -> None:
+        """Replace the database of `service` by its copy, as an operator does. Ends the connections to it."""
+        name, role = ROLES[service]
+        with closing(self._connect("postgres", SUPERUSER)) as connection, connection.cursor() as cursor:
+            cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
+            cursor.execute(f"CREATE DATABASE {name} TEMPLATE {name}_backup OWNER {role}")
+
     def empty(self) -> None:
         """Delete all objects in all databases, and end the connections to them."""
         self._ready.clear()

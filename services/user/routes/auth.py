@@ -20,6 +20,7 @@ from services.user.store import accounts, revocations
 logger = logging.getLogger(__name__)
 
 MIN_PASSWORD_BYTES = 8
+MAX_SID = 200  # characters of a session's id
 POLLERS = ("orchestrator-service", "order-service", "inventory-service", "event-service")
 
 
@@ -71,7 +72,7 @@ def auth_routes(db: Database, jwt_secret: str) -> Blueprint:
     @access.internal(*POLLERS)
     def list_revocations() -> Response:
         revoked, cursor, more = revocations.list_revoked(db, _read_cursor())
-        return web.ok({"revocations": revoked, "cursor": cursor, "more": more})
+        return web.ok({"revocations": revoked, "cursor": cursor.seq, "cursor_sid": cursor.sid, "more": more})
 
     return routes
 
@@ -111,8 +112,8 @@ def _refresh(db: Database, secret: str, token: str) -> dict[str, Any]:
     return {"access_token": renewed, "expires_in": tokens.ACCESS_SECONDS}
 
 
-def _read_cursor() -> int:
-    text = request.args.get("after", "0")
-    if not (text.isascii() and text.isdigit() and len(text) <= 18):
-        raise Refused(ErrorCode.VALIDATION_ERROR, "after must be 0 or the cursor of the previous answer.")
-    return int(text)
+def _read_cursor() -> revocations.Cursor:
+    text, sid = request.args.get("after", "0"), request.args.get("after_sid", "")
+    if not (text.isascii() and text.isdigit() and len(text) <= 18 and len(sid) <= MAX_SID and sid.isprintable()):
+        raise Refused(ErrorCode.VALIDATION_ERROR, "after and after_sid must be the cursor of the previous answer.")
+    return revocations.Cursor(int(text), sid)

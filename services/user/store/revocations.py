@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from services.chassis.db import Database, Row, Transaction
+from services.chassis.db import Database, Row
 from services.chassis.tokens import ACCESS_SECONDS, CLOCK_LEEWAY_SECONDS, REFRESH_SECONDS
 
 PAGE = 1000
@@ -26,7 +27,13 @@ _ROLE_UNLESS_REVOKED = """
 SELECT role FROM users
 WHERE user_id = %(user_id)s AND NOT EXISTS (SELECT FROM revoked_logins WHERE sid = %(sid)s)"""
 
-_LAST_SEQ = "SELECT coalesce(max(seq), 0) AS seq FROM revoked_logins"
+# The sid proves that the reader's cursor counts rows of this table. A restored backup gives its seq to another row.
+# A reader of an older version sends no sid. Its cursor can only be compared with the end of the list.
+_END = """
+SELECT coalesce(max(seq), 0) AS seq, (SELECT sid FROM revoked_logins ORDER BY seq DESC LIMIT 1) AS sid,
+       CASE WHEN %(sid)s = '' THEN %(after)s <= coalesce(max(seq), 0)
+            ELSE EXISTS (SELECT FROM revoked_logins WHERE seq = %(after)s AND sid = %(sid)s) END AS is_known
+FROM revoked_logins"""
 _SINCE = """
 SELECT seq, sid, extract(epoch FROM revoked_at - now())::float + %(listed)s AS seconds_left
 FROM revoked_logins
@@ -63,21 +70,29 @@ def find_role(db: Database, user_id: UUID, sid: str) -> str | None:
     return None if found is None else str(found["role"])
 
 
-def list_revoked(db: Database, after: int) -> tuple[list[dict[str, Any]], int, bool]:
+@dataclass(frozen=True)
+class Cursor:
+    """A place in the list: the entry `sid` at `seq`. The default is the start."""
+
+    seq: int = 0
+    sid: str = ""
+
+
+def list_revoked(db: Database, after: Cursor) -> tuple[list[dict[str, Any]], Cursor, bool]:
     """Return the sessions revoked after the cursor `after`, the next cursor, and whether more follow.
 
     Each has its `sid` and the `seconds_left` until its tokens have expired. Repeated reads from one cursor are safe.
+    The list starts again if it does not have the entry of the cursor, as after the restore of an older backup.
     """
-    last_seq, rows = db.read(lambda tx: _read_since(tx, after))
+    with db.transaction() as tx:
+        end = tx.only(_END, after=after.seq, sid=after.sid)  # read first: rows that commit later have a higher seq
+        start = after.seq if end["is_known"] else 0
+        rows = tx.all(_SINCE, after=start, listed=LISTED_SECONDS, limit=PAGE)
     more = len(rows) == PAGE
     revoked = [{"sid": row["sid"], "seconds_left": round(row["seconds_left"], 3)} for row in rows]
-    return revoked, _next_cursor(rows, after, 0 if more else last_seq), more
+    return revoked, _next_cursor(rows, None if more else end), more
 
 
-def _read_since(tx: Transaction, after: int) -> tuple[int, list[Row]]:
-    last_seq = int(tx.only(_LAST_SEQ)["seq"])  # read first: rows that commit later have a higher seq
-    return last_seq, tx.all(_SINCE, after=after, listed=LISTED_SECONDS, limit=PAGE)
-
-
-def _next_cursor(rows: Sequence[Any], after: int, last_seq: int) -> int:
-    return max(rows[-1]["seq"] if rows else after, last_seq)
+def _next_cursor(rows: Sequence[Row], end: Row | None) -> Cursor:
+    last = max((row for row in (*rows[-1:], end) if row), key=lambda row: int(row["seq"]))
+    return Cursor(int(last["seq"]), last["sid"] or "")

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
+import yaml
 from flask import Response
 from flask.testing import FlaskClient
 
 from services.chassis import access, tokens, web
-from services.chassis.errors import ConfigurationError
+from services.chassis.clients import HttpPeer
+from services.chassis.errors import ConfigurationError, Unknown
+from services.chassis.revocations import POLL_SECONDS, RevocationPoller
 from services.chassis.settings import ProcessSettings
 
 pytestmark = pytest.mark.unit
@@ -36,7 +42,7 @@ class RevocationList:
 
 
 @contextmanager
-def _run_service(revocations: RevocationList) -> Iterator[FlaskClient]:
+def _run_service(revocations: access.Revocations) -> Iterator[FlaskClient]:
     app = web.create_app(SETTINGS, checks={}, revocations=revocations)
 
     policies = {
@@ -94,3 +100,40 @@ def test_a_route_without_a_policy_prevents_the_start() -> None:
     app.add_url_rule("/bare", "bare", lambda: web.ok({}))
     with pytest.raises(ConfigurationError, match="bare"):
         web.finish(app)
+
+
+def test_logout_that_user_cannot_report_is_unknown_for_5_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limits that the answer of a logout documents."""
+    clock, is_away = [1000.0], False
+
+    def respond(
+        method: str, url: str, body: bytes | None, headers: Mapping[str, str], timeout: float
+    ) -> tuple[int, bytes]:
+        if is_away:
+            raise ConnectionRefusedError
+        return 200, b'{"success":true,"data":{"revocations":[],"cursor":0,"cursor_sid":"","more":false}}'
+
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    peer = HttpPeer("User", "http://user", tokens.Credential("order-service", INTERNAL), respond)
+    revocations = RevocationPoller(peer)
+    assert not revocations.poll()
+    is_away = True
+    caller = _token()
+    with _run_service(revocations) as client:
+        for seconds, expected in ((1.5, [200, 200]), (3.4, [200, 200]), (0.2, [503, 200]), (600, [503, 200])):
+            clock[0] += seconds
+            with pytest.raises(Unknown):
+                revocations.poll()
+            assert [client.get(path, headers=caller).status_code for path in ("/pay", "/look")] == expected
+
+
+def test_answer_of_a_logout_states_the_limits_of_the_code() -> None:
+    description = " ".join(_read_logout()["responses"]["200"]["description"].split())
+    assert f"up to {access.STALE_AFTER:g} more seconds" in description
+    assert f"at most {tokens.ACCESS_SECONDS // 60} minutes" in description
+    assert POLL_SECONDS <= 0.5, "a poll and its call must fit into the documented second"
+
+
+def _read_logout() -> Any:
+    spec = yaml.safe_load((Path(__file__).parents[3] / "specs/gateway.yaml").read_text())
+    return spec["paths"]["/api/auth/logout"]["post"]

@@ -13,7 +13,10 @@ from tests.support.stubs import check_response
 
 pytestmark = pytest.mark.unit
 
-ONE = b'{"success":true,"data":{"revocations":[{"sid":"ended","seconds_left":959.876}],"cursor":1,"more":false}}'
+ONE = (
+    b'{"success":true,"data":{"revocations":[{"sid":"ended","seconds_left":959.876}],'
+    b'"cursor":1,"cursor_sid":"ended","more":false}}'
+)
 
 
 def respond(method: str, url: str, body: bytes | None, headers: Mapping[str, str], timeout: float) -> tuple[int, bytes]:
@@ -47,3 +50,20 @@ def test_one_poll_reads_the_revoked_sessions() -> None:
     assert poller.is_revoked("ended")
     assert not poller.is_revoked("another")
     assert poller.age() < 5
+
+
+def test_next_poll_sends_the_cursor_with_its_session() -> None:
+    """User compares the two, because a restored list has another session at the cursor."""
+    urls = []
+
+    def respond_and_record(
+        method: str, url: str, body: bytes | None, headers: Mapping[str, str], timeout: float
+    ) -> tuple[int, bytes]:
+        urls.append(url)
+        return respond(method, url, body, headers, timeout)
+
+    peer = HttpPeer("User", "http://user", Credential("event-service", "s" * 32), respond_and_record)
+    poller = RevocationPoller(peer)
+    poller.poll()
+    poller.poll()
+    assert [url.partition("?")[2] for url in urls] == ["after=0", "after=1&after_sid=ended"]

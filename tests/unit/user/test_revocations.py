@@ -17,8 +17,8 @@ pytestmark = pytest.mark.unit
 POLLERS = ["orchestrator-service", "order-service", "inventory-service", "event-service"]
 
 
-def read_page(users: UserApp, after: int = 0, caller: str = "order-service") -> dict[str, Any]:
-    answer = users.call("GET", f"/auth/revocations?after={after}", caller=caller)
+def read_page(users: UserApp, after: int = 0, caller: str = "order-service", sid: str = "") -> dict[str, Any]:
+    answer = users.call("GET", f"/auth/revocations?after={after}&after_sid={sid}", caller=caller)
     assert answer.status_code == 200, answer.text
     data: dict[str, Any] = answer.get_json()["data"]
     return data
@@ -50,9 +50,9 @@ def test_each_service_lists_a_revoked_session(users: UserApp, caller: str) -> No
 
 
 def test_empty_page_keeps_the_cursor(users: UserApp) -> None:
-    revoke_session(users)
+    sid = revoke_session(users)
     start = read_last_cursor(users)
-    assert read_page(users, start) == {"revocations": [], "cursor": start, "more": False}
+    assert read_page(users, start, sid=sid) == {"revocations": [], "cursor": start, "cursor_sid": sid, "more": False}
 
 
 def test_pages_list_every_revoked_session(users: UserApp, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,6 +103,39 @@ def test_cursor_never_skips_a_late_commit(users: UserApp) -> None:
     second = read_page(users, first["cursor"])
     listed = [entry["sid"] for page in (first, second) for entry in page["revocations"]]
     assert sorted(listed) == sorted([early, late])
+
+
+@pytest.mark.parametrize("sid", ["another", str(uuid4())])
+def test_cursor_with_another_session_starts_again(users: UserApp, sid: str) -> None:
+    """A restored list has another session at the cursor, or none."""
+    revoked = [revoke_session(users) for _ in range(2)]
+    page = read_page(users, read_last_cursor(users), sid=sid)
+    assert [entry["sid"] for entry in page["revocations"]][-2:] == revoked
+
+
+def test_cursor_beyond_the_end_starts_again(users: UserApp) -> None:
+    """A poller of an older version sends no session with its cursor."""
+    revoked = revoke_session(users)
+    page = read_page(users, 10**15)
+    assert page["revocations"][-1]["sid"] == revoked
+    assert page["cursor"] < 10**15
+
+
+def test_cursor_whose_entry_has_expired_skips_nothing(users: UserApp) -> None:
+    old = revoke_session(users)
+    cursor = read_last_cursor(users)
+    with users.db.transaction() as tx:
+        tx.run("UPDATE revoked_logins SET revoked_at = now() - interval '8 days' WHERE sid = %(sid)s", sid=old)
+    new = revoke_session(users)
+    page = read_page(users, cursor, sid=old)
+    assert page["revocations"][-1]["sid"] == new
+    assert page["cursor_sid"] == new
+
+
+@pytest.mark.parametrize("sid", ["x" * 201, "%00", "%0a"])
+def test_invalid_session_of_a_cursor_is_a_validation_error(users: UserApp, sid: str) -> None:
+    answer = users.call("GET", f"/auth/revocations?after=1&after_sid={sid}")
+    assert (answer.status_code, error_code(answer)) == (400, "VALIDATION_ERROR")
 
 
 @pytest.mark.parametrize("after", ["-1", "x", "", "1.5", "9" * 19, "٣"])
