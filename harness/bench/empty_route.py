@@ -20,7 +20,7 @@ from harness.bench.meter import open_meter
 from harness.errors import StackError
 from harness.runtime import ports
 from harness.runtime.compose import ROOT
-from harness.runtime.process import MARK, find_family, kill_all, wait_for
+from harness.runtime.process import MARK, Identity, find_family, kill_all, listens, wait_for
 from harness.runtime.program import is_healthy
 from harness.runtime.stack import Stack
 
@@ -63,7 +63,8 @@ def serve_empty_route(stack: Stack, load_generator: LoadGenerator) -> Iterator[E
     process = subprocess.Popen(command, cwd=ROOT, env=marked, start_new_session=True)
     server = psutil.Process(process.pid)
     try:
-        if not wait_for(lambda: is_healthy(port, "/"), START_SECONDS):
+        identity = Identity.of(process.pid)
+        if not wait_for(lambda: listens(identity, [port]) and is_healthy(port, "/"), START_SECONDS):
             raise StackError("the server of the empty route does not answer")
         yield EmptyRoute(load_generator, server, address)
     finally:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from harness.errors import StackError
-from harness.runtime import compose, container_engine, variables
+from harness.runtime import compose, container_engine, ports, variables
 from harness.runtime.cleanup import end_leftovers, take_down
 from harness.runtime.containers import ContainerStack
 from harness.runtime.native import NativeStack
@@ -46,6 +46,7 @@ def up(
         assigned = kind.assign_ports(services)
         directory.write_variables(values)
         directory.write_stack(choice.kind, assigned, None if detach else Identity.of(os.getpid()))
+        ports.register(directory)
         for name, changed in (overrides or {}).items():
             directory.write_record(Record(name, overrides=dict(changed)))
     stack = kind(directory, assigned, values, quiet)

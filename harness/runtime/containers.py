@@ -123,6 +123,10 @@ class ContainerStack(Stack):
         except psutil.NoSuchProcess:  # it has ended already, and `_wait_until_ready` reports that
             return Identity(pid, time.time())
 
+    def _listens(self, program: Program, record: Record) -> bool:
+        """Return True: the engine itself listens, and it starts no container whose port another process has."""
+        return True
+
     def _render(self) -> None:
         """Run the renderer and wait for its end. Raises StackError with its message."""
         (container,) = self._project.ids([RENDERER])

@@ -111,6 +111,13 @@ def find_family(leader: psutil.Process) -> list[psutil.Process]:
     return [leader]
 
 
+def listens(identity: Identity, ports: Iterable[int]) -> bool:
+    """Return whether the process and everything that it started listen on all of `ports`."""
+    leader = identity.find()
+    family = find_family(leader) if leader else []
+    return set(ports) <= {port for each in family for port in _listening_ports(each)}
+
+
 def find_leftovers(run_dir: Path) -> list[psutil.Process]:
     """Return the live processes that a run in `run_dir` started.
 
@@ -143,6 +150,13 @@ def _belongs(process: psutil.Process, run_dir: Path) -> bool:
         return process.name() == "postgres" and Path(process.cwd()) == run_dir / "postgres" / "data"
     except (psutil.Error, OSError):
         return False
+
+
+def _listening_ports(process: psutil.Process) -> list[int]:
+    try:
+        return [found.laddr.port for found in process.net_connections("tcp") if found.status == psutil.CONN_LISTEN]
+    except psutil.Error:
+        return []
 
 
 def _runs(process: psutil.Process) -> bool:

@@ -51,6 +51,11 @@ class Program:
         return next(iter(self.ports.values()))
 
     @property
+    def listen_ports(self) -> tuple[int, ...]:
+        """The ports of this machine on which the process itself listens."""
+        return tuple(self.ports.values())
+
+    @property
     def url(self) -> str:
         """The address, without credentials."""
         return f"http://{HOST}:{self.port}"

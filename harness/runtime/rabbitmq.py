@@ -39,6 +39,11 @@ class RabbitMQ(Program):
     password: str = ""
 
     @property
+    def listen_ports(self) -> tuple[int, ...]:
+        """The ports of AMQP and of the distribution. The port mapper is a process of its own."""
+        return self.ports[5672], self.ports[25672]
+
+    @property
     def url(self) -> str:
         """The AMQP URL, with credentials."""
         return f"amqp://{quote(self.user)}:{quote(self.password, safe='')}@{HOST}:{self.port}/%2F"

@@ -108,6 +108,14 @@ class RunDir:
         """Write the stack's kind, ports and owner. The owner is the process that stops it, or None for `--detach`."""
         _write(self._stack, {"kind": kind, "ports": ports, "owner": [owner.pid, owner.started] if owner else None})
 
+    def ports(self) -> set[int]:
+        """Return the ports of the stack that runs here, including those of its replicas and of killed programs."""
+        stack = self.read_stack() if self.is_occupied() else None
+        if stack is None:
+            return set()
+        assigned = [*stack["ports"].values(), *(record.ports for record in self.read_records())]
+        return {here for own in assigned for here in own.values()}
+
     def read_records(self) -> list[Record]:
         """Return the records of all processes."""
         found = (_read(path) for path in sorted(self._records.glob("*.json")))
@@ -123,13 +131,17 @@ class RunDir:
         _write(self._records / f"{record.name}.json", asdict(record))
 
     def is_occupied(self) -> bool:
-        """Return whether a stack runs here: its owner lives, or it is detached and one of its processes lives."""
+        """Return whether a stack runs here: its owner lives, or it is detached and its processes did not die.
+
+        A detached stack whose processes were all stopped or killed by a command still runs, so they can be started.
+        """
         stack = self.read_stack()
         if stack is None:
             return False
         if stack["owner"]:
             return Identity(*stack["owner"]).is_alive()
-        return any(record.is_alive for record in self.read_records())
+        states = [record.observed_state for record in self.read_records() if record.pid]
+        return bool({"starting", "running"}.intersection(states) or (states and "died" not in states))
 
     def delete_records(self) -> None:
         """Delete the description and records of a stack that has ended. Its data stays."""

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from harness.errors import StackError
 from harness.runtime import process
-from harness.runtime.ports import HOST
+from harness.runtime.ports import HOST, is_free
 from harness.runtime.program import Program
 from harness.runtime.progress import report_every
 from harness.runtime.run_directory import Record, RunDir
@@ -167,13 +167,23 @@ class Supervisor:
                 pass
 
     def _wait_until_ready(self, program: Program, record: Record) -> None:
-        is_decided: Callable[[], bool] = lambda: not record.is_alive or program.is_ready()  # noqa: E731
+        # A process of another stack can answer on the port while this one still starts or has failed to bind.
+        is_decided: Callable[[], bool] = lambda: (  # noqa: E731
+            not record.is_alive or (program.is_ready() and self._listens(program, record))
+        )
         with report_every("starting", functools.partial(self.report, program.name)):
             in_time = process.wait_for(is_decided, START_SECONDS, self._cancelled)
         if not self._cancelled.is_set() and not (in_time and record.is_alive):
             trouble = f"not ready after {START_SECONDS:.0f} s" if record.is_alive else "ended while starting"
+            own = functools.partial(process.listens, record.identity)
+            taken = [port for port in program.listen_ports if not is_free(port) and not own([port])]
+            trouble += f", because another process listens on port {taken[0]}" if taken else ""
             log = self.log_path(program.name)
             raise StackError(f"{program.name} {trouble}; the end of {log}:\n{_tail(log)}")
+
+    def _listens(self, program: Program, record: Record) -> bool:
+        """Return whether the process of `record`, and no stranger, listens on the ports of the program."""
+        return process.listens(record.identity, program.listen_ports)
 
     def report(self, name: str, what: str) -> None:
         """Print one line of progress unless the stack is quiet."""

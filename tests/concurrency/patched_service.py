@@ -38,7 +38,8 @@ def run_patched(
     log = stack.run_dir.logs / f"{service}-patched.log"
     identity = process.spawn(program.argv, environment, log, stack.run_dir.path)
     try:
-        assert process.wait_for(program.is_ready, 30), Path(log).read_text()[-2000:]
+        is_up = process.wait_for(lambda: process.listens(identity, ports_of_copy.values()) and program.is_ready(), 30)
+        assert is_up, Path(log).read_text()[-2000:]
         yield ports_of_copy
     finally:
         process.terminate(identity, signal.SIGTERM, STOP_SECONDS)

@@ -165,6 +165,19 @@ def test_command_line_controls_a_second_stack(bare: Stack, tmp_path: Path) -> No
     assert bare.state("fake-smu") == "running"
 
 
+def test_killed_program_of_a_detached_stack_gets_its_port_back(tmp_path: Path) -> None:
+    detached, other = tmp_path / "detached", tmp_path / "other"
+    assert harness(detached, "up", "--detach", "--only", "fake-smu").returncode == 0
+    url = runtime.attach(detached).url("fake-smu")
+    assert harness(detached, "kill", "fake-smu").returncode == 0
+    with runtime.up(other, only=["fake-smu"]) as second:
+        assert second.url("fake-smu") != url
+        assert harness(detached, "start", "fake-smu").returncode == 0
+        second.kill("fake-smu")
+        assert requests.get(f"{url}/health", timeout=5).status_code == 200
+    assert harness(detached, "down").returncode == 0
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_takes_a_foreground_stack_down(tmp_path: Path, number: signal.Signals) -> None:
     with start_foreground(tmp_path) as started:

@@ -19,7 +19,7 @@ from typing import Any
 import pika
 
 from harness.runtime import ports
-from harness.runtime.process import wait_for
+from harness.runtime.process import Identity, listens, wait_for
 from harness.runtime.program import Program
 from harness.runtime.rabbitmq import plan_epmd, plan_rabbitmq
 from services.chassis.settings import BrokerSettings
@@ -120,7 +120,7 @@ class Broker:
             process = subprocess.Popen(program.argv, env=env, stdout=log, stderr=log)
         deadline = time.monotonic() + START_SECONDS
         while process.poll() is None and time.monotonic() < deadline:
-            if program.is_ready():
+            if program.is_ready() and listens(Identity.of(process.pid), program.listen_ports):
                 return process
             time.sleep(0.1)
         process.kill()

@@ -7,18 +7,22 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import psutil
 import pytest
 
 from harness import StackError, runtime
-from harness.runtime import container_engine, packages, ports, process
+from harness.runtime import container_engine, packages, ports, process, supervisor
 from harness.runtime.cleanup import end_leftovers, take_down
 from harness.runtime.postgres import remove_stale_pid_file
 from harness.runtime.process import Identity
+from harness.runtime.program import Program
 from harness.runtime.run_directory import Record, RunDir
+from harness.runtime.supervisor import Supervisor
 
 pytestmark = pytest.mark.unit
 
@@ -35,6 +39,7 @@ def claims(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A separate claims file for this test."""
     path = tmp_path / "claims.json"
     monkeypatch.setattr(ports, "CLAIMS", path)
+    monkeypatch.setattr(ports, "STACKS", tmp_path / "stacks.json")
     return path
 
 
@@ -96,6 +101,86 @@ def test_claim_ends_with_its_process(claims: Path, stranger: subprocess.Popen[by
     stranger.kill()
     stranger.wait()
     assert ports.claim([free]) == [free]
+
+
+@pytest.mark.parametrize("place", ["program", "replica"])
+def test_ports_of_a_detached_stack_stay_claimed_until_it_is_down(claims: Path, run_dir: RunDir, place: str) -> None:
+    """The process that claimed them has ended, and the program that listened there was killed."""
+    with listening() as server:
+        free: int = server.getsockname()[1]
+    own = {"fake-smu": {6001: free}} if place == "program" else {}
+    run_dir.write_stack("native", own, None)
+    ports.register(run_dir)
+    replica = {"6001": free} if place == "replica" else {}
+    left = spawn(run_dir)
+    run_dir.write_record(Record("fake-smu-2", left.pid, left.started, "running", ports=replica))
+    assert ports.claim([free]) != [free]
+    process.kill(left)
+    run_dir.write_record(Record("fake-smu-2", left.pid, left.started, "killed", ports=replica))
+    assert ports.claim([free]) != [free], "the killed program can be started again"
+    take_down(run_dir)
+    assert ports.claim([free]) == [free]
+
+
+# ── readiness
+
+
+class Healthy(BaseHTTPRequestHandler):
+    """Answers every health check with 200."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def healthy_stranger() -> Iterator[int]:
+    """A server of another stack. Returns its port."""
+    with HTTPServer((ports.HOST, 0), Healthy) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_port
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("import signal; signal.pause()", "not ready after"),  # starts slowly, or failed to bind and runs on
+        ("raise SystemExit('EADDRINUSE')", "ended while starting"),
+        ("import socket, signal; s = socket.create_server(('127.0.0.1', {own})); signal.pause()", "not ready after"),
+    ],
+    ids=["silent", "ended", "only one of two ports"],
+)
+def test_answer_of_another_process_is_not_readiness(
+    run_dir: RunDir, monkeypatch: pytest.MonkeyPatch, healthy_stranger: int, code: str, words: str
+) -> None:
+    monkeypatch.setattr(supervisor, "START_SECONDS", 0.5)
+    with listening() as server:
+        own = server.getsockname()[1]
+    argv = (sys.executable, "-c", code.format(own=own))
+    program = Program("fake-smu", argv, {}, {50051: own, 6001: healthy_stranger}, (healthy_stranger, "/health"))
+    stack = Supervisor(run_dir, {"fake-smu": program}, quiet=True)
+    with pytest.raises(StackError, match=f"{words}.*, because another process listens on port {healthy_stranger}"):
+        stack.start("fake-smu")
+    assert stack.state("fake-smu") != "running"
+    take_down(run_dir)
+
+
+def test_port_of_a_child_counts_as_own(run_dir: RunDir) -> None:
+    """A server of several workers listens in its children, which may have left the session."""
+    listen = "import socket,signal; s=socket.create_server(('127.0.0.1',0)); print(s.getsockname()[1],flush=True)"
+    nested = f"import subprocess,sys; subprocess.run([sys.executable,'-c',{listen + '; signal.pause()'!r}])"
+    leader = spawn(run_dir, sys.executable, "-c", nested)
+    log = run_dir.logs / "it.log"
+    assert process.wait_for(lambda: log.read_text().endswith("\n"), seconds=10)
+    port = int(log.read_text())
+    assert process.listens(leader, [port])
+    assert not process.listens(leader, [port, 1])
+    process.kill(leader)
+    assert not process.listens(leader, [port])
 
 
 # ── processes
