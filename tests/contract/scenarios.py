@@ -125,6 +125,8 @@ def cover_transfers(system: TestSystem) -> None:
     expect(seller.transfer("dispute", transfer, reason="too soon"), 409)
     expect(stranger.confirm(transfer, seller_otp="123456"), 403)
     expect(stranger.transfer("cancel", transfer), 403)
+    expect(buyer.get(f"/api/transfers/{transfer}"), 200)
+    expect(stranger.get(f"/api/transfers/{transfer}"), 403)
     expect(stranger.transfer("dispute", transfer, reason="not my transfer"), 403)
     with system.smu.advance_clock(LATE):
         expect(seller.confirm(transfer, seller_otp=system.code(seller)), 410)

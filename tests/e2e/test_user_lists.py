@@ -71,6 +71,19 @@ def test_transfers_are_those_of_the_user(system: TestSystem) -> None:
     assert "verification_sid" not in str(two.get("/api/transfers").body)
 
 
+def test_staff_read_any_order_and_transfer_and_list_open_disputes(system: TestSystem) -> None:
+    seller, buyer, stranger, staff = *system.people(3), system.staff()
+    seat, order_id = system.buy_seat(seller)
+    transfer_id = system.dispute_transfer(seller, buyer, seat, 10)
+    for path in (f"/api/orders/{order_id}", f"/api/transfers/{transfer_id}"):
+        assert staff.get(path).must() == seller.get(path).must()
+        assert stranger.get(path).status == 403
+    disputes = staff.get("/api/transfers?per_page=100").must()
+    assert transfer_id in {transfer["transfer_id"] for transfer in disputes}
+    assert {transfer["status"] for transfer in disputes} == {"DISPUTED"}
+    assert "verification_sid" not in str(staff.get(f"/api/transfers/{transfer_id}").body)
+
+
 @pytest.mark.claim("qr/holds-time", "qr/created-on-request", "qr/for-owner-only")
 def test_a_qr_has_its_times_and_expires_after_60_seconds(system: TestSystem) -> None:
     owner = system.person()

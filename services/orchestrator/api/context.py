@@ -12,7 +12,7 @@ from flask import request
 
 from services.chassis.access import identity
 from services.chassis.errors import Refused
-from services.contracts.enums import OrderStatus
+from services.contracts.enums import OrderStatus, Role
 from services.contracts.errors import ErrorCode
 from services.orchestrator.api.idempotency import IdempotencyKeys, KeyedRequest, ResponseData
 from services.orchestrator.participants import Participants
@@ -69,6 +69,12 @@ class ApiContext:
             raise Refused(ErrorCode.FORBIDDEN, "This order belongs to another user. Use one of your own orders.")
         return order
 
+    def get_readable_order(self, order_id: UUID) -> dict[str, Any]:
+        """Read an order of the caller, or any order as staff. Raises like `get_own_order`."""
+        if identity().role is Role.STAFF:
+            return self.retry(lambda: self.participants.orders.get(order_id))
+        return self.get_own_order(order_id)
+
     def find_order_awaiting_code(self) -> UUID:
         """Return the caller's newest order that waits for a code. Raises Refused ORDER_NOT_FOUND."""
         query = {"user_id": identity().user_id, "status": OrderStatus.PENDING, "per_page": 20}
@@ -84,6 +90,12 @@ class ApiContext:
         if str(identity().user_id) not in (transfer["seller_user_id"], transfer["buyer_user_id"]):
             raise Refused(ErrorCode.FORBIDDEN, "You are not a party of this transfer. Log in as its seller or buyer.")
         return transfer
+
+    def get_readable_transfer(self, transfer_id: UUID) -> dict[str, Any]:
+        """Read a transfer of the caller, or any transfer as staff. Raises like `get_own_transfer`."""
+        if identity().role is Role.STAFF:
+            return self.retry(lambda: self.participants.orders.get_transfer(transfer_id))
+        return self.get_own_transfer(transfer_id)
 
     def get_booking_qr(self, paid: Mapping[str, Any]) -> dict[str, Any]:
         """Return the QR code of a confirmed booking.

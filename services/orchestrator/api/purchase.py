@@ -10,7 +10,7 @@ import msgspec
 from flask import Blueprint, Response
 
 from services.chassis import web
-from services.chassis.access import customer, deciding_staff, identity, paying_customer
+from services.chassis.access import customer, deciding_staff, identity, paying_customer, signed_in
 from services.chassis.errors import Refused
 from services.contracts.enums import OrderStatus
 from services.contracts.errors import ErrorCode
@@ -83,9 +83,9 @@ def blueprint(context: ApiContext) -> Blueprint:
         return web.ok([_show_order(order) for order in found["data"]], pagination=found["pagination"])
 
     @routes.get("/api/orders/<order_id>")
-    @customer
+    @signed_in
     def order(order_id: str) -> Response:
-        return web.ok(_show_order(context.get_own_order(web.as_id(order_id))))
+        return web.ok(_show_order(context.get_readable_order(web.as_id(order_id))))
 
     @routes.post("/api/orders/<order_id>/refund")
     @deciding_staff

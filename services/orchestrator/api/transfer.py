@@ -10,9 +10,9 @@ import msgspec
 from flask import Blueprint, Response
 
 from services.chassis import web
-from services.chassis.access import customer, deciding_staff, identity, paying_customer
+from services.chassis.access import deciding_staff, identity, paying_customer, signed_in
 from services.chassis.errors import Refused
-from services.contracts.enums import TransferStatus
+from services.contracts.enums import Role, TransferStatus
 from services.contracts.errors import ErrorCode
 from services.contracts.money import Amount
 from services.orchestrator.api.context import ApiContext
@@ -100,11 +100,18 @@ def blueprint(context: ApiContext) -> Blueprint:
         return _decide(context, DISMISS, web.body(TransferBody).transfer_id)
 
     @routes.get("/api/transfers")
-    @customer
+    @signed_in
     def transfers() -> Response:
         page, per_page = web.page()
-        found = context.participants.orders.list_transfers(user_id=identity().user_id, page=page, per_page=per_page)
+        is_staff = identity().role is Role.STAFF
+        which = {"status": TransferStatus.DISPUTED} if is_staff else {"user_id": identity().user_id}
+        found = context.participants.orders.list_transfers(**which, page=page, per_page=per_page)
         return web.ok([_show_transfer(transfer) for transfer in found["data"]], pagination=found["pagination"])
+
+    @routes.get("/api/transfers/<transfer_id>")
+    @signed_in
+    def transfer(transfer_id: str) -> Response:
+        return web.ok(_show_transfer(context.get_readable_transfer(web.as_id(transfer_id))))
 
     @routes.post("/api/otp/resend")
     @paying_customer
