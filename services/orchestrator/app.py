@@ -19,7 +19,7 @@ from services.chassis.worker import Background, Worker
 from services.contracts.pb.inventory_pb2_grpc import InventoryStub
 from services.orchestrator.api import account, docs, purchase, transfer, verification
 from services.orchestrator.api.context import ApiContext
-from services.orchestrator.api.idempotency import IdempotencyKeys
+from services.orchestrator.api.idempotency import RELEASE_SECONDS, IdempotencyKeys
 from services.orchestrator.participants import (
     Events,
     HoldMessages,
@@ -128,6 +128,7 @@ class Orchestrator:
             Worker("recovery", self.recovery.tick, RECOVERY_SECONDS),
             Worker("completion", self.completion.tick, COMPLETION_SECONDS),
             Worker("outbox", self.outbox.tick, OUTBOX_SECONDS),
+            Worker("release of keys", self.keys.release_abandoned, RELEASE_SECONDS),
             Worker("housekeeping", run_housekeeping, HOUSEKEEPING_SECONDS),
         ]
 

@@ -34,6 +34,8 @@ CREATE TABLE IF NOT EXISTS heartbeats (
     instance_id uuid PRIMARY KEY,
     lease_until timestamptz NOT NULL
 );
+-- Start of the time without a gap between renewals. A gap means that the process, or the database, was not available.
+ALTER TABLE heartbeats ADD COLUMN IF NOT EXISTS unbroken_since timestamptz NOT NULL DEFAULT clock_timestamp();
 
 -- The subject and the final answer of each Idempotency-Key of the public API.
 CREATE TABLE IF NOT EXISTS idempotency_keys (

@@ -12,20 +12,26 @@ can store the outcome, release the key or delete it. A request that lost its cla
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 from uuid import UUID, uuid4
+
+from prometheus_client import Gauge
 
 from services.chassis import json_codec
 from services.chassis.db import Database, LockNotGranted
 from services.chassis.errors import Refused, Unknown
 from services.contracts.errors import ErrorCode
+from services.orchestrator.saga.journal import CLOCK, MAY_JUDGE_LEASES
 
 MAX_KEY_CHARS = 255
 KEPT_HOURS = 24
 CLAIM_SECONDS = 30  # no request works for longer, so after that the next retry continues the work
+RELEASE_SECONDS = 0.25  # between two tries to release abandoned keys
+ABANDONED = Gauge("idempotency_keys_abandoned", "Keys that no request works on and that are not released yet")
 
 ResponseData = Mapping[str, Any]
 Outcome = Mapping[str, Any]  # as stored: {answer} or {refusal: {code, message, details}}
@@ -35,11 +41,13 @@ _WHICH = "WHERE caller = %(caller)s AND operation = %(operation)s AND key = %(ke
 # A request that gets REQUEST_IN_PROGRESS takes no lock, so it delays neither the running request nor the next retry.
 # PostgreSQL checks `WHERE` again under the row lock, so only one of two retries takes over from a dead request.
 _CLAIM = f"""
-WITH taken_over AS (
-    UPDATE idempotency_keys AS k SET owner = %(owner)s, claim = %(claim)s, claimed_at = clock_timestamp()
+WITH {CLOCK},
+taken_over AS (
+    UPDATE idempotency_keys AS k SET owner = %(owner)s, claim = %(claim)s, claimed_at = clock_timestamp() FROM clock
     {_WHICH} AND k.body_hash = %(body_hash)s AND k.answer IS NULL AND (
-        k.claimed_at < clock_timestamp() - make_interval(secs => %(claim_seconds)s) OR NOT EXISTS (
-            SELECT FROM heartbeats h WHERE h.instance_id = k.owner AND h.lease_until > clock_timestamp()))
+        k.owner IS NULL OR k.claimed_at < clock.now - make_interval(secs => %(claim_seconds)s)
+        OR {MAY_JUDGE_LEASES} AND NOT EXISTS (
+            SELECT FROM heartbeats h WHERE h.instance_id = k.owner AND h.lease_until > clock.now))
     RETURNING subject),
 begun AS (
     INSERT INTO idempotency_keys (caller, operation, key, body_hash, subject, owner, claim)
@@ -71,6 +79,8 @@ class IdempotencyKeys:
     def __init__(self, db: Database, instance_id: UUID) -> None:
         self._db = db
         self._instance_id = instance_id
+        self._lock = Lock()
+        self._abandoned: dict[UUID, tuple[dict[str, Any], float]] = {}  # claim id → the claim, when it may be forgotten
 
     def run(
         self,
@@ -98,6 +108,24 @@ class IdempotencyKeys:
         with self._db.transaction() as tx:
             tx.run(_EXPIRE, hours=KEPT_HOURS)
 
+    def release_abandoned(self) -> None:
+        """Release the keys whose release failed before, so that the next retry continues the work.
+
+        Raises Unknown while the database does not answer. A claim that may still arrive late is released again.
+        """
+        with self._lock:
+            abandoned = dict(self._abandoned)
+        for claim_id, (claim, forget_at) in abandoned.items():
+            if self._db.statement(_RELEASE, **claim) or time.monotonic() > forget_at:
+                with self._lock:
+                    self._abandoned.pop(claim_id, None)
+                    ABANDONED.set(len(self._abandoned))
+
+    def _abandon(self, claim: dict[str, Any]) -> None:
+        with self._lock:
+            self._abandoned[claim["claim"]] = claim, time.monotonic() + CLAIM_SECONDS
+            ABANDONED.set(len(self._abandoned))
+
     def _claim_subject(self, claim: dict[str, Any], new: UUID) -> UUID | None:
         """Claim the key and return its subject, `new` for a new key.
 
@@ -108,6 +136,9 @@ class IdempotencyKeys:
             claimed = self._db.statement(_CLAIM, **claim, **which)
         except LockNotGranted:  # another request claims or ends the same key at this moment
             raise Refused(ErrorCode.REQUEST_IN_PROGRESS) from None
+        except Unknown:  # the claim may have been stored, and no request works on it
+            self._abandon(claim)
+            raise
         return claimed["subject"] if claimed else None
 
     def _read_outcome(self, claim: dict[str, Any], if_deleted: Outcome | None = None) -> Outcome:
@@ -125,10 +156,15 @@ class IdempotencyKeys:
             outcome, ending = _run_work(work, subject)
             is_current = self._db.statement(ending, **claim, outcome=json_codec.encode(outcome).decode())
         except BaseException:
-            with suppress(Unknown):
-                self._db.statement(_RELEASE, **claim)
+            self._release(claim)
             raise
         return outcome if is_current else self._read_outcome(claim, if_deleted=outcome)
+
+    def _release(self, claim: dict[str, Any]) -> None:
+        try:
+            self._db.statement(_RELEASE, **claim)
+        except Unknown:
+            self._abandon(claim)
 
 
 def _make_claim(request: KeyedRequest) -> dict[str, Any]:

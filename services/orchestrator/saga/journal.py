@@ -16,6 +16,7 @@ from services.chassis import correlation, json_codec
 from services.chassis.db import Database, Row
 
 LEASE_SECONDS = 2.0
+LONGEST_GAP_SECONDS = LEASE_SECONDS / 2  # between two renewals. A longer one means that the database was not available.
 
 
 class Status(StrEnum):
@@ -96,21 +97,33 @@ noticed AS (
     FROM ended, jsonb_to_recordset(%(notices)s::jsonb) AS due (user_id uuid, message text, fields jsonb))
 SELECT saga_id FROM ended"""
 
+# An outage of this database ends every lease, also those of live processes. A process therefore judges the leases of
+# others only after it has renewed its own without a gap for a whole lease. By then each live process has renewed too.
+# All comparisons use one reading of the clock, so an outage during the statement cannot end a lease that it has read.
+CLOCK = "clock AS MATERIALIZED (SELECT clock_timestamp() AS now)"
+MAY_JUDGE_LEASES = f"""EXISTS (SELECT FROM heartbeats me WHERE me.instance_id = %(owner)s
+            AND me.unbroken_since <= clock.now - interval '{LEASE_SECONDS} seconds'
+            AND me.lease_until > clock.now + interval '{LEASE_SECONDS - LONGEST_GAP_SECONDS} seconds')"""
+
 _ADOPT = f"""
+WITH {CLOCK}
 UPDATE sagas SET owner = %(owner)s, epoch = epoch + 1, adoptions = adoptions + 1,
     deadline = clock_timestamp() + make_interval(secs => %(seconds)s)
 WHERE saga_id IN (
-    SELECT s.saga_id FROM sagas s
-    WHERE s.status = 'RUNNING' AND (s.deadline < clock_timestamp()
+    SELECT s.saga_id FROM sagas s, clock
+    WHERE s.status = 'RUNNING' AND {MAY_JUDGE_LEASES} AND (s.deadline < clock.now
         OR s.owner IS DISTINCT FROM %(owner)s AND NOT EXISTS (
-        SELECT FROM heartbeats h WHERE h.instance_id = s.owner AND h.lease_until > clock_timestamp()))
+        SELECT FROM heartbeats h WHERE h.instance_id = s.owner AND h.lease_until > clock.now))
     ORDER BY s.deadline LIMIT %(limit)s FOR UPDATE OF s SKIP LOCKED)
 RETURNING {_COLUMNS}"""
 
-_BEAT = """
-INSERT INTO heartbeats (instance_id, lease_until)
-VALUES (%(instance_id)s, clock_timestamp() + make_interval(secs => %(seconds)s))
-ON CONFLICT (instance_id) DO UPDATE SET lease_until = excluded.lease_until
+_BEAT = f"""
+INSERT INTO heartbeats AS h (instance_id, lease_until)
+VALUES (%(instance_id)s, clock_timestamp() + interval '{LEASE_SECONDS} seconds')
+ON CONFLICT (instance_id) DO UPDATE SET lease_until = clock_timestamp() + interval '{LEASE_SECONDS} seconds',
+    unbroken_since = CASE
+        WHEN h.lease_until > clock_timestamp() + interval '{LEASE_SECONDS - LONGEST_GAP_SECONDS} seconds'
+        THEN h.unbroken_since ELSE clock_timestamp() END
 RETURNING instance_id"""
 
 
@@ -159,10 +172,13 @@ class Journal:
 
     def beat(self) -> None:
         """Renew this process's lease for `LEASE_SECONDS`."""
-        self._db.statement(_BEAT, instance_id=self.instance_id, seconds=LEASE_SECONDS)
+        self._db.statement(_BEAT, instance_id=self.instance_id)
 
     def adopt(self, limit: int) -> list[Entry]:
-        """Adopt sagas that are past their deadline or have no live owner. Each gets a new epoch and deadline."""
+        """Adopt sagas that are past their deadline or have no live owner. Each gets a new epoch and deadline.
+
+        Returns nothing within `LEASE_SECONDS` of the first lease of this process or of an outage of the database.
+        """
         with self._db.transaction() as tx:
             return [
                 _read_entry(row) for row in tx.all(_ADOPT, owner=self.instance_id, seconds=self._seconds, limit=limit)

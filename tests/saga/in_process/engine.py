@@ -32,6 +32,7 @@ from tests.saga.in_process.in_process_system import (
     RetryBudget,
 )
 from tests.saga.in_process.scenarios import Case, Flow, read_state
+from tests.support.leases import beat_as_if_running
 
 RETRY_PAUSE = 0.002  # seconds, shorter than in production
 TWO_BEGINS = Fault("journal begin", Kind.TWICE)  # the second begin waits for the saga of the first until its deadline
@@ -144,7 +145,7 @@ class Engine:
 
     def lose_lease(self, orchestrator: Orchestrator) -> None:
         """End the lease of an orchestrator, as after a long pause, and recover its sagas in another process."""
-        orchestrator.journal.resign()
+        self.system.end_lease(orchestrator)
         self.system.recover()
 
     def assert_invariants(self, *cases: Case, parked: int = 0) -> None:
@@ -188,7 +189,7 @@ class _PlannedRevocations:
 def _new_process(orchestrator: Orchestrator) -> Iterator[None]:
     """Give an orchestrator a new instance id, as after a start, and end its lease after the block."""
     orchestrator.journal.instance_id = uuid4()
-    orchestrator.journal.beat()
+    beat_as_if_running(orchestrator.db, orchestrator.journal)
     try:
         yield
     finally:

@@ -36,6 +36,7 @@ from tests.saga.in_process.db_fixtures import SystemDatabases
 from tests.saga.in_process.inventory_server import InventoryServer
 from tests.saga.in_process.local_calls import LocalAdapter, LocalHttp, LocalPool, call
 from tests.support.databases import Databases
+from tests.support.leases import beat_as_if_running
 
 JWT_SECRET = "test-jwt-secret-test-jwt-secret-test"
 INTERNAL_SECRET = "test-internal-secret-test-internal-secret"
@@ -157,8 +158,13 @@ class InProcessSystem(SystemDatabases):
         """Renew the lease of an orchestrator, as its heartbeat does."""
         journal, now = orchestrator.journal, time.monotonic()
         if now - self._last_beats.get(journal.instance_id, 0.0) > LEASE_SECONDS / 4:
-            journal.beat()
+            beat_as_if_running(orchestrator.db, journal)
             self._last_beats[journal.instance_id] = now
+
+    def end_lease(self, orchestrator: Orchestrator) -> None:
+        """End the lease of an orchestrator. Its next beat starts another one."""
+        orchestrator.journal.resign()
+        self._last_beats.pop(orchestrator.journal.instance_id, None)
 
     # ── clients
 
@@ -199,7 +205,7 @@ class InProcessSystem(SystemDatabases):
 
     def recover_without_retries(self) -> None:
         """Run one round of recovery in an orchestrator that does not retry."""
-        self._without_retries.journal.beat()
+        beat_as_if_running(self._without_retries.db, self._without_retries.journal)
         self._without_retries.recovery.tick()
         self._without_retries.journal.resign()
 

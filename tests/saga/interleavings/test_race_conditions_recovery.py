@@ -17,6 +17,7 @@ from tests.saga.in_process.engine import Engine
 from tests.saga.in_process.faults import Fault, Kind
 from tests.saga.in_process.scenarios import FLOWS
 from tests.support.concurrency import run_concurrently
+from tests.support.leases import beat_as_if_running
 
 pytestmark = pytest.mark.saga
 
@@ -41,7 +42,7 @@ def test_concurrent_adopters_get_one_saga_once(engine: Engine) -> None:
     journals = (engine.healthy.journal, engine.faulty.journal)
     for journal in journals:
         journal.instance_id = uuid4()
-        journal.beat()
+        beat_as_if_running(engine.healthy.db, journal)
     adopted = run_concurrently([partial(journal.adopt, 16) for journal in journals])
     assert sorted(map(len, adopted)) == [0, 1]
     for journal in journals:

@@ -10,12 +10,14 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from prometheus_client import REGISTRY
 
 from services.chassis.db import Database, Row
 from services.chassis.errors import Refused, Unknown
 from services.contracts.errors import ErrorCode
 from services.orchestrator.api.idempotency import IdempotencyKeys, KeyedRequest
 from services.orchestrator.saga.journal import Journal
+from tests.support.leases import beat_as_if_running
 
 pytestmark = pytest.mark.unit
 
@@ -34,7 +36,7 @@ def start_process(db: Database) -> IdempotencyKeys:
 def start_process_with_journal(db: Database) -> tuple[IdempotencyKeys, Journal]:
     """Return the keys of a new process, and the journal that has its lease."""
     journal = Journal(db, deadline_seconds=60, park_seconds=120)
-    journal.beat()
+    beat_as_if_running(db, journal)
     return IdempotencyKeys(db, journal.instance_id), journal
 
 
@@ -249,6 +251,104 @@ def test_retry_finds_the_subject_of_a_response_that_was_not_stored(
         start_process(DatabaseThatStoresNoOutcome(db)).run(request_, first)
     keys.run(request_, retry)
     assert retry.subjects == first.subjects
+
+
+def test_key_whose_release_failed_is_released_later(db: Database, request_: KeyedRequest) -> None:
+    broken = BrokenDatabase(db)
+    keys, retry = IdempotencyKeys(broken, start_process_with_journal(db)[1].instance_id), Work()
+
+    def work(_subject: UUID) -> Mapping[str, Any]:
+        broken.is_away = True
+        raise Unknown("the database was lost")
+
+    with pytest.raises(Unknown, match="lost"):
+        keys.run(request_, work)
+    assert read_abandoned() == 1
+    with pytest.raises(Unknown):
+        keys.release_abandoned()
+    broken.is_away = False
+    with pytest.raises(Refused, match="REQUEST_IN_PROGRESS"):
+        start_process(db).run(request_, retry)
+    keys.release_abandoned()
+    assert read_abandoned() == 0
+    start_process(db).run(request_, retry)
+    assert len(retry.subjects) == 1
+
+
+def test_claim_whose_answer_was_lost_is_released_later(db: Database, request_: KeyedRequest) -> None:
+    broken, work = BrokenDatabase(db), Work()
+    keys = IdempotencyKeys(broken, start_process_with_journal(db)[1].instance_id)
+    broken.loses_answers = True
+    with pytest.raises(Unknown):
+        keys.run(request_, work)
+    broken.loses_answers = False
+    with pytest.raises(Refused, match="REQUEST_IN_PROGRESS"):
+        keys.run(request_, work)
+    keys.release_abandoned()
+    keys.run(request_, work)
+    assert len(work.subjects) == 1
+
+
+def test_late_release_does_not_free_the_key_of_its_retry(db: Database, request_: KeyedRequest) -> None:
+    """The retry already works under the key when the first request's release arrives."""
+    broken, (journal_keys, journal) = BrokenDatabase(db), start_process_with_journal(db)
+    keys = IdempotencyKeys(broken, journal.instance_id)
+
+    def lose_database(_subject: UUID) -> Mapping[str, Any]:
+        broken.is_away = True
+        raise Unknown("the database was lost")
+
+    with pytest.raises(Unknown):
+        keys.run(request_, lose_database)
+    broken.is_away = False
+    journal.resign()
+
+    def work_on_retry(_subject: UUID) -> Mapping[str, Any]:
+        keys.release_abandoned()
+        with pytest.raises(Refused, match="REQUEST_IN_PROGRESS"):
+            journal_keys.run(request_, Work())
+        return {}
+
+    start_process(db).run(request_, work_on_retry)
+
+
+def test_living_owner_keeps_its_key_after_an_outage(db: Database, request_: KeyedRequest) -> None:
+    """No process could renew its lease, so the owner of the key is not dead."""
+    other, other_journal = start_process_with_journal(db)
+    retry = Work()
+
+    def work_through_outage(_subject: UUID) -> Mapping[str, Any]:
+        with db.transaction() as tx:
+            tx.run("UPDATE heartbeats SET lease_until = clock_timestamp() - interval '0.6 seconds'")
+        other_journal.beat()
+        with pytest.raises(Refused, match="REQUEST_IN_PROGRESS"):
+            other.run(request_, retry)
+        return {}
+
+    start_process(db).run(request_, work_through_outage)
+    assert retry.subjects == []
+
+
+def read_abandoned() -> float:
+    """Read the metric of the keys that no request works on."""
+    return REGISTRY.get_sample_value("idempotency_keys_abandoned") or 0.0
+
+
+class BrokenDatabase(Database):
+    """A database that does not answer, or whose answers are lost after the commit."""
+
+    def __init__(self, db: Database) -> None:
+        vars(self).update(vars(db))
+        self.is_away = False
+        self.loses_answers = False
+
+    def statement(self, sql: str, **params: Any) -> Row | None:
+        if self.is_away:
+            raise Unknown("the database did not answer")
+        row = super().statement(sql, **params)
+        if self.loses_answers:
+            raise Unknown("the answer was lost")
+        return row
 
 
 class DatabaseThatStoresNoOutcome(Database):

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
+from datetime import datetime, timedelta
+from functools import partial
 from uuid import UUID, uuid4
 
 import pytest
 
 from services.chassis.db import Database
+from services.chassis.worker import Background, Worker
 from services.orchestrator.saga.journal import LEASE_SECONDS, Entry, Journal, NoticeDue, Status
 from services.orchestrator.saga.recovery import Heartbeat
 from tests.support.concurrency import run_concurrently
+from tests.support.leases import beat_as_if_running
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.unit
@@ -27,7 +30,7 @@ def journal(db: Database) -> Journal:
 def start_process(db: Database, deadline_seconds: float = 60) -> Journal:
     """Return the journal of a new process with a lease."""
     journal = Journal(db, deadline_seconds=deadline_seconds, park_seconds=120)
-    journal.beat()
+    beat_as_if_running(db, journal)
     return journal
 
 
@@ -150,6 +153,91 @@ def test_only_sagas_of_a_dead_process_are_adopted(db: Database, journal: Journal
     dead.resign()
     assert [e.saga_id for e in journal.adopt(16)] == [orphan.saga_id]
     assert journal.read(kept.saga_id).epoch == 1
+
+
+def end_leases_as_in_an_outage(db: Database) -> None:
+    """Set every lease as it is after an outage of the database that was longer than a lease."""
+    with db.transaction() as tx:
+        tx.run("UPDATE heartbeats SET lease_until = clock_timestamp() - interval '0.6 seconds'")
+
+
+def test_nothing_is_adopted_just_after_an_outage(db: Database, journal: Journal) -> None:
+    """No process could renew its lease, so a lease that has ended does not prove that its process is dead."""
+    owner = start_process(db)
+    kept, _ = begin(owner, uuid4())
+    overdue, _ = begin(start_process(db, deadline_seconds=-1), uuid4())
+    end_leases_as_in_an_outage(db)
+    assert journal.adopt(16) == [], "before this process has renewed its own lease"
+    journal.beat()
+    assert journal.adopt(16) == [], "before the other one has"
+    owner.beat()
+    assert journal.adopt(16) == []
+    assert {journal.read(entry.saga_id).epoch for entry in (kept, overdue)} == {1}
+
+
+def test_saga_of_a_dead_process_is_adopted_some_time_after_an_outage(db: Database, journal: Journal) -> None:
+    orphan, _ = begin(start_process(db), uuid4())
+    alive = start_process(db)
+    kept, _ = begin(alive, uuid4())
+    end_leases_as_in_an_outage(db)
+    began = time.monotonic()
+    heartbeats = [Heartbeat(process) for process in (journal, alive)]
+    for heartbeat in heartbeats:
+        heartbeat.start()
+    [adopted] = wait_until(lambda: journal.adopt(16), 3 * LEASE_SECONDS)
+    took = time.monotonic() - began
+    for heartbeat in heartbeats:
+        heartbeat.stop()
+    assert adopted.saga_id == orphan.saga_id
+    assert journal.read(kept.saga_id).epoch == 1
+    assert took >= LEASE_SECONDS
+
+
+def test_short_gap_that_ended_only_one_lease_is_an_outage(db: Database, journal: Journal) -> None:
+    """The outage began just after this process had renewed, and the other one was about to."""
+    begin(start_process(db), uuid4())
+    with db.transaction() as tx:
+        this = journal.instance_id
+        sql = "UPDATE heartbeats SET lease_until = clock_timestamp() {} WHERE instance_id {} %(this)s"
+        tx.run(sql.format("+ interval '0.3 s'", "="), this=this)
+        tx.run(sql.format("", "<>"), this=this)
+    assert journal.adopt(16) == [], "its own renewal is late, so the database was not available"
+    journal.beat()
+    assert journal.adopt(16) == []
+
+
+def test_no_saga_of_a_living_process_is_adopted_in_a_stall(db: Database) -> None:
+    """Two processes run as in production while the database does not answer for longer than a lease."""
+    processes = [Journal(db, deadline_seconds=60, park_seconds=120) for _ in range(2)]
+    adopted: list[Entry] = []
+
+    def adopt(journal: Journal) -> None:
+        adopted.extend(journal.adopt(16))
+
+    workers: list[Background] = [Heartbeat(journal) for journal in processes]
+    workers += [Worker("recovery", partial(adopt, journal), 0.1) for journal in processes]
+    for worker in workers:
+        worker.start()
+    wait_until(lambda: all(read_leases(db, journal) for journal in processes))
+    begun = [begin(processes[0], uuid4())[0] for _ in range(10)]
+    with db.transaction() as tx:
+        [before] = read_leases(db, processes[0])
+        tx.run("LOCK TABLE heartbeats IN ACCESS EXCLUSIVE MODE")
+        tx.only("SELECT pg_sleep(%(seconds)s)", seconds=LEASE_SECONDS + 0.6)
+    wait_until(lambda: read_leases(db, processes[0])[0] - before > timedelta(seconds=1.5 * LEASE_SECONDS), 10)
+    for worker in workers:
+        worker.stop()
+    assert adopted == []
+    assert {processes[0].read(entry.saga_id).epoch for entry in begun} == {1}
+
+
+def test_new_process_waits_before_it_judges_leases(db: Database) -> None:
+    orphan, _ = begin(Journal(db, deadline_seconds=60, park_seconds=120), uuid4())
+    new = Journal(db, deadline_seconds=60, park_seconds=120)
+    new.beat()
+    assert new.adopt(16) == []
+    beat_as_if_running(db, new)
+    assert [entry.saga_id for entry in new.adopt(16)] == [orphan.saga_id]
 
 
 def test_two_adopters_never_get_the_same_saga(db: Database) -> None:
