@@ -276,5 +276,6 @@ def open_channel(address: str) -> grpc.Channel:
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.enable_retries", 0),
+        ("grpc.enable_http_proxy", 0),  # the proxy of the environment is for calls to the outside
     ]
     return grpc.insecure_channel(f"{scheme}{address}", options=options)

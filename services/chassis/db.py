@@ -9,6 +9,7 @@ A transaction commits completely or not at all. A lock timeout, a statement time
 
 from __future__ import annotations
 
+import os
 import re
 import select
 from collections.abc import Callable, Iterator
@@ -241,6 +242,7 @@ class Database:
 
 
 def _connect(settings: DatabaseSettings) -> Any:
+    _drop_libpq_variables()
     return psycopg2.connect(
         host=settings.host,
         port=settings.port,
@@ -253,6 +255,15 @@ def _connect(settings: DatabaseSettings) -> Any:
         f"-c statement_timeout={settings.statement_timeout_ms}",
         connection_factory=_Connection,
     )
+
+
+def _drop_libpq_variables() -> None:
+    """Remove the variables of libpq, such as PGHOSTADDR and PGSERVICE, from the environment of this process.
+
+    They would override or add to the settings, and a connection string cannot switch all of them off.
+    """
+    for name in [name for name in os.environ if name.startswith("PG")]:
+        del os.environ[name]
 
 
 def _first(cursor: Any) -> Row | None:

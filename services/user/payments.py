@@ -16,6 +16,7 @@ from services.chassis.errors import Refused, Unknown
 from services.contracts.errors import ErrorCode
 from services.contracts.money import to_cents
 from services.user import stripe_events
+from services.user.outside import open_session
 from services.user.store.reversals import Claim
 from services.user.stripe_events import CURRENCY, Payment
 
@@ -42,7 +43,7 @@ class Payments:
         client = stripe.StripeClient(
             secret_key,
             base_addresses={"api": base_url},
-            http_client=stripe.RequestsClient(timeout=TIMEOUT),
+            http_client=stripe.RequestsClient(timeout=TIMEOUT, session=open_session(base_url)),
             max_network_retries=0,  # `create` and the orchestrator decide about retries
         )
         self._intents = client.v1.payment_intents

@@ -8,18 +8,17 @@ import time
 from typing import Any
 
 import requests
-from requests.adapters import HTTPAdapter
 from urllib3.exceptions import MaxRetryError, NewConnectionError
 
 from services.chassis import correlation
 from services.chassis.clients import CALL_SECONDS, log_call
 from services.chassis.errors import Unknown
 from services.contracts.enums import OtpStatus
+from services.user.outside import open_session
 
 logger = logging.getLogger(__name__)
 
 TIMEOUT = (0.4, CALL_SECONDS - 0.6)  # seconds to connect and to read, together less than the CALL_SECONDS of our caller
-CONNECTIONS = 32
 VERBS = ("SendOTP", "VerifyOTP", "SendSMS", "SendEmail")
 NOT_FOUND = re.compile(r"20404|60202|not found|max check attempts", re.IGNORECASE)  # errors of Twilio, which SMU uses
 
@@ -32,15 +31,9 @@ class Smu:
     """SMU's four calls. Thread-safe. Nothing is retried, because each call may send an SMS."""
 
     def __init__(self, base_url: str, api_key: str) -> None:
-        self._session = requests.Session()
-        for scheme in ("http://", "https://"):
-            self._session.mount(scheme, HTTPAdapter(pool_connections=1, pool_maxsize=CONNECTIONS, max_retries=0))
+        self._session = open_session(base_url)
         self._session.headers.update({"X-Contacts-Key": api_key, "Accept": "application/json"})
-        # `requests` would look up proxies and prepare the request at each call, which is most of the cost of a call.
-        environment = self._session.merge_environment_settings(base_url, {}, None, None, None)
-        self._session.proxies.update(environment["proxies"])
-        self._session.verify = environment["verify"]
-        self._session.trust_env = False
+        # `requests` would prepare the request at each call, which is most of the cost of a call.
         self._prepared = {
             verb: self._session.prepare_request(requests.Request("POST", f"{base_url}/{verb}", json={}))
             for verb in VERBS

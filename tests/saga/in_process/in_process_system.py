@@ -29,7 +29,7 @@ from services.orchestrator.settings import Settings
 from services.order.app import build as build_order
 from services.order.settings import Settings as OrderSettings
 from services.order.sweeper import Sweeper as OrderSweeper
-from services.user import smu
+from services.user import outside
 from services.user.app import build as build_user
 from services.user.settings import Settings as UserSettings
 from tests.saga.in_process.db_fixtures import SystemDatabases
@@ -135,7 +135,7 @@ class InProcessSystem(SystemDatabases):
             stripe_webhook_secret="whsec_x",
         )
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(smu, "HTTPAdapter", type("ToFakeSmu", (LocalAdapter,), {"app": self.smu}))
+            patch.setattr(outside, "HTTPAdapter", type("ToFakeSmu", (LocalAdapter,), {"app": self.smu}))
             return build_user(settings, self.dbs["user"])
 
     def _build_order(self) -> Flask:

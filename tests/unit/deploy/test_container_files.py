@@ -24,6 +24,7 @@ from harness.runtime.process import wait_for
 from services.chassis.errors import ConfigurationError
 from services.chassis.settings import BrokerSettings, DatabaseSettings, Env
 from services.user.settings import Settings as UserSettings
+from tests.support.http_servers import AnsweringServer
 
 pytestmark = pytest.mark.unit
 
@@ -229,6 +230,23 @@ def test_gateway_health_check_reads_its_status_api(status: int | None, healthy: 
         done = subprocess.run(command, capture_output=True, check=False, timeout=10)
     assert (cmd, done.returncode == 0) == ("CMD", healthy)
     assert paths == ([] if status is None else ["/status/ready"])
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        (file, name)
+        for file in FILES
+        for name, service in FILES[file]["services"].items()
+        if compose.PROBE.search(str(service.get("healthcheck")))
+    ],
+)
+def test_health_check_ignores_the_proxy_of_the_environment(file: str, name: str) -> None:
+    with AnsweringServer() as server:
+        [_cmd, *command] = FILES[file]["services"][name]["healthcheck"]["test"]
+        command[-1] = re.sub(r"http://localhost:\d+", server.origin, command[-1])
+        proxies = {"http_proxy": "http://127.0.0.1:1", "HTTP_PROXY": "http://127.0.0.1:1", "no_proxy": ""}
+        subprocess.run([sys.executable, *command[1:]], env=os.environ | proxies, check=True, timeout=10)
 
 
 @pytest.mark.claim("repository/development-override", "development/changes-are-served")
