@@ -34,7 +34,7 @@ verify: lint ## run lint and every test, then write reports/index.html
 lint: venv ## run ruff, mypy (strict), import-linter and the prose check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy services harness fakes tests
+	$(BIN)/mypy services clients harness fakes tests
 	$(BIN)/lint-imports
 	$(BIN)/python -m harness.dev.prose
 

@@ -17,6 +17,7 @@ from harness.runtime.cleanup import take_down
 from harness.runtime.run_directory import RunDir
 from harness.runtime.signals import interrupt_once
 from harness.runtime.stack import COMPOSE, Stack
+from harness.runtime.web_client import NAME as WEB_CLIENT
 
 WATCH_SECONDS = 1.0
 
@@ -167,6 +168,8 @@ def _rows(stack: Stack) -> list[dict[str, object]]:
 
 
 def _print_table(stack: Stack) -> None:
+    if stack.state(WEB_CLIENT) == "running":
+        print(f"Open {stack.url(WEB_CLIENT)} in a browser to buy, transfer and scan tickets.\n", flush=True)
     for row in _rows(stack):
         print(f"{row['name']:<22} {row['state']:<9} {row['pid'] or '-':<8} {row['url']}", flush=True)
 

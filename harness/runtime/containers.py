@@ -26,13 +26,14 @@ from harness.runtime.container_programs import plan_programs, ports_of
 from harness.runtime.gateway import RENDERER, STATUS
 from harness.runtime.process import Identity
 from harness.runtime.process_plan import native_name
-from harness.runtime.program import Program
+from harness.runtime.program import Program, relocate
 from harness.runtime.progress import report_every
 from harness.runtime.run_directory import Record
 from harness.runtime.stack import COMPOSE, Stack
 
 OFFLINE = ROOT / "compose.offline.yaml"
 GATEWAY = "api-gateway"
+OF_BROWSERS = ("CORS_ORIGINS", "PUBLIC_API_URL", "PUBLIC_STRIPE_JS_URL", "DEMO_INBOX_URL")
 SUPERVISED = {"restart": "no", "healthcheck": {"disable": True}}
 
 
@@ -159,12 +160,18 @@ class ContainerStack(Stack):
         described = self._raw(name)
         record = records.get(GATEWAY if name == RENDERER else name, Record(name))
         own = {int(p): here for p, here in record.ports.items()} or self._ports[name]
-        described = _interpolate_all(described, self._values) | SUPERVISED
+        described = _interpolate_all(described, self._published_values) | SUPERVISED
         described["environment"] |= {variable: _escape(value) for variable, value in record.overrides.items()}
         described["ports"] = [f"{ports.HOST}:{here}:{port}" for port, here in own.items()]
         if record.replica_of:
             described["networks"] = {"default": {"aliases": [record.replica_of]}}
         return {key: value for key, value in described.items() if key not in ("depends_on", "expose")}
+
+    @property
+    def _published_values(self) -> dict[str, str]:
+        """The variables, with the addresses of browsers on the published ports, because browsers run outside."""
+        moved = {name: relocate(self._values[name], self._ports) for name in OF_BROWSERS if name in self._values}
+        return {**self._values, **moved}
 
     def _raw(self, name: str) -> Any:
         """Return the service from the files. Without the Kong image, the gateway is the one of compose.offline.yaml."""

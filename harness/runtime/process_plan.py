@@ -11,6 +11,8 @@ from harness.runtime.ports import claim
 from harness.runtime.postgres import plan_postgres
 from harness.runtime.program import Ports, Program, plan_web
 from harness.runtime.rabbitmq import plan_epmd, plan_rabbitmq
+from harness.runtime.web_client import NAME as WEB_CLIENT
+from harness.runtime.web_client import plan_web_client
 
 BROKER_PORTS = (5672, 25672, 4369)  # AMQP, distribution, epmd
 
@@ -49,6 +51,8 @@ def plan_programs(
         elif service.kind == "kong":
             needed = list_needs(service, services)
             planned[service.name] = plan_gateway(service, services[RENDERER], ports, needed, run_dir)
+        elif service.name == WEB_CLIENT:
+            planned[service.name] = plan_web_client(service, ports, list_needs(service, services))
         elif service.kind != "postgres" and service.name != RENDERER:
             planned[service.name] = plan_web(service, ports, list_needs(service, services))
     return planned

@@ -98,7 +98,7 @@ def native_environment(service: Service, ports: Ports) -> dict[str, str]:
     env = {**service.environment, "BIND": HOST}
     if service.ports:
         env.setdefault("PORT", str(service.ports[0]))
-    env = {name: ADDRESS.sub(lambda found: _relocate(found, known), value) for name, value in env.items()}
+    env = {name: relocate(value, known) for name, value in env.items()}
     for name in env.keys() & {"PORT", "GRPC_PORT"}:
         env[name] = str(own[int(env[name])])
     for name, host in list(env.items()):
@@ -108,9 +108,14 @@ def native_environment(service: Service, ports: Ports) -> dict[str, str]:
     return env
 
 
-def _relocate(found: re.Match[str], ports: Ports) -> str:
-    port = ports.get(found["host"], {}).get(int(found["port"]))
-    return f"{HOST}:{port}" if port else found[0]
+def relocate(text: str, ports: Ports) -> str:
+    """Replace each `host:port` of compose.yaml in `text` by its address on this machine."""
+
+    def replace(found: re.Match[str]) -> str:
+        port = ports.get(found["host"], {}).get(int(found["port"]))
+        return f"{HOST}:{port}" if port else found[0]
+
+    return ADDRESS.sub(replace, text)
 
 
 def make_state_dir(run_dir: Path, name: str) -> Path:

@@ -29,7 +29,13 @@ pytestmark = pytest.mark.e2e
 if not IN_CONTAINERS:
     pytest.skip("containers are run where STACK=docker", allow_module_level=True)
 
-PUBLISHED = {"127.0.0.1:8000:8000": "api-gateway", "127.0.0.1:15672:15672": "rabbitmq"}
+PUBLISHED = {
+    "127.0.0.1:8000:8000": "api-gateway",
+    "127.0.0.1:15672:15672": "rabbitmq",
+    "127.0.0.1:6001:6001": "fake-smu",
+    "127.0.0.1:6002:6002": "fake-stripe",
+    "127.0.0.1:3000:3000": "web-client",
+}
 SEAT = "5ea70001-0000-0000-0000-{:012d}"
 SEAT_OF_EVENT_2 = SEAT.replace("5ea70001", "5ea70002")
 FRESH = itertools.count(1)
@@ -85,7 +91,7 @@ class Deployment:
 @pytest.fixture(scope="module")
 def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     home = tmp_path_factory.mktemp("compose")
-    free = ports.claim([8000, 15672])
+    free = ports.claim([int(port.rpartition(":")[2]) for port in PUBLISHED])
     text = (ROOT / "compose.yaml").read_text()
     for published, here in zip(PUBLISHED, free, strict=True):
         text = text.replace(published, f"127.0.0.1:{here}:{published.rpartition(':')[2]}")
@@ -107,7 +113,7 @@ def test_first_start_is_healthy_and_sells_a_seat(deployment: Deployment) -> None
     assert deployment.balance() == 650
 
 
-def test_only_gateway_and_broker_page_are_published_on_loopback(deployment: Deployment) -> None:
+def test_ports_for_browsers_are_published_on_loopback(deployment: Deployment) -> None:
     published = {
         (container["Config"]["Labels"][container_engine.SERVICE], binding["HostIp"])
         for container in deployment.containers()
@@ -117,7 +123,7 @@ def test_only_gateway_and_broker_page_are_published_on_loopback(deployment: Depl
     assert published == {(name, "127.0.0.1") for name in PUBLISHED.values()}
 
 
-@pytest.mark.parametrize("service", ["user-service", "orchestrator-service", "fake-stripe"])
+@pytest.mark.parametrize("service", ["user-service", "orchestrator-service", "fake-stripe", "web-client"])
 def test_image_is_small_and_holds_only_the_program(deployment: Deployment, service: str) -> None:
     """The image has no root user, no compiler, no pip and no tests."""
     [container] = deployment.containers(service)
@@ -213,7 +219,7 @@ def read_output(container: dict[str, Any]) -> str:
 )
 def test_every_killed_container_restarts(deployment: Deployment) -> None:
     victims = [c for c in deployment.containers() if c["State"]["Running"]]
-    assert len(victims) == 14
+    assert len(victims) == 15
     holder = Api(deployment.gateway).login("user1@example.com")
     for victim in victims:
         subprocess.run([*AS_ROOT, "kill", "-9", str(victim["State"]["Pid"])], check=True)

@@ -29,7 +29,7 @@ from tests.support.http_servers import AnsweringServer
 pytestmark = pytest.mark.unit
 
 DOCKERFILE = (ROOT / "services" / "Dockerfile").read_text()
-SHIPPED = ("service", "fake")
+SHIPPED = ("service", "fake", "client")
 NAMES = sorted(
     (path.name for path in ROOT.glob("compose*.yaml")), key=len
 )  # compose.yaml first, because the others override it

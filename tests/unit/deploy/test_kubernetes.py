@@ -209,6 +209,16 @@ def test_service_is_the_same_as_in_compose(name: str) -> None:
     assert [str(port["port"]) for port in of("Service")[name]["spec"]["ports"]] == described["expose"]
 
 
+def test_web_client_is_the_same_as_in_compose() -> None:
+    described = COMPOSE["web-client"]
+    [container] = of("Deployment")["web-client"]["spec"]["template"]["spec"]["containers"]
+    assert environment("web-client").keys() == described["environment"].keys()
+    assert environment("web-client")["PORT"]["value"] == described["environment"]["PORT"]
+    assert (container["image"], container["command"]) == (described["image"], described["command"])
+    assert described["ports"] == [f"127.0.0.1:3000:{container['ports'][0]['containerPort']}"]
+    assert "DEMO_INBOX_URL=" in KUSTOMIZATION["configMapGenerator"][0]["literals"], "no demo accounts in production"
+
+
 def test_gateway_is_the_same_as_in_compose() -> None:
     pod = of("Deployment")["api-gateway"]["spec"]["template"]["spec"]
     given = {variable["name"]: variable.get("value") for variable in pod["containers"][0]["env"]}
@@ -238,7 +248,7 @@ def test_finished_job_is_deleted_before_the_next_apply() -> None:
     assert {job["spec"]["ttlSecondsAfterFinished"] for job in of("Job").values()} == {60}
 
 
-@pytest.mark.parametrize("name", [*OURS, "api-gateway"])
+@pytest.mark.parametrize("name", [*OURS, "api-gateway", "web-client"])
 def test_deployment_is_probed_scaled_spread_and_disruption_safe(name: str) -> None:
     [container] = of("Deployment")[name]["spec"]["template"]["spec"]["containers"]
     assert {"startupProbe", "readinessProbe", "livenessProbe", "lifecycle", "resources"} <= container.keys()
@@ -285,6 +295,7 @@ def test_policies_allow_exactly_the_callers_of_compose() -> None:
     brokers = {name for name in OURS if "RABBITMQ_HOST" in COMPOSE[name]["environment"]}
     assert allowed_callers("rabbitmq")[5672] == brokers
     assert allowed_callers("api-gateway") == {8000: set()}
+    assert allowed_callers("web-client") == {3000: set()}
     default = of("NetworkPolicy")["nobody"]["spec"]
     assert default == {"podSelector": {}, "policyTypes": ["Ingress"]}, "the default policy denies all other calls"
 

@@ -104,7 +104,7 @@ def test_options_without_preflight_needs_a_token(gateway):
 def test_origin_can_read_answers_and_refusals(headers, gateway):
     response = gateway("GET", "/api/orders", {"Origin": ORIGIN, **headers})
     assert response.headers["Access-Control-Allow-Origin"] == ORIGIN
-    assert response.headers["Access-Control-Expose-Headers"] == "ETag,Retry-After,X-Correlation-ID"
+    assert response.headers["Access-Control-Expose-Headers"] == "Date,ETag,Retry-After,X-Correlation-ID"
     assert response.headers["Vary"] == "Origin"
 
 

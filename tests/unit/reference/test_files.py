@@ -172,7 +172,18 @@ def test_gateway_is_kong_without_database_and_admin_port() -> None:
 @pytest.mark.claim("architecture/only-gateway-is-public")
 def test_only_gateway_and_broker_page_are_published() -> None:
     published = {name: described["ports"] for name, described in SERVICES.items() if "ports" in described}
+    assert {name: published.pop(name)[0] for name in ("web-client", "fake-smu", "fake-stripe")} == {
+        "web-client": "127.0.0.1:3000:3000",  # static files
+        "fake-smu": "127.0.0.1:6001:6001",  # the inbox, and Stripe.js
+        "fake-stripe": "127.0.0.1:6002:6002",
+    }
     assert published == {"api-gateway": ["127.0.0.1:8000:8000"], "rabbitmq": ["127.0.0.1:15672:15672"]}
+
+
+def test_the_web_client_has_only_public_settings() -> None:
+    assert all(
+        name == "PORT" or name.startswith(("PUBLIC_", "DEMO_")) for name in SERVICES["web-client"]["environment"]
+    )
 
 
 @pytest.mark.claim("layers/user-alone-calls-stripe", "layers/user-alone-calls-smu")
