@@ -1,0 +1,40 @@
+// A buyer requests the ticket of a seller, who sent them this link.
+import {reactive, shallowRef} from "/lib/vue.js";
+import {findPlace, loadBalance, newKey, post, session, untilKnown} from "./api.js";
+import {alert, button, field, form, heading, html, loading, money, note, seatName, shortId, useAction, usePolling, waiting, when} from "./ui.js";
+
+export default {
+  props: ["given"],
+  setup(props) {
+    const [seatId, sellerId, price] = props.given;
+    const place = shallowRef(null), given = reactive({price});
+    let key = newKey();
+    const [state] = usePolling(async () => { place.value = await findPlace(seatId); await loadBalance(); }, 0, () => false);
+    const [requesting, request] = useAction(async () => {
+      const body = {seat_id: seatId, seller_user_id: sellerId, buyer_user_id: session.user.user_id, credits_amount: Number(given.price)};
+      try {
+        await untilKnown(() => post("/api/transfer/initiate", body, key), {onWait: requesting.wait});
+      } catch (error) {
+        if (!error.isUnknown) key = newKey();
+        throw error;
+      }
+      location.hash = "#/transfers";
+    });
+    return () => html`
+      <div class="narrow">
+        ${heading("Request a ticket")}
+        ${loading(state)}
+        ${state.loaded && html`<section class="card">
+          <h2>${place.value?.event.name ?? "Unknown event"}</h2>
+          <p class="muted">${place.value && `${when(place.value.event.event_date)} · ${place.value.event.hall_id}`}</p>
+          <dl><dt>Seat</dt><dd>${seatName(place.value)}</dd><dt>Box-office price</dt><dd>${money(place.value?.price)} credits</dd>
+            <dt>Seller</dt><dd>Member ${shortId(sellerId)}</dd><dt>Your credits</dt><dd>${money(session.user.credit_balance)}</dd></dl>
+          ${form(request,
+            field("Price in credits", given, "price", {type: "number", min: 0.01, step: 0.01, required: true, inputmode: "decimal"}),
+            note("You and the seller each get a code by SMS. The credits move when both codes are entered."),
+            alert(requesting.error), waiting(requesting, "No answer yet. Checking whether the transfer has started…"),
+            button("Request the ticket", requesting))}
+        </section>`}
+      </div>`;
+  },
+};

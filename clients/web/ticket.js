@@ -1,0 +1,87 @@
+// One ticket with its QR code, which is renewed before it expires, and the sale to another customer.
+import {computed, reactive, shallowRef} from "/lib/vue.js";
+import encodeQR from "/lib/qr/index.js";
+import {get, newKey, post, session, untilKnown} from "./api.js";
+import {alert, button, Copy, field, form, heading, html, loading, note, seatName, secondsUntil, useAction, usePolling, waiting, when} from "./ui.js";
+
+const RENEW_MS = 45_000; // a code is valid for 60 s
+const REFRESH_MS = 5000;
+const BORDER = 3;
+
+export default {
+  props: ["given"],
+  setup(props) {
+    const seatId = props.given[0];
+    const ticket = shallowRef(null), code = shallowRef(null), ending = shallowRef("");
+    const [state] = usePolling(async () => {
+      ticket.value = (await get("/api/tickets")).purchased.find(each => each.seat_id === seatId) ?? ticket.value;
+    }, REFRESH_MS);
+    const [renewing] = usePolling(async () => {
+      try {
+        code.value = await get(`/api/tickets/${seatId}/qr`);
+      } catch (error) {
+        if (!["NOT_SEAT_OWNER", "SEAT_UNAVAILABLE"].includes(error.code)) throw error;
+        ending.value = error.message; // the ticket is sold or used, so it has no code any more
+      }
+    }, RENEW_MS, () => !ending.value);
+    const left = computed(() => (code.value && !ending.value ? secondsUntil(code.value.expires_at) : 0));
+    return () => html`
+      <div class="narrow">
+        ${heading(ticket.value?.event.name ?? "Ticket")}
+        ${loading(state)}
+        ${ticket.value && html`<p class="muted">${when(ticket.value.event.event_date)} · ${ticket.value.event.hall_id}</p>`}
+        <section class="card center">
+          ${ticket.value && html`<p class="place">${seatName(ticket.value)}</p>`}
+          ${left.value > 0 && html`<${QrCode} text=${code.value.qr_payload} label=${`QR code of ${seatName(ticket.value)}`} />
+            <p class="muted small">Show this code at the gate. It renews itself in ${Math.max(1, left.value - 15)} s.</p>
+            <details><summary>Show the code as text</summary><${Copy} label="Code" text=${code.value.qr_payload} /></details>`}
+          ${alert(renewing.error)}${note(ending.value, "warn")}
+        </section>
+        ${!ending.value && ticket.value?.status === "SOLD" && html`<${Sale} ticket=${ticket.value} />`}
+      </div>`;
+  },
+};
+
+/** A QR code as one SVG path, black on white in dark mode too, because scanners expect it. */
+export const QrCode = {
+  props: ["text", "label"],
+  setup(props) {
+    const grid = computed(() => encodeQR(props.text, "raw", {ecc: "medium", border: BORDER}));
+    const path = computed(() => grid.value.map((line, y) => line.map((dark, x) => (dark ? `M${x} ${y}h1v1h-1z` : "")).join("")).join(""));
+    return () => html`
+      <svg class="qr" role="img" aria-label=${props.label} viewBox=${`0 0 ${grid.value.length} ${grid.value.length}`} shape-rendering="crispEdges">
+        <path fill="#fff" d=${`M0 0h${grid.value.length}v${grid.value.length}H0z`} /><path fill="#000" d=${path.value} /></svg>`;
+  },
+};
+
+const Sale = {
+  props: ["ticket"],
+  setup(props) {
+    const me = session.user.user_id;
+    const given = reactive({buyer: "", price: String(props.ticket.price)});
+    let key = newKey();
+    const [state, sell] = useAction(async () => {
+      const body = {seat_id: props.ticket.seat_id, seller_user_id: me, buyer_user_id: given.buyer.trim(), credits_amount: Number(given.price)};
+      try {
+        await untilKnown(() => post("/api/transfer/initiate", body, key), {onWait: state.wait});
+      } catch (error) {
+        if (!error.isUnknown) key = newKey();
+        throw error;
+      }
+      location.hash = "#/transfers";
+    });
+    const link = () => `${location.origin}/#/request/${props.ticket.seat_id}/${me}/${Number(given.price) || 0}`;
+    return () => html`
+      <details class="card"><summary><h2>Sell this ticket</h2></summary>
+        ${form(sell,
+          field("Price in credits", given, "price", {type: "number", min: 0.01, step: 0.01, required: true, inputmode: "decimal"}),
+          html`<p class="muted small">Send the buyer a link. They can request the ticket for this price.</p>`,
+          html`<${Copy} label="Link for the buyer" text=${link()} />`,
+          html`<p class="muted small">Or enter the buyer’s member number, which is on their page <i>Transfers</i>.</p>`,
+          field("Member number of the buyer", given, "buyer", {required: true, spellcheck: false, autocomplete: "off", pattern: " *[0-9a-fA-F-]{36} *"}),
+          note("You and the buyer each get a code by SMS. The ticket changes its owner when both codes are entered."),
+          alert(state.error), waiting(state, "No answer yet. Checking whether the transfer has started…"),
+          button("Offer the ticket", state))}
+      </details>`;
+  },
+};
