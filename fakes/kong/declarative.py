@@ -11,6 +11,8 @@ import msgspec
 import yaml
 from msgspec import Meta
 
+from fakes.kong.prefunction import is_known
+
 
 class ConfigError(Exception):
     """Kong would refuse this file, or this fake would serve it differently. The message contains the place."""
@@ -107,6 +109,19 @@ class ResponseTransformerConfig(Strict):
     add: AddedHeaders
 
 
+class PreFunctionConfig(Strict):
+    """Only the Lua program of `prefunction.py`."""
+
+    access: list[Text]
+    header_filter: list[Text]
+    body_filter: list[Text]
+
+    def __post_init__(self) -> None:
+        for phase in ("access", "header_filter", "body_filter"):
+            if not is_known(phase, getattr(self, phase)):
+                raise ValueError(f"the Lua of {phase} is not the one of fakes/kong/prefunction.py")
+
+
 class Jwt(Strict, tag_field="name", tag="jwt"):
     config: JwtConfig
 
@@ -135,7 +150,13 @@ class ResponseTransformer(Strict, tag_field="name", tag="response-transformer"):
     config: ResponseTransformerConfig
 
 
-Plugin = Jwt | Cors | RateLimiting | RequestSizeLimiting | CorrelationId | IpRestriction | ResponseTransformer
+class PreFunction(Strict, tag_field="name", tag="pre-function"):
+    config: PreFunctionConfig
+
+
+EarlyPlugin = PreFunction | Jwt | Cors  # these run before a consumer is known
+LatePlugin = RateLimiting | RequestSizeLimiting | CorrelationId | IpRestriction | ResponseTransformer
+Plugin = EarlyPlugin | LatePlugin
 
 
 class Route(Strict):
@@ -207,7 +228,7 @@ def scopes(config: Config) -> Iterable[tuple[str, list[Plugin]]]:
 def _check_plugins(where: str, plugins: list[Plugin], consumers: set[str]) -> None:
     _refuse_duplicates(f"plugin at {where}", (type(plugin).__name__ for plugin in plugins))
     for plugin in plugins:
-        if where.startswith("consumer") and isinstance(plugin, Jwt | Cors):
+        if where.startswith("consumer") and isinstance(plugin, EarlyPlugin):
             raise ConfigError(f"{where}: {type(plugin).__name__} runs before a consumer is known")
         if isinstance(plugin, Jwt) and plugin.config.anonymous not in consumers | {None}:
             raise ConfigError(f"{where}: anonymous consumer {plugin.config.anonymous!r} is unknown")

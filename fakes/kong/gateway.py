@@ -10,9 +10,10 @@ from http import HTTPStatus
 from typing import Any
 
 from fakes.kong import plugins
-from fakes.kong.declarative import Config, Consumer, Cors, Jwt, Plugin, Route, scopes
+from fakes.kong.declarative import Config, Consumer, EarlyPlugin, Plugin, Route, scopes
 from fakes.kong.exchange import Exchange, Headers, put
 from fakes.kong.plugins import Handler, RequestSizeLimitingPlugin
+from fakes.kong.prefunction import PreFunctionPlugin
 from fakes.kong.refusals import Refusal, Templates
 from fakes.kong.router import Router, normalize
 from fakes.kong.upstream import Reply, Upstream
@@ -65,11 +66,14 @@ class Gateway:
             outcome: Reply | Refusal = Refusal(404, "no Route matched with those values")
         else:
             outcome = _run(pipeline, exchange, raw, f"?{query}" if "?" in environ["RAW_URI"] else "")
+        if isinstance(outcome, Refusal):
+            exchange.refused_status = outcome.status
         reply = self._render(outcome, exchange) if isinstance(outcome, Refusal) else outcome
         headers = _build_response_headers(pipeline, exchange, reply)
+        body = _filter_body(pipeline, exchange, headers, reply.body)
         start_response(STATUS_LINES.get(reply.status) or f"{reply.status} {reply.reason}", headers)
         self._log_request(exchange, pipeline, outcome, time.perf_counter() - began)
-        return [reply.body]
+        return [body]
 
     def _render(self, refusal: Refusal, exchange: Exchange) -> Reply:
         _drain_body(exchange)
@@ -115,9 +119,9 @@ def _build_pipelines(config: Config) -> Iterable[tuple[Route, Pipeline]]:
                 route,
                 Pipeline(
                     upstream,
-                    [handlers[id(plugin)] for plugin in chains[None] if isinstance(plugin, Cors | Jwt)],
+                    [handlers[id(plugin)] for plugin in chains[None] if isinstance(plugin, EarlyPlugin)],
                     {
-                        name: [handlers[id(plugin)] for plugin in chain if not isinstance(plugin, Cors | Jwt)]
+                        name: [handlers[id(plugin)] for plugin in chain if not isinstance(plugin, EarlyPlugin)]
                         for name, chain in chains.items()
                     },
                 ),
@@ -168,6 +172,13 @@ def _drain_body(exchange: Exchange) -> None:
     if exchange.environ.get("CONTENT_LENGTH") or exchange.header("Transfer-Encoding"):
         while exchange.environ["wsgi.input"].read(2**16):
             pass
+
+
+def _filter_body(pipeline: Pipeline | None, exchange: Exchange, headers: Headers, body: bytes) -> bytes:
+    for handler in pipeline.first if pipeline else ():
+        if isinstance(handler, PreFunctionPlugin):
+            body = handler.body_filter(exchange, headers, body)
+    return body
 
 
 @functools.lru_cache(maxsize=1024)

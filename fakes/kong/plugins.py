@@ -11,6 +11,7 @@ from uuid import uuid4
 from fakes.kong import declarative
 from fakes.kong.exchange import Exchange, Headers, drop, has, put
 from fakes.kong.limiting import RateLimitingPlugin
+from fakes.kong.prefunction import PreFunctionPlugin
 from fakes.kong.refusals import Refusal
 from fakes.kong.tokens import JwtPlugin
 
@@ -135,7 +136,7 @@ class ResponseTransformerPlugin:
 
 
 class CorrelationIdPlugin:
-    """The plugin correlation-id. It accepts any text of the client, because services replace an id that is no UUID."""
+    """The plugin correlation-id. As in Kong, it accepts any text of the client."""
 
     def __init__(self, config: declarative.CorrelationIdConfig) -> None:
         self._config = config
@@ -157,6 +158,7 @@ class CorrelationIdPlugin:
 
 
 PRIORITIES: dict[type, int] = {
+    declarative.PreFunction: 1_000_000,
     declarative.Cors: 2000,
     declarative.Jwt: 1450,
     declarative.IpRestriction: 990,
@@ -184,3 +186,5 @@ def build(plugin: declarative.Plugin, consumers: Sequence[declarative.Consumer])
             return IpRestrictionPlugin(plugin.config)
         case declarative.ResponseTransformer():
             return ResponseTransformerPlugin(plugin.config)
+        case declarative.PreFunction():
+            return PreFunctionPlugin()

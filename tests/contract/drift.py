@@ -54,8 +54,9 @@ def check_gateway(kong: Document, public: Document) -> Iterator[str]:
 
 
 def _list_routes(kong: Document) -> Iterator[tuple[str, Document]]:
+    """Yield each route with its service, but not the route of every other path, which returns 404."""
     for service in kong["services"]:
-        yield from ((service["name"], route) for route in service["routes"])
+        yield from ((service["name"], route) for route in service["routes"] if route["paths"] != ["/"])
 
 
 def _find_route(kong: Document, path: str) -> tuple[str, Document | None]:

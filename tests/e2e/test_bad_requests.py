@@ -61,9 +61,8 @@ def assert_refused(answer: ApiResponse, status: int, *codes: str) -> None:
     assert envelope["success"] is False
     assert envelope["error_code"] in codes, envelope
     assert envelope["message"]
-    assert envelope["correlation_id"]
-    if envelope["error_code"] != "GATEWAY_REJECTED":  # the template of Kong has only its own request id
-        assert str(UUID(envelope["correlation_id"])) == envelope["correlation_id"]
+    assert str(UUID(envelope["correlation_id"])) == envelope["correlation_id"]
+    assert envelope["correlation_id"] == answer.headers["X-Correlation-ID"]
 
 
 def test_every_public_path_has_a_body_here() -> None:

@@ -52,7 +52,7 @@ def test_unknown_path_is_404_in_the_envelope(path, gateway, upstream):
         "success": False,
         "error_code": "GATEWAY_REJECTED",
         "message": "no Route matched with those values",
-        "correlation_id": response.headers["X-Kong-Request-Id"],
+        "correlation_id": response.headers["X-Correlation-ID"],
     }
     assert upstream.seen == []
 

@@ -61,6 +61,10 @@ def plugin_twice(config: dict[str, Any]) -> None:
     config["plugins"].append(config["plugins"][0])
 
 
+def other_lua(config: dict[str, Any]) -> None:
+    plugin(config, "pre-function")["access"][0] += "kong.log('more')"
+
+
 def unknown_consumer(config: dict[str, Any]) -> None:
     plugin(config["services"][2]["routes"][0], "jwt")["anonymous"] = "stranger"
 
@@ -86,6 +90,7 @@ def lower_limit_for_longer_period(config: dict[str, Any]) -> None:
         (route_twice, "path given more than once"),
         (service_twice, "service given more than once"),
         (plugin_twice, "plugin at global scope given more than once"),
+        (other_lua, "the Lua of access is not the one"),
         (unknown_consumer, "'stranger' is unknown"),
         (limit_without_header, "needs header_name"),
         (lower_limit_for_longer_period, "must not have a lower one"),

@@ -59,7 +59,7 @@ def test_invalid_token_is_refused_and_the_reason_logged(text, body, _challenge, 
         "success": False,
         "error_code": "GATEWAY_REJECTED",
         "message": "Unauthorized",
-        "correlation_id": response.headers["X-Kong-Request-Id"],
+        "correlation_id": response.headers["X-Correlation-ID"],
     }
     assert response.headers["WWW-Authenticate"] == "Bearer"
     assert next(iter(body.values())) in gateway.lines[0][2]

@@ -60,6 +60,15 @@ def test_every_route_but_the_public_ones_needs_a_token():
         "stripe-webhook": ["~/api/webhooks/stripe$"],
         "docs": ["/docs"],
         "health": ["~/health$"],
+        "no-route": ["/"],
+    }
+
+
+def test_path_without_a_route_is_refused_from_every_address():
+    assert plugin(routes(load_config())["no-route"], "ip-restriction") == {
+        "deny": ["0.0.0.0/0", "::/0"],
+        "status": 404,
+        "message": "no Route matched with those values",
     }
 
 

@@ -1,0 +1,70 @@
+"""The plugin pre-function. This fake runs no Lua. It does in Python what one program does, and refuses another.
+
+The program makes the correlation id of a request one UUID: it normalizes or removes the id of the client, and it
+writes the id of the response in place of Kong's request id into a response of Kong itself.
+"""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from fakes.kong.exchange import Exchange, Headers, drop, get
+from fakes.kong.refusals import Refusal
+
+HEADER = "X-Correlation-ID"
+ACCESS = """
+local hex = (kong.request.get_header("X-Correlation-ID") or ""):lower():gsub("%-", "")
+if #hex == 32 and not hex:find("%X") then
+  local id = hex:sub(1, 8) .. "-" .. hex:sub(9, 12) .. "-" .. hex:sub(13, 16)
+  id = id .. "-" .. hex:sub(17, 20) .. "-" .. hex:sub(21)
+  kong.service.request.set_header("X-Correlation-ID", id)
+else
+  kong.service.request.clear_header("X-Correlation-ID")
+end
+"""
+HEADER_FILTER = """
+if kong.response.get_source() ~= "service" and kong.response.get_status() >= 400 then
+  kong.response.clear_header("Content-Length")
+end
+"""
+BODY_FILTER = """
+if kong.response.get_source() ~= "service" and kong.response.get_status() >= 400 then
+  local body, id = kong.response.get_raw_body(), kong.response.get_header("X-Correlation-ID")
+  if body and id then
+    kong.response.set_raw_body((body:gsub(kong.request.get_id(), id)))
+  end
+end
+"""
+PROGRAM = {"access": ACCESS, "header_filter": HEADER_FILTER, "body_filter": BODY_FILTER}
+
+
+def is_known(phase: str, chunks: list[str]) -> bool:
+    """Whether this fake does in `phase` what the Lua `chunks` do."""
+    return [chunk.split() for chunk in chunks] == [PROGRAM[phase].split()]
+
+
+class PreFunctionPlugin:
+    """The known program. It runs before all other plugins."""
+
+    def access(self, exchange: Exchange) -> Refusal | None:
+        """Normalize the client's correlation id, or remove it."""
+        exchange.replace_header(HEADER, _normalize(exchange.header(HEADER)))
+        return None
+
+    def header_filter(self, exchange: Exchange, headers: Headers) -> None:
+        """Remove the length of a body that `body_filter` changes."""
+        if exchange.refused_status >= 400:
+            drop(headers, "Content-Length")
+
+    def body_filter(self, exchange: Exchange, headers: Headers, body: bytes) -> bytes:
+        """Replace Kong's request id by the correlation id of the response."""
+        correlation_id = get(headers, HEADER)
+        if exchange.refused_status < 400 or not correlation_id:
+            return body
+        return body.replace(exchange.request_id.encode(), correlation_id.encode())
+
+
+def _normalize(sent: str) -> str | None:
+    digits = sent.lower().replace("-", "")
+    is_hex = len(digits) == 32 and all(digit in "0123456789abcdef" for digit in digits)
+    return str(UUID(digits)) if is_hex else None
