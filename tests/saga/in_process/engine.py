@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,11 +16,12 @@ from flask import Flask
 from harness import invariants
 from harness.api_client import ApiResponse
 from services.chassis.clients import open_channel
-from services.chassis.errors import Unknown
+from services.chassis.errors import Refused, Unknown
 from services.orchestrator import participants
 from services.orchestrator.app import Orchestrator, Seams
 from services.orchestrator.participants import MessagePublisher
 from services.orchestrator.saga import retry
+from services.orchestrator.saga.definition import Saga
 from tests.saga.in_process.faults import NO_RETRIES, Fault, FaultPlan, Kind, ProcessDeath
 from tests.saga.in_process.faulty_transports import FaultyChannel, FaultyHttp, FaultyJournal, FaultyPublisher
 from tests.saga.in_process.hold_messages import HoldMessageBroker
@@ -109,14 +110,29 @@ class Engine:
 
         `meanwhile` maps an edge to an action that another process does just before that call.
         """
-        has_no_time = any(fault.kind in NO_RETRIES or fault == TWO_BEGINS for fault in faults)
-        faulty, app = self._faulty_without_retries if has_no_time else (self.faulty, self.faulty_app)
-        self.plan = FaultPlan(faults, meanwhile=dict(meanwhile or {}))
+        faulty, app = self._plan_faults(faults, meanwhile)
         with _new_process(faulty):
             try:
                 return flow.act(case, app)
             except ProcessDeath:
                 return None
+
+    def run_saga(self, saga: Saga, given: Mapping[str, Any], *faults: Fault) -> str:
+        """Run a saga that has no route, under faults, then recover. Return its status in the journal."""
+        faulty, _ = self._plan_faults(faults)
+        subject = uuid4()
+        with _new_process(faulty), suppress(ProcessDeath, Refused, Unknown):
+            faulty.runner.run(saga, subject, given)
+        self.recover()
+        return str(self.system.sagas()[-1]["status"])
+
+    def _plan_faults(
+        self, faults: Sequence[Fault], meanwhile: Mapping[str, Callable[[], object]] | None = None
+    ) -> tuple[Orchestrator, Flask]:
+        """Plan the faults of the next execution. Return the orchestrator that meets them, and its app."""
+        has_no_time = any(fault.kind in NO_RETRIES or fault == TWO_BEGINS for fault in faults)
+        self.plan = FaultPlan(tuple(faults), meanwhile=dict(meanwhile or {}))
+        return self._faulty_without_retries if has_no_time else (self.faulty, self.faulty_app)
 
     def request(
         self, flow: Flow, case: Case, *faults: Fault, meanwhile: Mapping[str, Callable[[], object]] | None = None
