@@ -16,6 +16,7 @@ PAGES = doc_snippets.pages()
 _LINK = re.compile(r"\]\((?!https?:|mailto:)([^)#\s]*)(?:#([^)\s]+))?\)")
 _PATH = re.compile(r"`((?:services|tests|harness|fakes|specs|docs|deploy|proto|reports)/[a-z0-9_./-]+)`")
 _TARGET = re.compile(r"`make ([a-z0-9-]+)")
+_COMMAND_MARK = re.compile(r"<!-- (run:.*|not run: \w.*) -->")
 CREATED_LATER = ("reports/", "tests/saga/scratch")  # by a run, or by the reader of the tutorial
 
 
@@ -59,6 +60,14 @@ def test_paths_and_targets_that_pages_name_exist() -> None:
         paths = (path.rstrip("/.") for path in _PATH.findall(text) if not path.startswith(CREATED_LATER))
         missing += [f"{page.name}: {path}" for path in paths if not (ROOT / path).exists()]
     assert missing == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_are_run_or_state_why_not(page: Path) -> None:
+    """The line before a block of commands is `<!-- run: … -->`, which a test runs, or `<!-- not run: reason -->`."""
+    lines = page.read_text(encoding="utf-8").splitlines()
+    blocks = [number for number, line in enumerate(lines) if line in ("```console", "```sh", "```bash")]
+    assert [lines[number - 1] for number in blocks if not _COMMAND_MARK.fullmatch(lines[number - 1])] == []
 
 
 @pytest.mark.negative_control
