@@ -6,14 +6,17 @@ import argparse
 import contextlib
 import json
 import os
+import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from harness import runtime
+from harness.command_line import run_main
 from harness.errors import StackError
 from harness.runtime import compose, container_engine, installed, packages, variables
 from harness.runtime.cleanup import take_down
+from harness.runtime.progress import print_line
 from harness.runtime.run_directory import RunDir
 from harness.runtime.signals import interrupt_once
 from harness.runtime.stack import COMPOSE, Stack
@@ -32,10 +35,10 @@ def main() -> int:
         "down": _down,
         "status": _status,
         "logs": _logs,
-        "start": lambda given: runtime.attach(given.run_dir).start(given.service),
+        "start": _start,
         "stop": lambda given: runtime.attach(given.run_dir).stop(given.service),
         "kill": lambda given: runtime.attach(given.run_dir).kill(given.service),
-        "restart": lambda given: runtime.attach(given.run_dir).restart(given.service, given.env),
+        "restart": _restart,
     }
     try:
         commands[options.command](options)
@@ -110,8 +113,12 @@ def _up(given: argparse.Namespace) -> None:
     except KeyboardInterrupt:
         if stack is None:  # interrupted during the start, and `runtime.up` has stopped everything
             raise
-        print("stopping", file=sys.stderr)
+        print_line("stopping")
         stack.down()
+    except BrokenPipeError:  # a detached stack is complete without its table
+        if stack and not given.detach:
+            stack.down()
+        raise
 
 
 def _watch(stack: Stack) -> None:
@@ -121,9 +128,25 @@ def _watch(stack: Stack) -> None:
         now = {name: stack.state(name) for name in stack.names}
         for name in now:
             if now[name] != seen[name] and stack.run_dir.read_stack():
-                print(f"{name} {now[name]}", file=sys.stderr)
+                print_line(f"{name} {now[name]}")
         seen = now
         pause.wait(WATCH_SECONDS)
+
+
+def _start(given: argparse.Namespace) -> None:
+    stack = runtime.attach(given.run_dir)
+    _print_ignored_settings(stack, given.service)
+    stack.start(given.service)
+
+
+def _restart(given: argparse.Namespace) -> None:
+    stack = runtime.attach(given.run_dir)
+    _print_ignored_settings(stack, given.service, given.env or ())
+    stack.restart(given.service, given.env)
+
+
+def _print_ignored_settings(stack: Stack, service: str, given: Iterable[str] = ()) -> None:
+    runtime.print_ignored_settings({**stack.run_dir.read_variables(), **stack.env(service)}, given)
 
 
 def _down(given: argparse.Namespace) -> None:
@@ -183,8 +206,9 @@ def _logs(given: argparse.Namespace) -> None:
         if not log.exists():
             raise StackError(f"no log of {given.service!r} in {log.parent}")
         command = ["cat", str(log)]
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, and the command would inherit that
     os.execvp(command[0], command)  # noqa: S606
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_main(main)

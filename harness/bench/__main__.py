@@ -25,6 +25,7 @@ from harness.bench.load_generator import Load, LoadGenerator
 from harness.bench.measure import Bench, Cost, Rate
 from harness.bench.sql_baseline import measure_rate
 from harness.bench.verdict import Row, Table, at_least, at_most
+from harness.command_line import run_main
 from harness.errors import StackError
 from harness.report.charts import dots
 from harness.runtime.compose import ROOT
@@ -222,4 +223,4 @@ def _write(rows: list[Row], raw: dict[str, Any], keep: bool) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_main(lambda: main(sys.argv[1:]))

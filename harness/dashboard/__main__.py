@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from harness import runtime
+from harness.command_line import run_main
 from harness.dashboard.server import Server
 from harness.dashboard.watch import Watch
 from harness.errors import StackError
@@ -103,4 +104,4 @@ def _run_locust(stack: Stack, page: Server, rest: list[str], stop: threading.Eve
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_main(main)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 
 from harness import invariants, runtime
 from harness.api_client import RECENT_REQUESTS
+from harness.command_line import run_main
 from harness.demo import scenes
 from harness.demo.narrator import Narrator
 from harness.errors import StackError
@@ -84,4 +85,4 @@ def _check_invariants(narrator: Narrator) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_main(lambda: main(sys.argv[1:]))

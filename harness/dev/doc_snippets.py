@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from harness.command_line import run_main
 from harness.runtime.compose import ROOT
 
 _BLOCK = re.compile(r"(<!-- snippet: (?P<file>[^#]+)#(?P<name>\w+) -->\n```python\n)(?P<code>.*?)(```)", re.DOTALL)
@@ -54,4 +55,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -22,6 +22,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from harness.command_line import run_main
 from harness.dev.git import run_git
 from harness.runtime.compose import ROOT
 from harness.runtime.signals import interrupt_once
@@ -182,4 +183,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_main(main)

@@ -6,7 +6,6 @@ It prints one line a finding, `path:line: rule: text → advice`, and exits with
 from __future__ import annotations
 
 import argparse
-import sys
 import tomllib
 from collections import Counter
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
 
+from harness.command_line import run_main
 from harness.dev.git import run_git
 from harness.dev.prose_rules import RULES, check_name, check_subject, check_test_name, check_text
 from harness.dev.prose_text import passages
@@ -126,4 +126,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_main(main)

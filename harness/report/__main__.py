@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from harness.command_line import run_main
 from harness.report import page
 
 if __name__ == "__main__":
-    print(f"report: {page.write()}")
+    run_main(lambda: print(f"report: {page.write()}"))

@@ -10,6 +10,8 @@ import sys
 from collections.abc import Sequence
 from html import escape
 
+from harness.command_line import run_main
+
 COLUMN, LINE, MARGIN = 590, 16, 22  # pixels
 MAX_CHARACTERS = 82
 _NOISE = re.compile(r"^\[ *[\d.]+s\]|^(real|user|sys)\s|^make|^The system is up")
@@ -64,4 +66,4 @@ def _line(line: str, x: float, y: float) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(draw(sys.stdin.read()))
+    run_main(lambda: print(draw(sys.stdin.read()), end=""))

@@ -18,6 +18,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from harness.command_line import run_main
 from harness.runtime.run_directory import RunDir
 
 STANDARD = ("timestamp", "level", "service", "correlation_id", "message", "exception")
@@ -116,4 +117,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_main(lambda: main(sys.argv[1:]))

@@ -13,6 +13,7 @@ from harness.runtime.cleanup import end_leftovers, take_down
 from harness.runtime.containers import ContainerStack
 from harness.runtime.native import NativeStack
 from harness.runtime.process import Identity
+from harness.runtime.progress import print_line
 from harness.runtime.run_directory import Record, RunDir, default_path
 from harness.runtime.stack import COMPOSE, Stack
 
@@ -41,6 +42,7 @@ def up(
         end_leftovers(directory)
         directory.create()
         values = variables.resolve(directory.read_variables(), env or {}, compose.variables_of(COMPOSE))
+        print_ignored_settings(values, env or {})
         services = compose.load(COMPOSE, values)
         kind.install_missing(services, only)
         assigned = kind.assign_ports(services)
@@ -53,6 +55,18 @@ def up(
     stack.report(choice.kind, choice.reason)
     stack.start_with_needs(only)
     return stack
+
+
+def print_ignored_settings(values: Mapping[str, str], given: Iterable[str]) -> None:
+    """Print a line for the settings in the environment and in .env that a stack with `values` does not use."""
+    environments = (service.environment for service in compose.load(COMPOSE, values).values())
+    names = compose.variables_of(COMPOSE).union(*environments)
+    if ignored := variables.find_ignored(values, given, names):
+        print_line(
+            f"not used: {', '.join(f'{name} ({source})' for name, source in ignored.items())}. "
+            "`python -m harness up --env NAME=VALUE` sets a variable of compose.yaml. "
+            "`restart SERVICE --env NAME=VALUE` sets any other."
+        )
 
 
 def attach(run_dir: Path | str | None = None, quiet: bool = False) -> Stack:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 import time
@@ -12,8 +13,10 @@ SECONDS = 3.0  # between two lines
 
 
 def print_line(text: str) -> None:
-    """Print `text` to stderr at once."""
-    print(text, file=sys.stderr, flush=True)
+    """Print `text` to stderr at once, in one write, because several threads print. A lost reader is ignored."""
+    with contextlib.suppress(BrokenPipeError):
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
 
 
 @contextmanager

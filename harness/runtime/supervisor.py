@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import sys
 import threading
 import time
 from collections import defaultdict
@@ -17,7 +16,7 @@ from harness.errors import StackError
 from harness.runtime import process
 from harness.runtime.ports import HOST, is_free
 from harness.runtime.program import Program
-from harness.runtime.progress import report_every
+from harness.runtime.progress import print_line, report_every
 from harness.runtime.run_directory import Record, RunDir
 
 START_SECONDS = 60.0  # limit for one process to become ready (RabbitMQ takes 5 s on two idle cores)
@@ -188,9 +187,7 @@ class Supervisor:
     def report(self, name: str, what: str) -> None:
         """Print one line of progress unless the stack is quiet."""
         if not self._quiet:
-            # One write per line, because several threads print.
-            sys.stderr.write(f"[{time.monotonic() - self._began:6.1f}s] {name:<22} {what}\n")
-            sys.stderr.flush()
+            print_line(f"[{time.monotonic() - self._began:6.1f}s] {name:<22} {what}")
 
 
 def _tail(log: Path, lines: int = 20) -> str:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
 import string
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from harness.errors import StackError
+from harness.runtime.compose import ROOT
 
 NATIVE_ENV = Path(__file__).with_name("native.env")
 RANDOM = re.compile(r"@random:(\d+)")
+SETTING = re.compile(r'\benv\.\w+\(\s*"([A-Z][A-Z0-9_]*)"')
 ALPHABET = string.ascii_letters + string.digits  # safe in a URL, a DSN, SQL and a shell alike
 
 
@@ -42,6 +45,21 @@ def resolve(known: Mapping[str, str], given: Mapping[str, str], used: frozenset[
     return {
         name: known.get(name, _generate(value)) if RANDOM.search(value) else value for name, value in defaults.items()
     } | dict(given)
+
+
+def find_ignored(values: Mapping[str, str], given: Iterable[str], names: Iterable[str]) -> dict[str, str]:
+    """Return the settings that the stack does not use, with their source: {name: "environment" or ".env"}.
+
+    `values` are those that it uses. `names` are known besides those that a service reads. The ones `given` are used.
+    """
+    read_by_services = (SETTING.findall(path.read_text()) for path in (ROOT / "services").glob("*/settings.py"))
+    known = {*values, *names}.union(*read_by_services) - {*given}
+    ignored = {name: "environment" for name in known if os.environ.get(name, "") not in ("", values.get(name))}
+    if (own := ROOT / ".env").exists():
+        changed = read(own).items() - read(ROOT / ".env.example").items() - values.items()
+        generated = {name for name, value in read(NATIVE_ENV).items() if RANDOM.search(value)}
+        ignored |= {name: ".env" for name, _ in changed if name in known - generated and name not in ignored}
+    return dict(sorted(ignored.items()))
 
 
 def render_example(path: Path) -> str:

@@ -12,9 +12,11 @@ The command reads the same environment as the service. It exits with status 1 wh
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 from uuid import UUID
 
 from services.chassis import json_codec
@@ -112,5 +114,18 @@ def _print_not_parked(saga_id: UUID) -> int:
     return 1
 
 
+def run_main() -> NoReturn:
+    """Run the command and exit with its status. If the reader of its output has gone, as in `| head`, exit silently."""
+    try:
+        try:
+            status = main()
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes again at its end
+        status = 128 + signal.SIGPIPE
+    sys.exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    run_main()

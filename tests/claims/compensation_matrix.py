@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import ast
 import inspect
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from harness.command_line import run_main
 from harness.report import claims
 from harness.runtime.compose import ROOT
 from services.contracts.errors import ERRORS, ErrorCode
@@ -235,6 +235,11 @@ def generate() -> str:
     return "".join([INTRODUCTION, *tables, *draw_other_calls(), *draw_reference()]).rstrip() + "\n"
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Write the page."""
     PAGE.write_text(generate(), encoding="utf-8")
-    sys.stdout.write(f"{PAGE.relative_to(ROOT)}\n")
+    print(PAGE.relative_to(ROOT))
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from harness.command_line import run_main
 from harness.dev import doc_snippets
 from harness.runtime.compose import ROOT
 from tests.doc_pages.files import generate
@@ -19,4 +20,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

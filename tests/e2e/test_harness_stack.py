@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import pytest
 import requests
 
 from harness import Stack, StackError, runtime
+from harness.command_line import READER_GONE
 from harness.runtime import compose, container_engine, variables
 from harness.runtime.cleanup import take_down
 from harness.runtime.compose import ROOT
@@ -176,6 +178,19 @@ def test_killed_program_of_a_detached_stack_gets_its_port_back(tmp_path: Path) -
         second.kill("fake-smu")
         assert requests.get(f"{url}/health", timeout=5).status_code == 200
     assert harness(detached, "down").returncode == 0
+
+
+@pytest.mark.parametrize("is_detached", [False, True])
+def test_closed_pipe_ends_a_foreground_stack_only(tmp_path: Path, is_detached: bool) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "harness", "--run-dir", str(tmp_path), "up", "--only", "fake-smu"]
+    command += ["--detach"] if is_detached else []
+    done = subprocess.run(command, cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, text=True, check=False, timeout=60)
+    os.close(writing)
+    assert (done.returncode, "Traceback" in done.stderr) == (READER_GONE, False)
+    assert bool(find_remains(tmp_path)) is is_detached
+    take_down(RunDir(tmp_path))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

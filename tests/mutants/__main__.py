@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from harness.command_line import run_main
 from tests.mutants.mutant import Mutant, read_mutants
 from tests.mutants.runs import Finding, examine, find_other_catcher, list_named_tests, map_concurrently, run_clean
 from tests.mutants.sandbox import ROOT, Sandbox, open_sandbox
@@ -100,4 +101,4 @@ def build_entry(found: Finding, other: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_main(main)

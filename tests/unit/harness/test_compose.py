@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import StackError
+from harness import StackError, runtime
 from harness.runtime import compose, variables
 from harness.runtime.compose import ROOT, Service, interpolate
 from harness.runtime.process_plan import add_needs, plan_programs, start_levels
@@ -138,6 +138,25 @@ def test_run_directory_keeps_its_secrets_but_not_its_settings() -> None:
 def test_misspelt_variable_is_refused() -> None:
     with pytest.raises(StackError, match="HOLD_TTL_SECS"):
         variables.resolve({}, {"HOLD_TTL_SECS": "5"}, compose.variables_of(FILE))
+
+
+@pytest.mark.parametrize("source", ["environment", ".env"])
+@pytest.mark.parametrize("name", ["HOLD_TTL_SECONDS", "STRIPE_API_BASE", "WEB_THREADS", "ORDER_SERVICE_URL"])
+def test_setting_that_does_not_reach_the_stack_is_listed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], source: str, name: str
+) -> None:
+    monkeypatch.setattr(variables, "ROOT", tmp_path)
+    (tmp_path / "services").symlink_to(ROOT / "services")
+    (tmp_path / ".env.example").write_text("RATE_LIMIT_PER_MINUTE=600\n")
+    if source == "environment":
+        monkeypatch.setenv(name, "8")
+        monkeypatch.setenv("LOG_LEVEL", DEMO["LOG_LEVEL"])
+    else:
+        (tmp_path / ".env").write_text(f"{name}=8\nRATE_LIMIT_PER_MINUTE=600\nJWT_SECRET=of-compose\n")
+    runtime.print_ignored_settings(DEMO, ())
+    assert f"not used: {name} ({source}). `python -m harness up --env" in capsys.readouterr().err
+    runtime.print_ignored_settings(DEMO, [name])
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.claim("queue/hold-queue", "queue/definitions-file")

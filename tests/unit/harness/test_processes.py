@@ -329,11 +329,15 @@ def test_auto_chooses_an_available_kind_and_gives_the_reason(
     assert reason in chosen.reason
 
 
-def test_unknown_service_is_refused_with_the_known_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_service_is_refused_with_the_known_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("STACK", "native")
+    monkeypatch.setenv("HOLD_TTL_SECONDS", "8")
     with pytest.raises(StackError, match=r"'order'.*order-service"):
         runtime.up(tmp_path, only=["order"])
     assert not RunDir(tmp_path).is_occupied()
+    assert "not used: HOLD_TTL_SECONDS (environment)" in capsys.readouterr().err
 
 
 def test_attach_without_a_stack_names_the_command_to_start_one(tmp_path: Path) -> None:
