@@ -17,7 +17,7 @@ from fakes.faults import Fault
 WAIT = "fakes.wait"  # environ key of a function that a route calls before its effect. A `hang` waits in it.
 OVERRIDE = "fakes.override"  # environ key of the answer that a `status` fault gives after the effect
 MAX_BODY_BYTES = 1 << 20
-WITHOUT_FAULTS = ("/_control", "/health", "/inbox")
+WITHOUT_FAULTS = ("/_control", "/health", "/inbox", "/v3", "/elements")
 
 Environ = dict[str, Any]
 WsgiApp = Callable[..., Iterable[bytes]]

@@ -22,19 +22,23 @@ export class ApiError extends Error {
   get isUnknown() { return UNKNOWN_STATUSES.includes(this.status) || this.code === "REQUEST_IN_PROGRESS"; }
 }
 
+/** An error of this page with a text for the user. */
+export const problem = text => Object.assign(new Error(text), {code: "PROBLEM"});
+
 // ── the server's clock
 
-let clock = {offset: 0, roundTrip: Infinity};
+let clock = {min: -Infinity, max: Infinity}; // bounds of the offset to this device's clock, in milliseconds
 
 /** The server's time in milliseconds. A wrong clock of this device changes no countdown. */
-export const serverNow = () => Date.now() + clock.offset;
+export const serverNow = () => Date.now() + (Number.isFinite(clock.min) ? (clock.min + clock.max) / 2 : 0);
 
+/** Narrow the bounds by a Date header, which has whole seconds and was written between `sent` and now. */
 function noteDate(header, sent) {
-  const date = Date.parse(header), roundTrip = Date.now() - sent;
+  const date = Date.parse(header);
   if (Number.isNaN(date)) return;
-  const offset = date + 500 - (sent + roundTrip / 2); // the header has whole seconds, so it is half a second old on average
-  const isWrong = Math.abs(offset - clock.offset) > 1500; // this device's clock has changed
-  if (roundTrip < clock.roundTrip || isWrong) clock = {offset, roundTrip};
+  const found = {min: date - Date.now(), max: date + 1000 - sent};
+  const both = {min: Math.max(clock.min, found.min), max: Math.min(clock.max, found.max)};
+  clock = both.min <= both.max ? both : found; // no overlap: one of the clocks was set
 }
 
 // ── calls

@@ -50,7 +50,7 @@ const App = {
     return () => html`
       <a class="skip" href="#main" onClick=${skip}>Skip to the content</a>
       <header class="top">
-        <a class="brand" href="#/">TicketRemaster</a>
+        <a class="brand" href="#/"><span>TicketRemaster</span></a>
         ${session.user && html`
           <nav aria-label="Main">${TABS[session.user.role].map(([path, text]) => html`
             <a key=${path} href=${`#/${path}`} aria-current=${view.path.split("/")[0] === path ? "page" : null}>

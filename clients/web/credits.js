@@ -1,7 +1,7 @@
 // The balance, and the top-up by card with Stripe.js. The page works with Stripe and with the stand-in of fakes/stripe.
 import {nextTick, reactive, ref} from "/lib/vue.js";
 import config from "/config.js";
-import {loadBalance, newKey, post, session, untilKnown} from "./api.js";
+import {loadBalance, newKey, post, problem, session, untilKnown} from "./api.js";
 import {alert, button, Copy, field, form, heading, html, loading, money, note, useAction, usePolling, waiting} from "./ui.js";
 
 const REFRESH_MS = 3000, CREDITED_SECONDS = 20;
@@ -12,7 +12,7 @@ function loadStripe() {
   return stripe ??= new Promise((resolve, reject) => {
     const script = Object.assign(document.createElement("script"), {src: config.stripeJs});
     script.onload = () => resolve(window.Stripe(config.stripeKey));
-    script.onerror = () => { stripe = null; script.remove(); reject(new Error("The card form could not be loaded. Check your connection and try again.")); };
+    script.onerror = () => { stripe = null; script.remove(); reject(problem("The card form could not be loaded. Check your connection and try again.")); };
     document.head.append(script);
   });
 }
@@ -35,7 +35,7 @@ export default {
     const [paying, pay] = useAction(async () => {
       const before = session.user.credit_balance;
       const {error, paymentIntent} = await (await stripe).confirmPayment({elements, redirect: "if_required", confirmParams: {return_url: location.href}});
-      if (error) throw new Error(error.message);
+      if (error) throw problem(error.message);
       given.step = paymentIntent.status === "succeeded" ? "paid" : "processing";
       for (let second = 0; second < CREDITED_SECONDS && session.user?.credit_balance === before; second++) {
         await new Promise(resolve => setTimeout(resolve, 1000));

@@ -1,6 +1,6 @@
 // The gate: a camera or a hand scanner reads tickets, and the whole screen shows the verdict of the API.
 import {nextTick, onUnmounted, reactive, ref, shallowRef} from "/lib/vue.js";
-import {listEvents, newKey, post, untilKnown} from "./api.js";
+import {listEvents, newKey, post, problem, untilKnown} from "./api.js";
 import {alert, button, form, heading, html, loading, useAction, usePolling, when} from "./ui.js";
 
 const CHOSEN = "gate"; // in localStorage, so that a reload keeps the event and its hall
@@ -124,10 +124,10 @@ const Camera = {
     let stream, timer;
     const stop = () => { clearTimeout(timer); stream?.getTracks().forEach(track => track.stop()); isOn.value = false; };
     const [state, start] = useAction(async () => {
-      if (!navigator.mediaDevices) throw new Error("This browser gives no camera to this page. Use a hand scanner or type the code.");
+      if (!navigator.mediaDevices) throw problem("This browser gives no camera to this page. Use a hand scanner or type the code.");
       const [camera, detector] = await Promise.all([
         navigator.mediaDevices.getUserMedia({video: {facingMode: "environment"}}).catch(refused => {
-          throw new Error(`The camera cannot be used (${refused.message}). Allow it in the browser, or type the code.`);
+          throw problem(`The camera cannot be used (${refused.message}). Allow it in the browser, or type the code.`);
         }), makeDetector()]);
       stream = camera;
       isOn.value = true;

@@ -1,7 +1,7 @@
 // A buyer requests the ticket of a seller, who sent them this link.
 import {reactive, shallowRef} from "/lib/vue.js";
 import {findPlace, loadBalance, newKey, post, session, untilKnown} from "./api.js";
-import {alert, button, field, form, heading, html, loading, money, note, seatName, shortId, useAction, usePolling, waiting, when} from "./ui.js";
+import {alert, button, field, form, heading, html, loading, member, money, note, seatName, useAction, usePolling, waiting, when} from "./ui.js";
 
 export default {
   props: ["given"],
@@ -28,7 +28,7 @@ export default {
           <h2>${place.value?.event.name ?? "Unknown event"}</h2>
           <p class="muted">${place.value && `${when(place.value.event.event_date)} · ${place.value.event.hall_id}`}</p>
           <dl><dt>Seat</dt><dd>${seatName(place.value)}</dd><dt>Box-office price</dt><dd>${money(place.value?.price)} credits</dd>
-            <dt>Seller</dt><dd>Member ${shortId(sellerId)}</dd><dt>Your credits</dt><dd>${money(session.user.credit_balance)}</dd></dl>
+            <dt>Seller</dt><dd>${member(sellerId)}</dd><dt>Your credits</dt><dd>${money(session.user.credit_balance)}</dd></dl>
           ${form(request,
             field("Price in credits", given, "price", {type: "number", min: 0.01, step: 0.01, required: true, inputmode: "decimal"}),
             note("You and the seller each get a code by SMS. The credits move when both codes are entered."),

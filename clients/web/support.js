@@ -3,7 +3,7 @@ import {reactive, shallowRef} from "/lib/vue.js";
 import {findPlace, get, post, untilKnown} from "./api.js";
 import {ORDER_STATUS} from "./orders.js";
 import {TRANSFER_STATUS} from "./transfers.js";
-import {alert, badge, button, Confirm, field, form, heading, html, loading, money, note, seatName, shortId, useAction, usePolling, when} from "./ui.js";
+import {alert, badge, button, Confirm, field, form, heading, html, loading, member, money, note, seatName, shortId, useAction, usePolling, when} from "./ui.js";
 
 const REFRESH_MS = 5000;
 
@@ -71,7 +71,7 @@ const Decision = {
         <div class="row spread"><h2>${isOrder ? "Order" : "Transfer"} ${shortId(order_id ?? transfer_id)}</h2>
           ${badge(...(isOrder ? ORDER_STATUS : TRANSFER_STATUS)[props.record.status])}</div>
         <dl><dt>Seat</dt><dd>${seatName(props.record.place)}, ${props.record.place?.event.name}</dd><dt>Price</dt><dd>${price()} credits</dd>
-          ${!isOrder && html`<dt>Seller</dt><dd>Member ${shortId(props.record.seller_user_id)}</dd><dt>Buyer</dt><dd>Member ${shortId(props.record.buyer_user_id)}</dd>`}
+          ${!isOrder && html`<dt>Seller</dt><dd>${member(props.record.seller_user_id)}</dd><dt>Buyer</dt><dd>${member(props.record.buyer_user_id)}</dd>`}
           <dt>Date</dt><dd>${when(props.record.created_at)}</dd></dl>
         ${props.record.dispute_reason && note(`Reason of the dispute: ${props.record.dispute_reason}`, "warn")}
         ${!possible().length && html`<p class="muted">There is nothing to decide in this status.</p>`}

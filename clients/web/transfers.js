@@ -1,7 +1,7 @@
 // The transfers in which the customer sells or buys. Each card shows the next step and updates by itself.
 import {reactive, shallowRef} from "/lib/vue.js";
 import {findPlace, get, loadBalance, post, session, untilKnown} from "./api.js";
-import {alert, badge, button, clockText, codeField, Confirm, Copy, field, form, heading, html, loading, money, note, seatName, secondsUntil, shortId,
+import {alert, badge, button, clockText, codeField, Confirm, Copy, field, form, heading, html, loading, member, money, note, seatName, secondsUntil, shortId,
   useAction, usePolling, waiting} from "./ui.js";
 
 const REFRESH_MS = 2000;
@@ -62,7 +62,7 @@ const Transfer = {
             waiting(confirming, "No answer yet. Checking the code…"), sending.done && note("A new code is on its way."),
             html`<div class="row">${button(isSeller ? "Confirm the sale" : "Confirm the purchase", confirming)}
               <button type="button" class="plain" disabled=${sending.busy} onClick=${resend}>Send a new code</button></div>`),
-        html`<p><button class="plain" onClick=${ask("cancel")}>Cancel the transfer</button></p>`],
+        html`<div><button class="plain flush" onClick=${ask("cancel")}>Cancel the transfer</button></div>`],
       COMPLETED: () => html`<p class="row spread"><span>${isSeller ? "You got the credits." : html`<a href=${`#/tickets/${props.transfer.seat_id}`}>Show the ticket</a>`}</span>
         <button class="plain" onClick=${ask("dispute")}>Dispute</button></p>`,
       DISPUTED: () => note(`Staff decide about this dispute. ${money(props.transfer.credits_frozen)} credits of the seller are frozen. Reason: ${props.transfer.dispute_reason}`, "warn"),
@@ -72,8 +72,8 @@ const Transfer = {
     return () => html`
       <article class="card" aria-label=${`Transfer ${shortId(transfer_id)}`}>
         <div class="row spread"><h2>${isSeller ? "You sell" : "You buy"}: ${seatName(props.transfer.place)}</h2>${badge(...TRANSFER_STATUS[props.transfer.status])}</div>
-        <p class="muted">${props.transfer.place?.event.name} · ${money(props.transfer.credits_amount)} credits ·
-          ${other} is member ${shortId(props.transfer[`${other}_user_id`])}</p>
+        <p class="muted">${props.transfer.place?.event.name} · ${money(props.transfer.credits_amount)} credits ·${" "}
+          ${isSeller ? "to" : "from"} ${member(props.transfer[`${other}_user_id`])}</p>
         ${steps[props.transfer.status]()}
         <details class="small"><summary>Transfer number, for support</summary><${Copy} label="Transfer number" text=${transfer_id} /></details>
         <${Confirm} open=${given.dialog === "cancel"} close=${ask("")} title="Cancel this transfer?" action="Cancel the transfer" go=${cancel} state=${cancelling}

@@ -21,6 +21,7 @@ export const money = amount => credits.format(amount ?? 0);
 export const when = time => date.format(new Date(time));
 export const seatName = seat => (seat ? `Row ${seat.row_number}, seat ${seat.seat_number}` : "Seat …");
 export const shortId = id => id.slice(0, 8);
+export const member = id => `member …${id.slice(-8)}`;
 export const clockText = seconds => `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
 
 // ── behaviours
@@ -126,10 +127,11 @@ export const Copy = {
     watch(() => props.text, () => { done.value = false; });
     const copy = async () => { await navigator.clipboard.writeText(props.text); done.value = true; };
     return () => html`
-      <label class="field copy"><span>${props.label}</span>
-        <span class="row"><input readonly value=${props.text} onFocus=${event => event.target.select()} />
-          <button type="button" onClick=${copy}>${done.value ? "Copied" : "Copy"}</button></span>
-      </label>`;
+      <div class="copy">
+        <label class="field"><span>${props.label}</span>
+          <input readonly value=${props.text} onFocus=${event => event.target.select()} /></label>
+        <button type="button" onClick=${copy}>${done.value ? "Copied" : "Copy"}</button>
+      </div>`;
   },
 };
 

@@ -10,7 +10,7 @@ from fakes import health
 from fakes.control import FakeState
 from fakes.fault_middleware import FaultMiddleware, wait_for_hang
 from fakes.ids import BASE62
-from fakes.stripe import objects, routes, scripting
+from fakes.stripe import elements, objects, routes, scripting
 from fakes.stripe.api import authenticate
 from fakes.stripe.errors import StripeError, unknown_route_error
 from fakes.stripe.webhooks import WebhookSender
@@ -26,10 +26,12 @@ def create_app() -> Flask:
     url = os.environ.get("STRIPE_WEBHOOK_URL", "")
     state = FakeState(SERVICE, lambda: _empty(url), secret=frozenset({"client_secret"}))
     sender = WebhookSender(state, os.environ.get("STRIPE_WEBHOOK_SECRET") or DEFAULT_WEBHOOK_SECRET)
-    app = Flask(__name__)
+    app = Flask(__name__, static_folder=None)
+    secret_key = os.environ.get("STRIPE_SECRET_KEY", "")
     app.register_blueprint(scripting.blueprint(state, sender))
+    app.register_blueprint(elements.blueprint(state, secret_key))
     app.register_blueprint(health.blueprint(SERVICE))
-    _add_request_hooks(app, state, os.environ.get("STRIPE_SECRET_KEY", ""))
+    _add_request_hooks(app, state, secret_key)
     routes.register(app, state)
     app.wsgi_app = FaultMiddleware(app.wsgi_app, state, _default_body, _summarize)  # type: ignore[method-assign]
     sender.start()
