@@ -10,13 +10,14 @@ from flask import Response, g, jsonify, request
 
 from fakes.control import FakeState
 from fakes.fault_middleware import OVERRIDE, wait_for_hang
-from fakes.stripe import lists
+from fakes.stripe import expansion
 from fakes.stripe.errors import StripeError, authentication_error, missing_error
 from fakes.stripe.events import Call
 from fakes.stripe.idempotency import IdempotencyKeys, StoredResponse, fingerprint
 from fakes.stripe.params import Params, check, form, nest
 
 MAX_KEY_LENGTH = 255
+SECRET_KEYS = ("sk_test_", "rk_test_")  # secret and restricted keys
 
 Json = dict[str, Any]
 Effect = Callable[[Call, Params], Json]
@@ -29,7 +30,7 @@ def authenticate(secret_key: str) -> None:
     """
     given = request.authorization
     key = (given.token if given and given.type == "bearer" else given and given.username) or ""
-    is_right = hmac.compare_digest(key.encode(), secret_key.encode()) if secret_key else key.startswith("sk_test_")
+    is_right = hmac.compare_digest(key.encode(), secret_key.encode()) if secret_key else key.startswith(SECRET_KEYS)
     g.publishable = key.startswith("pk_test_")
     if not is_right and not g.publishable:
         raise authentication_error(key)
@@ -64,12 +65,13 @@ class Api:
     def _execute(self, effect: Effect, params: Params, key: str | None) -> StoredResponse:
         """Return the response that the key stores. A decline or a scripted 5xx after the effect counts, too."""
         wait_for_hang(request.environ)
-        expand = params.get("expand", [])
-        lists.check_expand(expand)
+        paths = params.get("expand", [])
+        for path in paths:
+            expansion.check_path("payment_intent", path)
         try:
             with self._state.lock:
                 made = effect(Call(self._state, g.request_id, key), params)
-                answer = StoredResponse(200, lists.expand(self._state.store, made, expand))
+                answer = StoredResponse(200, expansion.expand(self._state.store, made, paths))
         except StripeError as error:
             if not error.was_executed:
                 raise

@@ -39,7 +39,7 @@ def create_app() -> Flask:
 
 
 def _empty(url: str) -> Json:
-    kept: Json = {name: {} for name in ("intents", "charges", "methods", "events", "keys")}
+    kept: Json = {name: {} for name in ("intents", "charges", "methods", "refunds", "disputes", "events", "keys")}
     return kept | {"webhooks": scripting.default_script(url), "queue": [], "deliveries": []}
 
 

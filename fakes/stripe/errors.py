@@ -1,6 +1,9 @@
 """Stripe's error envelope, and the errors of this part of its API."""
 
+from collections.abc import Iterable
 from typing import Any
+
+from fakes.stripe.unsupported import RESOURCES, VERBS
 
 Json = dict[str, Any]
 
@@ -27,6 +30,16 @@ def parameter_error(param: str, message: str, code: str | None = None) -> Stripe
     return StripeError(400, message, param=param, **({"code": code} if code else {}))
 
 
+def unknown_parameter_error(param: str) -> StripeError:
+    return parameter_error(param, f"Received unknown parameter: {param}", "parameter_unknown")
+
+
+def unsupported_error(param: str, what: str, supported: Iterable[str]) -> StripeError:
+    """The error for a part of Stripe's API that this fake lacks. Stripe itself would accept it."""
+    message = f"{what} is not supported by this fake. It supports: {', '.join(supported)}"
+    return StripeError(400, message, param=param)
+
+
 def missing_error(kind: str, wanted: str, param: str, status: int = 404) -> StripeError:
     """The error for a missing object. `kind` is Stripe's spelling: payment_intent, event, PaymentMethod."""
     return StripeError(status, f"No such {kind}: '{wanted}'", code="resource_missing", param=param)
@@ -44,4 +57,10 @@ def authentication_error(key: str) -> StripeError:
 
 
 def unknown_route_error(method: str, path: str) -> StripeError:
+    """The error for a call that Stripe does not have, or that only this fake lacks."""
+    version, resource, *rest = [*path.strip("/").split("/"), "", ""][:4]
+    is_intent_verb = resource == "payment_intents" and rest[-1] in VERBS
+    if version == "v1" and (is_intent_verb or resource in RESOURCES - {"payment_intents"}):
+        message = f"{method} {path} is not supported by this fake. Its README lists the calls that it supports."
+        return StripeError(404, message)
     return StripeError(404, f"Unrecognized request URL ({method}: {path}).")

@@ -9,11 +9,21 @@ from fakes.control import FakeState
 from fakes.ids import BASE62
 from fakes.stripe import objects
 
+MAX_STORED = 2_000  # objects of each kind, events, waiting webhooks and idempotency keys
+
 Json = dict[str, Any]
 
 
 def new_id(state: FakeState, prefix: str) -> str:
     return f"{prefix}_{state.ids.draw(BASE62, 24)}"
+
+
+def store_bounded(state: FakeState, collection: str, object_id: str, value: Json) -> None:
+    """Store an object, and delete the oldest one of its collection beyond `MAX_STORED`."""
+    kept = state.store[collection]
+    kept[object_id] = value
+    while len(kept) > MAX_STORED:
+        del kept[next(iter(kept))]
 
 
 @dataclass(frozen=True)
@@ -36,10 +46,11 @@ class Call:
         object_id = new_id(self.state, "evt")
         pending = 1 if script["url"] else 0
         event = objects.event(object_id, self.now, kind, copy.deepcopy(source), cause, pending)
-        store["events"][object_id] = event
+        store_bounded(self.state, "events", object_id, event)
         if pending:
             due = None if script["hold"] else time.time() + script["delay_ms"] / 1000
             job = {"event": object_id, "attempt": 1, "due": due}
             store["queue"].append(job | {name: script[name] for name in ("copies", "signatures")})
+            del store["queue"][:-MAX_STORED]  # their events are deleted as well
             self.state.changed.notify_all()
         return event

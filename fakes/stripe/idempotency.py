@@ -12,6 +12,7 @@ from typing import Any
 
 from fakes.control import FakeState
 from fakes.stripe.errors import Json, StripeError
+from fakes.stripe.events import store_bounded
 
 LIFE_SECONDS = 24 * 3600
 
@@ -59,7 +60,8 @@ class IdempotencyKeys:
 
     def _store(self, key: str, call_print: str, request_id: str, answer: StoredResponse) -> None:
         stored = {"print": call_print, "status": answer.status, "body": answer.body, "request": request_id}
-        self._state.store["keys"][key] = stored | {"at": self._state.clock.now()}
+        self._state.store["keys"].pop(key, None)  # a key that is used again after a day is the newest
+        store_bounded(self._state, "keys", key, stored | {"at": self._state.clock.now()})
 
 
 def _replay(key: str, stored: Json, call_print: str) -> StoredResponse:

@@ -7,10 +7,17 @@ import copy
 from typing import Any
 
 from fakes.ids import BASE62
-from fakes.stripe import objects
+from fakes.stripe import objects, unsupported
 from fakes.stripe.cards import CARDS, Card
-from fakes.stripe.errors import StripeError, missing_error, parameter_error, status_error
-from fakes.stripe.events import Call, new_id
+from fakes.stripe.errors import (
+    StripeError,
+    missing_error,
+    parameter_error,
+    status_error,
+    unknown_parameter_error,
+    unsupported_error,
+)
+from fakes.stripe.events import Call, new_id, store_bounded
 from fakes.stripe.params import FLAG, HASH, INTEGER, LIST, TEXT, Params, metadata
 
 Json = dict[str, Any]
@@ -18,6 +25,8 @@ Json = dict[str, Any]
 MINIMUM, MAXIMUM = 50, 99_999_999
 CURRENCIES = {"sgd", "usd", "eur", "gbp", "aud", "nzd", "cad", "myr", "hkd", "chf"}
 REASONS = {"duplicate", "fraudulent", "requested_by_customer", "abandoned"}
+
+AUTOMATIC = {"enabled": ("true", "false"), "allow_redirects": ("always", "never")}
 
 DESCRIPTIVE = {
     "description": TEXT,
@@ -27,7 +36,7 @@ DESCRIPTIVE = {
     "statement_descriptor_suffix": TEXT,
 }
 EXPAND = {"expand": LIST}
-CONFIRM = {
+_CHARGE = {
     "payment_method": TEXT,
     "return_url": TEXT,
     "off_session": FLAG,
@@ -35,14 +44,20 @@ CONFIRM = {
     "use_stripe_sdk": FLAG,
     "client_secret": TEXT,
 } | EXPAND
-CREATE = {
-    "amount": INTEGER,
-    "currency": TEXT,
-    "confirm": FLAG,
-    "automatic_payment_methods": HASH,
-    "payment_method_types": LIST,
-} | (DESCRIPTIVE | CONFIRM)
-UPDATE = {"amount": INTEGER, "payment_method": TEXT} | DESCRIPTIVE | EXPAND
+CONFIRM = unsupported.CONFIRM | _CHARGE
+CREATE = (
+    unsupported.CREATE
+    | {
+        "amount": INTEGER,
+        "currency": TEXT,
+        "confirm": FLAG,
+        "automatic_payment_methods": HASH,
+        "allowed_payment_method_types": LIST,
+        "payment_method_types": LIST,  # its name before this API version
+    }
+    | (DESCRIPTIVE | _CHARGE)
+)
+UPDATE = unsupported.UPDATE | {"amount": INTEGER, "payment_method": TEXT} | DESCRIPTIVE | EXPAND
 CANCEL = {"cancellation_reason": TEXT} | EXPAND
 
 
@@ -55,13 +70,15 @@ def find(call: Call, object_id: str, param: str = "intent") -> Json:
 
 def create(call: Call, params: Params) -> Json:
     currency = params["currency"].lower()
+    if currency in unsupported.CURRENCIES:
+        raise unsupported_error("currency", f"The currency {currency}", sorted(CURRENCIES))
     if currency not in CURRENCIES:
         raise parameter_error("currency", f"Invalid currency: {params['currency']}.")
     _check_amount(params["amount"], currency)
     described = _read_descriptive({}, params)
     method = _find_method(call, params["payment_method"]) if params.get("payment_method") else None
     intent = _new(call, params["amount"], currency, params) | described
-    call.state.store["intents"][intent["id"]] = intent
+    store_bounded(call.state, "intents", intent["id"], intent)
     call.emit("payment_intent.created", intent)
     if method is not None:
         intent |= {"payment_method": method["id"], "status": "requires_confirmation"}
@@ -80,19 +97,25 @@ def _check_amount(amount: int, currency: str) -> None:
 def _new(call: Call, amount: int, currency: str, params: Params) -> Json:
     object_id, secret = new_id(call.state, "pi"), call.state.ids.draw(BASE62, 25)
     intent = objects.payment_intent(object_id, secret, call.now, amount, currency)
-    types, automatic = params.get("payment_method_types"), params.get("automatic_payment_methods", {})
-    if types:
-        if types != ["card"]:
-            raise parameter_error("payment_method_types", "This fake supports cards only")
+    automatic = params.get("automatic_payment_methods", {})
+    names = [name for name in ("allowed_payment_method_types", "payment_method_types") if params.get(name)]
+    for name in names:
+        if params[name] != ["card"]:
+            raise unsupported_error(name, f"The payment method {', '.join(params[name])}", ["card"])
         intent["automatic_payment_methods"] = None
-    else:
+    if "allowed_payment_method_types" in names:
+        intent["allowed_payment_method_types"] = ["card"]
+    if not names:
         _check_automatic(automatic)
         intent["automatic_payment_methods"]["allow_redirects"] = automatic.get("allow_redirects", "always")
     return intent
 
 
 def _check_automatic(automatic: Json) -> None:
-    for name, values in {"enabled": ("true", "false"), "allow_redirects": ("always", "never")}.items():
+    for name in automatic:
+        if name not in AUTOMATIC:
+            raise unknown_parameter_error(f"automatic_payment_methods[{name}]")
+    for name, values in AUTOMATIC.items():
         if automatic.get(name, values[0]) not in values:
             param = f"automatic_payment_methods[{name}]"
             raise parameter_error(param, f"Invalid {param}: must be one of {' or '.join(values)}")
@@ -141,8 +164,10 @@ def _find_method(call: Call, name: str) -> Json:
     methods = call.state.store["methods"]
     if name in CARDS:
         method: Json = objects.payment_method(new_id(call.state, "pm"), call.now, CARDS[name])
-        methods[method["id"]] = {"card": name, "object": method}
+        store_bounded(call.state, "methods", method["id"], {"card": name, "object": method})
         return method
+    if name not in methods and name.startswith("pm_card_"):
+        raise unsupported_error("payment_method", f"The test card {name}", CARDS)
     if name not in methods:
         raise missing_error("PaymentMethod", name, "payment_method", 400)
     stored: Json = methods[name]["object"]
@@ -155,7 +180,7 @@ def _find_card(call: Call, method: Json) -> Card:
 
 def _charge(call: Call, intent: Json, method: Json, card: Card) -> Json:
     charge = objects.charge(new_id(call.state, "ch"), call.now, intent, method, card)
-    call.state.store["charges"][charge["id"]] = charge
+    store_bounded(call.state, "charges", charge["id"], charge)
     intent["latest_charge"] = charge["id"]
     if card.code:
         reason = {"code": card.code, "decline_code": card.decline_code, "charge": charge["id"]}
@@ -184,9 +209,9 @@ def _challenge(call: Call, intent: Json, method: Json, params: Params) -> Json:
 def authenticate(call: Call, intent: Json, passed: bool) -> Json:
     """Apply the customer's answer to 3-D Secure, from the control plane."""
     _require(intent, "authenticate", "requires_action")
-    method = call.state.store["methods"][intent["payment_method"]]["object"]
+    method = _find_method(call, intent["payment_method"])
     if passed:
-        return _charge(call, intent, method, Card(last4=method["card"]["last4"]))
+        return _charge(call, intent, method, Card(last4=method["card"]["last4"], challenge=True))
     message = "We are unable to authenticate your payment method. Please choose a different one and try again."
     _fail(call, intent, method, message, {"code": "payment_intent_authentication_failure"})
     return intent

@@ -1,20 +1,19 @@
-"""Lists with Stripe's cursors, search with its query language, and expansion of ids into objects."""
+"""Lists with Stripe's cursors, and search with its query language."""
 
 import operator
 import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from fakes.control import Store
-from fakes.stripe import objects
-from fakes.stripe.errors import missing_error, parameter_error
+from fakes.stripe import objects, unsupported
+from fakes.stripe.errors import missing_error, parameter_error, unknown_parameter_error
 from fakes.stripe.params import HASH, INTEGER, LIST, TEXT, Params, integer
 
 Json = dict[str, Any]
 
 CURSORS = {"limit": INTEGER, "starting_after": TEXT, "ending_before": TEXT, "expand": LIST}
-LIST_INTENTS = CURSORS | {"created": HASH, "customer": TEXT}
-LIST_EVENTS = CURSORS | {"created": HASH, "type": TEXT, "types": LIST}
+LIST_INTENTS = unsupported.LIST_INTENTS | CURSORS | {"created": HASH, "customer": TEXT}
+LIST_EVENTS = unsupported.LIST_EVENTS | CURSORS | {"created": HASH, "type": TEXT, "types": LIST}
 SEARCH = {"query": TEXT, "limit": INTEGER, "page": TEXT, "expand": LIST}
 COMPARE: dict[str, Callable[[int, int], bool]] = {
     "gt": operator.gt,
@@ -24,7 +23,6 @@ COMPARE: dict[str, Callable[[int, int], bool]] = {
     "eq": operator.eq,
 }
 BOUNDS = ("gt", "gte", "lt", "lte")
-EXPANDABLE = {"latest_charge": "charges", "payment_method": "methods"}
 
 
 def list_page(rows: Iterable[Json], params: Params, url: str, noun: str) -> Json:
@@ -58,9 +56,7 @@ def _position(rows: list[Json], object_id: str, param: str, noun: str) -> int:
 def _is_in_bounds(row: Json, bounds: Params) -> bool:
     for name, value in bounds.items():
         if name not in BOUNDS:
-            raise parameter_error(
-                f"created[{name}]", f"Received unknown parameter: created[{name}]", "parameter_unknown"
-            )
+            raise unknown_parameter_error(f"created[{name}]")
         if not COMPARE[name](row["created"], integer(f"created[{name}]", value)):
             return False
     return True
@@ -119,19 +115,3 @@ def _matches_value(value: Any, op: str, wanted: str) -> bool:
     if not isinstance(value, str):
         return False
     return wanted in value.lower() if op == "~" else wanted == value.lower()
-
-
-def check_expand(wanted: Iterable[Any]) -> None:
-    for name in wanted:
-        if name not in EXPANDABLE:
-            raise parameter_error("expand", f"This property cannot be expanded ({name}).")
-
-
-def expand(store: Store, row: Json, wanted: Iterable[Any]) -> Json:
-    """Copy an intent and replace the ids that `wanted` names by their objects."""
-    check_expand(wanted)
-    copied = dict(row)
-    for name in wanted:
-        stored = store[EXPANDABLE[name]].get(row[name])
-        copied[name] = stored["object"] if stored and name == "payment_method" else stored
-    return copied

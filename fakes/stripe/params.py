@@ -4,7 +4,8 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from fakes.stripe.errors import StripeError, parameter_error
+from fakes.stripe.errors import StripeError, parameter_error, unknown_parameter_error, unsupported_error
+from fakes.stripe.unsupported import UNSUPPORTED
 
 TEXT, INTEGER, FLAG, HASH, LIST = "string", "integer", "boolean", "object", "array"
 
@@ -47,7 +48,10 @@ def check(sent: Params, allowed: dict[str, str], required: Iterable[str] = ()) -
 def _convert(name: str, value: Any, allowed: dict[str, str]) -> Any:
     kind = allowed.get(name)
     if kind is None:
-        raise parameter_error(name, f"Received unknown parameter: {name}", "parameter_unknown")
+        raise unknown_parameter_error(name)
+    if kind == UNSUPPORTED:
+        supported = (other for other, kind in allowed.items() if kind != UNSUPPORTED)
+        raise unsupported_error(name, f"The parameter {name}", supported)
     if kind in (HASH, LIST):
         return _convert_collection(name, value, kind)
     if not isinstance(value, str):

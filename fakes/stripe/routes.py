@@ -1,12 +1,12 @@
 """The routes of the API."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from flask import Flask, Response, jsonify
 
 from fakes.control import FakeState
-from fakes.stripe import intents, lists
+from fakes.stripe import expansion, intents, lists
 from fakes.stripe.api import Api, Effect, check_client_secret, query
 from fakes.stripe.errors import missing_error
 from fakes.stripe.events import Call
@@ -51,10 +51,8 @@ def _writes(app: Flask, api: Api) -> None:
 
 
 def _intent_reads(app: Flask, state: FakeState) -> None:
-    def expand_rows(found: Json, expand: Iterable[str]) -> Json:
-        """Expand the rows of a list. The names begin with `data.`."""
-        names = [name.removeprefix("data.") for name in expand]
-        return found | {"data": [lists.expand(state.store, row, names) for row in found["data"]]}
+    def expand_rows(page: Json, params: Params) -> Json:
+        return expansion.expand_rows(state.store, page, params.get("expand", []), "payment_intent")
 
     @app.get("/v1/payment_intents/<object_id>")
     def _retrieve(object_id: str) -> Response:
@@ -62,7 +60,7 @@ def _intent_reads(app: Flask, state: FakeState) -> None:
         with state.lock:
             intent = intents.find(Call(state), object_id)
             check_client_secret(intent, params)
-            return jsonify(lists.expand(state.store, intent, params.get("expand", [])))
+            return jsonify(expansion.expand(state.store, intent, params.get("expand", [])))
 
     @app.get("/v1/payment_intents")
     def _list() -> Response:
@@ -71,7 +69,7 @@ def _intent_reads(app: Flask, state: FakeState) -> None:
         with state.lock:
             rows = [row for row in state.store["intents"].values() if params.get("customer") in (None, row["customer"])]
             found = lists.list_page(rows, params, "/v1/payment_intents", "payment_intent")
-            return jsonify(expand_rows(found, params.get("expand", [])))
+            return jsonify(expand_rows(found, params))
 
     @app.get("/v1/payment_intents/search")
     def _search() -> Response:
@@ -79,17 +77,17 @@ def _intent_reads(app: Flask, state: FakeState) -> None:
         params = query(lists.SEARCH, ("query",))
         with state.lock:
             found = lists.search(state.store["intents"].values(), params)
-            return jsonify(expand_rows(found, params.get("expand", [])))
+            return jsonify(expand_rows(found, params))
 
 
 def _other_reads(app: Flask, state: FakeState) -> None:
     def find(collection: str, noun: str, object_id: str, param: str) -> Json:
         check_client_secret(None, {})
-        query({"expand": LIST})
+        paths = query({"expand": LIST}).get("expand", [])
         found: Json | None = state.store[collection].get(object_id)
         if found is None:
             raise missing_error(noun, object_id, param)
-        return found
+        return expansion.expand(state.store, found["object"] if collection == "methods" else found, paths)
 
     @app.get("/v1/charges/<object_id>")
     def _charge(object_id: str) -> Response:
@@ -99,7 +97,7 @@ def _other_reads(app: Flask, state: FakeState) -> None:
     @app.get("/v1/payment_methods/<object_id>")
     def _payment_method(object_id: str) -> Response:
         with state.lock:
-            return jsonify(find("methods", "PaymentMethod", object_id, "payment_method")["object"])
+            return jsonify(find("methods", "PaymentMethod", object_id, "payment_method"))
 
     @app.get("/v1/events/<object_id>")
     def _event(object_id: str) -> Response:
@@ -113,7 +111,8 @@ def _other_reads(app: Flask, state: FakeState) -> None:
         kinds = params.get("types") or [params["type"]] if params.get("types") or params.get("type") else None
         with state.lock:
             rows = [row for row in state.store["events"].values() if kinds is None or _is_type(row["type"], kinds)]
-            return jsonify(lists.list_page(rows, params, "/v1/events", "event"))
+            found = lists.list_page(rows, params, "/v1/events", "event")
+            return jsonify(expansion.expand_rows(state.store, found, params.get("expand", []), "event"))
 
 
 def _is_type(kind: str, wanted: list[str]) -> bool:

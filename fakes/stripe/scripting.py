@@ -8,7 +8,7 @@ from flask import Blueprint, Response, jsonify
 from fakes import control
 from fakes.control import FakeState, check_fields, read_body
 from fakes.faults import MAX_MS
-from fakes.stripe import intents
+from fakes.stripe import intents, reversals
 from fakes.stripe.events import Call
 from fakes.stripe.webhooks import SIGNATURES, WebhookSender
 
@@ -43,7 +43,38 @@ def blueprint(state: FakeState, sender: WebhookSender) -> Blueprint:
             call = Call(state)
             return jsonify(intents.authenticate(call, intents.find(call, object_id), passed))
 
+    _reversal_routes(routes, state)
     return routes
+
+
+def _reversal_routes(routes: Blueprint, state: FakeState) -> None:
+    @routes.post("/payment_intents/<object_id>/refund")
+    def _refund(object_id: str) -> tuple[Response, int]:
+        sent = check_fields(read_body(), amount=int, reason=str)
+        with state.lock:
+            call = Call(state)
+            made = reversals.refund(call, intents.find(call, object_id), sent.get("amount"), sent.get("reason"))
+            return jsonify(made), 201
+
+    @routes.post("/refunds/<object_id>/fail")
+    def _fail_refund(object_id: str) -> Response:
+        with state.lock:
+            return jsonify(reversals.fail_refund(Call(state), object_id))
+
+    @routes.post("/payment_intents/<object_id>/dispute")
+    def _dispute(object_id: str) -> tuple[Response, int]:
+        sent = check_fields(read_body(), amount=int, reason=str, inquiry=bool)
+        with state.lock:
+            call = Call(state)
+            intent = intents.find(call, object_id)
+            reason, inquiry = sent.get("reason", "fraudulent"), sent.get("inquiry", False)
+            return jsonify(reversals.dispute(call, intent, sent.get("amount"), reason, inquiry)), 201
+
+    @routes.post("/disputes/<object_id>/close")
+    def _close_dispute(object_id: str) -> Response:
+        status = check_fields(read_body(), status=str).get("status", "lost")
+        with state.lock:
+            return jsonify(reversals.close_dispute(Call(state), object_id, status))
 
 
 def _check_script(script: Json) -> Json:

@@ -15,11 +15,11 @@ from typing import Any
 import urllib3
 
 from fakes.control import FakeState
+from fakes.stripe import events
 
 STALE_SECONDS = 600  # twice the tolerance of Stripe's libraries
 TIMEOUT_SECONDS = 10.0
 MAX_BACKOFF_SECONDS = 30.0
-MAX_STORED = 10_000
 SIGNATURES = ("good", "bad", "stale", "none")
 
 Json = dict[str, Any]
@@ -51,7 +51,7 @@ class WebhookSender:
             for kind, status in zip(signatures, statuses, strict=True):
                 about = {"event": event["id"], "type": event["type"]}
                 log.append(about | {"attempt": attempt, "signature": kind, "status": status})
-            del log[:-MAX_STORED]
+            del log[: -events.MAX_STORED]
         return statuses
 
     def _run(self) -> None:

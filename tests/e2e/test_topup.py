@@ -1,4 +1,4 @@
-"""A card payment becomes credits once, even if its events are duplicated, reordered, late or forged."""
+"""A card payment becomes credits once, and loses them if Stripe takes the payment back."""
 
 from __future__ import annotations
 
@@ -147,6 +147,49 @@ def test_a_top_up_during_an_outage_is_503_and_can_be_retried(system: TestSystem)
     assert (answer["amount"], answer["currency"]) == (30, "sgd")
     system.pay_by_card(answer["payment_intent_id"])
     system.wait_until("it is credited", lambda: list_top_ups(system, person) == [30])
+
+
+def read_credits(system: TestSystem, person: Person) -> tuple[Any, Any]:
+    """Return the free and the frozen credits of a user."""
+    sql = "SELECT credit_balance, frozen_credits FROM users WHERE user_id = %s"
+    (row,) = system.rows("users_db", sql, person.user_id)
+    return row["credit_balance"], row["frozen_credits"]
+
+
+def pay(system: TestSystem, person: Person, amount: int) -> str:
+    """Top up by card, wait for the credits, and return the id of the PaymentIntent."""
+    before, _ = read_credits(system, person)
+    intent = start_top_up(person, amount)
+    system.pay_by_card(intent)
+    system.wait_until("it is credited", lambda: read_credits(system, person)[0] == before + amount)
+    return intent
+
+
+def test_a_refund_takes_back_what_is_left_and_the_rest_later(system: TestSystem) -> None:
+    person = system.person("0.00")
+    intent = pay(system, person, 400)
+    system.buy_seat(person)
+    left, _ = read_credits(system, person)
+    assert 0 < left < 400
+    system.stripe.control(f"payment_intents/{intent}/refund")
+    system.wait_until("the rest is taken", lambda: read_credits(system, person) == (0, 0))
+    debt = 400 - left
+    second = start_top_up(person, 500)
+    system.pay_by_card(second)
+    system.wait_until("the debt is collected", lambda: read_credits(system, person) == (500 - debt, 0))
+
+
+@pytest.mark.parametrize(("status", "credits"), [("won", (60, 0)), ("lost", (0, 0))])
+def test_a_dispute_freezes_the_credits_until_it_is_closed(
+    system: TestSystem, status: str, credits: tuple[int, int]
+) -> None:
+    person = system.person("0.00")
+    intent = pay(system, person, 60)
+    system.stripe.control("webhooks", copies=3)
+    dispute = system.stripe.control(f"payment_intents/{intent}/dispute")
+    system.wait_until("the credits are frozen", lambda: read_credits(system, person) == (0, 60))
+    system.stripe.control(f"disputes/{dispute['id']}/close", status=status)
+    system.wait_until("the dispute is settled", lambda: read_credits(system, person) == credits)
 
 
 @pytest.mark.parametrize("amount", [0.49, 10_000.01])
