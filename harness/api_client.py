@@ -165,7 +165,7 @@ class Inbox:
     """The inbox of the fake SMU: every message that it sent to a phone."""
 
     url: str
-    pool: urllib3.PoolManager = field(default_factory=urllib3.PoolManager)
+    pool: urllib3.PoolManager = field(default_factory=lambda: urllib3.PoolManager(maxsize=64))
 
     def newest_code(self, mobile: str) -> str:
         """Return the newest code for a phone. Raises LookupError if no code was sent."""

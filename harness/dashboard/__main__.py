@@ -29,6 +29,7 @@ ENV = {  # no rate limits, and abandoned holds expire quickly enough to watch
     "RATE_LIMIT_PUBLIC_PER_MINUTE": "1000000",
     "HOLD_TTL_SECONDS": "15",
 }
+VERDICTS = {0: "every invariant holds", 1: "invariants are broken: see the lines BROKEN above"}  # by locust's status
 STOP_SECONDS = 60.0  # for locust to stop its users and to check the invariants
 
 
@@ -40,12 +41,14 @@ def main() -> int:
     try:
         with _run_system(options.attach) as stack, _serve_page(stack) as page:
             set_signal_handler(lambda _number, _frame: stop.set())  # also during the shutdown, which has a deadline
-            return _run_locust(stack, page, options.rest, stop)
+            status = _run_locust(stack, page, options.rest, stop)
     except StackError as error:
         print(f"the system did not start: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
+    print(VERDICTS.get(status, f"locust ended with status {status}"))
+    return status
 
 
 def _build_parser() -> argparse.ArgumentParser:
@@ -90,12 +93,20 @@ def _run_locust(stack: Stack, page: Server, rest: list[str], stop: threading.Eve
         locust.wait()
         stop.set()
 
-    threading.Thread(target=stop_after_locust, daemon=True).start()
-    print(
-        f"\ndashboard      {page.url}\nlocust web UI  http://{ports.HOST}:{port}  (start the sale here)\n", flush=True
-    )
-    stop.wait()
-    locust.terminate()
+    try:
+        threading.Thread(target=stop_after_locust, daemon=True).start()
+        print(
+            f"\ndashboard      {page.url}\nlocust web UI  http://{ports.HOST}:{port}  (start the sale here)\n",
+            flush=True,
+        )
+        stop.wait()
+    finally:  # also if the reader of the output has gone
+        locust.terminate()
+        status = _wait_for_end(locust)
+    return status
+
+
+def _wait_for_end(locust: subprocess.Popen[bytes]) -> int:
     try:
         return locust.wait(STOP_SECONDS)
     except subprocess.TimeoutExpired:

@@ -39,16 +39,23 @@ def _add_options(parser: LocustArgumentParser) -> None:
 @events.init.add_listener
 def _begin(environment: Environment, **_: Any) -> None:
     Customer.sale = Sale(environment)
+    environment.host = Customer.sale.system.stack.url("api-gateway")  # shown by the web UI
 
 
 @events.quitting.add_listener
 def _check(environment: Environment, **_: Any) -> None:
-    violations = Customer.sale.find_violations()
-    for violation in violations:
-        print(f"BROKEN  {violation}")
+    Customer.violations = Customer.sale.find_violations()
+    environment.process_exit_code = int(bool(Customer.violations))
+
+
+@events.quit.add_listener
+def _print_verdict(**_: Any) -> None:
+    """Print the verdict below locust's tables."""
     print(dict(Customer.sale.counts))
-    print(f"{len(violations)} invariants are broken" if violations else "every invariant holds")
-    environment.process_exit_code = int(bool(violations))
+    for violation in Customer.violations:
+        print(f"BROKEN  {violation}")
+    broken = len(Customer.violations)
+    print(f"{broken} invariants are broken" if broken else "every invariant holds", flush=True)
 
 
 class Stampedes(LoadTestShape):  # type: ignore[misc]  # locust is untyped here
@@ -71,6 +78,7 @@ class Customer(User):  # type: ignore[misc]
 
     abstract = True
     sale: Sale
+    violations: list[str]
     wait_time = between(0.1, 0.6)
     _me: Person | None = None
     _since = 0.0

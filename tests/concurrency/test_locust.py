@@ -65,6 +65,8 @@ def test_sale_under_load_keeps_every_invariant(system: TestSystem, load: dict[st
     done = run_locust(load, "--lasts", str(LOAD_SECONDS))
     report = json.loads(Path(load["LOAD_REPORT"]).read_text())
     assert (done.returncode, report["violations"]) == (0, []), done.stderr[-2000:]
+    assert done.stdout.splitlines()[-1] == "every invariant holds", "the verdict is the last line"
+    assert "pool is full" not in done.stderr
     counted = {name for name, number in report["counts"].items() if number}
     expected = {"held", "paid", "lost", "abandoned", "transferred", "admitted", "refunded", "hot seats won"}
     assert expected | {"lost the stampede"} <= counted, report
@@ -94,6 +96,7 @@ def test_locust_exits_with_1_if_an_invariant_is_broken(system: TestSystem, load:
     report = json.loads(Path(load["LOAD_REPORT"]).read_text())
     assert done.returncode == 1
     assert any(line.startswith("i2_balances_are_their_entries") for line in report["violations"])
+    assert done.stdout.splitlines()[-1] == f"{len(report['violations'])} invariants are broken"
 
 
 def test_locust_does_not_patch_this_process() -> None:
@@ -141,6 +144,7 @@ def test_dashboard_shows_a_live_sale_and_ends_with_ctrl_c(system: TestSystem, lo
         pytest.skip("NO BROWSER: the dashboard was not tested (apt-get install chromium)")
     with run_dashboard(load) as (process, urls), Browser(program) as page:
         start_sale(system, urls["locust"])
+        assert system.stack.url("api-gateway").encode() in urllib3.request("GET", urls["locust"]).data
         page.open(urls["dashboard"] + "/")
         system.wait_until("seats are held and sold", lambda: all(count_seats(page, kind) for kind in "HS"))
         system.wait_until(
