@@ -42,11 +42,24 @@ class Transfer:
     dismissed: bool = False
 
 
-@dataclass
 class User:
-    balance: int
-    is_flagged: bool = False
-    frozen: int = 0
+    """A user. Credits that arrive pay the debt first, which a payment leaves that Stripe took back."""
+
+    def __init__(self, balance: int, *, is_flagged: bool = False) -> None:
+        self.is_flagged = is_flagged
+        self.frozen = 0
+        self.debt = 0
+        self._balance = balance
+
+    @property
+    def balance(self) -> int:
+        return self._balance
+
+    @balance.setter
+    def balance(self, credits: int) -> None:
+        collected = min(self.debt, credits)
+        self.debt -= collected
+        self._balance = credits - collected
 
 
 @dataclass
@@ -125,6 +138,10 @@ class Model:
         self.users[order.user].balance += PRICE
         self.seats[order.seat] = Seat()
         return "ok"
+
+    def take_back(self, user: str, amount: int) -> None:
+        self.users[user].debt += amount
+        self.users[user].balance += 0
 
     def top_up(self, user: str, amount: int, *, is_repeated: bool) -> str:
         if not is_repeated:

@@ -55,6 +55,7 @@ class SagaStateMachine(RuleBasedStateMachine):
         self.model = Model({u: User(1000, is_flagged=u == FLAGGED) for u in USERS}, {s: Seat() for s in SEATS})
         self.comparison = StateComparison(system, self.ids, self.seat_ids)
         self.events: list[tuple[str, int, bytes]] = []
+        self.reversed: set[int] = set()  # the payments that were taken back
         self.steps = 0
 
     @invariant()
@@ -119,6 +120,19 @@ class SagaStateMachine(RuleBasedStateMachine):
             self.events.append((user, amount, payload))
         self.engine.system.post_webhook(payload, stripe_events.sign(payload))
         self.model.top_up(user, amount, is_repeated=is_repeated)
+        self._compare()
+
+    @precondition(lambda self: self.events)
+    @rule(data=st.data(), is_dispute=st.booleans())
+    def take_back(self, data: Any, is_dispute: bool) -> None:
+        """Report a payment as refunded or as lost, sometimes again or as both. It is taken back once."""
+        number = data.draw(st.integers(0, len(self.events) - 1))
+        user, amount, payment = self.events[number]
+        payload = stripe_events.build_reversal(payment, amount, is_dispute=is_dispute)
+        self.engine.system.post_webhook(payload, stripe_events.sign(payload))
+        if number not in self.reversed:
+            self.reversed.add(number)
+            self.model.take_back(user, amount)
         self._compare()
 
     # ── scenario 2
