@@ -5,7 +5,7 @@ import logging
 import os
 import sys
 import time
-from typing import Any
+from typing import Any, TextIO
 
 from gunicorn.glogging import Logger
 
@@ -34,9 +34,17 @@ class JsonLines(logging.Formatter):
         )
 
 
+class _QuietHandler(logging.StreamHandler[TextIO]):
+    """Drops the lines whose reader has gone, without a traceback."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        if not isinstance(sys.exception(), BrokenPipeError):
+            super().handleError(record)
+
+
 def configure(service: str) -> None:
     """Send every logger of this process to stdout as JSON lines, from the level LOG_LEVEL up."""
-    handler = logging.StreamHandler(sys.stdout)
+    handler = _QuietHandler(sys.stdout)
     handler.setFormatter(JsonLines(service))
     root = logging.getLogger()
     root.handlers = [handler]

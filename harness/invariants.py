@@ -173,7 +173,7 @@ def _check_reversals(snapshot: Snapshot) -> Iterable[str]:
     taken: dict[str, Decimal] = defaultdict(Decimal)
     for entry in snapshot["credit_entries"]:
         if entry["kind"] == "REVERSAL":
-            taken[entry["key"].split(":")[1]] -= entry["amount"]
+            taken[entry["key"].partition(":")[2].partition(":")[0]] -= entry["amount"]
     holds = {hold["key"]: hold["amount"] for hold in snapshot["credit_holds"]}
     for row in snapshot["payment_reversals"]:
         payment = row["payment_intent_id"]
@@ -282,12 +282,20 @@ def i6_owner_is_the_end_of_the_chain(snapshot: Snapshot) -> Iterable[str]:
             continue
         owner = buyers.get(seat["order_id"])
         chain = [t for t in snapshot["transfers"] if t["order_id"] == seat["order_id"] and t["status"] in TOOK_EFFECT]
-        for transfer in sorted(chain, key=lambda t: t["completed_at"]):
+        for transfer in chain:
+            if transfer["completed_at"] is None:
+                yield f"transfer {transfer['transfer_id']} is {transfer['status']} without completed_at"
+        for transfer in sorted(chain, key=_get_order):
             if transfer["seller_user_id"] != owner:
                 yield f"seat {seat['seat_id']}: {transfer['seller_user_id']} sold it, but {owner} owned it"
             owner = transfer["buyer_user_id"]
         if seat["owner_user_id"] != owner:
             yield f"seat {seat['seat_id']} belongs to {seat['owner_user_id']}, but the last buyer is {owner}"
+
+
+def _get_order(transfer: Mapping[str, Any]) -> tuple[bool, Any]:
+    """Order transfers by their completion. One without a time is the last, because it may still be changing."""
+    return transfer["completed_at"] is None, transfer["completed_at"] or transfer["created_at"]
 
 
 # ── sagas

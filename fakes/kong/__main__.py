@@ -11,6 +11,7 @@ import os
 import sys
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -34,7 +35,8 @@ def log(level: str, correlation_id: str, message: str) -> None:
         "correlation_id": correlation_id,
         "message": message,
     }
-    os.write(1, json.dumps(line, ensure_ascii=False).encode() + b"\n")
+    with suppress(BrokenPipeError):  # the reader of stdout has gone, and requests do not depend on it
+        os.write(1, json.dumps(line, ensure_ascii=False).encode() + b"\n")
 
 
 class Status(BaseHTTPRequestHandler):

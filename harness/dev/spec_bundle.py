@@ -1,11 +1,14 @@
 """Read the specs and insert the parts that they reference in other files.
 
-bundle("gateway")     returns one document without external references, for tools that cannot follow them
+`python -m harness.dev.spec_bundle gateway > gateway.json` writes one file for tools that cannot follow references, such
+as code generators. `bundle("gateway")` returns the same document.
 """
 
 from __future__ import annotations
 
+import argparse
 import copy
+import json
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -14,6 +17,7 @@ from urllib.parse import unquote
 
 import yaml
 
+from harness.command_line import run_main
 from harness.runtime.compose import ROOT
 
 FOLDER = ROOT / "specs"
@@ -128,3 +132,14 @@ def _references(node: Any) -> Iterator[str]:
     elif isinstance(node, list):
         for item in node:
             yield from _references(item)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Print the bundle of one spec as JSON."""
+    parser = argparse.ArgumentParser(prog="python -m harness.dev.spec_bundle", description="Print a spec as one file.")
+    parser.add_argument("name", choices=SERVED, help="a file of specs/, without its ending")
+    print(json.dumps(bundle(parser.parse_args(arguments).name), indent=2, ensure_ascii=False))
+
+
+if __name__ == "__main__":
+    run_main(main)

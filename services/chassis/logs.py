@@ -46,6 +46,8 @@ class _LineHandler(logging.Handler):
         try:
             self._stream.write(f"{self.format(record)}\n".encode())
             self._stream.flush()
+        except BrokenPipeError:
+            pass  # the reader of stdout has gone, and requests do not depend on it
         except Exception:
             self.handleError(record)
 

@@ -84,6 +84,22 @@ def check_outsystems(swagger: Document, public: Document) -> Iterator[str]:
             if operation["responses"].keys() != known["responses"].keys():
                 yield f"{path}: statuses {sorted(operation['responses'])} and {sorted(known['responses'])}"
             yield from (f"{path}: {problem}" for problem in _compare_bodies(swagger, operation, public, known))
+            yield from (f"{path}: {problem}" for problem in _check_texts(operation, public, known))
+
+
+def _check_texts(operation: Document, public: Document, known: Document) -> Iterator[str]:
+    """Yield each text of an answer that belongs to another operation."""
+    headers = {parameter["name"] for parameter in operation.get("parameters", []) if parameter["in"] == "header"}
+    for status, answer in operation["responses"].items():
+        text = answer["description"]
+        documented = known["responses"].get(status)
+        codes = set(re.findall(r"\b[A-Z]+(?:_[A-Z]+)+\b|\bUNAUTHORIZED\b|\bFORBIDDEN\b", text))
+        if documented and status != "200" and not codes <= set(_list_codes(resolve(public, documented))):
+            yield f"the text of {status} names {sorted(codes)}"
+        if "Idempotency-Key" in text and "Idempotency-Key" not in headers:
+            yield f"the text of {status} names a header that the call does not have"
+        if re.search(r"\bscan", text) and operation["operationId"] != "Verify":
+            yield f"the text of {status} is about a scan"
 
 
 def _compare_bodies(swagger: Document, operation: Document, public: Document, known: Document) -> Iterator[str]:

@@ -221,6 +221,21 @@ def change_assertion(collection: Document) -> None:
     find_request(collection)["event"][-1]["script"]["exec"][0] = "pm.test('418', () => {"
 
 
+@pytest.mark.parametrize(
+    ("path", "status", "text"),
+    [
+        ("/api/auth/login", "400", "VALIDATION_ERROR or QR_INVALID."),
+        ("/api/auth/login", "503", "Try again with the same Idempotency-Key."),
+        ("/api/auth/refresh", "401", "The token has expired. Refresh it, then scan again."),
+        ("/api/auth/logout", "401", "FORBIDDEN."),
+    ],
+)
+def test_text_of_another_call_is_found(path: str, status: str, text: str) -> None:
+    swagger = client_files.read(client_files.OUTSYSTEMS)
+    swagger["paths"][path]["post"]["responses"][status]["description"] = text
+    assert list(client_files.check_outsystems(swagger, bundle("gateway")))
+
+
 @pytest.mark.parametrize("breaks", [change_path, change_body, change_assertion], ids=lambda b: b.__name__)
 def test_changed_postman_request_is_found(breaks: Break) -> None:
     collection = client_files.read(client_files.POSTMAN)
