@@ -16,7 +16,7 @@ from services.chassis.effects import Answer
 from services.chassis.errors import Refused
 from services.contracts.enums import OrderStatus
 from services.contracts.errors import ErrorCode
-from services.order import order_store, unique_effects
+from services.order import order_store, transfer_store, unique_effects
 from services.order.request_models import NewOrder, OrderChange
 
 orchestrator = internal("orchestrator-service")
@@ -87,4 +87,6 @@ def _change(db: Database, order_id: UUID, change: OrderChange) -> Answer:
 def _store_sid_or_refund(tx: Transaction, order_id: UUID, change: OrderChange) -> Answer:
     if change.verification_sid is not None:
         return order_store.store_sid(tx, order_id, change.verification_sid)
-    return order_store.refund(tx, order_id)
+    refunded = order_store.refund(tx, order_id)
+    transfer_store.fail_of_order(tx, order_id)
+    return refunded

@@ -51,6 +51,11 @@ _CREATE = """
     VALUES (%(transfer_id)s, %(seat_id)s, %(order_id)s, %(seller_user_id)s, %(buyer_user_id)s, %(initiated_by)s,
             %(credits_amount)s, app_now() + make_interval(secs => %(life)s))
     RETURNING *, expires_at <= app_now() AS is_expired"""
+# FOR SHARE: a concurrent refund of the order either waits for this transaction or is visible to it.
+_FIND_SALE = "SELECT status, user_id FROM orders WHERE order_id = %(order_id)s FOR SHARE"
+_FIND_LAST_BUYER = """
+    SELECT buyer_user_id FROM transfers WHERE order_id = %(order_id)s AND status = 'COMPLETED'
+    ORDER BY completed_at DESC LIMIT 1"""
 # A retry after a lost answer has sent new codes, so the latest sids replace the earlier ones.
 _AWAIT_CODES = """
     UPDATE transfers SET status = 'PENDING_OTP', seller_verification_sid = %(seller_sid)s,
@@ -86,6 +91,10 @@ _CANCEL = """
 _FAIL = """
     UPDATE transfers SET status = 'FAILED'
     WHERE transfer_id = %(transfer_id)s AND status IN ('INITIATED', 'PENDING_OTP')"""
+_FAIL_OF_ORDER = """
+    UPDATE transfers SET status = 'FAILED'
+    WHERE order_id = %(order_id)s AND status IN ('INITIATED', 'PENDING_OTP')
+      AND NOT (seller_otp_verified AND buyer_otp_verified)"""
 _GET = "SELECT *, expires_at <= app_now() AS is_expired FROM transfers WHERE transfer_id = %(transfer_id)s"
 # The client puts parameters into the statement before it is planned, so an absent filter costs nothing.
 _LIST = """
@@ -112,6 +121,7 @@ def create(tx: Transaction, transfer: NewTransfer) -> Answer:
     """Create an INITIATED transfer that expires after `LIFE_SECONDS`.
 
     Raises Refused SELF_TRANSFER, and UniqueViolation if the seat has an open transfer (`ONE_OPEN`) or the id exists.
+    Raises Refused TRANSFER_IN_PROGRESS if the sale ended or the seller sold the ticket since the caller read the seat.
     """
     if transfer.seller_user_id == transfer.buyer_user_id:
         raise Refused(ErrorCode.SELF_TRANSFER)
@@ -126,8 +136,24 @@ def create(tx: Transaction, transfer: NewTransfer) -> Answer:
         credits_amount=transfer.credits_amount,
         life=LIFE_SECONDS,
     )
+    _check_seller(tx, transfer)  # after the insert, because from there on no other transfer can complete
     logger.info("Transfer %s status: INITIATED for seat %s", transfer.transfer_id, transfer.seat_id)
     return to_answer(row)
+
+
+def _check_seller(tx: Transaction, transfer: NewTransfer) -> None:
+    sale = tx.one(_FIND_SALE, order_id=transfer.order_id) or {"status": "CONFIRMED", "user_id": transfer.seller_user_id}
+    last = tx.one(_FIND_LAST_BUYER, order_id=transfer.order_id)
+    owner = last["buyer_user_id"] if last else sale["user_id"]
+    if (sale["status"], owner) != ("CONFIRMED", transfer.seller_user_id):
+        message = "The ticket was transferred or refunded a moment ago. Check its owner."
+        raise Refused(ErrorCode.TRANSFER_IN_PROGRESS, message)
+
+
+def fail_of_order(tx: Transaction, order_id: UUID) -> None:
+    """→ FAILED, for a transfer that was initiated while the order was refunded."""
+    if tx.run(_FAIL_OF_ORDER, order_id=order_id):
+        logger.warning("Transfer of order %s status: FAILED (refunded)", order_id)
 
 
 def await_codes(tx: Transaction, transfer_id: UUID, change: TransferChange) -> Answer:

@@ -1,4 +1,4 @@
-"""Fixtures of the in-process tests, and the option --cell."""
+"""Fixtures of the in-process tests, and the options --cell and --schedule."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from tests.support.databases import Databases
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add --cell, which runs one cell of the fault matrix."""
+    """Add --cell, which runs one cell of the fault matrix, and --schedule, which runs one schedule of a pair."""
     parser.addoption("--cell", metavar="'FLOW | EDGE | FAULT'", help="run this one cell of the fault matrix")
+    parser.addoption("--schedule", metavar="'PAIR: SCHEDULE'", help="run this one schedule of a pair of flows")
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,19 @@
-"""Proof that named races end in an allowed state. Each test fixes the order of the calls, so timing plays no part.
+"""Proof that races end in an allowed state. Timing plays no part.
 
-test_race_conditions_purchase.py     reserve, pay, one-time passwords, refund. Start here.
+An explorer runs pairs of flows under every schedule with few preemptions:
+
+test_schedules.py                    explores all pairs, and replays one schedule (--schedule). Start here.
+pairs.py                             the actors, the situations and the pairs
+scheduler.py                         lets one actor run at a time, and stops it before each access to shared state
+explorer.py                          generates schedules, and shrinks one that fails
+pair_runner.py                       runs a pair under a schedule, and reads answers and end state
+oracle.py                            compares with the serial orders, and declares the exceptions
+local_inventory.py                   calls Inventory in process, and records the history of each seat
+exploring.py                         explores in worker processes
+
+Races that were written down by hand, with the order of the calls. Each module begins with a list of them:
+
+test_race_conditions_purchase.py     reserve, pay, one-time passwords, refund
 test_race_conditions_transfers.py    transfers, disputes and scans
 test_race_conditions_recovery.py     adoption, leases and the journal
-
-Each module begins with a list of its races.
 """

@@ -8,12 +8,15 @@ a scan between both codes and the confirmation          test_scan_between_both_c
 a reversal and a dismissal of one dispute               test_dismiss_during_a_reverse_…, test_reverse_during_…
 UpdateOwner arrives after the reversal                  test_late_update_owner_after_the_reverse_changes_nothing
 a dispute of a sale that was refunded and sold again    test_dispute_is_refused_after_refund_and_resale
+the owner changes during an initiation                  test_initiation_by_the_previous_owner_is_refused
+an initiation during a refund                           test_initiation_during_a_refund_leaves_no_open_transfer
 a dismissal while a reversal is parked                  test_dismiss_waits_while_a_reverse_is_parked
 """
 
 from __future__ import annotations
 
-from uuid import UUID
+from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -178,6 +181,35 @@ def test_dispute_is_refused_after_refund_and_resale(engine: Engine) -> None:
     assert (third.status(), third.owner()) == ("SOLD", "buyer")
     assert [case.balance(who) for who in ("seller", "buyer")] == [1000, 1000]
     engine.assert_invariants(case, third)
+
+
+def test_initiation_by_the_previous_owner_is_refused(engine: Engine) -> None:
+    """The transfer completes after the second initiation has read the owner (`confirm~initiate (transfer): b6 a`)."""
+    case = engine.prepare(FLOWS["confirm"])
+    meanwhile = {"order POST /transfers": lambda: case.run("confirm").must(200)}
+    response = engine.request(FLOWS["initiate"], case, meanwhile=meanwhile)
+    engine.recover()
+    assert _outcome(response) == (409, "TRANSFER_IN_PROGRESS")
+    assert _read_state(case) == ("SOLD", "buyer", 950, 850, "COMPLETED")
+    engine.assert_invariants(case)
+
+
+@pytest.mark.parametrize("edge", ["inventory CancelSale", "user POST /credits/refund"])
+def test_initiation_during_a_refund_leaves_no_open_transfer(engine: Engine, edge: str) -> None:
+    """The refund has found no open transfer, and the initiation has found the seat sold."""
+    case = engine.prepare(FLOWS["initiate"])
+    during = {edge: lambda: engine.healthy.participants.orders.create_transfer(**_new_transfer(case))}
+    engine.request(FLOWS["refund"], case, meanwhile=during).must(200)
+    engine.recover()
+    assert (case.status(), _transfer_status(case)) == ("AVAILABLE", "FAILED")
+    engine.assert_invariants(case)
+
+
+def _new_transfer(case: Case) -> dict[str, Any]:
+    case.ids["transfer_id"] = str(uuid4())
+    parties = {f"{who}_user_id": case.people[who] for who in ("seller", "buyer")}
+    sale = {"seat_id": case.seat, "order_id": case.ids["order_id"], "transfer_id": case.ids["transfer_id"]}
+    return {"key": f"initiate:{uuid4()}", "initiated_by": "SELLER", "credits_amount": AMOUNT, **parties, **sale}
 
 
 def test_dismiss_waits_while_a_reverse_is_parked(engine: Engine) -> None:

@@ -115,7 +115,19 @@ class OrderService:
     def initiate(self, key: str | None = None, **fields: Any) -> Reply:
         ids = ("transfer_id", "seat_id", "order_id", "seller_user_id", "buyer_user_id")
         transfer = {name: new_id() for name in ids} | {"initiated_by": "SELLER", "credits_amount": 120.5}
+        transfer["seller_user_id"] = self._find_owner(fields.get("order_id")) or transfer["seller_user_id"]
         return self.call("POST", "/transfers", {"key": key or new_key("create"), **transfer, **fields})
+
+    def _find_owner(self, order_id: str | None) -> str | None:
+        """The last buyer of a sale, who is the seller of its next transfer."""
+        found = self.db.statement(
+            """SELECT coalesce(
+                (SELECT buyer_user_id FROM transfers WHERE order_id = %(id)s::text::uuid AND status = 'COMPLETED'
+                ORDER BY completed_at DESC LIMIT 1),
+                (SELECT user_id FROM orders WHERE order_id = %(id)s::text::uuid))::text AS owner""",
+            id=order_id,
+        )
+        return found["owner"] if found else None
 
     def add_initiated(self, **fields: Any) -> str:
         """Add an INITIATED transfer and return its id."""

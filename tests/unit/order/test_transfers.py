@@ -55,6 +55,23 @@ def test_open_or_disputed_transfer_blocks_a_second_one(service: OrderService, st
     assert service.initiate(seat_id=seat_id).code == "TRANSFER_IN_PROGRESS"
 
 
+def test_transfer_by_a_previous_owner_is_refused(service: OrderService) -> None:
+    """The caller read the seat before another transfer completed."""
+    sale = {"order_id": service.add_confirmed(), "seat_id": new_id()}
+    completed = service.add_completed(**sale)
+    seller, buyer = (service.transfer(completed)[f"{who}_user_id"] for who in ("seller", "buyer"))
+    assert service.initiate(**sale, seller_user_id=seller).code == "TRANSFER_IN_PROGRESS"
+    assert service.initiate(**sale, seller_user_id=buyer).status == 201
+
+
+def test_refund_ends_and_prevents_transfers_of_its_order(service: OrderService) -> None:
+    sale = {"order_id": service.add_confirmed(), "seat_id": new_id()}
+    during = service.add_awaiting(**sale)
+    assert service.refund(sale["order_id"]).status == 200
+    assert service.transfer(during)["status"] == "FAILED"
+    assert service.initiate(**sale).code == "TRANSFER_IN_PROGRESS"
+
+
 def test_ended_transfer_allows_a_new_one(service: OrderService) -> None:
     seat_id = new_id()
     service.cancel(service.add_awaiting(seat_id=seat_id))

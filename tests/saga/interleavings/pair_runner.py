@@ -1,0 +1,266 @@
+"""Runs a pair under one schedule against the services' real code, and reads its answers and its end state."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from harness import invariants
+from harness.api_client import ApiResponse
+from services.inventory.servicer import Inventory
+from services.orchestrator.app import Seams
+from services.orchestrator.saga import journal, recovery
+from services.orchestrator.tickets import scan
+from tests.concurrency import linearizability
+from tests.concurrency.linearizability import Op
+from tests.concurrency.seat_model import SeatModel, mark_lost_locks
+from tests.saga.in_process.engine import Engine
+from tests.saga.in_process.faults import Fault, FaultPlan
+from tests.saga.in_process.faulty_transports import FaultyChannel, FaultyHttp, FaultyJournal, FaultyPublisher
+from tests.saga.in_process.in_process_system import INTERNAL_SECRET, NoRevocations, RecordedMessages
+from tests.saga.in_process.scenarios import Case
+from tests.saga.interleavings.local_inventory import LocalChannel, SeatHistory
+from tests.saga.interleavings.pairs import ACTS, EXPIRING, Pair, Process, prepare
+from tests.saga.interleavings.scheduler import Scheduler, Step, current_actor, points
+
+LEASE_SECONDS = 3600.0  # so that only the actor RECOVERY ends a lease, and no slow machine
+TABLES = {  # the tables that the invariants of any time read, by database
+    "users_db": tuple(invariants.TABLES["users_db"]),
+    "seats_db": ("entry_logs",),
+    "orders_db": ("transfers",),
+}
+CHECKS = {
+    "users_db": (invariants.i2_balances_are_their_entries, invariants.i8_payments_credit_once),
+    "seats_db": (invariants.i5_one_admission_a_seat,),
+    "orders_db": (invariants.i6_one_open_transfer_a_seat,),
+}
+
+
+@dataclass(frozen=True)
+class Result:
+    """One execution. `answers` and `state` have names in place of ids."""
+
+    answers: tuple[str, ...]
+    state: str
+    steps: tuple[Step, ...]
+    violations: tuple[str, ...]
+    seen: Mapping[str, tuple[str, ...]]  # the edges that each process reached
+
+    @property
+    def outcome(self) -> str:
+        """The answers and the end state in one text."""
+        return f"{' | '.join(self.answers)} ⇒ {self.state}"
+
+
+class _Inline:
+    """An executor on the thread of the caller. It starts work at once, or when the result is needed."""
+
+    def __init__(self, *_options: Any) -> None:
+        self.map = map
+
+    def submit(self, work: Callable[..., Any], *args: Any) -> Any:
+        actor = current_actor()
+        return _Lazy(work, args) if actor and actor.name == "b" else _run_now(work, args)
+
+
+@dataclass
+class _Lazy:
+    work: Callable[..., Any]
+    args: tuple[Any, ...]
+
+    def result(self) -> Any:
+        return self.work(*self.args)
+
+
+def _run_now(work: Callable[..., Any], args: tuple[Any, ...]) -> Future[Any]:
+    future: Future[Any] = Future()
+    future.set_result(work(*args))
+    return future
+
+
+@contextmanager
+def open_runner(engine: Engine) -> Iterator[PairRunner]:
+    """A runner with its own orchestrator processes on the system of `engine`."""
+    with pytest.MonkeyPatch.context() as patch, points():
+        patch.setattr(journal, "LEASE_SECONDS", LEASE_SECONDS)
+        patch.setattr(recovery, "ThreadPoolExecutor", _Inline)
+        patch.setattr(scan, "ThreadPoolExecutor", _Inline)
+        runner = PairRunner(engine)
+        yield runner
+        runner.close()
+
+
+class PairRunner:
+    """Two orchestrator processes, one for each actor. A third actor *c* shares the second one."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.system = engine.system
+        self._engine = engine
+        self._servicer = Inventory(self.system.dbs["inventory"], INTERNAL_SECRET)
+        self.plans = {name: FaultPlan() for name in "ab"}
+        self.history = SeatHistory(lambda: 0.0)
+        self._orchestrators = {name: self.system.orchestrator(self._seams(name)) for name in "ab"}
+        self._apps = {name: one.create_app(NoRevocations()) for name, one in self._orchestrators.items()}
+        self._superuser = self.system.databases.superuser("user")
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._superuser.close()
+        for orchestrator in self._orchestrators.values():
+            orchestrator.db.close()
+
+    def _seams(self, name: str) -> Seams:
+        def get_plan() -> FaultPlan:
+            return self.plans[name]
+
+        channel = FaultyChannel(get_plan, LocalChannel(self._servicer, lambda: self.history))  # type: ignore[arg-type]
+        return Seams(
+            transport=FaultyHttp(get_plan, self.system.http),
+            channel=lambda _address: channel,  # type: ignore[arg-type,return-value]
+            publisher=FaultyPublisher(get_plan, RecordedMessages()),
+            journal=partial(FaultyJournal, get_plan=get_plan),
+        )
+
+    def execute(self, pair: Pair, prefix: Sequence[str], acts: Mapping[str, str], fault: Fault | None = None) -> Result:
+        """Prepare the situation, run the actors of `acts` under a schedule, recover and sweep, and read the result."""
+        case = Case(self.system, self._engine.healthy_app, self.system.inbox, self.system.new_seat())
+        self.system.beat(self._engine.healthy)
+        prepare(case, pair.situation)
+        prepared = dict(case.ids)
+        for name, orchestrator in self._orchestrators.items():
+            self.plans[name] = FaultPlan((fault,) if fault and name == "a" else ())
+            orchestrator.journal.beat()
+        scope = invariants.Scope(self._seats(case), list(case.people.values()))
+        monitor = _Monitor(self.system.connect, scope)
+        scheduler = Scheduler(self._superuser, monitor.check)
+        start = self.system.seat(case.seat)
+        self.history = SeatHistory(lambda: float(len(scheduler.steps)))
+        results = scheduler.run({name: self._work(act, name, case) for name, act in acts.items()}, prefix)
+        self._come_to_rest("OUTBOX" in acts.values())
+        snapshot = invariants.read(self.system.connect, scope)
+        self.system.delete_sagas()
+        found = [*monitor.violations, *invariants.check_snapshot(snapshot), *_check_results(results)]
+        found += ["the schedule cannot be followed"] * scheduler.has_diverged
+        if fault is None:
+            found += _check_history(self.history, start, expires=any(act in EXPIRING for act in acts.values()))
+        answers = tuple(_describe(results[name]) for name in acts)
+        seen = {name: tuple(plan.seen) for name, plan in self.plans.items()}
+        return Result(answers, describe_state(case, prepared, snapshot), tuple(scheduler.steps), tuple(found), seen)
+
+    def _seats(self, case: Case) -> list[UUID]:
+        return [case.seat, *(UUID(case.ids[name]) for name in ("other seat",) if name in case.ids)]
+
+    def _work(self, act: str, name: str, case: Case) -> Callable[[], Any]:
+        own, other = ("a", "b") if name == "a" else ("b", "a")
+        process = Process(self._orchestrators[own], self._apps[own], self._orchestrators[other])
+        return lambda: ACTS[act](case, process)
+
+    def _come_to_rest(self, sends_notices: bool) -> None:
+        """Do what production does within a minute: recovery after both processes have died, and the sweepers."""
+        if sends_notices:
+            self.system.rescuer.outbox.tick()
+        for orchestrator in self._orchestrators.values():
+            orchestrator.journal.resign()
+        self.system.recover()
+        self.system.sweep()
+
+
+@dataclass
+class _Monitor:
+    """Checks the invariants that hold at any time after each committed write, in the database of the write."""
+
+    connect: Any
+    scope: invariants.Scope
+
+    def __post_init__(self) -> None:
+        self.violations: list[str] = []
+
+    def check(self, step: Step) -> None:
+        for database in {table.partition(".")[0] for table, writes in step.footprint if writes} & TABLES.keys():
+            snapshot = invariants.Snapshot()
+            cursor = self.connect(database).cursor(cursor_factory=invariants.TUPLES)
+            for table in TABLES[database]:
+                column = invariants.TABLES[database][table]
+                snapshot.rows[table] = invariants._rows(cursor, table, column, self.scope)
+            found = [f"{check.__name__}: {line}" for check in CHECKS[database] for line in check(snapshot)]
+            self.violations += [line for line in found if line not in self.violations]
+
+
+def _check_results(results: Mapping[str, Any]) -> list[str]:
+    return [f"{name}: {result!r}" for name, result in results.items() if isinstance(result, BaseException)]
+
+
+def _check_history(history: SeatHistory, start: Mapping[str, Any], *, expires: bool) -> list[str]:
+    """Check that some order of the calls on the seat explains their answers."""
+    order, owner = start["order_id"] or start["hold_id"] or "", start["owner_user_id"] or start["held_by_user_id"] or ""
+    first = (start["status"], str(order), str(owner))
+    ops = history.ops[str(start["seat_id"])]
+    if expires:  # from then on the hold may be released, or not
+        ops = [Op("clock", "release", first[1:], None, 0.0), *ops]
+    holders = {first[1]: first[2]} | {op.args[0]: op.args[1] for op in ops if op.what == "reserve"}
+    whole = [
+        Op(op.client, op.what, (op.args[0], holders.get(op.args[0], "")), op.result, op.start, op.end)
+        if op.what == "release"
+        else op
+        for op in ops
+    ]
+    failure = linearizability.check({"seat": mark_lost_locks(whole)}, SeatModel(), first)
+    return [f"the history of the seat is not linearizable:\n{failure}"] if failure else []
+
+
+# ── the outcome in names
+
+
+def _describe(answer: Any) -> str:
+    if not isinstance(answer, ApiResponse):
+        return "-"
+    if answer.error_code:
+        return f"{answer.status} {answer.error_code}"
+    data = answer.data if answer.body and isinstance(answer.data, dict) else {}
+    return f"{answer.status} {data.get('result') or data.get('status') or ''}".strip()
+
+
+def describe_state(case: Case, prepared: Mapping[str, str], found: invariants.Snapshot) -> str:
+    """The end state with names: seats, users, orders, transfers, entries, holds, sagas and notices.
+
+    A FAILED order or transfer counts only if it was prepared, because one of the execution has no effect.
+    """
+    names = {user: who for who, user in reversed(case.people.items())} | {None: "-", case.seat: "seat"}
+
+    def name(value: Any) -> str:
+        return names.get(value, "other")
+
+    lines: dict[str, list[str]] = defaultdict(list)
+    for seat in found["seats"]:
+        who = name(seat["owner_user_id"] or seat["held_by_user_id"])
+        lines[name(seat["seat_id"])].append(f"{seat['status']} {who}")
+    for user in found["users"]:
+        who = name(user["user_id"])
+        if who != "staff":
+            frozen = f"+{user['frozen_credits']:.0f}" if user["frozen_credits"] else ""
+            lines["credits"].append(f"{who} {user['credit_balance']:.0f}{frozen}")
+    for order in found["orders"]:
+        code = (
+            " verified" if order["otp_verified_at"] else f" {order['otp_failures']} wrong" * bool(order["otp_failures"])
+        )
+        if order["status"] != "FAILED" or str(order["order_id"]) == prepared.get("order_id"):
+            lines["orders"].append(f"{name(order['user_id'])} {order['status']}{code}")
+    for transfer in found["transfers"]:
+        is_open = transfer["status"] in invariants.OPEN
+        checked = [who for who in ("seller", "buyer") if is_open and transfer[f"{who}_otp_verified"]]
+        if transfer["status"] != "FAILED" or str(transfer["transfer_id"]) in prepared.values():
+            lines["transfers"].append(" ".join([name(transfer["buyer_user_id"]), transfer["status"], *checked]))
+    lines["scans"] = [entry["result"] for entry in found["entry_logs"]]
+    lines["sagas"] = [
+        f"{saga['flow']} {saga['status']}" for saga in found["sagas"] if saga["status"] in ("DONE", "PARKED")
+    ]
+    lines["notices"] = [f"{n['message']} {name(n['user_id'])} {n['tries']}" for n in found["outbox"]]
+    return "; ".join(f"{what}: {', '.join(sorted(values))}" for what, values in sorted(lines.items()) if values)

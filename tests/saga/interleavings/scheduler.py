@@ -1,0 +1,294 @@
+"""The controlled scheduler: exactly one actor runs at a time, and every SQL statement, SMS and message is a point.
+
+An actor is a thread that runs a request or a background worker. It stops at a point *before* each access to shared
+state, and the scheduler picks the actor that continues. Between two points an actor only computes, so "after the answer
+of one call" and "before the next access" are the same point. Pauses of retries and joins are points that take no time.
+An actor that waits for a row lock is not enabled. PostgreSQL reports the wait, so no deadline is guessed.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from services.chassis import db
+from services.orchestrator import reserve_coalescing
+from services.orchestrator.saga import retry, runner
+from tests.saga.in_process import local_calls
+from tests.saga.in_process.faults import ProcessDeath
+
+Footprint = frozenset[tuple[str, bool]]  # (table, whether it is written or locked)
+
+LONGEST_STEP = 30.0  # seconds, after which a step counts as a defect of the scheduler
+FIRST_LOOK = 0.004  # seconds until the first question whether a running statement waits for a lock
+PAUSE_SECONDS = 0.5  # by which a pause moves the clock of its actor
+_TABLES = re.compile(r"\b(FROM|JOIN|UPDATE|INTO|TABLE)\s+(?!SKIP|NOWAIT|OF\b)([a-z_]+)")
+_LOCKS = re.compile(r"\bFOR (UPDATE|SHARE)\b")
+_IS_BLOCKED = "SELECT cardinality(pg_blocking_pids(%s)) > 0"
+_HEAD = re.compile(r"\b(INSERT INTO|UPDATE|DELETE FROM|LOCK TABLE|SELECT .*? FROM) ([a-z_]+)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of an execution: an actor left a point. `others` could have continued instead."""
+
+    actor: str
+    label: str
+    footprint: Footprint
+    others: tuple[str, ...]
+    is_forced: bool  # the actor of the previous step could not continue
+
+    def conflicts(self, other: Step) -> bool:
+        """Whether the order of both steps can matter: they touch one table, and at least one writes or locks it."""
+        return any(
+            table == name and (writes or changes)
+            for table, writes in self.footprint
+            for name, changes in other.footprint
+        )
+
+
+@dataclass
+class Actor:
+    """A thread under control. Its state is `new`, `parked`, `pausing`, `running`, `blocked` or `done`."""
+
+    name: str
+    work: Callable[[], Any]
+    scheduler: Scheduler
+    state: str = "new"
+    label: str = "begin"
+    footprint: Footprint = frozenset()
+    backend: int | None = None  # the process id of PostgreSQL that runs the statement of this actor
+    clock: float = 0.0
+    result: Any = None
+    go: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+
+    def stop_at(self, label: str, footprint: Footprint, state: str = "parked") -> None:
+        """Stop before a step until the scheduler continues this actor."""
+        if self.scheduler.has_ended:
+            raise ProcessDeath
+        self.label, self.footprint = label, footprint
+        self.scheduler.report(self, state)
+        self.go.acquire()
+
+    def pause(self) -> None:
+        """Let the other actors continue first, and move the clock of this actor."""
+        self.stop_at("pause", frozenset(), "pausing")
+        self.clock += PAUSE_SECONDS
+
+    def run(self) -> None:
+        """Do the work in this thread."""
+        _local.actor = self
+        self.go.acquire()
+        try:
+            self.result = self.work()
+        except ProcessDeath:
+            self.result = None
+        except BaseException as error:  # the controlling thread reports it
+            self.result = error
+        finally:
+            _local.actor = None
+            self.scheduler.report(self, "done")
+
+
+_local = threading.local()
+
+
+def current_actor() -> Actor | None:
+    """The actor of this thread, or None outside an execution."""
+    return getattr(_local, "actor", None)
+
+
+class Scheduler:
+    """Runs actors under one schedule: a prefix of actor names, then the default of no further preemption."""
+
+    def __init__(self, superuser: Any, after_step: Callable[[Step], None]) -> None:
+        self._cursor = superuser.cursor()
+        self._after_step = after_step
+        self._changed = threading.Condition()
+        self.actors: dict[str, Actor] = {}
+        self.steps: list[Step] = []
+        self.has_ended = False
+        self.has_diverged = False
+
+    def run(self, works: dict[str, Callable[[], Any]], prefix: Sequence[str]) -> dict[str, Any]:
+        """Run each work as an actor and return the results by name."""
+        _Clock.start = time.monotonic()
+        self.actors = {name: Actor(name, work, self, "parked") for name, work in works.items()}
+        threads = [threading.Thread(target=actor.run, daemon=True) for actor in self.actors.values()]
+        for thread in threads:
+            thread.start()
+        try:
+            current = None
+            while any(actor.state != "done" for actor in self.actors.values()):
+                current = self._take_step(current, prefix[len(self.steps)] if len(self.steps) < len(prefix) else None)
+        finally:
+            self.has_ended = True
+            for actor in self.actors.values():
+                actor.go.release()
+        for thread in threads:
+            thread.join(LONGEST_STEP)
+        return {name: actor.result for name, actor in self.actors.items()}
+
+    def report(self, actor: Actor, state: str) -> None:
+        """Record that an actor has stopped or ended."""
+        with self._changed:
+            actor.state = state
+            self._changed.notify_all()
+
+    def _take_step(self, current: Actor | None, wanted: str | None) -> Actor:
+        enabled = self._find_enabled(current)
+        can_go_on = current is not None and current in enabled
+        chosen = current if can_go_on and current else enabled[0]
+        if wanted is not None:
+            self.has_diverged |= self.actors[wanted] not in enabled
+            chosen = self.actors[wanted] if self.actors[wanted] in enabled else chosen
+        others = tuple(actor.name for actor in enabled if actor is not chosen)
+        step = Step(chosen.name, chosen.label, chosen.footprint, others, not can_go_on)
+        self.steps.append(step)
+        for actor in self.actors.values():  # the others have waited for this step
+            if actor is not chosen and actor.state == "pausing":
+                actor.state = "parked"
+        chosen.state = "running"
+        chosen.go.release()
+        for actor in self.actors.values():
+            self._await_stop(actor)
+        self._after_step(step)
+        return chosen
+
+    def _find_enabled(self, current: Actor | None) -> list[Actor]:
+        deadline = time.monotonic() + LONGEST_STEP
+        while time.monotonic() < deadline:
+            for state in ("parked", "pausing"):
+                if enabled := [actor for actor in self.actors.values() if actor.state == state]:
+                    return sorted(enabled, key=lambda actor: actor is current) if state == "pausing" else enabled
+            for actor in self.actors.values():  # all wait for locks: PostgreSQL ends a deadlock after a second
+                self._await_stop(actor)
+        raise TimeoutError(f"no actor can continue: {self.describe()}")
+
+    def _await_stop(self, actor: Actor) -> None:
+        """Wait until an actor that runs has stopped, has ended, or waits for a lock."""
+        if actor.state not in ("running", "blocked"):
+            return
+        deadline, pause = time.monotonic() + LONGEST_STEP, 0.0 if actor.state == "blocked" else FIRST_LOOK
+        while time.monotonic() < deadline:
+            with self._changed:
+                if self._changed.wait_for(lambda: actor.state not in ("running", "blocked"), pause):
+                    return
+            if self._is_blocked(actor):
+                return
+            pause = FIRST_LOOK
+        raise TimeoutError(f"{actor.name} does not stop: {self.describe()}")
+
+    def _is_blocked(self, actor: Actor) -> bool:
+        if actor.backend is None:
+            return False
+        self._cursor.execute(_IS_BLOCKED, (actor.backend,))
+        with self._changed:
+            is_blocked = bool(self._cursor.fetchone()[0]) and actor.state in ("running", "blocked")
+            actor.state = "blocked" if is_blocked else actor.state
+        return is_blocked
+
+    def describe(self) -> str:
+        """The state of each actor."""
+        return ", ".join(f"{actor.name} {actor.state} at {actor.label}" for actor in self.actors.values())
+
+
+# ── the points
+
+
+def _read_footprint(database: str, sql: str, params: Any) -> Footprint:
+    locks = bool(_LOCKS.search(sql))
+    found = set()
+    for verb, table in _TABLES.findall(sql):
+        row = f" {params['key']}" if table == "effects" and "key" in (params or {}) else ""
+        found.add((f"{database}.{table}{row}", locks or verb in ("UPDATE", "INTO", "TABLE") or "DELETE FROM" in sql))
+    return frozenset(found)
+
+
+def _execute_at_point(connection: Any, sql: str, params: Any = None) -> Any:
+    actor = current_actor()
+    if actor is None or sql.startswith("PREPARE"):
+        return _execute(connection, sql, params)
+    database = connection.info.dbname
+    text = next((text for text, execute in connection._prepared.items() if execute == sql), sql)
+    if text in ("COMMIT", "ROLLBACK"):
+        label, footprint = text, frozenset(item for item in connection.__dict__.pop("touched", ()) if item[1])
+    else:
+        footprint = _read_footprint(database, text, params)
+        head = _HEAD.search(text)
+        label = " ".join(head[0].split())[:60] if head else " ".join(text.split())[:60]
+        if connection.get_transaction_status() or text.startswith("BEGIN"):
+            connection.touched = connection.__dict__.get("touched", frozenset()) | footprint
+    actor.stop_at(f"{database.removesuffix('_db')} {label}", footprint)
+    if "is_patient" not in connection.__dict__:  # a parked actor may hold a lock for longer than in production
+        _execute(connection, "SET lock_timeout = '20s'; SET statement_timeout = '25s'")
+        connection.is_patient = True
+    actor.backend = connection.info.backend_pid
+    try:
+        return _execute(connection, sql, params)
+    finally:
+        actor.backend = None
+
+
+_execute = db._Connection.execute
+
+
+def _send_at_point(adapter: Any, request: Any, **options: Any) -> Any:
+    if actor := current_actor():
+        actor.stop_at(f"SMU {request.method} {request.path_url}", frozenset({("SMU", True)}))
+    return _send(adapter, request, **options)
+
+
+_send = local_calls.LocalAdapter.send
+
+
+class _Clock:
+    """The clock of a module: a pause of an actor is a point, and only pauses move its time."""
+
+    start = 0.0  # of the execution
+
+    def __init__(self, otherwise: Any) -> None:
+        self._otherwise = otherwise
+
+    def monotonic(self) -> float:
+        actor = current_actor()
+        return time.monotonic() if actor is None else self.start + actor.clock
+
+    def sleep(self, seconds: float) -> None:
+        actor = current_actor()
+        if actor is None:
+            self._otherwise.sleep(seconds)
+        else:
+            actor.pause()
+
+
+class _PausingEvent(threading.Event):
+    """An event whose wait is a pause of the actor. It times out when the others have not set it after two pauses."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        actor = current_actor()
+        if actor is None:
+            return super().wait(timeout)
+        for _ in range(2):
+            if not self.is_set():
+                actor.pause()
+        return self.is_set()
+
+
+@contextmanager
+def points() -> Iterator[None]:
+    """Make points of all accesses to shared state. Threads without an actor are not affected."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(db._Connection, "execute", _execute_at_point)
+        patch.setattr(local_calls.LocalAdapter, "send", _send_at_point)
+        patch.setattr(reserve_coalescing, "Event", _PausingEvent)
+        for module in (retry, runner):
+            patch.setattr(module, "time", _Clock(module.time))
+        yield
