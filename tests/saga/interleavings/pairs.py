@@ -213,7 +213,7 @@ def _prepare_free(case: Case) -> None:
     FLOWS["reserve"].prepare(case)
 
 
-def _prepare_free_flagged(case: Case) -> None:
+def _prepare_flagged_buyer(case: Case) -> None:
     FLOWS["reserve flagged"].prepare(case)
 
 
@@ -224,7 +224,7 @@ def _other_order(case: Case, who: str) -> None:
     case.ids["other seat"] = str(seat)
 
 
-def _prepare_held_twice(case: Case) -> None:
+def _prepare_two_holds(case: Case) -> None:
     FLOWS["pay"].prepare(case)
     _other_order(case, "buyer")
 
@@ -234,12 +234,12 @@ def _prepare_buyer_spends(case: Case) -> None:
     _other_order(case, "buyer")
 
 
-def _prepare_disputed(case: Case) -> None:
+def _prepare_dispute(case: Case) -> None:
     FLOWS["dispute"].prepare(case)
     case.run("dispute").must(200)
 
 
-def _prepare_verified(case: Case) -> None:
+def _prepare_both_codes(case: Case) -> None:
     FLOWS["confirm"].prepare(case)
     both = "SET seller_otp_verified = true, buyer_otp_verified = true WHERE transfer_id = %(id)s RETURNING transfer_id"
     case.system.row("order", f"UPDATE transfers {both}", id=case.ids["transfer_id"])
@@ -260,18 +260,18 @@ def _prepare_ended_pay(case: Case) -> None:
 
 SITUATIONS: Mapping[str, Callable[[Case], None]] = {
     "free": _prepare_free,
-    "free, flagged": _prepare_free_flagged,
+    "free, flagged": _prepare_flagged_buyer,
     "held": FLOWS["pay"].prepare,
-    "two holds": _prepare_held_twice,
+    "two holds": _prepare_two_holds,
     "code sent": FLOWS["verify-otp"].prepare,
     "paid": _prepare_ended_pay,
     "sold": FLOWS["initiate"].prepare,
     "transfer": FLOWS["confirm"].prepare,
     "transfer, spending": _prepare_buyer_spends,
-    "verified": _prepare_verified,
+    "verified": _prepare_both_codes,
     "completed": FLOWS["dispute"].prepare,
     "onward": _prepare_onward,
-    "disputed": _prepare_disputed,
+    "disputed": _prepare_dispute,
 }
 
 
