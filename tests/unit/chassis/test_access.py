@@ -20,6 +20,7 @@ from services.chassis.clients import HttpPeer
 from services.chassis.errors import ConfigurationError, Unknown
 from services.chassis.revocations import POLL_SECONDS, RevocationPoller
 from services.chassis.settings import ProcessSettings
+from tests.support.stubs import check_response
 
 pytestmark = pytest.mark.unit
 
@@ -111,7 +112,8 @@ def test_logout_that_user_cannot_report_is_unknown_for_5_seconds(monkeypatch: py
     ) -> tuple[int, bytes]:
         if is_away:
             raise ConnectionRefusedError
-        return 200, b'{"success":true,"data":{"revocations":[],"cursor":0,"cursor_sid":"","more":false}}'
+        page = b'{"success":true,"data":{"revocations":[],"cursor":0,"cursor_sid":"","more":false}}'
+        return check_response("user", method, url, 200, page)
 
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     peer = HttpPeer("User", "http://user", tokens.Credential("order-service", INTERNAL), respond)

@@ -60,7 +60,7 @@ def test_next_poll_sends_the_cursor_with_its_session() -> None:
         method: str, url: str, body: bytes | None, headers: Mapping[str, str], timeout: float
     ) -> tuple[int, bytes]:
         urls.append(url)
-        return respond(method, url, body, headers, timeout)
+        return check_response("user", method, url, *respond(method, url, body, headers, timeout))
 
     peer = HttpPeer("User", "http://user", Credential("event-service", "s" * 32), respond_and_record)
     poller = RevocationPoller(peer)

@@ -13,6 +13,7 @@ from services.chassis.tokens import Credential
 from services.user.store import revocations
 from tests.support.databases import Databases
 from tests.support.service_settings import INTERNAL_SECRET
+from tests.support.stubs import check_response
 from tests.unit.user.test_webhook import deliver, event, intent
 from tests.unit.user.user_app import UserApp, user_settings
 
@@ -57,7 +58,7 @@ class BackedUpUser:
         self, method: str, url: str, body: bytes | None, headers: Mapping[str, str], timeout: float
     ) -> tuple[int, bytes]:
         answer = self.users.call_public(method, url.removeprefix("http://user"), body, **headers)
-        return answer.status_code, answer.data
+        return check_response("user", method, url, answer.status_code, answer.data)
 
     @staticmethod
     def _credential(name: str) -> Credential:
