@@ -21,14 +21,14 @@ GENERATED = "pb"
 GOOGLE = {"protobuf": "protobuf", "rpc": "googleapis-common-protos"}  # `google` is a namespace of several packages
 
 
-def declared(name: str) -> set[str]:
+def read_requirements(name: str) -> set[str]:
     """The packages of a requirements file and of those that it includes."""
     lines = [line.partition("#")[0].strip() for line in (ROOT / name).read_text().splitlines()]
     found = {re.split(r"[\[<>=!~ ]", line)[0].lower() for line in lines if line and not line.startswith("-")}
-    return found.union(*(declared(line.split()[1]) for line in lines if line.startswith("-r")))
+    return found.union(*(read_requirements(line.split()[1]) for line in lines if line.startswith("-r")))
 
 
-def imports(folder: Path) -> Iterator[tuple[str, Path]]:
+def find_imports(folder: Path) -> Iterator[tuple[str, Path]]:
     """Each imported module with the file that imports it."""
     for path in folder.rglob("*.py"):
         if GENERATED in path.parts:
@@ -40,7 +40,7 @@ def imports(folder: Path) -> Iterator[tuple[str, Path]]:
             yield from ((name, path) for name in names)
 
 
-def packages_of(module: str, installed: dict[str, list[str]]) -> set[str]:
+def find_packages(module: str, installed: dict[str, list[str]]) -> set[str]:
     top, _, rest = module.partition(".")
     if top == "google":
         return {GOOGLE[rest.partition(".")[0]]}
@@ -49,12 +49,12 @@ def packages_of(module: str, installed: dict[str, list[str]]) -> set[str]:
 
 @pytest.mark.parametrize("name", FOLDERS)
 def test_every_import_is_a_requirement(name: str) -> None:
-    wanted, installed = declared(name), dict(metadata.packages_distributions())
+    wanted, installed = read_requirements(name), dict(metadata.packages_distributions())
     missing = {
         f"{path.relative_to(ROOT)} imports {module}"
         for folder in FOLDERS[name]
-        for module, path in imports(ROOT / folder)
+        for module, path in find_imports(ROOT / folder)
         if module.partition(".")[0] not in sys.stdlib_module_names | OURS
-        and not packages_of(module, installed) & wanted
+        and not find_packages(module, installed) & wanted
     }
     assert missing == set()
