@@ -123,7 +123,7 @@ ERRORS: dict[ErrorCode, Meaning] = {
     ),
     _C.OTP_REQUIRED: Meaning(428, "FAILED_PRECONDITION", "Verify the code that we sent by SMS, then pay."),
     _C.OTP_MAX_RETRIES: Meaning(
-        429, "RESOURCE_EXHAUSTED", "Three codes were wrong, so the order or transfer has failed. Start again."
+        429, "RESOURCE_EXHAUSTED", "Three codes were wrong. Reserve the seat again or start a new transfer."
     ),
     _C.RATE_LIMITED: Meaning(429, "RESOURCE_EXHAUSTED", "Too many requests. Wait and try again."),
     _C.INTERNAL_ERROR: Meaning(500, "INTERNAL", "Something went wrong and was undone. Nothing was charged. Try again."),

@@ -63,6 +63,7 @@ def hold_of(request: pb.ReserveSeatRequest) -> Hold:
         id_of(request.user_id, "user_id"),
         id_of(request.hold_id, "hold_id"),
         request.ttl_seconds,
+        id_of(request.replaces_hold_id, "replaces_hold_id") if request.replaces_hold_id else None,
     )
 
 

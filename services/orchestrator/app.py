@@ -63,7 +63,7 @@ PRODUCTION = Seams()
 
 
 def connect_participants(
-    settings: Settings, seams: Seams, publisher: MessagePublisher, coalescer: ReserveCoalescer
+    settings: Settings, seams: Seams, publisher: MessagePublisher, coalescer: ReserveCoalescer, journal: Journal
 ) -> Participants:
     """Create the clients of all services, with this service's credential."""
     credential = Credential(SERVICE, settings.process.internal_jwt_secret)
@@ -79,6 +79,7 @@ def connect_participants(
         inventory=Inventory(GrpcPeer("Inventory", credential), stub, coalescer),
         hold_messages=HoldMessages(publisher),
         seal=Seal(settings.qr_key, settings.qr_previous_key),
+        find_live_flow=journal.find_live_flow,
     )
 
 
@@ -138,8 +139,8 @@ def compose(settings: Settings, seams: Seams = PRODUCTION) -> Orchestrator:
     db = Database(settings.database)
     publisher = seams.publisher or Publisher(settings.broker, SERVICE)
     coalescer = ReserveCoalescer()
-    participants = connect_participants(settings, seams, publisher, coalescer)
     journal = seams.journal(db, deadline_seconds=settings.deadline_seconds, park_seconds=settings.park_seconds)
+    participants = connect_participants(settings, seams, publisher, coalescer, journal)
     runner = Runner(
         journal,
         participants,

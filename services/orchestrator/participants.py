@@ -170,12 +170,22 @@ class Inventory:
         self._stub = stub
         self._coalescer = coalescer
 
-    def reserve(self, seat_id: str, user_id: str, hold_id: str, ttl_seconds: int) -> pb.Hold:
+    def reserve(
+        self, seat_id: str, user_id: str, hold_id: str, ttl_seconds: int, replaces_hold_id: str = ""
+    ) -> pb.Hold:
         """Hold a seat and publish the outcome to the requests that wait for it.
+
+        `replaces_hold_id` is a hold of the same user, which ends if it still holds the seat.
 
         Raises Refused SEAT_NOT_FOUND, SEAT_UNAVAILABLE or SEAT_ALREADY_SOLD.
         """
-        request = pb.ReserveSeatRequest(seat_id=seat_id, user_id=user_id, hold_id=hold_id, ttl_seconds=ttl_seconds)
+        request = pb.ReserveSeatRequest(
+            seat_id=seat_id,
+            user_id=user_id,
+            hold_id=hold_id,
+            ttl_seconds=ttl_seconds,
+            replaces_hold_id=replaces_hold_id,
+        )
         pending = self._coalescer.close(seat_id, hold_id)
         try:
             hold = self._call(self._stub.ReserveSeat, request)
@@ -267,7 +277,10 @@ class HoldMessages:
 
 @dataclass(frozen=True)
 class Participants:
-    """The services that the steps of a saga call, and the seal for the tickets that they issue."""
+    """The services that the steps of a saga call, and the seal for the tickets that they issue.
+
+    `find_live_flow` returns the flow of the saga that is live for an order or transfer, or None.
+    """
 
     users: Users
     orders: Orders
@@ -275,6 +288,7 @@ class Participants:
     inventory: Inventory
     hold_messages: HoldMessages
     seal: Seal
+    find_live_flow: Callable[[UUID], str | None]
 
 
 def _encode_query(query: Mapping[str, Any]) -> str:

@@ -20,16 +20,18 @@ class Refusal(_message.Message):
     def __init__(self, code: _Optional[str] = ..., message: _Optional[str] = ..., details_json: _Optional[str] = ...) -> None: ...
 
 class ReserveSeatRequest(_message.Message):
-    __slots__ = ("seat_id", "user_id", "hold_id", "ttl_seconds")
+    __slots__ = ("seat_id", "user_id", "hold_id", "ttl_seconds", "replaces_hold_id")
     SEAT_ID_FIELD_NUMBER: _ClassVar[int]
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     HOLD_ID_FIELD_NUMBER: _ClassVar[int]
     TTL_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    REPLACES_HOLD_ID_FIELD_NUMBER: _ClassVar[int]
     seat_id: str
     user_id: str
     hold_id: str
     ttl_seconds: int
-    def __init__(self, seat_id: _Optional[str] = ..., user_id: _Optional[str] = ..., hold_id: _Optional[str] = ..., ttl_seconds: _Optional[int] = ...) -> None: ...
+    replaces_hold_id: str
+    def __init__(self, seat_id: _Optional[str] = ..., user_id: _Optional[str] = ..., hold_id: _Optional[str] = ..., ttl_seconds: _Optional[int] = ..., replaces_hold_id: _Optional[str] = ...) -> None: ...
 
 class Hold(_message.Message):
     __slots__ = ("seat_id", "hold_id", "event_id", "category", "row_number", "seat_number", "held_until")

@@ -96,7 +96,8 @@ class InventoryServicer:
 
     def ReserveSeat(self, request, context):
         """Hold a seat for a user. It locks the row with SELECT … FOR UPDATE NOWAIT, so it never waits for a locked row.
-        It replaces an expired hold. Refused: SEAT_NOT_FOUND, SEAT_UNAVAILABLE, SEAT_ALREADY_SOLD, STEP_VOIDED.
+        It replaces an expired hold, and the hold `replaces_hold_id` of the same user.
+        Refused: SEAT_NOT_FOUND, SEAT_UNAVAILABLE, SEAT_ALREADY_SOLD, STEP_VOIDED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -7,7 +7,6 @@ therefore cannot restore the hold. The lock order is always the seat's row first
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 from uuid import UUID
 
 from services.chassis import effects
@@ -24,6 +23,8 @@ CLEARED = """status = 'AVAILABLE', held_by_user_id = NULL, held_until = NULL, ho
 # immediately. `held` updates it if the seat is free or its hold has expired. `taken_over` voids the key of that hold.
 # The lock is on the current row, but the update starts from the row in the statement's snapshot. A sale can be
 # cancelled between the two, so the update also clears the columns of the sale.
+# A user may replace their own hold. Its id is compared under the lock, so a hold that was sold or released is not
+# replaced. A late pay of the replaced hold finds another hold_id.
 _HOLD = """
 WITH clock AS (SELECT app_now() AS now),
 seat AS (
@@ -38,7 +39,8 @@ held AS (
         order_id = NULL, owner_user_id = NULL, price_paid = NULL, qr_code_hash = NULL
     FROM seat, clock
     WHERE seats.seat_id = seat.seat_id
-      AND (seat.status = 'AVAILABLE' OR seat.status = 'HELD' AND seat.held_until <= clock.now)
+      AND (seat.status = 'AVAILABLE' OR seat.status = 'HELD' AND seat.held_until <= clock.now
+        OR seat.status = 'HELD' AND seat.hold_id = %(replaces_hold_id)s AND seat.held_by_user_id = %(user_id)s)
     RETURNING seats.*
 ),
 taken_over AS (
@@ -95,12 +97,17 @@ SELECT seat_id, hold_id FROM due JOIN released USING (seat_id)
 
 @dataclass(frozen=True)
 class Hold:
-    """The hold that a user requests."""
+    """The hold that a user requests. It may replace a hold of the same user whose order has FAILED."""
 
     seat_id: UUID
     user_id: UUID
     hold_id: UUID
     ttl_seconds: int
+    replaces_hold_id: UUID | None = None
+
+
+class HeldByCaller(effects.TransientRefusal):
+    """The user holds the seat already. The refusal is not stored, because a retry may replace that hold."""
 
 
 class RowLocked(effects.TransientRefusal):
@@ -129,7 +136,7 @@ def lock(tx: Transaction, seat_id: UUID | str) -> Row:
 
 
 def reserve(db: Database, hold: Hold) -> effects.Answer:
-    """Hold a seat that is free or has an expired hold. It never waits for the row.
+    """Hold a seat that is free, has an expired hold, or has the hold that `hold` replaces. It never waits for the row.
 
     Raises Refused SEAT_NOT_FOUND, SEAT_ALREADY_SOLD, STEP_VOIDED, RowLocked, or SEAT_UNAVAILABLE with `held_by`.
     If the same user holds the seat, SEAT_UNAVAILABLE also has an `order_id`. A retry gets the first answer.
@@ -139,9 +146,7 @@ def reserve(db: Database, hold: Hold) -> effects.Answer:
 
 def _try_hold(db: Database, hold: Hold) -> effects.Answer:
     try:
-        seat = db.statement(
-            _HOLD, seat_id=hold.seat_id, user_id=hold.user_id, hold_id=hold.hold_id, ttl_seconds=hold.ttl_seconds
-        )
+        seat = db.statement(_HOLD, **vars(hold))
     except LockNotGranted:
         raise RowLocked(ErrorCode.SEAT_UNAVAILABLE) from None
     if seat is None:
@@ -156,8 +161,10 @@ def _refusal(seat: Row, hold: Hold) -> Refused:
     if seat["status"] != SeatStatus.HELD:
         return Refused(ErrorCode.SEAT_ALREADY_SOLD)
     holder = seat["held_by_user_id"]
-    details: dict[str, Any] = {"order_id": str(seat["hold_id"])} if holder == hold.user_id else {}
-    return Refused(ErrorCode.SEAT_UNAVAILABLE, held_by=str(holder), **details)
+    if holder == hold.user_id:
+        message = "You already hold this seat. Pay the order of that hold."
+        return HeldByCaller(ErrorCode.SEAT_UNAVAILABLE, message, held_by=str(holder), order_id=str(seat["hold_id"]))
+    return Refused(ErrorCode.SEAT_UNAVAILABLE, held_by=str(holder))
 
 
 def release(db: Database, hold_id: UUID) -> bool:

@@ -185,12 +185,13 @@ def _run_work(work: Callable[[UUID], ResponseData], subject: UUID) -> tuple[Outc
         return {"answer": work(subject)}, _STORE
     except Refused as refusal:
         stored = {"code": refusal.code, "message": refusal.message, "details": refusal.details}
-        return {"refusal": stored}, _choose_ending(refusal)
+        return {"refusal": stored}, _choose_ending(refusal, subject)
 
 
-def _choose_ending(refusal: Refused) -> str:
-    if refusal.code is ErrorCode.REQUEST_IN_PROGRESS:
-        return _RELEASE  # the subject exists, because another flow works on it
+def _choose_ending(refusal: Refused, subject: UUID) -> str:
+    if refusal.code == ErrorCode.REQUEST_IN_PROGRESS:
+        # Another flow works on the subject, so it exists. If the refusal names another order, the own one has ended.
+        return _RELEASE if refusal.details.get("order_id", str(subject)) == str(subject) else _DELETE
     return _DELETE if refusal.meaning.http >= 500 or refusal.code is ErrorCode.RATE_LIMITED else _STORE
 
 

@@ -102,7 +102,8 @@ class Saga:
 
     `facts` reads what the steps need, and `check` raises Refused when a precondition does not hold.
     `result_fields` are the fields of the state that the caller gets.
-    `undone_code` is the caller's error code when the flow failed and was fully compensated.
+    `undone_code` is the caller's error code when the flow failed and was fully compensated. `undone_message` replaces
+    its default message when the same request cannot succeed any more.
     `one_attempt` marks a flow that creates its own subject, so that a retry returns the first attempt's end.
     `subject_name` is the client's name for the subject's id.
     """
@@ -115,6 +116,7 @@ class Saga:
     notices: tuple[Notice, ...] = ()
     notice_fields: tuple[str, ...] = ()
     undone_code: ErrorCode = ErrorCode.INTERNAL_ERROR
+    undone_message: str = ""
     one_attempt: bool = False
     subject_name: str = "order_id"
 

@@ -23,6 +23,7 @@ from services.orchestrator.saga.purchase_steps import (
     refund_charge,
     refund_credits,
     release_seat,
+    replace_failed_hold,
     require_payable,
     require_refundable,
     reserve_seat,
@@ -58,6 +59,7 @@ RESERVE = Saga(
     "reserve",
     steps=(
         Step("reserve_seat", reserve_seat, undo=release_seat),
+        Step("replace_failed_hold", replace_failed_hold, no_undo="The undo of `reserve_seat` releases this hold too."),
         Step("price_seat", price_seat, no_undo="The step only reads."),
         Step("create_order", create_order, undo=fail_order),
         Step("publish_hold_message", publish_hold_message, no_undo="The message of a released hold does nothing."),
@@ -80,6 +82,7 @@ PAY = Saga(
         Pivot("confirm_seat", confirm_seat, settle=settle_seat),
     ),
     result_fields=("order_id", "seat_id", "event_id", "status", "credits_charged", "remaining_balance"),
+    undone_message="The payment failed and was undone, so nothing was charged. Reserve the seat again, then pay.",
     notices=(Notice("booking_confirmed", to="buyer_id"),),
     notice_fields=("order_id", "event_name", "credits_charged"),
 )
@@ -125,6 +128,7 @@ TRANSFER_CONFIRM = Saga(
         Step("complete_transfer", complete_transfer),
     ),
     result_fields=("transfer_id", "status", "new_owner_user_id", "credits_transferred"),
+    undone_message="The transfer failed and was undone, so no credits were moved. Start a new transfer.",
     notices=(Notice("transfer_completed", to="seller_user_id"), Notice("transfer_completed", to="buyer_user_id")),
     notice_fields=("transfer_id", "event_name", "amount"),
     subject_name="transfer_id",

@@ -170,6 +170,11 @@ class Journal:
         """Return the current entry of a saga."""
         return _read_entry(self._db.read(lambda tx: tx.only(_GET, saga_id=saga_id)))
 
+    def find_live_flow(self, subject: UUID) -> str | None:
+        """Return the flow of the saga that is live for `subject`, or None."""
+        live = self._db.statement(_LIVE, subject=subject)
+        return None if live is None else live["flow"]
+
     def beat(self) -> None:
         """Renew this process's lease for `LEASE_SECONDS`."""
         self._db.statement(_BEAT, instance_id=self.instance_id)

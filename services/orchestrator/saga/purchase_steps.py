@@ -10,11 +10,13 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 from services.chassis import tokens
 from services.chassis.errors import Refused, Unknown
 from services.contracts.enums import OrderStatus, SeatStatus, TransferStatus
 from services.contracts.errors import ErrorCode
+from services.contracts.pb import inventory_pb2 as pb
 from services.orchestrator.participants import Participants
 from services.orchestrator.saga.definition import State, StepResult
 
@@ -22,8 +24,47 @@ from services.orchestrator.saga.definition import State, StepResult
 
 
 def reserve_seat(participants: Participants, state: State, _key: str) -> StepResult:
-    """Hold the seat. The id of the hold is the order's id."""
-    hold = participants.inventory.reserve(state["seat_id"], state["user_id"], state["order_id"], state["ttl_seconds"])
+    """Hold the seat. The id of the hold is the order's id. If the user holds it already, the next step decides."""
+    try:
+        return _describe_hold(participants.inventory.reserve(*_hold_fields(state)))
+    except Refused as refusal:
+        if "order_id" not in refusal.details:
+            raise
+        return {"own_hold": refusal}
+
+
+def replace_failed_hold(participants: Participants, state: State, _key: str) -> StepResult:
+    """Replace the user's own hold if its order has FAILED. Raises Refused SEAT_UNAVAILABLE if the order can be paid.
+
+    Raises Refused REQUEST_IN_PROGRESS while a saga may still change that order or return its credits. No other saga
+    can begin for it afterwards, because every flow refuses an order that has failed.
+    """
+    refusal: Refused | None = state.get("own_hold")
+    if refusal is None:
+        return {}
+    order_id = refusal.details["order_id"]
+    has_failed = _has_failed(participants, order_id)
+    live_flow = participants.find_live_flow(UUID(order_id))
+    if live_flow == "pay" or (live_flow and has_failed):
+        message = "The previous order of this seat has not ended yet. Try again shortly."
+        raise Refused(ErrorCode.REQUEST_IN_PROGRESS, message, order_id=order_id)
+    if not has_failed:
+        raise refusal
+    return _describe_hold(participants.inventory.reserve(*_hold_fields(state), replaces_hold_id=order_id))
+
+
+def _has_failed(participants: Participants, order_id: str) -> bool:
+    try:
+        return bool(participants.orders.get(order_id)["status"] == OrderStatus.FAILED)
+    except Refused:  # the reserve of that hold has not created its order yet
+        return False
+
+
+def _hold_fields(state: State) -> tuple[str, str, str, int]:
+    return state["seat_id"], state["user_id"], state["order_id"], state["ttl_seconds"]
+
+
+def _describe_hold(hold: pb.Hold) -> StepResult:
     held_until = hold.held_until.ToDatetime(tzinfo=UTC)
     return {"event_id": hold.event_id, "category": hold.category, "held_until": held_until, "status": SeatStatus.HELD}
 

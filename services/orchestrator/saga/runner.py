@@ -287,7 +287,7 @@ class _Attempt:
 
     def _undo_all(self) -> Outcome:
         self._undo_steps(list(self._saga.steps))
-        return Status.UNDONE, _describe_code(self._saga.undone_code)
+        return Status.UNDONE, _describe_code(self._saga.undone_code, self._saga.undone_message)
 
     # ── one call
 
@@ -336,8 +336,8 @@ class _Attempt:
         return [NoticeDue(str(self.state[notice.to]), notice.message, fields) for notice in self._saga.notices]
 
 
-def _describe_code(code: ErrorCode) -> Result:
-    return {"code": code, "message": ERRORS[code].message, "details": {}}
+def _describe_code(code: ErrorCode, message: str = "") -> Result:
+    return {"code": code, "message": message or ERRORS[code].message, "details": {}}
 
 
 def _describe_refusal(refusal: Refused) -> Result:

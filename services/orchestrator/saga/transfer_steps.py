@@ -90,7 +90,13 @@ def require_verified(state: State) -> None:
 
 def hold_buyers_credits(participants: Participants, state: State, key: str) -> StepResult:
     """Freeze the buyer's credits, so that the seller cannot spend them before the owner has changed."""
-    participants.users.freeze(key, state["buyer_user_id"], state["amount"])
+    try:
+        participants.users.freeze(key, state["buyer_user_id"], state["amount"])
+    except Refused as refusal:
+        if refusal.code == ErrorCode.INSUFFICIENT_CREDITS:
+            message = "The buyer does not have enough credits, so the transfer has failed. Top up and start a new one."
+            raise Refused(ErrorCode.INSUFFICIENT_CREDITS, message) from refusal
+        raise
     return {}
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, TypeVar
@@ -168,11 +169,11 @@ def _inject(plan: FaultPlan, kind: Kind, errors: TransportErrors, send: Callable
     if kind in DELAYED:
         plan.delayed.append(send)
     elif kind is not Kind.TIMEOUT:
-        response = send()
+        with suppress(grpc.RpcError):  # a refusal is a response too
+            send()
         if kind is Kind.TWICE:
             return send()
         if kind is Kind.DIES_AFTER:
             plan.is_dead = True
             raise ProcessDeath
-        del response  # the response is lost
     raise errors.timeout()

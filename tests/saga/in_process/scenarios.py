@@ -103,6 +103,12 @@ def _hold(case: Case) -> None:
     case.ids["order_id"] = db_builders.hold_seat(case.system, case.seat, case.people["buyer"], PRICE)
 
 
+def _hold_of_failed_order(case: Case) -> None:
+    _hold(case)
+    with case.system.dbs["order"].transaction() as tx:
+        tx.run("UPDATE orders SET status = 'FAILED' WHERE order_id = %(id)s", id=case.ids["order_id"])
+
+
 def _pay(case: Case, app: Flask) -> ApiResponse:
     return case.caller("buyer", app).post("/api/pay", {"order_id": case.ids["order_id"]})
 
@@ -204,6 +210,7 @@ FLOWS: Mapping[str, Flow] = {
     for flow in (
         Flow("reserve", _create_buyer, _reserve),
         Flow("reserve flagged", _create_flagged_buyer, _reserve),
+        Flow("reserve again", _hold_of_failed_order, _reserve),
         Flow("pay", _hold, _pay),
         Flow("verify-otp", _hold_for_flagged, _verify_otp),
         Flow("refund", _sell, _refund),

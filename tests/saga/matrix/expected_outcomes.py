@@ -67,6 +67,17 @@ TABLE = {
         order PATCH /orders/{id}                    3U  3U  3U  3U  =D  =D  =D  =D  3U  3U  3U  †U  †U
         journal end                                 3U  3U  3U  3D  3U  3D  3U  =D  3U  3D  3U  †U  †D
     """,
+    "reserve again": """
+        journal begin                               3N  3N  3N  3u  3N  3u  3u  3u  3N  3u  3u  †N  †u
+        inventory ReserveSeat                       3u  3u  3u  3u  =D  =D  =D  =D  3u  3u  3u  †u  †u
+        order GET /orders/{id}                      3u  3u  3u  3u  =D  =D  =D  =D  3u  3u  3u  †u  †u
+        inventory ReserveSeat#2                     3u  3u  3u  3U  =D  =D  =D  =D  3u  3U  3u  †u  †U
+        event GET /events/{id}                      3U  3U  3U  3U  =D  =D  =D  =D  3U  3U  3U  †U  †U
+        user GET /users/{id}/risk                   3U  3U  3U  3U  =D  =D  =D  =D  3U  3U  3U  †U  †U
+        order POST /orders                          3U  3U  3U  3U  =D  =D  =D  =D  3U  3U  3U  †U  †U
+        broker publish                              3U  3U  3U  3U  =D  =D  =D  =D  3U  3U  3U  †U  †U
+        journal end                                 3U  3U  3U  3D  3U  3D  3U  =D  3U  3D  3U  †U  †D
+    """,
     "pay": """
         journal begin                               3N  3N  3N  3U  3N  3U  3U  3U  3N  3U  3U  †N  †U
         order GET /orders/{id}                      3E  3E  3E  3E  =D  =D  =D  =D  3E  3E  3E  †U  †U
@@ -180,6 +191,12 @@ _RESERVE = {
 END_STATES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "reserve": _RESERVE,
     "reserve flagged": _RESERVE,
+    "reserve again": {  # before the replacement, the hold of the failed order stays
+        "D": {"seat": "HELD", "order": "PENDING", "owner": None, **BUYER},
+        "U": {"seat": "AVAILABLE", "order": "FAILED", "owner": None, **BUYER},
+        "u": {"seat": "HELD", "order": "FAILED", "owner": None, **BUYER},
+        "N": {"seat": "HELD", "order": "FAILED", "owner": None, **BUYER},
+    },
     "pay": {
         "D": {**SOLD, "owner": "buyer", **PAID},
         "U": {"seat": "HELD", "order": "FAILED", "owner": None, **BUYER},
@@ -229,7 +246,13 @@ END_STATES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     },
 }
 
-SAGA_OF_FLOW = {"reserve flagged": "reserve", "confirm": "transfer_confirm", "verify-otp": None, "verify": None}
+SAGA_OF_FLOW = {
+    "reserve flagged": "reserve",
+    "reserve again": "reserve",
+    "confirm": "transfer_confirm",
+    "verify-otp": None,
+    "verify": None,
+}
 JOURNAL_STATUS = {"D": "DONE", "U": "UNDONE", "u": "UNDONE", "E": "UNDONE"}
 RETRIED = {
     "A": "DONE",

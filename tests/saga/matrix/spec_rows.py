@@ -48,6 +48,7 @@ RELATED: Mapping[Edge, str] = {
 
 EDGES: Mapping[Edge, tuple[str, ...]] = {
     ("reserve", "reserve_seat"): ("inventory ReserveSeat",),
+    ("reserve again", "replace_failed_hold"): ("order GET /orders/{id}", "inventory ReserveSeat#2"),
     ("reserve", "price_seat"): ("event GET /events/{id}", "user GET /users/{id}/risk"),
     ("reserve", "create_order"): ("order POST /orders",),
     ("reserve", "publish_hold_message"): ("broker publish",),

@@ -77,11 +77,20 @@ class Model:
         seat = self.seats[seat_id]
         if seat.status in ("SOLD", "CHECKED_IN"):
             return "SEAT_ALREADY_SOLD"
-        if seat.status == "HELD":
+        if seat.status == "HELD" and not self._can_replace_hold(user, seat):
             return "SEAT_UNAVAILABLE"
         seat.status, seat.order = "HELD", order_id
         self.orders[order_id] = Order(user, seat_id, needs_code=self.users[user].is_flagged)
         return "ok"
+
+    def undo_reserve(self, user: str, seat_id: str) -> None:
+        """The hold of a failed order is gone once it was replaced, and the new hold is released."""
+        if self._can_replace_hold(user, self.seats[seat_id]):
+            self.seats[seat_id] = Seat()
+
+    def _can_replace_hold(self, user: str, seat: Seat) -> bool:
+        order = self.orders.get(seat.order or "")
+        return seat.status == "HELD" and order is not None and (order.user, order.status) == (user, "FAILED")
 
     def verify(self, order_id: str, *, is_right: bool) -> str:
         order = self.orders[order_id]

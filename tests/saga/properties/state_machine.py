@@ -71,7 +71,7 @@ class SagaStateMachine(RuleBasedStateMachine):
             return model.reserve(user, seat, str(order_id or MISSING))
 
         send = lambda app: self._as(user, app).post("/api/reserve", {"seat_id": self.seat_ids[seat]})  # noqa: E731
-        self._run("reserve", send, apply, fault=fault)
+        self._run("reserve", send, apply, lambda model: model.undo_reserve(user, seat), fault)
 
     @precondition(lambda self: self.model.orders)
     @rule(user=users, data=st.data(), fault=injected_faults)

@@ -89,9 +89,11 @@ class InventoryService:
 
     # ── verbs
 
-    def reserve(self, seat_id: str, user_id: str | None = None, hold_id: str | None = None, ttl: int = 300) -> Any:
+    def reserve(
+        self, seat_id: str, user_id: str | None = None, hold_id: str | None = None, ttl: int = 300, replaces: str = ""
+    ) -> Any:
         fields = {"seat_id": seat_id, "user_id": user_id or new_id(), "hold_id": hold_id or new_id()}
-        return self.call("ReserveSeat", **fields, ttl_seconds=ttl)
+        return self.call("ReserveSeat", **fields, ttl_seconds=ttl, replaces_hold_id=replaces)
 
     def release(self, seat_id: str, hold_id: str) -> bool:
         return bool(self.call("ReleaseSeat", seat_id=seat_id, hold_id=hold_id).released)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC
 from functools import partial
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -60,6 +61,63 @@ def test_refusal_has_the_order_id_only_for_the_holder(inventory):
         inventory.reserve(seat_id)
     assert own.value.details == {"held_by": user_id, "order_id": hold_id}
     assert other.value.details == {"held_by": user_id}
+
+
+def test_user_replaces_their_own_hold(inventory):
+    seat_id, old, user_id = inventory.held_seat()
+    new = new_id()
+    hold = inventory.reserve(seat_id, user_id, new, ttl=60, replaces=old)
+    assert (hold.hold_id, inventory.seat(seat_id).hold_id) == (new, new)
+    assert inventory.reserve(seat_id, user_id, new, ttl=60) == hold, "a retry without the old hold gets the answer"
+    with expect_refusal("SEAT_NOT_HELD"):
+        inventory.confirm(seat_id, old, user_id)
+    assert not inventory.release(seat_id, old)
+    with expect_refusal("STEP_VOIDED"):
+        inventory.reserve(seat_id, user_id, old)
+    assert inventory.confirm(seat_id, new, user_id).order_id == new
+
+
+def test_refusal_by_the_own_hold_is_not_stored(inventory):
+    """The orchestrator repeats the call under the same hold_id once it has seen that the order has failed."""
+    seat_id, old, user_id = inventory.held_seat()
+    new = new_id()
+    with expect_refusal("SEAT_UNAVAILABLE"):
+        inventory.reserve(seat_id, user_id, new)
+    assert inventory.reserve(seat_id, user_id, new, replaces=old).hold_id == new
+
+
+def test_hold_of_another_user_is_not_replaced(inventory):
+    seat_id, old, user_id = inventory.held_seat()
+    with expect_refusal("SEAT_UNAVAILABLE"):
+        inventory.reserve(seat_id, replaces=old)
+    assert (inventory.seat(seat_id).hold_id, inventory.seat(seat_id).held_by_user_id) == (old, user_id)
+
+
+def test_newer_hold_of_the_same_user_is_not_replaced(inventory):
+    seat_id, old, user_id = inventory.held_seat()
+    newer = inventory.reserve(seat_id, user_id, replaces=old).hold_id
+    with expect_refusal("SEAT_UNAVAILABLE"):
+        inventory.reserve(seat_id, user_id, replaces=old)
+    assert inventory.seat(seat_id).hold_id == newer
+
+
+def test_hold_that_was_confirmed_is_not_replaced(inventory):
+    seat_id, order_id, user_id = inventory.sold_seat()
+    with expect_refusal("SEAT_ALREADY_SOLD"):
+        inventory.reserve(seat_id, user_id, replaces=order_id)
+
+
+def test_confirm_and_replacement_at_once_have_one_winner(inventory):
+    for _ in range(10):
+        seat_id, old, user_id = inventory.held_seat()
+        new = new_id()
+        calls: list[Callable[[], Any]] = [
+            partial(inventory.confirm, seat_id, old, user_id),
+            partial(inventory.reserve, seat_id, user_id, new, replaces=old),
+        ]
+        sale, hold = run_concurrently(calls)
+        assert isinstance(sale, str) != isinstance(hold, str)
+        assert inventory.seat(seat_id).hold_id == (new if isinstance(sale, str) else old)
 
 
 def test_sold_seat_is_already_sold(inventory):

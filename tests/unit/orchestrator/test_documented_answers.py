@@ -44,6 +44,7 @@ OTHER_OPERATIONS: dict[str, list[Callable[..., Any]]] = {
 NEVER = {
     *((flow, ErrorCode.EVENT_NOT_FOUND) for flow in OPERATIONS),  # seats and orders name an event that exists
     *((flow, ErrorCode.ORDER_NOT_FOUND) for flow in OPERATIONS if SAGAS[flow].subject_name == "transfer_id"),
+    ("reserve", ErrorCode.ORDER_NOT_FOUND),  # `replace_failed_hold` treats it as an order that has not failed
     ("refund", ErrorCode.NOT_SEAT_OWNER),  # `cancel_sale` replaces both by ORDER_NOT_REFUNDABLE
     ("refund", ErrorCode.SEAT_UNAVAILABLE),
     ("reverse", ErrorCode.INSUFFICIENT_CREDITS),  # `freeze_the_rest` replaces it by CREDITS_UNAVAILABLE

@@ -114,6 +114,15 @@ def test_retry_of_an_unfinished_request_gets_its_subject(
     assert retry.subjects == first.subjects
 
 
+def test_key_starts_again_after_another_order_was_in_progress(keys: IdempotencyKeys, request_: KeyedRequest) -> None:
+    """The refusal names the user's previous order of the seat. The request's own order has ended."""
+    first, retry = Work(Refused(ErrorCode.REQUEST_IN_PROGRESS, order_id=str(uuid4()))), Work()
+    with pytest.raises(Refused, match="REQUEST_IN_PROGRESS"):
+        keys.run(request_, first)
+    keys.run(request_, retry)
+    assert retry.subjects != first.subjects
+
+
 def test_retry_of_a_dead_request_resumes(keys: IdempotencyKeys, request_: KeyedRequest) -> None:
     first, resumed = Work(Unknown("the process died")), Work()
     with pytest.raises(Unknown):
