@@ -22,7 +22,8 @@ CREATE TABLE IF NOT EXISTS credit_entries (
                    ('OPENING', 'TOPUP', 'DEDUCT', 'REFUND', 'FREEZE', 'UNFREEZE', 'TRANSFER', 'REVERSAL')),
     created_at timestamptz NOT NULL DEFAULT app_now()
 );
-ALTER TABLE credit_entries DROP CONSTRAINT credit_entries_kind_check;  -- a database of an older version lacks REVERSAL
+-- A database of an older version has this constraint without REVERSAL.
+ALTER TABLE credit_entries DROP CONSTRAINT IF EXISTS credit_entries_kind_check;
 ALTER TABLE credit_entries ADD CONSTRAINT credit_entries_kind_check CHECK (kind IN
     ('OPENING', 'TOPUP', 'DEDUCT', 'REFUND', 'FREEZE', 'UNFREEZE', 'TRANSFER', 'REVERSAL'));
 CREATE INDEX IF NOT EXISTS credit_entries_by_user ON credit_entries (user_id, created_at);
@@ -45,7 +46,7 @@ CREATE TABLE IF NOT EXISTS stripe_events (
     created_at        timestamptz NOT NULL DEFAULT app_now()
 );
 
--- What Stripe's newest event says about each refund, dispute or cancellation of a payment. A row can precede the payment
+-- The newest event of Stripe about each refund, dispute or cancellation of a payment. A row can precede the payment
 -- itself, because events arrive in any order. The order is (reported_at, rank).
 CREATE TABLE IF NOT EXISTS payment_claims (
     claim_id          text PRIMARY KEY,  -- Stripe's id: a charge (its refunds), a failed refund, a dispute or an intent
