@@ -110,6 +110,18 @@ def test_answer_has_one_id(client: FlaskClient, call: str, sent: str | None) -> 
     assert logged or path == "/health"
 
 
+@pytest.mark.claim("log/stack-traces", "log/error-level", "log/unhandled-error")
+def test_unhandled_error_is_logged_with_trace_and_id(client: FlaskClient) -> None:
+    with record_lines() as logged:
+        answer = client.get("/bug", headers={"X-Correlation-ID": MINE})
+    assert answer.status_code == 500
+    [line] = [line for line in logged if line["level"] == "ERROR"]
+    assert line["correlation_id"] == MINE
+    assert "RuntimeError: a bug" in line["exception"]
+    assert "Traceback" in line["exception"]
+    assert "a bug" not in answer.text
+
+
 def _normalize(sent: str | None) -> str | None:
     try:
         return str(UUID(sent or ""))

@@ -218,6 +218,14 @@ def test_health_is_ok_without_a_broker(app):
     assert (health["consumer"], health["parked_messages"]) == ("starting", None)
 
 
+@pytest.mark.claim("lock/none-for-browsing")
+def test_map_is_readable_while_a_seat_is_locked(inventory, get):
+    event_id = new_id()
+    seat_id = inventory.new_seat(event_id)
+    with inventory.lock_row(seat_id):
+        assert [seat["seat_id"] for seat in _map(get, event_id)["seats"]] == [seat_id]
+
+
 def test_metrics_count_what_happened(app, inventory):
     seat_id, _, _ = inventory.held_seat()
     with inventory.lock_row(seat_id), pytest.raises(Exception, match="SEAT_UNAVAILABLE"):

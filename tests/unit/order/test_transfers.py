@@ -146,6 +146,21 @@ def test_resent_code_replaces_one_sid(service: OrderService) -> None:
     assert service.take(f"transfers/{transfer_id}", party="BUYER").data["verification_sid"] == "VEb"
 
 
+@pytest.mark.claim(
+    "schema/transfers.seller_verification_sid",
+    "schema/transfers.buyer_verification_sid",
+    "schema/transfers.seller_otp_verified",
+    "schema/transfers.buyer_otp_verified",
+)
+def test_sid_of_each_party_is_deleted_after_its_verification(service: OrderService) -> None:
+    transfer_id = service.add_half_verified()
+    sids = "SELECT seller_verification_sid AS seller, buyer_verification_sid AS buyer FROM transfers"
+    by_id = f"{sids} WHERE transfer_id = %(id)s::text::uuid"
+    assert service.db.statement(by_id, id=transfer_id) == {"seller": None, "buyer": "VEb"}
+    service.try_code(f"transfers/{transfer_id}", "approved", party="BUYER")
+    assert service.db.statement(by_id, id=transfer_id) == {"seller": None, "buyer": None}
+
+
 def test_only_a_transfer_awaiting_codes_stores_sids(service: OrderService) -> None:
     sids = {"seller_verification_sid": "1", "buyer_verification_sid": "2"}
     for transfer_id in (service.add_completed(), service.add_verified()):

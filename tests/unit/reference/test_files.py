@@ -83,22 +83,64 @@ VARIABLES = {  # of `.env`
     "env/jwt-secret": ("JWT_SECRET",),
     "env/qr-key": ("QR_ENCRYPTION_KEY",),
 }
+ADDRESSES = {  # of the orchestrator
+    "env/rabbitmq-address": [("RABBITMQ_HOST", "rabbitmq"), ("RABBITMQ_PORT", "5672")],
+    "env/inventory-address": [("INVENTORY_SERVICE_URL", "inventory-service:50051")],
+    "env/service-addresses": [
+        ("USER_SERVICE_URL", "http://user-service:5000"),
+        ("ORDER_SERVICE_URL", "http://order-service:5001"),
+        ("EVENT_SERVICE_URL", "http://event-service:5002"),
+    ],
+}
+QUEUES: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "queue/hold-exchange": ("exchanges", "seat.hold.exchange", {}),
+    "queue/release-exchange": ("exchanges", "seat.release.exchange", {}),
+    "queue/release-queue": ("queues", "seat.release.queue", {}),
+    "queue/hold-queue": (
+        "queues",
+        "seat.hold.queue",
+        {"x-message-ttl": 300_000, "x-dead-letter-exchange": "seat.release.exchange"},
+    ),
+}
+SEEDED: dict[str, tuple[str, str, list[Any]]] = {  # claim: service, query and its rows
+    "seed/venue-and-events": (
+        "event",
+        "SELECT name, total_halls FROM venues",
+        [("Singapore Indoor Stadium", 3)],
+    ),
+    "seed/example-event": (
+        "event",
+        "SELECT hall_id, pricing_tiers FROM events WHERE name LIKE 'Taylor Swift%'",
+        [("HALL-A", {"CAT1": 350, "CAT2": 200, "CAT3": 120})],
+    ),
+    "seed/seats": (
+        "inventory",
+        """SELECT array_agg(DISTINCT row_number::text), count(*), bool_and(status = 'AVAILABLE') FROM seats
+           WHERE event_id = 'e0e0e0e0-0000-0000-0000-000000000001'""",
+        [(["A", "B", "C", "D"], 100, True)],
+    ),
+    "seed/users": (
+        "user",
+        "SELECT is_flagged, credit_balance > 0 FROM users WHERE role = 'customer' ORDER BY user_id",
+        [(False, True), (True, True)],
+    ),
+    "seed/no-orders": ("order", "SELECT * FROM orders", []),
+}
 
 
 def by_claim(cases: dict[str, Any]) -> list[Any]:
-    """Return one test case for each claim."""
-    return [pytest.param(*case, marks=pytest.mark.claim(claim), id=claim) for claim, case in cases.items()]
-
-
-def by_claim_whole(cases: dict[str, Any]) -> list[Any]:
-    """Return one test case for each claim, with the value as a single argument."""
-    return by_claim({claim: (case,) for claim, case in cases.items()})
+    """Return the test cases of each claim, which has one or a list of them."""
+    return [
+        pytest.param(*case, marks=pytest.mark.claim(claim), id=claim)
+        for claim, found in cases.items()
+        for case in (found if isinstance(found, list) else [found])
+    ]
 
 
 # ── section 2: tree
 
 
-@pytest.mark.parametrize("paths", by_claim_whole(REQUIRED_FILES))
+@pytest.mark.parametrize("paths", by_claim({claim: (paths,) for claim, paths in REQUIRED_FILES.items()}))
 def test_files_of_the_reference_exist(paths: tuple[str, ...]) -> None:
     for path in paths:
         found = ROOT / path
@@ -203,30 +245,14 @@ def test_development_logs_debug_lines_without_a_debugger(name: str) -> None:
 # ── section 10: environment
 
 
-@pytest.mark.parametrize("names", by_claim_whole(VARIABLES))
+@pytest.mark.parametrize("names", by_claim({claim: (names,) for claim, names in VARIABLES.items()}))
 def test_variable_is_in_the_example_and_used(names: tuple[str, ...]) -> None:
     for name in names:
         assert re.search(rf"^{name}=", EXAMPLE, re.M), name
         assert f"${{{name}" in (ROOT / "compose.yaml").read_text(), name
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        pytest.param("RABBITMQ_HOST", "rabbitmq", marks=pytest.mark.claim("env/rabbitmq-address")),
-        pytest.param("RABBITMQ_PORT", "5672", marks=pytest.mark.claim("env/rabbitmq-address")),
-        pytest.param(
-            "INVENTORY_SERVICE_URL", "inventory-service:50051", marks=pytest.mark.claim("env/inventory-address")
-        ),
-        pytest.param("USER_SERVICE_URL", "http://user-service:5000", marks=pytest.mark.claim("env/service-addresses")),
-        pytest.param(
-            "ORDER_SERVICE_URL", "http://order-service:5001", marks=pytest.mark.claim("env/service-addresses")
-        ),
-        pytest.param(
-            "EVENT_SERVICE_URL", "http://event-service:5002", marks=pytest.mark.claim("env/service-addresses")
-        ),
-    ],
-)
+@pytest.mark.parametrize(("name", "value"), by_claim(ADDRESSES))
 def test_orchestrator_uses_the_addresses_of_the_reference(name: str, value: str) -> None:
     assert SERVICES["orchestrator-service"]["environment"][name] == value
 
@@ -234,20 +260,7 @@ def test_orchestrator_uses_the_addresses_of_the_reference(name: str, value: str)
 # ── sections 8 and 14: queues, schema, seed
 
 
-@pytest.mark.parametrize(
-    ("kind", "name", "arguments"),
-    [
-        pytest.param("exchanges", "seat.hold.exchange", {}, marks=pytest.mark.claim("queue/hold-exchange")),
-        pytest.param("exchanges", "seat.release.exchange", {}, marks=pytest.mark.claim("queue/release-exchange")),
-        pytest.param("queues", "seat.release.queue", {}, marks=pytest.mark.claim("queue/release-queue")),
-        pytest.param(
-            "queues",
-            "seat.hold.queue",
-            {"x-message-ttl": 300_000, "x-dead-letter-exchange": "seat.release.exchange"},
-            marks=pytest.mark.claim("queue/hold-queue"),
-        ),
-    ],
-)
+@pytest.mark.parametrize(("kind", "name", "arguments"), by_claim(QUEUES))
 def test_definitions_contain_the_queues_of_the_reference(kind: str, name: str, arguments: dict[str, Any]) -> None:
     definitions = json.loads((ROOT / "services/rabbitmq/definitions.json").read_text())
     [found] = [entry for entry in definitions[kind] if entry["name"] == name]
@@ -277,37 +290,7 @@ def set_up(database_for: Callable[[str], DatabaseSettings]) -> SetUp:
     return fresh
 
 
-@pytest.mark.parametrize(
-    ("service", "sql", "expected"),
-    [
-        pytest.param(
-            "event",
-            "SELECT name, total_halls FROM venues",
-            [("Singapore Indoor Stadium", 3)],
-            marks=pytest.mark.claim("seed/venue-and-events"),
-        ),
-        pytest.param(
-            "event",
-            "SELECT hall_id, pricing_tiers FROM events WHERE name LIKE 'Taylor Swift%'",
-            [("HALL-A", {"CAT1": 350, "CAT2": 200, "CAT3": 120})],
-            marks=pytest.mark.claim("seed/example-event"),
-        ),
-        pytest.param(
-            "inventory",
-            """SELECT array_agg(DISTINCT row_number::text), count(*), bool_and(status = 'AVAILABLE') FROM seats
-               WHERE event_id = 'e0e0e0e0-0000-0000-0000-000000000001'""",
-            [(["A", "B", "C", "D"], 100, True)],
-            marks=pytest.mark.claim("seed/seats"),
-        ),
-        pytest.param(
-            "user",
-            "SELECT is_flagged, credit_balance > 0 FROM users WHERE role = 'customer' ORDER BY user_id",
-            [(False, True), (True, True)],
-            marks=pytest.mark.claim("seed/users"),
-        ),
-        pytest.param("order", "SELECT * FROM orders", [], marks=pytest.mark.claim("seed/no-orders")),
-    ],
-)
+@pytest.mark.parametrize(("service", "sql", "expected"), by_claim(SEEDED))
 def test_seed_is_as_in_the_reference(service: str, sql: str, expected: list[Any], set_up: SetUp) -> None:
     with set_up(service) as cursor:
         cursor.execute(sql)
