@@ -25,8 +25,8 @@ logger = logging.getLogger(__name__)
 PREFETCH = 32
 STOP_SECONDS = 5
 _IDLE_SECONDS = 0.5  # the interval at which an idle consumer checks whether to stop
-_COUNT_SECONDS = 2.0
-SILENT_SECONDS = 3 * _COUNT_SECONDS  # without an answer of the broker, the state is no longer `consuming`
+_CHECK_SECONDS = 2.0
+SILENT_SECONDS = 3 * _CHECK_SECONDS  # without an answer of the broker, the state is no longer `consuming`
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Consumer:
 
     A message is acknowledged when `handle` returns. If `handle` raises, the connection closes and all unacknowledged
     messages return to their queue. The consumer reconnects when `may_consume()` is true. Every two seconds it reads
-    the depth of `counted_queue` for health and metrics.
+    the depth of `counted_queue` for health and metrics, and pauses if `may_consume()` is false.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Consumer:
         self._handle = handle
         self._may_consume = may_consume
         self._counted_queue = counted_queue
-        self._counted_at = float("-inf")
+        self._checked_at = float("-inf")
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._state = "starting"  # then connecting, consuming, paused, stopped
@@ -115,7 +115,8 @@ class Consumer:
                 if method is not None:
                     self._handle_message(properties, body)
                     channel.basic_ack(method.delivery_tag)
-                self._update_count(channel)
+                if self._is_check_due() and not self._check(channel):
+                    return
         finally:
             self._state, self.counted = "connecting", None
             if connection.is_open:
@@ -125,8 +126,12 @@ class Consumer:
         with correlation.scope(properties.correlation_id):
             self._handle(Message(body, properties.message_id, properties.headers or {}))
 
-    def _update_count(self, channel: Any) -> None:
-        if time.monotonic() - self._counted_at >= _COUNT_SECONDS or self.counted is None:
-            self._counted_at = time.monotonic()
-            self.counted = channel.queue_declare(self._counted_queue, passive=True).method.message_count
-            self._proven_at = time.monotonic()
+    def _is_check_due(self) -> bool:
+        return self.counted is None or time.monotonic() - self._checked_at >= _CHECK_SECONDS
+
+    def _check(self, channel: Any) -> bool:
+        """Read the depth of the counted queue. False if the consumer has to pause, although no message has failed."""
+        self._checked_at = time.monotonic()
+        self.counted = channel.queue_declare(self._counted_queue, passive=True).method.message_count
+        self._proven_at = time.monotonic()
+        return self._may_consume()

@@ -240,6 +240,15 @@ def test_consumer_pauses_while_the_database_is_down(flow, broker, inventory, mon
     assert inventory.seat(seat_id).status == "AVAILABLE"
 
 
+def test_idle_consumer_pauses_while_the_database_is_down(flow):
+    wait_until(lambda: flow.consumer.state == "consuming")
+    flow.database_up = False
+    wait_until(lambda: flow.consumer.state == "paused")
+    assert flow.consumer.counted is None
+    flow.database_up = True
+    wait_until(lambda: flow.consumer.state == "consuming")
+
+
 class _DatabaseDown:
     def __init__(self, flow: Flow, inventory: InventoryService, monkeypatch: pytest.MonkeyPatch) -> None:
         self._flow = flow
