@@ -1,36 +1,55 @@
-"""An HTTP server of the test process that answers every request."""
+"""An HTTP server of the test process that records each request and answers it as the test says."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from dataclasses import dataclass
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Self
 
-ANSWER = b'{"success": true, "data": {}}'
+
+@dataclass(frozen=True)
+class Request:
+    """A request that arrived."""
+
+    path: str
+    headers: Message
+    body: bytes
+
+
+Answer = Callable[[Request], tuple[int, bytes]]  # status and body
+
+
+def answer_success(_: Request) -> tuple[int, bytes]:
+    """Answer with an empty success envelope."""
+    return 200, b'{"success": true, "data": {}}'
 
 
 class AnsweringServer:
-    """Answers every request with an empty success envelope, and records the headers."""
+    """Answers every request of the block, by default with success, and records it."""
 
-    def __init__(self) -> None:
-        self.headers: list[Message] = []
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._make_handler())
+    def __init__(self, answer: Answer = answer_success) -> None:
+        self.requests: list[Request] = []
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._make_handler(answer))
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
-        self.origin = f"http://127.0.0.1:{self._server.server_port}"
+        self.port: int = self._server.server_port
+        self.origin = f"http://127.0.0.1:{self.port}"
 
-    def _make_handler(self) -> type[BaseHTTPRequestHandler]:
-        recorded = self.headers
+    def _make_handler(self, answer: Answer) -> type[BaseHTTPRequestHandler]:
+        requests = self.requests
 
         class Handler(BaseHTTPRequestHandler):
             def _answer(self) -> None:
-                recorded.append(self.headers)
-                self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(ANSWER)))
+                sent = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                requests.append(request := Request(self.path, self.headers, sent))
+                status, body = answer(request)
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
-                self.wfile.write(ANSWER)
+                self.wfile.write(body)
 
             do_GET = do_POST = do_PATCH = _answer  # noqa: N815 - the names of http.server
 

@@ -82,7 +82,7 @@ def test_fake_next_to_the_service_is_called_without_proxy_and_netrc(
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     with open_session(server.origin) as session:
         answer = session.post(f"{server.origin}/SendSMS", headers={"Authorization": "Bearer key"}, timeout=5)
-    assert (answer.status_code, server.headers[-1]["Authorization"]) == (200, "Bearer key")
+    assert (answer.status_code, server.requests[-1].headers["Authorization"]) == (200, "Bearer key")
 
 
 def test_address_outside_is_called_through_the_proxy() -> None:

@@ -8,9 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -207,29 +205,15 @@ def test_gateway_caches_addresses_for_a_few_seconds() -> None:
 
 @pytest.mark.parametrize(("status", "healthy"), [(200, True), (503, False), (None, False)])
 def test_gateway_health_check_reads_its_status_api(status: int | None, healthy: bool) -> None:
-    paths: list[str] = []
-
-    class Status(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            paths.append(self.path)
-            self.send_response(status or 0)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            """Quiet."""
-
-    with HTTPServer(("127.0.0.1", 0), Status) as server:
-        listen = SERVICES["api-gateway"]["environment"]["KONG_STATUS_LISTEN"].replace(":", "/")
-        [cmd, *command] = SERVICES["api-gateway"]["healthcheck"]["test"]
-        assert listen in command[-1]
-        command[-1] = command[-1].replace(listen, f"127.0.0.1/{server.server_port}")
-        if status is None:
-            server.server_close()
-        else:
-            threading.Thread(target=server.handle_request, daemon=True).start()
+    listen = SERVICES["api-gateway"]["environment"]["KONG_STATUS_LISTEN"].replace(":", "/")
+    [cmd, *command] = SERVICES["api-gateway"]["healthcheck"]["test"]
+    assert listen in command[-1]
+    with AnsweringServer(lambda _: (status or 0, b"")) as server:
+        port = server.port if status else 1  # no process listens there
+        command[-1] = command[-1].replace(listen, f"127.0.0.1/{port}")
         done = subprocess.run(command, capture_output=True, check=False, timeout=10)
     assert (cmd, done.returncode == 0) == ("CMD", healthy)
-    assert paths == ([] if status is None else ["/status/ready"])
+    assert [request.path for request in server.requests] == (["/status/ready"] if status else [])
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,9 @@ import json
 import re
 import subprocess
 import sys
-import threading
 from collections.abc import Iterable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import jsonschema_rs
 import kubernetes_validate
@@ -21,6 +19,7 @@ import pytest
 import yaml
 
 from harness.runtime.compose import ROOT
+from tests.support.http_servers import AnsweringServer, Request
 
 pytestmark = pytest.mark.unit
 
@@ -328,47 +327,23 @@ def test_queues_are_quorum_queues_over_three_nodes() -> None:
     assert of("Job")["rabbitmq-topology"]["spec"]["template"]["spec"]["containers"][0]["command"][3] == "3"
 
 
-class Management(BaseHTTPRequestHandler):
-    """The calls of RabbitMQ's management API that the import uses."""
-
-    running = 3
-    imported: ClassVar[list[bytes]] = []
-
-    def do_GET(self) -> None:
-        self._answer(json.dumps([{"running": number < self.running} for number in range(3)]).encode())
-
-    def do_POST(self) -> None:
-        self.imported.append(self.rfile.read(int(self.headers["Content-Length"])))
-        self._answer(b"")
-
-    def _answer(self, body: bytes) -> None:
-        is_known = self.headers["Authorization"] == f"Basic {base64.b64encode(b'me:secret').decode()}"
-        self.send_response(200 if is_known else 401)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        """Quiet."""
-
-
 @pytest.mark.parametrize(("running", "status", "imports"), [(2, 1, 0), (3, 0, 1)])
 def test_topology_is_imported_after_all_nodes_run(running: int, status: int, imports: int, tmp_path: Path) -> None:
+    """A stub for RabbitMQ's management API runs `running` of three nodes."""
+    known = f"Basic {base64.b64encode(b'me:secret').decode()}"
+    nodes = json.dumps([{"running": number < running} for number in range(3)]).encode()
+
+    def answer(request: Request) -> tuple[int, bytes]:
+        return 200 if request.headers["Authorization"] == known else 401, b"" if request.body else nodes
+
     file = tmp_path / "definitions.json"
     file.write_text("{}")
-    handler = type("Handler", (Management,), {"running": running, "imported": []})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{server.server_port}"
-        done = subprocess.run(
-            [sys.executable, FOLDER / "import_topology.py", url, "3", file],
-            env={"RABBITMQ_USER": "me", "RABBITMQ_PASS": "secret"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        server.shutdown()
-    assert (done.returncode, handler.imported) == (status, [b"{}"] * imports), done.stderr  # type: ignore[attr-defined]
+    with AnsweringServer(answer) as server:
+        command = [sys.executable, str(FOLDER / "import_topology.py"), server.origin, "3", str(file)]
+        env = {"RABBITMQ_USER": "me", "RABBITMQ_PASS": "secret"}
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    imported = [request.body for request in server.requests if request.body]
+    assert (done.returncode, imported) == (status, [b"{}"] * imports), done.stderr
 
 
 def test_the_broker_has_the_same_version_as_in_compose() -> None:

@@ -5,9 +5,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import stripe
+
+from tests.support.http_servers import AnsweringServer, Request
 
 DEADLINE_SECONDS = 5.0
 
@@ -46,20 +47,9 @@ class Receiver:
 def receiving(secret: str) -> Iterator[Receiver]:
     receiver = Receiver("", secret)
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            self.send_response(receiver.take(body, self.headers.get("Stripe-Signature")))
-            self.send_header("Content-Length", "0")
-            self.end_headers()
+    def answer(request: Request) -> tuple[int, bytes]:
+        return receiver.take(request.body, request.headers.get("Stripe-Signature")), b""
 
-        def log_message(self, format: str, *args: object) -> None:
-            """Log nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        receiver.url = f"http://127.0.0.1:{server.server_port}/api/webhooks/stripe"
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with AnsweringServer(answer) as server:
+        receiver.url = f"{server.origin}/api/webhooks/stripe"
         yield receiver
-        server.shutdown()
-        thread.join()

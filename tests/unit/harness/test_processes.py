@@ -7,9 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import psutil
@@ -23,6 +21,7 @@ from harness.runtime.process import Identity
 from harness.runtime.program import Program
 from harness.runtime.run_directory import Record, RunDir
 from harness.runtime.supervisor import Supervisor
+from tests.support.http_servers import AnsweringServer
 
 pytestmark = pytest.mark.unit
 
@@ -125,24 +124,11 @@ def test_ports_of_a_detached_stack_stay_claimed_until_it_is_down(claims: Path, r
 # ── readiness
 
 
-class Healthy(BaseHTTPRequestHandler):
-    """Answers every health check with 200."""
-
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @pytest.fixture
 def healthy_stranger() -> Iterator[int]:
     """A server of another stack. Returns its port."""
-    with HTTPServer((ports.HOST, 0), Healthy) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield server.server_port
-        server.shutdown()
+    with AnsweringServer() as server:
+        yield server.port
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.error import URLError
 from urllib.request import urlopen
@@ -25,6 +23,7 @@ from services.contracts.pb import inventory_pb2 as pb
 from services.contracts.pb.inventory_pb2_grpc import InventoryStub
 from tests.support.brokers import Broker
 from tests.support.databases import Databases
+from tests.support.http_servers import AnsweringServer, Request
 from tests.support.service_settings import INTERNAL_SECRET, JWT_SECRET, new_id
 from tests.support.stubs import check_response, example
 from tests.support.waiting import wait_until
@@ -60,40 +59,25 @@ class Process:
         return output
 
 
-class Order(ThreadingHTTPServer):
-    """A stub for Order. It records the caller and path of each notice."""
-
-    def __init__(self) -> None:
-        self.notices: list[tuple[str, str]] = []
-        super().__init__(("127.0.0.1", 0), _OrderHandler)
-        threading.Thread(target=self.serve_forever, daemon=True).start()
+def read_caller(request: Request) -> str:
+    return tokens.verify_caller(INTERNAL_SECRET, tokens.parse_bearer(request.headers["Authorization"]))
 
 
-class _OrderHandler(BaseHTTPRequestHandler):
-    def do_POST(self) -> None:
-        caller = tokens.verify_caller(INTERNAL_SECRET, tokens.parse_bearer(self.headers["Authorization"]))
-        assert isinstance(self.server, Order)
-        self.server.notices.append((caller, self.path))
-        done = json.dumps(example("order", "POST", "/orders/{order_id}/expire", 200)).encode()
-        status, body = check_response("order", "POST", self.path, 200, done)
-        self.send_response(status)
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: Any) -> None:
-        pass
+def confirm_expiry(request: Request) -> tuple[int, bytes]:
+    """Answer a notice as Order does."""
+    done = json.dumps(example("order", "POST", "/orders/{order_id}/expire", 200)).encode()
+    return check_response("order", "POST", request.path, 200, done)
 
 
 @pytest.fixture
-def order() -> Iterator[Order]:
-    server = Order()
-    yield server
-    server.shutdown()
-    server.server_close()
+def order() -> Iterator[AnsweringServer]:
+    """A stub for Order."""
+    with AnsweringServer(confirm_expiry) as server:
+        yield server
 
 
 @pytest.fixture
-def replicas(databases: Databases, broker: Broker, order: Order) -> Iterator[list[Process]]:
+def replicas(databases: Databases, broker: Broker, order: AnsweringServer) -> Iterator[list[Process]]:
     broker.empty()
     database = databases.database_for("inventory")
     environment = {
@@ -108,7 +92,7 @@ def replicas(databases: Databases, broker: Broker, order: Order) -> Iterator[lis
         "RABBITMQ_PORT": str(broker.settings.port),
         "RABBITMQ_USER": broker.settings.user,
         "RABBITMQ_PASS": broker.settings.password,
-        "ORDER_SERVICE_URL": f"http://127.0.0.1:{order.server_port}",
+        "ORDER_SERVICE_URL": order.origin,
         "SWEEP_SECONDS": "0.2",
         "SWEEP_GRACE_SECONDS": "0.5",
     }
@@ -137,9 +121,10 @@ def test_two_replicas_release_holds_and_stop_cleanly(replicas, databases, broker
             )
             publisher.publish("seat.hold.exchange", "seat.hold", body, message_id=new_id(), expiration_ms=1100)
         wait_until(lambda: all(seats.seat(seat_id).status == "AVAILABLE" for seat_id, _ in held), seconds=30)
-        assert {caller for caller, _ in order.notices} <= {"inventory-service"}
-        assert {path for _, path in order.notices} <= {f"/orders/{hold_id}/expire" for _, hold_id in held[:4]}
-        assert len(order.notices) == len(set(order.notices))
+        assert {read_caller(request) for request in order.requests} <= {"inventory-service"}
+        paths = [request.path for request in order.requests]
+        assert set(paths) <= {f"/orders/{hold_id}/expire" for _, hold_id in held[:4]}
+        assert len(paths) == len(set(paths))
     finally:
         publisher.stop()
         seats.close()
