@@ -102,7 +102,7 @@ def cover_orders(order: OperationClient) -> None:
 def _create_order(order: OperationClient, **fields: Any) -> str:
     order_id = str(uuid4())
     new = {"order_id": order_id, "seat_id": str(uuid4()), "user_id": str(uuid4()), "expires_at": LATER}
-    order.call("createOrder", 201, key=make_key(), **new, **fields)
+    order.call("createOrder", 201, key=make_key(), **{**new, **fields})
     return order_id
 
 
@@ -111,8 +111,10 @@ LATER = "2100-01-01T00:00:00Z"
 
 def cover_transfers(order: OperationClient) -> None:
     """Take a transfer through its statuses, with the codes of both parties."""
-    sale, seat, transfer = _create_order(order), str(uuid4()), str(uuid4())
-    new: dict[str, Any] = {"order_id": sale, "seat_id": seat, **_make_parties()}
+    parties, seat, transfer = _make_parties(), str(uuid4()), str(uuid4())
+    sale = _create_order(order, user_id=parties["seller_user_id"])
+    order.call("changeOrder", 200, only=True, order_id=sale, key=make_key(), status="CONFIRMED", charge_key=make_key())
+    new: dict[str, Any] = {"order_id": sale, "seat_id": seat, **parties}
     order.call("createTransfer", 201, key=make_key(), transfer_id=transfer, **new)
     order.call("createTransfer", 409, key=make_key(), transfer_id=str(uuid4()), **new)
     order.call("getTransfer", 200, transfer_id=transfer)
@@ -123,13 +125,11 @@ def cover_transfers(order: OperationClient) -> None:
     order.call("changeTransfer", 200, only=True, transfer_id=transfer, key=make_key(), status="COMPLETED")
     order.call("takeTransferAttempt", 409, transfer_id=transfer, key=make_key(), party="BUYER")
     order.call("cancelTransfer", 409, transfer_id=transfer, key=make_key())
-    order.call("changeOrder", 200, only=True, order_id=sale, key=make_key(), status="CONFIRMED", charge_key=make_key())
     order.call("disputeTransfer", 200, transfer_id=transfer, key=make_key())
     order.call("disputeTransfer", 409, transfer_id=transfer, key=make_key())
     open_ = str(uuid4())
-    order.call(
-        "createTransfer", 201, key=make_key(), transfer_id=open_, order_id=sale, seat_id=str(uuid4()), **_make_parties()
-    )
+    again = new | {"seat_id": str(uuid4()), "buyer_user_id": str(uuid4())}
+    order.call("createTransfer", 201, key=make_key(), transfer_id=open_, **again)
     order.call("cancelTransfer", 200, transfer_id=open_, key=make_key())
 
 
