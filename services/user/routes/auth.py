@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from typing import Annotated, Any
 from uuid import uuid4
 
@@ -20,7 +21,7 @@ from services.user.store import accounts, revocations
 logger = logging.getLogger(__name__)
 
 MIN_PASSWORD_BYTES = 8
-MAX_SID = 200  # characters of a session's id
+SESSION_ID = re.compile("[!-~]{0,200}")
 POLLERS = ("orchestrator-service", "order-service", "inventory-service", "event-service")
 
 
@@ -114,6 +115,6 @@ def _refresh(db: Database, secret: str, token: str) -> dict[str, Any]:
 
 def _read_cursor() -> revocations.Cursor:
     text, sid = request.args.get("after", "0"), request.args.get("after_sid", "")
-    if not (text.isascii() and text.isdigit() and len(text) <= 18 and len(sid) <= MAX_SID and sid.isprintable()):
+    if not (text.isascii() and text.isdigit() and len(text) <= 18 and SESSION_ID.fullmatch(sid)):
         raise Refused(ErrorCode.VALIDATION_ERROR, "after and after_sid must be the cursor of the previous answer.")
     return revocations.Cursor(int(text), sid)
