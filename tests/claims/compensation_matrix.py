@@ -42,7 +42,7 @@ This page lists every step of every saga: how a failed saga undoes it, what the 
 - *completed*: the saga went forward to its end.
 - A `503` means that the result was not known yet. Recovery ends the saga as shown, and a retry returns that result.
 - A definite refusal, such as `INSUFFICIENT_CREDITS`, returns its own code after the undos.
-- The fault matrix proves each row with thirteen faults.
+- The fault matrix proves each row that it reaches with thirteen faults.
 - The crash suite kills the orchestrator at each step and each undo.
 - [sagas.md](sagas.md) explains the rules.
 
