@@ -285,7 +285,7 @@ def i6_owner_is_the_end_of_the_chain(snapshot: Snapshot) -> Iterable[str]:
         for transfer in chain:
             if transfer["completed_at"] is None:
                 yield f"transfer {transfer['transfer_id']} is {transfer['status']} without completed_at"
-        for transfer in sorted(chain, key=_get_order):
+        for transfer in sorted(chain, key=_get_completion):
             if transfer["seller_user_id"] != owner:
                 yield f"seat {seat['seat_id']}: {transfer['seller_user_id']} sold it, but {owner} owned it"
             owner = transfer["buyer_user_id"]
@@ -293,8 +293,8 @@ def i6_owner_is_the_end_of_the_chain(snapshot: Snapshot) -> Iterable[str]:
             yield f"seat {seat['seat_id']} belongs to {seat['owner_user_id']}, but the last buyer is {owner}"
 
 
-def _get_order(transfer: Mapping[str, Any]) -> tuple[bool, Any]:
-    """Order transfers by their completion. One without a time is the last, because it may still be changing."""
+def _get_completion(transfer: Mapping[str, Any]) -> tuple[bool, Any]:
+    """Return a sort key: the time of completion. A transfer without one comes last, because it may still be changing."""
     return transfer["completed_at"] is None, transfer["completed_at"] or transfer["created_at"]
 
 

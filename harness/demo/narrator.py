@@ -48,7 +48,7 @@ class Narrator:
         while not (found := is_reached()):
             if time.monotonic() > deadline:
                 raise AssertionError(f"not reached within {seconds:.0f} s: {what}")
-            time.sleep(POLL_SECONDS)  # polling, with the deadline as its limit
+            time.sleep(POLL_SECONDS)  # poll again, at most until the deadline
         return found
 
     def _describe_state(self, seat_id: str | None, order_id: str | None, *people: Api) -> str:

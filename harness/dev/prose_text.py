@@ -119,7 +119,7 @@ def _yaml(source: str) -> Iterator[Passage]:
 
 
 def _python(source: str) -> Iterator[Passage]:
-    seen: set[int] = set()  # the docstrings, and the parts of f-strings
+    seen: set[int] = set()  # ids of nodes that are done: docstrings and parts of f-strings
     for node in ast.walk(ast.parse(source)):
         text = ""
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):

@@ -88,7 +88,7 @@ def check_outsystems(swagger: Document, public: Document) -> Iterator[str]:
 
 
 def _check_texts(operation: Document, public: Document, known: Document) -> Iterator[str]:
-    """Yield each text of an answer that belongs to another operation."""
+    """Yield each text of an answer that names a code or a header that the operation does not have."""
     headers = {parameter["name"] for parameter in operation.get("parameters", []) if parameter["in"] == "header"}
     for status, answer in operation["responses"].items():
         text = answer["description"]

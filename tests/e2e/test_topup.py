@@ -1,4 +1,4 @@
-"""A card payment becomes credits once, and loses them if Stripe takes the payment back."""
+"""A card payment adds its credits once. They are taken back if Stripe takes the payment back."""
 
 from __future__ import annotations
 

@@ -168,7 +168,7 @@ class Runner:
     def _join(self, saga: Saga, entry: Entry) -> Result:
         deadline = time.monotonic() + self._forward_seconds + self._resolve_seconds
         while entry.status is Status.RUNNING and time.monotonic() < deadline:
-            time.sleep(JOIN_PAUSE)  # between two reads of the journal, bounded by the deadline
+            time.sleep(JOIN_PAUSE)  # read the journal again, at most until the deadline
             entry = self._journal.read(entry.saga_id)
         if entry.is_live:
             raise _make_unknown(saga, entry)
@@ -253,7 +253,7 @@ class _Attempt:
             self._load_facts()
         except Refused as refusal:
             if refusal.code not in NO_STEP_RAN:
-                raise Unknown(f"the facts of {self._saga.flow} are refused: {refusal.code}") from refusal
+                raise Unknown(f"the facts of {self._saga.flow} could not be read: {refusal.code}") from refusal
             return Status.REFUSED, _describe_refusal(refusal)
         return self._settle_or_undo()
 

@@ -78,7 +78,7 @@ def _credit(db: Database, payment: Payment) -> None:
         logger.error("%s paid %s for an unknown user", payment.payment_intent_id, payment.amount)
         return
     except reversals.BalanceOverflow:
-        logger.error("%s paid %s, too much for the balance", payment.payment_intent_id, payment.amount)
+        logger.error("%s paid %s, not credited: too much for the balance", payment.payment_intent_id, payment.amount)
         return
     if added:
         logger.info("User %s was credited %s for %s", payment.user_id, payment.amount, payment.payment_intent_id)

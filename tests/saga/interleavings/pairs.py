@@ -29,7 +29,7 @@ from tests.saga.properties.stripe_events import build_payment, sign
 
 @dataclass(frozen=True)
 class Process:
-    """An orchestrator process. `other` is the process of the other actor."""
+    """An orchestrator process. `other` is the orchestrator of the other actor."""
 
     orchestrator: Orchestrator
     app: Flask

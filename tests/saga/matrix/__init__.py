@@ -1,4 +1,4 @@
-"""Proof that each fault in each call of each flow has the declared outcome: 1,196 cells and their pairs of faults.
+"""Proof that each fault in each call of each flow has the declared outcome, alone and in pairs.
 
 expected_outcomes.py    the table: the expected outcome of every cell, with its legend. Start here.
 test_matrix.py          one test for each cell, and one for the pairs that begin with it

@@ -73,7 +73,7 @@ def test_text_that_is_not_unicode_is_refused(raw: bytes) -> None:
 
 
 def test_no_message_can_show_a_regular_expression() -> None:
-    """msgspec puts the pattern of a field into its message, so fields check their patterns themselves."""
+    """msgspec shows the `pattern` of a field in its error message, so only Stripe's events may have one."""
     root = Path(services.__file__).parent
     found = {path.name for path in root.rglob("*.py") if re.search(r"Meta\([^)]*pattern=", path.read_text())}
     assert found <= {"stripe_events.py"}, "messages about Stripe's events reach only the log"

@@ -228,7 +228,7 @@ def test_refusal_never_names_the_holder_to_clients(coalescer, first, wait_as) ->
     assert holder.result(SECONDS) == "own call"
 
 
-# The last one means a locked row. It does not show who gets or has the seat.
+# The last one comes from a locked row, so it is still open who gets the seat.
 NOT_SHARED = [Refused(ErrorCode.SEAT_NOT_FOUND), Unknown("Inventory is down"), Refused(ErrorCode.SEAT_UNAVAILABLE)]
 
 
