@@ -294,7 +294,7 @@ def i6_owner_is_the_end_of_the_chain(snapshot: Snapshot) -> Iterable[str]:
 
 
 def _get_completion(transfer: Mapping[str, Any]) -> tuple[bool, Any]:
-    """Return a sort key: the time of completion. A transfer without one comes last, because it may still be changing."""
+    """Return the sort key of a transfer. One without `completed_at` comes last, because it may still be changing."""
     return transfer["completed_at"] is None, transfer["completed_at"] or transfer["created_at"]
 
 
