@@ -42,7 +42,7 @@ class CorrectCounter(RuleBasedStateMachine):
         pass
 
 
-def seeded(machine: MachineClass) -> MachineClass:
+def give_seed(machine: MachineClass) -> MachineClass:
     """Give a machine a seed, so that every run is the same."""
     return seed(1)(type("Seeded", (machine,), {}))
 
@@ -53,23 +53,23 @@ def count_steps(text: str) -> int:
 
 
 def test_failure_has_its_steps_and_its_blob_before_it_is_shrunk() -> None:
-    failure = explore(seeded(Counter), PROFILE)
+    failure = explore(give_seed(Counter), PROFILE)
     assert failure is not None
     assert failure.blob
-    shrunk = shrink(seeded(Counter), failure, PROFILE, seconds=60)
+    shrunk = shrink(give_seed(Counter), failure, PROFILE, seconds=60)
     assert shrunk.blob
     assert 3 <= count_steps(shrunk.text) < count_steps(failure.text)
 
 
 def test_shrinking_ends_at_its_limit_with_what_it_has() -> None:
-    failure = explore(seeded(SlowCounter), PROFILE)
+    failure = explore(give_seed(SlowCounter), PROFILE)
     assert failure is not None
     began = time.monotonic()
-    shrunk = shrink(seeded(SlowCounter), failure, PROFILE, seconds=1)
+    shrunk = shrink(give_seed(SlowCounter), failure, PROFILE, seconds=1)
     assert time.monotonic() - began < 20
     assert shrunk.blob
     assert "AssertionError" in shrunk.text
 
 
 def test_machine_without_a_fault_has_no_failure() -> None:
-    assert explore(seeded(CorrectCounter), settings(PROFILE, max_examples=5)) is None
+    assert explore(give_seed(CorrectCounter), settings(PROFILE, max_examples=5)) is None
