@@ -73,7 +73,9 @@ def read_claims(path: Path = CLAIMS) -> dict[str, Claim]:
 
 
 def read_departures(path: Path = DEPARTURES) -> dict[str, Departure]:
-    """Return the rows of the tables by their number."""
+    """Return the rows of the tables by their number. Raises `ValueError` for a number that occurs twice."""
     rows = (line.strip().strip("|").split(" | ") for line in path.read_text(encoding="utf-8").splitlines())
     found = [[cell.strip() for cell in row] for row in rows if row[0].strip().lstrip("D").isdigit()]
+    if twice := sorted(number for number, times in Counter(row[0] for row in found).items() if times > 1):
+        raise ValueError(f"departures that occur twice in {path.name}: {', '.join(twice)}")
     return {row[0]: Departure(*row) for row in found}

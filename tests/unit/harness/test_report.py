@@ -63,6 +63,13 @@ def test_departures_and_claims_name_each_other() -> None:
     assert [row.id for row in rows.values() if not (row.here and row.because)] == []
 
 
+def test_departure_that_occurs_twice_is_refused(tmp_path: Path) -> None:
+    page = tmp_path / "departures.md"
+    page.write_text("| D1 | 5 | a | b | c |\n| D1 | 6 | d | e | f |\n")
+    with pytest.raises(ValueError, match="D1"):
+        claims.read_departures(page)
+
+
 def test_every_section_of_the_reference_has_claims() -> None:
     assert {claim.section.split(".")[0] for claim in CLAIMS.values()} == {str(section) for section in range(1, 16)}
 
