@@ -10,6 +10,7 @@ pair_runner.py                       runs a pair under a schedule, and reads ans
 oracle.py                            compares with the serial orders, and declares the exceptions
 local_inventory.py                   calls Inventory in process, and records the history of each seat
 exploring.py                         explores in worker processes
+controls.py                          planted races that the explorer must find
 
 Races that were written down by hand, with the order of the calls. Each module begins with a list of them:
 

@@ -41,6 +41,7 @@ class Run:
         return "\n".join(lines)
 
 
+NOT_FOLLOWED = "the schedule cannot be followed"
 Execute = Callable[[tuple[str, ...]], Run]
 
 
@@ -114,7 +115,12 @@ def shrink(failing: Run, execute: Execute) -> Run:
         is_smaller = False
         for candidate in _without_a_switch(best):
             run = execute(candidate)
-            if run.problem and (run.preemptions, len(run.prefix)) < (best.preemptions, len(best.prefix)):
+            is_followed = NOT_FOLLOWED not in run.problem
+            if (
+                run.problem
+                and is_followed
+                and (run.preemptions, len(run.prefix)) < (best.preemptions, len(best.prefix))
+            ):
                 best, is_smaller = run, True
                 break
     return best

@@ -17,7 +17,7 @@ from harness import invariants
 from harness.api_client import ApiResponse
 from services.inventory.servicer import Inventory
 from services.orchestrator.app import Seams
-from services.orchestrator.saga import journal, recovery
+from services.orchestrator.saga import recovery
 from services.orchestrator.tickets import scan
 from tests.concurrency import linearizability
 from tests.concurrency.linearizability import Op
@@ -27,11 +27,15 @@ from tests.saga.in_process.faults import Fault, FaultPlan
 from tests.saga.in_process.faulty_transports import FaultyChannel, FaultyHttp, FaultyJournal, FaultyPublisher
 from tests.saga.in_process.in_process_system import INTERNAL_SECRET, NoRevocations, RecordedMessages
 from tests.saga.in_process.scenarios import Case
+from tests.saga.interleavings.explorer import NOT_FOLLOWED
 from tests.saga.interleavings.local_inventory import LocalChannel, SeatHistory
 from tests.saga.interleavings.pairs import ACTS, EXPIRING, Pair, Process, prepare
 from tests.saga.interleavings.scheduler import Scheduler, Step, current_actor, points
 
-LEASE_SECONDS = 3600.0  # so that only the actor RECOVERY ends a lease, and no slow machine
+_LEASE = """  -- for an hour, so that only the actor RECOVERY ends it, and no slow machine
+INSERT INTO heartbeats (instance_id, lease_until, unbroken_since)
+VALUES (%(id)s, clock_timestamp() + interval '1 hour', clock_timestamp() - interval '1 hour')
+ON CONFLICT (instance_id) DO UPDATE SET lease_until = excluded.lease_until RETURNING instance_id"""
 TABLES = {  # the tables that the invariants of any time read, by database
     "users_db": tuple(invariants.TABLES["users_db"]),
     "seats_db": ("entry_logs",),
@@ -90,7 +94,6 @@ def _run_now(work: Callable[..., Any], args: tuple[Any, ...]) -> Future[Any]:
 def open_runner(engine: Engine) -> Iterator[PairRunner]:
     """A runner with its own orchestrator processes on the system of `engine`."""
     with pytest.MonkeyPatch.context() as patch, points():
-        patch.setattr(journal, "LEASE_SECONDS", LEASE_SECONDS)
         patch.setattr(recovery, "ThreadPoolExecutor", _Inline)
         patch.setattr(scan, "ThreadPoolExecutor", _Inline)
         runner = PairRunner(engine)
@@ -137,7 +140,7 @@ class PairRunner:
         prepared = dict(case.ids)
         for name, orchestrator in self._orchestrators.items():
             self.plans[name] = FaultPlan((fault,) if fault and name == "a" else ())
-            orchestrator.journal.beat()
+            orchestrator.db.statement(_LEASE, id=orchestrator.journal.instance_id)
         scope = invariants.Scope(self._seats(case), list(case.people.values()))
         monitor = _Monitor(self.system.connect, scope)
         scheduler = Scheduler(self._superuser, monitor.check)
@@ -148,7 +151,7 @@ class PairRunner:
         snapshot = invariants.read(self.system.connect, scope)
         self.system.delete_sagas()
         found = [*monitor.violations, *invariants.check_snapshot(snapshot), *_check_results(results)]
-        found += ["the schedule cannot be followed"] * scheduler.has_diverged
+        found += [NOT_FOLLOWED] * scheduler.has_diverged
         if fault is None:
             found += _check_history(self.history, start, expires=any(act in EXPIRING for act in acts.values()))
         answers = tuple(_describe(results[name]) for name in acts)

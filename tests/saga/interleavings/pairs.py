@@ -120,12 +120,12 @@ UPDATE transfers SET expires_at = '2020-01-01' WHERE order_id = %(order)s RETURN
 }
 
 
-def _expire_and(work: Act) -> Act:
+def _expire_and(work: Act, *services: str) -> Act:
     """Let the hold, the order and the transfer expire, each by the clock of its database, and do the work."""
 
     def act(case: Case, process: Process) -> ApiResponse | None:
-        for service, sql in EXPIRE.items():
-            case.system.dbs[service].statement(sql, order=case.ids["order_id"])
+        for service in services or EXPIRE:
+            case.system.dbs[service].statement(EXPIRE[service], order=case.ids["order_id"])
         return work(case, process)
 
     return act
@@ -198,7 +198,7 @@ ACTS: Mapping[str, Act] = {
     "buyer spends": _spend("buyer"),
     "seller spends": _spend("seller"),
     "HOLD SWEEPER": _expire_and(_sweep_holds),
-    "ORDER SWEEPER": _expire_and(_sweep_orders),
+    "ORDER SWEEPER": _expire_and(_sweep_orders, "order"),
     "HOLD MESSAGE": _expire_and(_wake_up),
     "RECOVERY": _recover,
     "COMPLETION": _complete,

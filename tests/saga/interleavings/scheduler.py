@@ -30,6 +30,7 @@ LONGEST_STEP = 30.0  # seconds, after which a step counts as a defect of the sch
 FIRST_LOOK = 0.004  # seconds until the first question whether a running statement waits for a lock
 PAUSE_SECONDS = 0.5  # by which a pause moves the clock of its actor
 _TABLES = re.compile(r"\b(FROM|JOIN|UPDATE|INTO|TABLE)\s+(?!SKIP|NOWAIT|OF\b)([a-z_]+)")
+_ID = re.compile(r"[0-9A-Fa-f-]{12,}")  # ids differ between executions
 _LOCKS = re.compile(r"\bFOR (UPDATE|SHARE)\b")
 _IS_BLOCKED = "SELECT cardinality(pg_blocking_pids(%s)) > 0"
 _HEAD = re.compile(r"\b(INSERT INTO|UPDATE|DELETE FROM|LOCK TABLE|SELECT .*? FROM) ([a-z_]+)", re.DOTALL)
@@ -207,7 +208,7 @@ def _read_footprint(database: str, sql: str, params: Any) -> Footprint:
     locks = bool(_LOCKS.search(sql))
     found = set()
     for verb, table in _TABLES.findall(sql):
-        row = f" {params['key']}" if table == "effects" and "key" in (params or {}) else ""
+        row = f" {_ID.sub('#', params['key'])}" if table == "effects" and "key" in (params or {}) else ""
         found.add((f"{database}.{table}{row}", locks or verb in ("UPDATE", "INTO", "TABLE") or "DELETE FROM" in sql))
     return frozenset(found)
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.saga.in_process.engine import Engine
+from tests.saga.interleavings.controls import CONTROLS, Control
 from tests.saga.interleavings.exploring import PairReport, describe, explore, explore_all, replay
 from tests.saga.interleavings.pair_runner import PairRunner, open_runner
 from tests.saga.interleavings.pairs import MATRIX_PAIRS, PAIRS
@@ -51,6 +52,19 @@ def test_schedule(schedule: str, runner: PairRunner) -> None:
     run = replay(runner, schedule)
     print(run.describe(), run.outcome, run.exception, sep="\n")
     assert not run.problem, describe(schedule.partition(": ")[0], run)
+
+
+@pytest.mark.negative_control
+@pytest.mark.parametrize("control", CONTROLS, ids=lambda control: control.guard)
+def test_planted_race_is_found_by_a_schedule(control: Control, runner: PairRunner) -> None:
+    """The serial orders show nothing. The explorer finds the race and shrinks it."""
+    with control.plant(runner.system):
+        found = explore(runner, control.pair, control.preemptions, stops=True)
+    assert found.failures, "the explorer has missed the race"
+    assert all(preemptions == 0 for *_, preemptions in found.runs[:2])
+    assert len(found.runs) > len(found.runs[:2]), "a serial order shows the race"
+    assert f'--schedule "{control.pair}: ' in found.failures[0]
+    print(found.failures[0])
 
 
 def test_exploration_is_deterministic(runner: PairRunner) -> None:
