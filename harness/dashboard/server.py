@@ -8,9 +8,11 @@ from pathlib import Path
 
 from harness.dashboard.watch import Watch
 from harness.runtime import ports
+from harness.runtime.compose import ROOT
 
 PAGE = Path(__file__).parent / "page.html"
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'"
+ICON = ROOT / "clients" / "web" / "icon.svg"
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src 'self'"
 
 
 class Server:
@@ -37,6 +39,8 @@ def _build_handler(watch: Watch) -> type[BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             if self.path == "/":
                 self._respond(PAGE.read_bytes(), "text/html; charset=utf-8")
+            elif self.path == "/icon.svg":
+                self._respond(ICON.read_bytes(), "image/svg+xml")
             elif self.path == "/state":
                 self._respond(watch.latest, "application/json")
             else:

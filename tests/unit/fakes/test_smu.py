@@ -49,6 +49,30 @@ def test_inbox_accepts_an_unescaped_plus(smu: Smu) -> None:
     assert len(answer.json()["messages"]) == 1
 
 
+@pytest.mark.parametrize(
+    "written", ["98765432", "+65 9876 5432", " 65 9876 5432", "+6598765432", "6598765432", "9876-5432", "65 9876 5432"]
+)
+def test_inbox_finds_a_number_as_people_write_it(smu: Smu, written: str) -> None:
+    for mobile in ("+6598765432", "+6591112222", "+16598765433"):
+        smu.post("/SendSMS", mobile=mobile, message=f"to {mobile}")
+    smu.post("/SendEmail", emailAddress="98765432@example.com", emailSubject="Hi", emailBody="x")
+    assert [message["to"] for message in smu.inbox(mobile=written)] == ["+6598765432"]
+
+
+@pytest.mark.parametrize("written", ["+98765432", "nobody", "+"])
+def test_inbox_does_not_find_another_number(smu: Smu, written: str) -> None:
+    smu.post("/SendSMS", mobile="+6598765432", message="one")
+    assert smu.inbox(mobile=written) == []
+
+
+def test_inbox_page_does_not_reload_itself(smu: Smu) -> None:
+    page = requests.get(f"{smu.server.url}/", headers={"Accept": "text/html"}, timeout=5)
+    assert "http-equiv" not in page.text
+    assert "script-src 'self';" in page.headers["Content-Security-Policy"]
+    for file in ("inbox.js", "inbox.css", "icon.svg"):
+        assert requests.get(f"{smu.server.url}/inbox/files/{file}", timeout=5).status_code == 200
+
+
 def test_inbox_page_shows_the_code_and_escapes_messages(smu: Smu) -> None:
     _, code = smu.send()
     smu.post("/SendSMS", mobile=MOBILE, message="<script>alert(1)</script>")
