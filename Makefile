@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE # a suite starts twice as fast with compiled mo
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: venv ## create .venv from the hash-pinned lock and install RabbitMQ (with apt, as root or by sudo)
+setup: venv ## create .venv from the hash-pinned lock and install RabbitMQ and Chromium (with apt, as root or by sudo)
 	@$(BIN)/python -m harness setup
 
 venv: # does nothing unless the lock has changed

@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m harness", description=__doc__)
     parser.add_argument("--run-dir", help="directory of logs, data and state (default: $TR_RUN_DIR, else .run)")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("setup", help="install RabbitMQ if it is missing, and list what is installed")
+    commands.add_parser("setup", help="install RabbitMQ and Chromium if they are missing, and list what is installed")
     commands.add_parser("env", help="print .env.example with fresh secrets (save it as .env for `docker compose`)")
     up = commands.add_parser("up", help="start everything and run until Ctrl-C")
     up.add_argument("--detach", action="store_true", help="return when everything is ready and leave it running")
@@ -96,6 +96,7 @@ def _setup(given: argparse.Namespace) -> None:
     choice = container_engine.choose()
     if choice.kind == "native":
         packages.ensure_broker()
+    packages.ensure_browser()
     for name, found in installed.list_installed(COMPOSE).items():
         print(f"{name:<12} {found}")
     print(f"{'Stack':<12} {choice.kind}, because {choice.reason}")

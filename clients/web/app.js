@@ -2,7 +2,7 @@
 import {createApp, nextTick, shallowReactive, watch} from "/lib/vue.js";
 import {logOut, session} from "./api.js";
 import Login from "./login.js";
-import {alert, html, icon, money, useAction} from "./ui.js";
+import {alert, html, icon, money, spoken, useAction} from "./ui.js";
 
 const PAGES = [ // [pattern of the address, module, title, roles]
   [/^events$/, "./events.js", "Events"],
@@ -56,8 +56,8 @@ const App = {
             <a key=${path} href=${`#/${path}`} aria-current=${view.path.split("/")[0] === path ? "page" : null}>
               ${icon(path)}<span>${text}</span></a>`)}</nav>
           <div class="who">
-            ${session.user.role === "customer" && html`<a href="#/credits" class="balance" aria-label="Your credits">
-              ${money(session.user.credit_balance)}</a>`}
+            ${session.user.role === "customer" && html`<a href="#/credits" class="balance">
+              ${spoken("Your credits: ")}${money(session.user.credit_balance)}</a>`}
             <span class="email">${session.user.email}</span>
             <button class="plain" disabled=${leaving.busy} onClick=${leave}>Log out</button>
           </div>`}

@@ -1,7 +1,7 @@
 // The seats of an event by category and row. A small hall shows all seats. A large hall shows each row as a strip.
 import {computed, nextTick, reactive, shallowRef} from "/lib/vue.js";
 import {loadEvent, newKey, post, untilKnown} from "./api.js";
-import {alert, button, heading, html, loading, money, usePolling, useAction, waiting, when} from "./ui.js";
+import {alert, button, heading, html, loading, money, spoken, usePolling, useAction, waiting, when} from "./ui.js";
 
 const REFRESH_MS = 2000;
 const ROWS_OF_A_SMALL_HALL = 8;
@@ -82,9 +82,9 @@ function listCategories(event, rows) {
 }
 
 const showStrip = (row, open, openOne) => html`
-  <button key=${row.name} class=${`strip ${row.category}`} aria-expanded=${open === row.name} onClick=${() => openOne(row.name)}
-    aria-label=${`Row ${row.name}, ${row.category}, ${money(row.price)} credits, ${row.free} seats free`}>
-    <span>${row.name}</span><i style=${{backgroundImage: paint(row.seats)}}></i><small>${row.free}</small>
+  <button key=${row.name} class=${`strip ${row.category}`} aria-expanded=${open === row.name} onClick=${() => openOne(row.name)}>
+    <span>${spoken("Row ")}${row.name}${spoken(` ${row.category}, ${money(row.price)} credits, `)}</span>
+    <i style=${{backgroundImage: paint(row.seats)}}></i><small>${row.free}${spoken(" seats free")}</small>
   </button>`;
 
 /** The seats of a row as one gradient, because 5,000 elements would be slow. */

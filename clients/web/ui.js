@@ -93,6 +93,7 @@ const ICONS = {
 };
 export const icon = name => html`<svg class="icon" viewBox="0 0 24 24" aria-hidden="true"><path d=${ICONS[name]} /></svg>`;
 
+export const spoken = text => html`<span class="spoken">${text}</span>`;
 export const heading = (text, extra) => html`<div class="heading"><h1 tabindex="-1">${text}</h1>${extra}</div>`;
 export const alert = text => text && html`<p class="notice bad" role="alert">${text}</p>`;
 export const note = (text, kind = "info") => text && html`<p class=${`notice ${kind}`} role="status">${text}</p>`;

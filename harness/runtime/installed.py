@@ -15,14 +15,14 @@ VERSION = re.compile(r"\d+(\.\d+)+")
 
 
 def list_installed(compose_file: Path) -> dict[str, str]:
-    """Return each program that the native stack needs, with its version and place. RabbitMQ may be missing."""
+    """Return each program that stack and tests need, with its version and place. The last two may be missing."""
     server = find_binaries(_find_postgres_image(compose_file)) / "postgres"
-    printed = subprocess.run([str(server), "--version"], capture_output=True, text=True, check=False).stdout
-    broker = packages.find_broker()
+    broker, browser = packages.find_broker(), packages.find_browser()
     return {
         "Python": f"{platform.python_version()}  {sys.prefix}",
-        "PostgreSQL": f"{_find_version(printed)}  {server}",
+        "PostgreSQL": f"{_print_version(server)}  {server}",
         "RabbitMQ": f"{_find_version(str(broker.resolve()))}  {broker}" if broker else "not installed",
+        "Chromium": f"{_print_version(browser)}  {browser}" if browser else "not installed, so no browser test runs",
     }
 
 
@@ -30,6 +30,11 @@ def _find_postgres_image(compose_file: Path) -> str:
     values = variables.resolve({}, {}, compose.variables_of(compose_file))
     services = compose.load(compose_file, values).values()
     return next(service.image for service in services if service.kind == "postgres")
+
+
+def _print_version(program: Path) -> str:
+    done = subprocess.run([str(program), "--version"], capture_output=True, text=True, check=False)
+    return _find_version(done.stdout)
 
 
 def _find_version(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Find RabbitMQ on this machine, or install it with apt."""
+"""Find RabbitMQ and Chromium on this machine, or install them with apt."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from harness.runtime import progress
 
 POLICY = Path("/usr/sbin/policy-rc.d")  # Debian runs it to decide whether a package may start its daemon
 HOMES = ("/usr/lib/rabbitmq/lib/rabbitmq_server-*", "/usr/local/lib/erlang/lib/rabbitmq_server-*", "/opt/rabbitmq*")
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 HOMES_OF_BREW = ("/opt/homebrew/opt/rabbitmq", "/usr/local/opt/rabbitmq")
 DENY = "#!/bin/sh\nexit 101\n"
 
@@ -23,10 +24,30 @@ def ensure_broker() -> Path:
 
     Raises StackError with the command to run if this user cannot install it.
     """
-    found = find_broker() or _install("rabbitmq-server")
+    found = find_broker()
+    if not found and _install("rabbitmq-server"):
+        found = find_broker()
     if not found:
         raise StackError(f"RabbitMQ is not installed, and this user cannot install it. {_advise()}")
     return found
+
+
+def ensure_browser() -> Path | None:
+    """Return Chromium, and install it first if it is missing. Return None if this user cannot install it.
+
+    Only browser tests need it, so its absence is no error.
+    """
+    found = find_browser()
+    try:
+        return find_browser() if not found and _install("chromium") else found
+    except StackError:  # Ubuntu has Chromium only as a snap
+        return None
+
+
+def find_browser() -> Path | None:
+    """Return Chromium or Chrome on this machine, or None."""
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    return Path(found) if found else None
 
 
 def _advise() -> str:
@@ -52,18 +73,17 @@ def find_broker() -> Path | None:
     return next((path for path in found if os.access(path, os.X_OK)), None)
 
 
-def _install(package: str) -> Path | None:
-    if not shutil.which("apt-get"):
-        return None
-    rights = _root_prefix()
+def _install(package: str) -> bool:
+    """Install a package of apt. Return whether this user can. Raises StackError with the output of apt."""
+    rights = _root_prefix() if shutil.which("apt-get") else None
     if rights is None:
-        return None
+        return False
     text = f"installing {package} with apt-get"
     progress.print_line(text)
     with progress.report_every(text), _no_system_daemon(rights):
         _apt(rights, "update", "-qq")
         _apt(rights, "install", "-y", "-qq", "--no-install-recommends", package)
-    return find_broker()
+    return True
 
 
 def _root_prefix() -> list[str] | None:

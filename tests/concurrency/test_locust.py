@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from queue import Queue
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
@@ -24,10 +24,12 @@ import urllib3
 from harness import invariants
 from harness.report.charts import over_time
 from harness.runtime.compose import ROOT
-from tests.concurrency import browser
-from tests.concurrency.browser import Browser
 from tests.concurrency.figures import REPORTS, Figures
+from tests.support.browser import DESKTOP, PHONE, open_page, record_problems, run_playwright, take_screenshot
 from tests.support.system import TestSystem
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 pytestmark = pytest.mark.concurrency
 SEATS = 120
@@ -139,43 +141,80 @@ def _find_url(lines: Queue[str]) -> str:
 
 
 def test_dashboard_shows_a_live_sale_and_ends_with_ctrl_c(system: TestSystem, load: dict[str, str]) -> None:
-    program = browser.find_program()
-    if program is None:
-        pytest.skip("NO BROWSER: the dashboard was not tested (apt-get install chromium)")
-    with run_dashboard(load) as (process, urls), Browser(program) as page:
+    with run_playwright() as launch, run_dashboard(load) as (process, urls):
+        page = open_page(launch(), DESKTOP)
+        problems = record_problems(page)
         start_sale(system, urls["locust"])
         assert system.stack.url("api-gateway").encode() in urllib3.request("GET", urls["locust"]).data
-        page.open(urls["dashboard"] + "/")
+        page.goto(urls["dashboard"] + "/")
         system.wait_until("seats are held and sold", lambda: all(count_seats(page, kind) for kind in "HS"))
         system.wait_until(
             "reserves have won and lost", lambda: read_total(page, "winners") > 0 and read_total(page, "losers") > 0
         )
         system.wait_until("all four invariants hold", lambda: read_verdicts(page).count("✓") == 4)
-        total = page.js("[...document.querySelectorAll('#legend b')].reduce((sum, b) => sum + +b.textContent, 0)")
-        assert total == page.js("cells.length") == 5_000
-        assert page.js("$('error').textContent") == ""
-        assert page.js("getComputedStyle(document.querySelector('#map i.S')).backgroundColor") == "rgb(58, 134, 216)"
-        page.screenshot(REPORTS / "concurrency-live.png")
+        total = page.evaluate("[...document.querySelectorAll('#legend b')].reduce((sum, b) => sum + +b.textContent, 0)")
+        assert total == page.evaluate("cells.length") == 5_000
+        assert page.evaluate("$('error').textContent") == ""
+        assert (
+            page.evaluate("getComputedStyle(document.querySelector('#map i.S')).backgroundColor") == "rgb(58, 134, 216)"
+        )
+        assert_hall_fills_the_window(page)
+        take_screenshot(page, REPORTS / "concurrency-live.png")
         assert_violation_is_shown(system, page)
         children = descendants(process.pid)
         process.send_signal(signal.SIGINT)
         assert process.wait(END_SECONDS) == 0
-        system.wait_until("the page reports the stop", lambda: "has stopped" in page.js("$('error').textContent"))
+        system.wait_until("the page reports the stop", lambda: "has stopped" in page.evaluate("$('error').textContent"))
+        assert problems == []
     assert children
     assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
     assert system.is_healthy()
 
 
-def assert_violation_is_shown(system: TestSystem, page: Browser) -> None:
+def assert_hall_fills_the_window(page: Page) -> None:
+    """Assert that a phone and a screen show all seats, that the curve has an axis, and that free seats are visible."""
+    for width, height in (PHONE, (640, 900), DESKTOP):
+        page.set_viewport_size({"width": width, "height": height})
+        seats = page.evaluate(
+            "cells.map(cell => cell.getBoundingClientRect()).map(box => [box.left, box.right, box.width * box.height])"
+        )
+        assert min(left for left, _, _ in seats) >= 0
+        assert max(right for _, right, _ in seats) <= width
+        assert min(area for _, _, area in seats) > 8, f"a seat is too small to see at {width} px"
+        assert sum(area for _, _, area in seats) > 0.25 * width * height
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+    marks = page.locator("#axis li").all_inner_texts()
+    assert float(marks[0]) == 2 * float(marks[1]) > float(marks[2]) == 0
+    assert contrast(page, "#map i.A", "main section") >= 3
+
+
+def contrast(page: Page, one: str, other: str) -> float:
+    """Return the contrast ratio of two backgrounds by the formula of WCAG."""
+    lights = sorted(luminance(read_colour(page, which)) for which in (one, other))
+    return (lights[1] + 0.05) / (lights[0] + 0.05)
+
+
+def read_colour(page: Page, selector: str) -> list[int]:
+    """Return the background of the first element of `selector` as red, green and blue."""
+    query = "which => getComputedStyle(document.querySelector(which)).backgroundColor.match(/\\d+/g).map(Number)"
+    return list(page.evaluate(query, selector))
+
+
+def luminance(colour: list[int]) -> float:
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (part / 255 for part in colour[:3])]
+    return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def assert_violation_is_shown(system: TestSystem, page: Page) -> None:
     """Change a balance by hand, and assert that the page shows the broken invariant with its user."""
     person = system.person()
     change = "UPDATE users SET credit_balance = credit_balance + %s WHERE user_id = %s"
     system.rows("users_db", change, 1, person.user_id)
     system.wait_until(
-        "the page is red", lambda: page.js("document.querySelector('.broken')?.dataset.invariant") == "I2"
+        "the page is red", lambda: page.evaluate("document.querySelector('.broken')?.dataset.invariant") == "I2"
     )
     system.rows("users_db", change, -1, person.user_id)
-    assert person.email in page.js("document.querySelector('.broken .rule').textContent")
+    assert person.email in page.evaluate("document.querySelector('.broken .rule').textContent")
 
 
 def start_sale(system: TestSystem, url: str) -> None:
@@ -190,16 +229,16 @@ def start_sale(system: TestSystem, url: str) -> None:
     system.wait_until("locust has started", try_start)
 
 
-def count_seats(page: Browser, kind: str) -> int:
-    return int(page.js(f"document.querySelectorAll('#map i.{kind}').length"))
+def count_seats(page: Page, kind: str) -> int:
+    return int(page.evaluate(f"document.querySelectorAll('#map i.{kind}').length"))
 
 
-def read_total(page: Browser, series: str) -> float:
-    return float(page.js(f"$('so-far').textContent.match(/([\\d.]+) {series}/)?.[1] ?? 0"))
+def read_total(page: Page, series: str) -> float:
+    return float(page.evaluate(f"$('so-far').textContent.match(/([\\d.]+) {series}/)?.[1] ?? 0"))
 
 
-def read_verdicts(page: Browser) -> str:
-    return str(page.js("[...document.querySelectorAll('.verdict')].map(cell => cell.textContent[0]).join('')"))
+def read_verdicts(page: Page) -> str:
+    return str(page.evaluate("[...document.querySelectorAll('.verdict')].map(cell => cell.textContent[0]).join('')"))
 
 
 def descendants(pid: int) -> list[int]:
