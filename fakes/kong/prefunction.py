@@ -1,7 +1,7 @@
 """The plugin pre-function. This fake runs no Lua. It does in Python what one program does, and refuses another.
 
-The program makes the correlation id of a request one UUID: it normalizes or removes the id of the client, and it
-writes the id of the response in place of Kong's request id into a response of Kong itself.
+The program makes the correlation id of a request one UUID. It normalizes or removes the id of the client. In a response
+of Kong itself, it replaces Kong's request id by the id of the response.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""An HTTP server of the test process that records each request and answers it as the test says."""
+"""An HTTP server of the test process that records each request. The test chooses the answers."""
 
 from __future__ import annotations
 
