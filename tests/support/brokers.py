@@ -16,8 +16,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import pika
-
 from harness.runtime import ports
 from harness.runtime.process import Identity, listens, wait_for
 from harness.runtime.program import Program
@@ -26,7 +24,6 @@ from services.chassis.settings import BrokerSettings
 from tests.support.running_stack import IN_CONTAINERS
 
 START_SECONDS = 60
-QUEUES = ("seat.hold.queue", "seat.release.queue", "seat.release.delay.queue", "seat.release.parking.queue")
 
 
 class Broker:
@@ -60,43 +57,9 @@ class Broker:
             return
         self._processes.append(self._start(self._rabbitmq))
 
-    def connect(self) -> pika.BlockingConnection:
-        """Open a connection to inspect queues. The caller closes it."""
-        credentials = pika.PlainCredentials(self.settings.user, self.settings.password)
-        return pika.BlockingConnection(
-            pika.ConnectionParameters(self.settings.host, self.settings.port, credentials=credentials)
-        )
-
-    def empty(self) -> None:
-        """Delete all messages of all queues."""
-        connection = self.connect()
-        channel = connection.channel()
-        for queue in QUEUES:
-            channel.queue_purge(queue)
-        connection.close()
-
-    def take(self, queue: str, within: float = 5.0) -> tuple[Any, bytes] | None:
-        """Consume the next message of `queue` and return (properties, body), or None after `within` seconds."""
-        connection = self.connect()
-        try:
-            channel = connection.channel()
-            deadline = time.monotonic() + within
-            while time.monotonic() < deadline:
-                method, properties, body = channel.basic_get(queue, auto_ack=True)
-                if method is not None:
-                    return properties, body
-                connection.process_data_events(time_limit=0.05)
-            return None
-        finally:
-            connection.close()
-
-    def count(self, queue: str) -> int:
-        """The number of messages in `queue` that no consumer has received."""
-        connection = self.connect()
-        try:
-            return int(connection.channel().queue_declare(queue, passive=True).method.message_count)
-        finally:
-            connection.close()
+    def url(self, _name: str = "rabbitmq") -> str:
+        """Return the AMQP URL, like a stack, so that `queue_admin` reads the queues of both."""
+        return self._rabbitmq.url
 
     def close(self) -> None:
         """Stop the broker and its port mapper, and delete their files."""

@@ -10,6 +10,7 @@ from uuid import uuid4
 import pika
 
 from harness import Stack
+from tests.support.brokers import Broker
 from tests.support.waiting import wait_until
 
 HOLD, RELEASE, DELAY, PARKING = (
@@ -23,39 +24,51 @@ TAKE_SECONDS = 10.0
 
 
 @contextmanager
-def channel(stack: Stack) -> Iterator[Any]:
+def channel(at: Stack | Broker) -> Iterator[Any]:
     """Open a channel with publisher confirms."""
-    with closing(pika.BlockingConnection(pika.URLParameters(stack.url("rabbitmq")))) as connection:
+    with closing(pika.BlockingConnection(pika.URLParameters(at.url("rabbitmq")))) as connection:
         opened = connection.channel()
         opened.confirm_delivery()
         yield opened
 
 
-def depth(stack: Stack, queue: str) -> int:
+def depth(at: Stack | Broker, queue: str) -> int:
     """The number of messages that wait in a queue."""
-    with channel(stack) as opened:
+    with channel(at) as opened:
         return int(opened.queue_declare(queue, passive=True).method.message_count)
 
 
-def purge(stack: Stack, queue: str) -> None:
-    """Delete all messages of a queue."""
-    with channel(stack) as opened:
-        opened.queue_purge(queue)
+def purge(at: Stack | Broker, *queues: str) -> None:
+    """Delete all messages of these queues, or of all."""
+    with channel(at) as opened:
+        for queue in queues or (HOLD, RELEASE, DELAY, PARKING):
+            opened.queue_purge(queue)
+
+
+def take(at: Stack | Broker, queue: str) -> tuple[Any, bytes]:
+    """Consume the next message of a queue and return its properties and body. Waits up to 10 s."""
+
+    def read() -> tuple[Any, bytes] | None:
+        method, properties, body = opened.basic_get(queue, auto_ack=True)
+        return None if method is None else (properties, body)
+
+    with channel(at) as opened:
+        return wait_until(read, TAKE_SECONDS, f"a message in {queue}")
 
 
 @contextmanager
-def message_survives(stack: Stack) -> Iterator[None]:
+def message_survives(at: Stack | Broker) -> Iterator[None]:
     """Publish a message before the block, and consume it after the block. Raises AssertionError if it is lost."""
     body = uuid4().bytes
-    with channel(stack) as opened:
+    with channel(at) as opened:
         opened.basic_publish("", PARKING, body, pika.BasicProperties(delivery_mode=2), mandatory=True)
     yield
-    with channel(stack) as opened:
+    with channel(at) as opened:
         wait_until(lambda: opened.basic_get(PARKING, auto_ack=True)[2] == body, TAKE_SECONDS)
 
 
-def send(stack: Stack, body: bytes, message_id: str | None) -> None:
+def send(at: Stack | Broker, body: bytes, message_id: str | None) -> None:
     """Publish any body to the release queue."""
     properties = pika.BasicProperties(message_id=message_id, delivery_mode=2)
-    with channel(stack) as opened:
+    with channel(at) as opened:
         opened.basic_publish("", RELEASE, body, properties, mandatory=True)

@@ -21,6 +21,7 @@ from services.chassis import broker as module
 from services.chassis.broker import Publisher
 from services.chassis.errors import Unknown
 from services.chassis.settings import BrokerSettings
+from tests.support import queue_admin
 from tests.support.brokers import Broker
 from tests.support.waiting import wait_until
 
@@ -31,7 +32,7 @@ PARKING = "seat.release.parking.queue"
 
 @pytest.fixture
 def publisher(broker: Broker) -> Iterator[Publisher]:
-    broker.empty()
+    queue_admin.purge(broker)
     publisher = Publisher(broker.settings, "test")
     publisher.start()
     wait_until(publisher.is_ready)
@@ -42,7 +43,7 @@ def publisher(broker: Broker) -> Iterator[Publisher]:
 @pytest.mark.claim("reserve/publishes-hold-message", "queue/hold-exchange")
 def test_confirmed_message_is_in_its_queue_with_its_properties(publisher, broker):
     publisher.publish("", PARKING, b'{"a": 1}', message_id="m-1", headers={"attempts": 2})
-    properties, body = broker.take(PARKING)
+    properties, body = queue_admin.take(broker, PARKING)
     assert body == b'{"a": 1}'
     assert (properties.message_id, properties.delivery_mode, properties.headers["attempts"]) == ("m-1", 2, 2)
 
@@ -73,10 +74,9 @@ def test_a_message_survives_any_number_of_redeliveries(publisher, broker, queue)
     """
     publisher.publish("", queue, b"{}", message_id="m-3")
     for _ in range(25):
-        with closing(broker.connect()) as connection:
-            channel = connection.channel()
-            wait_until(lambda: channel.basic_get(queue)[0] is not None)  # noqa: B023 - called before the next round
-    properties, _ = broker.take(queue)
+        with queue_admin.channel(broker) as channel:
+            wait_until(lambda: channel.basic_get(queue)[0] is not None)
+    properties, _ = queue_admin.take(broker, queue)
     assert properties.message_id == "m-3"
 
 
@@ -85,7 +85,7 @@ def test_a_message_survives_any_number_of_redeliveries(publisher, broker, queue)
 def test_expired_message_arrives_in_the_release_queue(publisher, broker, way):
     name = str(uuid4())
     publisher.publish(*way, b"{}", message_id=name, expiration_ms=50)
-    properties, _ = broker.take("seat.release.queue")
+    properties, _ = queue_admin.take(broker, "seat.release.queue")
     assert properties.message_id == name
 
 
@@ -114,7 +114,7 @@ def test_unroutable_messages_fail_no_concurrent_message(publisher, broker):
     for thread in threads:
         thread.join()
     assert failures == []
-    wait_until(lambda: broker.count(PARKING) == 6 * 30)
+    wait_until(lambda: queue_admin.depth(broker, PARKING) == 6 * 30)
 
 
 def _publish_some(publisher: Publisher, number: int, failures: list[str]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from typing import Any
 
 import pytest
@@ -19,6 +18,7 @@ from services.inventory import queue_consumer
 from services.inventory.consumer import DELAY_QUEUE, PARKING_QUEUE, RELEASE_QUEUE, SeatReleases
 from services.inventory.queue_consumer import Consumer, Message
 from services.inventory.store import holds
+from tests.support import queue_admin
 from tests.support.brokers import Broker
 from tests.support.service_settings import new_id
 from tests.support.waiting import wait_until
@@ -78,12 +78,12 @@ class Flow:
 @pytest.fixture
 def flow(broker: Broker, inventory: InventoryService, monkeypatch: pytest.MonkeyPatch) -> Iterator[Flow]:
     monkeypatch.setattr(queue_consumer, "_IDLE_SECONDS", 0.02)  # `stop` waits for this time
-    broker.empty()
+    queue_admin.purge(broker)
     flow = Flow(broker, inventory)
     flow.start()
     yield flow
     flow.stop()
-    broker.empty()
+    queue_admin.purge(broker)
 
 
 def get_outcome(inventory: InventoryService, message_id: str) -> str | None:
@@ -166,7 +166,7 @@ def test_early_message_is_delayed_and_then_releases(flow, inventory):
 def test_malformed_message_is_parked_unchanged(flow, broker, body):
     message_id = new_id()
     flow.publisher.publish("seat.release.exchange", "seat.release", body, message_id=message_id)
-    properties, parked = broker.take(PARKING_QUEUE)
+    properties, parked = queue_admin.take(broker, PARKING_QUEUE)
     assert (properties.message_id, parked) == (message_id, body)
 
 
@@ -209,17 +209,17 @@ def test_permanent_failure_is_parked_after_five_retries(flow, broker, inventory,
 
     monkeypatch.setattr(holds, "release_expired", fail)
     message_id = flow.wake_up(new_id(), new_id())
-    properties, _ = broker.take(PARKING_QUEUE, within=10)
+    properties, _ = queue_admin.take(broker, PARKING_QUEUE)
     assert properties.message_id == message_id
     assert attempts == [message_id] * 6  # the first attempt and five retries
-    assert broker.count(DELAY_QUEUE) == broker.count(RELEASE_QUEUE) == 0
+    assert queue_admin.depth(broker, DELAY_QUEUE) == queue_admin.depth(broker, RELEASE_QUEUE) == 0
 
 
 def test_message_that_triggers_a_bug_is_parked(flow, broker, monkeypatch):
     monkeypatch.setattr(module, "FIRST_DELAY_MS", 10)
     monkeypatch.setattr(holds, "release_expired", lambda *_: 1 / 0)
     message_id = flow.wake_up(new_id(), new_id())
-    properties, _ = broker.take(PARKING_QUEUE, within=10)
+    properties, _ = queue_admin.take(broker, PARKING_QUEUE)
     assert properties.message_id == message_id
 
 
@@ -230,13 +230,13 @@ def test_consumer_pauses_while_the_database_is_down(flow, broker, inventory, mon
     inventory.expire(seat_id)
     message_ids = [flow.wake_up(seat_id, hold_id), flow.wake_up(new_id(), new_id()), flow.wake_up(new_id(), new_id())]
     wait_until(lambda: flow.consumer.state == "paused")
-    wait_until(lambda: broker.count(RELEASE_QUEUE) == 3)  # returned to their queue and not delivered
+    wait_until(lambda: queue_admin.depth(broker, RELEASE_QUEUE) == 3)  # returned to their queue and not delivered
     attempts = down.attempts
-    assert (broker.count(PARKING_QUEUE), broker.count(DELAY_QUEUE)) == (0, 0)
+    assert (queue_admin.depth(broker, PARKING_QUEUE), queue_admin.depth(broker, DELAY_QUEUE)) == (0, 0)
     down.end()
     wait_until(lambda: all(get_outcome(inventory, message_id) for message_id in message_ids))
     assert attempts <= 2
-    assert broker.count(PARKING_QUEUE) == 0
+    assert queue_admin.depth(broker, PARKING_QUEUE) == 0
     assert inventory.seat(seat_id).status == "AVAILABLE"
 
 
@@ -282,7 +282,7 @@ def test_message_stays_if_parking_is_not_confirmed(flow, broker, inventory, monk
     flow.publisher.publish("seat.release.exchange", "seat.release", b"bad", message_id="bad")
     wait_until(lambda: flow.consumer.state != "consuming")
     refuse[0] = False
-    properties, _ = broker.take(PARKING_QUEUE, within=10)
+    properties, _ = queue_admin.take(broker, PARKING_QUEUE)
     assert properties.message_id == "bad"
 
 
@@ -308,8 +308,7 @@ def test_consumer_of_a_deleted_queue_is_not_consuming(flow, broker):
     """RabbitMQ cancels the consumer and refuses the next ones, until the queue is declared again."""
     wait_until(lambda: flow.consumer.state == "consuming")
     seen: set[tuple[str, int | None]] = set()
-    with closing(broker.connect()) as connection:
-        channel = connection.channel()
+    with queue_admin.channel(broker) as channel:
         channel.queue_delete(RELEASE_QUEUE)
         try:
             wait_until(lambda: flow.consumer.state != "consuming")
@@ -337,9 +336,9 @@ def test_a_consumer_prefetches_at_most_32_messages(flow, broker):
         wait_until(lambda: slow.state == "consuming")
         for _ in range(40):
             flow.wake_up(new_id(), new_id())
-        wait_until(lambda: broker.count(RELEASE_QUEUE) == 40 - 32)
+        wait_until(lambda: queue_admin.depth(broker, RELEASE_QUEUE) == 40 - 32)
         go.set()
-        wait_until(lambda: broker.count(RELEASE_QUEUE) == 0)
+        wait_until(lambda: queue_admin.depth(broker, RELEASE_QUEUE) == 0)
     finally:
         go.set()
         slow.stop()

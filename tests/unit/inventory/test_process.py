@@ -21,6 +21,7 @@ from services.chassis.broker import Publisher
 from services.chassis.clients import GrpcPeer, open_channel
 from services.contracts.pb import inventory_pb2 as pb
 from services.contracts.pb.inventory_pb2_grpc import InventoryStub
+from tests.support import queue_admin
 from tests.support.brokers import Broker
 from tests.support.databases import Databases
 from tests.support.http_servers import AnsweringServer, Request
@@ -78,7 +79,7 @@ def order() -> Iterator[AnsweringServer]:
 
 @pytest.fixture
 def replicas(databases: Databases, broker: Broker, order: AnsweringServer) -> Iterator[list[Process]]:
-    broker.empty()
+    queue_admin.purge(broker)
     database = databases.database_for("inventory")
     environment = {
         "BIND": "127.0.0.1",
