@@ -38,12 +38,9 @@ def flip_bit(payload: str) -> Iterable[str]:
 
 
 def encode_differently(payload: str) -> Iterable[str]:
-    """Encode the same bytes in another way."""
+    """Encode the same bytes in another way. White space of a scanner is not one, because it is ignored."""
     raw = base64.b64decode(payload)
     yield payload + "="
-    yield payload + "\n"
-    yield " " + payload
-    yield payload[:40] + "\n" + payload[40:]
     yield payload[:40] + "=" + payload[40:]
     yield payload.rstrip("=") + "!"
     yield raw.hex()

@@ -21,7 +21,14 @@ FOR_USERS = [route for route in endpoints.public() if route.for_users]
 # The expected roles are repeated here, because a test cannot read them from the code under test.
 STAFF_ONLY = {"POST /api/verify", "POST /api/orders/<order_id>/refund", "POST /api/transfer/reverse"}
 STAFF_ONLY |= {"POST /api/transfer/dismiss"}
-BOTH_ROLES = {"POST /api/auth/logout", "GET /api/events", "GET /api/events/<event_id>"}
+BOTH_ROLES = {
+    "POST /api/auth/logout",
+    "GET /api/events",
+    "GET /api/events/<event_id>",
+    "GET /api/orders/<order_id>",
+    "GET /api/transfers",
+    "GET /api/transfers/<transfer_id>",
+}
 ADMITTED, REFUSED = [200, 200], [401, 401]
 WITHIN_SECONDS = 1.0
 STALE = "Could not check whether this session was revoked"
