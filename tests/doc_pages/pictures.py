@@ -90,8 +90,8 @@ def draw_matrix() -> str:
     rows = list(dict.fromkeys((flow, edge) for flow, edge, _ in table))
     flows = list(dict.fromkeys(flow for flow, _ in rows))
     columns = _split(rows)
-    canvas = Canvas(945, int(118 + max(map(_height, columns))), f"The fault matrix: {len(table)} cells")
-    counts = f"{len(table)} cells: {len(flows)} flows, {len(rows)} calls, {len(Kind)} faults"
+    canvas = Canvas(965, int(118 + max(map(_height, columns))), f"The fault matrix: {len(table):,} cells")
+    counts = f"{len(table):,} cells: {len(flows)} flows, {len(rows)} calls, {len(Kind)} faults"
     canvas.text(20, 30, counts, anchor="start", bold=True, size=15)
     caption = (
         "A row is one call of a flow, a square one fault in it. The colour is the end state that a run must reach."
@@ -100,7 +100,7 @@ def draw_matrix() -> str:
     for number, (end, words) in enumerate(END_WORDS.items()):
         _draw_legend(canvas, 20 + 190 * (number % 3), 62 + 18 * (number // 3), end, words)
     for number, column in enumerate(columns):
-        _draw_column(canvas, 20 + 312 * number, column, table)
+        _draw_column(canvas, 20 + 318 * number, column, table)
     return canvas.render()
 
 
@@ -119,7 +119,7 @@ def _draw_column(canvas: Canvas, left: float, rows: list[Row], table: Mapping[tu
         canvas.text(left, y + CELL, edge.replace("{id}", "…"), anchor="start", size=8, colour=GREY)
         for place, kind in enumerate(Kind):
             if code := table.get((flow, edge, kind)):
-                spot = f'x="{left + 166 + place * (CELL + 2):g}" y="{y:g}" width="{CELL}" height="{CELL}"'
+                spot = f'x="{left + 172 + place * (CELL + 2):g}" y="{y:g}" width="{CELL}" height="{CELL}"'
                 canvas.shapes.append(f'<rect {spot} rx="1.5" fill="{END_COLOURS[code[-1]]}"/>')
         y += CELL + 3
 
