@@ -1,0 +1,51 @@
+"""`python -m harness.report.screenshot [REPORT]`: takes the pictures of the report that README shows.
+
+Chromium takes `docs/img/report.png` of its top. If a test failed, it takes `docs/img/failure.png` of that
+test with its details open. The hash of the template in `docs/img/page.sha256` lets a test find stale pictures.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from pathlib import Path
+
+from harness.runtime.compose import ROOT
+
+PICTURES = ROOT / "docs" / "img"
+TEMPLATE = Path(__file__).with_name("page.html")
+STAMP = PICTURES / "page.sha256"
+CHROMIUM = "/usr/bin/chromium"
+WIDTH, HEIGHT = 1280, 860
+
+
+def stamp() -> str:
+    """Return the hash of the template from which the pictures are made."""
+    return hashlib.sha256(TEMPLATE.read_bytes()).hexdigest() + "\n"
+
+
+def main(report: Path) -> None:
+    """Take the pictures of one report."""
+    from playwright.sync_api import (
+        FloatRect,
+        sync_playwright,
+    )  # a development package, which the harness does not need otherwise
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
+        page.goto(report.resolve().as_uri())
+        failure = page.locator("h2#failures + details")
+        if failure.count():
+            failure.evaluate("node => node.querySelectorAll('details').forEach(inner => { inner.open = true })")
+            box = failure.bounding_box() or {"y": 0.0}
+            clip = FloatRect(x=0, y=box["y"], width=WIDTH, height=HEIGHT)
+            page.screenshot(path=PICTURES / "failure.png", full_page=True, clip=clip)
+        else:
+            page.screenshot(path=PICTURES / "report.png")
+        browser.close()
+    STAMP.write_text(stamp(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "reports" / "index.html")
