@@ -219,7 +219,8 @@ class Database:
         try:
             borrowed = self._pool.connect()
             if not cast(_Connection, borrowed.dbapi_connection).is_usable():
-                borrowed = self._replace(borrowed)
+                dead, borrowed = borrowed, None  # if no server answers now, nothing is borrowed
+                borrowed = self._replace(dead)
             yield cast(_Connection, borrowed.dbapi_connection)
         except (psycopg2.Error, PoolTimeout) as error:
             is_lost = borrowed is not None and cast(_Connection, borrowed.dbapi_connection).closed

@@ -19,8 +19,8 @@ UNDONE_SECONDS = 5.0  # longer than a saga retries a step (4 s), shorter than wi
 
 def cover_undone_sagas(system: TestSystem) -> None:
     """Get 500 INTERNAL_ERROR: the row of the seat stays hold_row_lock until the saga compensates."""
-    with ThreadPoolExecutor(4) as pool:
-        works = (_undo_pay, _undo_confirm, _undo_reverse, _undo_initiate)
+    works = (_undo_pay, _undo_confirm, _undo_reverse, _undo_refund, _undo_initiate)
+    with ThreadPoolExecutor(len(works)) as pool:
         for done in [pool.submit(work, system) for work in works]:
             done.result()
 
@@ -47,6 +47,13 @@ def _undo_reverse(system: TestSystem) -> None:
     transfer = system.dispute_transfer(seller, buyer, seat)
     with hold_row_lock(system, "seats_db", "seats", "seat_id", seat, UNDONE_SECONDS):
         expect(staff.transfer("reverse", transfer), 500)
+
+
+def _undo_refund(system: TestSystem) -> None:
+    buyer, staff = system.person(), system.staff()
+    seat, order = system.buy_seat(buyer)
+    with hold_row_lock(system, "seats_db", "seats", "seat_id", seat, UNDONE_SECONDS):
+        expect(staff.refund(order), 500)
 
 
 def _undo_initiate(system: TestSystem) -> None:

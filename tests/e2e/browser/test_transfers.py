@@ -64,7 +64,7 @@ def test_seller_offers_to_a_member_and_cancels(system: TestSystem, visit) -> Non
     seller.click("Cancel the transfer")
     seller.page.get_by_role("dialog").get_by_role("button", name="Cancel the transfer").click()
     seller.see("This transfer ended")
-    assert system.seat_row(seat)["owner_user_id"] == first.user_id
+    assert str(system.seat_row(seat)["owner_user_id"]) == first.user_id
 
 
 def test_refusal_of_the_api_is_shown(system: TestSystem, visit) -> None:

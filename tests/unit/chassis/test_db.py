@@ -7,8 +7,10 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
+import psycopg2
 import pytest
 
+from services.chassis import db as db_module
 from services.chassis.db import (
     _IS_READY,
     Database,
@@ -122,6 +124,17 @@ class Interrupted:
             end_connections(self._databases)
         tx.one("SELECT 2")
         return found
+
+
+def test_no_server_after_a_dead_connection_is_unknown(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_settings: DatabaseSettings) -> Any:
+        raise psycopg2.OperationalError("connection refused")
+
+    db.statement("SELECT 1 AS one")
+    monkeypatch.setattr(db_module._Connection, "is_usable", lambda _connection: False)
+    monkeypatch.setattr(db_module, "_connect", refuse)
+    with pytest.raises(Unknown, match="the database did not answer"):
+        db.statement("SELECT 1 AS one")
 
 
 def test_read_is_repeated_once_when_its_connection_breaks(db: Database, databases: Databases) -> None:

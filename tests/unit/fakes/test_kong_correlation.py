@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
@@ -47,17 +48,17 @@ def keep(config: dict[str, Any]) -> None:
     """Leave the configuration as it is."""
 
 
-# name: (edit of the configuration, method, path, headers, status)
-REFUSALS = {
-    "no token": (keep, "GET", "/api/orders", {}, 401),
-    "expired token": (keep, "GET", "/api/orders", bearer(token(exp=1)), 401),
-    "options without a token": (keep, "OPTIONS", "/api/pay", {}, 401),
-    "no route": (keep, "GET", "/nowhere", {}, 404),
-    "no route with a token": (keep, "POST", "/metrics", bearer(), 404),
-    "internal path": (keep, "DELETE", "/credits/deduct", bearer(), 404),
-    "dead service": (dead_service, "GET", "/api/orders", bearer(), 502),
-    "unknown service": (unknown_service, "GET", "/api/orders", bearer(), 503),
-    "slow service": (slow_service, "POST", "/api/pay", bearer(), 504),
+# name: (edit of the configuration, method, path, maker of the headers, status). A token is valid for a minute only.
+REFUSALS: dict[str, tuple[Callable[[dict[str, Any]], None], str, str, Callable[[], dict[str, str]], int]] = {
+    "no token": (keep, "GET", "/api/orders", dict, 401),
+    "expired token": (keep, "GET", "/api/orders", lambda: bearer(token(exp=1)), 401),
+    "options without a token": (keep, "OPTIONS", "/api/pay", dict, 401),
+    "no route": (keep, "GET", "/nowhere", dict, 404),
+    "no route with a token": (keep, "POST", "/metrics", bearer, 404),
+    "internal path": (keep, "DELETE", "/credits/deduct", bearer, 404),
+    "dead service": (dead_service, "GET", "/api/orders", bearer, 502),
+    "unknown service": (unknown_service, "GET", "/api/orders", bearer, 503),
+    "slow service": (slow_service, "POST", "/api/pay", bearer, 504),
 }
 
 
@@ -74,11 +75,11 @@ def check_one_id(response: TestResponse, gateway: KongClient, sent: str | None) 
 @pytest.mark.parametrize("sent", SENT.values(), ids=SENT)
 @pytest.mark.parametrize("refusal", REFUSALS)
 def test_refusal_has_one_id(refusal: str, sent: str | None, config: Any, gateway: KongClient, upstream: Any) -> None:
-    edit, method, path, headers, status = REFUSALS[refusal]
+    edit, method, path, make_headers, status = REFUSALS[refusal]
     edit(config)
     upstream.ready.clear()
     own = {} if sent is None else {"X-Correlation-ID": sent}
-    response = gateway(method, path, {**headers, **own, "Origin": ORIGIN})
+    response = gateway(method, path, {**make_headers(), **own, "Origin": ORIGIN})
     upstream.ready.set()
     assert response.status_code == status
     shown = check_one_id(response, gateway, sent)
