@@ -1,6 +1,6 @@
 """`python -m harness.report.screenshot [REPORT]`: takes the pictures of the report that README shows.
 
-Chromium takes `docs/img/report.png` of its top. If a test failed, it takes `docs/img/failure.png` of that
+Chromium takes `docs/img/report.png` of its top. If a test of the stack failed, it takes `docs/img/failure.png` of that
 test with its details open. The hash of the template in `docs/img/page.sha256` lets a test find stale pictures.
 """
 
@@ -16,7 +16,7 @@ PICTURES = ROOT / "docs" / "img"
 TEMPLATE = Path(__file__).with_name("page.html")
 STAMP = PICTURES / "page.sha256"
 CHROMIUM = "/usr/bin/chromium"
-WIDTH, HEIGHT = 1280, 860
+WIDTH, HEIGHT, FAILURE_HEIGHT = 1280, 860, 1120
 
 
 def stamp() -> str:
@@ -35,11 +35,13 @@ def main(report: Path) -> None:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
         page.goto(report.resolve().as_uri())
-        failure = page.locator("h2#failures + details")
+        failure = page.locator("h2#failures ~ details", has_text="log lines in time order").first
         if failure.count():
+            page.locator("h2#failures ~ details").evaluate_all("all => all.forEach(one => { one.open = false })")
+            failure.evaluate("node => { node.open = true }")
             failure.evaluate("node => node.querySelectorAll('details').forEach(inner => { inner.open = true })")
             box = failure.bounding_box() or {"y": 0.0}
-            clip = FloatRect(x=0, y=box["y"], width=WIDTH, height=HEIGHT)
+            clip = FloatRect(x=0, y=box["y"], width=WIDTH, height=FAILURE_HEIGHT)
             page.screenshot(path=PICTURES / "failure.png", full_page=True, clip=clip)
         else:
             page.screenshot(path=PICTURES / "report.png")
