@@ -12,8 +12,7 @@ import stripe
 
 from services.chassis import correlation
 from services.chassis.clients import CALL_SECONDS
-from services.chassis.errors import NoAnswer, Refused, Unknown
-from services.chassis.neighbours import UNLIMITED, Neighbour
+from services.chassis.errors import Refused, Unknown
 from services.contracts.errors import ErrorCode
 from services.contracts.money import to_cents
 from services.user import stripe_events
@@ -37,10 +36,9 @@ class Intent:
 
 
 class Payments:
-    """Stripe's part of a top-up. Thread-safe. `slots` is the number of threads that may wait for Stripe at once."""
+    """Stripe's part of a top-up. Thread-safe."""
 
-    def __init__(self, secret_key: str, webhook_secret: str, base_url: str, slots: int = UNLIMITED) -> None:
-        self._neighbour = Neighbour("Stripe", slots)
+    def __init__(self, secret_key: str, webhook_secret: str, base_url: str) -> None:
         self._webhook_secret = webhook_secret
         client = stripe.StripeClient(
             secret_key,
@@ -55,13 +53,12 @@ class Payments:
 
         Raises Refused IDEMPOTENCY_KEY_REUSED if `key` was used with another body. Raises Unknown without an answer.
         """
-        with self._neighbour.calling():
-            try:
-                return self._create(key, key, user_id, amount)
-            except stripe.IdempotencyError:
-                raise Refused(ErrorCode.IDEMPOTENCY_KEY_REUSED) from None
-            except stripe.StripeError as error:
-                return self._recover(error, key, user_id, amount)
+        try:
+            return self._create(key, key, user_id, amount)
+        except stripe.IdempotencyError:
+            raise Refused(ErrorCode.IDEMPOTENCY_KEY_REUSED) from None
+        except stripe.StripeError as error:
+            return self._recover(error, key, user_id, amount)
 
     def _recover(self, error: stripe.StripeError, key: str, user_id: UUID, amount: Decimal) -> Intent:
         """Look for the intent after a failed call, because Stripe may have created it (D34)."""
@@ -76,8 +73,7 @@ class Payments:
                 return self._create(f"{key}:{uuid4()}", key, user_id, amount)
         except stripe.StripeError as second_error:
             logger.warning("Stripe still does not answer: %s", type(second_error).__name__)
-        kind = Unknown if status else NoAnswer
-        raise kind("The payment provider did not answer. Try again shortly.") from None
+        raise Unknown("The payment provider did not answer. Try again shortly.") from None
 
     def _create(self, idempotency_key: str, key: str, user_id: UUID, amount: Decimal) -> Intent:
         logger.info("→ Stripe create PaymentIntent")
