@@ -35,6 +35,7 @@ def main(report: Path) -> None:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
         page.goto(report.resolve().as_uri())
+        page.screenshot(path=PICTURES / "report.png")
         failure = page.locator("h2#failures ~ details", has_text="log lines in time order").first
         if failure.count():
             page.locator("h2#failures ~ details").evaluate_all("all => all.forEach(one => { one.open = false })")
@@ -43,8 +44,6 @@ def main(report: Path) -> None:
             box = failure.bounding_box() or {"y": 0.0}
             clip = FloatRect(x=0, y=box["y"], width=WIDTH, height=FAILURE_HEIGHT)
             page.screenshot(path=PICTURES / "failure.png", full_page=True, clip=clip)
-        else:
-            page.screenshot(path=PICTURES / "report.png")
         browser.close()
     STAMP.write_text(stamp(), encoding="utf-8")
 
