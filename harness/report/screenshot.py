@@ -10,6 +10,7 @@ import hashlib
 import sys
 from pathlib import Path
 
+from harness.command_line import run_main
 from harness.runtime.compose import ROOT
 
 PICTURES = ROOT / "docs" / "img"
@@ -26,10 +27,8 @@ def stamp() -> str:
 
 def main(report: Path) -> None:
     """Take the pictures of one report."""
-    from playwright.sync_api import (
-        FloatRect,
-        sync_playwright,
-    )  # a development package, which the harness does not need otherwise
+    # Only this command needs the package, which `make demo` does without.
+    from playwright.sync_api import FloatRect, sync_playwright
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
@@ -39,8 +38,7 @@ def main(report: Path) -> None:
         failure = page.locator("h2#failures ~ details", has_text="log lines in time order").first
         if failure.count():
             page.locator("h2#failures ~ details").evaluate_all("all => all.forEach(one => { one.open = false })")
-            failure.evaluate("node => { node.open = true }")
-            failure.evaluate("node => node.querySelectorAll('details').forEach(inner => { inner.open = true })")
+            failure.evaluate("it => [it, ...it.querySelectorAll('details')].forEach(one => { one.open = true })")
             box = failure.bounding_box() or {"y": 0.0}
             clip = FloatRect(x=0, y=box["y"], width=WIDTH, height=FAILURE_HEIGHT)
             page.screenshot(path=PICTURES / "failure.png", full_page=True, clip=clip)
@@ -49,4 +47,4 @@ def main(report: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "reports" / "index.html")
+    run_main(lambda: main(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "reports" / "index.html"))
