@@ -20,16 +20,18 @@ from typing import Any
 import pika
 
 from services.chassis import correlation
-from services.chassis.errors import Unknown
+from services.chassis.errors import NoAnswer, Unknown, Unreachable
+from services.chassis.neighbours import UNLIMITED, Neighbour
 from services.chassis.settings import BrokerSettings
 
 logger = logging.getLogger(__name__)
 
 RECONNECT_SECONDS = 0.5
 CONFIRM_SECONDS = 2.0
-HEARTBEAT_SECONDS = 10
+HEARTBEAT_SECONDS = 5  # pika notices a silent broker after this and 5 s more
 _CONNECTING_SECONDS = 5
 _STOP_SECONDS = 5
+_KERNEL_LIMITS = {"TCP_KEEPIDLE": 2, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 3000}  # as in db.py
 _PERSISTENT = 2
 
 
@@ -42,6 +44,7 @@ def connection_parameters(settings: BrokerSettings, name: str) -> pika.Connectio
         heartbeat=HEARTBEAT_SECONDS,
         socket_timeout=_CONNECTING_SECONDS,
         stack_timeout=_CONNECTING_SECONDS,
+        tcp_options=_KERNEL_LIMITS,
         client_properties={"connection_name": name},
     )
 
@@ -58,15 +61,17 @@ class _Outgoing:
 class Publisher:
     """One connection with one I/O thread per process. Thread-safe.
 
-    It reconnects by itself. Without a connection, `publish` raises Unknown immediately.
+    It reconnects by itself. Without a connection, `publish` raises Unknown immediately. `slots` is the number of
+    threads that may wait for confirms at once.
     """
 
-    def __init__(self, settings: BrokerSettings, name: str) -> None:
+    def __init__(self, settings: BrokerSettings, name: str, slots: int = UNLIMITED) -> None:
         self._parameters = connection_parameters(settings, name)
         self._name = name
         self._stopped = threading.Event()
         self._session: _Session | None = None
         self._thread = threading.Thread(target=self._run, name=f"{name}-publisher", daemon=True)
+        self.neighbour = Neighbour("RabbitMQ", slots)
 
     def start(self) -> None:
         """Start to connect. Call it once, after the fork."""
@@ -107,14 +112,19 @@ class Publisher:
             expiration=None if expiration_ms is None else str(expiration_ms),
             headers=dict(headers or {}),
         )
-        message, started = _Outgoing(exchange, routing_key, body, properties), time.perf_counter()
-        if self._session is None or not self._session.take(message):
-            raise Unknown("RabbitMQ is not connected")
+        started = time.perf_counter()
+        with self.neighbour.calling():
+            self._send(_Outgoing(exchange, routing_key, body, properties), timeout)
+        logger.info("← RabbitMQ confirmed %s in %.1f ms", routing_key, (time.perf_counter() - started) * 1000)
+
+    def _send(self, message: _Outgoing, timeout: float) -> None:
+        session = self._session
+        if session is None or not session.take(message):
+            raise Unreachable("RabbitMQ is not connected")
         try:
             message.confirmed.result(timeout)
         except ConfirmTimeout:
-            raise Unknown(f"RabbitMQ did not confirm within {timeout:g} s") from None
-        logger.info("← RabbitMQ confirmed %s in %.1f ms", routing_key, (time.perf_counter() - started) * 1000)
+            raise NoAnswer(f"RabbitMQ did not confirm within {timeout:g} s") from None
 
     def _run(self) -> None:
         while not self._stopped.is_set():
@@ -142,6 +152,8 @@ class _Session:
         self._last_tag = 0
         self._channel: Any = None
         self._is_confirming = False  # the broker has accepted that it confirms the messages of the channel
+        self._silent_since = 0.0  # the last confirm, or the first message that waits for one
+        self._is_watched = False
         self._connection = pika.SelectConnection(
             parameters,
             on_open_callback=lambda connection: connection.channel(on_open_callback=self._on_channel),
@@ -156,7 +168,7 @@ class _Session:
         try:
             self._connection.ioloop.start()
         finally:
-            self._fail_all("RabbitMQ's connection ended")
+            self._fail_all()
             self._connection.ioloop.close()
 
     def is_open(self) -> bool:
@@ -204,6 +216,8 @@ class _Session:
     def _send_all(self) -> None:
         with self._lock:
             messages, self._outbox = self._outbox, deque()
+        if not self._unconfirmed:
+            self._silent_since = time.monotonic()
         for message in messages:
             self._last_tag += 1
             self._unconfirmed[self._last_tag] = message
@@ -211,34 +225,59 @@ class _Session:
                 message.exchange, message.routing_key, message.body, message.properties, mandatory=True
             )
 
+        self._watch_silence()
+
+    def _watch_silence(self) -> None:
+        if not self._is_watched:
+            self._is_watched = True
+            self._connection.ioloop.call_later(CONFIRM_SECONDS, self._end_if_silent)
+
+    def _end_if_silent(self) -> None:
+        """End the connection if the broker is silent, because the next connection may reach another broker.
+
+        A broker that lacks memory or disk space is not silent: it blocks the connection, which is then not open.
+        """
+        self._is_watched = False
+        if not self._unconfirmed or not self._open:
+            return
+        if time.monotonic() - self._silent_since < CONFIRM_SECONDS:
+            self._watch_silence()
+            return
+        self._set_open(False)
+        # A silent broker never answers pika's `close`, so this does what pika does without a heartbeat.
+        self._connection._terminate_stream(TimeoutError("no confirm"))
+
     def _on_confirm(self, frame: Any) -> None:
+        self._silent_since = time.monotonic()
         tag, is_ack = frame.method.delivery_tag, isinstance(frame.method, pika.spec.Basic.Ack)
         tags = [t for t in self._unconfirmed if t <= tag] if frame.method.multiple else [tag]
         for message in (self._unconfirmed.pop(t) for t in tags if t in self._unconfirmed):
-            _resolve(message, None if is_ack else "RabbitMQ refused the message")
+            _resolve(message, None if is_ack else Unknown("RabbitMQ refused the message"))
 
     def _on_return(self, _channel: Any, method: Any, properties: Any, _body: bytes) -> None:
         """Fail an unroutable message. The broker returns it first and then confirms it."""
         for message in self._unconfirmed.values():
             if message.properties.message_id == properties.message_id:
-                _resolve(message, f"RabbitMQ has no queue for the message ({method.reply_text})")
+                _resolve(message, Unknown(f"RabbitMQ has no queue for the message ({method.reply_text})"))
 
     def _end(self, error: BaseException) -> None:
         logger.warning("RabbitMQ connection ended: %s", type(error).__name__)
         self._connection.ioloop.stop()
 
-    def _fail_all(self, reason: str) -> None:
+    def _fail_all(self) -> None:
         with self._lock:
             self._open = False
-            waiting = [*self._outbox, *self._unconfirmed.values()]
-        for message in waiting:
-            _resolve(message, reason)
+            unsent = list(self._outbox)
+        for message in unsent:
+            _resolve(message, Unreachable("RabbitMQ's connection ended"))
+        for message in self._unconfirmed.values():
+            _resolve(message, NoAnswer("RabbitMQ's connection ended"))
 
 
-def _resolve(message: _Outgoing, failure: str | None) -> None:
+def _resolve(message: _Outgoing, failure: Unknown | None) -> None:
     if message.confirmed.done():
         return
     if failure is None:
         message.confirmed.set_result(None)
     else:
-        message.confirmed.set_exception(Unknown(failure))
+        message.confirmed.set_exception(failure)

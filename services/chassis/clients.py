@@ -13,7 +13,9 @@ import time
 import weakref
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from http.client import HTTPConnection, HTTPException, HTTPResponse
+from socket import SHUT_RDWR
 from typing import Any, Protocol
 
 import grpc
@@ -21,7 +23,10 @@ import msgspec
 from grpc_status import rpc_status
 
 from services.chassis import correlation, json_codec
-from services.chassis.errors import ConfigurationError, Refused, Unknown
+from services.chassis.deadlines import Deadline
+from services.chassis.errors import ConfigurationError, NoAnswer, Refused, Unknown, Unreachable
+from services.chassis.neighbours import UNLIMITED, Neighbour
+from services.chassis.replicas import ReplicatedChannel, is_silent, is_unsent
 from services.chassis.tokens import Credential
 from services.contracts.errors import ErrorCode
 from services.contracts.pb import inventory_pb2
@@ -40,6 +45,13 @@ CALL_ERRORS = {
     ErrorCode.PAYLOAD_TOO_LARGE,
 }
 CALL_SECONDS = 2.0  # the timeout of one call
+READ_SECONDS = 1.0  # the timeout of one gRPC call that only reads, because another replica can answer it
+# A service that cannot reach its database answers at once with a 5xx. A lock timeout takes longer.
+IMMEDIATE_SECONDS = 0.1
+
+
+class NotConnected(ConnectionError):
+    """No connection was made, so nothing was sent."""
 
 
 class Transport(Protocol):
@@ -48,7 +60,7 @@ class Transport(Protocol):
     def __call__(
         self, method: str, url: str, body: bytes | None, headers: Mapping[str, str], timeout: float
     ) -> tuple[int, bytes]:
-        """Send the request. Raises OSError without an answer."""
+        """Send the request. Raises OSError without an answer, and NotConnected if nothing was sent."""
 
 
 class PooledTransport:
@@ -66,16 +78,19 @@ class PooledTransport:
     ) -> tuple[int, bytes]:
         host, slash, path = url.removeprefix("http://").partition("/")
         idle = self._idle[host]
-        connection = _pop_usable(idle) or _Connection(host, timeout=timeout)
+        connection = _pop_usable(idle) or _connect(host, timeout)
         try:
-            connection.request(method, slash + path, body, dict(headers))
-            answer = connection.getresponse()
-            content = answer.read()
-        except HTTPException as error:
+            with Deadline(connection, timeout) as deadline:
+                connection.request(method, slash + path, body, dict(headers))
+                answer = connection.getresponse()
+                content = answer.read()
+            if deadline.is_overdue:  # the end of file may look like the end of the answer
+                raise TimeoutError(f"{host} did not complete its answer within {timeout:g} s")
+        except BaseException as error:
             connection.close()
-            raise ConnectionError(f"{type(error).__name__} from {host}") from error
-        except BaseException:
-            connection.close()
+            _close_idle(idle)  # the peer that does not answer is that of the idle connections too
+            if isinstance(error, HTTPException):
+                raise ConnectionError(f"{type(error).__name__} from {host}") from error
             raise
         if not answer.will_close:
             idle.append(connection)
@@ -100,6 +115,10 @@ class _Connection(HTTPConnection):
         super().send(request)
         return super().getresponse()
 
+    def shut_down(self) -> None:
+        """Shut down the socket from another thread. Raises OSError."""
+        self.sock.shutdown(SHUT_RDWR)
+
     def is_usable(self) -> bool:
         """False if an idle connection has something to read, which is usually the server's close."""
         poller = select.poll()
@@ -120,22 +139,47 @@ def _pop_usable(idle: deque[_Connection]) -> _Connection | None:
     return None
 
 
+def _connect(host: str, timeout: float) -> _Connection:
+    connection = _Connection(host, timeout=timeout)
+    try:
+        connection.connect()
+    except OSError as error:
+        raise NotConnected(f"{host} cannot be reached ({type(error).__name__})") from error
+    return connection
+
+
 def _close_all(idle: Mapping[str, deque[_Connection]]) -> None:
     for connections in idle.values():
-        while connections:
-            connections.pop().close()
+        _close_idle(connections)
+
+
+def _close_idle(idle: deque[_Connection]) -> None:
+    with suppress(IndexError):  # another thread took the last one
+        while True:
+            idle.pop().close()
 
 
 class HttpPeer:
-    """A client for another service over HTTP. Thread-safe. Create it after the fork."""
+    """A client for another service over HTTP. Thread-safe. Create it after the fork.
 
-    def __init__(self, name: str, base_url: str, credential: Credential, transport: Transport | None = None) -> None:
+    `slots` is the number of threads that may wait for the service at once.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        base_url: str,
+        credential: Credential,
+        transport: Transport | None = None,
+        slots: int = UNLIMITED,
+    ) -> None:
         if not base_url.startswith("http://"):
             raise ConfigurationError(f"{base_url!r} is not an address of {name}: use http://host:port")
         self._name = name
         self._base_url = base_url.rstrip("/")
         self._credential = credential
         self._transport = transport or PooledTransport()
+        self.neighbour = Neighbour(name, slots)
 
     def get(self, path: str) -> Any:
         """The `data` of a GET. Raises Refused or Unknown."""
@@ -159,22 +203,25 @@ class HttpPeer:
 
     def _call(self, method: str, path: str, fields: Mapping[str, Any] | None = None) -> dict[str, Any]:
         started = time.perf_counter()
-        status, raw = self._send(method, path, None if fields is None else json_codec.encode(fields))
-        log_call(self._name, f"{method} {path.partition('?')[0]}", status, started)
-        return self._parse_envelope(status, raw)
+        with self.neighbour.calling():
+            status, raw = self._send(method, path, None if fields is None else json_codec.encode(fields))
+            log_call(self._name, f"{method} {path.partition('?')[0]}", status, started)
+            return self._parse_envelope(status, raw, started)
 
     def fetch(self, path: str, etag: str | None = None) -> bytes | None:
         """The undecoded envelope of a GET, for large answers. None if the answer still has `etag` (304).
 
         Raises Refused or Unknown.
         """
+        started = time.perf_counter()
         conditions = {"If-None-Match": f'"{etag}"'} if etag else {}
-        status, raw = self._send("GET", path, None, conditions)
-        if status == 304 and etag:
-            return None
-        if status != 200:
-            self._parse_envelope(status, raw)
-        return raw
+        with self.neighbour.calling():
+            status, raw = self._send("GET", path, None, conditions)
+            if status == 304 and etag:
+                return None
+            if status != 200:
+                self._parse_envelope(status, raw, started)
+            return raw
 
     def _send(
         self, method: str, path: str, content: bytes | None, conditions: Mapping[str, str] | None = None
@@ -188,16 +235,18 @@ class HttpPeer:
             return self._transport(method, self._base_url + path, content, headers, CALL_SECONDS)
         except OSError as error:
             logger.warning("← %s %s %s: %s", self._name, method, path.partition("?")[0], type(error).__name__)
-            raise Unknown(f"{self._name} did not answer ({type(error).__name__})") from error
+            kind = Unreachable if isinstance(error, NotConnected | ConnectionRefusedError) else NoAnswer
+            raise kind(f"{self._name} did not answer ({type(error).__name__})") from error
 
-    def _parse_envelope(self, status: int, raw: bytes) -> dict[str, Any]:
+    def _parse_envelope(self, status: int, raw: bytes, started: float) -> dict[str, Any]:
         envelope = self._decode(status, raw)
         if status < 300 and "data" in envelope:
             return envelope
         if 400 <= status < 500 and _is_verdict(envelope.get("error_code")):
             details = envelope.get("details") or {}
             raise Refused(envelope["error_code"], envelope.get("message"), **details)
-        raise Unknown(f"{self._name} answered {status}")
+        kind = NoAnswer if status >= 500 and _is_immediate(started) else Unknown
+        raise kind(f"{self._name} answered {status}")
 
     def _decode(self, status: int, raw: bytes) -> dict[str, Any]:
         try:
@@ -210,20 +259,27 @@ class HttpPeer:
 
 
 class GrpcPeer:
-    """A client for another service over gRPC. Thread-safe. Create it after the fork."""
+    """A client for another service over gRPC. Thread-safe. Create it after the fork.
 
-    def __init__(self, name: str, credential: Credential) -> None:
+    `slots` is the number of threads that may wait for the service at once.
+    """
+
+    def __init__(self, name: str, credential: Credential, slots: int = UNLIMITED) -> None:
         self._name = name
         self._credential = credential
+        self.neighbour = Neighbour(name, slots)
 
-    def call(self, method: Callable[..., Any], request: Any) -> Any:
-        """The reply of one call. It has a timeout of CALL_SECONDS and no retry. Raises Refused or Unknown."""
+    def call(self, method: Callable[..., Any], request: Any, seconds: float = CALL_SECONDS) -> Any:
+        """The reply of one call. It has a timeout of `seconds` and no retry. Raises Refused or Unknown."""
         verb = type(request).__name__.removesuffix("Request")
         started = time.perf_counter()
-        try:
-            reply = method(request, timeout=CALL_SECONDS, metadata=self._metadata())
-        except grpc.RpcError as error:
-            raise self._translate(verb, error, started) from error
+        with self.neighbour.calling():
+            try:
+                reply = method(request, timeout=seconds, metadata=self._metadata())
+            except grpc.RpcError as error:
+                raise self._translate(verb, error, started) from error
+            except OSError as error:  # the name of the service is unknown
+                raise Unreachable(f"{self._name} cannot be reached ({type(error).__name__})") from error
         log_call(self._name, f"gRPC {verb}", "OK", started)
         return reply
 
@@ -237,7 +293,7 @@ class GrpcPeer:
         refusal = _find_refusal(error)
         if refusal is None or not _is_verdict(refusal.code):
             logger.warning("← %s gRPC %s: %s", self._name, verb, error.code())
-            return Unknown(f"{self._name} did not answer {verb} ({error.code().name})")
+            return _classify(error, started)(f"{self._name} did not answer {verb} ({error.code().name})")
         log_call(self._name, f"gRPC {verb}", refusal.code, started)
         return Refused(refusal.code, refusal.message, **(json_codec.decode(refusal.details_json or "{}")))
 
@@ -248,6 +304,16 @@ def log_call(name: str, what: str, outcome: object, started: float) -> None:
     `started` is the reading of `time.perf_counter()` before the call.
     """
     logger.info("→ %s %s ← %s %s in %.1f ms", name, what, name, outcome, (time.perf_counter() - started) * 1000)
+
+
+def _is_immediate(started: float) -> bool:
+    return time.perf_counter() - started < IMMEDIATE_SECONDS
+
+
+def _classify(error: Any, started: float) -> type[Unknown]:
+    if is_unsent(error):
+        return Unreachable
+    return NoAnswer if is_silent(error) or _is_immediate(started) else Unknown
 
 
 def _is_verdict(code: object) -> bool:
@@ -263,19 +329,6 @@ def _find_refusal(error: Any) -> Any | None:
     return None
 
 
-def open_channel(address: str) -> grpc.Channel:
-    """Open a channel that balances calls over every replica behind `address`.
-
-    `address` is `host:port`, where the host may have several IP addresses, or a comma-separated list of `ip:port`.
-    The channel reconnects within a second of the server's return.
-    """
-    scheme = "ipv4:" if "," in address else "dns:///"
-    options = [
-        ("grpc.lb_policy_name", "round_robin"),
-        ("grpc.max_reconnect_backoff_ms", 1000),
-        ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.keepalive_time_ms", 30_000),
-        ("grpc.enable_retries", 0),
-        ("grpc.enable_http_proxy", 0),  # the proxy of the environment is for calls to the outside
-    ]
-    return grpc.insecure_channel(f"{scheme}{address}", options=options)
+def open_channel(address: str) -> ReplicatedChannel:
+    """Open a channel that balances calls over every replica behind `address`. See `ReplicatedChannel`."""
+    return ReplicatedChannel(address)

@@ -12,6 +12,8 @@ from __future__ import annotations
 import os
 import re
 import select
+import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar, cast
@@ -23,7 +25,9 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import PoolProxiedConnection, QueuePool
 
 from services.chassis import json_codec
-from services.chassis.errors import Unknown
+from services.chassis.deadlines import Deadline
+from services.chassis.errors import Away, NoAnswer, Unknown, Unreachable
+from services.chassis.neighbours import Neighbour
 from services.chassis.settings import DatabaseSettings
 
 Row = dict[str, Any]
@@ -39,6 +43,18 @@ _RETRYABLE = {  # the server works, so a retry of the same call may succeed
 }
 
 _IS_READY = "SELECT shift FROM clock_offset WHERE to_regnamespace('init_complete') IS NOT NULL"
+# A server or a network that is silent never sends an answer, not even that of `statement_timeout`. These limits are the
+# client's own. The kernel ends connections to a node that is gone. `Deadline` ends statements without an answer.
+_CONNECT_SECONDS = 2
+_GRACE_SECONDS = 0.5  # after `statement_timeout`, in which the server reports the end of the statement
+_REPEAT_SECONDS = 1.0  # a read that is lost later is not repeated, as its caller has given up
+_KERNEL_LIMITS = {
+    "keepalives_idle": 2,
+    "keepalives_interval": 1,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 3000,  # milliseconds without an acknowledgement of what was sent
+}
+
 _PARAMETER = re.compile(r"%\((\w+)\)s")
 
 psycopg2.extras.register_uuid()  # type: ignore[no-untyped-call]
@@ -49,7 +65,7 @@ class LockNotGranted(Unknown):
     """Another transaction locks the row. It is raised immediately under NOWAIT, otherwise after `lock_timeout`."""
 
 
-class ConnectionLost(Unknown):
+class ConnectionLost(NoAnswer):
     """The connection broke before the answer, for example because PostgreSQL was restarted."""
 
 
@@ -78,6 +94,8 @@ class _Connection(psycopg2.extensions.connection):
         self._prepared: dict[str, str] = {}
         self._poller = select.poll()
         self._poller.register(self.fileno(), select.POLLIN)
+        self.longest_statement = 0.0  # seconds
+        self.is_overdue = False
 
     def is_usable(self) -> bool:
         """False if an idle connection has something to read, which is usually the server's close. It takes 1 µs."""
@@ -85,8 +103,18 @@ class _Connection(psycopg2.extensions.connection):
 
     def execute(self, sql: str, params: dict[str, Any] | None = None) -> Any:
         """Run a statement and return the cursor with its result."""
-        self._cursor.execute(sql, params)
+        with Deadline(self, self.longest_statement) as deadline:
+            try:
+                self._cursor.execute(sql, params)
+            except psycopg2.Error:
+                self.is_overdue = deadline.is_overdue
+                raise
         return self._cursor
+
+    def shut_down(self) -> None:
+        """Shut down the socket from another thread. Raises OSError."""
+        with socket.socket(fileno=os.dup(self.fileno())) as duplicate:
+            duplicate.shutdown(socket.SHUT_RDWR)
 
     def prepare(self, sql: str) -> str:
         """Prepare `sql` if this connection has not done so, and return its EXECUTE statement.
@@ -151,6 +179,7 @@ class Database:
     """A pool of connections to the service's own database."""
 
     def __init__(self, settings: DatabaseSettings) -> None:
+        self._neighbour = Neighbour(settings.name, settings.pool_size, settings.lock_timeout_ms / 1000)
         self._pool = QueuePool(
             lambda: _connect(settings),
             pool_size=settings.pool_size,
@@ -215,19 +244,20 @@ class Database:
 
     @contextmanager
     def _borrow(self) -> Iterator[_Connection]:
-        borrowed = None
-        try:
-            borrowed = self._pool.connect()
-            if not cast(_Connection, borrowed.dbapi_connection).is_usable():
-                dead, borrowed = borrowed, None  # if no server answers now, nothing is borrowed
-                borrowed = self._replace(dead)
-            yield cast(_Connection, borrowed.dbapi_connection)
-        except (psycopg2.Error, PoolTimeout) as error:
-            is_lost = borrowed is not None and cast(_Connection, borrowed.dbapi_connection).closed
-            raise _translate(error, bool(is_lost)) from None  # the original error quotes rows, which must not be logged
-        finally:
-            if borrowed is not None:
-                self._give_back(borrowed)
+        with self._neighbour.calling():
+            borrowed = None
+            try:
+                borrowed = self._pool.connect()
+                if not cast(_Connection, borrowed.dbapi_connection).is_usable():
+                    dead, borrowed = borrowed, None  # if no server answers now, nothing is borrowed
+                    borrowed = self._replace(dead)
+                yield cast(_Connection, borrowed.dbapi_connection)
+            except (psycopg2.Error, PoolTimeout) as error:
+                connection = None if borrowed is None else cast(_Connection, borrowed.dbapi_connection)
+                raise _translate(error, connection) from None  # the error quotes rows, which must not be logged
+            finally:
+                if borrowed is not None:
+                    self._give_back(borrowed)
 
     def _replace(self, dead: PoolProxiedConnection) -> PoolProxiedConnection:
         dead.invalidate()
@@ -244,18 +274,21 @@ class Database:
 
 def _connect(settings: DatabaseSettings) -> Any:
     _drop_libpq_variables()
-    return psycopg2.connect(
+    connection: _Connection = psycopg2.connect(  # type: ignore[call-overload]  # the stub knows no libpq parameters
         host=settings.host,
         port=settings.port,
         dbname=settings.name,
         user=settings.user,
         password=settings.password,
-        connect_timeout=3,
+        connect_timeout=_CONNECT_SECONDS,
         application_name=settings.user,
         options=f"-c timezone=UTC -c lock_timeout={settings.lock_timeout_ms} "
         f"-c statement_timeout={settings.statement_timeout_ms}",
         connection_factory=_Connection,
+        **_KERNEL_LIMITS,
     )
+    connection.longest_statement = settings.statement_timeout_ms / 1000 + _GRACE_SECONDS
+    return connection
 
 
 def _drop_libpq_variables() -> None:
@@ -275,16 +308,23 @@ def _first(cursor: Any) -> Row | None:
 
 
 def _repeat_once(read: Callable[[], T]) -> T:
+    started = time.monotonic()
     try:
         return read()
     except ConnectionLost:
+        if time.monotonic() - started > _REPEAT_SECONDS:
+            raise
         return read()
 
 
-def _translate(error: psycopg2.Error | PoolTimeout, is_lost: bool) -> Exception:
+def _translate(error: psycopg2.Error | PoolTimeout, connection: _Connection | None) -> Exception:
     if isinstance(error, PoolTimeout):
-        return Unknown("every database connection is busy")
-    if is_lost:
+        return Away("every database connection is busy")
+    if connection is None:
+        return Unreachable("the database cannot be reached")
+    if connection.is_overdue:
+        return NoAnswer("the database did not answer in time")
+    if connection.closed:
         return ConnectionLost("the database closed the connection")
     code = error.pgcode
     if code == errorcodes.UNIQUE_VIOLATION:

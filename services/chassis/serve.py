@@ -20,11 +20,17 @@ from granian.log import LogLevels
 from granian.server.mp import MPServer
 
 from services.chassis import logs
+from services.chassis.neighbours import Slots
 from services.chassis.settings import ProcessSettings
+from services.chassis.web import OVERLOADED, UNLOGGED
 
 KEEP_ALIVE_MS = 75_000  # longer than any of the clients keeps a connection idle
 GRACE_SECONDS = 10
+QUEUE_PER_THREAD = 15  # requests that may wait for each of `settings.threads`
+QUEUE_SECONDS = 30.0  # the longest wait, because no client waits longer
+HEALTH_THREADS = 4  # for health checks while every other thread waits
 LOGGER = "_granian"
+Respond = Callable[[dict[str, Any], Callable[..., Any]], list[bytes]]
 LOG_CONFIG = {  # sends the lines of Granian to the root logger
     "handlers": {},
     "formatters": {},
@@ -45,7 +51,7 @@ def serve(settings: ProcessSettings, build: Callable[[], Flask]) -> None:
         address=settings.bind,
         port=settings.port,
         interface=Interfaces.WSGI,
-        blocking_threads=settings.threads,
+        blocking_threads=settings.threads * (1 + QUEUE_PER_THREAD) + HEALTH_THREADS,  # started when they are needed
         http=HTTPModes.http1,
         http1_settings=HTTP1Settings(header_read_timeout=KEEP_ALIVE_MS),
         workers_kill_timeout=GRACE_SECONDS,
@@ -53,10 +59,12 @@ def serve(settings: ProcessSettings, build: Callable[[], Flask]) -> None:
         log_dictconfig=LOG_CONFIG,
     )
     multiprocessing.set_start_method("fork", force=True)  # `build` cannot be pickled
-    server.serve(partial(_run_worker, server), target_loader=build, wrap_loader=False)
+    server.serve(partial(_run_worker, server, settings.threads), target_loader=build, wrap_loader=False)
 
 
-def _run_worker(server: MPServer, number: int, name: str | None, build: Callable[[], Flask], *options: Any) -> None:
+def _run_worker(
+    server: MPServer, threads: int, number: int, name: str | None, build: Callable[[], Flask], *options: Any
+) -> None:
     """Run the worker process: build the app, start its background work, and let Granian serve it.
 
     Granian has no public hook at the end of a worker, so this wraps the private method that serves.
@@ -71,7 +79,7 @@ def _run_worker(server: MPServer, number: int, name: str | None, build: Callable
     for part in background:
         part.start()
     try:
-        MPServer._spawn_wsgi_worker(number, name, lambda: _join_body(app), *options)
+        MPServer._spawn_wsgi_worker(number, name, lambda: limit_requests(_join_body(app), threads), *options)
     finally:
         for part in reversed(background):
             part.stop()
@@ -93,7 +101,28 @@ def _exit_with_parent() -> None:
         os._exit(1)
 
 
-def _join_body(app: Flask) -> Callable[[dict[str, Any], Callable[..., Any]], list[bytes]]:
+def limit_requests(respond: Respond, threads: int) -> Respond:
+    """Let `threads` requests run at once. The others wait in order, except for health and metrics.
+
+    The server has more threads than that, so a health check finds a free one however long the other requests take.
+    """
+    running = Slots(threads, stalled_seconds=QUEUE_SECONDS)
+
+    def respond_in_turn(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        if environ["PATH_INFO"].startswith(UNLOGGED):
+            return respond(environ, start_response)
+        if running.waiting >= threads * QUEUE_PER_THREAD or not running.take(QUEUE_SECONDS):
+            environ[OVERLOADED] = True
+            return respond(environ, start_response)
+        try:
+            return respond(environ, start_response)
+        finally:
+            running.release()
+
+    return respond_in_turn
+
+
+def _join_body(app: Flask) -> Respond:
     """Wrap `app` so that it returns a list. Granian sends a list in one write, but an iterator part by part."""
 
     def respond(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:

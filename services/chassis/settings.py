@@ -82,6 +82,11 @@ class ProcessSettings:
     log_level: str
     threads: int
 
+    @property
+    def share(self) -> int:
+        """The number of threads that may wait for one neighbour. The others stay free for other work."""
+        return max(4, self.threads // 4)
+
     @classmethod
     def read(cls, env: Env, service: str, port: int) -> ProcessSettings:
         """Read `PORT`, `BIND`, `LOG_LEVEL`, `WEB_THREADS` and the two token secrets."""
@@ -107,7 +112,7 @@ class DatabaseSettings:
     password: str = field(repr=False)
     pool_size: int = 8
     lock_timeout_ms: int = 1000
-    statement_timeout_ms: int = 5000
+    statement_timeout_ms: int = 4000
 
     @classmethod
     def read(cls, env: Env) -> DatabaseSettings:

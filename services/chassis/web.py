@@ -30,6 +30,7 @@ MAX_BODY_BYTES = 64 * 1024
 MAX_DRAINED_BYTES = 1024 * 1024  # the limit of the gateway
 MAX_PER_PAGE = 100
 UNLOGGED = ("/health", "/metrics")
+OVERLOADED = "ticketremaster.overloaded"  # set in the environ of a request that has waited for too long (`serve.py`)
 REQUESTS = Counter("http_requests_total", "Requests answered", ["method", "route", "status"])
 SECONDS = Histogram("http_request_seconds", "Time to answer", ["method", "route"])
 _HTTP_CODES = {
@@ -217,6 +218,8 @@ def _handle_bug(exception: Exception) -> Response:
 def _begin_request() -> None:
     g.started = time.perf_counter()
     correlation.adopt(request.headers.get(correlation.HEADER))
+    if OVERLOADED in request.environ:
+        raise Unknown("Too many requests wait. Try again shortly.")
 
 
 @lru_cache(maxsize=1024)

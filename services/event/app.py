@@ -25,8 +25,8 @@ def build(
     """Build the app. Without `revocations`, it polls User for revoked sessions from the start of the server."""
     db = database or Database(settings.database)
     credential = Credential(settings.process.service, settings.process.internal_jwt_secret)
-    peer = HttpPeer("inventory-service", settings.inventory_http_url, credential, inventory)
-    poller = RevocationPoller(HttpPeer("user-service", settings.user_service_url, credential))
+    peer = HttpPeer("Inventory", settings.inventory_http_url, credential, inventory, settings.process.share)
+    poller = RevocationPoller(HttpPeer("User for revocations", settings.user_service_url, credential))
     app = create_app(settings.process, checks={"database": db.is_ready}, revocations=revocations or poller)
     app.register_blueprint(event_routes(db, Catalogue(db, InventoryClient(peer))))
     return finish(app, *([] if revocations else [poller]))

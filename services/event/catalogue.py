@@ -48,10 +48,10 @@ class Catalogue:
     def __init__(self, db: Database, inventory: InventoryClient) -> None:
         self._db = db
         self._pages: SingleFlightCacheByKey[UUID, Rendered] = SingleFlightCacheByKey(
-            lambda event_id: _EventPage(db, inventory, event_id).load
+            lambda event_id: _EventPage(db, inventory, event_id).load, before_waiting=inventory.refuse_if_away
         )
         self._counts: SingleFlightCacheByKey[tuple[UUID, ...], dict[UUID, int]] = SingleFlightCacheByKey(
-            lambda event_ids: partial(inventory.count_available, event_ids)
+            lambda event_ids: partial(inventory.count_available, event_ids), before_waiting=inventory.refuse_if_away
         )
 
     def event(self, event_id: UUID) -> Rendered:

@@ -72,6 +72,10 @@ class InventoryClient:
     def __init__(self, inventory: HttpPeer) -> None:
         self._inventory = inventory
 
+    def refuse_if_away(self) -> None:
+        """Raise Unknown if Inventory is known to be away."""
+        self._inventory.neighbour.refuse_if_away()
+
     def fetch_map(self, event_id: UUID, prices: dict[str, Decimal], known: SeatMap | None) -> SeatMap:
         """Fetch the seat map. Returns `known` if neither seats nor prices have changed. Raises Refused or Unknown."""
         version = known.version if known and known.prices == prices else None

@@ -14,6 +14,7 @@ T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
 
 MAX_AGE = 1.0  # seconds from the start of a load to the last use of its result
+WAIT_SECONDS = 1.5
 IDLE_SECONDS = 60.0  # a key that is unused for this long is dropped
 
 
@@ -28,13 +29,20 @@ class _Load(Generic[T]):
 class SingleFlightCache(Generic[T]):
     """The result of `load`, at most MAX_AGE old, with one load at a time.
 
-    Concurrent callers wait for the load in progress. An Unknown is cached for MAX_AGE too, so a service that is down
-    gets one request per second. Any other exception reaches only the caller that ran the load.
+    Concurrent callers wait for the load in progress, at most WAIT_SECONDS. `before_waiting` raises Unknown if a wait is
+    useless. An Unknown is cached for MAX_AGE from the end of its load, so a service that is down gets one request per
+    second. Any other exception reaches only the caller that ran the load.
     """
 
-    def __init__(self, load: Callable[[], T], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        load: Callable[[], T],
+        clock: Callable[[], float] = time.monotonic,
+        before_waiting: Callable[[], object] = lambda: None,
+    ) -> None:
         self._load = load
         self._clock = clock
+        self._before_waiting = before_waiting
         self._lock = Lock()
         self._last: _Load[T] | None = None
         self.used_at = clock()
@@ -44,9 +52,20 @@ class SingleFlightCache(Generic[T]):
         self.used_at = called_at = self._clock()
         load = self._find_valid(called_at)
         if load is None:
-            with self._lock:
+            self._wait_for_turn()
+            try:
                 load = self._find_valid(called_at) or self._run_load()
+            finally:
+                self._lock.release()
         return load.get_result()
+
+    def _wait_for_turn(self) -> None:
+        """Acquire the lock. Raises Unknown, so that a service that is silent does not take every thread."""
+        if self._lock.acquire(blocking=False):
+            return
+        self._before_waiting()
+        if not self._lock.acquire(timeout=WAIT_SECONDS):
+            raise Unknown("The answer takes too long. Try again shortly.")
 
     def _find_valid(self, called_at: float) -> _Load[T] | None:
         # A load that started after this call is as fresh as a new one, even if it took longer than MAX_AGE.
@@ -62,7 +81,7 @@ class SingleFlightCache(Generic[T]):
             self._last = _Load(started, lambda: value)
         except Unknown as unknown:
             message = unknown.message
-            self._last = _Load(started, lambda: _raise(message))
+            self._last = _Load(self._clock(), lambda: _raise(message))  # every caller that waited for it gets it
         return self._last
 
 
@@ -73,9 +92,15 @@ def _raise(message: str) -> NoReturn:
 class SingleFlightCacheByKey(Generic[K, T]):
     """A SingleFlightCache per key. It drops idle keys, and keys whose load raises anything but Unknown."""
 
-    def __init__(self, make_load: Callable[[K], Callable[[], T]], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        make_load: Callable[[K], Callable[[], T]],
+        clock: Callable[[], float] = time.monotonic,
+        before_waiting: Callable[[], object] = lambda: None,
+    ) -> None:
         self._make_load = make_load
         self._clock = clock
+        self._before_waiting = before_waiting
         self._lock = Lock()
         self._caches: dict[K, SingleFlightCache[T]] = {}
 
@@ -96,5 +121,5 @@ class SingleFlightCacheByKey(Generic[K, T]):
         now = self._clock()
         for idle in [kept for kept, cache in self._caches.items() if now - cache.used_at > IDLE_SECONDS]:
             del self._caches[idle]
-        cache = self._caches[key] = SingleFlightCache(self._make_load(key), self._clock)
+        cache = self._caches[key] = SingleFlightCache(self._make_load(key), self._clock, self._before_waiting)
         return cache

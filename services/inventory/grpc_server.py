@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 Reply = TypeVar("Reply")
 
 STOP_SECONDS = 5
+_UNAVAILABLE = grpc.StatusCode.UNAVAILABLE.value[0]
+MIN_PING_MS = 1000  # the clients ping every two seconds
 CONNECTION_SECONDS = 300  # the age at which a client has to reconnect, so that it finds new replicas
 
 
@@ -65,7 +67,7 @@ def _serve_call(
         context.abort_with_status(_encode_refusal(refusal))
     except Unknown as unknown:
         logger.warning("gRPC %s has no definite answer: %s", method.__name__, unknown.message)
-        context.abort(grpc.StatusCode.UNAVAILABLE, unknown.message)
+        context.abort_with_status(_encode_unknown(unknown))
     except Exception:
         logger.exception("gRPC %s failed", method.__name__)
         context.abort(grpc.StatusCode.INTERNAL, "internal error")
@@ -92,11 +94,21 @@ def _encode_refusal(refusal: Refused) -> Any:
     return rpc_status.to_status(status_pb2.Status(code=code, message=refusal.code, details=[detail]))
 
 
+def _encode_unknown(unknown: Unknown) -> Any:
+    """A status with details but without a refusal. The details show that the server itself answered."""
+    return rpc_status.to_status(status_pb2.Status(code=_UNAVAILABLE, message=unknown.message))
+
+
 class GrpcServer:
     """A gRPC server with health checks and reflection. Start it after the fork."""
 
     def __init__(self, address: str, add: Callable[[grpc.Server], None], service: Any, threads: int) -> None:
-        options = [("grpc.so_reuseport", 0), ("grpc.max_connection_age_ms", CONNECTION_SECONDS * 1000)]
+        options = [
+            ("grpc.so_reuseport", 0),
+            ("grpc.max_connection_age_ms", CONNECTION_SECONDS * 1000),
+            # The clients ping during a call. Without this, the server would close their connections for it.
+            ("grpc.http2.min_recv_ping_interval_without_data_ms", MIN_PING_MS),
+        ]
         self._server = grpc.server(ThreadPoolExecutor(threads, "grpc"), options=options)
         self.health = health.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)

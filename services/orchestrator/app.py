@@ -25,6 +25,7 @@ from services.orchestrator.participants import (
     HoldMessages,
     Inventory,
     MessagePublisher,
+    Need,
     Orders,
     Participants,
     Users,
@@ -67,19 +68,35 @@ def connect_participants(
 ) -> Participants:
     """Create the clients of all services, with this service's credential."""
     credential = Credential(SERVICE, settings.process.internal_jwt_secret)
+    slots = settings.process.share
     stub = InventoryStub(seams.channel(settings.inventory_address))  # type: ignore[no-untyped-call]
 
     def connect(name: str, url: str) -> HttpPeer:
-        return HttpPeer(name, url, credential, seams.transport)
+        return HttpPeer(name, url, credential, seams.transport, slots)
 
+    user, order = connect("User", settings.user_url), connect("Order", settings.order_url)
+    event = connect("Event", settings.event_url)
+    smu, stripe = connect("User for SMU", settings.user_url), connect("User for Stripe", settings.user_url)
+    inventory = GrpcPeer("Inventory", credential, slots)
+    neighbours = {
+        Need.USERS: user.neighbour,
+        Need.ORDERS: order.neighbour,
+        Need.INVENTORY: inventory.neighbour,
+        Need.EVENTS: event.neighbour,
+        Need.SMU: smu.neighbour,
+        Need.STRIPE: stripe.neighbour,
+    }
+    if isinstance(publisher, Publisher):
+        neighbours[Need.BROKER] = publisher.neighbour
     return Participants(
-        users=Users(connect("User", settings.user_url)),
-        orders=Orders(connect("Order", settings.order_url)),
-        events=Events(connect("Event", settings.event_url)),
-        inventory=Inventory(GrpcPeer("Inventory", credential), stub, coalescer),
+        users=Users(user, smu, stripe),
+        orders=Orders(order),
+        events=Events(event),
+        inventory=Inventory(inventory, stub, coalescer),
         hold_messages=HoldMessages(publisher),
         seal=Seal(settings.qr_key, settings.qr_previous_key),
         find_live_flow=journal.find_live_flow,
+        neighbours=neighbours,
     )
 
 
@@ -137,7 +154,7 @@ class Orchestrator:
 def compose(settings: Settings, seams: Seams = PRODUCTION) -> Orchestrator:
     """Create the parts of one process. It opens connection pools, so call it after the fork."""
     db = Database(settings.database)
-    publisher = seams.publisher or Publisher(settings.broker, SERVICE)
+    publisher = seams.publisher or Publisher(settings.broker, SERVICE, settings.process.share)
     coalescer = ReserveCoalescer()
     journal = seams.journal(db, deadline_seconds=settings.deadline_seconds, park_seconds=settings.park_seconds)
     participants = connect_participants(settings, seams, publisher, coalescer, journal)
@@ -167,6 +184,6 @@ def build(settings: Settings, seams: Seams = PRODUCTION) -> Flask:
     """Create the service with its background workers, ready to serve."""
     orchestrator = compose(settings, seams)
     credential = Credential(SERVICE, settings.process.internal_jwt_secret)
-    revocations = RevocationPoller(HttpPeer("User", settings.user_url, credential))
+    revocations = RevocationPoller(HttpPeer("User for revocations", settings.user_url, credential))
     publisher = [orchestrator.publisher] if isinstance(orchestrator.publisher, Publisher) else []
     return web.finish(orchestrator.create_app(revocations), *publisher, revocations, *orchestrator.create_workers())

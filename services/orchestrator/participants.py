@@ -6,17 +6,19 @@ Every method raises Refused (a definite refusal) or Unknown (the effect may have
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
+from enum import StrEnum
 from threading import Lock
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
 from services.chassis import json_codec
-from services.chassis.clients import GrpcPeer, HttpPeer
+from services.chassis.clients import READ_SECONDS, GrpcPeer, HttpPeer
 from services.chassis.errors import Refused
+from services.chassis.neighbours import Neighbour
 from services.contracts.errors import ErrorCode
 from services.contracts.pb import inventory_pb2 as pb
 from services.contracts.pb.inventory_pb2_grpc import InventoryStub
@@ -30,11 +32,29 @@ HOLD_EXCHANGE, HOLD_KEY = "seat.hold.exchange", "seat.hold"
 EXPIRY_MARGIN_MS = 500  # the message must arrive after the hold has expired, not just before
 
 
-class Users:
-    """The User service: credits, codes and notifications."""
+class Need(StrEnum):
+    """A neighbour that a flow cannot do without."""
 
-    def __init__(self, peer: HttpPeer) -> None:
+    USERS = "User"
+    ORDERS = "Order"
+    INVENTORY = "Inventory"
+    EVENTS = "Event"
+    BROKER = "RabbitMQ"
+    SMU = "SMU"
+    STRIPE = "Stripe"
+
+
+class Users:
+    """The User service: credits, codes and notifications.
+
+    Calls that wait for SMU (Singapore Management University's notification API) or for Stripe have peers of their own.
+    A slow SMU therefore cannot take the threads that charge credits need.
+    """
+
+    def __init__(self, peer: HttpPeer, smu: HttpPeer, stripe: HttpPeer) -> None:
         self._peer = peer
+        self._smu = smu
+        self._stripe = stripe
 
     def get(self, user_id: str | UUID) -> Data:
         """Read a profile with its balance and frozen credits."""
@@ -68,19 +88,19 @@ class Users:
 
     def send_otp(self, user_id: str) -> str:
         """Send a code by SMS and return its sid. Raises Refused RATE_LIMITED. A retry sends another SMS."""
-        return str(self._peer.post("/otp/send", user_id=user_id)["verification_sid"])
+        return str(self._smu.post("/otp/send", user_id=user_id)["verification_sid"])
 
     def verify_otp(self, verification_sid: str, otp_code: str) -> str:
         """Verify a code and return `approved`, `pending` (wrong) or `expired`."""
-        return str(self._peer.post("/otp/verify", verification_sid=verification_sid, otp_code=otp_code)["status"])
+        return str(self._smu.post("/otp/verify", verification_sid=verification_sid, otp_code=otp_code)["status"])
 
     def top_up(self, key: str, user_id: UUID, amount: Decimal) -> Data:
         """Create a PaymentIntent. Stripe's webhook adds the credits later."""
-        return self._data(self._peer.post("/credits/topup", key=key, user_id=user_id, amount=amount))
+        return self._data(self._stripe.post("/credits/topup", key=key, user_id=user_id, amount=amount))
 
     def notify(self, user_id: str, message: str, fields: Mapping[str, Any]) -> None:
         """Send one SMS or e-mail. A retry sends another one."""
-        self._peer.post("/notifications", user_id=user_id, message=message, fields=fields)
+        self._smu.post("/notifications", user_id=user_id, message=message, fields=fields)
 
     @staticmethod
     def _data(data: Any) -> Data:
@@ -222,11 +242,11 @@ class Inventory:
 
     def get_ticket(self, seat_id: str) -> pb.Seat:
         """Read a seat for a scan. Raises Refused SEAT_NOT_FOUND."""
-        return self._call(self._stub.VerifyTicket, pb.SeatRequest(seat_id=seat_id))
+        return self._read(self._stub.VerifyTicket, pb.SeatRequest(seat_id=seat_id))
 
     def get_owner(self, seat_id: str) -> pb.Seat:
         """Read a seat with its owner and its sale. Raises Refused SEAT_NOT_FOUND."""
-        return self._call(self._stub.GetSeatOwner, pb.SeatRequest(seat_id=seat_id))
+        return self._read(self._stub.GetSeatOwner, pb.SeatRequest(seat_id=seat_id))
 
     def check_in(self, seat_id: str, order_id: str, expected_owner_id: str, facts: pb.ScanFacts) -> pb.Scan:
         """Admit the guest at most once and return the scan."""
@@ -241,7 +261,12 @@ class Inventory:
 
     def list_tickets(self, owner_user_id: str) -> list[pb.Seat]:
         """List the seats that a user owns now, newest first, at most 100."""
-        return list(self._call(self._stub.ListTickets, pb.ListTicketsRequest(owner_user_id=owner_user_id)).seats)
+        return list(self._read(self._stub.ListTickets, pb.ListTicketsRequest(owner_user_id=owner_user_id)).seats)
+
+    def _read(self, method: Callable[..., Reply], request: Any) -> Reply:
+        """Read with a short timeout, so that a retry reaches another replica soon."""
+        reply: Reply = self._peer.call(method, request, READ_SECONDS)
+        return reply
 
     def _call(self, method: Callable[..., Reply], request: Any) -> Reply:
         reply: Reply = self._peer.call(method, request)
@@ -289,6 +314,13 @@ class Participants:
     hold_messages: HoldMessages
     seal: Seal
     find_live_flow: Callable[[UUID], str | None]
+    neighbours: Mapping[Need, Neighbour] = field(default_factory=dict)
+
+    def refuse_if_away(self, needs: Iterable[Need]) -> None:
+        """Raise Away if one of the needed neighbours is known to be away."""
+        for need in needs:
+            if need in self.neighbours:
+                self.neighbours[need].refuse_if_away()
 
 
 def _encode_query(query: Mapping[str, Any]) -> str:

@@ -21,8 +21,9 @@ from services.user.store.revocations import StoredRevocations
 def build(settings: Settings, database: Database | None = None) -> Flask:
     """Build the app. It reads revoked sessions from its own database, so it polls no list."""
     db = database or Database(settings.database)
-    smu = Smu(settings.smu_url, settings.smu_key)
-    payments = Payments(settings.stripe_key, settings.stripe_webhook_secret, settings.stripe_base)
+    slots = settings.process.share
+    smu = Smu(settings.smu_url, settings.smu_key, slots)
+    payments = Payments(settings.stripe_key, settings.stripe_webhook_secret, settings.stripe_base, slots)
     app = create_app(settings.process, checks={"database": db.is_ready}, revocations=StoredRevocations(db))
     app.register_blueprint(auth_routes(db, settings.process.jwt_secret))
     app.register_blueprint(user_routes(db))

@@ -12,7 +12,8 @@ import stripe
 
 from services.chassis import correlation
 from services.chassis.clients import CALL_SECONDS
-from services.chassis.errors import Refused, Unknown
+from services.chassis.errors import NoAnswer, Refused, Unknown
+from services.chassis.neighbours import UNLIMITED, Neighbour
 from services.contracts.errors import ErrorCode
 from services.contracts.money import to_cents
 from services.user import stripe_events
@@ -36,9 +37,10 @@ class Intent:
 
 
 class Payments:
-    """Stripe's part of a top-up. Thread-safe."""
+    """Stripe's part of a top-up. Thread-safe. `slots` is the number of threads that may wait for Stripe at once."""
 
-    def __init__(self, secret_key: str, webhook_secret: str, base_url: str) -> None:
+    def __init__(self, secret_key: str, webhook_secret: str, base_url: str, slots: int = UNLIMITED) -> None:
+        self._neighbour = Neighbour("Stripe", slots)
         self._webhook_secret = webhook_secret
         client = stripe.StripeClient(
             secret_key,
@@ -53,12 +55,13 @@ class Payments:
 
         Raises Refused IDEMPOTENCY_KEY_REUSED if `key` was used with another body. Raises Unknown without an answer.
         """
-        try:
-            return self._create(key, key, user_id, amount)
-        except stripe.IdempotencyError:
-            raise Refused(ErrorCode.IDEMPOTENCY_KEY_REUSED) from None
-        except stripe.StripeError as error:
-            return self._recover(error, key, user_id, amount)
+        with self._neighbour.calling():
+            try:
+                return self._create(key, key, user_id, amount)
+            except stripe.IdempotencyError:
+                raise Refused(ErrorCode.IDEMPOTENCY_KEY_REUSED) from None
+            except stripe.StripeError as error:
+                return self._recover(error, key, user_id, amount)
 
     def _recover(self, error: stripe.StripeError, key: str, user_id: UUID, amount: Decimal) -> Intent:
         """Look for the intent after a failed call, because Stripe may have created it (D34)."""
@@ -73,7 +76,8 @@ class Payments:
                 return self._create(f"{key}:{uuid4()}", key, user_id, amount)
         except stripe.StripeError as second_error:
             logger.warning("Stripe still does not answer: %s", type(second_error).__name__)
-        raise Unknown("The payment provider did not answer. Try again shortly.") from None
+        kind = Unknown if status else NoAnswer
+        raise kind("The payment provider did not answer. Try again shortly.") from None
 
     def _create(self, idempotency_key: str, key: str, user_id: UUID, amount: Decimal) -> Intent:
         logger.info("→ Stripe create PaymentIntent")

@@ -12,7 +12,8 @@ from urllib3.exceptions import MaxRetryError, NewConnectionError
 
 from services.chassis import correlation
 from services.chassis.clients import CALL_SECONDS, log_call
-from services.chassis.errors import Unknown
+from services.chassis.errors import NoAnswer, NotSent, Unknown, Unreachable
+from services.chassis.neighbours import UNLIMITED, Neighbour
 from services.contracts.enums import OtpStatus
 from services.user.outside import open_session
 
@@ -23,14 +24,14 @@ VERBS = ("SendOTP", "VerifyOTP", "SendSMS", "SendEmail")
 NOT_FOUND = re.compile(r"20404|60202|not found|max check attempts", re.IGNORECASE)  # errors of Twilio, which SMU uses
 
 
-class NotSent(Unknown):
-    """SMU certainly sent nothing: it refused the call, or no connection was made."""
-
-
 class Smu:
-    """SMU's four calls. Thread-safe. Nothing is retried, because each call may send an SMS."""
+    """SMU's four calls. Thread-safe. Nothing is retried, because each call may send an SMS.
 
-    def __init__(self, base_url: str, api_key: str) -> None:
+    `slots` is the number of threads that may wait for SMU at once.
+    """
+
+    def __init__(self, base_url: str, api_key: str, slots: int = UNLIMITED) -> None:
+        self._neighbour = Neighbour("SMU", slots)
         self._session = open_session(base_url)
         self._session.headers.update({"X-Contacts-Key": api_key, "Accept": "application/json"})
         # `requests` would prepare the request at each call, which is most of the cost of a call.
@@ -42,7 +43,7 @@ class Smu:
     def send_otp(self, phone: str) -> str:
         """Send a code by SMS and return the sid of its verification.
 
-        Raises NotSent, or Unknown if the code may have been sent.
+        Raises NotSent if SMU certainly sent nothing, or Unknown if the code may have been sent.
         """
         answer = self._call("SendOTP", Mobile=phone)
         sid = answer.get("VerificationSid")
@@ -80,9 +81,10 @@ class Smu:
     def _call(self, verb: str, **fields: str) -> dict[str, Any]:
         """Call SMU. Only the verb is logged, because bodies contain phone numbers and codes."""
         started = time.perf_counter()
-        answer = self._post(verb, fields)
-        log_call("SMU", f"POST /{verb}", answer.status_code, started)
-        return _parse(answer)
+        with self._neighbour.calling():
+            answer = self._post(verb, fields)
+            log_call("SMU", f"POST /{verb}", answer.status_code, started)
+            return _parse(answer)
 
     def _post(self, verb: str, fields: dict[str, str]) -> requests.Response:
         call = self._prepared[verb].copy()
@@ -92,7 +94,7 @@ class Smu:
             return self._session.send(call, timeout=TIMEOUT, allow_redirects=False)
         except requests.RequestException as error:
             logger.warning("← SMU POST /%s: %s", verb, type(error).__name__)
-            kind = NotSent if _was_not_sent(error) else Unknown
+            kind = Unreachable if _was_not_sent(error) else NoAnswer
             raise kind(f"SMU did not answer ({type(error).__name__})") from error
 
 

@@ -42,6 +42,8 @@ class AnsweringServer:
         requests = self.requests
 
         class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"  # keeps connections open
+
             def _answer(self) -> None:
                 sent = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 requests.append(request := Request(self.path, self.headers, sent))

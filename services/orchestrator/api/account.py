@@ -38,24 +38,21 @@ def blueprint(context: ApiContext) -> Blueprint:
     @customer
     def tickets() -> Response:
         user_id = str(identity().user_id)
-        completed = _list_completed_transfers(context, user_id)
-        bought = {t["order_id"]: t["credits_amount"] for t in reversed(completed) if t["buyer_user_id"] == user_id}
-        seats = context.participants.inventory.list_tickets(user_id)
-        owned = [_show_owned(context, seat, bought.get(seat.order_id)) for seat in seats]
-        sold = [_show_sold(context, t) for t in completed if t["seller_user_id"] == user_id]
-        return web.ok({"purchased": owned, "sold": sold})
+        return web.ok(context.retry(lambda: _list_tickets(context, user_id)))
 
     @routes.get("/api/tickets/<seat_id>/qr")
     @customer
     def refresh_qr(seat_id: str) -> Response:
-        qr = _create_qr(context, str(web.as_id(seat_id)))
+        subject = str(web.as_id(seat_id))
+        qr = context.retry(lambda: _create_qr(context, subject))
         wanted = request.accept_mimetypes.best_match(["application/json", *PICTURES], default="application/json")
         return _draw(qr, wanted) if wanted in PICTURES else web.ok(_show_qr(qr), headers=NO_STORE)
 
     @routes.get("/api/credits/balance")
     @customer
     def balance() -> Response:
-        user = context.participants.users.get(identity().user_id)
+        user_id = identity().user_id
+        user = context.retry(lambda: context.participants.users.get(user_id))
         return web.ok({name: user[name] for name in ("user_id", "credit_balance", "frozen_credits")})
 
     @routes.post("/api/credits/topup")
@@ -70,6 +67,15 @@ def blueprint(context: ApiContext) -> Blueprint:
         return web.ok(context.run_idempotently("topup", amount, create))
 
     return routes
+
+
+def _list_tickets(context: ApiContext, user_id: str) -> dict[str, Any]:
+    completed = _list_completed_transfers(context, user_id)
+    bought = {t["order_id"]: t["credits_amount"] for t in reversed(completed) if t["buyer_user_id"] == user_id}
+    seats = context.participants.inventory.list_tickets(user_id)
+    owned = [_show_owned(context, seat, bought.get(seat.order_id)) for seat in seats]
+    sold = [_show_sold(context, t) for t in completed if t["seller_user_id"] == user_id]
+    return {"purchased": owned, "sold": sold}
 
 
 def _list_completed_transfers(context: ApiContext, user_id: str) -> list[dict[str, Any]]:

@@ -78,7 +78,7 @@ class ApiContext:
     def find_order_awaiting_code(self) -> UUID:
         """Return the caller's newest order that waits for a code. Raises Refused ORDER_NOT_FOUND."""
         query = {"user_id": identity().user_id, "status": OrderStatus.PENDING, "per_page": 20}
-        pending = self.participants.orders.list_orders(**query)["data"]
+        pending = self.retry(lambda: self.participants.orders.list_orders(**query))["data"]
         waiting = [order for order in pending if order["otp_required"] and not order["otp_verified_at"]]
         if not waiting:
             raise Refused(ErrorCode.ORDER_NOT_FOUND, "None of your orders waits for a code. Reserve a seat first.")

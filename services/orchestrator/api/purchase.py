@@ -79,7 +79,8 @@ def blueprint(context: ApiContext) -> Blueprint:
     @customer
     def orders() -> Response:
         page, per_page = web.page()
-        found = context.participants.orders.list_orders(user_id=identity().user_id, page=page, per_page=per_page)
+        query = {"user_id": identity().user_id, "page": page, "per_page": per_page}
+        found = context.retry(lambda: context.participants.orders.list_orders(**query))
         return web.ok([_show_order(order) for order in found["data"]], pagination=found["pagination"])
 
     @routes.get("/api/orders/<order_id>")

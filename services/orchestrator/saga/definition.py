@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from services.contracts.errors import ErrorCode
-from services.orchestrator.participants import Participants
+from services.orchestrator.participants import Need, Participants
 
 
 class State(dict[str, Any]):
@@ -46,6 +46,7 @@ Settle = Callable[[Participants, State, str], bool]
 class Step:
     """A call to one participant. `do` runs it, and `undo` reverses it under the key of the same step.
 
+    A step with an undo makes one call. If nothing was sent, the step certainly did not happen and needs no undo.
     A step before the pivot without `undo` states in `no_undo` why a later failure need not reverse it.
     `max_tries` limits the tries of a step whose effect has no key. None: retry until the deadline.
     """
@@ -100,6 +101,7 @@ def require_nothing(_state: State) -> None:
 class Saga:
     """A flow as a list of steps.
 
+    `needs` names the neighbours without which the flow cannot succeed. While one is away, no attempt takes a step.
     `facts` reads what the steps need, and `check` raises Refused when a precondition does not hold.
     `result_fields` are the fields of the state that the caller gets.
     `undone_code` is the caller's error code when the flow failed and was fully compensated. `undone_message` replaces
@@ -111,6 +113,7 @@ class Saga:
     flow: str
     steps: tuple[Step, ...]
     result_fields: tuple[str, ...]
+    needs: tuple[Need, ...] = ()
     facts: LoadFacts = load_nothing
     check: Check = require_nothing
     notices: tuple[Notice, ...] = ()

@@ -7,6 +7,7 @@ docs/sagas.md explains the rules. docs/compensation-matrix.md shows each step wi
 from __future__ import annotations
 
 from services.contracts.errors import ErrorCode
+from services.orchestrator.participants import Need
 from services.orchestrator.saga.definition import Compensation, Notice, Pivot, Saga, Step
 from services.orchestrator.saga.purchase_steps import (
     cancel_sale,
@@ -67,6 +68,7 @@ RESERVE = Saga(
         # would lock the buyer out.
         Step("send_otp", send_order_otp, max_tries=2, no_undo="The code is for this order only, which is FAILED."),
     ),
+    needs=(Need.INVENTORY, Need.USERS, Need.ORDERS, Need.BROKER),
     result_fields=("order_id", "seat_id", "status", "held_until", "ttl_seconds", "price", "otp_required"),
     undone_code=ErrorCode.SERVICE_UNAVAILABLE,
     one_attempt=True,
@@ -81,6 +83,7 @@ PAY = Saga(
         Step("confirm_order", confirm_order, undo=fail_order),
         Pivot("confirm_seat", confirm_seat, settle=settle_seat),
     ),
+    needs=(Need.USERS, Need.ORDERS, Need.INVENTORY),
     result_fields=("order_id", "seat_id", "event_id", "status", "credits_charged", "remaining_balance"),
     undone_message="The payment failed and was undone, so nothing was charged. Reserve the seat again, then pay.",
     notices=(Notice("booking_confirmed", to="buyer_id"),),
@@ -96,6 +99,7 @@ REFUND = Saga(
         Step("refund_charge", refund_charge),
         Step("mark_refunded", mark_refunded),
     ),
+    needs=(Need.ORDERS, Need.INVENTORY, Need.USERS),
     result_fields=("order_id", "status"),
     notices=(Notice("order_refunded", to="buyer_id"),),
     notice_fields=("order_id", "event_name", "price"),
@@ -109,6 +113,7 @@ INITIATE = Saga(
         Step("create_transfer", create_transfer, undo=fail_transfer),
         Step("send_otps", send_transfer_otps, max_tries=2, no_undo="The codes of a FAILED transfer do nothing."),
     ),
+    needs=(Need.INVENTORY, Need.USERS, Need.ORDERS, Need.SMU),
     result_fields=("transfer_id", "seat_id", "status", "expires_at"),
     notices=(Notice("transfer_initiated", to="seller_user_id"), Notice("transfer_initiated", to="buyer_user_id")),
     notice_fields=("transfer_id", "event_name", "credits_amount"),
@@ -127,6 +132,7 @@ TRANSFER_CONFIRM = Saga(
         Step("pay_seller", pay_seller),
         Step("complete_transfer", complete_transfer),
     ),
+    needs=(Need.ORDERS, Need.USERS, Need.INVENTORY),
     result_fields=("transfer_id", "status", "new_owner_user_id", "credits_transferred"),
     undone_message="The transfer failed and was undone, so no credits were moved. Start a new transfer.",
     notices=(Notice("transfer_completed", to="seller_user_id"), Notice("transfer_completed", to="buyer_user_id")),
@@ -142,6 +148,7 @@ DISPUTE = Saga(
         Step("freeze_what_is_left", freeze_what_is_left),
         Step("record_freeze", record_freeze),
     ),
+    needs=(Need.ORDERS, Need.USERS),
     result_fields=("transfer_id", "status", "credits_frozen"),
     notices=(Notice("transfer_disputed", to="seller_user_id"), Notice("transfer_disputed", to="buyer_user_id")),
     notice_fields=("transfer_id", "event_name", "credits_frozen"),
@@ -158,6 +165,7 @@ REVERSE = Saga(
         Step("pay_buyer_back", pay_buyer_back),
         Step("mark_reversed", mark_reversed),
     ),
+    needs=(Need.ORDERS, Need.USERS, Need.INVENTORY),
     result_fields=("transfer_id", "status"),
     notices=(Notice("transfer_reversed", to="seller_user_id"), Notice("transfer_reversed", to="buyer_user_id")),
     notice_fields=("transfer_id", "event_name", "amount"),
@@ -171,6 +179,7 @@ DISMISS = Saga(
         Pivot("dismiss_dispute", dismiss_dispute),  # first step: run forward again, or refused
         Step("unfreeze_dispute", unfreeze_dispute),
     ),
+    needs=(Need.ORDERS, Need.USERS),
     result_fields=("transfer_id", "status"),
     subject_name="transfer_id",
 )

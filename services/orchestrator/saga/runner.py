@@ -19,7 +19,8 @@ from uuid import UUID
 
 from prometheus_client import Counter
 
-from services.chassis.errors import Refused, Unknown
+from services.chassis.errors import NotSent, Refused, Unknown
+from services.chassis.neighbours import Slots
 from services.contracts.errors import ERRORS, ErrorCode
 from services.orchestrator.participants import Participants
 from services.orchestrator.saga.definition import Saga, State, Step, Undo
@@ -31,6 +32,8 @@ T = TypeVar("T")
 Result = Mapping[str, Any]  # the journal's `result`: the fields of a saga that is done, or {code, message, details}
 Outcome = tuple[Status, Result]
 
+JOINS = 8  # requests that wait for the end of another one's attempt as long as that may take
+SHORT_JOIN = 2.0  # seconds for the others, so that they do not take every thread
 JOIN_PAUSE = 0.02  # seconds between two reads of an attempt that another request or process runs
 # If the facts of an adopted saga are refused with one of these codes, no step ever ran. The subject does not exist, or
 # it belongs to another user.
@@ -83,6 +86,7 @@ class Runner:
         self._forward_seconds = forward_seconds
         self._resolve_seconds = resolve_seconds
         self._observer = observer
+        self._joining = Slots(JOINS)
 
     def run(
         self,
@@ -165,11 +169,20 @@ class Runner:
             raise Refused(ErrorCode.FORBIDDEN)
         return self._join(saga, entry)
 
-    def _join(self, saga: Saga, entry: Entry) -> Result:
-        deadline = time.monotonic() + self._forward_seconds + self._resolve_seconds
+    def _await_end(self, entry: Entry, deadline: float) -> Entry:
         while entry.status is Status.RUNNING and time.monotonic() < deadline:
             time.sleep(JOIN_PAUSE)  # read the journal again, at most until the deadline
             entry = self._journal.read(entry.saga_id)
+        return entry
+
+    def _join(self, saga: Saga, entry: Entry) -> Result:
+        is_patient = self._joining.take(0.0)
+        try:
+            patience = self._forward_seconds + self._resolve_seconds if is_patient else SHORT_JOIN
+            entry = self._await_end(entry, time.monotonic() + patience)
+        finally:
+            if is_patient:
+                self._joining.release()
         if entry.is_live:
             raise _make_unknown(saga, entry)
         result = entry.result or {}
@@ -200,6 +213,7 @@ class _Attempt:
         self._resolve_seconds = resolve_seconds
         self._deadline = time.monotonic() + forward_seconds
         self._uncertain: set[str] = set()  # steps with at least one lost answer, so they may have happened
+        self._insists = False  # whether calls are repeated although their neighbour is away
         self.state = State(entry.flow, entry.subject, entry.dispute_number, entry.attempt, entry.given)
 
     # ── forward
@@ -210,6 +224,7 @@ class _Attempt:
         Raises Unknown when the outcome is not known. Then the saga stays live, and recovery ends it.
         """
         try:
+            self._participants.refuse_if_away(self._saga.needs)
             self._load_facts()
             self._saga.check(self.state)
         except Refused as refusal:
@@ -229,6 +244,9 @@ class _Attempt:
             return self._compensate(self._saga.steps[len(done)], done, refusal)
         except Unknown as unknown:
             logger.warning("%s %s: %s", self._saga.flow, self._entry.subject, unknown.message)
+            failed = self._saga.steps[len(done)]
+            if self._saga.pivot is None and failed.name not in self._uncertain:
+                return self._undo_unsent(done)
             return self._resolve()
         return Status.DONE, self._collect_result()
 
@@ -242,6 +260,11 @@ class _Attempt:
         self._undo_steps([*done, refused] if refused.name in self._uncertain else done)
         return Status.REFUSED, _describe_refusal(refusal)
 
+    def _undo_unsent(self, done: list[Step]) -> Outcome:
+        """Undo the steps before one that was never sent. Its own undo might need a neighbour that is away."""
+        self._extend_deadline()
+        return self._undo_all(done)
+
     def _is_uncertain_pivot(self, step: Step) -> bool:
         return step is self._saga.pivot and not self._saga.runs_forward_again and step.name in self._uncertain
 
@@ -249,6 +272,7 @@ class _Attempt:
 
     def resolve_adopted(self) -> Outcome:
         """Settle or undo a saga that another process left. Raises Unknown when a participant does not answer."""
+        self._insists = True
         try:
             self._load_facts()
         except Refused as refusal:
@@ -285,14 +309,17 @@ class _Attempt:
                 raise Unknown(f"{step.name} is refused after the pivot: {refusal.code}") from refusal
         return Status.DONE, self._collect_result()
 
-    def _undo_all(self) -> Outcome:
-        self._undo_steps(list(self._saga.steps))
+    def _undo_all(self, steps: list[Step] | None = None) -> Outcome:
+        self._undo_steps(list(self._saga.steps) if steps is None else steps)
         return Status.UNDONE, _describe_code(self._saga.undone_code, self._saga.undone_message)
 
     # ── one call
 
     def _load_facts(self) -> None:
-        self.state.update(retry_until(self._deadline, lambda: self._saga.facts(self._participants, self.state)))
+        facts = retry_until(
+            self._deadline, lambda: self._saga.facts(self._participants, self.state), insist=self._insists
+        )
+        self.state.update(facts)
 
     def _do(self, step: Step) -> None:
         if (do := step.do) is None:  # a compensation without an action
@@ -320,10 +347,16 @@ class _Attempt:
         self._observer("undone", self._saga, step.name)
 
     def _retry(self, step: Step, call: Callable[[], T], max_tries: int | None = None) -> T:
-        return retry_until(self._deadline, call, max_tries=max_tries, on_unknown=lambda: self._uncertain.add(step.name))
+        def note(unknown: Unknown) -> None:
+            if not isinstance(unknown, NotSent):
+                self._uncertain.add(step.name)
+
+        return retry_until(self._deadline, call, max_tries=max_tries, on_unknown=note, insist=self._insists)
 
     def _extend_deadline(self) -> None:
+        """Start the time for settling and undoing. These calls must happen, so they insist."""
         self._deadline = time.monotonic() + self._resolve_seconds
+        self._insists = True
 
     # ── the end
 

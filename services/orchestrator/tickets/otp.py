@@ -55,7 +55,9 @@ class OtpService:
             return taken
         outcome = self._check_code(taken["verification_sid"], otp_code, deadline)
         closed = retry_until(
-            deadline + CLOSING_SECONDS, lambda: self._orders.close_attempt(target, key, outcome, **party)
+            deadline + CLOSING_SECONDS,
+            lambda: self._orders.close_attempt(target, key, outcome, **party),
+            insist=True,  # otherwise an attempt would stay taken
         )
         _require_approved(outcome, closed)
         return closed
@@ -75,7 +77,8 @@ class OtpService:
         deadline = time.monotonic() + self._retry_seconds
         kind, _, subject = target.partition("/")
         change = self._orders.change if kind == "orders" else self._orders.change_transfer
-        retry_until(deadline, lambda: change(subject, f"resend_otp:{target}:{sid}", **{sid_field: sid}))
+        store = lambda: change(subject, f"resend_otp:{target}:{sid}", **{sid_field: sid})  # noqa: E731
+        retry_until(deadline, store, insist=True)  # the code is on its way
 
 
 def _require_approved(outcome: str, closed: Attempt) -> None:

@@ -12,8 +12,9 @@ from msgspec import Meta
 
 from services.chassis import access, web
 from services.chassis.db import Database
+from services.chassis.errors import NotSent
 from services.chassis.logs import mask_phone
-from services.user.smu import NotSent, Smu
+from services.user.smu import Smu
 from services.user.store import accounts, otp_quota
 
 logger = logging.getLogger(__name__)

@@ -203,8 +203,10 @@ class _PlannedRevocations:
 
 @contextmanager
 def _new_process(orchestrator: Orchestrator) -> Iterator[None]:
-    """Give an orchestrator a new instance id, as after a start, and end its lease after the block."""
+    """Give an orchestrator the state of a new process, and end its lease after the block."""
     orchestrator.journal.instance_id = uuid4()
+    for neighbour in orchestrator.participants.neighbours.values():
+        neighbour.note_answer()  # a new process starts without neighbours that are away
     beat_as_if_running(orchestrator.db, orchestrator.journal)
     try:
         yield

@@ -135,7 +135,7 @@ class InProcessSystem(SystemDatabases):
             stripe_webhook_secret="whsec_x",
         )
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(outside, "HTTPAdapter", type("ToFakeSmu", (LocalAdapter,), {"app": self.smu}))
+            patch.setattr(outside, "Adapter", type("ToFakeSmu", (LocalAdapter,), {"app": self.smu}))
             return build_user(settings, self.dbs["user"])
 
     def _build_order(self) -> Flask:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import signal
 import socket
 import subprocess
@@ -17,7 +18,7 @@ from werkzeug.test import EnvironBuilder
 
 from harness.runtime import ports
 from harness.runtime.process import wait_for
-from services.chassis.serve import GRACE_SECONDS, _join_body
+from services.chassis.serve import GRACE_SECONDS, QUEUE_PER_THREAD, _join_body
 
 pytestmark = pytest.mark.unit
 
@@ -62,6 +63,7 @@ def build():
 
 serve.serve(settings, build)
 """
+LATE = b"GET /late HTTP/1.1\r\nHost: served\r\n\r\n"
 HELLO = b"GET /hello HTTP/1.1\r\nHost: served\r\n\r\n"
 
 
@@ -149,6 +151,48 @@ def test_sigterm_finishes_the_request_and_stops_background_work(port: int, serve
         assert count_ok(connection, 1) == 1
     assert server.process.wait(timeout=20) == 0
     assert server.has_logged("background work stopped")
+
+
+def test_health_is_answered_while_other_requests_wait(port: int, server: Server) -> None:
+    waiting = [connect(port) for _ in range(5)]
+    waiting[0].sendall(LATE)
+    assert server.has_logged("late begins")
+    for connection in waiting[1:]:
+        connection.sendall(HELLO)
+    for path in (b"/health/live", b"/health", b"/metrics"):
+        with connect(port) as probe:
+            probe.sendall(b"GET %s HTTP/1.1\r\nHost: served\r\n\r\n" % path)
+            assert probe.recv(65536).startswith(b"HTTP/1.1 200 OK")
+    server.gate.touch()
+    assert [count_ok(connection, 1) for connection in waiting] == [1] * 5
+    for connection in waiting:
+        connection.close()
+
+
+def test_requests_beyond_the_queue_are_refused_at_once(port: int, server: Server) -> None:
+    with connect(port) as busy:
+        busy.sendall(LATE)
+        assert server.has_logged("late begins")
+        others = [connect(port) for _ in range(QUEUE_PER_THREAD + 1)]
+        for connection in others:
+            connection.sendall(HELLO)
+        refused = wait_for_readable(others)
+        answer = refused.recv(65536)
+        assert answer.startswith(b"HTTP/1.1 503")
+        assert b"retry-after: 1" in answer.lower()
+        assert b"SERVICE_UNAVAILABLE" in answer
+        others.remove(refused)
+        server.gate.touch()
+        assert [count_ok(connection, 1) for connection in others] == [1] * QUEUE_PER_THREAD
+    for connection in (refused, *others):
+        connection.close()
+
+
+def wait_for_readable(connections: list[socket.socket]) -> socket.socket:
+    """Return the first connection that has received something."""
+    readable, _, _ = select.select(connections, [], [], 10)
+    assert readable
+    return connections[connections.index(readable[0])]
 
 
 def test_a_worker_does_not_outlive_its_parent(server: Server) -> None:

@@ -127,3 +127,66 @@ def test_an_idle_key_is_dropped() -> None:
     cache.get("b")
     cache.get("a")
     assert made == ["a", "b", "a"]
+
+
+def test_callers_that_waited_for_a_failed_load_get_its_failure() -> None:
+    """Otherwise each of them would wait for the timeout of a load of its own, one after another."""
+    entered, gate, calls = Signal(), Signal(), []
+
+    def load() -> int:
+        calls.append(1)
+        entered.set()
+        assert gate.wait(timeout=10)
+        raise Unknown("Inventory did not answer")
+
+    clock = Clock()
+    cache: SingleFlightCache[int] = SingleFlightCache(load, clock)
+    with ThreadPoolExecutor(8) as pool:
+        first = pool.submit(cache.get)
+        assert entered.wait(timeout=10)
+        clock.now += 0.1
+        others = [pool.submit(cache.get) for _ in range(7)]
+        clock.now += 2.0  # longer than a result is valid
+        gate.set()
+        assert [str(future.exception()) for future in (first, *others)] == ["Inventory did not answer"] * 8
+    assert len(calls) == 1
+
+
+def test_nobody_waits_for_a_load_that_is_useless() -> None:
+    entered, gate = Signal(), Signal()
+
+    def load() -> int:
+        entered.set()
+        assert gate.wait(timeout=10)
+        return 1
+
+    def refuse() -> None:
+        raise Unknown("Inventory is away")
+
+    cache: SingleFlightCache[int] = SingleFlightCache(load, before_waiting=refuse)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(cache.get)
+        assert entered.wait(timeout=10)
+        with pytest.raises(Unknown, match="away"):
+            cache.get()
+        gate.set()
+        assert first.result() == 1
+
+
+def test_a_load_that_takes_too_long_holds_no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.event.single_flight_cache.WAIT_SECONDS", 0.05)
+    entered, gate = Signal(), Signal()
+
+    def load() -> int:
+        entered.set()
+        assert gate.wait(timeout=10)
+        return 1
+
+    cache: SingleFlightCache[int] = SingleFlightCache(load)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(cache.get)
+        assert entered.wait(timeout=10)
+        with pytest.raises(Unknown, match="too long"):
+            cache.get()
+        gate.set()
+        assert first.result() == 1

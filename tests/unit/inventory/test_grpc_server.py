@@ -1,19 +1,25 @@
-"""gRPC calls to several replicas: each live replica gets calls, and a dead one gets none."""
+"""gRPC calls to several replicas: each live replica gets calls, and a dead or hung one gets none."""
 
 from __future__ import annotations
 
+import socket
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from typing import Any
+from threading import Event
+from typing import Any, NoReturn
 
 import grpc
 import pytest
 
 from harness.runtime import ports
 from harness.runtime.process import wait_for
-from services.chassis import clients
+from services.chassis import clients, replicas
+from services.chassis.errors import Unknown
+from services.chassis.replicas import is_silent, is_unsent
 from services.contracts.pb import inventory_pb2
 from services.inventory import grpc_server
+from services.orchestrator.saga.retry import retry_until
 
 pytestmark = pytest.mark.unit
 
@@ -21,9 +27,14 @@ SERVICE = inventory_pb2.DESCRIPTOR.services_by_name["Inventory"]
 
 
 @contextmanager
-def replica(name: str) -> Iterator[grpc_server.GrpcServer]:
-    """A server that returns its name."""
-    get_name = grpc.unary_unary_rpc_method_handler(lambda _request, _context: name.encode())
+def replica(name: str, is_awake: Event | None = None) -> Iterator[grpc_server.GrpcServer]:
+    """A server that returns its name, as soon as `is_awake`."""
+
+    def respond(_request: bytes, _context: grpc.ServicerContext) -> bytes:
+        assert is_awake is None or is_awake.wait(20)
+        return name.encode()
+
+    get_name = grpc.unary_unary_rpc_method_handler(respond)
     handler = grpc.method_handlers_generic_handler("names", {"Get": get_name})
     server = grpc_server.GrpcServer(f"{ports.HOST}:0", lambda s: s.add_generic_rpc_handlers((handler,)), SERVICE, 2)
     server.start()
@@ -72,3 +83,93 @@ def test_a_client_reconnects_periodically(
         assert call(b"", timeout=5) == b"one"
         assert wait_for(lambda: seen.count(grpc.ChannelConnectivity.READY) > 1, seconds=10), seen
         assert call(b"", timeout=5) == b"one"
+
+
+def test_a_replica_that_accepts_calls_but_does_not_answer_is_left_out() -> None:
+    """Its process still answers pings, so gRPC alone would continue to send it every second call."""
+    is_awake = Event()
+    is_awake.set()
+    with replica("one") as one, replica("two", is_awake) as two, open_client(addresses(one, two)) as (_, call):
+        assert {call(b"", timeout=5) for _ in range(4)} == {b"one", b"two"}
+        is_awake.clear()
+        failures = [error.code() for error in (call_safely(call, 0.3) for _ in range(20)) if error]
+        assert failures == [grpc.StatusCode.DEADLINE_EXCEEDED]
+        is_awake.set()
+        assert wait_for(lambda: call(b"", timeout=5) == b"two", seconds=10)
+
+
+def call_safely(call: Any, timeout: float) -> Any:
+    """Return the error of a call, or None."""
+    try:
+        call(b"", timeout=timeout)
+    except grpc.RpcError as error:
+        return error
+    return None
+
+
+def test_a_read_whose_replica_hangs_is_answered_by_the_other() -> None:
+    is_awake = Event()
+    with replica("one") as one, replica("two", is_awake) as two, open_client(addresses(one, two)) as (_, call):
+        deadline = time.monotonic() + 4
+
+        def read() -> bytes:
+            error = call_safely(call, clients.READ_SECONDS)
+            if error:
+                raise Unknown(str(error.code()))
+            return b"answered"
+
+        assert [retry_until(deadline, read) for _ in range(10)] == [b"answered"] * 10
+        is_awake.set()
+
+
+def test_a_replica_without_a_single_byte_is_left_out() -> None:
+    """A node that is gone: it accepts the connection, but sends nothing."""
+    with replica("one") as one, socket.create_server((ports.HOST, 0)) as silent:
+        address = f"{addresses(one)},{ports.HOST}:{silent.getsockname()[1]}"
+        with open_client(address) as (_, call):
+            started = time.monotonic()
+            assert {call(b"", timeout=2) for _ in range(20)} == {b"one"}
+            assert time.monotonic() - started < 4
+
+
+def test_all_replicas_get_calls_if_none_answers() -> None:
+    (one, two) = ports.claim([20_700, 20_701])
+    with open_client(f"{ports.HOST}:{one},{ports.HOST}:{two}") as (_, call):
+        error = call_safely(call, 2)
+        assert is_unsent(error), error.details()
+        assert is_silent(error)
+    ports.release([one, two])
+
+
+def test_an_error_of_the_server_itself_is_an_answer() -> None:
+    """A lock timeout of a replica, for example, is no reason to leave it out."""
+
+    def refuse(_request: bytes, context: grpc.ServicerContext) -> NoReturn:
+        context.abort_with_status(grpc_server._encode_unknown(Unknown("the row is locked")))
+
+    handler = grpc.method_handlers_generic_handler("names", {"Get": grpc.unary_unary_rpc_method_handler(refuse)})
+    server = grpc_server.GrpcServer(f"{ports.HOST}:0", lambda s: s.add_generic_rpc_handlers((handler,)), SERVICE, 2)
+    server.start()
+    with open_client(addresses(server)) as (_, call):
+        error = call_safely(call, 5)
+    server.stop()
+    assert error.code() is grpc.StatusCode.UNAVAILABLE
+    assert not is_silent(error)
+
+
+def test_new_replicas_of_a_name_get_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replicas, "RESOLVE_SECONDS", 0.05)
+    with replica("one") as one, replica("two") as two:
+        found = [f"ipv4:{ports.HOST}:{one.port}"]
+        monkeypatch.setattr(replicas, "resolve", lambda _address: list(found))
+        with open_client("inventory-service:50051") as (_, call):
+            assert call(b"", timeout=5) == b"one"
+            found.append(f"ipv4:{ports.HOST}:{two.port}")
+            assert wait_for(lambda: call(b"", timeout=5) == b"two", seconds=10)
+            found.pop(0)
+            assert wait_for(lambda: {call(b"", timeout=5) for _ in range(6)} == {b"two"}, seconds=10)
+
+
+def test_a_name_without_an_address_is_not_connected() -> None:
+    with open_client("no-such-host.invalid:50051") as (_, call), pytest.raises(OSError, match="not known"):
+        call(b"", timeout=2)

@@ -1,0 +1,96 @@
+"""A TCP proxy that becomes silent like a node that is gone: no answer, no FIN, no RST."""
+
+from __future__ import annotations
+
+import select
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+
+PIECE = 65536
+
+
+class SilentProxy:
+    """Forwards connections to those that `connect` opens.
+
+    After `silence`, the present connections swallow everything. New connections do so too, until `take_over`, after
+    which they are forwarded again, as to a node that has taken over the address.
+    """
+
+    def __init__(self, connect: Callable[[], socket.socket]) -> None:
+        self._connect = connect
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._is_over = threading.Event()
+        self._is_silent = False
+        self._silenced = threading.Event()
+        self._threads = [threading.Thread(target=self._accept)]
+        self.port = self._listener.getsockname()[1]
+        self.accepted = 0
+
+    def __enter__(self) -> Self:
+        self._threads[0].start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._is_over.set()
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # ends the wait in `accept`
+        self._listener.close()
+        for thread in self._threads:
+            thread.join()
+
+    def silence(self) -> None:
+        """Forward nothing more, on present and on new connections."""
+        self._is_silent = True
+        self._silenced.set()
+
+    def take_over(self) -> None:
+        """Forward new connections again. The present ones stay silent."""
+        self._is_silent = False
+        self._silenced = threading.Event()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                self.accepted += 1
+                thread = threading.Thread(target=self._serve, args=(client, self._silenced, self._is_silent))
+                self._threads.append(thread)
+                thread.start()
+
+    def _serve(self, client: socket.socket, silenced: threading.Event, is_silent: bool) -> None:
+        with client:
+            if not is_silent:
+                with suppress(OSError), self._connect() as server:
+                    self._forward(client, server, silenced)
+            if silenced.is_set():
+                self._swallow(client)
+
+    def _forward(self, client: socket.socket, server: socket.socket, silenced: threading.Event) -> None:
+        other = {client: server, server: client}
+        while not (silenced.is_set() or self._is_over.is_set()):
+            for readable in select.select([client, server], [], [], 0.02)[0]:
+                if silenced.is_set():
+                    return
+                piece = readable.recv(PIECE)
+                if not piece:
+                    return
+                other[readable].sendall(piece)
+
+    def _swallow(self, client: socket.socket) -> None:
+        with suppress(OSError):
+            while not self._is_over.is_set():
+                if select.select([client], [], [], 0.05)[0] and not client.recv(PIECE):
+                    return
+
+
+def connect_unix(path: str) -> socket.socket:
+    """Open a connection to a Unix socket."""
+    opened = socket.socket(socket.AF_UNIX)
+    opened.connect(path)
+    return opened

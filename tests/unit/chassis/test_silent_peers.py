@@ -1,0 +1,230 @@
+"""A peer that is silent, without FIN or RST: a call in progress ends in time, and the next one gets to a new peer."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
+from functools import partial
+
+import pika
+import pytest
+import requests
+
+from services.chassis import broker as broker_module
+from services.chassis import clients, db
+from services.chassis.broker import Publisher, connection_parameters
+from services.chassis.clients import HttpPeer, PooledTransport
+from services.chassis.db import Database
+from services.chassis.errors import NoAnswer, NotSent, Unknown
+from services.chassis.settings import BrokerSettings, DatabaseSettings
+from services.chassis.tokens import Credential
+from services.user.outside import open_session
+from services.user.smu import Smu
+from tests.support.brokers import Broker
+from tests.support.http_servers import AnsweringServer, Request, answer_success
+from tests.support.silent_proxy import SilentProxy, connect_unix
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.unit
+
+BOUND = 5.0  # seconds, on a busy machine
+ONE = {"one": 1}
+
+
+@contextmanager
+def at_most(seconds: float) -> Iterator[None]:
+    """Fail if the block takes longer."""
+    started = time.monotonic()
+    yield
+    assert time.monotonic() - started < seconds
+
+
+# ── PostgreSQL
+
+
+@pytest.fixture
+def node(database_for: Callable[[str], DatabaseSettings]) -> Iterator[tuple[SilentProxy, DatabaseSettings]]:
+    """A node of PostgreSQL that can become silent, and settings with a short statement timeout."""
+    direct = database_for("order")
+    with SilentProxy(partial(connect_unix, f"{direct.host}/.s.PGSQL.{direct.port}")) as proxy:
+        yield proxy, replace(direct, host="127.0.0.1", port=proxy.port, pool_size=3, statement_timeout_ms=300)
+
+
+def test_statement_on_a_silent_node_ends_and_the_pool_recovers(
+    node: tuple[SilentProxy, DatabaseSettings],
+) -> None:
+    proxy, settings = node
+    with closing(Database(settings)) as database, ThreadPoolExecutor(3) as pool:
+        calls = [partial(database.statement, "SELECT 1 AS one, pg_sleep(0.05)")] * 3
+        assert len([future.result() for future in [pool.submit(call) for call in calls]]) == 3
+        proxy.silence()
+        with at_most(BOUND):
+            for future in [pool.submit(call) for call in calls]:
+                assert isinstance(future.exception(), NoAnswer)
+        proxy.take_over()
+        wait_until(database.is_ready, BOUND)
+        assert database.statement("SELECT 1 AS one") == ONE
+
+
+def commit_after(database: Database, happens: Callable[[], object]) -> None:
+    """Let something happen between the statement and the commit of a transaction."""
+    with database.transaction() as tx:
+        assert tx.one("SELECT 1 AS one") == ONE
+        happens()
+
+
+def test_transaction_and_commit_on_a_silent_node_end(node: tuple[SilentProxy, DatabaseSettings]) -> None:
+    proxy, settings = node
+    with closing(Database(settings)) as database:
+        with at_most(BOUND), pytest.raises(NoAnswer):
+            commit_after(database, proxy.silence)
+        with at_most(BOUND), pytest.raises(Unknown):
+            commit_after(database, proxy.silence)
+
+
+def test_connect_to_a_silent_node_ends(node: tuple[SilentProxy, DatabaseSettings]) -> None:
+    proxy, settings = node
+    proxy.silence()
+    with closing(Database(settings)) as database, at_most(BOUND), pytest.raises(NotSent):
+        database.statement("SELECT 1")
+
+
+def test_kernel_ends_connections_to_a_node_that_is_gone(node: tuple[SilentProxy, DatabaseSettings]) -> None:
+    _, settings = node
+    with closing(db._connect(settings)) as connection, socket.socket(fileno=connection.fileno()) as sock:
+        idle, interval, count, user = (
+            sock.getsockopt(socket.IPPROTO_TCP, option)
+            for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT, socket.TCP_USER_TIMEOUT)
+        )
+        sock.detach()
+    assert idle + interval * count <= BOUND
+    assert 0 < user <= BOUND * 1000
+
+
+def test_server_ends_its_statement_before_the_client_gives_up(
+    database_for: Callable[[str], DatabaseSettings],
+) -> None:
+    with closing(Database(replace(database_for("order"), statement_timeout_ms=200))) as database:
+        with pytest.raises(Unknown) as caught:
+            database.statement("SELECT pg_sleep(5)")
+        assert not isinstance(caught.value, NoAnswer)
+        assert database.statement("SELECT 1 AS one") == ONE
+
+
+# ── HTTP
+
+
+def peer_of(proxy: SilentProxy) -> HttpPeer:
+    return HttpPeer("Order", f"http://127.0.0.1:{proxy.port}", Credential("event-service", "s" * 32))
+
+
+def test_http_call_to_a_silent_service_ends_and_the_pool_recovers(monkeypatch: pytest.MonkeyPatch) -> None:
+    together = threading.Barrier(3)
+
+    def answer_together(request: Request) -> tuple[int, bytes]:
+        if proxy.accepted <= 3:  # the first three requests
+            together.wait()
+        return answer_success(request)
+
+    with AnsweringServer(answer_together) as server:
+        address = ("127.0.0.1", server.port)
+        with SilentProxy(lambda: socket.create_connection(address)) as proxy, ThreadPoolExecutor(3) as pool:
+            peer = peer_of(proxy)
+            calls = [pool.submit(peer.get, "/orders/1") for _ in range(3)]
+            assert [call.result() for call in calls] == [{}] * 3, "three connections are idle"
+            monkeypatch.setattr(clients, "CALL_SECONDS", 0.3)
+            proxy.silence()
+            with at_most(BOUND), pytest.raises(NoAnswer):
+                peer.get("/orders/1")
+            proxy.take_over()
+            monkeypatch.setattr(clients, "CALL_SECONDS", BOUND)
+            assert peer.get("/orders/1") == {}
+
+
+class DrippingServer:
+    """Sends an answer byte by byte, each within the timeout of one read, and never ends."""
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self.origin = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+
+    def __enter__(self) -> DrippingServer:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join()
+
+    def _run(self) -> None:
+        with suppress(OSError):
+            client, _ = self._listener.accept()
+            with client:
+                client.recv(65536)
+                client.sendall(b"HTTP/1.1 200 OK\r\nX-Long: ")
+                while not self._is_over.wait(0.05):
+                    client.sendall(b"x")
+
+
+def test_http_answer_byte_by_byte_ends_in_time() -> None:
+    with DrippingServer() as server, at_most(BOUND), pytest.raises(TimeoutError):
+        PooledTransport()("GET", f"{server.origin}/x", None, {}, 0.5)
+
+
+def test_answer_of_smu_byte_by_byte_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.user.smu.TIMEOUT", (0.2, 0.3))
+    with DrippingServer() as server, at_most(BOUND), pytest.raises(NoAnswer):
+        Smu(server.origin, "key").send_sms("+6581234567", "hello")
+
+
+def test_body_of_stripe_byte_by_byte_ends_in_time() -> None:
+    timed_out = pytest.raises(requests.ReadTimeout)
+    with DrippingServer() as server, open_session(server.origin) as session, at_most(BOUND), timed_out:
+        session.get(f"{server.origin}/v1/payment_intents", timeout=(0.2, 0.3))
+
+
+# ── RabbitMQ
+
+
+@pytest.fixture
+def node_of_broker(broker: Broker) -> Iterator[tuple[SilentProxy, Publisher]]:
+    """A node of RabbitMQ that can become silent, and a publisher with a connection to it."""
+    with SilentProxy(lambda: socket.create_connection((broker.settings.host, broker.settings.port))) as proxy:
+        publisher = Publisher(replace(broker.settings, host="127.0.0.1", port=proxy.port), "test")
+        publisher.start()
+        wait_until(publisher.is_ready)
+        yield proxy, publisher
+        publisher.stop()
+
+
+def test_publish_to_a_silent_broker_ends_and_the_next_connects(
+    node_of_broker: tuple[SilentProxy, Publisher], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(broker_module, "CONFIRM_SECONDS", 0.5)
+    proxy, publisher = node_of_broker
+    proxy.silence()
+    with at_most(BOUND), pytest.raises(NoAnswer):
+        publisher.publish("", "seat.release.parking.queue", b"{}", message_id="m", timeout=0.3)
+    proxy.take_over()
+    accepted = proxy.accepted
+    wait_until(lambda: proxy.accepted > accepted and publisher.is_ready(), BOUND)
+    publisher.publish("", "seat.release.parking.queue", b"{}", message_id="m")
+
+
+def test_connections_to_the_broker_have_bounds() -> None:
+    parameters = connection_parameters(BrokerSettings("h", 1, "u", "p"), "test")
+    assert 0 < parameters.heartbeat <= BOUND
+    assert 0 < parameters.socket_timeout <= BOUND
+    assert 0 < parameters.stack_timeout <= BOUND
+    assert parameters.tcp_options["TCP_USER_TIMEOUT"] <= BOUND * 1000
+    assert isinstance(parameters, pika.ConnectionParameters)

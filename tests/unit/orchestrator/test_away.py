@@ -1,0 +1,169 @@
+"""A saga whose neighbours are away: it is refused at once, and what must happen is called until the deadline."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, cast
+from uuid import uuid4
+
+import pytest
+
+from services.chassis import neighbours
+from services.chassis.db import Database
+from services.chassis.errors import Away, NoAnswer, Refused, Unknown, Unreachable
+from services.chassis.neighbours import Neighbour
+from services.contracts.errors import ErrorCode
+from services.orchestrator.participants import Need, Participants
+from services.orchestrator.saga.definition import Pivot, Saga, State, Step, StepResult
+from services.orchestrator.saga.flows import SAGAS
+from services.orchestrator.saga.journal import Journal
+from services.orchestrator.saga.retry import retry_until
+from services.orchestrator.saga.runner import Runner
+from tests.support.leases import beat_as_if_running
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.unit
+
+AT_ONCE = 1.0  # seconds, on a busy machine. A saga that retries takes 4 s to give up, and 3 s more to undo
+
+
+@dataclass
+class Calls:
+    """Participants that fail with scripted errors, and the calls that they got."""
+
+    neighbours: dict[Need, Neighbour] = field(default_factory=dict)
+    errors: dict[str, list[Unknown]] = field(default_factory=dict)
+    made: list[str] = field(default_factory=list)
+
+    def call(self, name: str) -> None:
+        self.made.append(name)
+        if self.errors.get(name):
+            raise self.errors[name].pop(0)
+
+    def refuse_if_away(self, needs: tuple[Need, ...]) -> None:
+        Participants.refuse_if_away(cast(Participants, self), needs)
+
+
+def do(name: str) -> Callable[..., StepResult]:
+    def step(participants: Any, _state: State, _key: str) -> StepResult:
+        participants.call(name)
+        return {}
+
+    return step
+
+
+def settle(participants: Any, _state: State, _key: str) -> bool:
+    participants.call("settle")
+    return False
+
+
+def make_saga(*, has_pivot: bool = False) -> Saga:
+    """Two steps with undos, and a pivot if wanted."""
+    steps = [Step("first", do("first"), undo=do("undo first")), Step("second", do("second"), undo=do("undo second"))]
+    if has_pivot:
+        steps.append(Pivot("pivot", do("pivot"), settle=settle))
+    return Saga(
+        "reserve",
+        steps=tuple(steps),
+        needs=(Need.INVENTORY,),
+        result_fields=(),
+        undone_code=ErrorCode.SERVICE_UNAVAILABLE,
+    )
+
+
+@pytest.fixture
+def run(db: Database) -> Callable[[Saga, Calls], str]:
+    """A function that runs a saga for a new subject, and returns the code that its caller gets."""
+    journal = Journal(db, deadline_seconds=8, park_seconds=120)
+    beat_as_if_running(db, journal)
+
+    def run_saga(saga: Saga, calls: Calls) -> str:
+        runner = Runner(journal, cast(Participants, calls), forward_seconds=4, resolve_seconds=3)
+        try:
+            runner.run(saga, uuid4(), {})
+        except Refused as refusal:
+            return str(refusal.code)
+        return "done"
+
+    return run_saga
+
+
+@pytest.fixture(autouse=True)
+def quick_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a neighbour be away after 0.1 s."""
+    monkeypatch.setattr(neighbours, "AWAY_SECONDS", 0.1)
+
+
+def return_at_once(call: Callable[[], str]) -> str:
+    """Return the result of a call that must end at once."""
+    started = time.monotonic()
+    result = call()
+    assert time.monotonic() - started < AT_ONCE
+    return result
+
+
+def away(number: int = 1) -> list[Unknown]:
+    return [Away("it is away") for _ in range(number)]
+
+
+@pytest.mark.parametrize("has_pivot", [False, True])
+def test_no_step_runs_while_a_needed_neighbour_is_away(run: Callable[..., str], has_pivot: bool) -> None:
+    inventory = Neighbour("Inventory of a test")
+    calls = Calls({Need.INVENTORY: inventory})
+
+    def fail() -> bool:
+        with pytest.raises(Unknown) as caught, inventory.calling():
+            raise Unreachable("refused")
+        return caught.value.is_away
+
+    wait_until(fail)
+    assert return_at_once(lambda: run(make_saga(has_pivot=has_pivot), calls)) == "SERVICE_UNAVAILABLE"
+    assert calls.made == []
+    inventory.note_answer()
+    assert run(make_saga(), calls) == "done"
+
+
+def test_step_that_was_never_sent_is_not_undone(run: Callable[..., str]) -> None:
+    calls = Calls(errors={"second": [Unreachable("refused"), *away()]})
+    assert return_at_once(lambda: run(make_saga(), calls)) == "SERVICE_UNAVAILABLE"
+    assert calls.made == ["first", "second", "second", "undo first"]
+
+
+def test_step_with_a_lost_answer_is_undone(run: Callable[..., str]) -> None:
+    calls = Calls(errors={"second": [NoAnswer("a timeout"), *away()]})
+    assert return_at_once(lambda: run(make_saga(), calls)) == "SERVICE_UNAVAILABLE"
+    assert calls.made == ["first", "second", "second", "undo second", "undo first"]
+
+
+def test_undo_is_called_until_its_neighbour_is_back(run: Callable[..., str]) -> None:
+    calls = Calls(errors={"second": away(), "undo first": away(3)})
+    assert run(make_saga(), calls) == "SERVICE_UNAVAILABLE"
+    assert calls.made == ["first", "second", *["undo first"] * 4]
+
+
+def test_pivot_is_settled_although_its_neighbour_is_away(run: Callable[..., str]) -> None:
+    calls = Calls(errors={"pivot": away(), "settle": away(3)})
+    assert run(make_saga(has_pivot=True), calls) == "SERVICE_UNAVAILABLE"
+    assert calls.made == ["first", "second", "pivot", *["settle"] * 4, "undo second", "undo first"]
+
+
+def test_call_to_a_neighbour_that_is_away_is_not_repeated() -> None:
+    tries: list[int] = []
+
+    def call() -> None:
+        tries.append(1)
+        raise Away("it is away")
+
+    with pytest.raises(Away):
+        retry_until(time.monotonic() + 5, call)
+    assert len(tries) == 1
+    with pytest.raises(Away):
+        retry_until(time.monotonic() + 0.2, call, insist=True)
+    assert len(tries) > 2
+
+
+@pytest.mark.parametrize("saga", SAGAS.values(), ids=SAGAS)
+def test_every_flow_names_its_needs(saga: Saga) -> None:
+    assert saga.needs
