@@ -165,7 +165,7 @@ class ReplicatedChannel(grpc.Channel):
     def _choose(self) -> list[Replica]:
         """Return the replicas in the order in which they get a call: each in turn is first, silent ones are last."""
         now = time.monotonic()
-        if now >= self._resolve_at:
+        if now >= self._resolve_at or not self._replicas:
             self._refresh(now)
         replicas = self._replicas
         if len(replicas) < 2:
@@ -177,9 +177,12 @@ class ReplicatedChannel(grpc.Channel):
         return sorted(in_turn, key=lambda replica: replica.is_silent)
 
     def _refresh(self, now: float) -> None:
-        """Look up the name again, in the background if there are replicas already."""
+        """Look up the name again, in the background if there are replicas already.
+
+        Calls that come during the first look-up wait for it.
+        """
         with self._lock:
-            if now < self._resolve_at:
+            if self._replicas and now < self._resolve_at:
                 return
             self._resolve_at = float("inf") if "," in self._address else now + RESOLVE_SECONDS
             if not self._replicas:
