@@ -8,7 +8,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 unexport PYTHONDONTWRITEBYTECODE # a suite starts twice as fast with compiled modules
 
-.PHONY: help setup venv up down demo verify lint contract contract-deep saga flake concurrency e2e bench locust mutants coverage report trace smu stripe docs proto lock clean
+.PHONY: help setup venv up down demo verify lint contract contract-deep saga flake concurrency e2e abuse bench locust mutants coverage report trace smu stripe docs proto lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,7 +29,7 @@ demo: venv ## buy a ticket through the gateway step by step, then check the inva
 	@$(BIN)/python -m harness.demo
 
 verify: lint ## run lint and every test, then write reports/index.html
-	@$(PYTEST) --report=reports --in-parallel=unit -m "unit or saga or concurrency or contract or e2e"
+	@$(PYTEST) --report=reports --in-parallel=unit -m "unit or saga or concurrency or contract or abuse or e2e"
 
 lint: venv ## run ruff, mypy (strict), import-linter and the prose check
 	$(BIN)/ruff check .
@@ -48,6 +48,9 @@ flake: venv ## run MARK (default: saga) N times (default: 20) to find flaky test
 
 e2e: venv ## test whole flows through the gateway
 	@$(PYTEST) -m e2e
+
+abuse: venv ## attack the running system with many accounts and addresses
+	@$(PYTEST) -m abuse
 
 contract: venv ## test that the running services match the specs
 	@$(PYTEST) -m contract

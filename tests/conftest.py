@@ -19,12 +19,14 @@ SUITES = {
     "contract": ("contract",),
     "saga": ("saga", "mutants"),
     "concurrency": ("concurrency",),
+    "abuse": ("abuse",),
     "e2e": ("e2e",),
     "unit": ("unit",),
 }
 """Each mark (for -m) with the folders of its tests, in the order of the run.
 
-concurrency and e2e are last, because the system that they share would cost 0.7 GiB during contract and saga.
+concurrency, abuse and e2e are last, because the system that they share would cost 0.7 GiB during contract and saga.
+abuse is before e2e, because unit runs in parallel with e2e and would distort its times.
 """
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import pytest
 
 EVERY_SECONDS = 20.0
-USUAL = {"mutants": 1.5, "saga": 0.22, "e2e": 0.3, "contract": 1.0, "concurrency": 4.0, "unit": 0.05}
+USUAL = {"mutants": 1.5, "saga": 0.22, "e2e": 0.3, "contract": 1.0, "concurrency": 4.0, "abuse": 3.0, "unit": 0.05}
 """Seconds a test, by suite, until a run on this machine has recorded the real times."""
 
 
