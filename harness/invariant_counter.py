@@ -25,9 +25,9 @@ def count(checks: list[str], *, at_rest: bool) -> None:
 
 
 def _write_counts(pid: int) -> None:
-    directory = Path(os.environ.get(_VARIABLE, ""))
-    if os.getpid() == pid and directory.is_dir():
-        (directory / f"{pid}.json").write_text(json.dumps(_counts))
+    directory = os.environ.get(_VARIABLE)  # unset after the run, and in a fork of this process the pid differs
+    if os.getpid() == pid and directory and Path(directory).is_dir():
+        Path(directory, f"{pid}.json").write_text(json.dumps(_counts))
 
 
 class InvariantCounter:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -38,3 +39,10 @@ def test_counter_adds_the_checks_of_child_processes(run: InvariantCounter) -> No
     for _ in range(2):
         subprocess.run([sys.executable, "-c", CHILD], cwd=ROOT, env=dict(os.environ), check=True)
     assert run.totals() == {"i1": 3, "i2": 4, "i7_sagas_end": 2}
+
+
+def test_process_that_ends_after_the_run_writes_no_file(tmp_path: Path) -> None:
+    late = f"{CHILD}\nimport os\ndel os.environ['TR_INVARIANT_COUNTS']"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TR_INVARIANT_COUNTS": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", late], cwd=tmp_path, env=environment, check=True)
+    assert not list(tmp_path.iterdir())
