@@ -99,6 +99,10 @@ def draw_matrix() -> str:
     canvas.text(20, 50, caption, anchor="start", colour=GREY)
     for number, (end, words) in enumerate(END_WORDS.items()):
         _draw_legend(canvas, 20 + 190 * (number % 3), 62 + 18 * (number // 3), end, words)
+    for number, kind in enumerate(Kind):
+        x, y = 656 + 162 * (number // 7), 26 + 11 * (number % 7)
+        canvas.text(x, y, f"{number + 1}", anchor="end", size=8, bold=True)
+        canvas.text(x + 5, y, kind, anchor="start", size=8, colour=GREY)
     for number, column in enumerate(columns):
         _draw_column(canvas, 20 + 318 * number, column, table)
     return canvas.render()
@@ -111,6 +115,8 @@ def _draw_legend(canvas: Canvas, x: float, y: float, end: str, words: str) -> No
 
 def _draw_column(canvas: Canvas, left: float, rows: list[Row], table: Mapping[tuple[str, str, Kind], str]) -> None:
     y, shown = 104.0, ""
+    for place in range(len(Kind)):
+        canvas.text(left + 176 + place * (CELL + 2), y + FLOW_GAP, f"{place + 1}", size=7, colour=GREY)
     for flow, edge in rows:
         if flow != shown:
             y += FLOW_GAP
