@@ -23,7 +23,7 @@ from fakes.kong.declarative import ConfigError, load
 from fakes.kong.gateway import Gateway
 from fakes.kong.refusals import Templates
 
-THREADS = 128  # each waits for one upstream answer. They start on demand.
+THREADS = 512  # each waits for one upstream answer, or for a client. They start on demand.
 
 
 def log(level: str, correlation_id: str, message: str) -> None:
@@ -76,7 +76,7 @@ class Server(BaseApplication):  # type: ignore[misc] # gunicorn has no types
         status = self._env.get("KONG_STATUS_LISTEN", "off")
         settings: dict[str, Any] = {
             "bind": f"{self._env.get('BIND', '127.0.0.1')}:{self._env.get('PORT', '8000')}",
-            "worker_class": "gthread",
+            "worker_class": "fakes.kong.receiving.Worker",
             "workers": 1,
             "threads": THREADS,
             "worker_connections": 4096,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 from uuid import uuid4
 
@@ -14,6 +15,7 @@ class Exchange:
     __slots__ = (
         "added",
         "client",
+        "connection",
         "consumer",
         "correlation_id",
         "environ",
@@ -31,6 +33,7 @@ class Exchange:
         self.method = method
         self.path = path
         self.client: str = environ.get("REMOTE_ADDR", "")
+        self.connection: socket.socket | None = environ.get("gunicorn.socket")  # None in a test without a server
         self.request_id = uuid4().hex
         self.correlation_id = ""  # set by the plugin
         self.consumer: str | None = None

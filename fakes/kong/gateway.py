@@ -14,6 +14,7 @@ from fakes.kong.declarative import Config, Consumer, EarlyPlugin, Plugin, Route,
 from fakes.kong.exchange import Exchange, Headers, put
 from fakes.kong.plugins import Handler, RequestSizeLimitingPlugin
 from fakes.kong.prefunction import PreFunctionPlugin
+from fakes.kong.receiving import DEADLINES
 from fakes.kong.refusals import Refusal, Templates
 from fakes.kong.router import Router, normalize
 from fakes.kong.upstream import Reply, Upstream
@@ -157,10 +158,11 @@ def _read_body(pipeline: Pipeline, exchange: Exchange) -> bytes | Refusal:
     if not length and not exchange.header("Transfer-Encoding"):
         return b""
     size = next((h for h in pipeline.then[exchange.consumer] if isinstance(h, RequestSizeLimitingPlugin)), None)
-    body: bytes = exchange.environ["wsgi.input"].read(size.limit + 1 if size else -1)
+    with DEADLINES.receiving(exchange.connection):
+        body: bytes = exchange.environ["wsgi.input"].read(size.limit + 1 if size else -1)
     if size and len(body) > size.limit:
         return size.build_refusal(exchange)
-    if length and len(body) != int(length):  # the client disconnected before the end
+    if length and len(body) != int(length):  # the client disconnected before the end, or was too late
         return Refusal(400, "Bad request")
     return body
 
@@ -170,8 +172,9 @@ def _drain_body(exchange: Exchange) -> None:
     if exchange.header("Expect"):  # the client waits for 100 Continue, so it sends no body
         return
     if exchange.environ.get("CONTENT_LENGTH") or exchange.header("Transfer-Encoding"):
-        while exchange.environ["wsgi.input"].read(2**16):
-            pass
+        with DEADLINES.receiving(exchange.connection):
+            while exchange.environ["wsgi.input"].read(2**16):
+                pass
 
 
 def _filter_body(pipeline: Pipeline | None, exchange: Exchange, headers: Headers, body: bytes) -> bytes:

@@ -27,10 +27,9 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 MAX_BODY_BYTES = 64 * 1024
-MAX_DRAINED_BYTES = 1024 * 1024  # the limit of the gateway
 MAX_PER_PAGE = 100
 UNLOGGED = ("/health", "/metrics")
-OVERLOADED = "ticketremaster.overloaded"  # set in the environ of a request that has waited for too long (`serve.py`)
+REFUSAL = "ticketremaster.refusal"  # why the server refuses a request, as an exception in its environ (`serve.py`)
 REQUESTS = Counter("http_requests_total", "Requests answered", ["method", "route", "status"])
 SECONDS = Histogram("http_request_seconds", "Time to answer", ["method", "route"])
 _HTTP_CODES = {
@@ -218,8 +217,8 @@ def _handle_bug(exception: Exception) -> Response:
 def _begin_request() -> None:
     g.started = time.perf_counter()
     correlation.adopt(request.headers.get(correlation.HEADER))
-    if OVERLOADED in request.environ:
-        raise Unknown("Too many requests wait. Try again shortly.")
+    if refusal := request.environ.get(REFUSAL):
+        raise refusal
 
 
 @lru_cache(maxsize=1024)
@@ -227,16 +226,7 @@ def _counters(method: str, route: str, status: int) -> tuple[Counter, Histogram]
     return REQUESTS.labels(method, route, status), SECONDS.labels(method, route)
 
 
-def _drain() -> None:
-    """Read the rest of a refused request. Closing with unread bytes resets the connection and loses the response."""
-    left = MAX_DRAINED_BYTES
-    while left > 0 and (read := request.environ["wsgi.input"].read(min(left, MAX_BODY_BYTES))):
-        left -= len(read)
-
-
 def _end_request(response: Response) -> Response:
-    if response.status_code >= 400 and (request.content_length or 0) > 0:
-        _drain()
     response.headers[correlation.HEADER] = correlation.current() or ""
     if request.path.startswith(UNLOGGED):
         return response

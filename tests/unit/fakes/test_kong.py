@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -180,8 +181,8 @@ def test_slow_get_is_retried(config, gateway, upstream):
 
 
 @contextmanager
-def running(config: dict[str, Any], folder: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """Start the gateway as a process, and return it with its port once it is ready."""
+def running(config: dict[str, Any], folder: Path, before: str = "") -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """Start the gateway as a process, and return it with its port once it is ready. It runs the code `before` first."""
     port, status_port = free_port(), free_port()
     (folder / "kong.yml").write_text(yaml.safe_dump(config))
     env = {
@@ -192,7 +193,7 @@ def running(config: dict[str, Any], folder: Path) -> Iterator[tuple[subprocess.P
         "KONG_ERROR_TEMPLATE_JSON": str(TEMPLATE),
         "KONG_STATUS_LISTEN": f"127.0.0.1:{status_port}",
     }
-    command = [sys.executable, "-m", "fakes.kong"]
+    command = [sys.executable, "-c", f"{before}from fakes.kong.__main__ import main, os; main(os.environ)"]
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as process:
         try:
             wait_until_ready(process, status_port)
@@ -239,3 +240,32 @@ def test_process_serves_logs_and_stops(config, upstream, tmp_path):
     assert process.returncode == 0
     assert [entry[3] for entry in upstream.seen] == [b"{}", b""]
     assert [json.loads(line)["level"] for line in output.splitlines()] == ["INFO", "WARNING", "WARNING", "INFO"]
+
+
+SHORT_DEADLINE = "from fakes.kong import receiving; receiving.SECONDS = 1; "
+HALF_HEAD = b"POST /api/auth/login HTTP/1.1\r\nHost: kong"
+HALF_BODY = HALF_HEAD + b"\r\nContent-Length: 100\r\n\r\nhalf"
+
+
+def test_late_head_or_body_is_cut(config, upstream, tmp_path):
+    with running(config, tmp_path, SHORT_DEADLINE) as (_, port):
+        with connect(port) as head, connect(port) as body:
+            head.sendall(HALF_HEAD)
+            body.sendall(HALF_BODY)
+            assert head.recv(2**16) == b""
+            assert body.recv(2**16).startswith(b"HTTP/1.1 400")
+    assert upstream.seen == []
+
+
+def test_request_that_arrived_may_take_longer_than_the_deadline(config, upstream, tmp_path):
+    upstream.ready.clear()
+    with running(config, tmp_path, SHORT_DEADLINE) as (_, port), connect(port) as waiting:
+        waiting.sendall(HALF_HEAD + b"\r\nContent-Length: 2\r\n\r\n{}")
+        time.sleep(2.5)  # longer than the deadline and a tick
+        upstream.ready.set()
+        assert waiting.recv(2**16).startswith(b"HTTP/1.1 200")
+
+
+def connect(port: int) -> socket.socket:
+    """Connect to the gateway."""
+    return socket.create_connection(("127.0.0.1", port), timeout=5)
