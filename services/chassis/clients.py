@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import logging
 import select
+import socket
 import time
 import weakref
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from http.client import HTTPConnection, HTTPException, HTTPResponse
-from socket import SHUT_RDWR
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 import grpc
 import msgspec
 from grpc_status import rpc_status
+from httptools import HttpParserError, HttpResponseParser
 
 from services.chassis import correlation, json_codec
 from services.chassis.deadlines import Deadline
@@ -48,6 +49,7 @@ CALL_SECONDS = 2.0  # the timeout of one call
 READ_SECONDS = 1.0  # the timeout of one gRPC call that only reads, because another replica can answer it
 # A service that cannot reach its database answers at once with a 5xx. A lock timeout takes longer.
 IMMEDIATE_SECONDS = 0.1
+_CHUNK = 65536  # bytes of one read
 
 
 class NotConnected(ConnectionError):
@@ -64,10 +66,7 @@ class Transport(Protocol):
 
 
 class PooledTransport:
-    """Sends requests over keep-alive connections. It never retries, because only the caller has the idempotency key.
-
-    It uses http.client alone, because urllib3 around it doubled the CPU time of a call.
-    """
+    """Sends requests over keep-alive connections. It never retries, because only the caller has the idempotency key."""
 
     def __init__(self) -> None:
         self._idle: defaultdict[str, deque[_Connection]] = defaultdict(deque)
@@ -77,53 +76,83 @@ class PooledTransport:
         self, method: str, url: str, body: bytes | None, headers: Mapping[str, str], timeout: float
     ) -> tuple[int, bytes]:
         host, slash, path = url.removeprefix("http://").partition("/")
+        request = _build_request(method, slash + path, {"Host": host, **headers}, body)
         idle = self._idle[host]
         connection = _pop_usable(idle) or _connect(host, timeout)
         try:
             with Deadline(connection, timeout) as deadline:
-                connection.request(method, slash + path, body, dict(headers))
-                answer = connection.getresponse()
-                content = answer.read()
-            if deadline.is_overdue:  # the end of file may look like the end of the answer
-                raise TimeoutError(f"{host} did not complete its answer within {timeout:g} s")
+                answer = connection.exchange(request)
         except BaseException as error:
             connection.close()
             _close_idle(idle)  # the peer that does not answer is that of the idle connections too
-            if isinstance(error, HTTPException):
+            if deadline.is_overdue:  # the end of file may look like the end of the connection
+                raise TimeoutError(f"{host} did not complete its answer within {timeout:g} s") from error
+            if isinstance(error, HttpParserError):
                 raise ConnectionError(f"{type(error).__name__} from {host}") from error
             raise
-        if not answer.will_close:
+        if answer.is_reusable:
             idle.append(connection)
-        return answer.status, content
+        else:
+            connection.close()
+        return answer.status, answer.content
 
 
-class _Connection(HTTPConnection):
-    """Sends head and body in one write, because a second write costs a fifth of a call's CPU time."""
+def _build_request(method: str, path: str, headers: Mapping[str, str], body: bytes | None) -> bytes:
+    """Return head and body in one piece, because a second write costs a fifth of a call's CPU time."""
+    lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
+    if body is not None:
+        lines.append(f"Content-Length: {len(body)}")
+    return "\r\n".join([*lines, "", ""]).encode("latin-1") + (body or b"")
 
+
+class _Answer:
+    """One HTTP response. httptools parses it, because http.client and its `email.parser` took twice the CPU time."""
+
+    def __init__(self) -> None:
+        self._parser = HttpResponseParser(self)
+        self.feed = self._parser.feed_data
+        self.status, self.content = 0, b""
+        self.is_complete = self.is_reusable = False
+
+    def on_headers_complete(self) -> None:
+        self.status, self.is_reusable = self._parser.get_status_code(), self._parser.should_keep_alive()
+
+    def on_body(self, part: bytes) -> None:
+        self.content += part
+
+    def on_message_complete(self) -> None:
+        self.is_complete = True
+
+
+class _Connection:
     def __init__(self, host: str, timeout: float) -> None:
-        super().__init__(host, timeout=timeout)
-        self._unsent: list[bytes] = []
+        address = urlsplit(f"//{host}")
+        self._socket = socket.create_connection((address.hostname, address.port or 80), timeout)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._poller = select.poll()
+        self._poller.register(self._socket, select.POLLIN)
 
-    def send(self, data: Any) -> None:
-        """Collect a part of the request."""
-        self._unsent.append(data)
+    def exchange(self, request: bytes) -> _Answer:
+        """Send a request and return its answer. Raises OSError or HttpParserError."""
+        self._socket.sendall(request)
+        answer = _Answer()
+        while not answer.is_complete:
+            received = self._socket.recv(_CHUNK)
+            if not received:
+                raise ConnectionResetError("the connection ended before the answer")
+            answer.feed(received)
+        return answer
 
-    def getresponse(self) -> HTTPResponse:
-        """Send the collected request and read the head of the response."""
-        request = b"".join(self._unsent)
-        self._unsent.clear()
-        super().send(request)
-        return super().getresponse()
+    def close(self) -> None:
+        self._socket.close()
 
     def shut_down(self) -> None:
         """Shut down the socket from another thread. Raises OSError."""
-        self.sock.shutdown(SHUT_RDWR)
+        self._socket.shutdown(socket.SHUT_RDWR)
 
     def is_usable(self) -> bool:
         """False if an idle connection has something to read, which is usually the server's close."""
-        poller = select.poll()
-        poller.register(self.sock, select.POLLIN)
-        return not poller.poll(0)
+        return not self._poller.poll(0)
 
 
 def _pop_usable(idle: deque[_Connection]) -> _Connection | None:
@@ -140,12 +169,10 @@ def _pop_usable(idle: deque[_Connection]) -> _Connection | None:
 
 
 def _connect(host: str, timeout: float) -> _Connection:
-    connection = _Connection(host, timeout=timeout)
     try:
-        connection.connect()
+        return _Connection(host, timeout)
     except OSError as error:
         raise NotConnected(f"{host} cannot be reached ({type(error).__name__})") from error
-    return connection
 
 
 def _close_all(idle: Mapping[str, deque[_Connection]]) -> None:
