@@ -174,7 +174,7 @@ def compose(settings: Settings, seams: Seams = PRODUCTION) -> Orchestrator:
         runner=runner,
         recovery=Recovery(journal, runner),
         completion=Completion(participants, runner),
-        outbox=Outbox(db, participants.users),
+        outbox=Outbox(db, participants.users, settings.notices_at_once),
         keys=IdempotencyKeys(db, journal.instance_id),
         coalescer=coalescer,
     )

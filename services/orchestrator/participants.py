@@ -98,9 +98,9 @@ class Users:
         """Create a PaymentIntent. Stripe's webhook adds the credits later."""
         return self._data(self._stripe.post("/credits/topup", key=key, user_id=user_id, amount=amount))
 
-    def notify(self, user_id: str, message: str, fields: Mapping[str, Any]) -> None:
-        """Send one SMS or e-mail. A retry sends another one."""
-        self._smu.post("/notifications", user_id=user_id, message=message, fields=fields)
+    def notify(self, notices: list[Data]) -> list[bool]:
+        """Send an SMS or e-mail for each notice. Return whether each was sent. A retry sends another one."""
+        return list(self._smu.post("/notifications", notices=notices)["sent"])
 
     @staticmethod
     def _data(data: Any) -> Data:

@@ -69,3 +69,5 @@ CREATE TABLE IF NOT EXISTS outbox (
     UNIQUE (saga_id, user_id, message)
 );
 CREATE INDEX IF NOT EXISTS outbox_due ON outbox (next_try_at) WHERE sent_at IS NULL AND given_up_at IS NULL;
+-- A notice waits for the earlier ones of its user.
+CREATE INDEX IF NOT EXISTS outbox_by_user ON outbox (user_id, notice_id) WHERE sent_at IS NULL AND given_up_at IS NULL;

@@ -25,6 +25,7 @@ class Settings:
     forward_seconds: float
     resolve_seconds: float
     park_seconds: float
+    notices_at_once: int
     qr_key: bytes = field(repr=False)
     qr_previous_key: bytes | None = field(repr=False, default=None)
 
@@ -49,6 +50,7 @@ class Settings:
             forward_seconds=env.number("SAGA_FORWARD_SECONDS", 4, low=0.1, high=60),
             resolve_seconds=env.number("SAGA_RESOLVE_SECONDS", 3, low=0.1, high=60),
             park_seconds=env.number("SAGA_PARK_SECONDS", 120, low=0.1, high=86400),
+            notices_at_once=env.integer("NOTICES_AT_ONCE", 24, low=1, high=64),
             qr_key=env.key("QR_ENCRYPTION_KEY"),
             qr_previous_key=previous,
         )

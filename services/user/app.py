@@ -9,7 +9,7 @@ from services.chassis.web import create_app, finish
 from services.user.payments import Payments
 from services.user.routes.auth import auth_routes
 from services.user.routes.credits import credit_routes
-from services.user.routes.notifications import notification_routes
+from services.user.routes.notifications import AT_ONCE, notification_routes
 from services.user.routes.otp import otp_routes
 from services.user.routes.topup import topup_routes
 from services.user.routes.users import user_routes
@@ -30,5 +30,6 @@ def build(settings: Settings, database: Database | None = None) -> Flask:
     app.register_blueprint(credit_routes(db))
     app.register_blueprint(otp_routes(db, smu))
     app.register_blueprint(topup_routes(db, payments))
-    app.register_blueprint(notification_routes(db, smu))
+    # Notices have slots of their own, so that a slow SMU delays no code because of them.
+    app.register_blueprint(notification_routes(db, Smu(settings.smu_url, settings.smu_key, AT_ONCE, "SMU for notices")))
     return finish(app)

@@ -10,9 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from services.chassis.errors import Refused
-from services.contracts.errors import ErrorCode
-
 MISSING_FIELD = "–"  # a message with a gap is better than no message
 
 SMS = {
@@ -59,12 +56,6 @@ def render_email(message: str, fields: Mapping[str, Any]) -> Email:
     """Render subject and HTML body of an e-mail. Field values are escaped."""
     escaped = _Fields({name: html.escape(value) for name, value in _format_fields(fields).items()})
     return Email(EMAILS[message].subject, EMAILS[message].body.format_map(escaped))
-
-
-def require_known(message: str) -> None:
-    """Raise Refused VALIDATION_ERROR for an unknown message name."""
-    if message not in SMS and message not in EMAILS:
-        raise Refused(ErrorCode.VALIDATION_ERROR, f"Unknown message {message[:40]!r}.")
 
 
 def _format_fields(fields: Mapping[str, Any]) -> _Fields:

@@ -15,7 +15,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from services.chassis.deadlines import Deadline
 
-CONNECTIONS = 32
+CONNECTIONS = 64
 _INTERNAL = (".internal", ".local", ".localhost", ".svc")
 
 

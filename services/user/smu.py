@@ -27,11 +27,11 @@ NOT_FOUND = re.compile(r"20404|60202|not found|max check attempts", re.IGNORECAS
 class Smu:
     """SMU's four calls. Thread-safe. Nothing is retried, because each call may send an SMS.
 
-    `slots` is the number of threads that may wait for SMU at once.
+    `slots` is the number of threads that may wait for SMU at once. `name` is that of the neighbour.
     """
 
-    def __init__(self, base_url: str, api_key: str, slots: int = UNLIMITED) -> None:
-        self._neighbour = Neighbour("SMU", slots)
+    def __init__(self, base_url: str, api_key: str, slots: int = UNLIMITED, name: str = "SMU") -> None:
+        self._neighbour = Neighbour(name, slots)
         self._session = open_session(base_url)
         self._session.headers.update({"X-Contacts-Key": api_key, "Accept": "application/json"})
         # `requests` would prepare the request at each call, which is most of the cost of a call.

@@ -73,7 +73,7 @@ def cover_credits(system: TestSystem, user: OperationClient) -> None:
     user.call("startTopUp", 422, key=topup, user_id=payer.user_id, amount=6)
     with system.smu.fault("status", "/VerifyOTP", count=1):
         user.call("verifyOtpAtSmu", 503)
-    user.call("notify", 200, user_id=payer.user_id)
+    user.call("notify", 200, notices=[{"user_id": payer.user_id, "message": "order_refunded"}])
     for status in (200, 200, 200, 200, 200, 429):
         user.call("sendOtp", status, user_id=poor.user_id)
 

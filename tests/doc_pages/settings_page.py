@@ -45,6 +45,7 @@ DESCRIPTIONS = {  # of variables that .env.example does not contain, because com
     "SAGA_FORWARD_SECONDS": "Seconds for which a saga retries its steps before it settles or undoes",
     "SAGA_RESOLVE_SECONDS": "Seconds for which a saga then settles or undoes before it leaves that to recovery",
     "SAGA_PARK_SECONDS": "Seconds after which a saga that still fails is PARKED",
+    "NOTICES_AT_ONCE": "Number of notices that an orchestrator sends at once",
     "SWEEP_SECONDS": "Seconds between two runs of the sweeper",
     "SWEEP_GRACE_SECONDS": "Seconds after the expiry before the sweeper acts",
 }

@@ -28,12 +28,16 @@ def answer_success(_: Request) -> tuple[int, bytes]:
     return 200, b'{"success": true, "data": {}}'
 
 
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 128  # connections that may arrive at once
+
+
 class AnsweringServer:
     """Answers every request of the block, by default with success, and records it."""
 
     def __init__(self, answer: Answer = answer_success) -> None:
         self.requests: list[Request] = []
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._make_handler(answer))
+        self._server = _Server(("127.0.0.1", 0), self._make_handler(answer))
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
         self.port: int = self._server.server_port
         self.origin = f"http://127.0.0.1:{self.port}"

@@ -1,13 +1,16 @@
-"""The outbox: notices written with the end of a saga, sent at least once, and given up after five tries."""
+"""The outbox: notices written with the end of a saga, sent at least once, and given up after five tries.
+
+A batch has at most one notice of a user, the oldest. A later one waits until that one is sent or given up, so each user
+gets their notices in order.
+"""
 
 from __future__ import annotations
 
 import logging
-import time
+from collections.abc import Sequence
 
 from prometheus_client import Counter
 
-from services.chassis import correlation
 from services.chassis.db import Database, Row
 from services.chassis.errors import Refused, Unknown
 from services.orchestrator.participants import Users
@@ -16,60 +19,55 @@ logger = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.5
 MAX_TRIES = 5
-LONGEST_TICK = 1.0  # seconds, without the last call. A stopping process waits for one tick
 NOTICES = Counter("notices_total", "Notices by outcome", ["message", "outcome"])
+_SENT = ("user_id", "message", "fields", "correlation_id")
 
-# Taking a row counts the try and delays the next one, so a crash while sending costs a try and not the notice. The
-# statement that takes a notice also marks the one before it as sent, so each notice costs one commit.
-_SENT = "UPDATE outbox SET sent_at = clock_timestamp() WHERE notice_id = %(sent)s RETURNING notice_id"
-_NEXT = f"""
-WITH done AS ({_SENT})
+# Taking a row counts the try and delays the next one, so a crash while sending costs a try and not the notice.
+_TAKE = """
 UPDATE outbox SET tries = tries + 1, next_try_at = clock_timestamp() + make_interval(secs => 3 * power(2, tries))
-WHERE notice_id = (
-    SELECT notice_id FROM outbox
-    WHERE sent_at IS NULL AND given_up_at IS NULL AND next_try_at <= clock_timestamp()
-        AND notice_id IS DISTINCT FROM %(sent)s
-    ORDER BY next_try_at LIMIT 1 FOR UPDATE SKIP LOCKED)
+WHERE notice_id IN (
+    SELECT notice_id FROM outbox AS due
+    WHERE sent_at IS NULL AND given_up_at IS NULL AND next_try_at <= clock_timestamp() AND NOT EXISTS (
+        SELECT FROM outbox AS earlier WHERE earlier.user_id = due.user_id AND earlier.notice_id < due.notice_id
+            AND earlier.sent_at IS NULL AND earlier.given_up_at IS NULL)
+    ORDER BY next_try_at LIMIT %(number)s FOR UPDATE OF due SKIP LOCKED)
 RETURNING notice_id, user_id, message, fields, tries, correlation_id"""
-_GIVE_UP = "UPDATE outbox SET given_up_at = clock_timestamp() WHERE notice_id = %(notice_id)s RETURNING notice_id"
+_END = """
+UPDATE outbox SET sent_at = CASE WHEN notice_id = ANY(%(sent)s) THEN clock_timestamp() END,
+    given_up_at = CASE WHEN notice_id = ANY(%(given_up)s) THEN clock_timestamp() END
+WHERE notice_id = ANY(%(sent)s) OR notice_id = ANY(%(given_up)s)"""
 
 
 class Outbox:
-    """Sends the notices that are due. Several processes can run it at once."""
+    """Sends the notices that are due, at most `number` at once. Several processes can run it at once."""
 
-    def __init__(self, db: Database, users: Users) -> None:
+    def __init__(self, db: Database, users: Users, number: int) -> None:
         self._db = db
         self._users = users
+        self._number = number
 
     def tick(self) -> bool:
-        """Send due notices for `LONGEST_TICK`, or until one cannot be sent. True when more may be due."""
-        until = time.monotonic() + LONGEST_TICK
-        sent: int | None = None
-        while time.monotonic() < until:
-            notice = self._db.statement(_NEXT, sent=sent)
-            if notice is None:
-                return False
-            with correlation.scope(str(notice["correlation_id"] or "")):
-                if not self._send(notice):
-                    return True
-            sent = notice["notice_id"]
-        self._db.statement(_SENT, sent=sent)
-        return True
+        """Send one batch of due notices. True when more may be due."""
+        with self._db.transaction() as tx:
+            due = tx.all(_TAKE, number=self._number)
+        if due:
+            self._end(due, self._send(due))
+        return len(due) == self._number
 
-    def _send(self, notice: Row) -> bool:
+    def _send(self, due: Sequence[Row]) -> list[bool]:
         try:
-            self._users.notify(str(notice["user_id"]), notice["message"], notice["fields"])
+            return self._users.notify([{name: notice[name] for name in _SENT} for notice in due])
         except (Refused, Unknown) as error:
-            self._handle_failure(notice, error)
-            return False
-        NOTICES.labels(notice["message"], "sent").inc()
-        return True
+            logger.warning("%d notices may not be sent: %s", len(due), error)
+            return [False] * len(due)
 
-    def _handle_failure(self, notice: Row, error: Refused | Unknown) -> None:
-        if notice["tries"] < MAX_TRIES:
-            return
-        NOTICES.labels(notice["message"], "given_up").inc()
-        logger.warning(
-            "gave up notice %d (%s) after %d tries: %s", notice["notice_id"], notice["message"], MAX_TRIES, error
-        )
-        self._db.statement(_GIVE_UP, notice_id=notice["notice_id"])
+    def _end(self, due: Sequence[Row], results: Sequence[bool]) -> None:
+        sent = [notice for notice, is_sent in zip(due, results, strict=True) if is_sent]
+        given_up = [notice for notice in due if notice not in sent and notice["tries"] >= MAX_TRIES]
+        with self._db.transaction() as tx:
+            tx.run(_END, sent=[notice["notice_id"] for notice in sent], given_up=[n["notice_id"] for n in given_up])
+        for notice in sent:
+            NOTICES.labels(notice["message"], "sent").inc()
+        for notice in given_up:
+            NOTICES.labels(notice["message"], "given_up").inc()
+            logger.warning("gave up notice %d (%s) after %d tries", notice["notice_id"], notice["message"], MAX_TRIES)

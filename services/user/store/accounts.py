@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from uuid import UUID
 
 from services.chassis.db import Database, Row
@@ -14,6 +15,8 @@ ON CONFLICT (email) DO NOTHING
 RETURNING user_id, email"""
 
 _BY_EMAIL = "SELECT user_id, email, role, credit_balance, password_hash FROM users WHERE email = %(email)s"
+
+_CONTACTS = "SELECT user_id, email, phone FROM users WHERE user_id = ANY(%(user_ids)s)"
 
 _BY_ID = """
 SELECT user_id, email, phone, role, is_flagged, credit_balance, frozen_credits
@@ -31,6 +34,12 @@ def add(db: Database, email: str, phone: str, password_hash: str) -> Row:
 def find_by_email(db: Database, email: str) -> Row | None:
     """Find the account, with its password hash, of an e-mail address in its normal form."""
     return db.statement(_BY_EMAIL, email=email)
+
+
+def find_all(db: Database, user_ids: Sequence[UUID]) -> dict[UUID, Row]:
+    """Return the e-mail address and phone of each of these users that exists."""
+    found = db.read(lambda tx: tx.all(_CONTACTS, user_ids=list(user_ids)))
+    return {row["user_id"]: row for row in found}
 
 
 def get(db: Database, user_id: UUID) -> Row:

@@ -120,6 +120,7 @@ class InProcessSystem(SystemDatabases):
             forward_seconds=chosen.forward,
             resolve_seconds=chosen.resolve,
             park_seconds=chosen.park,
+            notices_at_once=8,
             qr_key=QR_KEY,
         )
         return compose(settings, replace(seams, transport=seams.transport or self.http))

@@ -202,6 +202,6 @@ CONTROLS = (
     Control(
         "delay of a notice that a process has taken",
         "OUTBOX~OUTBOX (paid)",
-        ((outbox, "_NEXT", "secs => 3 *", "secs => 0 *"),),
+        ((outbox, "_TAKE", "secs => 3 *", "secs => 0 *"),),
     ),
 )

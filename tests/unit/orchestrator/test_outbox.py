@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable
 from typing import Any, cast
 from uuid import uuid4
 
@@ -10,30 +11,33 @@ import pytest
 
 from services.chassis.db import Database
 from services.chassis.errors import Unknown
+from services.chassis.settings import DatabaseSettings
 from services.orchestrator.participants import Users
-from services.orchestrator.saga import outbox as outbox_module
 from services.orchestrator.saga.journal import Journal, NoticeDue, Status
 from services.orchestrator.saga.outbox import MAX_TRIES, Outbox
+from tests.support.http_servers import AnsweringServer, Request
+from tests.unit.user.user_app import UserApp, user_settings
 
 pytestmark = pytest.mark.unit
 
 
 class FakeUsers:
-    """The notifications of User. The first `failures` calls fail, and each call is recorded."""
+    """The notifications of User. Each batch is recorded, and the first `failures` of them fail."""
 
     def __init__(self, failures: int = 0) -> None:
-        self.messages: list[str] = []
+        self.batches: list[list[dict[str, Any]]] = []
         self._failures = failures
 
-    def notify(self, _user_id: str, message: str, _fields: Mapping[str, Any]) -> None:
-        self.messages.append(message)
-        if len(self.messages) <= self._failures:
+    def notify(self, notices: list[dict[str, Any]]) -> list[bool]:
+        self.batches.append(notices)
+        if len(self.batches) <= self._failures:
             raise Unknown("SMU is down")
+        return [True] * len(notices)
 
 
-def make_outbox(db: Database, users: FakeUsers) -> Outbox:
+def make_outbox(db: Database, users: FakeUsers, number: int = 8) -> Outbox:
     """Return an outbox that sends to `users`."""
-    return Outbox(db, cast(Users, users))
+    return Outbox(db, cast(Users, users), number)
 
 
 @pytest.fixture
@@ -46,7 +50,7 @@ def db(db: Database) -> Database:
 
 
 def add_notices(db: Database, number: int) -> None:
-    """Add `number` notices that are due."""
+    """Add `number` notices to other users that are due."""
     with db.transaction() as tx:
         tx.run(
             """INSERT INTO outbox (saga_id, user_id, message, fields)
@@ -75,70 +79,65 @@ def tick_when_due(db: Database, users: FakeUsers) -> dict[str, Any]:
         return dict(tx.only("SELECT tries, sent_at, given_up_at FROM outbox"))
 
 
-def test_slow_notice_is_sent_once(db: Database) -> None:
-    """The notice is due again before its first send returns."""
-
-    class SlowUsers(FakeUsers):
-        def notify(self, user_id: str, message: str, fields: Mapping[str, Any]) -> None:
-            super().notify(user_id, message, fields)
-            make_due(db)
-
-    users = SlowUsers()
-    assert tick_when_due(db, users)["sent_at"]
-    assert users.messages == ["booking_confirmed"]
-
-
-@pytest.mark.parametrize("longest_tick", [0.0001, 60.0])
-def test_many_notices_are_sent_once_each(db: Database, monkeypatch: pytest.MonkeyPatch, longest_tick: float) -> None:
-    monkeypatch.setattr(outbox_module, "LONGEST_TICK", longest_tick)
-    number = 20
-    add_notices(db, number - 1)
+@pytest.mark.parametrize("number", [1, 8])
+def test_many_notices_are_sent_once_each(db: Database, number: int) -> None:
+    add_notices(db, 19)
     users = FakeUsers()
-    outbox = make_outbox(db, users)
+    outbox = make_outbox(db, users, number)
     while outbox.tick():
         pass
-    assert len(users.messages) == number
+    recipients = [notice["user_id"] for batch in users.batches for notice in batch]
+    assert len(recipients) == len(set(recipients)) == 20
+    assert max(map(len, users.batches)) == number
     assert count_unsent(db) == 0
 
 
-def test_sent_notice_is_marked_before_the_next_one_is_sent(db: Database) -> None:
-    """A process that dies while it sends a notice does not send the earlier ones again."""
+def test_notices_of_a_user_are_sent_in_order(db: Database) -> None:
+    """A later notice waits, also while the earlier one waits for its next try."""
+    with db.transaction() as tx:
+        for message in ("order_refunded", "transfer_completed"):
+            tx.run(
+                """INSERT INTO outbox (saga_id, user_id, message, fields)
+                   SELECT saga_id, user_id, %(message)s, fields FROM outbox LIMIT 1""",
+                message=message,
+            )
+    users = FakeUsers(failures=1)
+    outbox = make_outbox(db, users)
+    for _ in range(2):
+        outbox.tick()
+    make_due(db)
+    for _ in range(3):
+        outbox.tick()
+    sent = [[notice["message"] for notice in batch] for batch in users.batches]
+    assert sent == [["booking_confirmed"], ["booking_confirmed"], ["order_refunded"], ["transfer_completed"]]
 
-    class ProcessDeath(BaseException):
-        """The end of the process."""
 
-    class DeadlyUsers(FakeUsers):
-        def notify(self, user_id: str, message: str, fields: Mapping[str, Any]) -> None:
-            super().notify(user_id, message, fields)
-            if len(self.messages) == 2:
-                raise ProcessDeath
+def test_only_the_failed_notices_of_a_batch_are_sent_again(db: Database) -> None:
+    class HalfUsers(FakeUsers):
+        def notify(self, notices: list[dict[str, Any]]) -> list[bool]:
+            super().notify(notices)
+            return [True, False][: len(notices)]
 
     add_notices(db, 1)
-    with pytest.raises(ProcessDeath):
-        make_outbox(db, DeadlyUsers()).tick()
-    assert count_unsent(db) == 1
-
-
-def test_failed_send_ends_the_tick(db: Database) -> None:
-    """A failing call can take long, and a stopping process waits for its tick."""
-    add_notices(db, 5)
-    users = FakeUsers(failures=99)
-    assert make_outbox(db, users).tick()
-    assert len(users.messages) == 1
+    users = HalfUsers()
+    for _ in range(2):
+        make_due(db)
+        make_outbox(db, users).tick()
+    assert users.batches[1] == users.batches[0][1:]
 
 
 def test_failed_notice_is_sent_again(db: Database) -> None:
     users = FakeUsers(failures=1)
     assert tick_when_due(db, users)["sent_at"] is None
     assert tick_when_due(db, users)["sent_at"]
-    assert len(users.messages) == 2
+    assert len(users.batches) == 2
 
 
 def test_notice_is_given_up_after_five_tries(db: Database) -> None:
     users = FakeUsers(failures=99)
     for _ in range(MAX_TRIES + 1):
         notice = tick_when_due(db, users)
-    assert (len(users.messages), notice["tries"], notice["sent_at"]) == (MAX_TRIES, MAX_TRIES, None)
+    assert (len(users.batches), notice["tries"], notice["sent_at"]) == (MAX_TRIES, MAX_TRIES, None)
     assert notice["given_up_at"]
 
 
@@ -147,3 +146,42 @@ def test_next_try_of_an_open_notice_is_delayed(db: Database) -> None:
     users = FakeUsers(failures=1)
     tick_when_due(db, users)
     assert not make_outbox(db, users).tick()
+
+
+def test_slow_smu_does_not_hold_up_the_outbox(db: Database, database_for: Callable[[str], DatabaseSettings]) -> None:
+    """With an SMU that takes 200 ms, an orchestrator sends at least 60 notices a second."""
+    number, at_once = 120, 24  # the default of NOTICES_AT_ONCE
+
+    def answer_slowly(_request: Request) -> tuple[int, bytes]:
+        time.sleep(0.2)  # the latency of SMU
+        return 200, b'{"status": "sent"}'
+
+    with AnsweringServer(answer_slowly) as smu:
+        user = UserApp(user_settings(database_for("user"), smu_url=smu.origin))
+        with db.transaction() as tx:
+            tx.run("DELETE FROM outbox")
+            for _ in range(number):
+                tx.run(
+                    """INSERT INTO outbox (saga_id, user_id, message, fields)
+                       SELECT saga_id, %(user_id)s, 'booking_confirmed', '{}' FROM sagas""",
+                    user_id=user.new_user(),
+                )
+        outbox = Outbox(db, cast(Users, UserOverFlask(user)), at_once)
+        started = time.monotonic()
+        while outbox.tick():
+            pass
+        seconds = time.monotonic() - started
+        user.db.close()
+    assert count_unsent(db) == 0
+    assert len(smu.requests) == number
+    assert number / seconds >= 60
+
+
+class UserOverFlask:
+    """User's route for notices, called without HTTP."""
+
+    def __init__(self, user: UserApp) -> None:
+        self._user = user
+
+    def notify(self, notices: list[dict[str, Any]]) -> list[bool]:
+        return list(self._user.post("/notifications", notices=notices)["sent"])

@@ -78,7 +78,7 @@ def send_and_verify_codes(users: UserApp, stub: Stubs, user_id: str, phone: str)
         stub.respond_wrongly("POST", f"{SMU_URL}/VerifyOTP", instead=True, **answer)
         users.call("POST", "/otp/verify", guess)
     stub.respond("POST", f"{SMU_URL}/SendSMS", json={"status": "queued"})
-    users.call("POST", "/notifications", {"user_id": user_id, "message": "transfer_completed"})
+    users.call("POST", "/notifications", {"notices": [{"user_id": user_id, "message": "transfer_completed"}]})
 
 
 def pay(users: UserApp, stub: Stubs, user_id: str) -> None:

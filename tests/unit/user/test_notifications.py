@@ -26,7 +26,9 @@ def smu() -> Iterator[Stubs]:
 
 
 def notify(users: UserApp, user: UUID, message: str, **fields: Any) -> Any:
-    return users.call("POST", "/notifications", {"user_id": user, "message": message, "fields": fields})
+    """Send a batch of one notice and return whether it was sent."""
+    (is_sent,) = users.post("/notifications", notices=[{"user_id": user, "message": message, "fields": fields}])["sent"]
+    return is_sent
 
 
 def last_message(smu: Stubs) -> Any:
@@ -37,8 +39,7 @@ def last_message(smu: Stubs) -> Any:
 def test_sms_goes_to_the_users_phone(users: UserApp, smu: Stubs) -> None:
     user = users.new_user()
     fields = {"transfer_id": "t-1", "event_name": "Night of 100 Seats", "credits_amount": Decimal("80.00")}
-    answer = notify(users, user, "transfer_initiated", **fields)
-    assert (answer.status_code, answer.get_json()["data"]) == (200, {"sent": True})
+    assert notify(users, user, "transfer_initiated", **fields)
     assert last_message(smu)["mobile"] == users.account(user)["phone"]
     for text in ("Night of 100 Seats", "80.00", "t-1"):
         assert text in last_message(smu)["message"]
@@ -61,7 +62,7 @@ def test_fields_of_an_email_are_escaped(users: UserApp, smu: Stubs) -> None:
 
 @pytest.mark.parametrize("message", [*messages.SMS, *messages.EMAILS])
 def test_message_with_missing_fields_is_sent(users: UserApp, smu: Stubs, message: str) -> None:
-    assert notify(users, users.new_user(), message, event_name=None).status_code == 200
+    assert notify(users, users.new_user(), message, event_name=None)
     assert len(smu.calls) == 1
 
 
@@ -71,25 +72,40 @@ def test_field_is_never_formatted_again(users: UserApp, smu: Stubs) -> None:
 
 
 @pytest.mark.parametrize("message", ["unheard_of", "", "subject"])
-def test_unknown_message_is_a_validation_error(users: UserApp, smu: Stubs, message: str) -> None:
-    assert error_code(notify(users, users.new_user(), message)) == "VALIDATION_ERROR"
+def test_unknown_message_is_not_sent(users: UserApp, smu: Stubs, message: str) -> None:
+    assert not notify(users, users.new_user(), message)
     assert len(smu.calls) == 0
 
 
 @pytest.mark.parametrize("fields", [{"event_name": {}}, {"event_name": []}, [], None, "x"], ids=str)
 def test_invalid_fields_are_a_validation_error(users: UserApp, fields: Any) -> None:
-    body = {"user_id": users.new_user(), "message": "transfer_completed", "fields": fields}
-    assert error_code(users.call("POST", "/notifications", body)) == "VALIDATION_ERROR"
+    notice = {"user_id": users.new_user(), "message": "transfer_completed", "fields": fields}
+    assert error_code(users.call("POST", "/notifications", {"notices": [notice]})) == "VALIDATION_ERROR"
 
 
-def test_unknown_user_is_404(users: UserApp, smu: Stubs) -> None:
-    assert error_code(notify(users, uuid4(), "transfer_completed")) == "USER_NOT_FOUND"
+@pytest.mark.parametrize("number", [0, 65])
+def test_batch_has_1_to_64_notices(users: UserApp, number: int) -> None:
+    notices = [{"user_id": uuid4(), "message": "transfer_completed"}] * number
+    assert error_code(users.call("POST", "/notifications", {"notices": notices})) == "VALIDATION_ERROR"
+
+
+def test_failed_notice_does_not_stop_the_others(users: UserApp, smu: Stubs) -> None:
+    to = [users.new_user(), uuid4(), users.new_user()]
+    notices = [{"user_id": user, "message": "transfer_completed"} for user in to]
+    assert users.post("/notifications", notices=notices)["sent"] == [True, False, True]
+
+
+def test_notices_of_a_batch_carry_their_own_correlation_ids(users: UserApp, smu: Stubs) -> None:
+    ids = {str(uuid4()), str(uuid4())}
+    notices = [{"user_id": users.new_user(), "message": "transfer_completed", "correlation_id": id_} for id_ in ids]
+    users.post("/notifications", notices=notices)
+    assert {call.request.headers["X-Correlation-ID"] for call in smu.calls} == ids
 
 
 @pytest.mark.parametrize("answer", [{"status": 500}, {"json": {"status": "failed"}}, {"json": {}}, {"status": 400}])
 @pytest.mark.parametrize("message", ["transfer_completed", "order_refunded"])
-def test_message_that_smu_refused_is_503(users: UserApp, answer: dict[str, Any], message: str) -> None:
+def test_message_that_smu_refused_is_not_sent(users: UserApp, answer: dict[str, Any], message: str) -> None:
     with Stubs() as stub:
         stub.respond_wrongly("POST", f"{SMU_URL}/SendSMS", **answer)
         stub.respond_wrongly("POST", f"{SMU_URL}/SendEmail", **answer)
-        assert notify(users, users.new_user(), message).status_code == 503
+        assert not notify(users, users.new_user(), message)

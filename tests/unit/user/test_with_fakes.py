@@ -178,7 +178,10 @@ def test_smu_that_hangs_is_503(users: UserApp, smu: Fake, monkeypatch: pytest.Mo
 
 def test_messages_arrive(users: UserApp, smu: Fake) -> None:
     user = users.new_user()
-    for message in ("transfer_completed", "booking_confirmed"):
-        users.post("/notifications", user_id=user, message=message, fields={"event_name": "Night"})
+    notices = [
+        {"user_id": user, "message": message, "fields": {"event_name": "Night"}}
+        for message in ("transfer_completed", "booking_confirmed")
+    ]
+    assert users.post("/notifications", notices=notices)["sent"] == [True, True]
     sent = [call for call in smu.journal() if call["path"].startswith(("/SendSMS", "/SendEmail"))]
     assert [call["status"] for call in sent] == [200, 200]
