@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import stat
 import struct
 import time
 from collections.abc import Callable, Iterator
@@ -76,9 +77,13 @@ class StalledConnections:
 
     def _sockets(self) -> Iterator[socket.socket]:
         """Yield each connection of a client, as a duplicate that is closed afterwards."""
-        for name in os.listdir("/proc/self/fd"):
-            with suppress(OSError):  # not a socket, or closed since
-                with closing(socket.socket(fileno=os.dup(int(name)))) as found:
-                    is_inet = found.family in (socket.AF_INET, socket.AF_INET6) and found.type == socket.SOCK_STREAM
-                    if is_inet and found.getsockname()[1] == self._port and found.getpeername():
-                        yield found
+        for number in map(int, os.listdir("/proc/self/fd")):
+            with suppress(OSError):  # closed since
+                if stat.S_ISSOCK(os.fstat(number).st_mode):
+                    with closing(socket.socket(fileno=os.dup(number))) as found:
+                        if self._is_of_a_client(found):
+                            yield found
+
+    def _is_of_a_client(self, found: socket.socket) -> bool:
+        is_inet = found.family in (socket.AF_INET, socket.AF_INET6) and found.type == socket.SOCK_STREAM
+        return is_inet and found.getsockname()[1] == self._port and bool(found.getpeername())

@@ -9,11 +9,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from harness.runtime import ports
 from harness.runtime.process import wait_for
 from services.chassis.serve import QUEUE_PER_THREAD
+from services.chassis.stalled_connections import StalledConnections
 from tests.unit.chassis.test_serve import APP, HELLO, LATE, connect, count_ok
 
 pytestmark = pytest.mark.unit
@@ -88,6 +90,18 @@ def test_half_head_is_cut_after_the_deadline(port: int) -> None:
         half.sendall(HALF_HEAD)
         assert read_all(half) == b""
         assert read_all(silent) == b""
+
+
+def test_search_for_late_connections_leaves_no_file_open(tmp_path: Path) -> None:
+    with socket.create_server((ports.HOST, 0)) as listener, socket.create_connection(listener.getsockname()):
+        connection, _ = listener.accept()
+        with connection, (tmp_path / "file").open("wb"):
+            late = StalledConnections(listener.getsockname()[1], -1, lambda: False)
+            opened = psutil.Process().num_fds()
+            for _ in range(10):
+                late.tick()
+            assert psutil.Process().num_fds() == opened
+            assert connection.recv(1) == b"", "the connection was not found"
 
 
 def test_second_request_of_a_connection_has_the_deadline_too(port: int) -> None:
