@@ -12,6 +12,7 @@ bulkhead          A call holds one of the neighbour's slots, so only a share of 
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import deque
 from threading import Lock
@@ -26,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 AWAY_SECONDS = 0.3  # a restart of a container or a new connection to the broker is often faster
 PROBE_PAUSE = 0.1  # between two probes of a neighbour that is away
+PROBE_SECONDS = 0.5  # the timeout of a probe of a service that answers in milliseconds
 STALLED_SECONDS = 0.5  # a healthy neighbour on a busy machine frees a slot much sooner
 LONGEST_WAIT = 2.0  # for a slot
 UNLIMITED = 1_000_000
@@ -94,11 +96,18 @@ class Slots:
 class Neighbour:
     """The circuit breaker and the bulkhead of one neighbour. Thread-safe.
 
-    `slots` is the number of threads that may wait for it at once.
+    `slots` is the number of threads that may wait for it at once. A probe waits at most `probe_seconds`.
     """
 
-    def __init__(self, name: str, slots: int = UNLIMITED, stalled_seconds: float = STALLED_SECONDS) -> None:
+    def __init__(
+        self,
+        name: str,
+        slots: int = UNLIMITED,
+        stalled_seconds: float = STALLED_SECONDS,
+        probe_seconds: float = math.inf,
+    ) -> None:
         self.name = name
+        self.probe_seconds = probe_seconds
         self._slots = Slots(slots, stalled_seconds)
         self._lock = Lock()
         self._answered_at = 0.0
@@ -197,6 +206,10 @@ class Call:
         self._is_probe = self._neighbour.admit()
         self._started = time.monotonic()
         return self
+
+    def limit(self, seconds: float) -> float:
+        """Return the timeout of this call, which is shorter for a probe."""
+        return min(seconds, self._neighbour.probe_seconds) if self._is_probe else seconds
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -11,8 +11,9 @@ from flask import Flask
 from services.chassis import clients, web
 from services.chassis.access import Revocations
 from services.chassis.broker import Publisher
-from services.chassis.clients import GrpcPeer, HttpPeer, Transport
+from services.chassis.clients import CALL_SECONDS, GrpcPeer, HttpPeer, Transport
 from services.chassis.db import Database
+from services.chassis.neighbours import PROBE_SECONDS
 from services.chassis.revocations import RevocationPoller
 from services.chassis.tokens import Credential
 from services.chassis.worker import Background, Worker
@@ -71,13 +72,15 @@ def connect_participants(
     slots = settings.process.share
     stub = InventoryStub(seams.channel(settings.inventory_address))  # type: ignore[no-untyped-call]
 
-    def connect(name: str, url: str) -> HttpPeer:
-        return HttpPeer(name, url, credential, seams.transport, slots)
+    def connect(name: str, url: str, probe_seconds: float = PROBE_SECONDS) -> HttpPeer:
+        return HttpPeer(name, url, credential, seams.transport, slots, probe_seconds)
 
     user, order = connect("User", settings.user_url), connect("Order", settings.order_url)
     event = connect("Event", settings.event_url)
-    smu, stripe = connect("User for SMU", settings.user_url), connect("User for Stripe", settings.user_url)
-    inventory = GrpcPeer("Inventory", credential, slots)
+    # These calls take as long as SMU and Stripe take.
+    smu = connect("User for SMU", settings.user_url, CALL_SECONDS)
+    stripe = connect("User for Stripe", settings.user_url, CALL_SECONDS)
+    inventory = GrpcPeer("Inventory", credential, slots, PROBE_SECONDS)
     neighbours = {
         Need.USERS: user.neighbour,
         Need.ORDERS: order.neighbour,

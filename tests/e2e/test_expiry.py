@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from uuid import uuid4
@@ -14,6 +16,7 @@ from tests.support import queue_admin
 from tests.support.concurrency import outcomes
 from tests.support.people import Person
 from tests.support.system import SERVICES, TestSystem
+from tests.support.traffic import Timed
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("invariants", "short_holds")]
 
@@ -21,6 +24,8 @@ TTL = 2
 GRACE = 2  # seconds after the TTL, in which the message releases the seat
 SWEPT = 60  # seconds after the TTL, in which the sweeper releases it
 ORCHESTRATOR = "orchestrator-service"
+CROWD = 96
+QUICK = 2.0  # seconds, with the crowd on the same machine. Without a bulkhead, a pay takes 8 s
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +111,35 @@ def test_one_correlation_id_is_in_every_log(system: TestSystem) -> None:
     system.wait_until("Order gets it, too", lambda: any("/expire" in line["message"] for line in order_lines()))
 
 
+def assert_crowd_starves_nobody(system: TestSystem) -> None:
+    """Without RabbitMQ, let a crowd reserve. Requests that do not need it are as quick as before."""
+    guest, staff, is_over = system.person(), system.staff(), threading.Event()
+    qr = guest.get(f"/api/tickets/{system.insert_ticket(guest)}/qr").must(200)["qr_payload"]
+    live = system.visitor(system.stack.url(ORCHESTRATOR))
+    calls = {
+        "pay": partial(guest.pay, str(uuid4())),  # reads the order first
+        "scan": partial(staff.scan, qr, "HALL-A"),  # refused, since the ticket is for another hall
+        "liveness": partial(live.get, "/health/live"),
+    }
+
+    def reserve(buyer: Person) -> set[int]:
+        statuses, seat = set[int](), system.seat()
+        while not is_over.is_set():
+            statuses.add(buyer.reserve(seat).status)
+        return statuses
+
+    with ThreadPoolExecutor(CROWD) as pool:
+        crowd = [pool.submit(reserve, buyer) for buyer in system.people(CROWD)]
+        timed = {name: Timed() for name in calls}
+        for _ in range(5):
+            statuses = {name: timed[name](call).status for name, call in calls.items()}
+            assert statuses == {"pay": 404, "scan": 200, "liveness": 200}
+        is_over.set()
+    assert {status for each in crowd for status in each.result()} == {503}
+    slowest = {name: max(each.seconds) for name, each in timed.items()}
+    assert max(slowest.values()) < QUICK, slowest
+
+
 @pytest.mark.claim("reserve/releases-when-publish-fails", "queue/releases-despite-crash")
 def test_without_the_broker_a_reserve_fails_and_a_hold_is_swept(system: TestSystem) -> None:
     """A reserve cannot publish its message, so it holds nothing. The sweeper releases the hold made before."""
@@ -116,6 +150,7 @@ def test_without_the_broker_a_reserve_fails_and_a_hold_is_swept(system: TestSyst
         answer = lost.reserve(wanted)
         assert outcomes([answer]) == {"503 SERVICE_UNAVAILABLE": 1}
         assert is_free(system, wanted)
+        assert_crowd_starves_nobody(system)
         system.wait_until("the sweeper frees the seat", lambda: is_free(system, seat), TTL + SWEPT)
         system.wait_until("the order has failed", lambda: system.order_status(order_id) == "FAILED", SWEPT)
         assert system.is_healthy(["inventory-service"]), (

@@ -7,12 +7,16 @@ from functools import partial
 import pytest
 
 from tests.support import queue_admin
+from tests.support.concurrency import run_concurrently
 from tests.support.system import SERVICES, TestSystem
-from tests.support.traffic import BUYERS, block_pay_after_charge, buy, keep_buying
+from tests.support.traffic import BUYERS, Timed, block_pay_after_charge, buy, freeze, keep_buying
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("invariants")]
 
 RECOVERED_SECONDS = 30.0
+ONE_TRY = 2.0  # seconds, the timeout of a call
+AT_ONCE = 1.0  # with a probe of half a second, on a busy machine
+FIRST = 3  # requests after which a dead service is known to be away
 ENDED_SECONDS = 5.0  # after the start of an orchestrator, while all participants run
 
 
@@ -76,6 +80,34 @@ def test_a_killed_service_fails_requests_only_while_it_is_down(system: TestSyste
         system.wait_until("a new buyer buys a seat", partial(can_buy, system), RECOVERED_SECONDS)
     assert set(statuses) <= {200, 500, 503, 409}, statuses
     system.assert_invariants()
+
+
+def test_without_inventory_a_reserve_is_refused_at_once(system: TestSystem) -> None:
+    buyer, timed = system.person(), Timed()
+    system.stack.kill("inventory-service")
+    try:
+        for _ in range(FIRST + 10):
+            assert timed(buyer.reserve, system.seat()).status == 503
+        assert max(timed.seconds[:FIRST]) < ONE_TRY, timed.seconds
+        assert max(timed.seconds[FIRST:]) < AT_ONCE, timed.seconds
+    finally:
+        system.stack.start("inventory-service")
+    system.wait_until("the buyer reserves again", lambda: buyer.reserve(system.seat()).status == 200, ONE_TRY)
+
+
+def test_a_hung_inventory_costs_the_first_requests_one_try(system: TestSystem) -> None:
+    """They wait for one timeout and a short probe each. The others are refused at once, and so are scans and reads."""
+    buyers, late, timed = system.people(4), system.person(), Timed()
+    with freeze(system, "inventory-service"):
+        answers = run_concurrently([partial(timed, buyer.reserve, system.seat()) for buyer in buyers])
+        assert {answer.status for answer in answers} == {503}
+        assert max(timed.seconds) < ONE_TRY * 2, timed.seconds
+        timed.seconds.clear()
+        for _ in range(5):
+            assert timed(late.reserve, system.seat()).status == 503
+            assert timed(late.get, "/api/tickets").status == 503
+        assert max(timed.seconds) < AT_ONCE, timed.seconds
+    system.wait_until("a buyer reserves again", lambda: late.reserve(system.seat()).status == 200, ONE_TRY)
 
 
 def is_unready(system: TestSystem, service: str) -> bool:

@@ -1,15 +1,14 @@
-"""Two orchestrators and two inventories: one of each is frozen or killed, and the others finish its work."""
+"""Services with two processes: one of them is frozen or killed, and the others finish its work."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
+from typing import NamedTuple
 from uuid import uuid4
 
-import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -17,26 +16,36 @@ from harness.api_client import ApiResponse
 from tests.support.concurrency import outcomes
 from tests.support.people import Person
 from tests.support.system import TestSystem
-from tests.support.traffic import BUYERS, NO_ANSWER, block_pay_after_charge, keep_buying
+from tests.support.traffic import BUYERS, NO_ANSWER, Timed, block_pay_after_charge, freeze, keep_buying
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("invariants")]
 
-INVENTORY, ORCHESTRATOR = "inventory-service", "orchestrator-service"
+INVENTORY, ORCHESTRATOR, USER = "inventory-service", "orchestrator-service", "user-service"
+ONE_TRY = 2.0  # seconds, the timeout of a call
 ENDED_SECONDS = 10.0  # the lease of an orchestrator, and the interval of recovery
 RECOVERED_SECONDS = 30.0
 
 
+class Twins(NamedTuple):
+    """The names of the second processes."""
+
+    inventory: str
+    orchestrator: str
+    user: str
+
+
 @pytest.fixture(scope="module")
-def twins(system: TestSystem) -> Iterator[tuple[str, str]]:
-    """Start a second inventory and a second orchestrator. Every orchestrator calls both inventories."""
-    inventory = system.stack.start_replica(INVENTORY)
+def twins(system: TestSystem) -> Iterator[Twins]:
+    """Start a second process of three services. Every orchestrator calls both processes of the other two."""
+    inventory, user = system.stack.start_replica(INVENTORY), system.stack.start_replica(USER)
     both = {"INVENTORY_SERVICE_URL": system.stack.peers(INVENTORY, 50051)}
+    both["USER_SERVICE_URL"] = f"http://{system.stack.peers(USER, 5000)}"
     system.stack.restart(ORCHESTRATOR, both)
     orchestrator = system.stack.start_replica(ORCHESTRATOR, both)
-    yield inventory, orchestrator
+    yield Twins(inventory, orchestrator, user)
     system.stack.start(INVENTORY)
     system.stack.restart(ORCHESTRATOR, {})
-    for name in (orchestrator, inventory):
+    for name in (orchestrator, inventory, user):
         system.stack.stop(name)
 
 
@@ -59,23 +68,9 @@ def accepts_pays(system: TestSystem, url: str) -> bool:
     return buyer.post("/api/pay", {}).status == 400
 
 
-@contextmanager
-def freeze(system: TestSystem, name: str) -> Iterator[None]:
-    """Suspend the processes of `name` during the block. Their connections stay open."""
-    leader = psutil.Process(system.stack.run_dir.read_record(name).pid)
-    processes = [leader, *leader.children(recursive=True)]
-    for process in processes:
-        process.suspend()
-    try:
-        yield
-    finally:
-        for process in processes:
-            process.resume()
-
-
-def test_a_frozen_orchestrator_that_wakes_changes_nothing(system: TestSystem, twins: tuple[str, str]) -> None:
+def test_a_frozen_orchestrator_that_wakes_changes_nothing(system: TestSystem, twins: Twins) -> None:
     """A retry of the key has run at the other orchestrator, and the late request returns the answer of the retry."""
-    awake, late = (system.stack.url(name) for name in (ORCHESTRATOR, twins[1]))
+    awake, late = (system.stack.url(name) for name in (ORCHESTRATOR, twins.orchestrator))
     seller, buyer, key = system.person(), system.person(), {"Idempotency-Key": str(uuid4())}
     body = {"seller_user_id": seller.user_id, "buyer_user_id": buyer.user_id, "credits_amount": 5}
     body["seat_id"] = system.insert_ticket(seller)
@@ -90,7 +85,7 @@ def test_a_frozen_orchestrator_that_wakes_changes_nothing(system: TestSystem, tw
             with system.smu.fault("hang", "/SendOTP", effect=False):
                 first = pool.submit(initiate, late)
                 system.wait_until("the transfer waits for SMU", lambda: system.smu.read("faults")["faults"][0]["fired"])
-                asleep.enter_context(freeze(system, twins[1]))
+                asleep.enter_context(freeze(system, twins.orchestrator))
             system.wait_until(
                 "the other orchestrator has undone it",
                 lambda: outcomes([initiate()]) == {"500 INTERNAL_ERROR": 1},
@@ -103,9 +98,56 @@ def test_a_frozen_orchestrator_that_wakes_changes_nothing(system: TestSystem, tw
     assert sorted(row["status"] for row in system.rows("orders_db", sql, body["seat_id"])) == ["FAILED", "PENDING_OTP"]
 
 
-def test_killed_replicas_are_replaced_under_load(system: TestSystem, twins: tuple[str, str]) -> None:
+def find_slow(system: TestSystem, hung: str) -> list[float]:
+    """Buy seats while a process hangs, and return the seconds of the slow calls. Every call must succeed."""
+    buyer, timed = buyer_at(system), Timed()
+    with freeze(system, hung):
+        for _ in range(12):
+            order_id = timed(buyer.reserve, system.seat()).must(200)["order_id"]
+            timed(buyer.pay, order_id).must(200)
+            timed(buyer.get, "/api/tickets").must(200)
+            timed(buyer.get, "/api/credits/balance").must(200)
+    return [each for each in timed.seconds if each > ONE_TRY / 2]
+
+
+def buyer_at(system: TestSystem) -> Person:
+    """Return a buyer who calls the first orchestrator."""
+    url = system.stack.url(ORCHESTRATOR)
+    system.wait_until("the orchestrator accepts pays", partial(accepts_pays, system, url), RECOVERED_SECONDS)
+    return system.person("100000.00").at(url)
+
+
+def test_a_hung_inventory_is_left_out_until_it_wakes(system: TestSystem, twins: Twins) -> None:
+    """Its calls go to the other one under the same keys, so a customer gets one slow answer, and no error."""
+
+    def holds_seats() -> bool:
+        system.hold_seat(buyer)
+        return count_holds(system, twins.inventory) > held
+
+    buyer, held = buyer_at(system), count_holds(system, twins.inventory)
+    system.wait_until("both inventories hold seats", holds_seats)
+    assert len(find_slow(system, twins.inventory)) <= 2
+    held = count_holds(system, twins.inventory)
+    system.wait_until("the woken one holds seats", holds_seats, ENDED_SECONDS)
+    system.assert_invariants()
+
+
+def test_a_hung_user_service_is_left_out_until_it_wakes(system: TestSystem, twins: Twins) -> None:
+    """The same over HTTP."""
+
+    def answers(reader: Person) -> bool:
+        reader.get("/api/credits/balance").must(200)
+        return bool(system.log_lines(twins.user, reader.user_id))
+
+    system.wait_until("both answer", partial(answers, buyer_at(system)))
+    assert len(find_slow(system, twins.user)) <= 2
+    system.wait_until("the woken one answers", partial(answers, buyer_at(system)), ENDED_SECONDS)
+    system.assert_invariants()
+
+
+def test_killed_replicas_are_replaced_under_load(system: TestSystem, twins: Twins) -> None:
     """One orchestrator and one inventory die during a pay. The others undo the pay and keep selling."""
-    second_inventory, second_orchestrator = twins
+    second_inventory, second_orchestrator = twins.inventory, twins.orchestrator
     urls = [system.stack.url(ORCHESTRATOR), system.stack.url(second_orchestrator)]
     for url in urls:
         system.wait_until("an orchestrator accepts pays", partial(accepts_pays, system, url), RECOVERED_SECONDS)

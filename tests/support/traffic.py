@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from itertools import cycle
 
+import psutil
 import urllib3
 
+from harness.api_client import ApiResponse
 from tests.support.people import Person
 from tests.support.system import TestSystem
 
@@ -69,6 +72,34 @@ def block_pay_after_charge(system: TestSystem, buyer: Person, order_id: str) -> 
         system.wait_until("the charge is on the ledger", lambda: system.rows("users_db", charged, buyer.user_id))
         yield paying
         blocker.rollback()
+
+
+@contextmanager
+def freeze(system: TestSystem, name: str) -> Iterator[None]:
+    """Suspend the processes of `name` during the block. Their connections stay open."""
+    leader = psutil.Process(system.stack.run_dir.read_record(name).pid)
+    processes = [leader, *leader.children(recursive=True)]
+    for process in processes:
+        process.suspend()
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.resume()
+
+
+class Timed:
+    """Makes calls and keeps the seconds that each took."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+
+    def __call__(self, call: Callable[..., ApiResponse], *arguments: object) -> ApiResponse:
+        """Make one call and return its answer."""
+        started = time.monotonic()
+        answer = call(*arguments)
+        self.seconds.append(time.monotonic() - started)
+        return answer
 
 
 def _fail_to_pay(buyer: Person, order_id: str) -> None:

@@ -11,6 +11,7 @@ under the same key until the deadline, and then the participant of the pivot dec
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -32,6 +33,7 @@ T = TypeVar("T")
 Result = Mapping[str, Any]  # the journal's `result`: the fields of a saga that is done, or {code, message, details}
 Outcome = tuple[Status, Result]
 
+INSIST_SECONDS = 0.5  # in which an undo or settle is called although its neighbour is away, as it may be back soon
 JOINS = 8  # requests that wait for the end of another one's attempt as long as that may take
 SHORT_JOIN = 2.0  # seconds for the others, so that they do not take every thread
 JOIN_PAUSE = 0.02  # seconds between two reads of an attempt that another request or process runs
@@ -213,7 +215,7 @@ class _Attempt:
         self._resolve_seconds = resolve_seconds
         self._deadline = time.monotonic() + forward_seconds
         self._uncertain: set[str] = set()  # steps with at least one lost answer, so they may have happened
-        self._insists = False  # whether calls are repeated although their neighbour is away
+        self._insist = 0.0  # seconds in which a call is repeated although its neighbour is away
         self.state = State(entry.flow, entry.subject, entry.dispute_number, entry.attempt, entry.given)
 
     # ── forward
@@ -270,9 +272,9 @@ class _Attempt:
 
     # ── after a lost answer
 
-    def resolve_adopted(self) -> Outcome:
+    def resolve_adopted(self, insist: float = math.inf) -> Outcome:
         """Settle or undo a saga that another process left. Raises Unknown when a participant does not answer."""
-        self._insists = True
+        self._insist = insist
         try:
             self._load_facts()
         except Refused as refusal:
@@ -283,7 +285,7 @@ class _Attempt:
 
     def _resolve(self) -> Outcome:
         self._extend_deadline()
-        return self.resolve_adopted()
+        return self.resolve_adopted(INSIST_SECONDS)
 
     def _settle_or_undo(self) -> Outcome:
         pivot = self._saga.pivot
@@ -317,7 +319,7 @@ class _Attempt:
 
     def _load_facts(self) -> None:
         facts = retry_until(
-            self._deadline, lambda: self._saga.facts(self._participants, self.state), insist=self._insists
+            self._deadline, lambda: self._saga.facts(self._participants, self.state), insist=self._insist
         )
         self.state.update(facts)
 
@@ -351,12 +353,15 @@ class _Attempt:
             if not isinstance(unknown, NotSent):
                 self._uncertain.add(step.name)
 
-        return retry_until(self._deadline, call, max_tries=max_tries, on_unknown=note, insist=self._insists)
+        return retry_until(self._deadline, call, max_tries=max_tries, on_unknown=note, insist=self._insist)
 
     def _extend_deadline(self) -> None:
-        """Start the time for settling and undoing. These calls must happen, so they insist."""
+        """Start the time for settling and undoing. These calls must happen, so they insist.
+
+        If their neighbour stays away, recovery makes them later, because the client waits here.
+        """
         self._deadline = time.monotonic() + self._resolve_seconds
-        self._insists = True
+        self._insist = INSIST_SECONDS
 
     # ── the end
 

@@ -6,6 +6,7 @@ only three attempts exist for all requests.
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Mapping
@@ -57,7 +58,7 @@ class OtpService:
         closed = retry_until(
             deadline + CLOSING_SECONDS,
             lambda: self._orders.close_attempt(target, key, outcome, **party),
-            insist=True,  # otherwise an attempt would stay taken
+            insist=math.inf,  # otherwise an attempt would stay taken
         )
         _require_approved(outcome, closed)
         return closed
@@ -78,7 +79,7 @@ class OtpService:
         kind, _, subject = target.partition("/")
         change = self._orders.change if kind == "orders" else self._orders.change_transfer
         store = lambda: change(subject, f"resend_otp:{target}:{sid}", **{sid_field: sid})  # noqa: E731
-        retry_until(deadline, store, insist=True)  # the code is on its way
+        retry_until(deadline, store, insist=math.inf)  # the code is on its way
 
 
 def _require_approved(outcome: str, closed: Attempt) -> None:

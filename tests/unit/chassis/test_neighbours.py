@@ -7,13 +7,16 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import NoReturn
 
 import pytest
 from prometheus_client import REGISTRY
 
 from services.chassis import neighbours
+from services.chassis.clients import CALL_SECONDS, GrpcPeer, HttpPeer
 from services.chassis.errors import Away, NoAnswer, NotSent, Refused, Unknown, Unreachable
 from services.chassis.neighbours import Neighbour, Slots
+from services.chassis.tokens import Credential
 from services.contracts.errors import ErrorCode
 from tests.support.waiting import wait_until
 
@@ -169,6 +172,35 @@ def test_failure_counts_for_the_inner_neighbour_only() -> None:
             raise time_out(inner)
     assert (refuses(outer), metric("neighbour_away", neighbour="outer")) == (False, 0)
     assert metric("neighbour_away", neighbour="inner") == 1
+
+
+def test_probe_has_a_shorter_timeout() -> None:
+    """The call after one without an answer probes. A hung service therefore costs it little more time."""
+    neighbour = Neighbour("hung", probe_seconds=0.5)
+    with neighbour.calling() as call:
+        assert call.limit(2.0) == 2.0
+    make_away(neighbour)
+    wait_until(lambda: not refuses(neighbour))
+    with neighbour.calling() as probe:
+        assert (probe.limit(2.0), probe.limit(0.1)) == (0.5, 0.1)
+
+
+def test_clients_limit_their_probes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neighbours, "AWAY_SECONDS", 0.0)
+    credential, timeouts = Credential("event-service", "s" * 32), list[float]()
+
+    def be_silent(*arguments: object, timeout: float = 0.0, **_: object) -> NoReturn:
+        timeouts.append(timeout or float(str(arguments[-1])))
+        raise TimeoutError
+
+    http = HttpPeer("Order", "http://order", credential, be_silent, probe_seconds=0.5)
+    grpc = GrpcPeer("Inventory", credential, probe_seconds=0.5)
+    calls: list[Callable[[], object]] = [lambda: http.get("/orders/1"), lambda: grpc.call(be_silent, object())]
+    for call in calls:
+        for _ in range(2):
+            with pytest.raises(NoAnswer):
+                call()
+    assert timeouts == [CALL_SECONDS, 0.5] * 2
 
 
 # ── bulkhead

@@ -18,9 +18,10 @@ import requests
 from services.chassis import broker as broker_module
 from services.chassis import clients, db
 from services.chassis.broker import Publisher, connection_parameters
-from services.chassis.clients import HttpPeer, PooledTransport
+from services.chassis.clients import HttpPeer
 from services.chassis.db import Database
 from services.chassis.errors import NoAnswer, NotSent, Unknown
+from services.chassis.http_transport import PooledTransport
 from services.chassis.settings import BrokerSettings, DatabaseSettings
 from services.chassis.tokens import Credential
 from services.user.outside import open_session

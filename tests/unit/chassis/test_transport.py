@@ -10,8 +10,9 @@ from contextlib import suppress
 import pytest
 
 from harness.runtime import ports
-from services.chassis.clients import HttpPeer, PooledTransport
+from services.chassis.clients import HttpPeer
 from services.chassis.errors import ConfigurationError, Unknown
+from services.chassis.http_transport import PooledTransport
 from services.chassis.tokens import Credential
 
 pytestmark = pytest.mark.unit

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager
 from threading import Event
 from typing import Any, NoReturn
@@ -16,7 +17,7 @@ from harness.runtime import ports
 from harness.runtime.process import wait_for
 from services.chassis import clients, replicas
 from services.chassis.errors import Unknown
-from services.chassis.replicas import is_silent, is_unsent
+from services.chassis.grpc_channel import is_silent, is_unsent
 from services.contracts.pb import inventory_pb2
 from services.inventory import grpc_server
 from services.orchestrator.saga.retry import retry_until
@@ -157,19 +158,36 @@ def test_an_error_of_the_server_itself_is_an_answer() -> None:
     assert not is_silent(error)
 
 
+def test_first_calls_of_a_new_channel_wait_for_its_replicas(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads that call while another thread still looks up the name must not meet an empty list."""
+    is_found = Event()
+    with replica("one") as one, open_client("inventory-service:50051") as (_, call), ThreadPoolExecutor(8) as pool:
+
+        def resolve(_address: str) -> list[str]:
+            assert is_found.wait(10)
+            return [addresses(one)]
+
+        monkeypatch.setattr(replicas, "resolve", resolve)
+        calls = [pool.submit(call, b"", timeout=5) for _ in range(8)]
+        ended, _ = wait(calls, timeout=0.2, return_when=FIRST_COMPLETED)
+        is_found.set()
+        assert not ended
+        assert {each.result() for each in calls} == {b"one"}
+
+
 def test_new_replicas_of_a_name_get_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replicas, "RESOLVE_SECONDS", 0.05)
     with replica("one") as one, replica("two") as two:
-        found = [f"ipv4:{ports.HOST}:{one.port}"]
+        found = [f"{ports.HOST}:{one.port}"]
         monkeypatch.setattr(replicas, "resolve", lambda _address: list(found))
         with open_client("inventory-service:50051") as (_, call):
             assert call(b"", timeout=5) == b"one"
-            found.append(f"ipv4:{ports.HOST}:{two.port}")
+            found.append(f"{ports.HOST}:{two.port}")
             assert wait_for(lambda: call(b"", timeout=5) == b"two", seconds=10)
             found.pop(0)
             assert wait_for(lambda: {call(b"", timeout=5) for _ in range(6)} == {b"two"}, seconds=10)
 
 
 def test_a_name_without_an_address_is_not_connected() -> None:
-    with open_client("no-such-host.invalid:50051") as (_, call), pytest.raises(OSError, match="not known"):
+    with open_client("no-such-host.invalid:50051") as (_, call), pytest.raises(OSError, match="has no address"):
         call(b"", timeout=2)
