@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from fakes.kong.exchange import Exchange, Headers, drop, get
+from fakes.kong.exchange import Exchange, Headers, drop, get, put
 from fakes.kong.refusals import Refusal
 
 HEADER = "X-Correlation-ID"
@@ -23,10 +23,20 @@ else
 end
 """
 HEADER_FILTER = """
-if kong.response.get_source() ~= "service" and kong.response.get_status() >= 400 then
-  kong.response.clear_header("Content-Length")
+if kong.response.get_source() ~= "service" then
+  kong.response.set_header("Cache-Control", "no-store")
+  kong.response.set_header("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+  kong.response.set_header("X-Content-Type-Options", "nosniff")
+  if kong.response.get_status() >= 400 then
+    kong.response.clear_header("Content-Length")
+  end
 end
 """
+PROTECTION = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "; ".join(("default-src 'none'", "frame-ancestors 'none'")),
+    "X-Content-Type-Options": "nosniff",
+}
 BODY_FILTER = """
 if kong.response.get_source() ~= "service" and kong.response.get_status() >= 400 then
   local body, id = kong.response.get_raw_body(), kong.response.get_header("X-Correlation-ID")
@@ -52,7 +62,10 @@ class PreFunctionPlugin:
         return None
 
     def header_filter(self, exchange: Exchange, headers: Headers) -> None:
-        """Remove the length of a body that `body_filter` changes."""
+        """Protect an answer of Kong itself, and remove the length of a body that `body_filter` changes."""
+        if exchange.refused_status:
+            for name, value in PROTECTION.items():
+                put(headers, name, value)
         if exchange.refused_status >= 400:
             drop(headers, "Content-Length")
 

@@ -18,8 +18,10 @@ SOURCES = {
     "img-src": "'self' data:",
     "connect-src": "'self'",
     "frame-src": "'self'",
+    "frame-ancestors": "'none'",
 }
 POLICY = "; ".join(f"{name} {sources}" for name, sources in SOURCES.items())
+PROTECTION = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
 
 Message = dict[str, Any]
 
@@ -44,7 +46,7 @@ def blueprint(state: FakeState) -> Blueprint:
         messages = _select(state, mobile, email)
         if request.accept_mimetypes.best_match(["application/json", "text/html"]) == "text/html":
             page = render_template("inbox.html", messages=messages, mobile=mobile, email=email)
-            return Response(page, headers={"Content-Security-Policy": POLICY}, content_type="text/html; charset=utf-8")
+            return Response(page, headers=PROTECTION, content_type="text/html; charset=utf-8")
         return jsonify(messages=messages)
 
     return routes

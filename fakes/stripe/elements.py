@@ -46,6 +46,7 @@ def blueprint(state: FakeState, secret_key: str) -> Blueprint:
     @routes.after_request
     def _protect(response: Response) -> Response:
         response.headers["Content-Security-Policy"] = POLICY
+        response.headers["X-Content-Type-Options"] = "nosniff"
         response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
         response.headers["Cache-Control"] = "no-cache"
         return response

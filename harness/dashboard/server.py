@@ -12,7 +12,11 @@ from harness.runtime.compose import ROOT
 
 PAGE = Path(__file__).parent / "page.html"
 ICON = ROOT / "clients" / "web" / "icon.svg"
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src 'self'"
+POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src 'self'; "
+)
+POLICY += "frame-ancestors 'none'"
+PROTECTION = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff"}
 
 
 class Server:
@@ -49,7 +53,7 @@ def _build_handler(watch: Watch) -> type[BaseHTTPRequestHandler]:
         def _respond(self, body: bytes, kind: str) -> None:
             self.send_response(200)
             headers = {"Content-Type": kind, "Content-Length": str(len(body)), "Cache-Control": "no-store"}
-            for name, value in {**headers, "Content-Security-Policy": POLICY}.items():
+            for name, value in {**headers, **PROTECTION}.items():
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(body)

@@ -30,6 +30,11 @@ MAX_BODY_BYTES = 64 * 1024
 MAX_PER_PAGE = 100
 UNLOGGED = ("/health", "/metrics")
 REFUSAL = "ticketremaster.refusal"  # why the server refuses a request, as an exception in its environ (`serve.py`)
+PROTECTION = {  # of each response, unless its route sets another value
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "; ".join(("default-src 'none'", "frame-ancestors 'none'")),
+    "X-Content-Type-Options": "nosniff",
+}
 REQUESTS = Counter("http_requests_total", "Requests answered", ["method", "route", "status"])
 SECONDS = Histogram("http_request_seconds", "Time to answer", ["method", "route"])
 _HTTP_CODES = {
@@ -228,6 +233,8 @@ def _counters(method: str, route: str, status: int) -> tuple[Counter, Histogram]
 
 def _end_request(response: Response) -> Response:
     response.headers[correlation.HEADER] = correlation.current() or ""
+    for name, value in PROTECTION.items():
+        response.headers.setdefault(name, value)
     if request.path.startswith(UNLOGGED):
         return response
     seconds = time.perf_counter() - g.started

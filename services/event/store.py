@@ -19,8 +19,10 @@ _GET = """
 _ALL = """
     SELECT e.*, v.name AS venue_name, v.address, e.event_date <= app_now() AS ended
     FROM events e JOIN venues v USING (venue_id)
+    WHERE e.event_id = ANY(coalesce(%(event_ids)s::uuid[], ARRAY[e.event_id]))
     ORDER BY e.event_date DESC, e.event_id DESC LIMIT %(limit)s OFFSET %(offset)s"""
-_COUNT_ALL = "SELECT count(*) AS total FROM events"
+_COUNT_ALL = """
+    SELECT count(*) AS total FROM events WHERE event_id = ANY(coalesce(%(event_ids)s::uuid[], ARRAY[event_id]))"""
 _UPCOMING = """
     SELECT e.*, v.name AS venue_name, v.address, false AS ended
     FROM events e JOIN venues v USING (venue_id) WHERE e.event_date > app_now()
@@ -36,10 +38,12 @@ def find(tx: Transaction, event_id: UUID) -> EventFacts:
     return _facts(row)
 
 
-def all_events(tx: Transaction, page: int, per_page: int) -> tuple[list[EventFacts], int]:
-    """A page of all events, the latest date first, and the total number."""
-    rows = tx.all(_ALL, limit=per_page, offset=(page - 1) * per_page)
-    return [_facts(row) for row in rows], int(tx.only(_COUNT_ALL)["total"])
+def all_events(
+    tx: Transaction, page: int, per_page: int, event_ids: list[UUID] | None = None
+) -> tuple[list[EventFacts], int]:
+    """A page of all events, or of those in `event_ids`, the latest date first, and their total number."""
+    rows = tx.all(_ALL, limit=per_page, offset=(page - 1) * per_page, event_ids=event_ids)
+    return [_facts(row) for row in rows], int(tx.only(_COUNT_ALL, event_ids=event_ids)["total"])
 
 
 def upcoming(tx: Transaction, page: int, per_page: int) -> tuple[list[EventFacts], int]:

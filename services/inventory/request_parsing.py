@@ -14,6 +14,7 @@ from services.contracts.pb import inventory_pb2 as pb
 from services.inventory.store.entries import ScanFacts
 from services.inventory.store.holds import Hold
 from services.inventory.store.sales import Purchase, Ticket
+from services.inventory.store.seats import TICKETS_LISTED
 
 MAX_TTL_SECONDS = 300  # the TTL of the hold queue (§8)
 MAX_TEXT = 200
@@ -52,6 +53,13 @@ def hash_of(text: str) -> str:
     if not _SHA256.fullmatch(text):
         raise Refused(ErrorCode.VALIDATION_ERROR, "qr_code_hash is a SHA-256 in lower-case hex.")
     return text
+
+
+def seat_ids_of(request: pb.ListTicketsRequest) -> list[UUID]:
+    """The seats that the user has sold. Raises Refused INVALID_UUID, VALIDATION_ERROR."""
+    if len(request.sold_seat_ids) > TICKETS_LISTED:
+        raise Refused(ErrorCode.VALIDATION_ERROR, f"sold_seat_ids has at most {TICKETS_LISTED} ids.")
+    return [id_of(text, "sold_seat_ids") for text in request.sold_seat_ids]
 
 
 def hold_of(request: pb.ReserveSeatRequest) -> Hold:

@@ -105,7 +105,9 @@ class Inventory(InventoryServicer):
     @rpc(ORCHESTRATOR)
     def ListTickets(self, request: pb.ListTicketsRequest) -> pb.Tickets:  # noqa: N802
         owner_user_id = request_parsing.id_of(request.owner_user_id, "owner_user_id")
-        return pb.Tickets(seats=[_seat(row) for row in seats.owned_by(self._db, owner_user_id)])
+        sold_seat_ids = request_parsing.seat_ids_of(request)
+        owned, sold = seats.owned_by(self._db, owner_user_id), seats.find_all(self._db, sold_seat_ids)
+        return pb.Tickets(seats=[_seat(row) for row in owned], sold=[_seat(row) for row in sold])
 
     def _seat(self, request: pb.SeatRequest) -> pb.Seat:
         row = seats.find(self._db, request_parsing.id_of(request.seat_id, "seat_id"))

@@ -6,7 +6,7 @@ Every method raises Refused (a definite refusal) or Unknown (the effect may have
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -27,6 +27,7 @@ from services.orchestrator.tickets.qr import Seal
 
 Data = dict[str, Any]
 Reply = TypeVar("Reply")
+MOST_EVENTS = 100  # in one call
 EVENT_FACTS_SECONDS = 30.0  # date, hall and prices change rarely, and the cache has no seats
 HOLD_EXCHANGE, HOLD_KEY = "seat.hold.exchange", "seat.hold"
 EXPIRY_MARGIN_MS = 500  # the message must arrive after the hold has expired, not just before
@@ -181,6 +182,18 @@ class Events:
             self._cached[event_id] = (time.monotonic(), facts)
         return facts
 
+    def get_all(self, event_ids: Collection[str]) -> dict[str, Data]:
+        """Read several events in one call for each MOST_EVENTS of them. An unknown event raises Refused."""
+        with self._lock:
+            fresh_from = time.monotonic() - EVENT_FACTS_SECONDS
+            missing = sorted({i for i in event_ids if self._cached.get(i, (float("-inf"), {}))[0] < fresh_from})
+        for start in range(0, len(missing), MOST_EVENTS):
+            query = "&".join(f"event_id={event_id}" for event_id in missing[start : start + MOST_EVENTS])
+            found = self._peer.get_page(f"/events?per_page={MOST_EVENTS}&{query}")["data"]
+            with self._lock:
+                self._cached |= {facts["event_id"]: (time.monotonic(), dict(facts)) for facts in found}
+        return {event_id: self.get(event_id) for event_id in event_ids}
+
 
 class Inventory:
     """The Inventory service: seats and their locks, over gRPC."""
@@ -259,9 +272,11 @@ class Inventory:
         """Write a refused scan to the entry log."""
         return self._call(self._stub.LogEntry, pb.LogEntryRequest(seat_id=seat_id, result=result, facts=facts))
 
-    def list_tickets(self, owner_user_id: str) -> list[pb.Seat]:
-        """List the seats that a user owns now, newest first, at most 100."""
-        return list(self._read(self._stub.ListTickets, pb.ListTicketsRequest(owner_user_id=owner_user_id)).seats)
+    def list_tickets(self, owner_user_id: str, sold_seat_ids: Iterable[str]) -> tuple[list[pb.Seat], list[pb.Seat]]:
+        """List the seats that a user owns now, newest first, at most 100. Also read the seats that they have sold."""
+        request = pb.ListTicketsRequest(owner_user_id=owner_user_id, sold_seat_ids=sold_seat_ids)
+        found = self._read(self._stub.ListTickets, request)
+        return list(found.seats), list(found.sold)
 
     def _read(self, method: Callable[..., Reply], request: Any) -> Reply:
         """Read with a short timeout, so that a retry reaches another replica soon."""

@@ -218,13 +218,17 @@ class Scan(_message.Message):
     def __init__(self, result: _Optional[str] = ..., scanned_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., first_scanned_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., first_staff_id: _Optional[str] = ...) -> None: ...
 
 class ListTicketsRequest(_message.Message):
-    __slots__ = ("owner_user_id",)
+    __slots__ = ("owner_user_id", "sold_seat_ids")
     OWNER_USER_ID_FIELD_NUMBER: _ClassVar[int]
+    SOLD_SEAT_IDS_FIELD_NUMBER: _ClassVar[int]
     owner_user_id: str
-    def __init__(self, owner_user_id: _Optional[str] = ...) -> None: ...
+    sold_seat_ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, owner_user_id: _Optional[str] = ..., sold_seat_ids: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Tickets(_message.Message):
-    __slots__ = ("seats",)
+    __slots__ = ("seats", "sold")
     SEATS_FIELD_NUMBER: _ClassVar[int]
+    SOLD_FIELD_NUMBER: _ClassVar[int]
     seats: _containers.RepeatedCompositeFieldContainer[Seat]
-    def __init__(self, seats: _Optional[_Iterable[_Union[Seat, _Mapping]]] = ...) -> None: ...
+    sold: _containers.RepeatedCompositeFieldContainer[Seat]
+    def __init__(self, seats: _Optional[_Iterable[_Union[Seat, _Mapping]]] = ..., sold: _Optional[_Iterable[_Union[Seat, _Mapping]]] = ...) -> None: ...

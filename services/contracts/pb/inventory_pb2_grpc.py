@@ -169,7 +169,7 @@ class InventoryServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListTickets(self, request, context):
-        """List the seats that a user owns now, newest first, at most 100.
+        """List the seats that a user owns now, newest first, at most 100. It also reads the seats `sold_seat_ids`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -23,6 +23,7 @@ _OWNED = """
 SELECT * FROM seats WHERE owner_user_id = %(owner_user_id)s
 ORDER BY updated_at DESC, seat_id LIMIT %(limit)s
 """
+_BY_ID = "SELECT * FROM seats WHERE seat_id = ANY(%(seat_ids)s::uuid[])"
 _VERSIONS = f"""
 SELECT event_id, concat_ws('-',
     (extract(epoch FROM latest.at) * 1000000)::int8, recent.number, recent.total) AS version
@@ -57,6 +58,11 @@ def find(db: Database, seat_id: UUID) -> Row | None:
 def owned_by(db: Database, owner_user_id: UUID) -> list[Row]:
     """The seats that a user owns, at most 100, the last changed first."""
     return db.read(lambda tx: tx.all(_OWNED, owner_user_id=owner_user_id, limit=TICKETS_LISTED))
+
+
+def find_all(db: Database, seat_ids: Sequence[UUID]) -> list[Row]:
+    """The seats with these ids, in any order."""
+    return db.read(lambda tx: tx.all(_BY_ID, seat_ids=list(seat_ids))) if seat_ids else []
 
 
 def versions(db: Database, event_ids: Sequence[UUID]) -> dict[UUID, str]:

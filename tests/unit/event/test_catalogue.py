@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import time
 from collections.abc import Callable
 from typing import Any
@@ -108,6 +109,17 @@ def test_a_client_with_the_current_map_gets_304(service: EventService, event_id:
     assert again.headers["X-Correlation-ID"]
     other = service.get(f"/api/events/{event_id}", {"If-None-Match": '"something-else"'})
     assert (other.status_code, other.data) == (200, first.data)
+
+
+def test_compressed_map_has_the_same_content_and_version(service: EventService) -> None:
+    event_id = service.new_event()
+    service.inventory.maps[event_id] = ("v1", [seat(number) for number in range(1, 50)])
+    plain = service.get(f"/api/events/{event_id}")
+    packed = service.get(f"/api/events/{event_id}", {"Accept-Encoding": "gzip"})
+    assert gzip.decompress(packed.data) == plain.data
+    assert packed.headers["ETag"] == f"W/{plain.headers['ETag']}"
+    for etag in (plain.headers["ETag"], packed.headers["ETag"]):
+        assert service.get(f"/api/events/{event_id}", {"If-None-Match": etag}).status_code == 304
 
 
 def test_a_seat_map_is_503_while_inventory_is_down(service: EventService, event_id: str) -> None:

@@ -33,6 +33,15 @@ def test_the_orchestrator_gets_hall_prices_and_venue_without_seats(service: Even
     assert service.inventory.calls == []
 
 
+def test_facts_of_several_events_come_in_one_answer(service: EventService) -> None:
+    asked = f"/events?event_id={FIRST}&event_id={PAST}"
+    found = service.get(asked, caller=ORCHESTRATOR).get_json()
+    assert {event["event_id"] for event in found["data"]} == {FIRST, PAST}
+    assert found["pagination"]["total"] == 2
+    too_many = "/events?" + f"event_id={FIRST}&" * 101
+    assert service.get(too_many, caller=ORCHESTRATOR).status_code == 400
+
+
 @pytest.mark.claim("seed/venue-and-events", "seed/example-event")
 def test_the_seed_has_two_upcoming_events_and_one_past_event(service: EventService) -> None:
     today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)

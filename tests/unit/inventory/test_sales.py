@@ -126,6 +126,8 @@ def test_owner_gets_tickets_with_the_last_changed_first(inventory):
     listed = inventory.call("ListTickets", owner_user_id=owner).seats
     assert [seat.seat_id for seat in listed] == seats[::-1]
     assert inventory.call("ListTickets", owner_user_id=new_id()).seats == []
+    stranger = inventory.call("ListTickets", owner_user_id=new_id(), sold_seat_ids=[*seats[:2], new_id()])
+    assert ({seat.seat_id for seat in stranger.sold}, list(stranger.seats)) == (set(seats[:2]), [])
 
 
 def test_owner_of_an_unknown_seat_is_not_found(inventory):

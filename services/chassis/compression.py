@@ -1,0 +1,36 @@
+"""Compresses large response bodies once. The clients of one body share its compressed bytes."""
+
+from __future__ import annotations
+
+import gzip
+from functools import lru_cache
+from threading import Lock
+
+from flask import Response, request
+
+MIN_BYTES = 1000
+LEVEL = 6
+KEPT_BODIES = 32  # a seat map of 50,000 seats has about 6 MB
+
+_lock = Lock()
+
+
+def respond(body: bytes, content_type: str) -> Response:
+    """A response with the body, in gzip if it is large and the client accepts that."""
+    is_packed = len(body) >= MIN_BYTES and bool(request.accept_encodings["gzip"])
+    response = Response(_pack_once(body) if is_packed else body, content_type=content_type)
+    if is_packed:
+        response.content_encoding = "gzip"
+    response.vary.add("Accept-Encoding")
+    return response
+
+
+def _pack_once(body: bytes) -> bytes:
+    """The body in gzip. Concurrent callers wait for the first, because each would need the same CPU time."""
+    with _lock:
+        return _pack(body)
+
+
+@lru_cache(maxsize=KEPT_BODIES)
+def _pack(body: bytes) -> bytes:
+    return gzip.compress(body, LEVEL, mtime=0)
