@@ -43,6 +43,7 @@ _SEATS = """
 INSERT INTO seats (seat_id, event_id, row_number, seat_number, category)
 SELECT gen_random_uuid(), id::uuid, 'R', n, 'CAT1' FROM unnest(%(ids)s) AS id, generate_series(1, %(seats)s) AS n
 RETURNING seat_id::text"""
+_LIMITS = "INSERT INTO event_limits SELECT id::uuid, 0, 0 FROM unnest(%(ids)s) AS id"
 _SELL = """
 UPDATE seats SET status = 'SOLD', hold_id = sale.id, order_id = sale.id, owner_user_id = %(owner)s,
     price_paid = %(price)s, qr_code_hash = 'none', updated_at = statement_timestamp()
@@ -134,9 +135,10 @@ class Fixtures:
         return taken
 
     def create_events(self, events: list[str], event_size: int) -> list[str]:
-        """Create events with these ids and return their seats."""
+        """Create events with these ids and return their seats. They have no limits, because the buyers are few."""
         tiers = psycopg2.extras.Json({"CAT1": float(PRICE)})
         self._run("events_db", _EVENT, venue=VENUE, hall=HALL, seats=event_size, tiers=tiers, ids=events)
+        self._run("seats_db", _LIMITS, ids=events)
         return [row[0] for row in self._run("seats_db", _SEATS, ids=events, seats=event_size)]
 
     def create_purchases(self, number: int, event_size: int) -> list[list[str]]:

@@ -34,6 +34,9 @@ class ErrorCode(StrEnum):
     SEAT_UNAVAILABLE = "SEAT_UNAVAILABLE"
     SEAT_ALREADY_SOLD = "SEAT_ALREADY_SOLD"
     SEAT_NOT_HELD = "SEAT_NOT_HELD"
+    HOLD_LIMIT_REACHED = "HOLD_LIMIT_REACHED"
+    TICKET_LIMIT_REACHED = "TICKET_LIMIT_REACHED"
+    HOLD_TOO_SOON = "HOLD_TOO_SOON"
     ORDER_ALREADY_CONFIRMED = "ORDER_ALREADY_CONFIRMED"
     ORDER_FAILED = "ORDER_FAILED"
     ORDER_NOT_REFUNDABLE = "ORDER_NOT_REFUNDABLE"
@@ -96,6 +99,19 @@ ERRORS: dict[ErrorCode, Meaning] = {
     _C.SEAT_UNAVAILABLE: Meaning(409, "ABORTED", "This seat is no longer available. Please select another."),
     _C.SEAT_ALREADY_SOLD: Meaning(409, "FAILED_PRECONDITION", "This seat is sold. Please select another."),
     _C.SEAT_NOT_HELD: Meaning(409, "FAILED_PRECONDITION", "The seat is not held for this order. Reserve it again."),
+    _C.HOLD_LIMIT_REACHED: Meaning(
+        409,
+        "FAILED_PRECONDITION",
+        "You hold as many seats of this event as one account may. Pay one of them, or wait until its hold ends.",
+    ),
+    _C.TICKET_LIMIT_REACHED: Meaning(
+        409,
+        "FAILED_PRECONDITION",
+        "Your tickets and held seats are as many as one account may have for this event. Choose another event.",
+    ),
+    _C.HOLD_TOO_SOON: Meaning(
+        409, "FAILED_PRECONDITION", "Your last hold of this seat has lapsed. Wait, or select another seat."
+    ),
     _C.ORDER_ALREADY_CONFIRMED: Meaning(409, "FAILED_PRECONDITION", "This order is already paid. See your tickets."),
     _C.ORDER_FAILED: Meaning(409, "FAILED_PRECONDITION", "This order has failed. Reserve the seat again."),
     _C.ORDER_NOT_REFUNDABLE: Meaning(

@@ -56,7 +56,7 @@ def build(settings: Settings, database: Database | None = None) -> Flask:
 def build_grpc_server(settings: Settings, db: Database) -> GrpcServer:
     """Build the gRPC server. It has its port, but serves only after `start`."""
     service = inventory_pb2.DESCRIPTOR.services_by_name["Inventory"]
-    servicer = Inventory(db, settings.process.internal_jwt_secret)
+    servicer = Inventory(db, settings.process.internal_jwt_secret, settings.limits)
     require_callers(servicer, service)
     return GrpcServer(
         f"{settings.process.bind}:{settings.grpc_port}",

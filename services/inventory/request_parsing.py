@@ -13,7 +13,7 @@ from services.contracts.money import is_amount
 from services.contracts.pb import inventory_pb2 as pb
 from services.inventory.store.entries import ScanFacts
 from services.inventory.store.holds import Hold
-from services.inventory.store.sales import Purchase, Ticket
+from services.inventory.store.sales import OwnerChange, Purchase, Ticket
 from services.inventory.store.seats import TICKETS_LISTED
 
 MAX_TTL_SECONDS = 300  # the TTL of the hold queue (§8)
@@ -94,6 +94,12 @@ def ticket_of(request: pb.UpdateOwnerRequest | pb.CancelSaleRequest | pb.MarkChe
         id_of(request.order_id, "order_id"),
         id_of(request.expected_owner_id, "expected_owner_id"),
     )
+
+
+def owner_change_of(request: pb.UpdateOwnerRequest) -> OwnerChange:
+    """The new owner. Raises Refused INVALID_UUID, VALIDATION_ERROR."""
+    new_owner_id = id_of(request.new_owner_id, "new_owner_id")
+    return OwnerChange(new_owner_id, hash_of(request.qr_code_hash), request.is_return)
 
 
 def scan_facts_of(facts: pb.ScanFacts) -> ScanFacts:

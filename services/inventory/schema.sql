@@ -50,6 +50,51 @@ DROP INDEX IF EXISTS idx_seats_held_until; -- replaced by idx_seats_due
 CREATE INDEX IF NOT EXISTS idx_seats_owner ON seats (owner_user_id, updated_at) WHERE owner_user_id IS NOT NULL;
 CREATE INDEX IF NOT EXISTS idx_seats_version ON seats (event_id, updated_at);
 
+-- The user whose hold of this seat lapsed last, and the end of that hold. The same user waits before the next hold.
+-- One user is enough, because the next lapse comes a whole hold later, and no wait is longer. ALTER TABLE adds the
+-- columns to existing tables too.
+ALTER TABLE seats ADD COLUMN IF NOT EXISTS lapsed_user_id uuid;
+ALTER TABLE seats ADD COLUMN IF NOT EXISTS lapsed_at timestamptz;
+
+CREATE INDEX IF NOT EXISTS idx_seats_holder ON seats (held_by_user_id) WHERE held_by_user_id IS NOT NULL;
+
+-- The limits of an event that differ from the settings of Inventory. NULL is the setting, and 0 is no limit.
+CREATE TABLE IF NOT EXISTS event_limits (
+    event_id             uuid PRIMARY KEY,
+    max_holds_per_user   int CHECK (max_holds_per_user >= 0),
+    max_tickets_per_user int CHECK (max_tickets_per_user >= 0)
+);
+
+-- The limit that a user has reached in an event, or NULL. A seat that the user gets in this transaction is not counted.
+-- The advisory lock lets concurrent calls of one user wait for each other, and never those of two users.
+-- VOLATILE matters: the count then has a snapshot of its own, taken after the lock. The snapshot of the calling
+-- statement is older, so 64 parallel calls of one user would all count the same seats.
+-- A hold that lapsed up to 5 s ago still counts as a ticket, because its sale may not have committed yet.
+CREATE OR REPLACE FUNCTION reached_limit(
+    for_user_id uuid, in_event_id uuid, but_seat_id uuid, default_holds int, default_tickets int
+) RETURNS text LANGUAGE plpgsql VOLATILE AS
+$$
+DECLARE
+    counted record;
+BEGIN
+    PERFORM pg_advisory_xact_lock(hashtextextended(for_user_id::text, 0));
+    SELECT held.live AS holds, held.total + owned.total AS tickets,
+        coalesce(own.max_holds_per_user, default_holds) AS max_holds,
+        coalesce(own.max_tickets_per_user, default_tickets) AS max_tickets
+    INTO counted
+    FROM (SELECT count(*) FILTER (WHERE held_until > app_now()) AS live, count(*) AS total FROM seats
+          WHERE held_by_user_id = for_user_id AND event_id = in_event_id AND seat_id <> but_seat_id
+            AND held_until > app_now() - interval '5 seconds') AS held
+    CROSS JOIN (SELECT count(*) AS total FROM seats
+                WHERE owner_user_id = for_user_id AND event_id = in_event_id) AS owned
+    LEFT JOIN event_limits AS own ON own.event_id = in_event_id;
+    RETURN CASE
+        WHEN counted.max_tickets > 0 AND counted.tickets >= counted.max_tickets THEN 'TICKET_LIMIT_REACHED'
+        WHEN counted.max_holds > 0 AND counted.holds >= counted.max_holds THEN 'HOLD_LIMIT_REACHED'
+    END;
+END
+$$;
+
 CREATE TABLE IF NOT EXISTS entry_logs (
     log_id              uuid PRIMARY KEY DEFAULT gen_random_uuid(),
     seat_id             uuid,  -- null if the QR was unreadable. No foreign key, because a counterfeit can name any seat

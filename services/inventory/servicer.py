@@ -26,15 +26,16 @@ ORCHESTRATOR = "orchestrator-service"
 class Inventory(InventoryServicer):
     """Each call is safe to retry, because each write has a key. The proto lists the refusals of each call."""
 
-    def __init__(self, db: Database, internal_jwt_secret: str) -> None:
+    def __init__(self, db: Database, internal_jwt_secret: str, limits: holds.Limits = holds.DEFAULT_LIMITS) -> None:
         self.internal_jwt_secret = internal_jwt_secret
         self._db = db
+        self._limits = limits
 
     @rpc(ORCHESTRATOR)
     def ReserveSeat(self, request: pb.ReserveSeatRequest) -> pb.Hold:  # noqa: N802
         hold = request_parsing.hold_of(request)
         try:
-            answer = holds.reserve(self._db, hold)
+            answer = holds.reserve(self._db, hold, self._limits)
         except holds.RowLocked:
             metrics.NOWAIT_LOSSES.inc()
             raise
@@ -64,12 +65,9 @@ class Inventory(InventoryServicer):
 
     @rpc(ORCHESTRATOR)
     def UpdateOwner(self, request: pb.UpdateOwnerRequest) -> pb.Sale:  # noqa: N802
-        new_owner_id = request_parsing.id_of(request.new_owner_id, "new_owner_id")
-        qr_code_hash = request_parsing.hash_of(request.qr_code_hash)
-        answer = sales.update_owner(
-            self._db, _key(request), request_parsing.ticket_of(request), new_owner_id, qr_code_hash
-        )
-        logger.info("Seat %s has a new owner: %s", answer["seat_id"], new_owner_id)
+        ticket, change = request_parsing.ticket_of(request), request_parsing.owner_change_of(request)
+        answer = sales.update_owner(self._db, _key(request), ticket, change, self._limits.max_tickets)
+        logger.info("Seat %s has a new owner: %s", answer["seat_id"], change.new_owner_id)
         return pb.Sale(**answer)
 
     @rpc(ORCHESTRATOR)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from services.chassis.settings import BrokerSettings, DatabaseSettings, Env, ProcessSettings
+from services.inventory.store.holds import DEFAULT_LIMITS, Limits
+
+MAX_LIMIT = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -19,10 +22,11 @@ class Settings:
     order_url: str
     sweep_seconds: float
     sweep_grace_seconds: float
+    limits: Limits = DEFAULT_LIMITS
 
     @classmethod
     def read(cls, env: Env) -> Settings:
-        """Read the common settings, `GRPC_PORT`, `GRPC_THREADS`, `ORDER_SERVICE_URL` and `SWEEP_*`."""
+        """Read the common settings, `GRPC_*`, `ORDER_SERVICE_URL`, `SWEEP_*` and the limits of a user."""
         return cls(
             process=ProcessSettings.read(env, "inventory-service", 8080),
             database=DatabaseSettings.read(env),
@@ -32,4 +36,9 @@ class Settings:
             order_url=env.text("ORDER_SERVICE_URL"),
             sweep_seconds=env.number("SWEEP_SECONDS", 5, low=0.05, high=60),
             sweep_grace_seconds=env.number("SWEEP_GRACE_SECONDS", 2, low=0, high=60),
+            limits=Limits(
+                max_holds=env.integer("MAX_HOLDS_PER_USER", DEFAULT_LIMITS.max_holds, high=MAX_LIMIT),
+                max_tickets=env.integer("MAX_TICKETS_PER_USER", DEFAULT_LIMITS.max_tickets, high=MAX_LIMIT),
+                wait_seconds=env.integer("REHOLD_WAIT_SECONDS", DEFAULT_LIMITS.wait_seconds, high=300),
+            ),
         )

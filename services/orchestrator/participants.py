@@ -210,7 +210,8 @@ class Inventory:
 
         `replaces_hold_id` is a hold of the same user, which ends if it still holds the seat.
 
-        Raises Refused SEAT_NOT_FOUND, SEAT_UNAVAILABLE or SEAT_ALREADY_SOLD.
+        Raises Refused SEAT_NOT_FOUND, SEAT_UNAVAILABLE, SEAT_ALREADY_SOLD, HOLD_LIMIT_REACHED, TICKET_LIMIT_REACHED
+        or HOLD_TOO_SOON.
         """
         request = pb.ReserveSeatRequest(
             seat_id=seat_id,
@@ -241,8 +242,11 @@ class Inventory:
         """Move a seat from HELD to SOLD. Raises Refused SEAT_NOT_HELD or HOLD_EXPIRED."""
         return self._call(self._stub.ConfirmSeat, pb.ConfirmSeatRequest(**sale))
 
-    def update_owner(self, **change: str) -> pb.Sale:
-        """Change the owner under the same sale. Raises Refused SEAT_UNAVAILABLE or NOT_SEAT_OWNER."""
+    def update_owner(self, **change: Any) -> pb.Sale:
+        """Change the owner under the same sale.
+
+        Raises Refused SEAT_UNAVAILABLE or NOT_SEAT_OWNER, and TICKET_LIMIT_REACHED unless it is a return.
+        """
         return self._call(self._stub.UpdateOwner, pb.UpdateOwnerRequest(**change))
 
     def cancel_sale(self, **sale: str) -> pb.Released:

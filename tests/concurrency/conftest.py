@@ -20,8 +20,10 @@ def figures() -> Figures:
 
 @pytest.fixture(scope="session")
 def system(stack: Stack, seats: SeatPool) -> TestSystem:
-    """The running stack, with users and seats for every test."""
-    return TestSystem(stack, seats)
+    """The running stack, with users and seats for every test. Each of the few users may have many seats."""
+    system = TestSystem(stack, seats)
+    system.set_limits(0, 0)
+    return system
 
 
 @pytest.fixture(scope="module")

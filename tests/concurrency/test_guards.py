@@ -29,6 +29,7 @@ from tests.support.system import TestSystem
 pytestmark = pytest.mark.concurrency
 
 BALANCE, PRICE, ORDERS, PAYMENTS, GATES = Decimal(100), 30, 12, 12, 12
+RESERVES, MAX_HOLDS = 64, 6
 WAIT_SECONDS = 0.9  # below lock_timeout, so a call that waits for a row still waits then
 NO_BROKER = {"RABBITMQ_PORT": "1"}  # because the messages of the stack are not for this copy's database
 
@@ -57,6 +58,15 @@ NO_LOCK = (
     "assert ' FOR UPDATE' in entries._CHECK_IN\n"
     "entries._CHECK_IN = entries._CHECK_IN.replace(' FOR UPDATE', '')",
     "DROP INDEX idx_one_success_per_seat",
+)
+# The count then has the snapshot of the statement, which is older than the lock.
+NO_SNAPSHOT_AFTER_LOCK = ("", "ALTER FUNCTION reached_limit(uuid, uuid, uuid, int, int) STABLE")
+# The pause after the count lets the other reserves count before the first of them commits.
+NO_LOCK_OF_USER = (
+    "",
+    """DO $$ BEGIN EXECUTE replace(replace(pg_get_functiondef('reached_limit'::regproc),
+        'PERFORM pg_advisory_xact_lock(hashtextextended(for_user_id::text, 0))', 'NULL'),
+        'RETURN CASE', 'PERFORM pg_sleep(0.1); RETURN CASE'); END $$""",
 )
 UNCHANGED = ("", "")
 
@@ -87,6 +97,13 @@ class Copy:
         with closing(psycopg2.connect(self.dsn)) as connection, connection.cursor() as cursor:
             cursor.execute(sql, params)
             return (cursor.fetchone() or (None,))[0]
+
+    def count_waiting(self) -> int:
+        """Count the calls that wait for a lock."""
+        waiting = (
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        return int(self.read_value(waiting))
 
 
 @contextmanager
@@ -225,8 +242,7 @@ def scan(caller: InventoryCaller, seat: str, order: str, owner: str) -> str:
 
 def unlock_for_waiting_gates(copy: Copy, holder: Any) -> str:
     """Release the lock when two gates wait for it."""
-    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    assert wait_for(lambda: copy.read_value(waiting) >= 2, WAIT_SECONDS)
+    assert wait_for(lambda: copy.count_waiting() >= 2, WAIT_SECONDS)
     holder.rollback()
     return "unlocked"
 
@@ -243,3 +259,42 @@ def test_several_gates_admit_without_the_lock(system: TestSystem) -> None:
         pytest.raises(AssertionError, match=r"admitted [2-9] times"),
     ):
         assert_admitted_once(copy)
+
+
+# ── many reserves of one user
+
+
+def assert_holds_are_limited(copy: Copy) -> None:
+    """Assert that 64 parallel reserves of one user hold as many seats as one user may hold."""
+    user = str(uuid4())
+    with closing(psycopg2.connect(copy.dsn)) as connection:
+        seats = inserts.seats(connection, RESERVES, "CAT1", str(uuid4()))
+        connection.commit()
+    with connect_inventory(copy.system.stack, f"{HOST}:{copy.ports['GRPC_PORT']}") as caller:
+        reserves = [partial(caller.reserve, seat, user) for seat in seats]
+        with closing(psycopg2.connect(copy.dsn)) as holder, holder.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (user,))
+            answers = Counter(run_concurrently([*reserves, partial(unlock_for_waiting_reserves, copy, holder)]))
+    held = copy.read_value("SELECT count(*) FROM seats WHERE held_by_user_id = %s", user)
+    assert held == MAX_HOLDS, f"{held} seats are held"
+    assert answers == {"OK": MAX_HOLDS, "HOLD_LIMIT_REACHED": RESERVES - MAX_HOLDS, "unlocked": 1}
+
+
+def unlock_for_waiting_reserves(copy: Copy, holder: Any) -> str:
+    """Release the user's lock when more reserves wait than the limit allows. Without the lock, none waits."""
+    wait_for(lambda: copy.count_waiting() > MAX_HOLDS, WAIT_SECONDS)
+    holder.rollback()
+    return "unlocked"
+
+
+def test_parallel_reserves_of_one_user_stay_in_the_limit(system: TestSystem) -> None:
+    with run_without(system, "inventory-service", UNCHANGED) as copy:
+        assert_holds_are_limited(copy)
+
+
+@pytest.mark.negative_control
+@pytest.mark.parametrize("guard", [NO_SNAPSHOT_AFTER_LOCK, NO_LOCK_OF_USER], ids=["old snapshot", "no lock"])
+def test_parallel_reserves_pass_the_limit_without(system: TestSystem, guard: tuple[str, str]) -> None:
+    patched = run_without(system, "inventory-service", guard)
+    with patched as copy, pytest.raises(AssertionError, match=r"\d+ seats are held"):
+        assert_holds_are_limited(copy)

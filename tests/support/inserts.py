@@ -29,6 +29,11 @@ WITH account AS (
 INSERT INTO credit_entries (key, user_id, amount, kind)
 SELECT 'test:' || user_id || ':1:opening', user_id, credit_balance, 'OPENING' FROM account"""
 _SEATS = "INSERT INTO seats (seat_id, event_id, row_number, seat_number, category) VALUES %s"
+_EVENT = """
+INSERT INTO events (event_id, name, venue_id, hall_id, event_date, total_seats, pricing_tiers)
+SELECT gen_random_uuid(), 'An Event', venue_id, %s, app_now() + make_interval(secs => %s), %s,
+    jsonb_build_object('CAT1', %s)
+FROM venues LIMIT 1 RETURNING event_id::text AS event_id"""
 _CHANGES = """
 WITH change AS (
     SELECT key, user_id::uuid, amount, kind FROM (VALUES %s) AS given (key, user_id, amount, kind)),
@@ -99,6 +104,13 @@ def seats(connection: Any, number: int, category: str, event: str) -> list[str]:
     with connection.cursor() as cursor:
         execute_values(cursor, _SEATS, rows)
     return ids
+
+
+def event(connection: Any, seats: int, begins_in_hours: float, hall: str, price: Decimal = PRICE) -> str:
+    """Insert an event and return its id. `connection` leads to events_db, and its rows are dictionaries."""
+    with connection.cursor() as cursor:
+        cursor.execute(_EVENT, (hall, begins_in_hours * 3600, seats, price))
+        return str(cursor.fetchone()["event_id"])
 
 
 def changes(connection: Any, rows: Sequence[Change]) -> None:

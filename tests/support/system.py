@@ -99,6 +99,19 @@ class TestSystem:
         """The id of an AVAILABLE seat of event 2 (HALL-B)."""
         return self._seats.take()
 
+    def insert_event(self, seats: int, begins_in_hours: float = 720, hall: str = "HALL-B") -> tuple[str, list[str]]:
+        """Insert an event with AVAILABLE seats. Returns its id and the ids of the seats."""
+        with closing(self.connect("events_db")) as events_db, closing(self.connect("seats_db")) as seats_db:
+            event = inserts.event(events_db, seats, begins_in_hours, hall)
+            return event, inserts.seats(seats_db, seats, "CAT1", event)
+
+    def set_limits(self, holds: int, tickets: int, event: str = inserts.EVENT) -> None:
+        """Set the holds and tickets that one user may have of an event. 0 is no limit."""
+        upsert = """INSERT INTO event_limits VALUES (%s, %s, %s)
+            ON CONFLICT (event_id) DO UPDATE SET max_holds_per_user = excluded.max_holds_per_user,
+                max_tickets_per_user = excluded.max_tickets_per_user"""
+        self.rows("seats_db", upsert, event, holds, tickets)
+
     def hold_seat(self, buyer: Person, seat: str | None = None) -> tuple[str, str]:
         """Reserve a seat for `buyer`. Returns the ids of seat and order."""
         seat = seat or self.seat()

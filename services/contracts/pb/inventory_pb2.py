@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x0finventory.proto\x12\x1bticketremaster.inventory.v1\x1a\x1fgoogle/protobuf/timestamp.proto\">\n\x07Refusal\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x14\n\x0c\x64\x65tails_json\x18\x03 \x01(\t\"v\n\x12ReserveSeatRequest\x12\x0f\n\x07seat_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x0f\n\x07hold_id\x18\x03 \x01(\t\x12\x13\n\x0bttl_seconds\x18\x04 \x01(\x05\x12\x18\n\x10replaces_hold_id\x18\x05 \x01(\t\"\xa5\x01\n\x04Hold\x12\x0f\n\x07seat_id\x18\x01 \x01(\t\x12\x0f\n\x07hold_id\x18\x02 \x01(\t\x12\x10\n\x08\x65vent_id\x18\x03 \x01(\t\x12\x10\n\x08\x63\x61tegory\x18\x04 \x01(\t\x12\x12\n\nrow_number\x18\x05 \x01(\t\x12\x13\n\x0bseat_number\x18\x06 \x01(\x05\x12.\n\nheld_until\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"6\n\x12ReleaseSeatRequest\x12\x0f\n\x07seat_id\x18\x01 \x01(\t\x12\x0f\n\x07hold_id\x18\x02 \x01(\t\"-\n\x08Released\x12\x0f\n\x07seat_id\x18\x01 \x01(\t\x12\x10\n\x08released\x18\x02 \x01(\x08\"\x8b\x01\n\x12\x43onfirmSeatRequest\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0f\n\x07seat_id\x18\x02 \x01(\t\x12\x0f\n\x07hold_id\x18\x03 \x01(\t\x12\x10\n\x08order_id\x18\x04 \x01(\t\x12\x0f\n\x07user_id\x18\x05 \x01(\t\x12\r\n\x05price\x18\x06 \x01(\t\x12\x14\n\x0cqr_code_hash\x18\x07 \x01(\t\"\x8b\x01\n\x12UpdateOwnerRequest\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0f\n\x07seat_id\x18\x02 \x01(\t\x12\x10\n\x08order_id\x18\x03 \x01(\t\x12\x19\n\x11\x65xpected_owner_id\x18\x04 \x01(\t\x12\x14\n\x0cnew_owner_id\x18\x05 \x01(\t\x12\x14\n\x0cqr_code_hash\x18\x06 \x01(\t\"^\n\x11\x43\x61ncelSaleRequest\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0f\n\x07seat_id\x18\x02 \x01(\t\x12\x10\n\x08order_id\x18\x03 \x01(\t\x12\x19\n\x11\x65xpected_owner_id\x18\x04 \x01(\t\"@\n\x04Sale\x12\x0f\n\x07seat_id\x18\x01 \x01(\t\x12\x10\n\x08order_id\x18\x02 \x01(\t\x12\x15\n\rowner_user_id\x18\x03 \x01(\t\"\x1c\n\rSettleRequest\x12\x0b\n\x03key\x18\x01 \x01(\t\"\x1a\n\nSettlement\x12\x0c\n\x04\x64one\x18\x01 \x01(\x08\"\x1e\n\x0bSeatRequest\x12\x0f\n\x07seat_id\x18\x01 \x01(\t\"\x8b\x02\n\x04Seat\x12\x0f\n\x07seat_id\x18\x01 \x01(\t\x12\x10\n\x08\x65vent_id\x18\x02 \x01(\t\x12\x0e\n\x06status\x18\x03 \x01(\t\x12\x15\n\rowner_user_id\x18\x04 \x01(\t\x12\x10\n\x08order_id\x18\x05 \x01(\t\x12\x12\n\nrow_number\x18\x06 \x01(\t\x12\x13\n\x0bseat_number\x18\x07 \x01(\x05\x12\x10\n\x08\x63\x61tegory\x18\x08 \x01(\t\x12\x12\n\nprice_paid\x18\t \x01(\t\x12.\n\nheld_until\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0fheld_by_user_id\x18\x0b \x01(\t\x12\x0f\n\x07hold_id\x18\x0c \x01(\t\"z\n\tScanFacts\x12\x0f\n\x07scan_id\x18\x01 \x01(\t\x12\x10\n\x08staff_id\x18\x02 \x01(\t\x12\x19\n\x11hall_id_presented\x18\x03 \x01(\t\x12\x18\n\x10hall_id_expected\x18\x04 \x01(\t\x12\x15\n\rhall_id_staff\x18\x05 \x01(\t\"\x8b\x01\n\x14MarkCheckedInRequest\x12\x0f\n\x07seat_id\x18\x01 \x01(\t\x12\x10\n\x08order_id\x18\x02 \x01(\t\x12\x19\n\x11\x65xpected_owner_id\x18\x03 \x01(\t\x12\x35\n\x05\x66\x61\x63ts\x18\x04 \x01(\x0b\x32&.ticketremaster.inventory.v1.ScanFacts\"i\n\x0fLogEntryRequest\x12\x0f\n\x07seat_id\x18\x01 \x01(\t\x12\x0e\n\x06result\x18\x02 \x01(\t\x12\x35\n\x05\x66\x61\x63ts\x18\x03 \x01(\x0b\x32&.ticketremaster.inventory.v1.ScanFacts\"\x94\x01\n\x04Scan\x12\x0e\n\x06result\x18\x01 \x01(\t\x12.\n\nscanned_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x34\n\x10\x66irst_scanned_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0e\x66irst_staff_id\x18\x04 \x01(\t\"B\n\x12ListTicketsRequest\x12\x15\n\rowner_user_id\x18\x01 \x01(\t\x12\x15\n\rsold_seat_ids\x18\x02 \x03(\t\"l\n\x07Tickets\x12\x30\n\x05seats\x18\x01 \x03(\x0b\x32!.ticketremaster.inventory.v1.Seat\x12/\n\x04sold\x18\x02 \x03(\x0b\x32!.ticketremaster.inventory.v1.Seat2\xc3\x08\n\tInventory\x12\x61\n\x0bReserveSeat\x12/.ticketremaster.inventory.v1.ReserveSeatRequest\x1a!.ticketremaster.inventory.v1.Hold\x12\x65\n\x0bReleaseSeat\x12/.ticketremaster.inventory.v1.ReleaseSeatRequest\x1a%.ticketremaster.inventory.v1.Released\x12\x61\n\x0b\x43onfirmSeat\x12/.ticketremaster.inventory.v1.ConfirmSeatRequest\x1a!.ticketremaster.inventory.v1.Sale\x12\x61\n\x0bUpdateOwner\x12/.ticketremaster.inventory.v1.UpdateOwnerRequest\x1a!.ticketremaster.inventory.v1.Sale\x12\x63\n\nCancelSale\x12..ticketremaster.inventory.v1.CancelSaleRequest\x1a%.ticketremaster.inventory.v1.Released\x12]\n\x06Settle\x12*.ticketremaster.inventory.v1.SettleRequest\x1a\'.ticketremaster.inventory.v1.Settlement\x12[\n\x0cVerifyTicket\x12(.ticketremaster.inventory.v1.SeatRequest\x1a!.ticketremaster.inventory.v1.Seat\x12[\n\x0cGetSeatOwner\x12(.ticketremaster.inventory.v1.SeatRequest\x1a!.ticketremaster.inventory.v1.Seat\x12\x65\n\rMarkCheckedIn\x12\x31.ticketremaster.inventory.v1.MarkCheckedInRequest\x1a!.ticketremaster.inventory.v1.Scan\x12[\n\x08LogEntry\x12,.ticketremaster.inventory.v1.LogEntryRequest\x1a!.ticketremaster.inventory.v1.Scan\x12\x64\n\x0bListTickets\x12/.ticketremaster.inventory.v1.ListTicketsRequest\x1a$.ticketremaster.inventory.v1.Ticketsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x0finventory.proto\x12\x1bticketremaster.inventory.v1\x1a\x1fgoogle/protobuf/timestamp.proto\">\n\x07Refusal\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x14\n\x0c\x64\x65tails_json\x18\x03 \x01(\t\"v\n\x12ReserveSeatRequest\x12\x0f\n\x07seat_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x0f\n\x07hold_id\x18\x03 \x01(\t\x12\x13\n\x0bttl_seconds\x18\x04 \x01(\x05\x12\x18\n\x10replaces_hold_id\x18\x05 \x01(\t\"\xa5\x01\n\x04Hold\x12\x0f\n\x07seat_id\x18\x01 \x01(\t\x12\x0f\n\x07hold_id\x18\x02 \x01(\t\x12\x10\n\x08\x65vent_id\x18\x03 \x01(\t\x12\x10\n\x08\x63\x61tegory\x18\x04 \x01(\t\x12\x12\n\nrow_number\x18\x05 \x01(\t\x12\x13\n\x0bseat_number\x18\x06 \x01(\x05\x12.\n\nheld_until\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"6\n\x12ReleaseSeatRequest\x12\x0f\n\x07seat_id\x18\x01 \x01(\t\x12\x0f\n\x07hold_id\x18\x02 \x01(\t\"-\n\x08Released\x12\x0f\n\x07seat_id\x18\x01 \x01(\t\x12\x10\n\x08released\x18\x02 \x01(\x08\"\x8b\x01\n\x12\x43onfirmSeatRequest\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0f\n\x07seat_id\x18\x02 \x01(\t\x12\x0f\n\x07hold_id\x18\x03 \x01(\t\x12\x10\n\x08order_id\x18\x04 \x01(\t\x12\x0f\n\x07user_id\x18\x05 \x01(\t\x12\r\n\x05price\x18\x06 \x01(\t\x12\x14\n\x0cqr_code_hash\x18\x07 \x01(\t\"\x9e\x01\n\x12UpdateOwnerRequest\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0f\n\x07seat_id\x18\x02 \x01(\t\x12\x10\n\x08order_id\x18\x03 \x01(\t\x12\x19\n\x11\x65xpected_owner_id\x18\x04 \x01(\t\x12\x14\n\x0cnew_owner_id\x18\x05 \x01(\t\x12\x14\n\x0cqr_code_hash\x18\x06 \x01(\t\x12\x11\n\tis_return\x18\x07 \x01(\x08\"^\n\x11\x43\x61ncelSaleRequest\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0f\n\x07seat_id\x18\x02 \x01(\t\x12\x10\n\x08order_id\x18\x03 \x01(\t\x12\x19\n\x11\x65xpected_owner_id\x18\x04 \x01(\t\"@\n\x04Sale\x12\x0f\n\x07seat_id\x18\x01 \x01(\t\x12\x10\n\x08order_id\x18\x02 \x01(\t\x12\x15\n\rowner_user_id\x18\x03 \x01(\t\"\x1c\n\rSettleRequest\x12\x0b\n\x03key\x18\x01 \x01(\t\"\x1a\n\nSettlement\x12\x0c\n\x04\x64one\x18\x01 \x01(\x08\"\x1e\n\x0bSeatRequest\x12\x0f\n\x07seat_id\x18\x01 \x01(\t\"\x8b\x02\n\x04Seat\x12\x0f\n\x07seat_id\x18\x01 \x01(\t\x12\x10\n\x08\x65vent_id\x18\x02 \x01(\t\x12\x0e\n\x06status\x18\x03 \x01(\t\x12\x15\n\rowner_user_id\x18\x04 \x01(\t\x12\x10\n\x08order_id\x18\x05 \x01(\t\x12\x12\n\nrow_number\x18\x06 \x01(\t\x12\x13\n\x0bseat_number\x18\x07 \x01(\x05\x12\x10\n\x08\x63\x61tegory\x18\x08 \x01(\t\x12\x12\n\nprice_paid\x18\t \x01(\t\x12.\n\nheld_until\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0fheld_by_user_id\x18\x0b \x01(\t\x12\x0f\n\x07hold_id\x18\x0c \x01(\t\"z\n\tScanFacts\x12\x0f\n\x07scan_id\x18\x01 \x01(\t\x12\x10\n\x08staff_id\x18\x02 \x01(\t\x12\x19\n\x11hall_id_presented\x18\x03 \x01(\t\x12\x18\n\x10hall_id_expected\x18\x04 \x01(\t\x12\x15\n\rhall_id_staff\x18\x05 \x01(\t\"\x8b\x01\n\x14MarkCheckedInRequest\x12\x0f\n\x07seat_id\x18\x01 \x01(\t\x12\x10\n\x08order_id\x18\x02 \x01(\t\x12\x19\n\x11\x65xpected_owner_id\x18\x03 \x01(\t\x12\x35\n\x05\x66\x61\x63ts\x18\x04 \x01(\x0b\x32&.ticketremaster.inventory.v1.ScanFacts\"i\n\x0fLogEntryRequest\x12\x0f\n\x07seat_id\x18\x01 \x01(\t\x12\x0e\n\x06result\x18\x02 \x01(\t\x12\x35\n\x05\x66\x61\x63ts\x18\x03 \x01(\x0b\x32&.ticketremaster.inventory.v1.ScanFacts\"\x94\x01\n\x04Scan\x12\x0e\n\x06result\x18\x01 \x01(\t\x12.\n\nscanned_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x34\n\x10\x66irst_scanned_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0e\x66irst_staff_id\x18\x04 \x01(\t\"B\n\x12ListTicketsRequest\x12\x15\n\rowner_user_id\x18\x01 \x01(\t\x12\x15\n\rsold_seat_ids\x18\x02 \x03(\t\"l\n\x07Tickets\x12\x30\n\x05seats\x18\x01 \x03(\x0b\x32!.ticketremaster.inventory.v1.Seat\x12/\n\x04sold\x18\x02 \x03(\x0b\x32!.ticketremaster.inventory.v1.Seat2\xc3\x08\n\tInventory\x12\x61\n\x0bReserveSeat\x12/.ticketremaster.inventory.v1.ReserveSeatRequest\x1a!.ticketremaster.inventory.v1.Hold\x12\x65\n\x0bReleaseSeat\x12/.ticketremaster.inventory.v1.ReleaseSeatRequest\x1a%.ticketremaster.inventory.v1.Released\x12\x61\n\x0b\x43onfirmSeat\x12/.ticketremaster.inventory.v1.ConfirmSeatRequest\x1a!.ticketremaster.inventory.v1.Sale\x12\x61\n\x0bUpdateOwner\x12/.ticketremaster.inventory.v1.UpdateOwnerRequest\x1a!.ticketremaster.inventory.v1.Sale\x12\x63\n\nCancelSale\x12..ticketremaster.inventory.v1.CancelSaleRequest\x1a%.ticketremaster.inventory.v1.Released\x12]\n\x06Settle\x12*.ticketremaster.inventory.v1.SettleRequest\x1a\'.ticketremaster.inventory.v1.Settlement\x12[\n\x0cVerifyTicket\x12(.ticketremaster.inventory.v1.SeatRequest\x1a!.ticketremaster.inventory.v1.Seat\x12[\n\x0cGetSeatOwner\x12(.ticketremaster.inventory.v1.SeatRequest\x1a!.ticketremaster.inventory.v1.Seat\x12\x65\n\rMarkCheckedIn\x12\x31.ticketremaster.inventory.v1.MarkCheckedInRequest\x1a!.ticketremaster.inventory.v1.Scan\x12[\n\x08LogEntry\x12,.ticketremaster.inventory.v1.LogEntryRequest\x1a!.ticketremaster.inventory.v1.Scan\x12\x64\n\x0bListTickets\x12/.ticketremaster.inventory.v1.ListTicketsRequest\x1a$.ticketremaster.inventory.v1.Ticketsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,31 +45,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CONFIRMSEATREQUEST']._serialized_start=537
   _globals['_CONFIRMSEATREQUEST']._serialized_end=676
   _globals['_UPDATEOWNERREQUEST']._serialized_start=679
-  _globals['_UPDATEOWNERREQUEST']._serialized_end=818
-  _globals['_CANCELSALEREQUEST']._serialized_start=820
-  _globals['_CANCELSALEREQUEST']._serialized_end=914
-  _globals['_SALE']._serialized_start=916
-  _globals['_SALE']._serialized_end=980
-  _globals['_SETTLEREQUEST']._serialized_start=982
-  _globals['_SETTLEREQUEST']._serialized_end=1010
-  _globals['_SETTLEMENT']._serialized_start=1012
-  _globals['_SETTLEMENT']._serialized_end=1038
-  _globals['_SEATREQUEST']._serialized_start=1040
-  _globals['_SEATREQUEST']._serialized_end=1070
-  _globals['_SEAT']._serialized_start=1073
-  _globals['_SEAT']._serialized_end=1340
-  _globals['_SCANFACTS']._serialized_start=1342
-  _globals['_SCANFACTS']._serialized_end=1464
-  _globals['_MARKCHECKEDINREQUEST']._serialized_start=1467
-  _globals['_MARKCHECKEDINREQUEST']._serialized_end=1606
-  _globals['_LOGENTRYREQUEST']._serialized_start=1608
-  _globals['_LOGENTRYREQUEST']._serialized_end=1713
-  _globals['_SCAN']._serialized_start=1716
-  _globals['_SCAN']._serialized_end=1864
-  _globals['_LISTTICKETSREQUEST']._serialized_start=1866
-  _globals['_LISTTICKETSREQUEST']._serialized_end=1932
-  _globals['_TICKETS']._serialized_start=1934
-  _globals['_TICKETS']._serialized_end=2042
-  _globals['_INVENTORY']._serialized_start=2045
-  _globals['_INVENTORY']._serialized_end=3136
+  _globals['_UPDATEOWNERREQUEST']._serialized_end=837
+  _globals['_CANCELSALEREQUEST']._serialized_start=839
+  _globals['_CANCELSALEREQUEST']._serialized_end=933
+  _globals['_SALE']._serialized_start=935
+  _globals['_SALE']._serialized_end=999
+  _globals['_SETTLEREQUEST']._serialized_start=1001
+  _globals['_SETTLEREQUEST']._serialized_end=1029
+  _globals['_SETTLEMENT']._serialized_start=1031
+  _globals['_SETTLEMENT']._serialized_end=1057
+  _globals['_SEATREQUEST']._serialized_start=1059
+  _globals['_SEATREQUEST']._serialized_end=1089
+  _globals['_SEAT']._serialized_start=1092
+  _globals['_SEAT']._serialized_end=1359
+  _globals['_SCANFACTS']._serialized_start=1361
+  _globals['_SCANFACTS']._serialized_end=1483
+  _globals['_MARKCHECKEDINREQUEST']._serialized_start=1486
+  _globals['_MARKCHECKEDINREQUEST']._serialized_end=1625
+  _globals['_LOGENTRYREQUEST']._serialized_start=1627
+  _globals['_LOGENTRYREQUEST']._serialized_end=1732
+  _globals['_SCAN']._serialized_start=1735
+  _globals['_SCAN']._serialized_end=1883
+  _globals['_LISTTICKETSREQUEST']._serialized_start=1885
+  _globals['_LISTTICKETSREQUEST']._serialized_end=1951
+  _globals['_TICKETS']._serialized_start=1953
+  _globals['_TICKETS']._serialized_end=2061
+  _globals['_INVENTORY']._serialized_start=2064
+  _globals['_INVENTORY']._serialized_end=3155
 # @@protoc_insertion_point(module_scope)

@@ -86,20 +86,22 @@ class ConfirmSeatRequest(_message.Message):
     def __init__(self, key: _Optional[str] = ..., seat_id: _Optional[str] = ..., hold_id: _Optional[str] = ..., order_id: _Optional[str] = ..., user_id: _Optional[str] = ..., price: _Optional[str] = ..., qr_code_hash: _Optional[str] = ...) -> None: ...
 
 class UpdateOwnerRequest(_message.Message):
-    __slots__ = ("key", "seat_id", "order_id", "expected_owner_id", "new_owner_id", "qr_code_hash")
+    __slots__ = ("key", "seat_id", "order_id", "expected_owner_id", "new_owner_id", "qr_code_hash", "is_return")
     KEY_FIELD_NUMBER: _ClassVar[int]
     SEAT_ID_FIELD_NUMBER: _ClassVar[int]
     ORDER_ID_FIELD_NUMBER: _ClassVar[int]
     EXPECTED_OWNER_ID_FIELD_NUMBER: _ClassVar[int]
     NEW_OWNER_ID_FIELD_NUMBER: _ClassVar[int]
     QR_CODE_HASH_FIELD_NUMBER: _ClassVar[int]
+    IS_RETURN_FIELD_NUMBER: _ClassVar[int]
     key: str
     seat_id: str
     order_id: str
     expected_owner_id: str
     new_owner_id: str
     qr_code_hash: str
-    def __init__(self, key: _Optional[str] = ..., seat_id: _Optional[str] = ..., order_id: _Optional[str] = ..., expected_owner_id: _Optional[str] = ..., new_owner_id: _Optional[str] = ..., qr_code_hash: _Optional[str] = ...) -> None: ...
+    is_return: bool
+    def __init__(self, key: _Optional[str] = ..., seat_id: _Optional[str] = ..., order_id: _Optional[str] = ..., expected_owner_id: _Optional[str] = ..., new_owner_id: _Optional[str] = ..., qr_code_hash: _Optional[str] = ..., is_return: _Optional[bool] = ...) -> None: ...
 
 class CancelSaleRequest(_message.Message):
     __slots__ = ("key", "seat_id", "order_id", "expected_owner_id")

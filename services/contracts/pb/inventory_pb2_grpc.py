@@ -97,7 +97,9 @@ class InventoryServicer:
     def ReserveSeat(self, request, context):
         """Hold a seat for a user. It locks the row with SELECT … FOR UPDATE NOWAIT, so it never waits for a locked row.
         It replaces an expired hold, and the hold `replaces_hold_id` of the same user.
-        Refused: SEAT_NOT_FOUND, SEAT_UNAVAILABLE, SEAT_ALREADY_SOLD, STEP_VOIDED.
+        It counts the live holds and the tickets that the user has in the event, and the wait after a hold that lapsed.
+        Refused: SEAT_NOT_FOUND, SEAT_UNAVAILABLE, SEAT_ALREADY_SOLD, HOLD_LIMIT_REACHED, TICKET_LIMIT_REACHED,
+        HOLD_TOO_SOON, STEP_VOIDED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -119,7 +121,7 @@ class InventoryServicer:
 
     def UpdateOwner(self, request, context):
         """Change the owner of a sold seat. This is the pivot of a transfer.
-        Refused: SEAT_UNAVAILABLE, NOT_SEAT_OWNER, STEP_VOIDED.
+        Refused: SEAT_UNAVAILABLE, NOT_SEAT_OWNER, TICKET_LIMIT_REACHED, STEP_VOIDED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

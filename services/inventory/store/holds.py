@@ -18,6 +18,7 @@ from services.contracts.errors import ErrorCode
 # The columns without a hold. `updated_at` uses the real clock, see schema.sql.
 CLEARED = """status = 'AVAILABLE', held_by_user_id = NULL, held_until = NULL, hold_id = NULL,
     updated_at = statement_timestamp()"""
+_LAPSED = f"{CLEARED}, lapsed_user_id = held_by_user_id, lapsed_at = held_until"
 
 # One statement in one round trip, because many users reserve the same seat concurrently. `seat` locks the row or fails
 # immediately. `held` updates it if the seat is free or its hold has expired. `taken_over` voids the key of that hold.
@@ -25,22 +26,38 @@ CLEARED = """status = 'AVAILABLE', held_by_user_id = NULL, held_until = NULL, ho
 # cancelled between the two, so the update also clears the columns of the sale.
 # A user may replace their own hold. Its id is compared under the lock, so a hold that was sold or released is not
 # replaced. A late pay of the replaced hold finds another hold_id.
+# `judged` counts the user's seats only for a seat that the user could get, so the losers of a seat do not wait for it.
 _HOLD = """
 WITH clock AS (SELECT app_now() AS now),
 seat AS (
-    SELECT seat_id, status, hold_id, held_by_user_id, held_until
+    SELECT seat_id, event_id, status, hold_id, held_by_user_id, held_until, lapsed_user_id, lapsed_at
     FROM seats WHERE seat_id = %(seat_id)s
     FOR UPDATE NOWAIT
+),
+free AS (
+    SELECT seat_id, event_id,
+        CASE WHEN status = 'HELD' AND held_until <= now THEN held_by_user_id ELSE lapsed_user_id END AS lapsed_user_id,
+        CASE WHEN status = 'HELD' AND held_until <= now THEN held_until ELSE lapsed_at END AS lapsed_at
+    FROM seat, clock
+    WHERE (seat.status = 'AVAILABLE' OR seat.status = 'HELD' AND seat.held_until <= clock.now
+        OR seat.status = 'HELD' AND seat.hold_id = %(replaces_hold_id)s AND seat.held_by_user_id = %(user_id)s)
+),
+judged AS MATERIALIZED (
+    SELECT seat_id, lapsed_user_id, lapsed_at, CASE
+        WHEN lapsed_user_id = %(user_id)s AND lapsed_at + make_interval(secs => %(wait_seconds)s) > now
+            THEN 'HOLD_TOO_SOON'
+        ELSE reached_limit(%(user_id)s, event_id, seat_id, %(max_holds)s, %(max_tickets)s)
+    END AS refusal
+    FROM free, clock
 ),
 held AS (
     UPDATE seats SET
         status = 'HELD', held_by_user_id = %(user_id)s, hold_id = %(hold_id)s,
         held_until = clock.now + make_interval(secs => %(ttl_seconds)s), updated_at = statement_timestamp(),
-        order_id = NULL, owner_user_id = NULL, price_paid = NULL, qr_code_hash = NULL
-    FROM seat, clock
-    WHERE seats.seat_id = seat.seat_id
-      AND (seat.status = 'AVAILABLE' OR seat.status = 'HELD' AND seat.held_until <= clock.now
-        OR seat.status = 'HELD' AND seat.hold_id = %(replaces_hold_id)s AND seat.held_by_user_id = %(user_id)s)
+        order_id = NULL, owner_user_id = NULL, price_paid = NULL, qr_code_hash = NULL,
+        lapsed_user_id = judged.lapsed_user_id, lapsed_at = judged.lapsed_at
+    FROM judged, clock
+    WHERE seats.seat_id = judged.seat_id AND judged.refusal IS NULL
     RETURNING seats.*
 ),
 taken_over AS (
@@ -56,15 +73,15 @@ recorded AS (
     FROM held
     RETURNING answer
 )
-SELECT status, hold_id, held_by_user_id, (SELECT answer FROM recorded) AS answer FROM seat
+SELECT status, hold_id, held_by_user_id, (SELECT answer FROM recorded) AS answer, judged.refusal,
+    ceil(extract(epoch FROM judged.lapsed_at - clock.now) + %(wait_seconds)s)::int AS seconds_to_wait
+FROM clock, seat LEFT JOIN judged USING (seat_id)
 """
 
 _LOCK = "SELECT * FROM seats WHERE seat_id = %(seat_id)s FOR UPDATE"
-_CLEAR_HOLD = f"""
-UPDATE seats SET {CLEARED}
-WHERE seat_id = %(seat_id)s AND hold_id = %(hold_id)s AND status = 'HELD'
-"""
-_CLEAR_EXPIRED = _CLEAR_HOLD + " AND held_until <= app_now()"
+_OF_HOLD = "WHERE seat_id = %(seat_id)s AND hold_id = %(hold_id)s AND status = 'HELD'"
+_CLEAR_HOLD = f"UPDATE seats SET {CLEARED} {_OF_HOLD}"
+_CLEAR_EXPIRED = f"UPDATE seats SET {_LAPSED} {_OF_HOLD} AND held_until <= app_now()"
 _TIME_LEFT = """
 SELECT extract(epoch FROM held_until - app_now())::float8 AS seconds FROM seats
 WHERE seat_id = %(seat_id)s AND hold_id = %(hold_id)s AND status = 'HELD'
@@ -83,7 +100,7 @@ WITH due AS (
     FOR UPDATE SKIP LOCKED
 ),
 released AS (
-    UPDATE seats SET {CLEARED} FROM due
+    UPDATE seats SET {_LAPSED} FROM due
     WHERE seats.seat_id = due.seat_id AND seats.hold_id = due.hold_id AND seats.status = 'HELD'
     RETURNING seats.seat_id
 ),
@@ -93,6 +110,21 @@ voided AS (
 )
 SELECT seat_id, hold_id FROM due JOIN released USING (seat_id)
 """
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The limits of one user in one event, unless `event_limits` has a row for it. 0 is no limit.
+
+    `wait_seconds` pass after a hold has lapsed before the same user may hold that seat again.
+    """
+
+    max_holds: int = 6
+    max_tickets: int = 8
+    wait_seconds: int = 60
+
+
+DEFAULT_LIMITS = Limits()
 
 
 @dataclass(frozen=True)
@@ -135,18 +167,19 @@ def lock(tx: Transaction, seat_id: UUID | str) -> Row:
     return seat
 
 
-def reserve(db: Database, hold: Hold) -> effects.Answer:
+def reserve(db: Database, hold: Hold, limits: Limits = DEFAULT_LIMITS) -> effects.Answer:
     """Hold a seat that is free, has an expired hold, or has the hold that `hold` replaces. It never waits for the row.
 
     Raises Refused SEAT_NOT_FOUND, SEAT_ALREADY_SOLD, STEP_VOIDED, RowLocked, or SEAT_UNAVAILABLE with `held_by`.
-    If the same user holds the seat, SEAT_UNAVAILABLE also has an `order_id`. A retry gets the first answer.
+    If the same user holds the seat, SEAT_UNAVAILABLE also has an `order_id`. Raises Refused HOLD_LIMIT_REACHED,
+    TICKET_LIMIT_REACHED, or HOLD_TOO_SOON with `retry_after_seconds`. A retry gets the first answer.
     """
-    return effects.apply_recorded(db, key_of(hold.hold_id), lambda: _try_hold(db, hold))
+    return effects.apply_recorded(db, key_of(hold.hold_id), lambda: _try_hold(db, hold, limits))
 
 
-def _try_hold(db: Database, hold: Hold) -> effects.Answer:
+def _try_hold(db: Database, hold: Hold, limits: Limits) -> effects.Answer:
     try:
-        seat = db.statement(_HOLD, **vars(hold))
+        seat = db.statement(_HOLD, **vars(hold), **vars(limits))
     except LockNotGranted:
         raise RowLocked(ErrorCode.SEAT_UNAVAILABLE) from None
     if seat is None:
@@ -158,6 +191,14 @@ def _try_hold(db: Database, hold: Hold) -> effects.Answer:
 
 
 def _refusal(seat: Row, hold: Hold) -> Refused:
+    if seat["refusal"] == ErrorCode.HOLD_TOO_SOON:
+        seconds = seat["seconds_to_wait"]
+        message = f"Your last hold of this seat has lapsed. Wait {seconds} s, or select another seat."
+        return Refused(ErrorCode.HOLD_TOO_SOON, message, retry_after_seconds=seconds)
+    if seat["refusal"] == ErrorCode.HOLD_LIMIT_REACHED:
+        return Refused(ErrorCode.HOLD_LIMIT_REACHED)
+    if seat["refusal"] == ErrorCode.TICKET_LIMIT_REACHED:
+        return Refused(ErrorCode.TICKET_LIMIT_REACHED)
     if seat["status"] != SeatStatus.HELD:
         return Refused(ErrorCode.SEAT_ALREADY_SOLD)
     holder = seat["held_by_user_id"]

@@ -38,10 +38,13 @@ recorded AS (
 )
 SELECT status, hold_id, held_by_user_id, (SELECT answer FROM recorded) AS answer FROM seat
 """
+# The limit of holds is 0 here, because a transfer is no hold.
 _UPDATE_OWNER = """
 UPDATE seats SET
     owner_user_id = %(new_owner_id)s, qr_code_hash = %(qr_code_hash)s, updated_at = statement_timestamp()
 WHERE seat_id = %(seat_id)s
+  AND (%(is_return)s OR reached_limit(%(new_owner_id)s, event_id, seat_id, 0, %(max_tickets)s)
+       IS DISTINCT FROM 'TICKET_LIMIT_REACHED')
 """
 _CANCEL = f"""
 UPDATE seats SET {holds.CLEARED}, owner_user_id = NULL, order_id = NULL, price_paid = NULL, qr_code_hash = NULL
@@ -70,6 +73,15 @@ class Ticket:
     expected_owner_id: UUID
 
 
+@dataclass(frozen=True)
+class OwnerChange:
+    """The new owner of a ticket. A return to an earlier owner has no ticket limit."""
+
+    new_owner_id: UUID
+    qr_code_hash: str
+    is_return: bool = False
+
+
 def confirm(db: Database, key: str, purchase: Purchase) -> effects.Answer:
     """HELD → SOLD under `key`. Raises Refused SEAT_NOT_FOUND, SEAT_NOT_HELD, HOLD_EXPIRED, STEP_VOIDED."""
     return effects.apply_recorded(db, key, lambda: _sell(db, key, purchase))
@@ -88,13 +100,17 @@ def _sell(db: Database, key: str, purchase: Purchase) -> effects.Answer:
     raise Refused(ErrorCode.HOLD_EXPIRED)
 
 
-def update_owner(db: Database, key: str, ticket: Ticket, new_owner_id: UUID, qr_code_hash: str) -> effects.Answer:
-    """Change the ticket's owner under `key`. Raises Refused SEAT_UNAVAILABLE, NOT_SEAT_OWNER, STEP_VOIDED."""
+def update_owner(db: Database, key: str, ticket: Ticket, change: OwnerChange, max_tickets: int) -> effects.Answer:
+    """Change the ticket's owner under `key`.
+
+    Raises Refused SEAT_UNAVAILABLE, NOT_SEAT_OWNER, STEP_VOIDED, and TICKET_LIMIT_REACHED unless it is a return.
+    """
 
     def effect(tx: Transaction) -> effects.Answer:
         _lock_current_sale(tx, ticket)
-        tx.run(_UPDATE_OWNER, seat_id=ticket.seat_id, new_owner_id=new_owner_id, qr_code_hash=qr_code_hash)
-        return _sale(ticket.seat_id, ticket.order_id, new_owner_id)
+        if not tx.run(_UPDATE_OWNER, seat_id=ticket.seat_id, **vars(change), max_tickets=max_tickets):
+            raise Refused(ErrorCode.TICKET_LIMIT_REACHED)
+        return _sale(ticket.seat_id, ticket.order_id, change.new_owner_id)
 
     return effects.apply(db, key, effect)
 

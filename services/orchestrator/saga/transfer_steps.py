@@ -108,12 +108,21 @@ def unfreeze_credits(participants: Participants, _state: State, key: str) -> obj
 def update_owner(participants: Participants, state: State, key: str) -> StepResult:
     """Make the buyer the owner of the seat and store the hash of a QR code of their own.
 
-    Inventory refuses unless the seller still owns the seat under the same sale.
+    Inventory refuses unless the seller still owns the seat under the same sale. It also counts the buyer's tickets.
+    Only this step checks the ticket limit, so that starting a transfer does not reveal another user's tickets.
     """
-    return _change_owner(participants, state, key, state["seller_user_id"], state["buyer_user_id"])
+    try:
+        return _change_owner(participants, state, key, state["seller_user_id"], state["buyer_user_id"])
+    except Refused as refusal:
+        if refusal.code == ErrorCode.TICKET_LIMIT_REACHED:
+            message = "The buyer has as many tickets as one account may have for this event. The transfer has failed."
+            raise Refused(ErrorCode.TICKET_LIMIT_REACHED, f"{message} Find another buyer.") from refusal
+        raise
 
 
-def _change_owner(participants: Participants, state: State, key: str, before: str, after: str) -> StepResult:
+def _change_owner(
+    participants: Participants, state: State, key: str, before: str, after: str, is_return: bool = False
+) -> StepResult:
     qr = participants.seal.seal(state["seat_id"], after, state["hall_id"])
     participants.inventory.update_owner(
         key=key,
@@ -122,6 +131,7 @@ def _change_owner(participants: Participants, state: State, key: str, before: st
         expected_owner_id=before,
         new_owner_id=after,
         qr_code_hash=qr.digest,
+        is_return=is_return,
     )
     return {"new_owner_user_id": after}
 
@@ -191,7 +201,7 @@ def freeze_the_rest(participants: Participants, state: State, key: str) -> StepR
 def restore_owner(participants: Participants, state: State, key: str) -> StepResult:
     """Make the seller the owner again. Raises Refused SEAT_UNAVAILABLE if the seat was transferred on or used."""
     try:
-        return _change_owner(participants, state, key, state["buyer_user_id"], state["seller_user_id"])
+        return _change_owner(participants, state, key, state["buyer_user_id"], state["seller_user_id"], is_return=True)
     except Refused as refusal:
         if refusal.code is ErrorCode.NOT_SEAT_OWNER:
             message = "The buyer no longer owns the seat, so it cannot go back to the seller. Dismiss the dispute."

@@ -252,8 +252,7 @@ def test_replaced_hold_can_be_neither_confirmed_nor_restored(inventory):
 
 def test_hold_replaced_by_its_own_user_cannot_be_confirmed(inventory):
     seat_id, old_hold, user_id = inventory.held_seat()
-    inventory.expire(seat_id)
-    new_hold = inventory.reserve(seat_id, user_id).hold_id
+    new_hold = inventory.reserve(seat_id, user_id, replaces=old_hold).hold_id
     with expect_refusal("SEAT_NOT_HELD"):
         inventory.confirm(seat_id, old_hold, user_id)
     assert inventory.seat(seat_id).hold_id == new_hold
