@@ -35,13 +35,14 @@ RoutePath = Annotated[str, Meta(pattern=r"^~?/")]
 
 
 class JwtConfig(Strict):
-    """Only HS256 tokens in headers."""
+    """Only ES256 tokens in headers. `maximum_expiration` is in seconds from now."""
 
     uri_param_names: EmptyList  # Kong's default is ["jwt"], so the file must set it to []
     cookie_names: EmptyList = []
     header_names: list[Header] = msgspec.field(default_factory=lambda: ["authorization"])
     key_claim_name: Text = "iss"
     claims_to_verify: list[Literal["exp", "nbf"]] = []
+    maximum_expiration: Annotated[int, Meta(ge=0, le=31_536_000)] = 0
     secret_is_base64: Literal[False] = False
     run_on_preflight: bool = True
     anonymous: Text | None = None
@@ -184,11 +185,11 @@ class Service(Strict):
 
 
 class JwtSecret(Strict):
-    """The key that signs a consumer's tokens."""
+    """A public key that verifies a consumer's tokens, in PEM. Kong's field has the name of another algorithm."""
 
     key: Text
-    secret: Text
-    algorithm: Literal["HS256"] = "HS256"
+    algorithm: Literal["ES256"]
+    rsa_public_key: Text
 
 
 class Consumer(Strict):
@@ -232,6 +233,8 @@ def _check_plugins(where: str, plugins: list[Plugin], consumers: set[str]) -> No
             raise ConfigError(f"{where}: {type(plugin).__name__} runs before a consumer is known")
         if isinstance(plugin, Jwt) and plugin.config.anonymous not in consumers | {None}:
             raise ConfigError(f"{where}: anonymous consumer {plugin.config.anonymous!r} is unknown")
+        if isinstance(plugin, Jwt) and plugin.config.maximum_expiration and "exp" not in plugin.config.claims_to_verify:
+            raise ConfigError(f"{where}: maximum_expiration needs exp in claims_to_verify")
         if isinstance(plugin, RateLimiting):
             _check_limits(where, plugin.config)
 

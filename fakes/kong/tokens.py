@@ -39,8 +39,10 @@ class JwtPlugin:
     def __init__(self, config: JwtConfig, consumers: Iterable[Consumer]) -> None:
         self._config = config
         self._realm = f'Bearer realm="{config.realm}"' if config.realm else "Bearer"
-        self._secrets = {
-            secret.key: (consumer.username, secret.secret) for consumer in consumers for secret in consumer.jwt_secrets
+        self._keys = {
+            known.key: (consumer.username, known.rsa_public_key)
+            for consumer in consumers
+            for known in consumer.jwt_secrets
         }
         self._verified = functools.lru_cache(maxsize=4096)(self._verify)  # a valid signature stays valid
 
@@ -83,13 +85,13 @@ class JwtPlugin:
             raise InvalidToken(f"No mandatory '{name}' in claims")
         if key == "":
             raise InvalidToken(f"Invalid '{name}' in claims")
-        if not isinstance(key, str) or key not in self._secrets:
+        if not isinstance(key, str) or key not in self._keys:
             raise InvalidToken(f"No credentials found for given '{name}'")
-        consumer, secret = self._secrets[key]
-        if header.get("alg") != "HS256":
+        consumer, public_key = self._keys[key]
+        if header.get("alg") != "ES256":
             raise InvalidToken("Invalid algorithm")
         try:
-            _jws.decode(token, secret, algorithms=["HS256"])
+            _jws.decode(token, public_key, algorithms=["ES256"])
         except jwt.PyJWTError:
             raise InvalidToken("Invalid signature") from None
         return key, consumer, claims
@@ -109,6 +111,9 @@ class JwtPlugin:
         errors = {str(name): error for name, error in found.items() if error}
         if errors:
             raise InvalidToken("; ".join(f"{name}: {error}" for name, error in errors.items()), errors)
+        limit = self._config.maximum_expiration
+        if limit and claims["exp"] - now > limit:
+            raise InvalidToken("exp: exceeds maximum allowed expiration", {"exp": "exceeds maximum allowed expiration"})
 
 
 def _decode(token: str) -> tuple[dict[str, Any], dict[str, Any]]:

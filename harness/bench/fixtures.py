@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
-import jwt
 import psycopg2
 import psycopg2.extras
 
@@ -20,6 +19,7 @@ from harness.bench import sql_baseline
 from harness.errors import StackError
 from harness.runtime.process import wait_for
 from harness.runtime.stack import Stack
+from services.chassis.keys import SigningKey
 from services.orchestrator.tickets.qr import Seal
 
 BUYERS = 64
@@ -123,8 +123,8 @@ class Fixtures:
         """Return an access token as the User service issues it."""
         now = int(time.time())
         claims = {"sub": user_id, "role": role, "iat": now, "exp": now + 900, "type": "access", "iss": "ticketremaster"}
-        secret = self.stack.env("user-service")["JWT_SECRET"]
-        return jwt.encode({**claims, "jti": str(uuid4()), "sid": str(uuid4())}, secret, algorithm="HS256")
+        key = SigningKey.parse(self.stack.env("user-service")["PRIVATE_KEY"])
+        return key.sign({**claims, "jti": str(uuid4()), "sid": str(uuid4())})
 
     def take_seats(self, number: int, event_size: int) -> list[str]:
         """Return `number` available seats, in events that have `event_size` seats each."""

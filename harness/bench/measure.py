@@ -21,6 +21,7 @@ from harness.bench.locking_strategies import BLOCKING, NOWAIT, create_seats, per
 from harness.bench.meter import Meter, open_meter
 from harness.errors import StackError
 from harness.runtime.stack import Stack
+from services.chassis.keys import SigningKey
 from services.chassis.tokens import Credential
 
 Work = Sequence[Any]
@@ -75,8 +76,8 @@ class Bench:
 
     def measure_reserve_seat(self) -> Rate:
         """Measure `ReserveSeat` calls to all processes of Inventory, with 8 clients."""
-        secret = self.stack.env(ORCHESTRATOR)["INTERNAL_JWT_SECRET"]
-        credential = Credential(ORCHESTRATOR, secret).header()
+        key = SigningKey.parse(self.stack.env(ORCHESTRATOR)["PRIVATE_KEY"])
+        credential = Credential(ORCHESTRATOR, key, INVENTORY).header()
         replicas = [name for name in self.stack.names if name.startswith(INVENTORY)]
         address = ",".join(self.stack.address(name, 50051) for name in replicas)
 

@@ -90,13 +90,13 @@ class Guard:
             g.identity = self._verify_user(token, policy)
 
     def _verify_service(self, token: str, policy: Policy) -> str:
-        name = tokens.verify_caller(self._settings.internal_jwt_secret, token)
+        name = tokens.verify_caller(self._settings.service_keys, self._settings.service, token)
         if name not in policy.callers:
             raise Refused(ErrorCode.FORBIDDEN, f"{name} is not allowed to call this endpoint.")
         return name
 
     def _verify_user(self, token: str, policy: Policy) -> tokens.Identity:
-        identity = tokens.verify(self._settings.jwt_secret, token)
+        identity = tokens.verify(self._settings.user_keys, token)
         self.refuse_revoked(identity, strict=policy.strict)
         if identity.role not in policy.roles:
             raise Refused(ErrorCode.FORBIDDEN, f"A {identity.role} account is not allowed to call this endpoint.")

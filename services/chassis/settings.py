@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from typing import NoReturn, TypeVar
 
 from services.chassis.errors import ConfigurationError
+from services.chassis.keys import PublicKeys, SigningKey
 
 T = TypeVar("T")
-MIN_SECRET_BYTES = 32  # RFC 7518 §3.2: an HS256 key is at least as long as its hash
+USER = "user-service"
 PLACEHOLDERS = ("change_me", "your_", "changeme")  # of the v4 reference (§10), whose keys also end in "..."
 
 
@@ -55,12 +56,19 @@ class Env:
             raise ConfigurationError(f"{name}={value} is not a whole number")
         return int(value)
 
-    def secret(self, name: str) -> str:
-        """A secret of at least 32 bytes. Raises ConfigurationError otherwise."""
-        value = self.text(name)
-        if len(value.encode()) < MIN_SECRET_BYTES:
-            raise ConfigurationError(f"{name} is shorter than {MIN_SECRET_BYTES} bytes")
-        return value
+    def signing_key(self, name: str) -> SigningKey:
+        """A private key. Raises ConfigurationError otherwise."""
+        try:
+            return SigningKey.parse(self.text(name))
+        except (ValueError, TypeError):
+            raise ConfigurationError(f"{name} is not a private key: see .env.example") from None
+
+    def public_keys(self, name: str, owner: str = "") -> PublicKeys:
+        """Public keys of `owner`, or of the services that the value names. Raises ConfigurationError otherwise."""
+        try:
+            return PublicKeys.parse(self.text(name), owner)
+        except ValueError:
+            raise ConfigurationError(f"{name} is not a list of public keys: see .env.example") from None
 
     def key(self, name: str, default: str | None = None) -> bytes:
         """An AES-256 key of exactly 32 bytes. Raises ConfigurationError otherwise."""
@@ -77,8 +85,9 @@ class ProcessSettings:
     service: str
     port: int
     bind: str
-    jwt_secret: str = field(repr=False)
-    internal_jwt_secret: str = field(repr=False)
+    private_key: SigningKey
+    user_keys: PublicKeys  # User's, which verify user tokens
+    service_keys: PublicKeys  # of the services that call others
     log_level: str
     threads: int
 
@@ -89,13 +98,20 @@ class ProcessSettings:
 
     @classmethod
     def read(cls, env: Env, service: str, port: int) -> ProcessSettings:
-        """Read `PORT`, `BIND`, `LOG_LEVEL`, `WEB_THREADS` and the two token secrets."""
+        """Read `PORT`, `BIND`, `LOG_LEVEL`, `WEB_THREADS`, the service's private key and the public keys."""
+        private_key = env.signing_key("PRIVATE_KEY")
+        user_keys = env.public_keys("USER_PUBLIC_KEYS", USER)
+        service_keys = env.public_keys("SERVICE_PUBLIC_KEYS")
+        listed = (user_keys if service == USER else service_keys).owners
+        if listed.get(private_key.key_id) != service:
+            raise ConfigurationError(f"no public key of {service} belongs to PRIVATE_KEY: see .env.example")
         return cls(
             service=service,
             port=env.integer("PORT", port, low=1, high=65535),
             bind=env.text("BIND", "0.0.0.0"),  # noqa: S104 - in its container a service listens on every address
-            jwt_secret=env.secret("JWT_SECRET"),
-            internal_jwt_secret=env.secret("INTERNAL_JWT_SECRET"),
+            private_key=private_key,
+            user_keys=user_keys,
+            service_keys=service_keys,
             log_level=env.text("LOG_LEVEL", "INFO").upper(),
             threads=env.integer("WEB_THREADS", 32, low=1, high=512),
         )

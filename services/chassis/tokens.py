@@ -1,6 +1,7 @@
-"""Two kinds of HS256 JWT: user tokens, which User issues (§11), and service credentials, which each service signs.
+"""Two kinds of ES256 JWT: user tokens, which User issues (§11), and service credentials, which each service signs.
 
-Their secrets and audiences differ, so neither is accepted in place of the other.
+Each signer has its own key, and verifiers hold the public keys only (D70). A credential is for one called service, so
+a service cannot use the credentials that it receives.
 """
 
 from __future__ import annotations
@@ -15,14 +16,15 @@ from uuid import UUID, uuid4
 import jwt
 
 from services.chassis.errors import Refused
+from services.chassis.keys import PublicKeys, SigningKey
 from services.contracts.enums import Role
 from services.contracts.errors import ErrorCode
 
 ISSUER = "ticketremaster"
-INTERNAL_AUDIENCE = "internal"
 ACCESS_SECONDS = 15 * 60
 REFRESH_SECONDS = 7 * 24 * 3600
 CREDENTIAL_SECONDS = 300
+_LIFETIMES = {"access": ACCESS_SECONDS, "refresh": REFRESH_SECONDS}  # a verifier accepts no longer one
 # The clocks of two hosts may differ by this much. The real Kong has no leeway for `exp`, so a gateway that is ahead
 # makes clients refresh earlier.
 CLOCK_LEEWAY_SECONDS = 15
@@ -39,17 +41,16 @@ class Identity:
     expires_at: int
 
 
-def issue(secret: str, user_id: UUID, role: str, sid: str, kind: str) -> str:
+def issue(key: SigningKey, user_id: UUID, role: str, sid: str, kind: str) -> str:
     """Sign a user token. `kind` is "access" (15 minutes) or "refresh" (7 days)."""
     now = int(time.time())
-    life = ACCESS_SECONDS if kind == "access" else REFRESH_SECONDS
-    claims = {"sub": str(user_id), "role": role, "iat": now, "exp": now + life, "type": kind}
-    return jwt.encode({**claims, "iss": ISSUER, "jti": str(uuid4()), "sid": sid}, secret, algorithm="HS256")
+    claims = {"sub": str(user_id), "role": role, "iat": now, "exp": now + _LIFETIMES[kind], "type": kind}
+    return key.sign({**claims, "iss": ISSUER, "jti": str(uuid4()), "sid": sid})
 
 
-def verify(secret: str, token: str, kind: str = "access") -> Identity:
+def verify(keys: PublicKeys, token: str, kind: str = "access") -> Identity:
     """The identity in a user token of the given kind. Raises Refused TOKEN_EXPIRED or UNAUTHORIZED."""
-    identity, actual = _decode_identity(secret, token)
+    identity, actual = _decode_identity(keys, token)
     if is_past(identity.expires_at):
         raise Refused(ErrorCode.TOKEN_EXPIRED)
     if actual != kind:
@@ -58,8 +59,9 @@ def verify(secret: str, token: str, kind: str = "access") -> Identity:
 
 
 @lru_cache(maxsize=4096)
-def _decode_identity(secret: str, token: str) -> tuple[Identity, str]:
-    claims = _decode(secret, token, issuer=ISSUER, options=_CLAIMS)
+def _decode_identity(keys: PublicKeys, token: str) -> tuple[Identity, str]:
+    _, claims = _decode(keys, token, issuer=ISSUER, options=_CLAIMS)
+    _refuse_long_life(claims, _LIFETIMES.get(str(claims["type"]), 0))
     try:
         identity = Identity(UUID(claims["sub"]), Role(claims["role"]), str(claims["sid"]), int(claims["exp"]))
     except ValueError:
@@ -72,36 +74,44 @@ def is_past(moment: float) -> bool:
     return moment + CLOCK_LEEWAY_SECONDS <= time.time()
 
 
-def verify_caller(secret: str, token: str) -> str:
-    """The name of the service that made an internal call. Raises Refused UNAUTHORIZED or TOKEN_EXPIRED."""
-    name, expires_at = _decode_caller(secret, token)
+def verify_caller(keys: PublicKeys, called: str, token: str) -> str:
+    """The name of the service that calls the service `called`. Raises Refused UNAUTHORIZED or TOKEN_EXPIRED."""
+    name, expires_at = _decode_caller(keys, called, token)
     if is_past(expires_at):
         raise Refused(ErrorCode.TOKEN_EXPIRED)
     return name
 
 
 @lru_cache(maxsize=256)
-def _decode_caller(secret: str, token: str) -> tuple[str, int]:
-    required = {"require": ["sub", "exp", "aud", "iss"]}
-    claims = _decode(secret, token, issuer=ISSUER, audience=INTERNAL_AUDIENCE, options=required)
-    return str(claims["sub"]), int(claims["exp"])
+def _decode_caller(keys: PublicKeys, called: str, token: str) -> tuple[str, int]:
+    required = {"require": ["sub", "iat", "exp", "aud", "iss"]}
+    owner, claims = _decode(keys, token, issuer=ISSUER, audience=called, options=required)
+    _refuse_long_life(claims, CREDENTIAL_SECONDS)
+    if claims["sub"] != owner:  # the key of one service signs for that service only
+        raise Refused(ErrorCode.UNAUTHORIZED)
+    return owner, int(claims["exp"])
 
 
-def _decode(secret: str, token: str, **checks: Any) -> dict[str, Any]:
+def _decode(keys: PublicKeys, token: str, **checks: Any) -> tuple[str, dict[str, Any]]:
     try:
-        return jwt.decode(token, secret, algorithms=["HS256"], leeway=CLOCK_LEEWAY_SECONDS, **checks)
+        return keys.verify(token, leeway=CLOCK_LEEWAY_SECONDS, **checks)
     except jwt.ExpiredSignatureError:
         raise Refused(ErrorCode.TOKEN_EXPIRED) from None
     except (jwt.InvalidTokenError, ValueError):
         raise Refused(ErrorCode.UNAUTHORIZED) from None
 
 
-class Credential:
-    """The credential of a service for internal calls, renewed before it expires. Thread-safe."""
+def _refuse_long_life(claims: dict[str, Any], seconds: int) -> None:
+    if int(claims["exp"]) - int(claims["iat"]) > seconds:
+        raise Refused(ErrorCode.UNAUTHORIZED)
 
-    def __init__(self, service: str, secret: str) -> None:
-        self._service = service
-        self._secret = secret
+
+class Credential:
+    """The credential of a service for calls to the service `called`, renewed before it expires. Thread-safe."""
+
+    def __init__(self, service: str, key: SigningKey, called: str) -> None:
+        self._claims = {"sub": service, "aud": called, "iss": ISSUER}
+        self._key = key
         self._lock = Lock()
         self._header = ""
         self._signed_at = self._renew_at = 0.0
@@ -115,9 +125,7 @@ class Credential:
         return self._header
 
     def _renew(self, now: int) -> None:
-        claims = {"sub": self._service, "aud": INTERNAL_AUDIENCE, "iss": ISSUER, "iat": now}
-        token = jwt.encode({**claims, "exp": now + CREDENTIAL_SECONDS}, self._secret, algorithm="HS256")
-        self._header = f"Bearer {token}"
+        self._header = f"Bearer {self._key.sign({**self._claims, 'iat': now, 'exp': now + CREDENTIAL_SECONDS})}"
         self._signed_at, self._renew_at = now, now + CREDENTIAL_SECONDS / 2
 
 

@@ -24,9 +24,12 @@ def build(
 ) -> Flask:
     """Build the app. Without `revocations`, it polls User for revoked sessions from the start of the server."""
     db = database or Database(settings.database)
-    credential = Credential(settings.process.service, settings.process.internal_jwt_secret)
-    peer = HttpPeer("Inventory", settings.inventory_http_url, credential, inventory, settings.process.share)
-    poller = RevocationPoller(HttpPeer("User for revocations", settings.user_service_url, credential))
-    app = create_app(settings.process, checks={"database": db.is_ready}, revocations=revocations or poller)
+    process = settings.process
+    for_inventory, for_user = (
+        Credential(process.service, process.private_key, called) for called in ("inventory-service", "user-service")
+    )
+    peer = HttpPeer("Inventory", settings.inventory_http_url, for_inventory, inventory, process.share)
+    poller = RevocationPoller(HttpPeer("User for revocations", settings.user_service_url, for_user))
+    app = create_app(process, checks={"database": db.is_ready}, revocations=revocations or poller)
     app.register_blueprint(event_routes(db, Catalogue(db, InventoryClient(peer))))
     return finish(app, *([] if revocations else [poller]))

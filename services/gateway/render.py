@@ -7,6 +7,9 @@ It inserts each value as JSON, because YAML reads any JSON value unchanged.
 from __future__ import annotations
 
 import argparse
+import base64
+import binascii
+import hashlib
 import json
 import os
 import re
@@ -18,8 +21,8 @@ from urllib.parse import urlsplit
 
 TEMPLATE = Path(__file__).with_name("kong.yml")
 PLACEHOLDER = re.compile(r"\{\{ ([A-Z_]+) \}\}")
-MIN_SECRET_BYTES = 32  # RFC 7518 §3.2: an HS256 key is at least as long as its hash
-UNSET_SECRETS = ("change_me", "changeme", "your_")
+P256_PREFIX = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d03010703420004")  # of a public key in DER
+P256_BYTES = len(P256_PREFIX) + 64
 
 
 class RenderError(Exception):
@@ -35,15 +38,20 @@ def _text(env: Mapping[str, str], name: str, default: str | None = None) -> str:
     return value
 
 
-def _secret(env: Mapping[str, str], name: str) -> str:
-    value = _text(env, name)
-    if value.lower().startswith(UNSET_SECRETS):
-        raise RenderError(f"{name} still holds its placeholder: put a real secret there")
-    if len(value.encode()) < MIN_SECRET_BYTES:
-        raise RenderError(f"{name} is shorter than {MIN_SECRET_BYTES} bytes")
-    if value.startswith("{vault://"):
-        raise RenderError(f"{name} looks like a Kong vault reference, which Kong would resolve to something else")
-    return value
+def _keys(env: Mapping[str, str], name: str) -> list[dict[str, str]]:
+    """User's public keys as Kong's `jwt_secrets`. The services derive each id in the same way."""
+    return [_key(name, text.strip()) for text in _text(env, name).split(",")]
+
+
+def _key(name: str, text: str) -> dict[str, str]:
+    try:
+        der = base64.b64decode(text, validate=True)
+    except binascii.Error:
+        der = b""
+    if len(der) != P256_BYTES or not der.startswith(P256_PREFIX):
+        raise RenderError(f"{name} is not a list of public keys: see .env.example")
+    pem = f"-----BEGIN PUBLIC KEY-----\n{text[:64]}\n{text[64:]}\n-----END PUBLIC KEY-----\n"
+    return {"key": hashlib.sha256(der).hexdigest()[:16], "algorithm": "ES256", "rsa_public_key": pem}
 
 
 def _url(env: Mapping[str, str], name: str) -> str:
@@ -72,7 +80,7 @@ def _origins(env: Mapping[str, str], name: str, default: str) -> list[str]:
 def values(env: Mapping[str, str]) -> dict[str, object]:
     """The values of the template's placeholders. Raises RenderError for the first missing or malformed value."""
     return {
-        "JWT_SECRET": _secret(env, "JWT_SECRET"),
+        "USER_PUBLIC_KEYS": _keys(env, "USER_PUBLIC_KEYS"),
         "USER_SERVICE_URL": _url(env, "USER_SERVICE_URL"),
         "EVENT_SERVICE_URL": _url(env, "EVENT_SERVICE_URL"),
         "ORCHESTRATOR_URL": _url(env, "ORCHESTRATOR_URL"),
@@ -97,7 +105,7 @@ def render(env: Mapping[str, str], template: str | None = None) -> str:
 
 
 def write(path: Path, text: str, mode: int) -> None:
-    """Replace the file at `path` atomically. It contains a secret, so `mode` restricts its readers."""
+    """Replace the file at `path` atomically. `mode` restricts its readers."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "w") as file:

@@ -35,9 +35,8 @@ def build(settings: Settings, database: Database | None = None) -> Flask:
     db = database or Database(settings.database)
     name = settings.process.service
     publisher = Publisher(settings.broker, name)
-    notifier = OrderNotifier(
-        HttpPeer("Order", settings.order_url, Credential(name, settings.process.internal_jwt_secret))
-    )
+    credential = Credential(name, settings.process.private_key, "order-service")
+    notifier = OrderNotifier(HttpPeer("Order", settings.order_url, credential))
     consumer = Consumer(
         settings.broker,
         f"{name}-consumer",
@@ -56,7 +55,7 @@ def build(settings: Settings, database: Database | None = None) -> Flask:
 def build_grpc_server(settings: Settings, db: Database) -> GrpcServer:
     """Build the gRPC server. It has its port, but serves only after `start`."""
     service = inventory_pb2.DESCRIPTOR.services_by_name["Inventory"]
-    servicer = Inventory(db, settings.process.internal_jwt_secret, settings.limits)
+    servicer = Inventory(db, settings.process.service_keys, settings.limits)
     require_callers(servicer, service)
     return GrpcServer(
         f"{settings.process.bind}:{settings.grpc_port}",

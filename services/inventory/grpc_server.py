@@ -18,12 +18,14 @@ from grpc_status import rpc_status
 
 from services.chassis import correlation, json_codec, tokens
 from services.chassis.errors import ConfigurationError, Refused, Unknown
+from services.chassis.keys import PublicKeys
 from services.contracts.errors import ErrorCode
 from services.contracts.pb import inventory_pb2
 
 logger = logging.getLogger(__name__)
 Reply = TypeVar("Reply")
 
+SERVICE = "inventory-service"
 STOP_SECONDS = 5
 _UNAVAILABLE = grpc.StatusCode.UNAVAILABLE.value[0]
 MIN_PING_MS = 1000  # the clients ping every two seconds
@@ -34,7 +36,7 @@ def rpc(*callers: str) -> Callable[[Callable[..., Reply]], Callable[..., Reply]]
     """Make a servicer's method a gRPC call for the named services only.
 
     The method takes the request and returns the reply. The decorator turns Refused and Unknown into gRPC statuses.
-    It reads `internal_jwt_secret` of the servicer.
+    It reads `service_keys` of the servicer.
     """
 
     def decorate(method: Callable[..., Reply]) -> Callable[..., Reply]:
@@ -60,7 +62,7 @@ def _serve_call(
 ) -> Reply:
     started = time.perf_counter()
     try:
-        _check_caller(servicer.internal_jwt_secret, metadata, callers)
+        _check_caller(servicer.service_keys, metadata, callers)
         reply = method(servicer, request)
     except Refused as refusal:
         _log(method, refusal.code, started)
@@ -79,9 +81,9 @@ def _log(method: Any, outcome: str, started: float) -> None:
     logger.info("gRPC %s %s in %.1f ms", method.__name__, outcome, (time.perf_counter() - started) * 1000)
 
 
-def _check_caller(secret: str, metadata: dict[str, Any], callers: tuple[str, ...]) -> None:
+def _check_caller(keys: PublicKeys, metadata: dict[str, Any], callers: tuple[str, ...]) -> None:
     header = str(metadata.get("authorization") or "")
-    name = tokens.verify_caller(secret, tokens.parse_bearer(header))
+    name = tokens.verify_caller(keys, SERVICE, tokens.parse_bearer(header))
     if name not in callers:
         raise Refused(ErrorCode.FORBIDDEN, f"{name} is not allowed to call this endpoint.")
 

@@ -12,6 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from services.chassis import effects
 from services.chassis.db import Database, Row
 from services.chassis.errors import Refused
+from services.chassis.keys import PublicKeys
 from services.contracts.errors import ErrorCode
 from services.contracts.pb import inventory_pb2 as pb
 from services.contracts.pb.inventory_pb2_grpc import InventoryServicer
@@ -26,8 +27,8 @@ ORCHESTRATOR = "orchestrator-service"
 class Inventory(InventoryServicer):
     """Each call is safe to retry, because each write has a key. The proto lists the refusals of each call."""
 
-    def __init__(self, db: Database, internal_jwt_secret: str, limits: holds.Limits = holds.DEFAULT_LIMITS) -> None:
-        self.internal_jwt_secret = internal_jwt_secret
+    def __init__(self, db: Database, service_keys: PublicKeys, limits: holds.Limits = holds.DEFAULT_LIMITS) -> None:
+        self.service_keys = service_keys
         self._db = db
         self._limits = limits
 

@@ -68,19 +68,20 @@ def connect_participants(
     settings: Settings, seams: Seams, publisher: MessagePublisher, coalescer: ReserveCoalescer, journal: Journal
 ) -> Participants:
     """Create the clients of all services, with this service's credential."""
-    credential = Credential(SERVICE, settings.process.internal_jwt_secret)
     slots = settings.process.share
     stub = InventoryStub(seams.channel(settings.inventory_address))  # type: ignore[no-untyped-call]
 
-    def connect(name: str, url: str, probe_seconds: float = PROBE_SECONDS) -> HttpPeer:
+    def connect(name: str, url: str, credential: Credential, probe_seconds: float = PROBE_SECONDS) -> HttpPeer:
         return HttpPeer(name, url, credential, seams.transport, slots, probe_seconds)
 
-    user, order = connect("User", settings.user_url), connect("Order", settings.order_url)
-    event = connect("Event", settings.event_url)
+    for_user = _create_credential(settings, "user-service")
+    user = connect("User", settings.user_url, for_user)
+    order = connect("Order", settings.order_url, _create_credential(settings, "order-service"))
+    event = connect("Event", settings.event_url, _create_credential(settings, "event-service"))
     # These calls take as long as SMU and Stripe take.
-    smu = connect("User for SMU", settings.user_url, CALL_SECONDS)
-    stripe = connect("User for Stripe", settings.user_url, CALL_SECONDS)
-    inventory = GrpcPeer("Inventory", credential, slots, PROBE_SECONDS)
+    smu = connect("User for SMU", settings.user_url, for_user, CALL_SECONDS)
+    stripe = connect("User for Stripe", settings.user_url, for_user, CALL_SECONDS)
+    inventory = GrpcPeer("Inventory", _create_credential(settings, "inventory-service"), slots, PROBE_SECONDS)
     neighbours = {
         Need.USERS: user.neighbour,
         Need.ORDERS: order.neighbour,
@@ -101,6 +102,10 @@ def connect_participants(
         find_live_flow=journal.find_live_flow,
         neighbours=neighbours,
     )
+
+
+def _create_credential(settings: Settings, called: str) -> Credential:
+    return Credential(SERVICE, settings.process.private_key, called)
 
 
 @dataclass(frozen=True)
@@ -186,7 +191,7 @@ def compose(settings: Settings, seams: Seams = PRODUCTION) -> Orchestrator:
 def build(settings: Settings, seams: Seams = PRODUCTION) -> Flask:
     """Create the service with its background workers, ready to serve."""
     orchestrator = compose(settings, seams)
-    credential = Credential(SERVICE, settings.process.internal_jwt_secret)
+    credential = _create_credential(settings, "user-service")
     revocations = RevocationPoller(HttpPeer("User for revocations", settings.user_url, credential))
     publisher = [orchestrator.publisher] if isinstance(orchestrator.publisher, Publisher) else []
     return web.finish(orchestrator.create_app(revocations), *publisher, revocations, *orchestrator.create_workers())

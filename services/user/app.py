@@ -25,7 +25,7 @@ def build(settings: Settings, database: Database | None = None) -> Flask:
     smu = Smu(settings.smu_url, settings.smu_key, slots)
     payments = Payments(settings.stripe_key, settings.stripe_webhook_secret, settings.stripe_base, slots)
     app = create_app(settings.process, checks={"database": db.is_ready}, revocations=StoredRevocations(db))
-    app.register_blueprint(auth_routes(db, settings.process.jwt_secret))
+    app.register_blueprint(auth_routes(db, settings.process))
     app.register_blueprint(user_routes(db))
     app.register_blueprint(credit_routes(db))
     app.register_blueprint(otp_routes(db, smu))

@@ -9,6 +9,7 @@ from uuid import uuid4
 from harness import Stack
 from services.chassis.clients import GrpcPeer, open_channel
 from services.chassis.errors import Refused, Unknown
+from services.chassis.keys import SigningKey
 from services.chassis.tokens import Credential
 from services.contracts.pb import inventory_pb2 as pb
 from services.contracts.pb.inventory_pb2_grpc import InventoryStub
@@ -17,16 +18,16 @@ ORCHESTRATOR = "orchestrator-service"
 TTL_SECONDS = 300
 
 
-def make_credential(stack: Stack) -> Credential:
-    """Return the credential of the orchestrator."""
-    return Credential(ORCHESTRATOR, stack.env(ORCHESTRATOR)["INTERNAL_JWT_SECRET"])
+def make_credential(stack: Stack, called: str) -> Credential:
+    """Return the credential of the orchestrator for calls to `called`."""
+    return Credential(ORCHESTRATOR, SigningKey.parse(stack.env(ORCHESTRATOR)["PRIVATE_KEY"]), called)
 
 
 class InventoryCaller:
     """A gRPC client of one Inventory process."""
 
     def __init__(self, stack: Stack, address: str = "") -> None:
-        self._peer = GrpcPeer("Inventory", make_credential(stack))
+        self._peer = GrpcPeer("Inventory", make_credential(stack, "inventory-service"))
         self._channel = open_channel(address or stack.address("inventory-service", 50051))
         self._stub: Any = InventoryStub(self._channel)  # type: ignore[no-untyped-call]
 

@@ -81,7 +81,7 @@ class Copy:
 
     def connect_user(self) -> Api:
         """Return a client of the User service with the orchestrator's credential."""
-        token = make_credential(self.system.stack).header().removeprefix("Bearer ")
+        token = make_credential(self.system.stack, "user-service").header().removeprefix("Bearer ")
         return Api(f"http://{HOST}:{self.ports['PORT']}", token=token)
 
     def create_user(self) -> str:

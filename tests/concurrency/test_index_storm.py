@@ -27,7 +27,7 @@ ONE_OPENED = {"201": 1, "409 TRANSFER_IN_PROGRESS": INITIATIONS - 1}
 
 def connect_order(system: TestSystem, url: str) -> Api:
     """Return a client of the Order service with the orchestrator's credential."""
-    return Api(url, token=make_credential(system.stack).header().removeprefix("Bearer "))
+    return Api(url, token=make_credential(system.stack, "order-service").header().removeprefix("Bearer "))
 
 
 def initiate_concurrently(order: Api, seat: str) -> list[ApiResponse]:

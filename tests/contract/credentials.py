@@ -1,4 +1,4 @@
-"""Tokens for people and credentials for services, signed with the secrets of the running stack."""
+"""Tokens for people and credentials for services, signed with the keys of the running stack."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from uuid import UUID, uuid4
 
 from harness import Stack
 from services.chassis import tokens
+from services.chassis.keys import SigningKey
 from services.chassis.tokens import Credential
+from tests.support.endpoints import CALLERS
 
 CUSTOMER = UUID("00000000-0000-0000-0000-000000000001")
 FLAGGED = UUID("00000000-0000-0000-0000-000000000002")
@@ -26,34 +28,35 @@ Headers = dict[str, str]
 class Credentials:
     """Makes the headers that open an operation. A login made here is valid until a test logs it out."""
 
-    jwt_secret: str
-    internal_secret: str
+    keys: Mapping[str, SigningKey]
     smu_key: str
     stripe_key: str
 
     @classmethod
     def of(cls, stack: Stack) -> Credentials:
-        """Read the secrets of a running stack."""
+        """Read the keys of a running stack."""
         env = stack.env("user-service")
-        names = ("JWT_SECRET", "INTERNAL_JWT_SECRET", "SMU_API_KEY", "STRIPE_SECRET_KEY")
-        return cls(*(env[name] for name in names))
+        keys = {name: SigningKey.parse(stack.env(name)["PRIVATE_KEY"]) for name in CALLERS}
+        return cls(keys, env["SMU_API_KEY"], env["STRIPE_SECRET_KEY"])
 
     def token(self, user_id: UUID, kind: str = "access") -> str:
         """Make a token of a new login."""
         role = "staff" if user_id == STAFF else "customer"
-        return tokens.issue(self.jwt_secret, user_id, role, str(uuid4()), kind)
+        return tokens.issue(self.keys["user-service"], user_id, role, str(uuid4()), kind)
 
-    def service(self, name: str) -> Headers:
-        """Make the headers of a call from the service `name`."""
-        return {"Authorization": Credential(name, self.internal_secret).header()}
+    def service(self, name: str, document: Mapping[str, Any]) -> Headers:
+        """Make the headers of a call from the service `name` to the service of `document`."""
+        called = f"{document['info']['title'].split()[0].lower()}-service"
+        return {"Authorization": Credential(name, self.keys[name], called).header()}
 
-    def headers(self, operation: Mapping[str, Any], schemes: list[str], user_id: UUID | None) -> Headers:
+    def headers(self, document: Mapping[str, Any], operation: Mapping[str, Any], user_id: UUID | None) -> Headers:
         """Make the headers that open an operation to `user_id` or to its calling service. None makes none."""
+        schemes = list_schemes(document, operation)
         if user_id is None or not schemes:
             return {}
         scheme = schemes[0]
         if scheme == "service":
-            return self.service(CALLER_OF.get(operation.get("operationId", ""), "orchestrator-service"))
+            return self.service(CALLER_OF.get(operation.get("operationId", ""), "orchestrator-service"), document)
         keys = {"smuKey": {"X-Contacts-Key": self.smu_key}, "stripeKey": {"Authorization": f"Bearer {self.stripe_key}"}}
         if scheme in keys:
             return keys[scheme]

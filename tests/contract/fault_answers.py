@@ -71,7 +71,7 @@ def cover_rate_limits(stack: Stack, pool: RecordingPool, credentials: Credential
         prober = Prober(stack.url("api-gateway"), credentials, pool)
         for operation in list_operations(bundle("gateway")):
             if 429 in operation.statuses:
-                token = credentials.headers(operation.definition, operation.schemes, CUSTOMER)
+                token = credentials.headers(operation.document, operation.definition, CUSTOMER)
                 for _ in range(2):
                     prober.call(operation, None, headers=token)
     finally:

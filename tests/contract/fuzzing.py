@@ -21,7 +21,7 @@ from schemathesis.openapi import from_dict
 from schemathesis.schemas import BaseSchema
 
 from harness.runtime.compose import ROOT
-from tests.contract.credentials import Credentials, Headers, list_schemes
+from tests.contract.credentials import Credentials, Headers
 from tests.contract.exchanges import AnswerId
 
 CONFIG = ROOT / "schemathesis.toml"
@@ -101,8 +101,7 @@ def _make_provider(document: Document, credentials: Credentials, user_id: UUID |
         """The headers that open each operation. Each call gets a new login, because one operation ends logins."""
 
         def get(self, _case: Any, context: Any) -> Headers:
-            definition = context.operation.definition.raw
-            return credentials.headers(definition, list_schemes(document, definition), user_id)
+            return credentials.headers(document, context.operation.definition.raw, user_id)
 
         def set(self, case: Any, data: Headers, _context: Any) -> None:
             case.headers.update(data)

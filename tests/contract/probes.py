@@ -90,7 +90,7 @@ class Prober:
         kind, example = operation.content or ("", None)
         content = body if isinstance(body, bytes) else _encode(kind, example if body is ... else body)
         sent: Headers = {"Content-Type": kind} if kind else {}
-        sent |= self._credentials.headers(operation.definition, operation.schemes, user_id)
+        sent |= self._credentials.headers(operation.document, operation.definition, user_id)
         url = self._url + (target or operation.target())
         answer = self._pool.request(
             operation.method, url, body=content, headers={**sent, **(headers or {})}, timeout=SECONDS
@@ -117,7 +117,7 @@ class Prober:
             return
         self.call(operation, None)
         if operation.schemes == ["service"]:
-            self.call(operation, None, headers=self._credentials.service("nobody-service"))
+            self.call(operation, None, headers=self._credentials.service("order-service", operation.document))
         elif operation.schemes == ["user"]:
             self.call(operation, CUSTOMER if self._choose_user(operation) == STAFF else STAFF)
 

@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.runtime.compose import ROOT
+from services.chassis.keys import PublicKeys, SigningKey
 from services.chassis.settings import Env
 from services.event.settings import Settings as Event
 from services.inventory.settings import Settings as Inventory
 from services.orchestrator.settings import Settings as Orchestrator
 from services.order.settings import Settings as Order
 from services.user.settings import Settings as User
+from tests.support.service_settings import SERVICE_KEYS, USER_KEYS, signing_key
 
 SERVICES: dict[str, Any] = {
     "Orchestrator": Orchestrator,
@@ -33,6 +35,7 @@ DESCRIPTIONS = {  # of variables that .env.example does not contain, because com
     "DB_NAME": "Name of the service's database",
     "DB_USER": "Role of the service in its database",
     "DB_PASS": "Password of that role",
+    "PRIVATE_KEY": "The private key of the service: `USER_PRIVATE_KEY`, `ORDER_PRIVATE_KEY` and so on in `.env`",
     "RABBITMQ_PASS": "Password of the RabbitMQ user",
     "RABBITMQ_USER": "RabbitMQ user of Inventory and the orchestrator",
     "RABBITMQ_HOST": "Host of RabbitMQ",
@@ -78,8 +81,9 @@ class Variable:
 class RecordingEnv(Env):
     """An environment in which every variable has a valid value. It records each variable that is read."""
 
-    def __init__(self) -> None:
+    def __init__(self, service: str) -> None:
         super().__init__({})
+        self._service = f"{service.lower()}-service"
         self.found: dict[str, Variable] = {}
 
     def has(self, name: str) -> bool:
@@ -98,10 +102,15 @@ class RecordingEnv(Env):
         self.found.setdefault(name, Variable(shown, f"{low:g} – {high:g}"))
         return low if default is None else default
 
-    def secret(self, name: str) -> str:
-        """Record a secret."""
-        self.found.setdefault(name, Variable(range="at least 32 bytes"))
-        return "s" * 32
+    def signing_key(self, name: str) -> SigningKey:
+        """Record a private key."""
+        self.found.setdefault(name, Variable(range="a private key of P-256"))
+        return signing_key(self._service)
+
+    def public_keys(self, name: str, owner: str = "") -> PublicKeys:
+        """Record a list of public keys."""
+        self.found.setdefault(name, Variable(range="public keys of P-256"))
+        return USER_KEYS if owner else SERVICE_KEYS
 
     def key(self, name: str, default: str | None = None) -> bytes:
         """Record an encryption key."""
@@ -123,7 +132,7 @@ def read_variables() -> dict[str, Variable]:
     """Return every variable that a settings class reads."""
     found: dict[str, Variable] = {}
     for service, settings in SERVICES.items():
-        env = RecordingEnv()
+        env = RecordingEnv(service)
         settings.read(env)
         for name, variable in env.found.items():
             found.setdefault(name, Variable(variable.default, variable.range)).merge(variable, service)

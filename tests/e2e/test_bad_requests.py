@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 from uuid import UUID
 
@@ -158,15 +159,16 @@ def test_another_method_is_405(system: TestSystem, route: Route) -> None:
 )
 @pytest.mark.parametrize("route", [route for route in PUBLIC if route.for_users], ids=str)
 def test_no_route_opens_without_a_valid_token(system: TestSystem, route: Route) -> None:
-    secret, internal = (system.env("user-service")[name] for name in ("JWT_SECRET", "INTERNAL_JWT_SECRET"))
-    good = {"secret": secret, "user_id": system.person().user_id, "role": "customer"}
+    key, other = (system.env(f"{name}-service")["PRIVATE_KEY"] for name in ("user", "orchestrator"))
+    good = {"key": key, "user_id": system.person().user_id, "role": "customer"}
     wrong = {
-        "forged": token(**{**good, "secret": "y" * 48}),
+        "forged": token(**{**good, "key": other}),
         "expired": token(**good, exp=1_700_000_000),
         "of another issuer": token(**good, iss="another"),
         "refresh": token(**good, kind="refresh"),
-        "refresh of staff": token(secret, system.staff().user_id, "staff", "refresh"),
-        "of a service": credential(internal, "orchestrator-service"),
+        "refresh of staff": token(key, system.staff().user_id, "staff", "refresh"),
+        "of a service": credential(other, "orchestrator-service", route.service),
+        "longer than any login": token(**good, exp=int(time.time()) + 31 * 365 * 86400),
         "no login": token(**good, sid=None),
         "no such role": token(**{**good, "role": "admin"}),
         "no user": token(**{**good, "user_id": "not-a-uuid"}),

@@ -24,6 +24,7 @@ from harness.runtime import container_engine, ports, variables
 from harness.runtime.compose import ROOT
 from harness.runtime.process import wait_for
 from tests.support.running_stack import IN_CONTAINERS
+from tests.support.service_settings import key_environment
 
 pytestmark = pytest.mark.e2e
 if not IN_CONTAINERS:
@@ -142,7 +143,7 @@ def test_image_is_small_and_holds_only_the_program(deployment: Deployment, servi
 
 
 def test_a_placeholder_stops_the_service_with_one_line(deployment: Deployment) -> None:
-    env = [part for name in ("JWT_SECRET", "INTERNAL_JWT_SECRET") for part in ("-e", f"{name}={'x' * 32}")]
+    env = [part for name, value in key_environment("order-service").items() for part in ("-e", f"{name}={value}")]
     env += ["-e", "DB_HOST=db", "-e", "DB_NAME=db", "-e", "DB_USER=me", "-e", "DB_PASS=change_me"]
     command = ["docker", "run", "--rm", *env, "ticketremaster-order", "python", "-m", "services.order.main"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,21 +18,30 @@ from tests.support.system import TestSystem
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("invariants")]
 
+SIGNERS = frozenset(CALLERS) - {"user-service"}  # User's key signs user tokens, and User calls no other service
 STRANGERS = ("api-gateway", "fake-smu", "unknown", "")
 DATABASES = ("seats_db", "users_db", "orders_db", "events_db", "sagas_db")
 
 
-def make_wrong_tokens(system: TestSystem) -> dict[str, str]:
+def read_key(system: TestSystem, service: str) -> str:
+    """Read the private key of a service. A stranger has none, so it uses the key of Order."""
+    return system.env(service if service in CALLERS else "order-service")["PRIVATE_KEY"]
+
+
+def make_wrong_tokens(system: TestSystem, called: str) -> dict[str, str]:
     """Make tokens that are not a valid credential of a service."""
-    secret, users = (system.env("user-service")[name] for name in ("INTERNAL_JWT_SECRET", "JWT_SECRET"))
+    key, caller = read_key(system, "orchestrator-service"), "orchestrator-service"
+    another = next(name for name in CALLERS if name != called)
     return {
         "a user's token": str(system.person().token),
         "a staff member's": str(system.staff().token),
-        "signed with the users' secret": credential(users, "orchestrator-service"),
-        "for another audience": credential(secret, "orchestrator-service", aud="public"),
-        "of another issuer": credential(secret, "orchestrator-service", iss="another"),
-        "expired": credential(secret, "orchestrator-service", exp=1_700_000_000),
-        "a user token signed with the services' secret": token(secret, system.person().user_id, "staff"),
+        "signed with User's key": credential(read_key(system, "user-service"), caller, called),
+        "signed with Order's key": credential(read_key(system, "order-service"), caller, called),
+        "for another service": credential(key, caller, another),
+        "of another issuer": credential(key, caller, called, iss="another"),
+        "expired": credential(key, caller, called, exp=1_700_000_000),
+        "for longer than five minutes": credential(key, caller, called, exp=int(time.time()) + 3600),
+        "a user token signed with a service's key": token(key, system.person().user_id, "staff"),
         "garbage": "garbage",
     }
 
@@ -58,15 +68,16 @@ def call_method(channel: grpc.Channel, method: str, bearer: str | None) -> Any:
 @pytest.mark.parametrize("route", endpoints.internal(), ids=lambda route: f"{route.service} {route}")
 def test_an_internal_route_opens_only_to_its_callers(system: TestSystem, route: Route) -> None:
     service = system.visitor(system.stack.url(route.service))
-    secret = system.env(route.service)["INTERNAL_JWT_SECRET"]
     assert service.call(route.method, route.path).error_code == "UNAUTHORIZED"
-    for name, text in make_wrong_tokens(system).items():
+    for name, text in make_wrong_tokens(system, route.service).items():
         answer = service.call(route.method, route.path, token=text)
         assert answer.status == 401, (name, answer)
     for caller in (*CALLERS, *STRANGERS):
-        answer = service.call(route.method, route.path, token=credential(secret, caller))
+        answer = service.call(
+            route.method, route.path, token=credential(read_key(system, caller), caller, route.service)
+        )
         allowed = caller in route.policy.callers
-        assert (answer.error_code != "FORBIDDEN") == allowed, (caller, answer)
+        assert (answer.error_code == "FORBIDDEN") == (caller in SIGNERS and not allowed), (caller, answer)
         assert (answer.status not in (401, 403)) == allowed, (caller, answer)
         assert answer.status < 500, (caller, answer)
 
@@ -75,13 +86,13 @@ def test_an_internal_route_opens_only_to_its_callers(system: TestSystem, route: 
 def test_a_grpc_method_opens_only_to_its_callers(
     system: TestSystem, channel: grpc.Channel, method: str, callers: tuple[str, ...]
 ) -> None:
-    secret = system.env("inventory-service")["INTERNAL_JWT_SECRET"]
-    for text in (None, *make_wrong_tokens(system).values()):
+    called = "inventory-service"
+    for text in (None, *make_wrong_tokens(system, called).values()):
         assert call_method(channel, method, text) is grpc.StatusCode.UNAUTHENTICATED
     for caller in (*CALLERS, *STRANGERS):
-        code = call_method(channel, method, credential(secret, caller))
-        assert code is not grpc.StatusCode.UNAUTHENTICATED
-        assert (code is not grpc.StatusCode.PERMISSION_DENIED) == (caller in callers), (caller, code)
+        code = call_method(channel, method, credential(read_key(system, caller), caller, called))
+        assert (code is grpc.StatusCode.UNAUTHENTICATED) == (caller not in SIGNERS), (caller, code)
+        assert (code is grpc.StatusCode.PERMISSION_DENIED) == (caller in SIGNERS and caller not in callers), caller
 
 
 def test_every_internal_call_names_its_callers() -> None:

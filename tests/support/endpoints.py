@@ -23,6 +23,7 @@ from services.order import app as order
 from services.order.settings import Settings as OrderSettings
 from services.user import app as user
 from services.user.settings import Settings as UserSettings
+from tests.support.service_settings import key_environment
 
 AN_ID = "5ea70001-0000-0000-0000-000000000100"
 CALLERS = ("user-service", "order-service", "event-service", "inventory-service", "orchestrator-service")
@@ -30,7 +31,7 @@ UNREACHABLE = "http://127.0.0.1:9"  # the apps are built but never served
 FRAME = ("/health", "/health/live", "/metrics")
 _SECRET = "x" * 32
 _ENVIRONMENT = {
-    **dict.fromkeys(("JWT_SECRET", "INTERNAL_JWT_SECRET", "QR_ENCRYPTION_KEY"), _SECRET),
+    "QR_ENCRYPTION_KEY": _SECRET,
     **dict.fromkeys(("DB_HOST", "RABBITMQ_HOST"), "127.0.0.1"),
     **dict.fromkeys(("DB_NAME", "DB_USER", "DB_PASS", "RABBITMQ_USER", "RABBITMQ_PASS"), "none"),
     **dict.fromkeys(("SMU_API_KEY", "STRIPE_SECRET_KEY", "STRIPE_WEBHOOK_SECRET"), _SECRET),
@@ -78,13 +79,19 @@ class Route:
 def routes() -> tuple[Route, ...]:
     """All routes except health and metrics."""
     apps = {
-        "user-service": user.build(UserSettings.read(Env(_ENVIRONMENT))),
-        "order-service": order.build(OrderSettings.read(Env(_ENVIRONMENT))),
-        "event-service": event.build(EventSettings.read(Env(_ENVIRONMENT))),
-        "inventory-service": inventory.build(replace(InventorySettings.read(Env(_ENVIRONMENT)), grpc_port=0)),
-        "orchestrator-service": orchestrator.build(OrchestratorSettings.read(Env(_ENVIRONMENT))),
+        "user-service": user.build(UserSettings.read(_read_env("user-service"))),
+        "order-service": order.build(OrderSettings.read(_read_env("order-service"))),
+        "event-service": event.build(EventSettings.read(_read_env("event-service"))),
+        "inventory-service": inventory.build(
+            replace(InventorySettings.read(_read_env("inventory-service")), grpc_port=0)
+        ),
+        "orchestrator-service": orchestrator.build(OrchestratorSettings.read(_read_env("orchestrator-service"))),
     }
     return tuple(route for service, app in apps.items() for route in _of(service, app))
+
+
+def _read_env(service: str) -> Env:
+    return Env({**_ENVIRONMENT, **key_environment(service)})
 
 
 def _of(service: str, app: Flask) -> Iterable[Route]:

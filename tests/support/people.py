@@ -9,9 +9,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import uuid4
 
-import jwt
-
 from harness.api_client import PASSWORD, Api, ApiResponse
+from services.chassis.keys import SigningKey
 
 SECRET_FIELDS = frozenset(
     {"password", "otp_code", "seller_otp", "buyer_otp", "access_token", "refresh_token", "qr_payload", "client_secret"}
@@ -73,19 +72,19 @@ class Person(Api):
         return self.post(f"/api/orders/{order_id}/refund")
 
 
-def token(secret: str, user_id: str, role: str, kind: str = "access", **claims: Any) -> str:
-    """Return a token as User issues it (§11). `claims` replace or add claims, and None drops one."""
+def token(key: str, user_id: str, role: str, kind: str = "access", **claims: Any) -> str:
+    """Return a token as User issues it with its key (§11). `claims` replace or add claims, and None drops one."""
     now = int(time.time())
     defaults = {"sub": user_id, "role": role, "iat": now, "exp": now + 900, "type": kind, "iss": "ticketremaster"}
     payload = {**defaults, "jti": str(uuid4()), "sid": str(uuid4()), **claims}
-    return jwt.encode({k: v for k, v in payload.items() if v is not None}, secret, algorithm="HS256")
+    return SigningKey.parse(key).sign({k: v for k, v in payload.items() if v is not None})
 
 
-def credential(secret: str, caller: str, **claims: Any) -> str:
-    """Return the credential of an internal call by the service `caller`."""
+def credential(key: str, caller: str, called: str, **claims: Any) -> str:
+    """Return the credential of a call by the service `caller`, which has this private key, to `called`."""
     now = int(time.time())
-    payload = {"sub": caller, "aud": "internal", "iss": "ticketremaster", "iat": now, "exp": now + 300, **claims}
-    return jwt.encode(payload, secret, algorithm="HS256")
+    payload = {"sub": caller, "aud": called, "iss": "ticketremaster", "iat": now, "exp": now + 300, **claims}
+    return SigningKey.parse(key).sign(payload)
 
 
 __all__ = ["PASSWORD", "Person", "credential", "token"]

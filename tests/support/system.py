@@ -61,10 +61,10 @@ class TestSystem:
         return [self._client(row) for row in rows]
 
     def _client(self, row: inserts.User) -> Person:
-        secret = self.env("user-service")["JWT_SECRET"]
+        key = self.env("user-service")["PRIVATE_KEY"]
         user = {"user_id": row.user_id, "email": row.email, "role": row.role}
         self.phones.add(row.phone)
-        access = token(secret, row.user_id, row.role)
+        access = token(key, row.user_id, row.role)
         self.secrets.add(access)
         return Person(self.stack.url("api-gateway"), access, user, None, self._pool, row.phone, self.secrets)
 

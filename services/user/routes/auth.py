@@ -14,6 +14,8 @@ from msgspec import Meta
 from services.chassis import access, tokens, web
 from services.chassis.db import Database, Row
 from services.chassis.errors import Refused
+from services.chassis.keys import SigningKey
+from services.chassis.settings import ProcessSettings
 from services.contracts.errors import ErrorCode
 from services.user import contacts, passwords
 from services.user.store import accounts, revocations
@@ -22,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 MIN_PASSWORD_BYTES = 8
 SESSION_ID = re.compile("[!-~]{0,200}")
-POLLERS = ("orchestrator-service", "order-service", "inventory-service", "event-service")
+POLLERS = ("orchestrator-service", "event-service")
 
 
 class Registration(msgspec.Struct, forbid_unknown_fields=True):
@@ -42,7 +44,7 @@ class Login(msgspec.Struct, forbid_unknown_fields=True):
     password: Annotated[str, Meta(max_length=1024)]
 
 
-def auth_routes(db: Database, jwt_secret: str) -> Blueprint:
+def auth_routes(db: Database, process: ProcessSettings) -> Blueprint:
     """Build the public routes, and the list of revoked sessions that the other services poll."""
     routes = Blueprint("auth", __name__)
 
@@ -54,12 +56,12 @@ def auth_routes(db: Database, jwt_secret: str) -> Blueprint:
     @routes.post("/api/auth/login")
     @access.public
     def login() -> Response:
-        return web.ok(_login(db, jwt_secret, web.body(Login)))
+        return web.ok(_login(db, process.private_key, web.body(Login)))
 
     @routes.post("/api/auth/refresh")
     @access.public  # `_refresh` checks the refresh token, which no other route accepts
     def refresh() -> Response:
-        return web.ok(_refresh(db, jwt_secret, tokens.parse_bearer(request.headers.get("Authorization"))))
+        return web.ok(_refresh(db, process, tokens.parse_bearer(request.headers.get("Authorization"))))
 
     @routes.post("/api/auth/logout")
     @access.signed_in
@@ -85,31 +87,31 @@ def _register(db: Database, registration: Registration) -> dict[str, Any]:
     return dict(added)
 
 
-def _login(db: Database, secret: str, login: Login) -> dict[str, Any]:
+def _login(db: Database, key: SigningKey, login: Login) -> dict[str, Any]:
     account = accounts.find_by_email(db, contacts.normalize_email(login.email))
     stored = account["password_hash"] if account else None
     if not passwords.matches(login.password, stored) or account is None:
         raise Refused(ErrorCode.UNAUTHORIZED, "Wrong e-mail address or password. Try again or register.")
     logger.info("User %s logged in", account["user_id"])
-    return _open_session(secret, account)
+    return _open_session(key, account)
 
 
-def _open_session(secret: str, account: Row) -> dict[str, Any]:
+def _open_session(key: SigningKey, account: Row) -> dict[str, Any]:
     sid = str(uuid4())
     issued = {
-        f"{kind}_token": tokens.issue(secret, account["user_id"], account["role"], sid, kind)
+        f"{kind}_token": tokens.issue(key, account["user_id"], account["role"], sid, kind)
         for kind in ("access", "refresh")
     }
     user = {name: account[name] for name in ("user_id", "email", "role", "credit_balance")}
     return {**issued, "token_type": "Bearer", "expires_in": tokens.ACCESS_SECONDS, "user": user}
 
 
-def _refresh(db: Database, secret: str, token: str) -> dict[str, Any]:
-    session = tokens.verify(secret, token, kind="refresh")
+def _refresh(db: Database, process: ProcessSettings, token: str) -> dict[str, Any]:
+    session = tokens.verify(process.user_keys, token, kind="refresh")
     role = revocations.find_role(db, session.user_id, session.sid)
     if role is None:
         raise Refused(ErrorCode.UNAUTHORIZED, "This session was revoked. Log in again.")
-    renewed = tokens.issue(secret, session.user_id, role, session.sid, "access")
+    renewed = tokens.issue(process.private_key, session.user_id, role, session.sid, "access")
     return {"access_token": renewed, "expires_in": tokens.ACCESS_SECONDS}
 
 

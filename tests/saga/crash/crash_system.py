@@ -63,7 +63,7 @@ class CrashTestSystem:
         self.smu = Fake(stack.url("fake-smu"))
         self.fork_server = ForkServer(stack.run_dir.path)
         self._dbs = {name: Database(_read_dsn(stack.dsn(name))) for name in DATABASES}
-        self._secret = stack.env(ORCHESTRATOR)["JWT_SECRET"]
+        self._key = stack.env("user-service")["PRIVATE_KEY"]
         self._pool = urllib3.PoolManager(num_pools=64, maxsize=64, retries=False)
         self.inbox = Inbox(stack.url("fake-smu"), self._pool)
         self._orchestrator_numbers = count(1)
@@ -143,7 +143,7 @@ class CrashTestSystem:
         return seat
 
     def _client(self, user: inserts.User) -> Person:
-        access = token(self._secret, user.user_id, user.role)
+        access = token(self._key, user.user_id, user.role)
         details = {"user_id": user.user_id, "email": user.email}
         return Person(self.rescuer, access, details, None, self._pool, user.phone)
 

@@ -11,15 +11,15 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pytest
 from flask import Flask
 
 from fakes.smu.app import create_app as fake_smu
 from harness.api_client import Inbox
-from services.chassis import json_codec, tokens
-from services.chassis.settings import BrokerSettings, ProcessSettings
+from services.chassis import json_codec
+from services.chassis.settings import BrokerSettings
 from services.event.app import build as build_event
 from services.event.settings import Settings as EventSettings
 from services.orchestrator.admin import ParkedSagas
@@ -37,9 +37,8 @@ from tests.saga.in_process.inventory_server import InventoryServer
 from tests.saga.in_process.local_calls import LocalAdapter, LocalHttp, LocalPool, call
 from tests.support.databases import Databases
 from tests.support.leases import beat_as_if_running
+from tests.support.service_settings import process_settings, user_token
 
-JWT_SECRET = "test-jwt-secret-test-jwt-secret-test"
-INTERNAL_SECRET = "test-internal-secret-test-internal-secret"
 SMU_KEY = "key"
 QR_KEY = b"0123456789abcdef0123456789abcdef"
 NO_BROKER = BrokerSettings("broker.test", 5672, "nobody", "none")
@@ -85,12 +84,11 @@ class InProcessSystem(SystemDatabases):
 
     def __init__(self, databases: Databases) -> None:
         super().__init__(databases)
-        self.process = ProcessSettings("test", 1, "127.0.0.1", JWT_SECRET, INTERNAL_SECRET, "WARNING", 4)
         self.smu = fake_smu(SMU_KEY)
         self.inbox = Inbox(SMU, LocalPool(self.smu))  # type: ignore[arg-type]
         self.apps = {USER: self._build_user(), ORDER: self._build_order(), EVENT: self._build_event()}
         self.http = LocalHttp(self.apps)
-        self.inventory = InventoryServer(self.process, self.dbs["inventory"])
+        self.inventory = InventoryServer(self.dbs["inventory"])
         self.order_sweeper = OrderSweeper(self.dbs["order"], grace_seconds=0)
         self.rescuer = self.orchestrator(Seams(publisher=RecordedMessages()))
         self._without_retries = self.orchestrator(Seams(publisher=RecordedMessages()), NO_RETRY_BUDGET)
@@ -109,7 +107,7 @@ class InProcessSystem(SystemDatabases):
         """Build another orchestrator. Its HTTP calls stay in this process unless `seams` has a transport."""
         chosen = budget or RetryBudget()
         settings = Settings(
-            process=replace(self.process, service="orchestrator-service"),
+            process=process_settings("orchestrator-service", "WARNING"),
             database=self.databases.database_for("orchestrator"),
             broker=NO_BROKER,
             inventory_address=self.inventory.address,
@@ -127,7 +125,7 @@ class InProcessSystem(SystemDatabases):
 
     def _build_user(self) -> Flask:
         settings = UserSettings(
-            process=replace(self.process, service="user-service"),
+            process=process_settings("user-service", "WARNING"),
             database=self.databases.database_for("user"),
             smu_url=SMU,
             smu_key=SMU_KEY,
@@ -140,7 +138,7 @@ class InProcessSystem(SystemDatabases):
             return build_user(settings, self.dbs["user"])
 
     def _build_order(self) -> Flask:
-        process = replace(self.process, service="order-service")
+        process = process_settings("order-service", "WARNING")
         settings = OrderSettings(
             process=process, database=self.databases.database_for("order"), grace_seconds=0, sweep_seconds=60
         )
@@ -148,7 +146,7 @@ class InProcessSystem(SystemDatabases):
 
     def _build_event(self) -> Flask:
         settings = EventSettings(
-            process=replace(self.process, service="event-service"),
+            process=process_settings("event-service", "WARNING"),
             database=self.databases.database_for("event"),
             inventory_http_url="http://inventory.test",
             user_service_url=USER,
@@ -170,7 +168,7 @@ class InProcessSystem(SystemDatabases):
     # ── clients
 
     def token(self, user_id: UUID, role: str = "customer") -> str:
-        return tokens.issue(JWT_SECRET, user_id, role, str(uuid4()), "access")
+        return user_token(user_id, role)
 
     def send_code(self, user_id: UUID) -> tuple[str, str]:
         """Send a one-time password to a user's phone, and return (sid, code)."""

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from services.chassis.db import Database
-from services.chassis.settings import ProcessSettings
 from services.contracts.pb import inventory_pb2 as pb
 from services.contracts.pb.inventory_pb2_grpc import add_InventoryServicer_to_server
 from services.inventory.grpc_server import GrpcServer
 from services.inventory.servicer import Inventory
 from services.inventory.store import holds
+from tests.support.service_settings import SERVICE_KEYS
 
 
 class InventoryServer:
     """The servicer and the sweeper of Inventory."""
 
-    def __init__(self, process: ProcessSettings, db: Database) -> None:
+    def __init__(self, db: Database) -> None:
         self._db = db
-        servicer = Inventory(db, replace(process, service="inventory-service").internal_jwt_secret)
+        servicer = Inventory(db, SERVICE_KEYS)
         self._server = GrpcServer(
             "127.0.0.1:0",
             lambda server: add_InventoryServicer_to_server(servicer, server),  # type: ignore[no-untyped-call]

@@ -25,12 +25,13 @@ from tests.concurrency.seat_model import SeatModel, mark_lost_locks
 from tests.saga.in_process.engine import Engine
 from tests.saga.in_process.faults import Fault, FaultPlan
 from tests.saga.in_process.faulty_transports import FaultyChannel, FaultyHttp, FaultyJournal, FaultyPublisher
-from tests.saga.in_process.in_process_system import INTERNAL_SECRET, NoRevocations, RecordedMessages
+from tests.saga.in_process.in_process_system import NoRevocations, RecordedMessages
 from tests.saga.in_process.scenarios import Case
 from tests.saga.interleavings.explorer import NOT_FOLLOWED
 from tests.saga.interleavings.local_inventory import LocalChannel, SeatHistory
 from tests.saga.interleavings.pairs import ACTS, EXPIRING, Pair, Process, prepare
 from tests.saga.interleavings.scheduler import Scheduler, Step, current_actor, points
+from tests.support.service_settings import SERVICE_KEYS
 
 _LEASE = """  -- for an hour, so that only the actor RECOVERY ends it, and no slow machine
 INSERT INTO heartbeats (instance_id, lease_until, unbroken_since)
@@ -107,7 +108,7 @@ class PairRunner:
     def __init__(self, engine: Engine) -> None:
         self.system = engine.system
         self._engine = engine
-        self._servicer = Inventory(self.system.dbs["inventory"], INTERNAL_SECRET)
+        self._servicer = Inventory(self.system.dbs["inventory"], SERVICE_KEYS)
         self.plans = {name: FaultPlan() for name in "ab"}
         self.history = SeatHistory(lambda: 0.0)
         self._orchestrators = {name: self.system.orchestrator(self._seams(name)) for name in "ab"}

@@ -15,16 +15,16 @@ from flask import Flask
 from harness.api_client import ApiResponse
 from services.chassis import json_codec
 from services.chassis.clients import HttpPeer
-from services.chassis.tokens import Credential
 from services.inventory.consumer import SeatReleases
 from services.inventory.queue_consumer import Message
 from services.inventory.store import holds
 from services.orchestrator.app import Orchestrator
 from tests.saga.in_process import db_builders
-from tests.saga.in_process.in_process_system import INTERNAL_SECRET, ORDER
+from tests.saga.in_process.in_process_system import ORDER
 from tests.saga.in_process.local_calls import call
 from tests.saga.in_process.scenarios import AMOUNT, FLOWS, HALL, PRICE, Case
 from tests.saga.properties.stripe_events import build_payment, sign
+from tests.support.service_settings import make_credential
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def _sweep_orders(case: Case, _process: Process) -> None:
 
 def _wake_up(case: Case, process: Process) -> None:
     """Handle the message of the hold, as Inventory's consumer does, with the notice to Order."""
-    orders = HttpPeer("Order", ORDER, Credential("inventory-service", INTERNAL_SECRET), case.system.http)
+    orders = HttpPeer("Order", ORDER, make_credential("inventory-service", "order-service"), case.system.http)
     publisher: Any = process.orchestrator.publisher
     releases = SeatReleases(
         case.system.dbs["inventory"], publisher, lambda order: orders.post(f"/orders/{order}/expire")

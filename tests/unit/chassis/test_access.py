@@ -19,13 +19,12 @@ from services.chassis import access, tokens, web
 from services.chassis.clients import HttpPeer
 from services.chassis.errors import ConfigurationError, Unknown
 from services.chassis.revocations import POLL_SECONDS, RevocationPoller
-from services.chassis.settings import ProcessSettings
+from tests.support.service_settings import credential_headers, make_credential, process_settings, user_token
 from tests.support.stubs import check_response
 
 pytestmark = pytest.mark.unit
 
-SECRET, INTERNAL = "j" * 32, "i" * 32
-SETTINGS = ProcessSettings("test-service", 1, "127.0.0.1", SECRET, INTERNAL, "INFO", 4)
+SETTINGS = process_settings("user-service")
 
 
 @dataclass
@@ -62,7 +61,7 @@ def _make_view() -> Callable[[], Response]:
 
 
 def _token(role: str = "customer", sid: str = "login", kind: str = "access") -> dict[str, str]:
-    return {"Authorization": f"Bearer {tokens.issue(SECRET, uuid4(), role, sid, kind)}"}
+    return {"Authorization": f"Bearer {user_token(uuid4(), role, sid, kind)}"}
 
 
 def _get_statuses(revocations: RevocationList, headers: dict[str, str], *paths: str) -> list[int]:
@@ -90,9 +89,9 @@ def test_a_refresh_token_is_not_an_access_token() -> None:
 
 
 def test_an_internal_route_accepts_only_its_named_services() -> None:
-    named, other = (tokens.Credential(f"{name}-service", INTERNAL).header() for name in ("order", "event"))
-    assert _get_statuses(RevocationList(), {"Authorization": named}, "/inside", "/look") == [200, 401]
-    assert _get_statuses(RevocationList(), {"Authorization": other}, "/inside") == [403]
+    named, other = (credential_headers(f"{name}-service", "user-service") for name in ("order", "event"))
+    assert _get_statuses(RevocationList(), named, "/inside", "/look") == [200, 401]
+    assert _get_statuses(RevocationList(), other, "/inside") == [403]
     assert _get_statuses(RevocationList(), _token("staff"), "/inside") == [401]
 
 
@@ -116,7 +115,7 @@ def test_logout_that_user_cannot_report_is_unknown_for_5_seconds(monkeypatch: py
         return check_response("user", method, url, 200, page)
 
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
-    peer = HttpPeer("User", "http://user", tokens.Credential("order-service", INTERNAL), respond)
+    peer = HttpPeer("User", "http://user", make_credential("order-service", "user-service"), respond)
     revocations = RevocationPoller(peer)
     assert not revocations.poll()
     is_away = True

@@ -11,11 +11,11 @@ import pytest
 from services.chassis.clients import HttpPeer, open_channel
 from services.chassis.db import Database
 from services.chassis.settings import DatabaseSettings
-from services.chassis.tokens import Credential
 from services.contracts.pb import inventory_pb2
 from services.inventory.grpc_server import GrpcServer
 from services.user.outside import is_internal, open_session
 from tests.support.http_servers import AnsweringServer
+from tests.support.service_settings import make_credential
 
 pytestmark = pytest.mark.unit
 
@@ -61,7 +61,7 @@ def test_grpc_calls_ignore_the_proxy_of_the_environment() -> None:
 
 
 def test_http_calls_ignore_the_proxy_of_the_environment(server: AnsweringServer) -> None:
-    peer = HttpPeer("Order", server.origin, Credential("event-service", "s" * 32))
+    peer = HttpPeer("Order", server.origin, make_credential("event-service", "order-service"))
     assert peer.get("/orders/1") == {}
 
 

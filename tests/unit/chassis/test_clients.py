@@ -8,7 +8,7 @@ import pytest
 
 from services.chassis.clients import HttpPeer
 from services.chassis.errors import Refused, Unknown
-from services.chassis.tokens import Credential
+from tests.support.service_settings import make_credential
 
 pytestmark = pytest.mark.unit
 
@@ -19,7 +19,7 @@ def _peer(status: int, body: bytes) -> HttpPeer:
             raise TimeoutError("no answer")
         return status, body
 
-    return HttpPeer("Order", "http://order.test", Credential("event-service", "s" * 32), respond)  # type: ignore[arg-type]
+    return HttpPeer("Order", "http://order.test", make_credential("event-service", "order-service"), respond)  # type: ignore[arg-type]
 
 
 def _refusal(code: str) -> bytes:

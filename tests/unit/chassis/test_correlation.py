@@ -15,15 +15,14 @@ import pytest
 from flask import Response
 from flask.testing import FlaskClient
 
-from services.chassis import access, logs, tokens, web
+from services.chassis import access, logs, web
 from services.chassis.errors import Refused, Unknown
-from services.chassis.settings import ProcessSettings
 from services.contracts.errors import ErrorCode
+from tests.support.service_settings import credential_headers, process_settings
 
 pytestmark = pytest.mark.unit
 
-SECRET, INTERNAL = "j" * 32, "i" * 32
-SETTINGS = ProcessSettings("test-service", 1, "127.0.0.1", SECRET, INTERNAL, "INFO", 4)
+SETTINGS = process_settings("order-service")
 MINE = "11111111-2222-4333-8444-5555555555ab"
 SENT = [None, "", "x" * 250, MINE, MINE.upper(), MINE.replace("-", ""), f"{{{MINE}}}", f"{MINE}, {MINE}", "1" * 33]
 
@@ -131,5 +130,5 @@ def _normalize(sent: str | None) -> str | None:
 
 def test_credential_of_a_caller_does_not_change_the_id(client: FlaskClient) -> None:
     mine = str(uuid4())
-    headers = {"Authorization": tokens.Credential("order-service", INTERNAL).header(), "X-Correlation-ID": mine}
+    headers = {**credential_headers("order-service", "order-service"), "X-Correlation-ID": mine}
     assert client.get("/inside", headers=headers).headers["X-Correlation-ID"] == mine

@@ -16,8 +16,8 @@ from services.chassis import neighbours
 from services.chassis.clients import CALL_SECONDS, GrpcPeer, HttpPeer
 from services.chassis.errors import Away, NoAnswer, NotSent, Refused, Unknown, Unreachable
 from services.chassis.neighbours import Neighbour, Slots
-from services.chassis.tokens import Credential
 from services.contracts.errors import ErrorCode
+from tests.support.service_settings import make_credential
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.unit
@@ -187,7 +187,7 @@ def test_probe_has_a_shorter_timeout() -> None:
 
 def test_clients_limit_their_probes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(neighbours, "AWAY_SECONDS", 0.0)
-    credential, timeouts = Credential("event-service", "s" * 32), list[float]()
+    credential, timeouts = make_credential("event-service", "order-service"), list[float]()
 
     def be_silent(*arguments: object, timeout: float = 0.0, **_: object) -> NoReturn:
         timeouts.append(timeout or float(str(arguments[-1])))

@@ -8,7 +8,7 @@ import pytest
 
 from services.chassis.clients import HttpPeer
 from services.chassis.revocations import RevocationPoller
-from services.chassis.tokens import Credential
+from tests.support.service_settings import make_credential
 from tests.support.stubs import check_response
 
 pytestmark = pytest.mark.unit
@@ -32,7 +32,9 @@ def test_list_is_fresh_only_after_its_last_page() -> None:
     ) -> tuple[int, bytes]:
         return check_response("user", method, url, 200, pages.pop(0))
 
-    poller = RevocationPoller(HttpPeer("User", "http://user", Credential("event-service", "s" * 32), respond_in_pages))
+    poller = RevocationPoller(
+        HttpPeer("User", "http://user", make_credential("event-service", "user-service"), respond_in_pages)
+    )
     assert poller.poll()
     assert poller.age() == float("inf")
     assert not poller.poll()
@@ -44,7 +46,7 @@ def test_list_is_fresh_only_after_its_last_page() -> None:
 
 
 def test_one_poll_reads_the_revoked_sessions() -> None:
-    peer = HttpPeer("User", "http://user", Credential("event-service", "s" * 32), respond)
+    peer = HttpPeer("User", "http://user", make_credential("event-service", "user-service"), respond)
     poller = RevocationPoller(peer)
     poller.poll()
     assert poller.is_revoked("ended")
@@ -62,7 +64,7 @@ def test_next_poll_sends_the_cursor_with_its_session() -> None:
         urls.append(url)
         return check_response("user", method, url, *respond(method, url, body, headers, timeout))
 
-    peer = HttpPeer("User", "http://user", Credential("event-service", "s" * 32), respond_and_record)
+    peer = HttpPeer("User", "http://user", make_credential("event-service", "user-service"), respond_and_record)
     poller = RevocationPoller(peer)
     poller.poll()
     poller.poll()

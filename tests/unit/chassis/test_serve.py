@@ -24,11 +24,12 @@ pytestmark = pytest.mark.unit
 
 APP = """
 import os, sys, time
+from dataclasses import replace
 from flask import request
 from services.chassis import access, serve, web
-from services.chassis.settings import ProcessSettings
+from tests.support.service_settings import process_settings
 
-settings = ProcessSettings("served", int(sys.argv[1]), "127.0.0.1", "s" * 32, "i" * 32, "INFO", threads=1)
+settings = replace(process_settings("order-service"), service="served", port=int(sys.argv[1]), threads=1)
 
 class Background:
     def start(self): pass

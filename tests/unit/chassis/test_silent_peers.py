@@ -23,11 +23,11 @@ from services.chassis.db import Database
 from services.chassis.errors import NoAnswer, NotSent, Unknown
 from services.chassis.http_transport import PooledTransport
 from services.chassis.settings import BrokerSettings, DatabaseSettings
-from services.chassis.tokens import Credential
 from services.user.outside import open_session
 from services.user.smu import Smu
 from tests.support.brokers import Broker
 from tests.support.http_servers import AnsweringServer, Request, answer_success
+from tests.support.service_settings import make_credential
 from tests.support.silent_proxy import SilentProxy, connect_unix
 from tests.support.waiting import wait_until
 
@@ -121,7 +121,7 @@ def test_server_ends_its_statement_before_the_client_gives_up(
 
 
 def peer_of(proxy: SilentProxy) -> HttpPeer:
-    return HttpPeer("Order", f"http://127.0.0.1:{proxy.port}", Credential("event-service", "s" * 32))
+    return HttpPeer("Order", f"http://127.0.0.1:{proxy.port}", make_credential("event-service", "order-service"))
 
 
 def test_http_call_to_a_silent_service_ends_and_the_pool_recovers(monkeypatch: pytest.MonkeyPatch) -> None:

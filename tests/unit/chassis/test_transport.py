@@ -13,7 +13,7 @@ from harness.runtime import ports
 from services.chassis.clients import HttpPeer
 from services.chassis.errors import ConfigurationError, Unknown
 from services.chassis.http_transport import PooledTransport
-from services.chassis.tokens import Credential
+from tests.support.service_settings import make_credential
 
 pytestmark = pytest.mark.unit
 
@@ -111,7 +111,7 @@ def test_connection_closed_by_the_server_is_not_reused(server: Servers) -> None:
 )
 def test_incomplete_response_is_unknown_without_a_retry(server: Servers, answers: list[bytes]) -> None:
     at = server(answers, [b"HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\n" + b'{"data":{}}'])
-    peer = HttpPeer("Order", at.origin, Credential("event-service", "s" * 32))
+    peer = HttpPeer("Order", at.origin, make_credential("event-service", "order-service"))
     with pytest.raises(Unknown):
         peer.post("/orders", key="k")
     assert len(at.requests) == 1
@@ -148,4 +148,4 @@ def test_threads_share_idle_connections(server: Servers) -> None:
 
 def test_address_without_http_prevents_the_start() -> None:
     with pytest.raises(ConfigurationError, match="not an address of Order"):
-        HttpPeer("Order", "order-service:5001", Credential("event-service", "s" * 32))
+        HttpPeer("Order", "order-service:5001", make_credential("event-service", "order-service"))

@@ -23,6 +23,7 @@ from services.chassis.errors import ConfigurationError
 from services.chassis.settings import BrokerSettings, DatabaseSettings, Env
 from services.user.settings import Settings as UserSettings
 from tests.support.http_servers import AnsweringServer
+from tests.support.service_settings import key_environment
 
 pytestmark = pytest.mark.unit
 
@@ -293,11 +294,11 @@ def test_filled_example_has_all_secrets_and_comments() -> None:
 
 
 @pytest.mark.parametrize("placeholder", ["change_me", "CHANGEME", "your_db_pass", "sk_test_..."])
-@pytest.mark.parametrize("name", ["DB_PASS", "RABBITMQ_PASS", "JWT_SECRET", "SMU_API_KEY", "STRIPE_SECRET_KEY"])
+@pytest.mark.parametrize("name", ["DB_PASS", "RABBITMQ_PASS", "PRIVATE_KEY", "SMU_API_KEY", "STRIPE_SECRET_KEY"])
 def test_placeholder_stops_the_start(name: str, placeholder: str) -> None:
     names = ["DB_HOST", "DB_NAME", "DB_USER", "DB_PASS", "RABBITMQ_HOST", "RABBITMQ_USER", "RABBITMQ_PASS"]
-    names += ("JWT_SECRET", "INTERNAL_JWT_SECRET", "STRIPE_SECRET_KEY", "STRIPE_WEBHOOK_SECRET", "SMU_API_KEY")
-    values = dict.fromkeys(names, "x" * 32)
+    names += ("STRIPE_SECRET_KEY", "STRIPE_WEBHOOK_SECRET", "SMU_API_KEY")
+    values = dict.fromkeys(names, "x" * 32) | key_environment("user-service")
     values |= {"SMU_API_URL": "http://smu", "STRIPE_API_BASE": "http://stripe", "USER_SERVICE_URL": "http://user"}
 
     def read(given: dict[str, str]) -> None:

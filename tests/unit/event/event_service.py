@@ -15,7 +15,7 @@ from services.chassis.db import Database
 from services.chassis.settings import DatabaseSettings
 from services.event.app import build
 from services.event.settings import Settings
-from tests.support.service_settings import INTERNAL_SECRET, JWT_SECRET, credential_headers, process_settings
+from tests.support.service_settings import SERVICE_KEYS, credential_headers, process_settings, user_token
 from tests.support.stubs import check_response
 
 FIRST, SECOND, PAST = (f"e0e0e0e0-0000-0000-0000-00000000000{n}" for n in (1, 2, 3))
@@ -49,7 +49,9 @@ class Inventory:
         address = urlsplit(url)
         with self.lock:
             self.calls.append((address.path, headers.get("If-None-Match")))
-            self.callers.add(tokens.verify_caller(INTERNAL_SECRET, tokens.parse_bearer(headers["Authorization"])))
+            self.callers.add(
+                tokens.verify_caller(SERVICE_KEYS, "inventory-service", tokens.parse_bearer(headers["Authorization"]))
+            )
         if self.down:
             raise ConnectionRefusedError("refused")
         if self.garbage is not None:
@@ -108,8 +110,8 @@ class EventService:
 
     def bearer(self, caller: str | None = None, kind: str = "access", role: str = "customer", sid: str = "sid") -> Any:
         if caller is not None:
-            return credential_headers(caller)
-        return {"Authorization": f"Bearer {tokens.issue(JWT_SECRET, UUID(int=7), role, sid, kind)}"}
+            return credential_headers(caller, "event-service")
+        return {"Authorization": f"Bearer {user_token(UUID(int=7), role, sid, kind)}"}
 
     def new_event(self, when: str = "1 day", total_seats: int = 3, prices: str = '{"CAT1": 350, "CAT2": 99.5}') -> str:
         """Insert an event with the date `when` from now."""

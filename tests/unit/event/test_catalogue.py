@@ -13,13 +13,12 @@ import pytest
 from services.chassis.clients import HttpPeer
 from services.chassis.revocations import RevocationPoller
 from services.chassis.settings import DatabaseSettings
-from services.chassis.tokens import Credential
 from services.event import inventory_client
 from services.event.app import build
 from services.event.catalogue import _EventPage
 from services.event.inventory_client import InventoryClient
 from tests.support.databases import Databases
-from tests.support.service_settings import INTERNAL_SECRET
+from tests.support.service_settings import make_credential
 from tests.unit.event.event_service import FIRST, PAST, EventService, Inventory, seat
 
 pytestmark = pytest.mark.unit
@@ -169,7 +168,7 @@ def test_50_000_seats_are_rendered_once(service: EventService) -> None:
 
 def _make_client(inventory: Inventory) -> InventoryClient:
     return InventoryClient(
-        HttpPeer("inventory-service", "http://i", Credential("event-service", INTERNAL_SECRET), inventory)
+        HttpPeer("inventory-service", "http://i", make_credential("event-service", "inventory-service"), inventory)
     )
 
 

@@ -11,7 +11,7 @@ from services.chassis.errors import ConfigurationError
 from services.chassis.settings import Env
 from services.event.settings import Settings
 from tests.support.databases import Databases, scripts
-from tests.support.service_settings import INTERNAL_SECRET, JWT_SECRET
+from tests.support.service_settings import key_environment
 from tests.unit.event.event_service import FIRST, PAST, SECOND, EventService
 
 pytestmark = pytest.mark.unit
@@ -117,7 +117,7 @@ def test_event_is_ready_while_inventory_is_down(service: EventService) -> None:
 
 def test_settings_name_the_missing_variable() -> None:
     names = ("DB_HOST", "DB_NAME", "DB_USER", "DB_PASS", "INVENTORY_HTTP_URL", "USER_SERVICE_URL")
-    whole = dict.fromkeys(names, "x") | {"JWT_SECRET": JWT_SECRET, "INTERNAL_JWT_SECRET": INTERNAL_SECRET}
+    whole = dict.fromkeys(names, "x") | key_environment("event-service")
     assert Settings.read(Env(whole)).process.port == 5002
     for name in whole:
         with pytest.raises(ConfigurationError, match=name):

@@ -10,16 +10,17 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import jwt
 import yaml
 from werkzeug.test import Client, TestResponse
 
 from fakes.kong.declarative import load
 from fakes.kong.gateway import Gateway
 from fakes.kong.refusals import Templates
+from services.chassis.keys import SigningKey
 from services.gateway import render
+from tests.support.service_settings import USER_KEY, key_environment
 
-SECRET = "a secret of more than thirty-two bytes"
+KEYS = {"USER_PUBLIC_KEYS": key_environment("user-service")["USER_PUBLIC_KEYS"]}
 TEMPLATE = Path(render.__file__).with_name("error_template.json")
 
 
@@ -71,7 +72,7 @@ def upstream_server() -> Iterator[Any]:
 def render_config(upstream: Any) -> dict[str, Any]:
     """Render the project's configuration with every service at `upstream`."""
     address = f"http://127.0.0.1:{upstream.server_port}"
-    env = {"JWT_SECRET": SECRET, "USER_SERVICE_URL": address, "EVENT_SERVICE_URL": address, "ORCHESTRATOR_URL": address}
+    env = {**KEYS, "USER_SERVICE_URL": address, "EVENT_SERVICE_URL": address, "ORCHESTRATOR_URL": address}
     loaded: dict[str, Any] = yaml.load(render.render(env), yaml.CSafeLoader)
     return loaded
 
@@ -98,10 +99,10 @@ class KongClient:
         return self._client.open(plain, method=method, headers=headers, environ_overrides=overrides, **more)
 
 
-def token(secret: str = SECRET, **changes: Any) -> str:
+def token(key: SigningKey = USER_KEY, **changes: Any) -> str:
     """Make a user's token without the claims that `changes` sets to None."""
     claims = {"iss": "ticketremaster", "sub": "u", "type": "access", "exp": int(time.time()) + 60, **changes}
-    return jwt.encode({name: value for name, value in claims.items() if value is not None}, secret, algorithm="HS256")
+    return key.sign({name: value for name, value in claims.items() if value is not None})
 
 
 def bearer(text: str | None = None) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -13,6 +14,7 @@ import pytest
 
 from fakes.kong import __main__ as command
 from fakes.kong.refusals import Templates, choose_format
+from tests.support.service_settings import USER_KEY, signing_key
 from tests.unit.fakes.kong_gateway import bearer, plugin, token
 
 ORIGIN = "http://localhost:3000"
@@ -28,16 +30,21 @@ def remove_anonymous(config: dict[str, Any]) -> None:
 
 
 def list_refused_tokens() -> list[Any]:
-    none = jwt.encode({"iss": "ticketremaster", "exp": 9e9}, "", algorithm="none")
+    none = jwt.encode({"exp": 9e9}, "", algorithm="none", headers={"kid": USER_KEY.key_id})
+    nameless = jwt.encode({"exp": 9e9}, USER_KEY.private, algorithm="ES256")
+    order = signing_key("order-service")
+    forged = token(replace(order, key_id=USER_KEY.key_id))
+    long = token(exp=int(time.time()) + 999)
     return [
         pytest.param(None, {"message": "Unauthorized"}, "Bearer", id="none"),
         pytest.param("a.b.c", {"message": "Bad token; invalid JSON"}, None, id="garbage"),
         pytest.param(none, {"message": "Bad token; invalid alg"}, None, id="alg none"),
-        pytest.param(token(iss=None), {"message": "No mandatory 'iss' in claims"}, None, id="no iss"),
-        pytest.param(token(iss="other"), {"message": "No credentials found for given 'iss'"}, None, id="other iss"),
-        pytest.param(token("another secret of thirty-two bytes"), {"message": "Invalid signature"}, None, id="forged"),
+        pytest.param(nameless, {"message": "No mandatory 'kid' in claims"}, None, id="no kid"),
+        pytest.param(token(order), {"message": "No credentials found for given 'kid'"}, None, id="other kid"),
+        pytest.param(forged, {"message": "Invalid signature"}, None, id="forged"),
         pytest.param(token(exp=int(time.time()) - 1), {"exp": "token expired"}, None, id="expired"),
         pytest.param(token(exp=None), {"exp": "must be a number"}, None, id="no exp"),
+        pytest.param(long, {"exp": "exceeds maximum allowed expiration"}, None, id="too long"),
     ]
 
 

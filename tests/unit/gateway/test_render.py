@@ -7,14 +7,20 @@ from typing import Any
 
 import pytest
 import yaml
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
+from harness.runtime import variables
+from services.chassis import tokens
+from services.chassis.keys import PublicKeys
 from services.gateway import render
+from tests.support.service_settings import key_environment
 
 pytestmark = pytest.mark.unit
 
-SECRET = "s" * 32
+KEYS = key_environment("user-service")["USER_PUBLIC_KEYS"]
+NEXT = variables.resolve({}, {}, frozenset())["USER_PUBLIC_KEYS"]
 ENV = {
-    "JWT_SECRET": SECRET,
+    "USER_PUBLIC_KEYS": KEYS,
     "USER_SERVICE_URL": "http://user-service:5000",
     "EVENT_SERVICE_URL": "http://event-service:5002/",
     "ORCHESTRATOR_URL": "http://orchestrator-service:5003",
@@ -75,8 +81,10 @@ def test_path_without_a_route_is_refused_from_every_address():
 @pytest.mark.claim("gateway/jwt-plugin-refuses", "gateway/jwt-plugin-claim")
 def test_all_routes_check_tokens_alike_and_only_in_headers():
     checks = [plugin(routes(load_config())[name], "jwt") for name in ("auth", "events", "api")]
+    lifetimes = [check.pop("maximum_expiration") - tokens.CLOCK_LEEWAY_SECONDS for check in checks]
+    assert lifetimes == [tokens.REFRESH_SECONDS, tokens.ACCESS_SECONDS, tokens.ACCESS_SECONDS]
     assert checks[0] == checks[1] == checks[2]
-    assert checks[0]["key_claim_name"] == "iss"
+    assert checks[0]["key_claim_name"] == "kid"
     assert checks[0]["claims_to_verify"] == ["exp"]
     assert checks[0]["uri_param_names"] == []
 
@@ -113,28 +121,24 @@ def test_origins_come_from_the_environment():
     assert plugin(config, "cors")["origins"] == ["https://shop.example.com", "http://localhost:3000"]
 
 
-@pytest.mark.parametrize(
-    "secret",
-    [
-        "\"quoted\" and 'quoted' and 32 bytes long",
-        "back\\slash: #comment {flow} [list] & *",
-        "$(id) ${HOME} {{ X }} %s " * 2,
-        "ü€" * 16,
-    ],
-)
-def test_any_secret_survives_quoting(secret: str):
-    consumer = load_config(JWT_SECRET=secret)["consumers"][0]
-    assert consumer["jwt_secrets"] == [{"key": "ticketremaster", "algorithm": "HS256", "secret": secret}]
+def test_each_public_key_of_user_has_the_id_that_user_writes():
+    """Two keys are valid at once, so that a new one can replace the old one without a logout."""
+    found = load_config(USER_PUBLIC_KEYS=f"{KEYS}, {NEXT}")["consumers"][0]["jwt_secrets"]
+    assert [key["key"] for key in found] == list(PublicKeys.parse(f"{KEYS},{NEXT}", "user-service").keys)
+    assert [load_pem_public_key(key["rsa_public_key"].encode()) for key in found] == list(
+        PublicKeys.parse(f"{KEYS},{NEXT}", "user-service").keys.values()
+    )
+    assert {key["algorithm"] for key in found} == {"ES256"}
 
 
 @pytest.mark.parametrize(
     ("name", "value", "complaint"),
     [
-        ("JWT_SECRET", "", "JWT_SECRET is not set"),
-        ("JWT_SECRET", "s" * 31, "JWT_SECRET is shorter than 32 bytes"),
-        ("JWT_SECRET", "change_me" * 4, "JWT_SECRET still holds its placeholder"),
-        ("JWT_SECRET", "s" * 32 + "\n", "JWT_SECRET contains characters"),
-        ("JWT_SECRET", "{vault://env/some-secret-of-some-length}", "JWT_SECRET looks like a Kong vault reference"),
+        ("USER_PUBLIC_KEYS", "", "USER_PUBLIC_KEYS is not set"),
+        ("USER_PUBLIC_KEYS", "change_me", "USER_PUBLIC_KEYS is not a list of public keys"),
+        ("USER_PUBLIC_KEYS", KEYS[4:], "USER_PUBLIC_KEYS is not a list of public keys"),
+        ("USER_PUBLIC_KEYS", f"{KEYS},", "USER_PUBLIC_KEYS is not a list of public keys"),
+        ("USER_PUBLIC_KEYS", KEYS + "\n", "USER_PUBLIC_KEYS contains characters"),
         ("USER_SERVICE_URL", "", "USER_SERVICE_URL is not set"),
         ("EVENT_SERVICE_URL", "event-service:5002", "EVENT_SERVICE_URL=event-service:5002 is not of the form"),
         ("ORCHESTRATOR_URL", "http://o:1/api", "ORCHESTRATOR_URL=http://o:1/api is not of the form"),

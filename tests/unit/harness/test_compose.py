@@ -128,11 +128,11 @@ def test_native_programs_start_level_by_level(tmp_path: Path) -> None:
 
 @pytest.mark.claim("schema/seats.held_until")
 def test_run_directory_keeps_its_secrets_but_not_its_settings() -> None:
-    known = {"JWT_SECRET": "kept", "HOLD_TTL_SECONDS": "5"}
+    known = {"SMU_API_KEY": "kept", "HOLD_TTL_SECONDS": "5"}
     found = variables.resolve(known, {"LOG_LEVEL": "DEBUG"}, frozenset())
-    assert (found["JWT_SECRET"], found["HOLD_TTL_SECONDS"], found["LOG_LEVEL"]) == ("kept", "300", "DEBUG")
+    assert (found["SMU_API_KEY"], found["HOLD_TTL_SECONDS"], found["LOG_LEVEL"]) == ("kept", "300", "DEBUG")
     assert len(found["QR_ENCRYPTION_KEY"]) == 32
-    assert found["INTERNAL_JWT_SECRET"] != variables.resolve({}, {}, frozenset())["INTERNAL_JWT_SECRET"]
+    assert found["USER_PRIVATE_KEY"] != variables.resolve({}, {}, frozenset())["USER_PRIVATE_KEY"]
 
 
 def test_misspelt_variable_is_refused() -> None:
@@ -152,7 +152,7 @@ def test_setting_that_does_not_reach_the_stack_is_listed(
         monkeypatch.setenv(name, "8")
         monkeypatch.setenv("LOG_LEVEL", DEMO["LOG_LEVEL"])
     else:
-        (tmp_path / ".env").write_text(f"{name}=8\nRATE_LIMIT_PER_MINUTE=600\nJWT_SECRET=of-compose\n")
+        (tmp_path / ".env").write_text(f"{name}=8\nRATE_LIMIT_PER_MINUTE=600\nUSER_PUBLIC_KEYS=of-compose\n")
     runtime.print_ignored_settings(DEMO, ())
     assert f"not used: {name} ({source}). `python -m harness up --env" in capsys.readouterr().err
     runtime.print_ignored_settings(DEMO, [name])

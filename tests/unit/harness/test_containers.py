@@ -17,7 +17,7 @@ from harness.runtime.stack import COMPOSE
 
 pytestmark = pytest.mark.unit
 
-VALUES = variables.resolve({}, {"JWT_SECRET": "costs $5 and ${more}" * 2}, compose.variables_of(COMPOSE))
+VALUES = variables.resolve({}, {"SMU_API_KEY": "costs $5 and ${more}" * 2}, compose.variables_of(COMPOSE))
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_each_database_has_its_own_server(stack: ContainerStack) -> None:
 
 def test_variables_are_inserted_and_dollar_signs_escaped(stack: ContainerStack) -> None:
     user = services(stack)["user-service"]["environment"]
-    assert user["JWT_SECRET"] == VALUES["JWT_SECRET"].replace("$", "$$")
+    assert user["SMU_API_KEY"] == VALUES["SMU_API_KEY"].replace("$", "$$")
     assert user["DB_HOST"] == "users-db", "containers use the names of compose.yaml"
     assert stack.env("user-service")["DB_HOST"] == ports.HOST, "processes of this machine use the published ports"
 

@@ -24,7 +24,7 @@ from services.inventory.app import build_grpc_server
 from services.inventory.settings import Settings
 from tests.support import concurrency
 from tests.support.databases import Databases
-from tests.support.service_settings import INTERNAL_SECRET, new_id, new_key, process_settings
+from tests.support.service_settings import make_credential, new_id, new_key, process_settings, signing_key
 from tests.support.waiting import wait_until
 
 HASH = hashlib.sha256(b"a ticket").hexdigest()
@@ -70,15 +70,16 @@ class InventoryService:
         self._server.start()
         self.channel = open_channel(f"127.0.0.1:{self._server.port}")
         self._stub = InventoryStub(self.channel)  # type: ignore[no-untyped-call]
-        self._peer = GrpcPeer("Inventory", Credential(caller, INTERNAL_SECRET))
+        self._peer = GrpcPeer("Inventory", make_credential(caller, "inventory-service"))
 
     def close(self) -> None:
         self.channel.close()
         self._server.stop()
         self.db.close()
 
-    def peer_for(self, caller: str, secret: str = INTERNAL_SECRET) -> GrpcPeer:
-        return GrpcPeer("Inventory", Credential(caller, secret))
+    def peer_for(self, caller: str, signer: str = "", called: str = "inventory-service") -> GrpcPeer:
+        """Return a peer with the name of `caller`. By default, its credential is signed with the key of `caller`."""
+        return GrpcPeer("Inventory", Credential(caller, signing_key(signer or caller), called))
 
     def call(self, verb: str, **fields: Any) -> Any:
         return self.call_as(self._peer, verb, **fields)

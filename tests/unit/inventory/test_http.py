@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 
 from services.chassis.db import _Connection
-from services.chassis.tokens import Credential
 from services.inventory.app import build
 from services.inventory.store import holds, seats
 from tests.support.databases import Databases, scripts
-from tests.support.service_settings import INTERNAL_SECRET, new_id
+from tests.support.service_settings import credential_headers, new_id
 from tests.unit.inventory.inventory_service import InventoryService, settings_for
 
 pytestmark = pytest.mark.unit
@@ -34,7 +33,7 @@ class Getter:
 
     def __init__(self, app: Any, caller: str | None = "event-service") -> None:
         self._client = app.test_client()
-        self._headers = {"Authorization": Credential(caller, INTERNAL_SECRET).header()} if caller else {}
+        self._headers = credential_headers(caller, "inventory-service") if caller else {}
 
     def __call__(self, path: str, version: str | None = None) -> Any:
         conditions = {"If-None-Match": f'"{version}"'} if version else {}

@@ -11,14 +11,13 @@ from uuid import UUID, uuid4
 import pytest
 
 from services.chassis.clients import HttpPeer
-from services.chassis.tokens import Credential
 from services.inventory import order_notifier as module
 from services.inventory.order_notifier import OrderNotifier
+from tests.support.service_settings import make_credential
 from tests.support.stubs import check_response, example
 
 pytestmark = pytest.mark.unit
 
-SECRET = "i" * 32
 DONE = (200, json.dumps(example("order", "POST", "/orders/{order_id}/expire", 200)).encode())
 
 
@@ -37,7 +36,9 @@ class Order:
 
 
 def _start_notifier(order: Order) -> OrderNotifier:
-    notifier = OrderNotifier(HttpPeer("Order", "http://order", Credential("inventory-service", SECRET), order))
+    notifier = OrderNotifier(
+        HttpPeer("Order", "http://order", make_credential("inventory-service", "order-service"), order)
+    )
     notifier.start()
     return notifier
 

@@ -25,7 +25,7 @@ from tests.support import queue_admin
 from tests.support.brokers import Broker
 from tests.support.databases import Databases
 from tests.support.http_servers import AnsweringServer, Request
-from tests.support.service_settings import INTERNAL_SECRET, JWT_SECRET, new_id
+from tests.support.service_settings import SERVICE_KEYS, key_environment, make_credential, new_id
 from tests.support.stubs import check_response, example
 from tests.support.waiting import wait_until
 from tests.unit.inventory.inventory_service import InventoryService
@@ -61,7 +61,7 @@ class Process:
 
 
 def read_caller(request: Request) -> str:
-    return tokens.verify_caller(INTERNAL_SECRET, tokens.parse_bearer(request.headers["Authorization"]))
+    return tokens.verify_caller(SERVICE_KEYS, "order-service", tokens.parse_bearer(request.headers["Authorization"]))
 
 
 def confirm_expiry(request: Request) -> tuple[int, bytes]:
@@ -83,8 +83,7 @@ def replicas(databases: Databases, broker: Broker, order: AnsweringServer) -> It
     database = databases.database_for("inventory")
     environment = {
         "BIND": "127.0.0.1",
-        "JWT_SECRET": JWT_SECRET,
-        "INTERNAL_JWT_SECRET": INTERNAL_SECRET,
+        **key_environment("inventory-service"),
         "DB_HOST": database.host,
         "DB_NAME": database.name,
         "DB_USER": database.user,
@@ -137,7 +136,7 @@ def test_two_replicas_release_holds_and_stop_cleanly(replicas, databases, broker
 
 
 def _reserve_at(replica: Process, seat_id: str) -> tuple[str, str]:
-    peer = GrpcPeer("Inventory", tokens.Credential("orchestrator-service", INTERNAL_SECRET))
+    peer = GrpcPeer("Inventory", make_credential("orchestrator-service", "inventory-service"))
     hold_id = new_id()
     with open_channel(f"127.0.0.1:{replica.grpc}") as connection:
         stub = InventoryStub(connection)  # type: ignore[no-untyped-call]

@@ -43,7 +43,7 @@ class OrderService:
     def call(
         self, method: str, path: str, body: Any = None, caller: str | None = "orchestrator-service", **kwargs: Any
     ) -> Reply:
-        headers = credential_headers(caller) if caller else {}
+        headers = credential_headers(caller, "order-service") if caller else {}
         headers |= kwargs.pop("headers", {})
         raw = {"data": json.dumps(body), "content_type": "application/json"} if body is not None else {}
         response = self.app.test_client().open(path, method=method, headers=headers, **{**raw, **kwargs})

@@ -10,11 +10,10 @@ from uuid import UUID
 
 import pytest
 
-from services.chassis import tokens
 from services.contracts.errors import ERRORS
 from services.order import order_store
 from tests.support.concurrency import run_concurrently
-from tests.support.service_settings import JWT_SECRET, new_id, new_key
+from tests.support.service_settings import new_id, new_key, user_token
 from tests.unit.order.order_service import OrderService
 
 pytestmark = pytest.mark.unit
@@ -321,16 +320,15 @@ def list_routes(service: OrderService) -> list[tuple[str, str]]:
 
 
 def test_each_route_needs_a_service_credential(service: OrderService) -> None:
-    user_token = tokens.issue(JWT_SECRET, UUID(int=1), "customer", "sid", "access")
+    bearer = {"Authorization": f"Bearer {user_token(UUID(int=1))}"}
     for method, path in list_routes(service):
         assert service.call(method, path, caller=None).code == "UNAUTHORIZED"
-        bearer = {"Authorization": f"Bearer {user_token}"}
         assert service.call(method, path, caller=None, headers=bearer).code == "UNAUTHORIZED"
 
 
 def test_each_route_allows_one_caller(service: OrderService) -> None:
     for method, path in list_routes(service):
-        for caller in ("user-service", "event-service", "inventory-service", "orchestrator-service"):
+        for caller in ("order-service", "event-service", "inventory-service", "orchestrator-service"):
             expected = "inventory-service" if path.endswith("/expire") else "orchestrator-service"
             code = service.call(method, path, caller=caller).code
             assert (code == "FORBIDDEN") == (caller != expected), (method, path, caller, code)

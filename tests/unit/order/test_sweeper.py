@@ -18,7 +18,7 @@ from services.order.settings import Settings
 from services.order.sweeper import Sweeper
 from tests.support.databases import Databases
 from tests.support.query_plans import explain_during_sale
-from tests.support.service_settings import INTERNAL_SECRET, JWT_SECRET, new_key
+from tests.support.service_settings import key_environment, new_key
 from tests.support.waiting import wait_until
 from tests.unit.order.order_service import OrderService
 
@@ -105,8 +105,7 @@ def test_service_starts_its_sweeper(service: OrderService) -> None:
 
 
 ENVIRONMENT = {
-    "JWT_SECRET": JWT_SECRET,
-    "INTERNAL_JWT_SECRET": INTERNAL_SECRET,
+    **key_environment("order-service"),
     "DB_HOST": "h",
     "DB_NAME": "n",
     "DB_USER": "u",

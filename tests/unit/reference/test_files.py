@@ -54,7 +54,7 @@ PROCESSES = {
         "user-service",
         5000,
         {"users-db"},
-        {"STRIPE_SECRET_KEY", "STRIPE_WEBHOOK_SECRET", "SMU_API_URL", "SMU_API_KEY", "JWT_SECRET"},
+        {"STRIPE_SECRET_KEY", "STRIPE_WEBHOOK_SECRET", "SMU_API_URL", "SMU_API_KEY", "PRIVATE_KEY"},
     ),
     "compose/order-service": ("order-service", 5001, {"orders-db"}, {"DB_HOST"}),
     "compose/event-service": ("event-service", 5002, {"events-db"}, {"DB_HOST"}),
@@ -68,7 +68,7 @@ PROCESSES = {
             "ORDER_SERVICE_URL",
             "EVENT_SERVICE_URL",
             "QR_ENCRYPTION_KEY",
-            "JWT_SECRET",
+            "USER_PUBLIC_KEYS",
         },
     ),
 }
@@ -80,7 +80,7 @@ VARIABLES = {  # of `.env`
     "env/rabbitmq-login": ("RABBITMQ_USER", "RABBITMQ_PASS"),
     "env/stripe-keys": ("STRIPE_SECRET_KEY", "STRIPE_WEBHOOK_SECRET"),
     "env/smu-access": ("SMU_API_URL", "SMU_API_KEY"),
-    "env/jwt-secret": ("JWT_SECRET",),
+    "env/jwt-secret": ("USER_PRIVATE_KEY", "USER_PUBLIC_KEYS", "SERVICE_PUBLIC_KEYS"),
     "env/qr-key": ("QR_ENCRYPTION_KEY",),
 }
 ADDRESSES = {  # of the orchestrator

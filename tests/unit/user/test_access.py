@@ -8,7 +8,7 @@ from services.chassis import tokens
 from services.chassis.errors import ConfigurationError
 from services.chassis.settings import Env
 from services.user.settings import Settings
-from tests.support.service_settings import INTERNAL_SECRET, JWT_SECRET
+from tests.support.service_settings import USER_KEY, key_environment, make_credential, user_token
 from tests.unit.user.user_app import UserApp, error_code
 
 pytestmark = pytest.mark.unit
@@ -27,21 +27,22 @@ INTERNAL = [*ORCHESTRATOR_ONLY, ("GET", "/auth/revocations")]
 @pytest.mark.parametrize("caller", SERVICES)
 @pytest.mark.parametrize(("method", "path"), INTERNAL)
 def test_internal_route_allows_only_its_callers(users: UserApp, method: str, path: str, caller: str) -> None:
-    is_poller = path == "/auth/revocations" and caller != "user-service"
+    is_poller = path == "/auth/revocations" and caller == "event-service"
     status = users.call(method, path, caller=caller).status_code
-    assert (status != 403) == (is_poller or caller == "orchestrator-service")
+    assert (status == 401) == (caller == "user-service")  # its key signs user tokens only
+    assert (status in (401, 403)) != (is_poller or caller == "orchestrator-service")
 
 
 @pytest.mark.parametrize(("method", "path"), INTERNAL)
 def test_internal_route_needs_a_service_credential(users: UserApp, method: str, path: str) -> None:
-    user_token = tokens.issue(JWT_SECRET, users.new_user(), "staff", "sid", "access")
-    forged = tokens.Credential("orchestrator-service", JWT_SECRET).header()
-    for header in ({}, {"Authorization": f"Bearer {user_token}"}, {"Authorization": forged}):
+    staff_token = user_token(users.new_user(), "staff")
+    forged = tokens.Credential("orchestrator-service", USER_KEY, "user-service").header()
+    for header in ({}, {"Authorization": f"Bearer {staff_token}"}, {"Authorization": forged}):
         assert users.call_public(method, path, **header).status_code == 401
 
 
 def test_service_credential_is_not_a_user_token(users: UserApp) -> None:
-    credential = tokens.Credential("orchestrator-service", INTERNAL_SECRET).header()
+    credential = make_credential("orchestrator-service", "user-service").header()
     assert users.call_public("POST", "/api/auth/logout", Authorization=credential).status_code == 401
 
 
@@ -82,7 +83,7 @@ def test_health_checks_the_database(users: UserApp) -> None:
 
 
 ENVIRONMENT = {
-    "JWT_SECRET": "j" * 32, "INTERNAL_JWT_SECRET": "i" * 32, "DB_HOST": "db", "DB_NAME": "users_db", "DB_USER": "u",
+    **key_environment("user-service"), "DB_HOST": "db", "DB_NAME": "users_db", "DB_USER": "u",
     "DB_PASS": "p", "SMU_API_URL": "http://smu/", "SMU_API_KEY": "k", "STRIPE_SECRET_KEY": "sk",
     "STRIPE_WEBHOOK_SECRET": "whsec", "STRIPE_API_BASE": "http://stripe",
 }  # fmt: skip

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 from uuid import UUID, uuid4
 
 import bcrypt
 import jwt
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from werkzeug.test import TestResponse
 
 from services.chassis.settings import DatabaseSettings
 from services.user import passwords
 from tests.support.concurrency import run_concurrently
 from tests.support.databases import scripts
-from tests.support.service_settings import JWT_SECRET
+from tests.support.service_settings import USER_KEY, USER_KEYS, signing_key
 from tests.unit.user.user_app import UserApp, error_code, status_codes
 
 pytestmark = pytest.mark.unit
@@ -54,6 +57,11 @@ def log_in(users: UserApp) -> dict[str, Any]:
     return session
 
 
+def read_claims(token: str) -> dict[str, Any]:
+    """Verify a token of User and return its claims."""
+    return USER_KEYS.verify(token, issuer="ticketremaster")[1]
+
+
 def post_with_token(users: UserApp, path: str, token: str) -> TestResponse:
     return users.call_public("POST", path, Authorization=f"Bearer {token}")
 
@@ -83,7 +91,7 @@ def test_registered_customer_can_log_in(users: UserApp) -> None:
 def test_tokens_have_the_claims_of_the_reference(users: UserApp) -> None:
     session = log_in(users)
     for kind, seconds in (("access", 900), ("refresh", 7 * 86400)):
-        claims = jwt.decode(session[f"{kind}_token"], JWT_SECRET, algorithms=["HS256"], issuer="ticketremaster")
+        claims = read_claims(session[f"{kind}_token"])
         assert claims["sub"] == session["user"]["user_id"]
         assert (claims["role"], claims["type"], claims["exp"] - claims["iat"]) == ("customer", kind, seconds)
         assert UUID(claims["jti"])
@@ -195,7 +203,7 @@ def test_refresh_returns_an_access_token_of_the_same_session(users: UserApp) -> 
     answer = post_with_token(users, "/api/auth/refresh", session["refresh_token"])
     renewed = answer.get_json()["data"]
     assert (answer.status_code, renewed["expires_in"]) == (200, 900)
-    old, new = (jwt.decode(t["access_token"], JWT_SECRET, ["HS256"]) for t in (session, renewed))
+    old, new = (read_claims(t["access_token"]) for t in (session, renewed))
     assert (new["sid"], new["sub"], new["type"]) == (old["sid"], old["sub"], "access")
 
 
@@ -204,7 +212,7 @@ def test_refresh_uses_the_current_role(users: UserApp) -> None:
     with users.db.transaction() as tx:
         tx.run("UPDATE users SET role = 'staff' WHERE email = %(email)s", email=session["user"]["email"])
     renewed = post_with_token(users, "/api/auth/refresh", session["refresh_token"]).get_json()["data"]
-    assert jwt.decode(renewed["access_token"], JWT_SECRET, ["HS256"])["role"] == "staff"
+    assert read_claims(renewed["access_token"])["role"] == "staff"
 
 
 def test_access_token_cannot_refresh(users: UserApp) -> None:
@@ -224,8 +232,8 @@ def test_refresh_token_can_only_refresh(users: UserApp) -> None:
 def test_token_with_a_wrong_claim_is_401(users: UserApp, path: str, change: dict[str, Any]) -> None:
     session = log_in(users)
     token = session["refresh_token" if path.endswith("refresh") else "access_token"]
-    claims = jwt.decode(token, JWT_SECRET, ["HS256"]) | change
-    forged = jwt.encode({name: value for name, value in claims.items() if value is not None}, JWT_SECRET)
+    claims = read_claims(token) | change
+    forged = USER_KEY.sign({name: value for name, value in claims.items() if value is not None})
     assert post_with_token(users, path, forged).status_code == 401
 
 
@@ -237,17 +245,21 @@ def test_missing_token_is_401(users: UserApp, path: str, header: str | None) -> 
     assert (answer.status_code, error_code(answer)) == (401, "UNAUTHORIZED")
 
 
-def test_token_of_another_algorithm_or_secret_is_401(users: UserApp) -> None:
-    claims = jwt.decode(log_in(users)["access_token"], JWT_SECRET, ["HS256"])
-    forged = [jwt.encode(claims, "x" * 64, algorithm="HS256"), jwt.encode(claims, JWT_SECRET * 2, algorithm="HS512")]
-    forged.append(jwt.encode(claims, None, algorithm="none"))  # type: ignore[arg-type]
-    assert status_codes(post_with_token(users, "/api/auth/logout", token) for token in forged) == [401] * 3
+def test_token_of_another_algorithm_or_key_is_401(users: UserApp) -> None:
+    claims = read_claims(log_in(users)["access_token"])
+    kid = {"kid": USER_KEY.key_id}
+    public = USER_KEY.private.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    forged = [jwt.encode(claims, base64.b64encode(public), algorithm="HS256", headers=kid)]
+    forged.append(jwt.encode(claims, None, algorithm="none", headers=kid))  # type: ignore[arg-type]
+    forged += [signing_key(service).sign(claims) for service in ("orchestrator-service", "order-service")]
+    forged.append(replace(signing_key("order-service"), key_id=USER_KEY.key_id).sign(claims))
+    assert {post_with_token(users, "/api/auth/logout", token).status_code for token in forged} == {401}
 
 
 @pytest.mark.claim("token/exp")
 def test_expired_token_has_its_own_code(users: UserApp) -> None:
-    claims = jwt.decode(log_in(users)["access_token"], JWT_SECRET, ["HS256"]) | {"exp": 1}
-    assert error_code(post_with_token(users, "/api/auth/logout", jwt.encode(claims, JWT_SECRET))) == "TOKEN_EXPIRED"
+    claims = read_claims(log_in(users)["access_token"]) | {"exp": 1}
+    assert error_code(post_with_token(users, "/api/auth/logout", USER_KEY.sign(claims))) == "TOKEN_EXPIRED"
 
 
 @pytest.mark.claim("token/logout-revokes")

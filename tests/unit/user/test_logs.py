@@ -11,7 +11,7 @@ import requests
 import stripe
 
 from services.chassis.logs import JsonFormatter
-from tests.support.service_settings import INTERNAL_SECRET, JWT_SECRET, new_key
+from tests.support.service_settings import key_environment, new_key
 from tests.support.stubs import Stubs, example
 from tests.unit.user.user_app import SMU_KEY, SMU_URL, STRIPE_BASE, STRIPE_KEY, WEBHOOK_SECRET, UserApp
 
@@ -36,7 +36,13 @@ def test_no_log_line_shows_a_secret(users: UserApp, lines: pytest.LogCaptureFixt
     with Stubs() as stub:
         session = use_every_secret(users, stub, email, phone)
     secrets = [phone, phone[1:], PASSWORD, CODE, SID, CLIENT_SECRET, SMU_KEY, STRIPE_KEY, WEBHOOK_SECRET]
-    secrets += [JWT_SECRET, INTERNAL_SECRET, session["access_token"], session["refresh_token"], "$2b$", "Bearer"]
+    secrets += [
+        key_environment("user-service")["PRIVATE_KEY"],
+        session["access_token"],
+        session["refresh_token"],
+        "$2b$",
+        "Bearer",
+    ]
     assert len(lines.records) > 30
     assert [secret for secret in secrets if secret in lines.text] == []
     assert f"…{phone[-4:]}" in lines.text

@@ -12,14 +12,14 @@ from services.chassis.revocations import RevocationPoller
 from services.chassis.tokens import Credential
 from services.user.store import revocations
 from tests.support.databases import Databases
-from tests.support.service_settings import INTERNAL_SECRET
+from tests.support.service_settings import make_credential
 from tests.support.stubs import check_response
 from tests.unit.user.test_webhook import deliver, event, intent
 from tests.unit.user.user_app import UserApp, user_settings
 
 pytestmark = pytest.mark.unit
 
-POLLERS = ("orchestrator-service", "order-service", "inventory-service", "event-service")
+POLLERS = ("orchestrator-service", "event-service")
 
 
 class BackedUpUser:
@@ -62,7 +62,7 @@ class BackedUpUser:
 
     @staticmethod
     def _credential(name: str) -> Credential:
-        return Credential(name, INTERNAL_SECRET)
+        return make_credential(name, "user-service")
 
 
 @pytest.fixture
@@ -85,11 +85,11 @@ def test_logout_after_a_restore_reaches_every_service(user: BackedUpUser) -> Non
     user.restore()
     later = [user.revoke() for _ in range(3)]
     user.poll()
-    assert [user.who_refuses(sid) for sid in later] == [[True] * 4] * 3
-    assert [user.who_refuses(sid) for sid in lost] == [[True] * 4] * 3, "the pollers still have these"
+    assert [user.who_refuses(sid) for sid in later] == [[True] * len(POLLERS)] * 3
+    assert [user.who_refuses(sid) for sid in lost] == [[True] * len(POLLERS)] * 3, "the pollers still have these"
     one_more = user.revoke()
     user.poll()
-    assert user.who_refuses(one_more) == [True] * 4
+    assert user.who_refuses(one_more) == [True] * len(POLLERS)
 
 
 def test_logout_after_a_restore_of_an_empty_list_is_listed(user: BackedUpUser) -> None:
@@ -100,7 +100,7 @@ def test_logout_after_a_restore_of_an_empty_list_is_listed(user: BackedUpUser) -
     user.poll()
     later = user.revoke()
     user.poll()
-    assert user.who_refuses(later) == [True] * 4
+    assert user.who_refuses(later) == [True] * len(POLLERS)
 
 
 def test_repeated_events_after_a_restore_credit_and_take_once(user: BackedUpUser) -> None:

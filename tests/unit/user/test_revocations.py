@@ -14,10 +14,10 @@ from tests.unit.user.user_app import UserApp, error_code
 
 pytestmark = pytest.mark.unit
 
-POLLERS = ["orchestrator-service", "order-service", "inventory-service", "event-service"]
+POLLERS = ["orchestrator-service", "event-service"]
 
 
-def read_page(users: UserApp, after: int = 0, caller: str = "order-service", sid: str = "") -> dict[str, Any]:
+def read_page(users: UserApp, after: int = 0, caller: str = "event-service", sid: str = "") -> dict[str, Any]:
     answer = users.call("GET", f"/auth/revocations?after={after}&after_sid={sid}", caller=caller)
     assert answer.status_code == 200, answer.text
     data: dict[str, Any] = answer.get_json()["data"]

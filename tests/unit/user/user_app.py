@@ -63,7 +63,7 @@ class UserApp:
         self, method: str, path: str, body: Any = None, *, caller: str = "orchestrator-service", **headers: str
     ) -> TestResponse:
         """Call as a service. `body` is sent as JSON, or unchanged if it is bytes."""
-        return self.call_public(method, path, body, **{**credential_headers(caller), **headers})
+        return self.call_public(method, path, body, **{**credential_headers(caller, "user-service"), **headers})
 
     def call_public(self, method: str, path: str, body: Any = None, **headers: str) -> TestResponse:
         """Call without a service credential."""
