@@ -82,9 +82,17 @@ _LOCK = "SELECT * FROM seats WHERE seat_id = %(seat_id)s FOR UPDATE"
 _OF_HOLD = "WHERE seat_id = %(seat_id)s AND hold_id = %(hold_id)s AND status = 'HELD'"
 _CLEAR_HOLD = f"UPDATE seats SET {CLEARED} {_OF_HOLD}"
 _CLEAR_EXPIRED = f"UPDATE seats SET {_LAPSED} {_OF_HOLD} AND held_until <= app_now()"
-_TIME_LEFT = """
-SELECT extract(epoch FROM held_until - app_now())::float8 AS seconds FROM seats
-WHERE seat_id = %(seat_id)s AND hold_id = %(hold_id)s AND status = 'HELD'
+# Most wake-up messages are those of seats that were sold. A hold that is gone never returns, so no lock is needed.
+_TIME_LEFT = f"""
+WITH held AS (
+    SELECT extract(epoch FROM held_until - app_now())::float8 AS seconds FROM seats {_OF_HOLD}
+),
+consumed AS (
+    INSERT INTO release_messages (message_id, outcome) SELECT %(message_id)s, 'STALE'
+    WHERE NOT EXISTS (SELECT FROM held)
+    ON CONFLICT (message_id) DO NOTHING
+)
+SELECT seconds FROM held
 """
 _CONSUMED = """
 INSERT INTO release_messages (message_id, outcome) VALUES (%(message_id)s, %(outcome)s)
@@ -229,15 +237,17 @@ def release_expired(db: Database, seat_id: UUID, hold_id: UUID, message_id: str)
 
     A duplicate message is STALE, because the hold is gone and its void key prevents its return.
     """
+    left = db.statement(_TIME_LEFT, seat_id=seat_id, hold_id=hold_id, message_id=message_id)
+    if left is None:
+        return WakeUp("STALE")
+    if left["seconds"] > 0:
+        return WakeUp("EARLY", left["seconds"])
     with db.transaction() as tx:
         tx.one(_LOCK, seat_id=seat_id)
-        if tx.run(_CLEAR_EXPIRED, seat_id=seat_id, hold_id=hold_id):
+        is_released = tx.run(_CLEAR_EXPIRED, seat_id=seat_id, hold_id=hold_id) == 1
+        if is_released:
             effects.void(tx, key_of(hold_id))
-            wake_up = WakeUp("RELEASED")
-        elif left := tx.one(_TIME_LEFT, seat_id=seat_id, hold_id=hold_id):
-            return WakeUp("EARLY", left["seconds"])
-        else:
-            wake_up = WakeUp("STALE")
+        wake_up = WakeUp("RELEASED" if is_released else "STALE")
         tx.run(_CONSUMED, message_id=message_id, outcome=wake_up.outcome)
         return wake_up
 
