@@ -25,7 +25,7 @@ from services.chassis import json_codec
 from services.chassis.db import Database, LockNotGranted
 from services.chassis.errors import Refused, Unknown
 from services.contracts.errors import ErrorCode
-from services.orchestrator.saga.journal import CLOCK, MAY_JUDGE_LEASES
+from services.orchestrator.saga.journal import CLOCK, MAY_JUDGE_LEASES, make_id
 
 MAX_KEY_CHARS = 255
 KEPT_HOURS = 24
@@ -96,8 +96,8 @@ class IdempotencyKeys:
         (5xx) deletes the key. After an unknown result the key keeps its subject for the next retry.
         """
         if request.key is None:
-            return work(uuid4())
-        claim, new = _make_claim(request), uuid4()
+            return work(make_id())
+        claim, new = _make_claim(request), make_id()
         subject = self._claim_subject(claim, new)
         if subject is None:
             return _replay(self._read_outcome(claim))

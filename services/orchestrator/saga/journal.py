@@ -6,6 +6,8 @@ changes nothing. Leases use the real clock, because they are about processes and
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -71,9 +73,10 @@ WITH last AS (
     SELECT attempt, status FROM sagas
     WHERE flow = %(flow)s AND subject = %(subject)s AND dispute_number = %(dispute_number)s
     ORDER BY attempt DESC LIMIT 1)
-INSERT INTO sagas (flow, subject, dispute_number, attempt, caller, given, owner, deadline, park_after, correlation_id)
-SELECT %(flow)s, %(subject)s, %(dispute_number)s, coalesce((SELECT attempt FROM last), 0) + 1, %(caller)s, %(given)s,
-    %(owner)s,
+INSERT INTO sagas (saga_id, flow, subject, dispute_number, attempt, caller, given, owner, deadline, park_after,
+    correlation_id)
+SELECT %(saga_id)s, %(flow)s, %(subject)s, %(dispute_number)s, coalesce((SELECT attempt FROM last), 0) + 1,
+    %(caller)s, %(given)s, %(owner)s,
     clock_timestamp() + make_interval(secs => %(seconds)s),
     clock_timestamp() + make_interval(secs => %(park_seconds)s), %(correlation_id)s
 WHERE NOT EXISTS (SELECT FROM last WHERE status IN ('DONE', 'RUNNING', 'PARKED') OR %(one_attempt)s)
@@ -155,7 +158,7 @@ class Journal:
         what = {"given": _encode(given), "caller": caller, "one_attempt": one_attempt, "owner": self.instance_id}
         when = {"seconds": self._seconds, "park_seconds": self._park_seconds, "correlation_id": correlation.current()}
         while True:
-            row = self._db.statement(_BEGIN, **which, **what, **when)
+            row = self._db.statement(_BEGIN, saga_id=make_id(), **which, **what, **when)
             found = row or self._db.statement(_LIVE, subject=subject) or self._db.statement(_LAST, **which)
             if found and (row or _blocks_next_attempt(found, one_attempt)):
                 return _read_entry(found), row is not None
@@ -198,6 +201,12 @@ class Journal:
         """Delete the rows of processes whose lease ended an hour ago."""
         with self._db.transaction() as tx:
             tx.run("DELETE FROM heartbeats WHERE lease_until < clock_timestamp() - interval '1 hour'")
+
+
+def make_id() -> UUID:
+    """Return a new UUIDv7. It begins with the time, so new rows are neighbours in every index, which saves WAL."""
+    number = time.time_ns() // 1_000_000 << 80 | int.from_bytes(os.urandom(10), "big")
+    return UUID(int=number & ~(0xF << 76 | 0x3 << 62) | 0x7 << 76 | 0x2 << 62)
 
 
 def _blocks_next_attempt(found: Row, one_attempt: bool) -> bool:

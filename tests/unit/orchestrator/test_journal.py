@@ -6,13 +6,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from functools import partial
-from uuid import UUID, uuid4
+from uuid import RFC_4122, UUID, uuid4
 
 import pytest
 
 from services.chassis.db import Database
 from services.chassis.worker import Background, Worker
-from services.orchestrator.saga.journal import LEASE_SECONDS, Entry, Journal, NoticeDue, Status
+from services.orchestrator.saga.journal import LEASE_SECONDS, Entry, Journal, NoticeDue, Status, make_id
 from services.orchestrator.saga.recovery import Heartbeat
 from tests.support.concurrency import run_concurrently
 from tests.support.leases import beat_as_if_running
@@ -248,3 +248,15 @@ def test_two_adopters_never_get_the_same_saga(db: Database) -> None:
         adopted = [e.saga_id for entries in pool.map(lambda adopter: adopter.adopt(4), adopters) for e in entries]
     assert len(adopted) == len(set(adopted))
     assert set(adopted) <= orphans
+
+
+def test_ids_are_ordered_by_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Random ids would each change another page of every index."""
+    made = []
+    for milliseconds in (1, 2, 2**48 - 1):
+        monkeypatch.setattr(time, "time_ns", lambda: milliseconds * 1_000_000)  # noqa: B023 - called in this turn
+        made.append(make_id())
+    assert made == sorted(made)
+    assert [id_.int >> 80 for id_ in made] == [1, 2, 2**48 - 1]
+    assert {(id_.version, id_.variant) for id_ in made} == {(7, RFC_4122)}
+    assert make_id() != make_id()
