@@ -238,8 +238,9 @@ def _end_request(response: Response) -> Response:
     if request.path.startswith(UNLOGGED):
         return response
     seconds = time.perf_counter() - g.started
-    route = request.url_rule.rule if request.url_rule else "unknown"
-    count, times = _counters(request.method, route, response.status_code)
+    # Without a rule, the client has chosen both, and a label for each choice would grow without limit.
+    method, route = (request.method, request.url_rule.rule) if request.url_rule else ("unknown", "unknown")
+    count, times = _counters(method, route, response.status_code)
     count.inc()
     times.observe(seconds)
     logger.info("%s %s answered %d in %.1f ms", request.method, request.path, response.status_code, seconds * 1000)

@@ -39,7 +39,7 @@ from services.orchestrator.saga.recovery import COMPLETION_SECONDS, Completion, 
 from services.orchestrator.saga.recovery import TICK_SECONDS as RECOVERY_SECONDS
 from services.orchestrator.saga.runner import Observer, Runner, ignore_turn
 from services.orchestrator.settings import SERVICE, Settings
-from services.orchestrator.tickets.otp import OtpService
+from services.orchestrator.tickets.otp import CLOSE_SECONDS, OtpService
 from services.orchestrator.tickets.qr import Seal
 from services.orchestrator.tickets.scan import TicketScanner
 
@@ -122,6 +122,7 @@ class Orchestrator:
     completion: Completion
     outbox: Outbox
     keys: IdempotencyKeys
+    otp: OtpService
     coalescer: ReserveCoalescer
 
     def create_app(self, revocations: Revocations) -> Flask:
@@ -130,7 +131,7 @@ class Orchestrator:
         context = ApiContext(
             participants=self.participants,
             runner=self.runner,
-            otp=OtpService(self.participants, seconds),
+            otp=self.otp,
             scanner=TicketScanner(self.participants, seconds),
             keys=self.keys,
             coalescer=self.coalescer,
@@ -155,6 +156,7 @@ class Orchestrator:
             Worker("completion", self.completion.tick, COMPLETION_SECONDS),
             Worker("outbox", self.outbox.tick, OUTBOX_SECONDS),
             Worker("release of keys", self.keys.release_abandoned, RELEASE_SECONDS),
+            Worker("ends of attempts", self.otp.close_abandoned, CLOSE_SECONDS),
             Worker("housekeeping", run_housekeeping, HOUSEKEEPING_SECONDS),
         ]
 
@@ -184,6 +186,7 @@ def compose(settings: Settings, seams: Seams = PRODUCTION) -> Orchestrator:
         completion=Completion(participants, runner),
         outbox=Outbox(db, participants.users, settings.notices_at_once),
         keys=IdempotencyKeys(db, journal.instance_id),
+        otp=OtpService(participants, settings.forward_seconds),
         coalescer=coalescer,
     )
 

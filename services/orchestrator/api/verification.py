@@ -40,6 +40,6 @@ def blueprint(context: ApiContext) -> Blueprint:
         def scan(scan_id: UUID) -> Mapping[str, Any]:
             return context.scanner.scan(ScanRequest(scan_id, staff_id, body.hall_id, body.qr_payload))
 
-        return web.ok(context.run_idempotently("verify", (body.qr_payload, body.hall_id), scan))
+        return web.ok(context.run_idempotently("verify", (body.qr_payload, body.hall_id.casefold()), scan))
 
     return routes

@@ -6,10 +6,11 @@ only three attempts exist for all requests.
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -19,7 +20,11 @@ from services.contracts.errors import ErrorCode
 from services.orchestrator.participants import Participants
 from services.orchestrator.saga.retry import retry_until
 
+logger = logging.getLogger(__name__)
+
 Attempt = Mapping[str, Any]  # the fields of the order or transfer after the attempt
+CLOSE_SECONDS = 0.5  # between two tries to end the attempts that are left
+KEPT_SECONDS = 600.0  # the lifetime of a transfer, which is longer than that of an order
 CLOSING_SECONDS = 1.0  # reserved before the deadline for recording the outcome, and added after it
 _OUTCOMES = {OtpStatus.APPROVED: "approved", OtpStatus.PENDING: "wrong", OtpStatus.EXPIRED: "expired"}
 
@@ -42,6 +47,7 @@ class OtpService:
         self._users = participants.users
         self._orders = participants.orders
         self._retry_seconds = retry_seconds
+        self._unclosed: dict[str, tuple[Callable[[], Attempt], float]] = {}  # key → its end, when it may be forgotten
 
     def verify(self, target: str, otp_code: str, **party: str) -> Attempt:
         """Verify a code of `target`: `orders/{id}`, or `transfers/{id}` with `party=SELLER|BUYER`.
@@ -55,13 +61,26 @@ class OtpService:
         if taken.get("verified"):
             return taken
         outcome = self._check_code(taken["verification_sid"], otp_code, deadline)
-        closed = retry_until(
-            deadline + CLOSING_SECONDS,
-            lambda: self._orders.close_attempt(target, key, outcome, **party),
-            insist=math.inf,  # otherwise an attempt would stay taken
-        )
+        close = lambda: self._orders.close_attempt(target, key, outcome, **party)  # noqa: E731
+        try:
+            closed = retry_until(deadline + CLOSING_SECONDS, close, insist=math.inf)
+        except Unknown:
+            self._unclosed[key] = close, time.monotonic() + KEPT_SECONDS
+            raise
         _require_approved(outcome, closed)
         return closed
+
+    def close_abandoned(self) -> None:
+        """End the attempts whose end got no answer, because they would stay taken. A worker calls this again."""
+        for key, (close, forget_at) in tuple(self._unclosed.items()):
+            try:
+                close()
+            except Refused as refusal:  # it has ended otherwise
+                logger.warning("%s was refused: %s", key, refusal)
+            except Unknown:
+                if time.monotonic() < forget_at:
+                    continue
+            del self._unclosed[key]
 
     def _check_code(self, sid: str | None, otp_code: str, deadline: float) -> str:
         if not sid:

@@ -77,8 +77,20 @@ class Routes:
         (TOP_UP, '{"amount": 1.0}', '{"amount":10e-1}'),
         (INITIATE, json.dumps({**PARTIES, "credits_amount": 5}), json.dumps({"credits_amount": 5.0, **PARTIES})),
         (VERIFY, '{"qr_payload": "QUJD", "hall_id": "HALL-A"}', '{"hall_id":" HALL-A ","qr_payload":"QUJD\\r\\n"}'),
+        (VERIFY, '{"qr_payload": "QUJD", "hall_id": "HALL-A"}', '{"qr_payload": "QUJD", "hall_id": "hall-a"}'),
     ],
-    ids=["spacing", "upper-case id", "escape", "own id", "null", "1.00", "exponent", "key order", "scanner newline"],
+    ids=[
+        "spacing",
+        "upper-case id",
+        "escape",
+        "own id",
+        "null",
+        "1.00",
+        "exponent",
+        "key order",
+        "scanner newline",
+        "case of the hall",
+    ],
 )
 def test_another_spelling_of_the_body_gets_the_first_answer(db: Database, path: str, first: str, again: str) -> None:
     routes, key = Routes(db), str(uuid4())
