@@ -193,7 +193,8 @@ def _rows(stack: Stack) -> list[dict[str, object]]:
 
 def _print_table(stack: Stack) -> None:
     if stack.state(WEB_CLIENT) == "running":
-        print(f"Open {stack.url(WEB_CLIENT)} in a browser to buy, transfer and scan tickets.\n", flush=True)
+        print(f"Open {stack.url(WEB_CLIENT)} in a browser to buy, transfer and scan tickets.")
+        print(f"The password of staff@example.com is {stack.env('user-service')['STAFF_PASSWORD']}.\n", flush=True)
     for row in _rows(stack):
         print(f"{row['name']:<22} {row['state']:<9} {row['pid'] or '-':<8} {row['url']}", flush=True)
 

@@ -15,6 +15,7 @@ from uuid import uuid4
 
 import urllib3
 
+NEW_PASSWORD = "correct horse"  # noqa: S105 - of the accounts that tests and demos register
 PASSWORD = "password123"  # noqa: S105 - the password of the seed users, which the README shows
 TIMEOUT_SECONDS = 15.0
 RECENT_REQUESTS: deque[tuple[str, str]] = deque(maxlen=200)
@@ -104,8 +105,8 @@ class Api:
         """Create an account without credits and log in."""
         email = email or f"u{uuid4().hex[:12]}@example.com"
         phone = f"+659{uuid4().int % 10**7:07d}"
-        self.post("/api/auth/register", {"email": email, "phone": phone, "password": PASSWORD}).must(201)
-        return self.login(email)
+        self.post("/api/auth/register", {"email": email, "phone": phone, "password": NEW_PASSWORD}).must(201)
+        return self.login(email, NEW_PASSWORD)
 
     @property
     def user_id(self) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from harness import db
-from harness.api_client import Api, Inbox
+from harness.api_client import NEW_PASSWORD, PASSWORD, Api, Inbox
 from harness.runtime.stack import Stack
 
 T = TypeVar("T")
@@ -25,8 +25,10 @@ class Narrator:
         self.inbox = Inbox(stack.url("fake-smu"))
 
     def log_in(self, email: str) -> Api:
-        """Log a seed user in through the gateway."""
-        return Api(self.gateway).login(email)
+        """Log a user of the demo in through the gateway. The staff account has the password of this stack."""
+        staff_password = self.stack.env("user-service")["STAFF_PASSWORD"]
+        passwords = {"staff@example.com": staff_password, "topped-up@example.com": NEW_PASSWORD}
+        return Api(self.gateway).login(email, passwords.get(email, PASSWORD))
 
     def scene(self, title: str) -> None:
         """Print a heading."""

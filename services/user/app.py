@@ -6,6 +6,7 @@ from flask import Flask
 
 from services.chassis.db import Database
 from services.chassis.web import create_app, finish
+from services.user.add_staff import ensure_seed_account
 from services.user.payments import Payments
 from services.user.routes.auth import auth_routes
 from services.user.routes.credits import credit_routes
@@ -21,6 +22,8 @@ from services.user.store.revocations import StoredRevocations
 def build(settings: Settings, database: Database | None = None) -> Flask:
     """Build the app. It reads revoked sessions from its own database, so it polls no list."""
     db = database or Database(settings.database)
+    if settings.staff_password:
+        ensure_seed_account(db, settings.staff_password)
     slots = settings.process.share
     smu = Smu(settings.smu_url, settings.smu_key, slots)
     payments = Payments(settings.stripe_key, settings.stripe_webhook_secret, settings.stripe_base, slots)

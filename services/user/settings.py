@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from services.chassis.errors import ConfigurationError
 from services.chassis.settings import DatabaseSettings, Env, ProcessSettings
+from services.user import passwords
 
 
 @dataclass(frozen=True)
@@ -19,10 +20,11 @@ class Settings:
     stripe_base: str
     stripe_key: str = field(repr=False)
     stripe_webhook_secret: str = field(repr=False)
+    staff_password: str = field(default="", repr=False)
 
     @classmethod
     def read(cls, env: Env) -> Settings:
-        """Read the process and database settings, `SMU_API_*` and `STRIPE_*`."""
+        """Read the process and database settings, `SMU_API_*`, `STRIPE_*` and `STAFF_PASSWORD`."""
         return cls(
             process=ProcessSettings.read(env, "user-service", 5000),
             database=DatabaseSettings.read(env),
@@ -31,7 +33,19 @@ class Settings:
             stripe_base=_read_url(env, "STRIPE_API_BASE", "https://api.stripe.com"),
             stripe_key=env.text("STRIPE_SECRET_KEY"),
             stripe_webhook_secret=env.text("STRIPE_WEBHOOK_SECRET"),
+            staff_password=_read_password(env, "STAFF_PASSWORD"),
         )
+
+
+def _read_password(env: Env, name: str) -> str:
+    """A good password, or an empty text if it is not set."""
+    password = env.text(name) if env.has(name) else ""
+    try:
+        if password:
+            passwords.require_good(password)
+    except ValueError as problem:
+        raise ConfigurationError(f"{name}: {problem}") from None
+    return password
 
 
 def _read_url(env: Env, name: str, default: str | None = None) -> str:

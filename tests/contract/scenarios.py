@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager
 from uuid import uuid4
 
 from fakes.stripe.webhooks import sign
-from harness.api_client import ApiResponse
+from harness.api_client import NEW_PASSWORD, ApiResponse
 from tests.support.concurrency import run_concurrently
 from tests.support.people import Person
 from tests.support.system import TestSystem
@@ -40,7 +40,10 @@ def cover_all(system: TestSystem) -> None:
 def cover_accounts(system: TestSystem) -> None:
     """Register twice, log in with a wrong password, refresh, log out."""
     person = system.visitor().register()
-    expect(person.post("/api/auth/register", {"email": person.email, "phone": "+6591112222", "password": "x" * 8}), 409)
+    expect(
+        person.post("/api/auth/register", {"email": person.email, "phone": "+6591112222", "password": NEW_PASSWORD}),
+        409,
+    )
     expect(system.visitor().post("/api/auth/login", {"email": person.email, "password": "wrong"}), 401)
     expect(person.call("POST", "/api/auth/refresh", token=person.refresh_token), 200)
     expect(person.post("/api/auth/logout"), 200)

@@ -13,7 +13,7 @@ from uuid import UUID
 
 import pytest
 
-from harness.api_client import PASSWORD
+from harness.api_client import NEW_PASSWORD, PASSWORD
 from tests.support.inserts import HASH
 from tests.support.system import SERVICES, TestSystem
 
@@ -80,7 +80,7 @@ def collect_secrets(system: TestSystem) -> set[str]:
         if ENVIRONMENT_SECRETS.search(variable) and value
     }
     numbers = {phone.lstrip("+") for phone in system.phones} | {"6591234567", "6591234568", "6591234569"}
-    return system.secrets | collect_codes(system) | from_environment | numbers | {PASSWORD, HASH}
+    return system.secrets | collect_codes(system) | from_environment | numbers | {NEW_PASSWORD, PASSWORD, HASH}
 
 
 def collect_codes(system: TestSystem) -> set[str]:

@@ -7,7 +7,7 @@ from contextlib import closing
 
 import pytest
 
-from harness.api_client import PASSWORD
+from harness.api_client import NEW_PASSWORD
 from harness.runtime.process import wait_for
 from tests.support import endpoints
 from tests.support.concurrency import outcomes
@@ -54,12 +54,14 @@ def call_each_service(system: TestSystem, person: Person) -> list[int]:
 def test_register_login_and_refresh_open_the_api(system: TestSystem) -> None:
     email = f"new-{time.time_ns()}@example.com"
     phone = system.person().phone
-    system.visitor().post("/api/auth/register", {"email": email, "phone": phone, "password": PASSWORD}).must(201)
-    again = system.visitor().post("/api/auth/register", {"email": email.upper(), "phone": phone, "password": PASSWORD})
+    system.visitor().post("/api/auth/register", {"email": email, "phone": phone, "password": NEW_PASSWORD}).must(201)
+    again = system.visitor().post(
+        "/api/auth/register", {"email": email.upper(), "phone": phone, "password": NEW_PASSWORD}
+    )
     assert outcomes([again]) == {"409 EMAIL_ALREADY_EXISTS": 1}
     wrong = system.visitor().post("/api/auth/login", {"email": email, "password": "another password"})
     assert outcomes([wrong]) == {"401 UNAUTHORIZED": 1}
-    person = system.visitor().login(email)
+    person = system.visitor().login(email, NEW_PASSWORD)
     assert person.balance() == 0
     renewed = person.call("POST", "/api/auth/refresh", token=person.refresh_token).must(200)
     assert renewed["access_token"] != person.token

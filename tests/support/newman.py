@@ -26,6 +26,7 @@ def run(command: list[str], stack: Stack, report: Path, *more: str) -> dict[str,
     """Run the collection and return newman's JSON report with its `exit_code` (1 if an assertion failed)."""
     addresses = {"gateway_url": "api-gateway", "smu_url": "fake-smu", "stripe_url": "fake-stripe"}
     given = [part for name, who in addresses.items() for part in ("--env-var", f"{name}={stack.url(who)}")]
+    given += ["--env-var", f"staff_password={stack.env('user-service')['STAFF_PASSWORD']}"]
     written = ["--reporters", "json", "--reporter-json-export", str(report)]
     arguments = ["run", str(COLLECTION), "--environment", str(ENVIRONMENT), *given, *written, *more]
     done = subprocess.run([*command, *arguments], check=False, timeout=SECONDS, capture_output=True)

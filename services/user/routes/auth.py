@@ -22,7 +22,6 @@ from services.user.store import accounts, revocations
 
 logger = logging.getLogger(__name__)
 
-MIN_PASSWORD_BYTES = 8
 SESSION_ID = re.compile("[!-~]{0,200}")
 POLLERS = ("orchestrator-service", "event-service")
 
@@ -35,8 +34,7 @@ class Registration(msgspec.Struct, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         self.email = contacts.read_email(self.email)
         self.phone = contacts.read_phone(self.phone)
-        if not MIN_PASSWORD_BYTES <= len(self.password.encode()) <= passwords.MAX_BYTES:
-            raise ValueError(f"a password must have {MIN_PASSWORD_BYTES} to {passwords.MAX_BYTES} bytes")
+        passwords.require_good(self.password)
 
 
 class Login(msgspec.Struct, forbid_unknown_fields=True):

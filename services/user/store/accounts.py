@@ -7,12 +7,16 @@ from uuid import UUID
 
 from services.chassis.db import Database, Row
 from services.chassis.errors import Refused
+from services.contracts.enums import Role
 from services.contracts.errors import ErrorCode
 
 _ADD = """
-INSERT INTO users (email, phone, password_hash) VALUES (%(email)s, %(phone)s, %(password_hash)s)
+INSERT INTO users (user_id, email, phone, password_hash, role)
+VALUES (coalesce(%(user_id)s, gen_random_uuid()), %(email)s, %(phone)s, %(password_hash)s, %(role)s)
 ON CONFLICT (email) DO NOTHING
 RETURNING user_id, email"""
+
+_SET_HASH = "UPDATE users SET password_hash = %(password_hash)s WHERE user_id = %(user_id)s"
 
 _BY_EMAIL = "SELECT user_id, email, role, credit_balance, password_hash FROM users WHERE email = %(email)s"
 
@@ -23,9 +27,16 @@ SELECT user_id, email, phone, role, is_flagged, credit_balance, frozen_credits
 FROM users WHERE user_id = %(user_id)s"""
 
 
-def add(db: Database, email: str, phone: str, password_hash: str) -> Row:
-    """Add a customer and return user_id and email. Raises Refused EMAIL_ALREADY_EXISTS."""
-    added = db.statement(_ADD, email=email, phone=phone, password_hash=password_hash)
+def add(
+    db: Database,
+    email: str,
+    phone: str,
+    password_hash: str,
+    role: Role = Role.CUSTOMER,
+    user_id: UUID | None = None,
+) -> Row:
+    """Add a user and return user_id and email. Raises Refused EMAIL_ALREADY_EXISTS."""
+    added = db.statement(_ADD, email=email, phone=phone, password_hash=password_hash, role=role, user_id=user_id)
     if added is None:
         raise Refused(ErrorCode.EMAIL_ALREADY_EXISTS)
     return added
@@ -40,6 +51,12 @@ def find_all(db: Database, user_ids: Sequence[UUID]) -> dict[UUID, Row]:
     """Return the e-mail address and phone of each of these users that exists."""
     found = db.read(lambda tx: tx.all(_CONTACTS, user_ids=list(user_ids)))
     return {row["user_id"]: row for row in found}
+
+
+def set_password(db: Database, user_id: UUID, password_hash: str) -> None:
+    """Replace the password of a user. It ends no login."""
+    with db.transaction() as tx:
+        tx.run(_SET_HASH, user_id=user_id, password_hash=password_hash)
 
 
 def get(db: Database, user_id: UUID) -> Row:

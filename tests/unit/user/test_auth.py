@@ -129,6 +129,7 @@ def test_concurrent_registrations_of_one_email_succeed_once(users: UserApp) -> N
         {"phone": "91234567"}, {"phone": "+0912345678"}, {"phone": "+65 9123 456x"}, {"phone": "+65" + "9" * 14},
         {"phone": " "}, {"phone": "65+91234567"}, {"phone": "+٦٥٩١٢٣٤٥٦٧"}, {"phone": None},
         {"password": "seven77"}, {"password": "x" * 73}, {"password": "é" * 37}, {"password": 12345678},
+        {"password": "password123"}, {"password": "QWERTYUIOP"},
         {"role": "staff"}, {"credit_balance": 1000000},
     ],
     ids=str,
@@ -138,7 +139,7 @@ def test_invalid_registration_is_refused(users: UserApp, wrong: dict[str, Any]) 
     assert (answer.status_code, error_code(answer)) == (400, "VALIDATION_ERROR")
 
 
-@pytest.mark.parametrize("password", ["eight888", "x" * 72, "é" * 36], ids=["8 bytes", "72 bytes", "72 bytes of UTF-8"])
+@pytest.mark.parametrize("password", ["eight 88", "x" * 72, "é" * 36], ids=["8 bytes", "72 bytes", "72 bytes of UTF-8"])
 def test_password_has_8_to_72_bytes(users: UserApp, password: str) -> None:
     person = register(users, password=password)
     assert login(users, person["email"], password).status_code == 200
@@ -285,25 +286,24 @@ def test_concurrent_logouts_are_idempotent(users: UserApp) -> None:
 
 
 @pytest.mark.claim("seed/users")
-@pytest.mark.parametrize("email", ["user1@example.com", "user2@example.com", "staff@example.com"])
-def test_seeded_users_can_log_in(users: UserApp, email: str) -> None:
+@pytest.mark.parametrize("email", ["user1@example.com", "user2@example.com"])
+def test_seeded_customers_can_log_in(users: UserApp, email: str) -> None:
     session = login(users, email, "password123").get_json()["data"]
-    assert session["user"]["role"] == ("staff" if email.startswith("staff") else "customer")
+    assert session["user"]["role"] == "customer"
 
 
 def test_seed_matches_the_documents_and_is_idempotent(
     users: UserApp, database_for: Callable[[str], DatabaseSettings]
 ) -> None:
-    before = [users.account(UUID(int=number)) for number in (1, 2, 9)]
+    before = [users.account(UUID(int=number)) for number in (1, 2)]
     with users.db.transaction() as tx:
         for script in scripts("user"):
             tx.run(script.read_text().replace("%", "%%"))
-    assert before == [users.account(UUID(int=number)) for number in (1, 2, 9)]
+    assert before == [users.account(UUID(int=number)) for number in (1, 2)]
     facts = [(user["phone"], user["is_flagged"], user["role"], user["credit_balance"]) for user in before]
     assert facts == [
         ("+6591234567", False, "customer", 1000),
         ("+6591234568", True, "customer", 500),
-        ("+6591234569", False, "staff", 0),
     ]
 
 
