@@ -1,7 +1,7 @@
 """Access to the service's own PostgreSQL database through one connection pool.
 
-Only SQLAlchemy's pool is used, because an SQLAlchemy engine costs several times the CPU time of these statements.
-Connections are in autocommit. A transaction opens in the round trip of its first statement.
+The pool is a stack of idle connections, because the slots of the `Neighbour` already limit their number. Connections
+are in autocommit. A transaction opens in the round trip of its first statement.
 
 A transaction commits completely or not at all. A lock timeout, a statement timeout and a broken connection raise
 `Unknown`, so the caller retries with the same key.
@@ -14,19 +14,18 @@ import re
 import select
 import socket
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, TypeVar, cast
+from contextlib import contextmanager, suppress
+from typing import Any, TypeVar
 
 import psycopg2.extensions
 import psycopg2.extras
 from psycopg2 import errorcodes
-from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.pool import PoolProxiedConnection, QueuePool
 
 from services.chassis import json_codec
 from services.chassis.deadlines import Deadline
-from services.chassis.errors import Away, NoAnswer, Unknown, Unreachable
+from services.chassis.errors import NoAnswer, Unknown, Unreachable
 from services.chassis.neighbours import Neighbour
 from services.chassis.settings import DatabaseSettings
 
@@ -180,14 +179,8 @@ class Database:
 
     def __init__(self, settings: DatabaseSettings) -> None:
         self._neighbour = Neighbour(settings.name, settings.pool_size, settings.lock_timeout_ms / 1000)
-        self._pool = QueuePool(
-            lambda: _connect(settings),
-            pool_size=settings.pool_size,
-            max_overflow=0,
-            timeout=settings.lock_timeout_ms / 1000,
-            use_lifo=True,
-            reset_on_return=None,  # a returned connection has no open transaction
-        )
+        self._settings = settings
+        self._idle: deque[_Connection] = deque()
 
     def statement(self, sql: str, **params: Any) -> Row | None:
         """Run one statement as its own transaction and return its first row.
@@ -239,40 +232,42 @@ class Database:
 
     def close(self) -> None:
         """Close every idle connection."""
-        old, self._pool = self._pool, self._pool.recreate()
-        old.dispose()
+        with suppress(IndexError):  # another thread took the last one
+            while True:
+                self._idle.pop().close()
 
     @contextmanager
     def _borrow(self) -> Iterator[_Connection]:
         with self._neighbour.calling():
-            borrowed = None
+            connection: _Connection | None = None
             try:
-                borrowed = self._pool.connect()
-                if not cast(_Connection, borrowed.dbapi_connection).is_usable():
-                    dead, borrowed = borrowed, None  # if no server answers now, nothing is borrowed
-                    borrowed = self._replace(dead)
-                yield cast(_Connection, borrowed.dbapi_connection)
-            except (psycopg2.Error, PoolTimeout) as error:
-                connection = None if borrowed is None else cast(_Connection, borrowed.dbapi_connection)
+                connection = self._pop_usable() or _connect(self._settings)
+                yield connection
+            except psycopg2.Error as error:
                 raise _translate(error, connection) from None  # the error quotes rows, which must not be logged
             finally:
-                if borrowed is not None:
-                    self._give_back(borrowed)
+                if connection is not None:
+                    self._give_back(connection)
 
-    def _replace(self, dead: PoolProxiedConnection) -> PoolProxiedConnection:
-        dead.invalidate()
+    def _pop_usable(self) -> _Connection | None:
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            return None
+        if connection.is_usable():
+            return connection
+        connection.close()
         self.close()  # a restart of the server has broken the other connections too
-        return self._pool.connect()
+        return None
 
-    def _give_back(self, borrowed: PoolProxiedConnection) -> None:
-        if cast(_Connection, borrowed.dbapi_connection).closed:
-            borrowed.invalidate()
+    def _give_back(self, connection: _Connection) -> None:
+        if connection.closed:
             self.close()  # a restart of the server has broken the other connections too
         else:
-            borrowed.close()
+            self._idle.append(connection)
 
 
-def _connect(settings: DatabaseSettings) -> Any:
+def _connect(settings: DatabaseSettings) -> _Connection:
     _drop_libpq_variables()
     connection: _Connection = psycopg2.connect(  # type: ignore[call-overload]  # the stub knows no libpq parameters
         host=settings.host,
@@ -317,9 +312,7 @@ def _repeat_once(read: Callable[[], T]) -> T:
         return read()
 
 
-def _translate(error: psycopg2.Error | PoolTimeout, connection: _Connection | None) -> Exception:
-    if isinstance(error, PoolTimeout):
-        return Away("every database connection is busy")
+def _translate(error: psycopg2.Error, connection: _Connection | None) -> Exception:
     if connection is None:
         return Unreachable("the database cannot be reached")
     if connection.is_overdue:

@@ -20,7 +20,7 @@ from typing import Any
 LIBRARIES = (
     "bcrypt", "cryptography.hazmat.primitives.ciphers.aead", "flask.testing", "grpc_health.v1.health",
     "grpc_reflection.v1alpha.reflection", "grpc_status.rpc_status", "jwt", "msgspec", "pika", "prometheus_client",
-    "psutil", "psycopg2.extras", "pytest", "requests", "responses", "sqlalchemy.dialects.postgresql.psycopg2", "stripe",
+    "psutil", "psycopg2.extras", "pytest", "requests", "responses", "stripe",
     "hypothesis.stateful", "yaml",
 )  # fmt: skip
 OPTIONS = ["-q", "--no-header", "-p", "no:cacheprovider", "-p", "_hypothesis_pytestplugin"]

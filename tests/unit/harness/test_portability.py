@@ -31,7 +31,7 @@ HIDDEN_NAMES = {
 }
 # The libraries may use what is there. They have their own variants for macOS, so they are imported before.
 for library in ("psutil", "psycopg2", "pika", "grpc", "granian", "gunicorn.app.base", "requests", "stripe", "flask",
-                "sqlalchemy", "yaml", "msgspec", "segno", "prometheus_client", "grpc_health.v1.health",
+                "yaml", "msgspec", "segno", "prometheus_client", "grpc_health.v1.health",
                 "grpc_reflection.v1alpha.reflection", "concurrent.futures.thread", "multiprocessing.process",
                 "asyncio", "selectors", "socketserver", "http.server", "tempfile", "shutil", "subprocess"):
     importlib.import_module(library)
