@@ -53,6 +53,7 @@ def build_context(sources: Sources) -> dict[str, Any]:
         "bench_pictures": sources.read_pictures("bench"),
         "concurrency": figures.tabulate(sources.read_json("concurrency")),
         "contract": figures.list_servers(sources.read_json("contract")),
+        "access": sources.read_json("access"),
         "invariants": figures.list_invariants(sources.run["invariants"]),
         "controls": figures.count_controls(sources.read_json("mutants"), results),
         "bench": figures.compare_bench(bench, committed),

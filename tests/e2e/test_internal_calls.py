@@ -1,4 +1,4 @@
-"""Internal calls need a credential of their caller: every HTTP route and gRPC method with every caller (D32)."""
+"""gRPC methods need a credential of their caller (D32). `tests/abuse` has the HTTP operations."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from services.contracts.pb import inventory_pb2
 from tests.support import endpoints
-from tests.support.endpoints import CALLERS, Route
+from tests.support.endpoints import CALLERS
 from tests.support.people import credential, token
 from tests.support.system import TestSystem
 
@@ -64,24 +64,6 @@ def call_method(channel: grpc.Channel, method: str, bearer: str | None) -> Any:
     return grpc.StatusCode.OK
 
 
-@pytest.mark.claim("architecture/only-gateway-is-public", "architecture/one-orchestrator")
-@pytest.mark.parametrize("route", endpoints.internal(), ids=lambda route: f"{route.service} {route}")
-def test_an_internal_route_opens_only_to_its_callers(system: TestSystem, route: Route) -> None:
-    service = system.visitor(system.stack.url(route.service))
-    assert service.call(route.method, route.path).error_code == "UNAUTHORIZED"
-    for name, text in make_wrong_tokens(system, route.service).items():
-        answer = service.call(route.method, route.path, token=text)
-        assert answer.status == 401, (name, answer)
-    for caller in (*CALLERS, *STRANGERS):
-        answer = service.call(
-            route.method, route.path, token=credential(read_key(system, caller), caller, route.service)
-        )
-        allowed = caller in route.policy.callers
-        assert (answer.error_code == "FORBIDDEN") == (caller in SIGNERS and not allowed), (caller, answer)
-        assert (answer.status not in (401, 403)) == allowed, (caller, answer)
-        assert answer.status < 500, (caller, answer)
-
-
 @pytest.mark.parametrize(("method", "callers"), endpoints.rpcs().items())
 def test_a_grpc_method_opens_only_to_its_callers(
     system: TestSystem, channel: grpc.Channel, method: str, callers: tuple[str, ...]
@@ -93,12 +75,6 @@ def test_a_grpc_method_opens_only_to_its_callers(
         code = call_method(channel, method, credential(read_key(system, caller), caller, called))
         assert (code is grpc.StatusCode.UNAUTHENTICATED) == (caller not in SIGNERS), (caller, code)
         assert (code is grpc.StatusCode.PERMISSION_DENIED) == (caller in SIGNERS and caller not in callers), caller
-
-
-def test_every_internal_call_names_its_callers() -> None:
-    assert {route.service for route in endpoints.internal()} == set(CALLERS) - {"orchestrator-service"}
-    assert all(set(route.policy.callers) <= set(CALLERS) for route in endpoints.internal())
-    assert all(callers == ("orchestrator-service",) for callers in endpoints.rpcs().values())
 
 
 @pytest.mark.claim("architecture/database-per-service", "schema/database-per-service")

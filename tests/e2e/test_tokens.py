@@ -9,26 +9,12 @@ import pytest
 
 from harness.api_client import NEW_PASSWORD
 from harness.runtime.process import wait_for
-from tests.support import endpoints
 from tests.support.concurrency import outcomes
-from tests.support.endpoints import Route
 from tests.support.people import Person
 from tests.support.system import TestSystem
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("invariants")]
 
-FOR_USERS = [route for route in endpoints.public() if route.for_users]
-# The expected roles are repeated here, because a test cannot read them from the code under test.
-STAFF_ONLY = {"POST /api/verify", "POST /api/orders/<order_id>/refund", "POST /api/transfer/reverse"}
-STAFF_ONLY |= {"POST /api/transfer/dismiss"}
-BOTH_ROLES = {
-    "POST /api/auth/logout",
-    "GET /api/events",
-    "GET /api/events/<event_id>",
-    "GET /api/orders/<order_id>",
-    "GET /api/transfers",
-    "GET /api/transfers/<transfer_id>",
-}
 ADMITTED, REFUSED = [200, 200], [401, 401]
 WITHIN_SECONDS = 1.0
 STALE = "Could not check whether this session was revoked"
@@ -71,22 +57,6 @@ def test_register_login_and_refresh_open_the_api(system: TestSystem) -> None:
 @pytest.mark.claim("token/type", "token/refresh-gives-access")
 def test_an_access_token_does_not_refresh(system: TestSystem) -> None:
     assert outcomes([system.person().post("/api/auth/refresh")]) == {"401 UNAUTHORIZED": 1}
-
-
-@pytest.mark.claim("gateway/customer-routes", "token/role")
-@pytest.mark.parametrize("route", [route for route in FOR_USERS if str(route) not in STAFF_ONLY | BOTH_ROLES], ids=str)
-def test_customer_routes_refuse_staff(system: TestSystem, route: Route) -> None:
-    assert outcomes([system.staff().call(route.method, route.path)]) == {"403 FORBIDDEN": 1}
-
-
-@pytest.mark.claim("gateway/staff-routes", "token/role")
-@pytest.mark.parametrize("route", [route for route in FOR_USERS if str(route) in STAFF_ONLY], ids=str)
-def test_staff_routes_refuse_customers(system: TestSystem, route: Route) -> None:
-    assert outcomes([system.person().call(route.method, route.path)]) == {"403 FORBIDDEN": 1}
-
-
-def test_every_expected_route_exists() -> None:
-    assert {str(route) for route in FOR_USERS} > STAFF_ONLY | BOTH_ROLES
 
 
 @pytest.mark.claim("token/names-user-and-role", "reserve/post-reserve", "gate/post-verify")

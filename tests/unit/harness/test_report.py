@@ -257,8 +257,8 @@ def test_page_is_one_file_without_scripts_or_network_access(tmp_path: Path) -> N
 
 def test_page_names_missing_files_and_their_commands(tmp_path: Path) -> None:
     text = draw(tmp_path, run=run())
-    for name in ("saga.json", "concurrency.json", "contract.json", "mutants.json", "bench.json", "coverage.json"):
-        assert f"reports/{name} is missing. Run `make " in text, name
+    for name in ("saga", "concurrency", "contract", "access", "mutants", "bench", "coverage"):
+        assert f"reports/{name}.json is missing. Run `make " in text, name
 
 
 def test_failure_is_shown_with_its_replay_and_log_lines(tmp_path: Path) -> None:
