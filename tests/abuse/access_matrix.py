@@ -133,7 +133,7 @@ class Tokens:
 
 
 def forge(text: str) -> str:
-    """Return the same token, signed with a key of nobody under the id of the right key."""
+    """Return the same token, signed with a new key under the id of the right one."""
     claims = jwt.decode(text, options={"verify_signature": False})
     key_id = jwt.get_unverified_header(text)["kid"]
     return jwt.encode(claims, ec.generate_private_key(ec.SECP256R1()), "ES256", headers={"kid": key_id})
