@@ -41,7 +41,7 @@ CALL_ERRORS = {
 }
 CALL_SECONDS = 2.0  # the timeout of one call
 READ_SECONDS = 1.0  # the timeout of one gRPC call that only reads, because another replica can answer it
-# A service that cannot reach its database answers at once with a 5xx. A lock timeout takes longer.
+# A service that cannot reach its database answers at once with a 503. A lock timeout takes longer, and a bug is a 500.
 IMMEDIATE_SECONDS = 0.1
 
 
@@ -143,7 +143,7 @@ class HttpPeer:
         if 400 <= status < 500 and _is_verdict(envelope.get("error_code")):
             details = envelope.get("details") or {}
             raise Refused(envelope["error_code"], envelope.get("message"), **details)
-        kind = NoAnswer if status >= 500 and _is_immediate(started) else Unknown
+        kind = NoAnswer if status > 500 and _is_immediate(started) else Unknown
         raise kind(f"{self._name} answered {status}")
 
     def _decode(self, status: int, raw: bytes) -> dict[str, Any]:
@@ -213,7 +213,8 @@ def _is_immediate(started: float) -> bool:
 def _classify(error: Any, started: float) -> type[Unknown]:
     if is_unsent(error):
         return Unreachable
-    return NoAnswer if is_silent(error) or _is_immediate(started) else Unknown
+    is_unavailable = error.code() is grpc.StatusCode.UNAVAILABLE
+    return NoAnswer if is_silent(error) or (is_unavailable and _is_immediate(started)) else Unknown
 
 
 def _is_verdict(code: object) -> bool:

@@ -3,7 +3,7 @@
     TicketRemasterError
     ├── Refused            a definite refusal with an error code: the effect did not happen
     ├── Unknown            no definite answer: the effect may have happened, so retry with the same key
-    │   ├── NoAnswer       no connection, a timeout or an immediate 5xx: the neighbour cannot work
+    │   ├── NoAnswer       no connection, a timeout or an immediate 503: the neighbour cannot work
     │   └── NotSent        nothing was sent, so the effect did not happen
     │       ├── Unreachable    also a NoAnswer: no connection was made
     │       └── Away           the neighbour is known to be away, or too many threads wait for it

@@ -100,9 +100,9 @@ def test_a_frozen_orchestrator_that_wakes_changes_nothing(system: TestSystem, tw
 
 def find_slow(system: TestSystem, hung: str) -> list[float]:
     """Buy seats while a process hangs, and return the seconds of the slow calls. Every call must succeed."""
-    buyer, timed = buyer_at(system), Timed()
+    buyers, timed = buyers_at(system, 12), Timed()
     with freeze(system, hung):
-        for _ in range(12):
+        for buyer in buyers:
             order_id = timed(buyer.reserve, system.seat()).must(200)["order_id"]
             timed(buyer.pay, order_id).must(200)
             timed(buyer.get, "/api/tickets").must(200)
@@ -110,21 +110,22 @@ def find_slow(system: TestSystem, hung: str) -> list[float]:
     return [each for each in timed.seconds if each > ONE_TRY / 2]
 
 
-def buyer_at(system: TestSystem) -> Person:
-    """Return a buyer who calls the first orchestrator."""
+def buyers_at(system: TestSystem, number: int) -> list[Person]:
+    """Return buyers who call the first orchestrator."""
     url = system.stack.url(ORCHESTRATOR)
     system.wait_until("the orchestrator accepts pays", partial(accepts_pays, system, url), RECOVERED_SECONDS)
-    return system.person("100000.00").at(url)
+    return [buyer.at(url) for buyer in system.people(number)]
 
 
 def test_a_hung_inventory_is_left_out_until_it_wakes(system: TestSystem, twins: Twins) -> None:
     """Its calls go to the other one under the same keys, so a customer gets one slow answer, and no error."""
 
     def holds_seats() -> bool:
-        system.hold_seat(buyer)
+        for buyer in buyers_at(system, 2):
+            system.hold_seat(buyer)
         return count_holds(system, twins.inventory) > held
 
-    buyer, held = buyer_at(system), count_holds(system, twins.inventory)
+    held = count_holds(system, twins.inventory)
     system.wait_until("both inventories hold seats", holds_seats)
     assert len(find_slow(system, twins.inventory)) <= 2
     held = count_holds(system, twins.inventory)
@@ -135,13 +136,15 @@ def test_a_hung_inventory_is_left_out_until_it_wakes(system: TestSystem, twins: 
 def test_a_hung_user_service_is_left_out_until_it_wakes(system: TestSystem, twins: Twins) -> None:
     """The same over HTTP."""
 
-    def answers(reader: Person) -> bool:
+    def answers() -> bool:
         reader.get("/api/credits/balance").must(200)
         return bool(system.log_lines(twins.user, reader.user_id))
 
-    system.wait_until("both answer", partial(answers, buyer_at(system)))
+    (reader,) = buyers_at(system, 1)
+    system.wait_until("both answer", answers)
     assert len(find_slow(system, twins.user)) <= 2
-    system.wait_until("the woken one answers", partial(answers, buyer_at(system)), ENDED_SECONDS)
+    (reader,) = buyers_at(system, 1)  # the log has no line about this user yet
+    system.wait_until("the woken one answers", answers, ENDED_SECONDS)
     system.assert_invariants()
 
 

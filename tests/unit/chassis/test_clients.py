@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pytest
 
 from services.chassis.clients import HttpPeer
-from services.chassis.errors import Refused, Unknown
+from services.chassis.errors import NoAnswer, Refused, Unknown
 from tests.support.service_settings import make_credential
 
 pytestmark = pytest.mark.unit
@@ -50,6 +50,14 @@ def test_definite_refusal_keeps_its_code() -> None:
 def test_any_other_answer_is_unknown(status: int, body: bytes) -> None:
     with pytest.raises(Unknown):
         _peer(status, body).post("/orders", key="k")
+
+
+@pytest.mark.parametrize(("status", "is_away"), [(503, True), (500, False)])
+def test_immediate_503_shows_that_the_service_cannot_work(status: int, is_away: bool) -> None:
+    """A 500 is a bug, for example with one order. It must not stop the calls for all others."""
+    with pytest.raises(Unknown) as caught:
+        _peer(status, _refusal("INTERNAL_ERROR")).get("/orders/1")
+    assert isinstance(caught.value, NoAnswer) == is_away
 
 
 @pytest.mark.parametrize(
