@@ -156,9 +156,10 @@ class Api:
         """Request a fresh QR payload."""
         return self.get(f"/api/tickets/{seat_id}/qr")
 
-    def scan(self, qr_payload: str, hall_id: str, **headers: str) -> ApiResponse:
-        """Scan a QR payload at the gate of a hall."""
-        return self.post("/api/verify", {"qr_payload": qr_payload, "hall_id": hall_id}, **headers)
+    def scan(self, qr_payload: str, hall_id: str, event_id: str | None = None, **headers: str) -> ApiResponse:
+        """Scan a QR payload at the gate of a hall, which may be set to one event."""
+        gate = {"hall_id": hall_id} if event_id is None else {"hall_id": hall_id, "event_id": event_id}
+        return self.post("/api/verify", {"qr_payload": qr_payload, **gate}, **headers)
 
 
 @dataclass

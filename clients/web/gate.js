@@ -12,7 +12,7 @@ export default {
   setup() {
     const gate = shallowRef(JSON.parse(localStorage.getItem(CHOSEN) ?? "null"));
     const choose = event => {
-      gate.value = event && {name: event.name, hall_id: event.hall_id, event_date: event.event_date};
+      gate.value = event && {event_id: event.event_id, name: event.name, hall_id: event.hall_id, event_date: event.event_date};
       localStorage.setItem(CHOSEN, JSON.stringify(gate.value));
     };
     return () => (gate.value
@@ -55,7 +55,7 @@ const Scanner = {
       seen = {code, key: isDouble ? seen.key : newKey(), at: Date.now()};
       const {key} = seen, at = new Date().toLocaleTimeString("en-SG");
       try {
-        const body = {qr_payload: code, hall_id: props.gate.hall_id};
+        const body = {qr_payload: code, hall_id: props.gate.hall_id, event_id: props.gate.event_id};
         const answer = await untilKnown(() => post("/api/verify", body, key), {onWait: scanning.wait});
         await show({key, at, isAdmitted: answer.result === "SUCCESS", result: answer.result, message: answer.message});
       } catch (error) {

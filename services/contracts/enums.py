@@ -40,6 +40,9 @@ class ScanResult(StrEnum):
     EXPIRED = "EXPIRED"
     NOT_OWNER = "NOT_OWNER"  # section 7.1: a QR of the previous owner, shown after a transfer
     QR_INVALID = "QR_INVALID"  # section 7: an unreadable QR is logged for audit
+    EVENT_OVER = "EVENT_OVER"  # departure D62: a ticket of an event that ended
+    TOO_EARLY = "TOO_EARLY"  # departure D62: admission to the event is not open yet
+    WRONG_EVENT = "WRONG_EVENT"  # departure D63: another event in the hall of this gate
 
 
 class Role(StrEnum):

@@ -42,6 +42,8 @@ class ErrorCode(StrEnum):
     ORDER_NOT_REFUNDABLE = "ORDER_NOT_REFUNDABLE"
     TRANSFER_IN_PROGRESS = "TRANSFER_IN_PROGRESS"
     TRANSFER_INVALID_STATE = "TRANSFER_INVALID_STATE"
+    DISPUTE_CLOSED = "DISPUTE_CLOSED"
+    RESALE_PRICE_TOO_HIGH = "RESALE_PRICE_TOO_HIGH"
     EMAIL_ALREADY_EXISTS = "EMAIL_ALREADY_EXISTS"
     CREDITS_UNAVAILABLE = "CREDITS_UNAVAILABLE"
     REQUEST_IN_PROGRESS = "REQUEST_IN_PROGRESS"
@@ -122,6 +124,12 @@ ERRORS: dict[ErrorCode, Meaning] = {
     ),
     _C.TRANSFER_INVALID_STATE: Meaning(
         409, "FAILED_PRECONDITION", "The status of the transfer does not allow that. Check the status."
+    ),
+    _C.DISPUTE_CLOSED: Meaning(
+        409, "FAILED_PRECONDITION", "This transfer can no longer be disputed. Contact the support."
+    ),
+    _C.RESALE_PRICE_TOO_HIGH: Meaning(
+        409, "FAILED_PRECONDITION", "The price is above the limit for resale. Start the transfer with a lower price."
     ),
     _C.EMAIL_ALREADY_EXISTS: Meaning(
         409, "ALREADY_EXISTS", "This e-mail address is already registered. Log in instead."

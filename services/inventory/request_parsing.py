@@ -103,11 +103,14 @@ def owner_change_of(request: pb.UpdateOwnerRequest) -> OwnerChange:
 
 
 def scan_facts_of(facts: pb.ScanFacts) -> ScanFacts:
-    """The staff member, the scan_id and the halls of a scan. Raises Refused INVALID_UUID, VALIDATION_ERROR."""
+    """The staff member, the scan_id, halls and event of a scan. Raises Refused INVALID_UUID, VALIDATION_ERROR."""
     return ScanFacts(
         text_of(facts.scan_id, "scan_id"),
         id_of(facts.staff_id, "staff_id"),
-        *(_hall(getattr(facts, name), name) for name in ("hall_id_presented", "hall_id_expected", "hall_id_staff")),
+        hall_id_presented=_hall(facts.hall_id_presented, "hall_id_presented"),
+        hall_id_expected=_hall(facts.hall_id_expected, "hall_id_expected"),
+        hall_id_staff=_hall(facts.hall_id_staff, "hall_id_staff"),
+        event_id_staff=id_of(facts.event_id_staff, "event_id_staff") if facts.event_id_staff else None,
     )
 
 

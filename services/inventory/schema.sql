@@ -11,6 +11,10 @@ DO $$ BEGIN
         'NOT_OWNER', 'QR_INVALID'  -- added to the reference: the previous owner's QR, and an unreadable QR
     );
 EXCEPTION WHEN duplicate_object THEN NULL; END $$;
+-- Added to the reference: another day, and another event in this hall. ALTER TYPE adds them to existing types too.
+ALTER TYPE scan_result ADD VALUE IF NOT EXISTS 'EVENT_OVER';
+ALTER TYPE scan_result ADD VALUE IF NOT EXISTS 'TOO_EARLY';
+ALTER TYPE scan_result ADD VALUE IF NOT EXISTS 'WRONG_EVENT';
 
 CREATE TABLE IF NOT EXISTS seats (
     seat_id         uuid PRIMARY KEY,
@@ -106,6 +110,7 @@ CREATE TABLE IF NOT EXISTS entry_logs (
     hall_id_expected    varchar(20),
     hall_id_staff       varchar(20)
 );
+ALTER TABLE entry_logs ADD COLUMN IF NOT EXISTS event_id_staff uuid;  -- null if the gate is set to a hall only
 -- At most one SUCCESS per seat, so only one of several gates admits a guest, even if the code has a bug.
 CREATE UNIQUE INDEX IF NOT EXISTS idx_one_success_per_seat ON entry_logs (seat_id) WHERE result = 'SUCCESS';
 -- A retry of a scan by the same staff member returns the first answer.

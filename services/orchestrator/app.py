@@ -132,7 +132,7 @@ class Orchestrator:
             participants=self.participants,
             runner=self.runner,
             otp=self.otp,
-            scanner=TicketScanner(self.participants, seconds),
+            scanner=TicketScanner(self.participants, seconds, self.settings.admission),
             keys=self.keys,
             coalescer=self.coalescer,
             settings=self.settings,

@@ -146,9 +146,9 @@ class Orders:
         """Cancel a transfer. Raises Refused TRANSFER_INVALID_STATE once both parties have verified."""
         return dict(self._peer.post(f"/transfers/{transfer_id}/cancel", key=key))
 
-    def dispute_transfer(self, transfer_id: str, key: str, reason: str) -> Data:
-        """Move a transfer from COMPLETED to DISPUTED. Raises Refused TRANSFER_INVALID_STATE."""
-        return dict(self._peer.post(f"/transfers/{transfer_id}/dispute", key=key, reason=reason))
+    def dispute_transfer(self, transfer_id: str, key: str, **dispute: Any) -> Data:
+        """Move a transfer from COMPLETED to DISPUTED. Raises Refused TRANSFER_INVALID_STATE or DISPUTE_CLOSED."""
+        return dict(self._peer.post(f"/transfers/{transfer_id}/dispute", key=key, **dispute))
 
     def list_transfers(self, **query: Any) -> Data:
         """Read a page of transfers with its pagination."""

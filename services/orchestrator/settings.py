@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import timedelta
+from decimal import Decimal
 
 from services.chassis.settings import BrokerSettings, DatabaseSettings, Env, ProcessSettings
+from services.orchestrator.tickets.scan_rules import Admission
 
 SERVICE = "orchestrator-service"
+YEAR_HOURS = 8784
 MAX_HOLD_SECONDS = 300  # the TTL of the hold queue is the upper bound (§8)
 
 
@@ -28,6 +32,8 @@ class Settings:
     notices_at_once: int
     qr_key: bytes = field(repr=False)
     qr_previous_key: bytes | None = field(repr=False, default=None)
+    admission: Admission = field(default_factory=Admission)
+    resale_max_multiple: Decimal = Decimal(0)
 
     @property
     def deadline_seconds(self) -> float:
@@ -53,4 +59,14 @@ class Settings:
             notices_at_once=env.integer("NOTICES_AT_ONCE", 24, low=1, high=64),
             qr_key=env.key("QR_ENCRYPTION_KEY"),
             qr_previous_key=previous,
+            admission=_read_admission(env),
+            resale_max_multiple=Decimal(str(env.number("RESALE_MAX_MULTIPLE", 0, high=1000))),
         )
+
+
+def _read_admission(env: Env) -> Admission:
+    opens_hours = env.number("ADMISSION_OPENS_HOURS", 0, high=YEAR_HOURS)
+    return Admission(
+        grace=timedelta(hours=env.number("ADMISSION_GRACE_HOURS", 24, high=YEAR_HOURS)),
+        opens_before=timedelta(hours=opens_hours) if opens_hours else None,
+    )

@@ -11,6 +11,7 @@ from services.chassis.effects import Answer
 from services.chassis.errors import Refused, Unknown
 from services.contracts.enums import OrderStatus, TransferStatus
 from services.contracts.errors import ErrorCode
+from services.order.request_models import DisputeRequest
 from services.order.transfer_store import ONE_OPEN, find, invalid_state_error, to_answer
 
 logger = logging.getLogger(__name__)
@@ -27,47 +28,62 @@ _FAIL_ONWARD = """
     WHERE seat_id = %(seat_id)s AND status IN ('INITIATED', 'PENDING_OTP')
       AND NOT (seller_otp_verified AND buyer_otp_verified)
     RETURNING transfer_id"""
+_IS_CLOSED = "%(days)s > 0 AND completed_at <= app_now() - make_interval(days => %(days)s)"
 # This does not look for a transfer initiated after _FAIL_ONWARD. The unique index rejects the dispute then, and
 # `dispute` tries again.
 _FIND_BLOCKING = """
     SELECT 1 FROM transfers WHERE seat_id = %(seat_id)s
       AND (status = 'DISPUTED' OR status = 'PENDING_OTP' AND seller_otp_verified AND buyer_otp_verified) LIMIT 1"""
-_DISPUTE = """
+_DISPUTE = f"""
     UPDATE transfers SET status = 'DISPUTED', dispute_reason = %(reason)s, dispute_count = dispute_count + 1,
         credits_frozen = 0, freeze_key = NULL
-    WHERE transfer_id = %(transfer_id)s AND status = 'COMPLETED'
+    WHERE transfer_id = %(transfer_id)s AND status = 'COMPLETED' AND dispute_count = 0 AND NOT ({_IS_CLOSED})
     RETURNING *, expires_at <= app_now() AS is_expired"""
 
 
-def dispute(db: Database, key: str, transfer_id: UUID, reason: str) -> Answer:
+def dispute(db: Database, transfer_id: UUID, given: DisputeRequest, window_days: int) -> Answer:
     """COMPLETED → DISPUTED, and the seat's pending onward transfer → FAILED.
 
     Only the latest completed transfer of a CONFIRMED order can be disputed, and only while no onward transfer is
-    verified by both parties. Raises Refused TRANSFER_NOT_FOUND or TRANSFER_INVALID_STATE. Raises Unknown if a new
-    onward transfer interfered with each of `MAX_TRIES` tries.
+    verified by both parties. Raises Refused TRANSFER_NOT_FOUND or TRANSFER_INVALID_STATE. Raises Refused DISPUTE_CLOSED
+    if the ticket was used, if staff have dismissed a dispute, or `window_days` after the completion (0: no limit).
+    Raises Unknown if a new onward transfer interfered with each of `MAX_TRIES` tries.
     """
     for _ in range(MAX_TRIES):
         try:
-            return effects.apply(db, key, lambda tx: _dispute_once(tx, transfer_id, reason))
+            return effects.apply(db, given.key, lambda tx: _dispute_once(tx, transfer_id, given, window_days))
         except UniqueViolation as duplicate:  # an onward transfer was initiated meanwhile: the next try fails it
             if duplicate.constraint != ONE_OPEN:
                 raise
     raise Unknown("concurrent transfers of this seat, so retry")
 
 
-def _dispute_once(tx: Transaction, transfer_id: UUID, reason: str) -> Answer:
+def _dispute_once(tx: Transaction, transfer_id: UUID, given: DisputeRequest, window_days: int) -> Answer:
     transfer = find(tx, transfer_id)
     if transfer["status"] != TransferStatus.COMPLETED:
         raise invalid_state_error(tx, transfer_id)
     _check_order_confirmed(tx, transfer)
+    if given.is_ticket_used:
+        raise Refused(ErrorCode.DISPUTE_CLOSED, "The ticket was used, so this transfer can no longer be disputed.")
     _fail_onward_transfers(tx, transfer["seat_id"])
-    row = tx.one(_DISPUTE, transfer_id=transfer_id, reason=reason)
-    if row is None:  # another dispute committed first
-        raise invalid_state_error(tx, transfer_id)
+    row = tx.one(_DISPUTE, transfer_id=transfer_id, reason=given.reason, days=window_days)
+    if row is None:
+        raise _closed_error(tx, transfer_id, window_days)
     # This check comes last: from here on this transfer is the seat's one open one, so no other can complete meanwhile.
     _check_latest(tx, transfer)
     logger.info("Transfer %s status: COMPLETED → DISPUTED", transfer_id)
     return to_answer(row)
+
+
+def _closed_error(tx: Transaction, transfer_id: UUID, window_days: int) -> Refused:
+    transfer = find(tx, transfer_id)
+    if transfer["status"] != TransferStatus.COMPLETED:  # another dispute committed first
+        return invalid_state_error(tx, transfer_id)
+    if transfer["dispute_count"]:
+        message = "Staff have decided a dispute of this transfer, so it cannot be disputed again. Contact the support."
+    else:
+        message = f"A transfer can be disputed for {window_days} days after its completion. Contact the support."
+    return Refused(ErrorCode.DISPUTE_CLOSED, message)
 
 
 def _check_order_confirmed(tx: Transaction, transfer: Row) -> None:

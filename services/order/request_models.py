@@ -117,4 +117,7 @@ class PartyAttemptOutcome(AttemptOutcome, kw_only=True):
 
 
 class DisputeRequest(KeyedRequest, kw_only=True):
+    """`is_ticket_used` comes from Inventory. Order checks it under the key, so a retry gets its first answer."""
+
+    is_ticket_used: bool = False
     reason: Annotated[str, Meta(min_length=1, max_length=1000)]

@@ -35,7 +35,7 @@ _BY_STATUS: dict[str, Change] = {
 }
 
 
-def transfer_routes(db: Database) -> Blueprint:
+def transfer_routes(db: Database, dispute_window_days: int) -> Blueprint:
     """Build the routes under `/transfers`."""
     routes = Blueprint("transfers", __name__)
 
@@ -74,8 +74,8 @@ def transfer_routes(db: Database) -> Blueprint:
     @routes.post("/transfers/<transfer_id>/dispute")
     @orchestrator
     def dispute(transfer_id: str) -> Response:
-        request_body = web.body(DisputeRequest)
-        return web.ok(disputes.dispute(db, request_body.key, web.as_id(transfer_id), request_body.reason))
+        given = web.body(DisputeRequest)
+        return web.ok(disputes.dispute(db, web.as_id(transfer_id), given, dispute_window_days))
 
     return routes
 

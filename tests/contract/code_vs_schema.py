@@ -47,6 +47,8 @@ UNUSED = {  # columns that no code names, and the reason for each
     "release_messages.consumed_at": "for operators",
     "clock_offset.only_row": "keeps the table to one row",
     "clock_offset.shift": "read by app_now() alone",
+    "event_limits.max_holds_per_user": "read by reached_limit() alone",
+    "event_limits.max_tickets_per_user": "read by reached_limit() alone",
 }
 FOR_OPERATORS = "created_at"  # allowed in every table
 VIEWS = {  # table: the columns that callers get, those computed from other columns, and the hidden ones

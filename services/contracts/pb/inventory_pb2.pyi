@@ -172,18 +172,20 @@ class Seat(_message.Message):
     def __init__(self, seat_id: _Optional[str] = ..., event_id: _Optional[str] = ..., status: _Optional[str] = ..., owner_user_id: _Optional[str] = ..., order_id: _Optional[str] = ..., row_number: _Optional[str] = ..., seat_number: _Optional[int] = ..., category: _Optional[str] = ..., price_paid: _Optional[str] = ..., held_until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., held_by_user_id: _Optional[str] = ..., hold_id: _Optional[str] = ...) -> None: ...
 
 class ScanFacts(_message.Message):
-    __slots__ = ("scan_id", "staff_id", "hall_id_presented", "hall_id_expected", "hall_id_staff")
+    __slots__ = ("scan_id", "staff_id", "hall_id_presented", "hall_id_expected", "hall_id_staff", "event_id_staff")
     SCAN_ID_FIELD_NUMBER: _ClassVar[int]
     STAFF_ID_FIELD_NUMBER: _ClassVar[int]
     HALL_ID_PRESENTED_FIELD_NUMBER: _ClassVar[int]
     HALL_ID_EXPECTED_FIELD_NUMBER: _ClassVar[int]
     HALL_ID_STAFF_FIELD_NUMBER: _ClassVar[int]
+    EVENT_ID_STAFF_FIELD_NUMBER: _ClassVar[int]
     scan_id: str
     staff_id: str
     hall_id_presented: str
     hall_id_expected: str
     hall_id_staff: str
-    def __init__(self, scan_id: _Optional[str] = ..., staff_id: _Optional[str] = ..., hall_id_presented: _Optional[str] = ..., hall_id_expected: _Optional[str] = ..., hall_id_staff: _Optional[str] = ...) -> None: ...
+    event_id_staff: str
+    def __init__(self, scan_id: _Optional[str] = ..., staff_id: _Optional[str] = ..., hall_id_presented: _Optional[str] = ..., hall_id_expected: _Optional[str] = ..., hall_id_staff: _Optional[str] = ..., event_id_staff: _Optional[str] = ...) -> None: ...
 
 class MarkCheckedInRequest(_message.Message):
     __slots__ = ("seat_id", "order_id", "expected_owner_id", "facts")

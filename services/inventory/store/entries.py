@@ -26,8 +26,9 @@ WHERE entry.scanned_by_staff_id = %(staff_id)s AND entry.scan_id = %(scan_id)s
 """
 _LOG = """
 INSERT INTO entry_logs (
-    seat_id, scan_id, scanned_by_staff_id, result, hall_id_presented, hall_id_expected, hall_id_staff)
-SELECT %(seat_id)s, %(scan_id)s, %(staff_id)s, {result}, %(hall_id_presented)s, %(hall_id_expected)s, %(hall_id_staff)s
+    seat_id, scan_id, scanned_by_staff_id, result, hall_id_presented, hall_id_expected, hall_id_staff, event_id_staff)
+SELECT %(seat_id)s, %(scan_id)s, %(staff_id)s, {result}, %(hall_id_presented)s, %(hall_id_expected)s,
+    %(hall_id_staff)s, %(event_id_staff)s
 {source}
 RETURNING seat_id, result, scanned_at, NULL::timestamptz AS first_scanned_at, NULL::uuid AS first_staff_id"""
 _LOG_REFUSED = _LOG.format(result="%(result)s::scan_result", source="")
@@ -55,13 +56,17 @@ SELECT * FROM logged"""
 
 @dataclass(frozen=True)
 class ScanFacts:
-    """The staff member and scan_id of a scan, and three halls: of the QR code, the event and the staff member."""
+    """The staff member and scan_id of a scan, and three halls: of the QR code, the event and the staff member.
+
+    `event_id_staff` is the event of the staff member's gate, if the gate is set to one.
+    """
 
     scan_id: str
     staff_id: UUID
     hall_id_presented: str | None
     hall_id_expected: str | None
     hall_id_staff: str | None
+    event_id_staff: UUID | None = None
 
 
 def check_in(db: Database, ticket: Ticket, facts: ScanFacts) -> Row:

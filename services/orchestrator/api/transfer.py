@@ -133,6 +133,7 @@ def _initiate(context: ApiContext, transfer_id: UUID, body: InitiateBody) -> Map
     initiator = "SELLER" if identity().user_id == body.seller_user_id else "BUYER"
     given: dict[str, Any] = {name: str(getattr(body, name)) for name in ("seat_id", "seller_user_id", "buyer_user_id")}
     given |= {"transfer_id": str(transfer_id), "initiated_by": initiator, "credits_amount": body.credits_amount}
+    given["resale_max_multiple"] = context.settings.resale_max_multiple
     result = context.runner.run(INITIATE, transfer_id, given, caller=identity().user_id)
     return {name: result[name] for name in INITIATE.result_fields}
 

@@ -42,6 +42,7 @@ from services.orchestrator.saga.transfer_steps import (
     hold_buyers_credits,
     load_seat_and_buyer,
     load_transfer,
+    load_transfer_and_seat,
     mark_reversed,
     pay_buyer_back,
     pay_seller,
@@ -142,13 +143,13 @@ TRANSFER_CONFIRM = Saga(
 
 DISPUTE = Saga(
     "dispute",
-    facts=load_transfer,
+    facts=load_transfer_and_seat,
     steps=(
         Pivot("dispute_transfer", dispute_transfer),  # first step: run forward again, or refused
         Step("freeze_what_is_left", freeze_what_is_left),
         Step("record_freeze", record_freeze),
     ),
-    needs=(Need.ORDERS, Need.USERS),
+    needs=(Need.ORDERS, Need.USERS, Need.INVENTORY),
     result_fields=("transfer_id", "status", "credits_frozen"),
     notices=(Notice("transfer_disputed", to="seller_user_id"), Notice("transfer_disputed", to="buyer_user_id")),
     notice_fields=("transfer_id", "event_name", "credits_frozen"),

@@ -5,11 +5,12 @@ A step returns the fields that later steps need. An undo gets the key of the ste
 
 from __future__ import annotations
 
-from decimal import Decimal
+from decimal import ROUND_DOWN, Decimal
 
 from services.chassis.errors import Refused
 from services.contracts.enums import SeatStatus, TransferStatus
 from services.contracts.errors import ErrorCode
+from services.contracts.money import CENT
 from services.orchestrator.participants import Participants
 from services.orchestrator.saga.definition import State, StepResult
 
@@ -25,19 +26,31 @@ def load_seat_and_buyer(participants: Participants, state: State) -> StepResult:
         "seat_status": seat.status,
         "seat_owner": seat.owner_user_id,
         "order_id": seat.order_id,
+        "face_value": seat.price_paid,
         "buyer": buyer,
         "event_name": event["name"],
     }
 
 
 def require_transferable(state: State) -> None:
-    """Raise Refused unless the seller owns the seat, the seat is SOLD, and the buyer has enough credits."""
+    """Raise Refused unless the seller owns the SOLD seat, the price is allowed, and the buyer has enough credits."""
     if state["seat_owner"] != state["seller_user_id"]:
         raise Refused(ErrorCode.NOT_SEAT_OWNER, "The seller does not own this seat. Name its owner as the seller.")
     if state["seat_status"] != SeatStatus.SOLD:
         raise Refused(ErrorCode.SEAT_UNAVAILABLE, "This ticket is used or not sold, so it cannot be transferred.")
+    _require_price_below_limit(state)
     if Decimal(state["buyer"]["credit_balance"]) < Decimal(state["credits_amount"]):
         raise Refused(ErrorCode.INSUFFICIENT_CREDITS, "The buyer does not have enough credits. Top up and try again.")
+
+
+def _require_price_below_limit(state: State) -> None:
+    multiple = Decimal(state.get("resale_max_multiple") or 0)  # absent in sagas that an older version began
+    if not multiple:
+        return
+    limit = (Decimal(state["face_value"]) * multiple).quantize(CENT, ROUND_DOWN)
+    if Decimal(state["credits_amount"]) > limit:
+        message = f"A ticket of this price can be resold for at most {limit} credits. Start the transfer with less."
+        raise Refused(ErrorCode.RESALE_PRICE_TOO_HIGH, message, max_credits=limit)
 
 
 def create_transfer(participants: Participants, state: State, key: str) -> StepResult:
@@ -155,9 +168,20 @@ def _complete(participants: Participants, state: State, key: str, expected: Tran
 # ── dispute
 
 
+def load_transfer_and_seat(participants: Participants, state: State) -> StepResult:
+    """Read the transfer like `load_transfer`, and whether its ticket was used."""
+    facts = load_transfer(participants, state)
+    seat = participants.inventory.get_owner(facts["seat_id"])
+    return {**facts, "is_ticket_used": seat.status == SeatStatus.CHECKED_IN}
+
+
 def dispute_transfer(participants: Participants, state: State, key: str) -> StepResult:
-    """Move the latest transfer of the seat from COMPLETED to DISPUTED."""
-    participants.orders.dispute_transfer(state["transfer_id"], key, state["reason"])
+    """Move the latest transfer of the seat from COMPLETED to DISPUTED.
+
+    Order refuses a used ticket and not `check`, because a saga whose dispute has happened must run forward again.
+    """
+    fields = {name: state[name] for name in ("reason", "is_ticket_used")}
+    participants.orders.dispute_transfer(state["transfer_id"], key, **fields)
     return {"status": TransferStatus.DISPUTED}
 
 

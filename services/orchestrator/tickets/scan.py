@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -24,7 +24,15 @@ from services.contracts.pb import inventory_pb2 as pb
 from services.orchestrator.participants import Participants
 from services.orchestrator.saga.retry import retry_until
 from services.orchestrator.tickets.qr import Ticket
-from services.orchestrator.tickets.scan_rules import MESSAGES, SeatFacts, judge_age, judge_seat
+from services.orchestrator.tickets.scan_rules import (
+    MESSAGES,
+    Admission,
+    EventFacts,
+    Gate,
+    SeatFacts,
+    judge_age,
+    judge_seat,
+)
 
 logger = logging.getLogger(__name__)
 BRANCH_THREADS = 32
@@ -33,29 +41,31 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class ScanRequest:
-    """A scan of a QR payload by a staff member in a hall. `scan_id` makes a retry safe."""
+    """A scan of a QR payload by a staff member at a gate. `scan_id` makes a retry safe."""
 
     scan_id: UUID
     staff_id: UUID
-    hall_id: str
+    gate: Gate
     qr_payload: str
 
     def make_facts(self, presented: str = "", expected: str = "") -> pb.ScanFacts:
-        """Create the facts for the entry log: the staff member and all three halls."""
+        """Create the facts for the entry log: the staff member, the gate and all three halls."""
         return pb.ScanFacts(
             scan_id=str(self.scan_id),
             staff_id=str(self.staff_id),
             hall_id_presented=presented,
             hall_id_expected=expected,
-            hall_id_staff=self.hall_id,
+            hall_id_staff=self.gate.hall_id,
+            event_id_staff=self.gate.event_id,
         )
 
 
 class TicketScanner:
     """Judges and records scans."""
 
-    def __init__(self, participants: Participants, retry_seconds: float) -> None:
+    def __init__(self, participants: Participants, retry_seconds: float, admission: Admission) -> None:
         self._participants = participants
+        self._admission = admission
         self._retry_seconds = retry_seconds
         self._branches = ThreadPoolExecutor(BRANCH_THREADS, "scan")
 
@@ -77,22 +87,23 @@ class TicketScanner:
         if verdict := judge_age(ticket, datetime.now(UTC)):
             return self._refuse(request, ticket, verdict)
         try:
-            seat, order_id, hall_id = self._look_up(seat_id)
+            seat, order_id, event = self._look_up(seat_id)
         except Refused as refusal:
             if refusal.code is ErrorCode.SEAT_NOT_FOUND:
                 return self._refuse(request, ticket, ScanResult.NOT_FOUND)
             raise
-        facts = SeatFacts(SeatStatus(seat.status), seat.owner_user_id, order_id == seat.order_id != "", hall_id)
-        if verdict := judge_seat(ticket, facts, request.hall_id):
-            return self._refuse(request, ticket, verdict, seat, hall_id)
-        return self._admit(request, ticket, seat, hall_id)
+        facts = SeatFacts(SeatStatus(seat.status), seat.owner_user_id, order_id == seat.order_id != "", event)
+        if verdict := judge_seat(ticket, facts, request.gate, self._admission, datetime.now(UTC)):
+            return self._refuse(request, ticket, verdict, seat, event)
+        return self._admit(request, ticket, seat, event)
 
-    def _look_up(self, seat_id: str) -> tuple[pb.Seat, str, str]:
+    def _look_up(self, seat_id: str) -> tuple[pb.Seat, str, EventFacts]:
         context = contextvars.copy_context()
         order = self._branches.submit(context.run, self._find_confirmed_order, seat_id)
         seat = self._retry(lambda: self._participants.inventory.get_ticket(seat_id))
-        hall_id = self._retry(lambda: self._participants.events.get(seat.event_id))["hall_id"]
-        return seat, order.result(), str(hall_id)
+        event = self._retry(lambda: self._participants.events.get(seat.event_id))
+        begins_at = datetime.fromisoformat(event["event_date"])
+        return seat, order.result(), EventFacts(seat.event_id, event["name"], event["hall_id"], begins_at)
 
     def _find_confirmed_order(self, seat_id: str) -> str:
         # A seat has one sale at most. With two rows a page, the page is not full, so Order does not count all rows.
@@ -100,11 +111,11 @@ class TicketScanner:
         orders = self._retry(lambda: self._participants.orders.list_orders(**query))["data"]
         return str(orders[0]["order_id"]) if orders else ""
 
-    def _admit(self, request: ScanRequest, ticket: Ticket, seat: pb.Seat, hall_id: str) -> Mapping[str, Any]:
-        facts = request.make_facts(ticket.hall_id, hall_id)
+    def _admit(self, request: ScanRequest, ticket: Ticket, seat: pb.Seat, event: EventFacts) -> Mapping[str, Any]:
+        facts = request.make_facts(ticket.hall_id, event.hall_id)
         owner = str(ticket.user_id)
         scan = self._retry(lambda: self._participants.inventory.check_in(seat.seat_id, seat.order_id, owner, facts))
-        return _describe(ScanResult(scan.result), scan, seat, hall_id, request)
+        return self._describe(ScanResult(scan.result), scan, seat, event, request)
 
     def _retry(self, call: Callable[[], T]) -> T:
         return retry_until(time.monotonic() + self._retry_seconds, call)
@@ -115,15 +126,16 @@ class TicketScanner:
         ticket: Ticket,
         verdict: ScanResult,
         seat: pb.Seat | None = None,
-        hall_id: str = "",
+        event: EventFacts | None = None,
     ) -> Mapping[str, Any]:
         if verdict is ScanResult.QR_INVALID:
             self._log(str(ticket.seat_id), verdict, request.make_facts(ticket.hall_id))
             raise Refused(ErrorCode.QR_INVALID)
-        scan = self._log(str(ticket.seat_id), verdict, request.make_facts(ticket.hall_id, hall_id))
+        facts = request.make_facts(ticket.hall_id, event.hall_id if event else "")
+        scan = self._log(str(ticket.seat_id), verdict, facts)
         if scan.result == ScanResult.SUCCESS and seat is None:  # a retry of a scan whose QR code expired after it
             seat = self._retry(lambda: self._participants.inventory.get_ticket(str(ticket.seat_id)))
-        return _describe(verdict, scan, seat, hall_id, request)
+        return self._describe(verdict, scan, seat, event, request)
 
     def _log(self, seat_id: str, result: ScanResult, facts: pb.ScanFacts) -> pb.Scan:
         try:
@@ -135,23 +147,34 @@ class TicketScanner:
             logger.error("entry log of a %s scan is missing: seat %s scan %s", result, seat_id, facts.scan_id)
             return pb.Scan(result=result)
 
+    def _describe(
+        self,
+        verdict: ScanResult,
+        scan: pb.Scan,
+        seat: pb.Seat | None,
+        event: EventFacts | None,
+        request: ScanRequest,
+    ) -> Mapping[str, Any]:
+        verdict = ScanResult(scan.result or verdict)
+        data: dict[str, Any] = {"result": verdict, "scanned_at": _read_time(scan)}
+        if seat is not None:
+            data |= {"seat_id": seat.seat_id, "row_number": seat.row_number, "seat_number": seat.seat_number}
+        data["message"] = self._format_message(verdict, seat, event)
+        if verdict is ScanResult.DUPLICATE and scan.HasField("first_scanned_at"):
+            data |= _describe_first_scan(scan, request)
+        return data
 
-def _describe(
-    verdict: ScanResult, scan: pb.Scan, seat: pb.Seat | None, hall_id: str, request: ScanRequest
-) -> Mapping[str, Any]:
-    verdict = ScanResult(scan.result or verdict)
-    data: dict[str, Any] = {"result": verdict, "scanned_at": _read_time(scan)}
-    if seat is not None:
-        data |= {"seat_id": seat.seat_id, "row_number": seat.row_number, "seat_number": seat.seat_number}
-    data["message"] = _format_message(verdict, seat, hall_id)
-    if verdict is ScanResult.DUPLICATE and scan.HasField("first_scanned_at"):
-        data |= _describe_first_scan(scan, request)
-    return data
+    def _format_message(self, verdict: ScanResult, seat: pb.Seat | None, event: EventFacts | None) -> str:
+        facts = {"row": seat.row_number, "number": seat.seat_number} if seat else {"row": "", "number": ""}
+        if event is not None:
+            opens_at = event.begins_at - (self._admission.opens_before or timedelta())
+            facts |= {"hall": event.hall_id, "event": event.name}
+            facts |= {"begin": _format_time(event.begins_at), "opens": _format_time(opens_at)}
+        return MESSAGES[verdict].format(**facts)
 
 
-def _format_message(verdict: ScanResult, seat: pb.Seat | None, hall_id: str) -> str:
-    row, number = (seat.row_number, seat.seat_number) if seat else ("", "")
-    return MESSAGES[verdict].format(row=row, number=number, hall=hall_id)
+def _format_time(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def _describe_first_scan(scan: pb.Scan, request: ScanRequest) -> Mapping[str, Any]:

@@ -140,6 +140,7 @@ TABLE = {
         order GET /transfers/{id}#2                 3E  3E  3E  3E  =D  =D  =D  =D  3E  3E  3E  †D  †D
         order GET /orders/{id}                      3E  3E  3E  3E  =D  =D  =D  =D  3E  3E  3E  †D  †D
         event GET /events/{id}                      3E  3E  3E  3E  =D  =D  =D  =D  3E  3E  3E  †D  †D
+        inventory GetSeatOwner                      3E  3E  3E  3E  =D  =D  =D  =D  3E  3E  3E  †D  †D
         order POST /transfers/{id}/dispute          3D  3D  3D  3D  =D  =D  =D  =D  =D  =D  =D  †D  †D
         user POST /credits/freeze                   3D  3D  3D  3D  =D  =D  =D  =D  =D  =D  =D  †D  †D
         order PATCH /transfers/{id}                 3D  3D  3D  3D  =D  =D  =D  =D  =D  =D  =D  †D  †D

@@ -48,6 +48,7 @@ NEVER = {
     ("refund", ErrorCode.NOT_SEAT_OWNER),  # `cancel_sale` replaces both by ORDER_NOT_REFUNDABLE
     ("refund", ErrorCode.SEAT_UNAVAILABLE),
     ("reverse", ErrorCode.INSUFFICIENT_CREDITS),  # `freeze_the_rest` replaces it by CREDITS_UNAVAILABLE
+    ("dispute", ErrorCode.SEAT_NOT_FOUND),  # a transfer names a seat that exists
     ("reverse", ErrorCode.TICKET_LIMIT_REACHED),  # a return has no ticket limit
 }
 CLIENTS = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from threading import Barrier
 from typing import Any, cast
 from uuid import uuid4
@@ -16,6 +17,7 @@ from services.contracts.pb import inventory_pb2 as pb
 from services.orchestrator.participants import Participants
 from services.orchestrator.tickets.qr import Seal
 from services.orchestrator.tickets.scan import ScanRequest, TicketScanner
+from services.orchestrator.tickets.scan_rules import Admission, Gate
 
 pytestmark = pytest.mark.unit
 
@@ -40,7 +42,7 @@ class FakeServices:
         return {"data": [{"order_id": ORDER}]}
 
     def get(self, _event_id: str) -> dict[str, str]:
-        return {"hall_id": HALL}
+        return {"hall_id": HALL, "name": "An Event", "event_date": datetime.now(UTC).isoformat()}
 
     def check_in(self, *_scan: Any) -> pb.Scan:
         return pb.Scan(result=ScanResult.SUCCESS)
@@ -60,7 +62,8 @@ class FakeServices:
 def scan(services: FakeServices) -> Any:
     """Scan the owner's QR code."""
     payload = services.seal.seal(SEAT, OWNER, HALL).payload
-    return TicketScanner(services.as_participants, retry_seconds=0.1).scan(ScanRequest(uuid4(), uuid4(), HALL, payload))
+    scanner = TicketScanner(services.as_participants, retry_seconds=0.1, admission=Admission())
+    return scanner.scan(ScanRequest(uuid4(), uuid4(), Gate(HALL), payload))
 
 
 @pytest.mark.claim("gate/calls-in-parallel")

@@ -42,7 +42,7 @@ class Routes:
             scanner=cast(Any, scanner),
             keys=IdempotencyKeys(db, uuid4()),
             coalescer=cast(Any, coalescer),
-            settings=cast(Any, SimpleNamespace(hold_ttl_seconds=300)),
+            settings=cast(Any, SimpleNamespace(hold_ttl_seconds=300, resale_max_multiple=0)),
         )
         self._app = Flask("routes")
         for routes in (purchase, transfer, verification, account):

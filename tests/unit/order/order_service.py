@@ -166,10 +166,9 @@ class OrderService:
     def cancel(self, transfer_id: str, key: str | None = None) -> Reply:
         return self.call("POST", f"/transfers/{transfer_id}/cancel", {"key": key or new_key("cancel")})
 
-    def dispute(self, transfer_id: str, key: str | None = None, reason: str = "not me") -> Reply:
-        return self.call(
-            "POST", f"/transfers/{transfer_id}/dispute", {"key": key or new_key("dispute"), "reason": reason}
-        )
+    def dispute(self, transfer_id: str, key: str | None = None, reason: str = "not me", **fields: Any) -> Reply:
+        body = {"key": key or new_key("dispute"), "reason": reason, **fields}
+        return self.call("POST", f"/transfers/{transfer_id}/dispute", body)
 
     def transfer(self, transfer_id: str) -> Any:
         return self.call("GET", f"/transfers/{transfer_id}").data

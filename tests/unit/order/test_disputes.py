@@ -157,14 +157,31 @@ def test_dispute_stores_the_frozen_amount(service: OrderService, seat: Seat) -> 
     assert service.change_transfer(service.add_completed(), credits_frozen=1).code == "TRANSFER_INVALID_STATE"
 
 
-def test_dismissed_dispute_completes_the_transfer_again(service: OrderService, seat: Seat) -> None:
+def test_dismissed_dispute_completes_the_transfer_for_good(service: OrderService, seat: Seat) -> None:
     transfer_id = service.add_completed(**seat.ids)
     completed_at = service.transfer(transfer_id)["completed_at"]
     service.dispute(transfer_id)
     dismissed = service.change_transfer(transfer_id, status="COMPLETED", expected="DISPUTED").data
     assert (dismissed["status"], dismissed["completed_at"]) == ("COMPLETED", completed_at)
-    again = service.dispute(transfer_id).data
-    assert (again["dispute_count"], again["credits_frozen"], again["freeze_key"]) == (2, 0, None)
+    assert service.dispute(transfer_id).code == "DISPUTE_CLOSED"
+    assert service.transfer(transfer_id)["status"] == "COMPLETED"
+
+
+def test_transfer_of_a_used_ticket_cannot_be_disputed(service: OrderService, seat: Seat) -> None:
+    transfer_id, key = service.add_completed(**seat.ids), new_key("dispute")
+    assert service.dispute(transfer_id, is_ticket_used=True).code == "DISPUTE_CLOSED"
+    disputed = service.dispute(transfer_id, key)
+    assert service.dispute(transfer_id, key, is_ticket_used=True).data == disputed.data, "a retry gets its first answer"
+
+
+@pytest.mark.parametrize(("days", "status"), [(29, 200), (30, 409)])
+def test_transfer_can_be_disputed_until_its_last_day(service: OrderService, seat: Seat, days: int, status: int) -> None:
+    transfer_id = service.add_completed(**seat.ids)
+    age = "UPDATE transfers SET completed_at = app_now() - make_interval(days => %(days)s) WHERE transfer_id = %(id)s"
+    with service.db.transaction() as tx:
+        tx.run(age, days=days, id=UUID(transfer_id))
+    disputed = service.dispute(transfer_id)
+    assert (disputed.status, disputed.code) == (status, None if status == 200 else "DISPUTE_CLOSED")
 
 
 def test_transfer_confirm_does_not_dismiss_a_dispute(service: OrderService, seat: Seat) -> None:

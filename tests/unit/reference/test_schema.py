@@ -41,7 +41,7 @@ TABLES = {  # in the order of the reference: column, type, and `?` if it may be 
 }
 ADDED = {  # departure D41 and its causes D2, D7, D21, D33, D61
     "seats": "category hold_id order_id lapsed_user_id lapsed_at",
-    "entry_logs": "scan_id hall_id_staff",
+    "entry_logs": "scan_id hall_id_staff event_id_staff",
     "users": "role frozen_credits",
     "orders": "charge_key otp_required otp_verified_at otp_attempts otp_failures expires_at",
     "transfers": "order_id otp_attempts otp_failures credits_frozen freeze_key dispute_count expires_at",
@@ -53,7 +53,8 @@ WORDS = {  # with those of departures D13 and D41
     "transfers.status": "INITIATED PENDING_OTP COMPLETED DISPUTED REVERSED FAILED",
     "transfers.initiated_by": "SELLER BUYER",
     "seats.status": "AVAILABLE HELD SOLD CHECKED_IN",
-    "entry_logs.result": "SUCCESS DUPLICATE WRONG_HALL UNPAID NOT_FOUND EXPIRED NOT_OWNER QR_INVALID",
+    "entry_logs.result": "SUCCESS DUPLICATE WRONG_HALL UNPAID NOT_FOUND EXPIRED NOT_OWNER QR_INVALID"
+    " EVENT_OVER TOO_EARLY WRONG_EVENT",
 }
 IN_THE_CATALOGUE = """SELECT attname, format_type(atttypid, atttypmod), attnotnull FROM pg_attribute
     WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped"""
