@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from harness.command_line import run_main
-from harness.dev.git import run_git
+from harness.dev.git import read_revision
 from harness.runtime.compose import ROOT
 from harness.runtime.signals import interrupt_once
 
@@ -160,12 +160,6 @@ def _stop(running: subprocess.Popen[str]) -> None:
         os.killpg(running.pid, signal.SIGKILL)
 
 
-def _revision() -> str:
-    """Return the commit and the uncommitted changes. Without Git, all trees count as the same."""
-    parts = [run_git("rev-parse", "HEAD"), run_git("diff", "HEAD", "--stat")]
-    return "\n".join(part.strip() for part in parts if part)
-
-
 def main() -> int:
     """Run the hunt, print the summary and return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m harness.dev.flake_hunt", description=__doc__.partition("\n")[0])
@@ -174,7 +168,7 @@ def main() -> int:
     options = parser.parse_args()
     interrupt_once()
     try:
-        results = run(options.mark, options.runs, STATE, _revision(), _run_pytest)
+        results = run(options.mark, options.runs, STATE, read_revision(), _run_pytest)
     except KeyboardInterrupt:
         print("interrupted: run the same command again to resume")
         return 130

@@ -14,3 +14,9 @@ def run_git(*arguments: str) -> str | None:
     except FileNotFoundError:
         return None
     return done.stdout if done.returncode == 0 else None
+
+
+def read_revision() -> str:
+    """Return the commit and the uncommitted changes. Without Git, all trees count as the same."""
+    parts = [run_git("rev-parse", "HEAD"), run_git("diff", "HEAD", "--stat")]
+    return "\n".join(part.strip() for part in parts if part)

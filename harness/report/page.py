@@ -7,7 +7,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
-from harness.report import figures, matrix
+from harness.report import figures, interleavings, matrix
 from harness.report.results import Results
 from harness.report.sources import Sources
 from harness.runtime.compose import ROOT
@@ -49,6 +49,7 @@ def build_context(sources: Sources) -> dict[str, Any]:
         "groups": results.groups,
         "departures": results.list_departures(),
         "matrix": matrix.build_matrix(sources.read_json("saga")),
+        "interleavings": interleavings.build_pairs(sources.read_json("interleavings")),
         "pictures": sorted(pictures, key=lambda picture: picture[0] == "counterexample"),  # the counterexample is last
         "bench_pictures": sources.read_pictures("bench"),
         "concurrency": figures.tabulate(sources.read_json("concurrency")),
