@@ -9,8 +9,11 @@ explorer.py                          generates schedules, and shrinks one that f
 pair_runner.py                       runs a pair under a schedule, and reads answers and end state
 oracle.py                            compares with the serial orders, and declares the exceptions
 local_inventory.py                   calls Inventory in process, and records the history of each seat
-exploring.py                         explores in worker processes
+exploring.py                         explores in worker processes, in several modes
+results_file.py                      writes reports/interleavings.json
+__main__.py                          `make interleavings`
 controls.py                          planted races that the explorer must find
+test_explorer.py                     proves that the reduction loses no outcome
 
 Races that were written down by hand, with the order of the calls. Each module begins with a list of them:
 

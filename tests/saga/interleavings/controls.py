@@ -20,13 +20,15 @@ from services.order import disputes, order_otp, sweeper, transfer_store
 from services.order.sweeper import Sweeper
 from services.user.store import credits
 from tests.saga.in_process.in_process_system import InProcessSystem
+from tests.saga.interleavings.exploring import Mode
 
 
 @dataclass(frozen=True)
 class Control:
     """A guard, the pair that shows its absence, and the places to change: (module, name, old text, new text).
 
-    `replaced` has functions instead, and `index` is an index to drop: (database, name). The race needs `preemptions`.
+    `replaced` has functions instead, and `index` is an index to drop: (database, name). `mode` has the schedules that
+    show the race.
     """
 
     guard: str
@@ -34,7 +36,7 @@ class Control:
     edits: tuple[tuple[ModuleType, str, str, str], ...] = ()
     replaced: tuple[tuple[Any, str, Any], ...] = ()
     index: tuple[str, str] | None = None
-    preemptions: int = 1
+    mode: Mode = Mode.ONE
 
     @contextmanager
     def plant(self, system: InProcessSystem) -> Iterator[None]:
@@ -120,18 +122,24 @@ CONTROLS = (
         "epoch of the end write",
         "pay~RECOVERY (held)",
         ((journal, "_END", "AND epoch = %(epoch)s", ""),),
-        preemptions=2,
+        mode=Mode.TWO,
     ),
     Control(
         "tombstone before the look-up of settle",
         "pay~RECOVERY (held)",
         replaced=((effects, "settle", _settle_after_look_up),),
-        preemptions=2,
+        mode=Mode.TWO,
     ),
     Control(
         "refusal of an effect after its tombstone",
         "confirm~RECOVERY (transfer)",
         ((effects, "_RECORD", "%(answer)s)", "%(answer)s) ON CONFLICT DO NOTHING"),),
+    ),
+    Control(
+        "void key of a hold that was taken over",
+        "reserve~take-over of a new hold (free)",
+        ((holds, "_HOLD", "key = 'hold:' || seat.hold_id", "false"),),
+        mode=Mode.LOST,
     ),
     Control("row lock of a change of the sale", "refund~scan (sold)", ((holds, "_LOCK", LOCK, ""),)),
     Control("row lock of the check-in", "confirm~scan (transfer)", ((entries, "_CHECK_IN", LOCK, ""),)),
@@ -154,7 +162,7 @@ CONTROLS = (
         "second look of the order sweeper",
         "pay~ORDER SWEEPER (held)",
         replaced=((Sweeper, "_fail_due", _fail_without_second_look),),
-        preemptions=2,
+        mode=Mode.TWO,
     ),
     Control(
         "both codes protect a transfer from the sweeper",

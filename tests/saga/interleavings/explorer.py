@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
+from math import inf
 
 from tests.saga.interleavings.scheduler import Step
 
@@ -21,6 +22,7 @@ class Run:
     prefix: tuple[str, ...]
     steps: tuple[Step, ...]
     outcome: str  # the answers and the end state
+    state: str
     problem: str = ""
     exception: str = ""  # the reason of the declared exception that the outcome needed
 
@@ -31,6 +33,11 @@ class Run:
             not step.is_forced and step.actor != before.actor
             for before, step in zip(self.steps, self.steps[1:], strict=False)
         )
+
+    @property
+    def is_serial(self) -> bool:
+        """Whether each actor ran in one piece."""
+        return len(list(groupby(step.actor for step in self.steps))) == len({step.actor for step in self.steps})
 
     def describe(self) -> str:
         """The steps as a sequence, one line each and a column for each actor."""
@@ -56,50 +63,90 @@ def parse_prefix(text: str) -> tuple[str, ...]:
     return tuple(name for part in text.split() for name in part[0] * int(part[1:] or 1))
 
 
+State = tuple[tuple[str, int], ...]
+
+
 @dataclass
 class Exploration:
-    """The runs of a pair, at most `bound` preemptions each. It stops at the first problem if `stops` is set."""
+    """The runs of a pair, at most `bound` preemptions each. It stops at the first problem if `stops` is set.
+
+    It also stops after `limit` executions. `is_complete` is false if schedules are left then.
+
+    Two reductions leave out schedules with the same end as another one. A prefix in a known state is not executed
+    again (`find_states`). Of two actors, none is preempted before a step that conflicts with no step of the other.
+    """
 
     execute: Execute
     actors: tuple[str, ...]
-    bound: int
+    bound: float
+    limit: float = inf
     stops: bool = False
     runs: list[Run] = field(default_factory=list)
-    seen: set[tuple[str, ...]] = field(default_factory=set)
+    is_complete: bool = True
+    continued: set[tuple[State, str]] = field(default_factory=set)  # each state, with the actor that continued there
 
     def explore(self) -> list[Run]:
         """Execute all schedules, those with fewer preemptions first."""
-        level = [run for name in self.actors if (run := self._execute((name,)))]
-        for _ in range(self.bound):
-            level = [child for run in level for child in self._expand(run)]
-            if self._is_over():
+        level, spent = [run for name in self.actors if (run := self._execute((name,), ()))], 0
+        while level:
+            for run in level:  # it grows: a third actor can continue when one has ended, which is no preemption
+                level += self._expand(run, is_forced=True)
+            if spent == self.bound:
                 break
+            level, spent = [child for run in level for child in self._expand(run, is_forced=False)], spent + 1
         return self.runs
 
     def _is_over(self) -> bool:
         return self.stops and bool(self.runs) and bool(self.runs[-1].problem)
 
-    def _execute(self, prefix: tuple[str, ...]) -> Run | None:
-        if prefix in self.seen or self._is_over():
+    def _execute(self, prefix: tuple[str, ...], state: State) -> Run | None:
+        """Execute a prefix. `state` is the state before its last step, from which an equal run may have continued."""
+        if (state, prefix[-1]) in self.continued or self._is_over():
             return None
-        self.seen.add(prefix)
-        self.runs.append(self.execute(prefix))
-        return self.runs[-1]
+        if len(self.runs) >= self.limit:
+            self.is_complete = False
+            return None
+        run = self.execute(prefix)
+        self.runs.append(run)
+        states = find_states(run.steps)
+        self.continued |= {(states[at], run.steps[at].actor) for at in range(len(prefix) - 1, len(run.steps))}
+        return run
 
-    def _expand(self, run: Run) -> Iterator[Run]:
-        """Preempt the run once more after its prefix, at each step where that can matter, the last one first."""
-        steps, representative = run.steps, dict[str, tuple[Step, ...]]()
+    def _expand(self, run: Run, *, is_forced: bool) -> Iterator[Run]:
+        """Let another actor continue after the prefix, at each step where that can matter, the last one first.
+
+        That is a preemption unless `is_forced`: then the actor of the step before could not continue.
+        """
+        steps, states, representative = run.steps, find_states(run.steps), dict[str, tuple[Step, ...]]()
         for at in range(len(steps) - 1, len(run.prefix) - 1, -1):
             step = steps[at]
-            for other in step.others:
+            for other in step.others if step.is_forced == is_forced else ():
                 if at + 1 == len(steps) or steps[at + 1].actor != step.actor:  # the end of this actor's turn
                     representative[other] = _take_turn(steps[at + 1 :], step.actor, other)
-                if not any(step.conflicts(later) for later in representative[other]) and representative[other]:
+                turn = () if is_forced or len(self.actors) > 2 else representative.get(other, ())
+                if turn and not any(step.conflicts(later) for later in turn):
                     continue
-                child = self._execute((*(s.actor for s in steps[:at]), other))
+                child = self._execute((*(s.actor for s in steps[:at]), other), states[at])
+                representative[other] = _take_turn(child.steps[at:], step.actor, other) if child else ()
                 if child:
-                    representative[other] = _take_turn(child.steps[at:], step.actor, other)
                     yield child
+
+
+def find_states(steps: Sequence[Step]) -> list[State]:
+    """Return the state before each step. Two prefixes have the same one if they differ only in independent steps.
+
+    A step depends on the earlier steps of its actor and on those that it conflicts with. Its number stands for all that
+    it depends on, and the last step of each actor stands for the whole prefix.
+    """
+    numbers: list[int] = []
+    last: dict[str, int] = {}
+    states: list[State] = [()]
+    for step in steps:
+        before = frozenset(number for number, other in zip(numbers, steps, strict=False) if step.conflicts(other))
+        numbers.append(hash((step.actor, last.get(step.actor), before)))
+        last[step.actor] = numbers[-1]
+        states.append(tuple(sorted(last.items())))
+    return states
 
 
 def _take_turn(steps: Sequence[Step], preempted: str, other: str) -> tuple[Step, ...]:

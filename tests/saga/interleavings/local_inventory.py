@@ -48,7 +48,10 @@ class _Context:
 
 @dataclass
 class SeatHistory:
-    """The operations on each seat. A repeated call under a key returns a stored answer, so it is no operation."""
+    """The operations on each seat. A repeated call under a key returns a stored answer, so it is no operation.
+
+    A repeated hold is one, because its key is void as soon as the hold is gone.
+    """
 
     now: Clock
     client: str = ""
@@ -114,7 +117,8 @@ def _record(history: SeatHistory, verb: str, request: Any, reply: Any, start: fl
     what, names, refusals = _REFUSALS[verb]
     key = getattr(request, "key", "") or getattr(request, "hold_id", "") or request.facts.scan_id
     result = reply if isinstance(reply, str) else getattr(reply, "result", "") or OK
-    if (verb, key) not in history.keys and (verb != "ReleaseSeat" or getattr(reply, "released", False)):
+    is_first = (verb, key) not in history.keys or (verb == "ReserveSeat" and result == OK)
+    if is_first and (verb != "ReleaseSeat" or getattr(reply, "released", False)):
         history.keys.add((verb, key))
         if result in ("SUCCESS", OK):
             result = OK

@@ -6,15 +6,16 @@ declares other answers, with the end state that they need and the reason.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from itertools import combinations, permutations, product
 
 from tests.saga.interleavings.explorer import Run
-from tests.saga.interleavings.pair_runner import Result
+from tests.saga.interleavings.pair_runner import Injected, PairRunner, Result
 from tests.saga.interleavings.pairs import Pair
 
-SERIAL, OTHER_ALONE, ANY_STATE = "a serial order", "the other actor alone", "any of these, or nothing happened"
+SERIAL, OTHER_ALONE, ANY_STATE = "a serial order", "a serial order without the actor", "one of both"
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,14 @@ class Deviation:
     state: str  # SERIAL, OTHER_ALONE, ANY_STATE or a pattern of the end state
     reason: str
 
+    def __str__(self) -> str:
+        return f"{self.actor} with {self.other}: {self.answer}. {self.reason}"
+
+    def names(self, name: str, acts: Mapping[str, str]) -> bool:
+        """Whether this row is about an actor and one of the others."""
+        others = (act for other, act in acts.items() if other != name)
+        return fnmatchcase(acts[name], self.actor) and any(fnmatchcase(act, self.other) for act in others)
+
 
 EXCEPTIONS = (
     Deviation("*", "*", "409 REQUEST_IN_PROGRESS", OTHER_ALONE, "Another flow works on the same order or transfer."),
@@ -37,66 +46,91 @@ EXCEPTIONS = (
     Deviation("confirm", "RECOVERY", "500 INTERNAL_ERROR", "*buyer FAILED*", "Recovery voided the pivot first."),
     Deviation("*", "RECOVERY", "500 INTERNAL_ERROR", ANY_STATE, "Recovery undid the flow before its pivot."),
     Deviation("*", "*", "410 OTP_EXPIRED", SERIAL, "SMU accepts a code once, and the other request used it."),
-    Deviation("verify-otp", "resend", "200", SERIAL, "The code was sent before the other request verified."),
     Deviation("resend", "verify-otp", "200", SERIAL, "The code was sent before the other request verified."),
     Deviation("confirm*", "*", "409 TRANSFER_INVALID_STATE", SERIAL, "The other actor ended the transfer first."),
     Deviation(
         "wrong*", "confirm", "409 TRANSFER_INVALID_STATE", SERIAL, "The transfer ended before the guess counted."
     ),
     Deviation("onward", "dispute", "409 TRANSFER_INVALID_STATE", OTHER_ALONE, "The dispute failed the new transfer."),
+    Deviation("initiate", "ORDER SWEEPER", "409 TRANSFER_INVALID_STATE", OTHER_ALONE, "The new transfer expired."),
+    Deviation("take-over*", "reserve", "409 SEAT_UNAVAILABLE", OTHER_ALONE, "It came before the hold."),
     Deviation("initiate", "*", "409 TRANSFER_IN_PROGRESS", SERIAL, "The seat had its new owner before the transfer."),
-    Deviation("initiate", "refund", "409 TRANSFER_INVALID_STATE", SERIAL, "The refund failed the new transfer."),
     Deviation("initiate", "refund", "201 *", "*orders: seller REFUNDED*AVAILABLE -", "The refund failed the transfer."),
 )
 
 
 @dataclass
 class Oracle:
-    """The outcomes that a pair may have, from its serial orders and from each actor alone."""
+    """The outcomes that a pair may have, from the serial orders of all actors, and of some of them.
+
+    With a fault, the serial orders under this fault count too. An actor whose process died has no answer, so each end
+    that it may have is right.
+    """
 
     pair: Pair
-    execute: Callable[[Sequence[str], Mapping[str, str]], Result]
-    acts: Mapping[str, str] = field(init=False)
+    runner: PairRunner
+    injected: Injected | None = None
+    serial: dict[frozenset[str], list[Result]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.acts = {"a": self.pair.a, "b": self.pair.b}
-        self.serial = [self.execute((name,), self.acts) for name in self.acts]
-        self.alone = {name: self.execute((name,), {name: act}) for name, act in self.acts.items()}
-        self.nothing = self.execute((), {})
+        for count in range(len(self.pair.acts) + 1):
+            for names in combinations(self.pair.acts, count):
+                faults = {None, self.injected if self.injected and self.injected.actor in names else None}
+                self.serial[frozenset(names)] = [
+                    self._execute_in_order(order, fault) for order in permutations(names) for fault in faults
+                ]
+
+    def _execute_in_order(self, order: tuple[str, ...], injected: Injected | None) -> Result:
+        acts = {name: self.pair.acts[name] for name in order}
+        return self.runner.execute(self.pair.situation, order[:1], acts, injected)
 
     def run(self, prefix: tuple[str, ...]) -> Run:
         """Execute a schedule and judge it."""
-        return self.judge(prefix, self.execute(prefix, self.acts))
+        return self.judge(prefix, self.runner.execute(self.pair.situation, prefix, self.pair.acts, self.injected))
 
     def judge(self, prefix: tuple[str, ...], result: Result) -> Run:
         """Return the run with its problem or its declared exception."""
-        problem, exception = "\n".join(result.violations), ""
-        if result.outcome not in [serial.outcome for serial in self.serial]:
-            exception = self._find_exception(result)
-            if not exception:
-                expected = "\n".join(f"  {one.outcome}" for one in self.serial)
-                problem += (
-                    f"\nno serial order and no declared exception gives\n  {result.outcome}\nserial orders:\n{expected}"
-                )
-        return Run(prefix, result.steps, result.outcome, problem.strip(), exception)
+        problem, exception = "\n".join(result.violations), self._explain(result)
+        if exception is None:
+            expected = "\n".join(f"  {one.outcome}" for one in self.serial[frozenset(self.pair.acts)])
+            problem += (
+                f"\nno serial order and no declared exception gives\n  {result.outcome}\nserial orders:\n{expected}"
+            )
+        return Run(prefix, result.steps, result.outcome, result.state, problem.strip(), exception or "")
 
-    def _find_exception(self, result: Result) -> str:
-        names = tuple(self.acts)
-        for at, name in enumerate(names):
-            for row in EXCEPTIONS:
-                is_named = fnmatchcase(self.acts[name], row.actor) and fnmatchcase(self.acts[names[1 - at]], row.other)
-                if is_named and fnmatchcase(result.answers[at], row.answer) and self._has_state(row, result, 1 - at):
-                    return f"{row.actor} with {row.other}: {row.answer}. {row.reason}"
-        return ""
+    def _explain(self, result: Result) -> str | None:
+        """Return the exception that the outcome needs, empty if it is a serial order, or None if it is not declared."""
+        excuses = {name: list(self._find_excuses(name, answer)) for name, answer in result.answers.items()}
+        for chosen in sorted(product(*excuses.values()), key=lambda chosen: sum(bool(text) for _, text in chosen)):
+            by_name = dict(zip(excuses, chosen, strict=True))
+            if any(not text for _, text in chosen) and self._has_order(result, by_name):
+                return "; ".join(text for _, text in chosen if text)
+        rows = [row for name, answer in result.answers.items() for row in self._find_rows(name, answer)]
+        patterns = [row for row in rows if row.state not in (SERIAL, OTHER_ALONE, ANY_STATE)]
+        return next((str(row) for row in patterns if fnmatchcase(result.state, row.state)), None)
 
-    def _has_state(self, row: Deviation, result: Result, other: int) -> bool:
-        serial = [one.state for one in self.serial if one.answers[other] == result.answers[other]]
-        alone = [one for name, one in self.alone.items() if name == tuple(self.acts)[other]]
-        alone_states = [one.state for one in alone if one.answers == (result.answers[other],)]
-        if row.state == SERIAL:
-            return result.state in serial
-        if row.state == OTHER_ALONE:
-            return result.state in alone_states
-        if row.state == ANY_STATE:
-            return result.state in (*serial, *alone_states, self.nothing.state)
-        return fnmatchcase(result.state, row.state)
+    def _find_rows(self, name: str, answer: str) -> list[Deviation]:
+        rows = [row for row in EXCEPTIONS if row.names(name, self.pair.acts)]
+        return rows if self._has_died(name) else [row for row in rows if fnmatchcase(answer, row.answer)]
+
+    def _has_died(self, name: str) -> bool:
+        return bool(self.injected and self.injected.is_death and self.injected.actor == name)
+
+    def _find_excuses(self, name: str, answer: str) -> Iterator[tuple[str, str]]:
+        """The ways to treat an actor: `compare` its answer, `ignore` it, or leave the actor `out`, with the reason."""
+        yield "compare", ""
+        if self._has_died(name):
+            yield from (("ignore", ""), ("out", ""))
+        for row in self._find_rows(name, answer):
+            if row.state in (SERIAL, ANY_STATE):
+                yield "ignore", str(row)
+            if row.state in (OTHER_ALONE, ANY_STATE):
+                yield "out", str(row)
+
+    def _has_order(self, result: Result, ways: Mapping[str, tuple[str, str]]) -> bool:
+        compared = [name for name, (way, _) in ways.items() if way == "compare"]
+        orders = self.serial[frozenset(name for name, (way, _) in ways.items() if way != "out")]
+        return any(
+            one.state == result.state and all(one.answers[name] == result.answers[name] for name in compared)
+            for one in orders
+        )

@@ -23,13 +23,13 @@ from tests.concurrency import linearizability
 from tests.concurrency.linearizability import Op
 from tests.concurrency.seat_model import SeatModel, mark_lost_locks
 from tests.saga.in_process.engine import Engine
-from tests.saga.in_process.faults import Fault, FaultPlan
+from tests.saga.in_process.faults import Fault, FaultPlan, Kind
 from tests.saga.in_process.faulty_transports import FaultyChannel, FaultyHttp, FaultyJournal, FaultyPublisher
 from tests.saga.in_process.in_process_system import NoRevocations, RecordedMessages
 from tests.saga.in_process.scenarios import Case
 from tests.saga.interleavings.explorer import NOT_FOLLOWED
 from tests.saga.interleavings.local_inventory import LocalChannel, SeatHistory
-from tests.saga.interleavings.pairs import ACTS, EXPIRING, Pair, Process, prepare
+from tests.saga.interleavings.pairs import ACTS, EXPIRING, Process, prepare
 from tests.saga.interleavings.scheduler import Scheduler, Step, current_actor, points
 from tests.support.service_settings import SERVICE_KEYS
 
@@ -42,6 +42,13 @@ TABLES = {  # the tables that the invariants of any time read, by database
     "seats_db": ("entry_logs",),
     "orders_db": ("transfers",),
 }
+ROWS = {  # of these tables, in one statement, because it runs after each write
+    database: " UNION ALL ".join(
+        f"SELECT '{table}', to_jsonb({table}) FROM {table} WHERE {invariants.TABLES[database][table]} = ANY(%(ids)s)"
+        for table in tables
+    )
+    for database, tables in TABLES.items()
+}
 CHECKS = {
     "users_db": (invariants.i2_balances_are_their_entries, invariants.i8_payments_credit_once),
     "seats_db": (invariants.i5_one_admission_a_seat,),
@@ -50,19 +57,35 @@ CHECKS = {
 
 
 @dataclass(frozen=True)
+class Injected:
+    """A fault of one call that the orchestrator of actor *a* or *b* makes."""
+
+    actor: str
+    fault: Fault
+
+    def __str__(self) -> str:
+        return f"{self.actor} {self.fault}"
+
+    @property
+    def is_death(self) -> bool:
+        """Whether the process of the actor dies."""
+        return self.fault.kind is Kind.DIES_AFTER
+
+
+@dataclass(frozen=True)
 class Result:
     """One execution. `answers` and `state` have names in place of ids."""
 
-    answers: tuple[str, ...]
+    answers: Mapping[str, str]
     state: str
     steps: tuple[Step, ...]
+    edges: tuple[str, ...]  # after each step: the newest call of the orchestrator whose actor took it
     violations: tuple[str, ...]
-    seen: Mapping[str, tuple[str, ...]]  # the edges that each process reached
 
     @property
     def outcome(self) -> str:
         """The answers and the end state in one text."""
-        return f"{' | '.join(self.answers)} ⇒ {self.state}"
+        return f"{' | '.join(self.answers[name] for name in sorted(self.answers))} ⇒ {self.state}"
 
 
 class _Inline:
@@ -133,18 +156,25 @@ class PairRunner:
             journal=partial(FaultyJournal, get_plan=get_plan),
         )
 
-    def execute(self, pair: Pair, prefix: Sequence[str], acts: Mapping[str, str], fault: Fault | None = None) -> Result:
+    def execute(
+        self, situation: str, prefix: Sequence[str], acts: Mapping[str, str], injected: Injected | None = None
+    ) -> Result:
         """Prepare the situation, run the actors of `acts` under a schedule, recover and sweep, and read the result."""
         case = Case(self.system, self._engine.healthy_app, self.system.inbox, self.system.new_seat())
         self.system.beat(self._engine.healthy)
-        prepare(case, pair.situation)
+        prepare(case, situation)
         prepared = dict(case.ids)
         for name, orchestrator in self._orchestrators.items():
-            self.plans[name] = FaultPlan((fault,) if fault and name == "a" else ())
+            self.plans[name] = FaultPlan((injected.fault,) if injected and name == injected.actor else ())
             orchestrator.db.statement(_LEASE, id=orchestrator.journal.instance_id)
         scope = invariants.Scope(self._seats(case), list(case.people.values()))
-        monitor = _Monitor(self.system.connect, scope)
-        scheduler = Scheduler(self._superuser, monitor.check)
+        monitor, edges = _Monitor(self.system.connect, scope), list[str]()
+
+        def note(step: Step) -> None:
+            edges.append("".join(self.plans["a" if step.actor == "a" else "b"].seen[-1:]))
+            monitor.check(step)
+
+        scheduler = Scheduler(self._superuser, note)
         start = self.system.seat(case.seat)
         self.history = SeatHistory(lambda: float(len(scheduler.steps)))
         results = scheduler.run({name: self._work(act, name, case) for name, act in acts.items()}, prefix)
@@ -152,12 +182,12 @@ class PairRunner:
         snapshot = invariants.read(self.system.connect, scope)
         self.system.delete_sagas()
         found = [*monitor.violations, *invariants.check_snapshot(snapshot), *_check_results(results)]
-        found += [NOT_FOLLOWED] * scheduler.has_diverged
-        if fault is None:
-            found += _check_history(self.history, start, expires=any(act in EXPIRING for act in acts.values()))
-        answers = tuple(_describe(results[name]) for name in acts)
-        seen = {name: tuple(plan.seen) for name, plan in self.plans.items()}
-        return Result(answers, describe_state(case, prepared, snapshot), tuple(scheduler.steps), tuple(found), seen)
+        found += [NOT_FOLLOWED] * (scheduler.has_diverged and injected is None)
+        expires = any(act in EXPIRING for act in acts.values())
+        found += _check_history(self.history, start, str(case.people["buyer"]) if expires else "")
+        answers = {name: _describe(result) for name, result in results.items()}
+        state = describe_state(case, prepared, snapshot)
+        return Result(answers, state, tuple(scheduler.steps), tuple(edges), tuple(found))
 
     def _seats(self, case: Case) -> list[UUID]:
         return [case.seat, *(UUID(case.ids[name]) for name in ("other seat",) if name in case.ids)]
@@ -188,12 +218,14 @@ class _Monitor:
         self.violations: list[str] = []
 
     def check(self, step: Step) -> None:
-        for database in {table.partition(".")[0] for table, writes in step.footprint if writes} & TABLES.keys():
-            snapshot = invariants.Snapshot()
+        if not step.commits:
+            return
+        for database in {table.partition(".")[0] for table, _, writes in step.footprint if writes} & TABLES.keys():
+            snapshot = invariants.Snapshot({table: [] for table in TABLES[database]})
             cursor = self.connect(database).cursor(cursor_factory=invariants.TUPLES)
-            for table in TABLES[database]:
-                column = invariants.TABLES[database][table]
-                snapshot.rows[table] = invariants._rows(cursor, table, column, self.scope)
+            cursor.execute(ROWS[database], {"ids": self.scope.users if database == "users_db" else self.scope.seats})
+            for table, row in cursor:
+                snapshot.rows[table].append(row)
             found = [f"{check.__name__}: {line}" for check in CHECKS[database] for line in check(snapshot)]
             self.violations += [line for line in found if line not in self.violations]
 
@@ -202,19 +234,18 @@ def _check_results(results: Mapping[str, Any]) -> list[str]:
     return [f"{name}: {result!r}" for name, result in results.items() if isinstance(result, BaseException)]
 
 
-def _check_history(history: SeatHistory, start: Mapping[str, Any], *, expires: bool) -> list[str]:
-    """Check that some order of the calls on the seat explains their answers."""
+def _check_history(history: SeatHistory, start: Mapping[str, Any], expires_of: str) -> list[str]:
+    """Check that some order of the calls on the seat explains their answers. The holds of `expires_of` may expire."""
     order, owner = start["order_id"] or start["hold_id"] or "", start["owner_user_id"] or start["held_by_user_id"] or ""
     first = (start["status"], str(order), str(owner))
     ops = history.ops[str(start["seat_id"])]
-    if expires:  # from then on the hold may be released, or not
-        ops = [Op("clock", "release", first[1:], None, 0.0), *ops]
     holders = {first[1]: first[2]} | {op.args[0]: op.args[1] for op in ops if op.what == "reserve"}
+    expiries = [Op("clock", "release", (hold,), None, 0.0) for hold, user in holders.items() if user == expires_of]
     whole = [
         Op(op.client, op.what, (op.args[0], holders.get(op.args[0], "")), op.result, op.start, op.end)
         if op.what == "release"
         else op
-        for op in ops
+        for op in (*expiries, *ops)
     ]
     failure = linearizability.check({"seat": mark_lost_locks(whole)}, SeatModel(), first)
     return [f"the history of the seat is not linearizable:\n{failure}"] if failure else []

@@ -6,7 +6,7 @@ Actor *a* uses the first orchestrator process and *b* the second one. The actors
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import uuid4
 
@@ -41,16 +41,28 @@ Act = Callable[[Case, Process], ApiResponse | None]
 
 @dataclass(frozen=True)
 class Pair:
-    """Two actors and the situation in which they start."""
+    """Two actors and the situation in which they start. A third actor *c* shares the process of *b*."""
 
     situation: str
     a: str
     b: str
+    c: str = ""
+
+    @property
+    def acts(self) -> dict[str, str]:
+        """The act of each actor."""
+        return {name: act for name, act in (("a", self.a), ("b", self.b), ("c", self.c)) if act}
 
     @property
     def name(self) -> str:
         """The name in schedules and reports."""
-        return f"{self.a}~{self.b} ({self.situation})"
+        return f"{'~'.join(self.acts.values())} ({self.situation})"
+
+
+def parse_pair(name: str) -> Pair:
+    """The pair of a name such as `pay~scan (held)`, or with a third actor `pay~scan~RECOVERY (held)`."""
+    acts, _, situation = name.removesuffix(")").partition(" (")
+    return Pair(situation, *acts.split("~"))
 
 
 def _post(who: str, path: str, fixed: Mapping[str, str], **names: str) -> Act:
@@ -73,6 +85,11 @@ def _reserve(who: str, key: str | None = None) -> Act:
         return case.caller(who, process.app).post("/api/reserve", {"seat_id": case.seat}, **headers)
 
     return act
+
+
+def _pay_under_key(case: Case, process: Process) -> ApiResponse:
+    body = {"order_id": case.ids["order_id"]}
+    return case.caller("buyer", process.app).post("/api/pay", body, **{"Idempotency-Key": str(uuid4())})
 
 
 def _initiate(seller: str, buyer: str) -> Act:
@@ -119,6 +136,8 @@ WITH one AS (UPDATE orders SET expires_at = '2020-01-01' WHERE order_id = %(orde
 UPDATE transfers SET expires_at = '2020-01-01' WHERE order_id = %(order)s RETURNING 1""",
 }
 
+EXPIRE_NEW = "UPDATE seats SET held_until = '2020-01-01' WHERE seat_id = %(seat)s AND status = 'HELD' RETURNING 1"
+
 
 def _expire_and(work: Act, *services: str) -> Act:
     """Let the hold, the order and the transfer expire, each by the clock of its database, and do the work."""
@@ -129,6 +148,12 @@ def _expire_and(work: Act, *services: str) -> Act:
         return work(case, process)
 
     return act
+
+
+def _take_over_new_hold(case: Case, process: Process) -> ApiResponse:
+    """Let the hold that the other actor has just made expire, and reserve the seat."""
+    case.system.dbs["inventory"].statement(EXPIRE_NEW, seat=case.seat)
+    return case.caller("second", process.app).post("/api/reserve", {"seat_id": case.seat})
 
 
 def _sweep_holds(case: Case, _process: Process) -> None:
@@ -169,7 +194,9 @@ ACTS: Mapping[str, Act] = {
     "reserve by another": _reserve("second"),
     "reserve with a key": _reserve("buyer", "key"),
     "take-over": _expire_and(_reserve("second")),
+    "take-over of a new hold": _take_over_new_hold,
     "pay": _flow("pay"),
+    "pay under a key": _pay_under_key,
     "verify-otp": _flow("verify-otp"),
     "wrong code": _post("buyer", "/api/verify-otp", {"otp_code": "0000"}, order_id="order_id"),
     "resend": _post("buyer", "/api/otp/resend", {}, order_id="order_id"),
@@ -192,11 +219,9 @@ ACTS: Mapping[str, Act] = {
     "scan": _scan("owner"),
     "scan again": _scan("owner", "same"),
     "scan of the buyer": _scan("buyer"),
-    "QR": _refresh_qr("buyer"),
     "QR of the seller": _refresh_qr("seller"),
     "webhook": _pay_webhook,
     "buyer spends": _spend("buyer"),
-    "seller spends": _spend("seller"),
     "HOLD SWEEPER": _expire_and(_sweep_holds),
     "ORDER SWEEPER": _expire_and(_sweep_orders, "order"),
     "HOLD MESSAGE": _expire_and(_wake_up),
@@ -293,19 +318,21 @@ def _pairs(situation: str, a: str, *others: str) -> list[Pair]:
 PAIRS: Mapping[str, Pair] = {
     pair.name: pair
     for pair in [
-        *_pairs("free", "reserve", "reserve", "reserve by another", "RECOVERY"),
+        *_pairs("free", "reserve", "reserve", "reserve by another", "RECOVERY", "take-over of a new hold"),
         *_pairs("free", "reserve with a key", "reserve with a key", "RECOVERY"),
         *_pairs("free, flagged", "reserve", "RECOVERY", "reserve by another"),
-        *_pairs("held", "pay", "pay", "reserve by another", "take-over", "refund", "webhook", "scan"),
+        *_pairs("held", "pay", "pay", "pay under a key", "reserve", "reserve by another", "take-over", "refund"),
+        *_pairs("held", "pay", "webhook", "scan"),
         *_pairs("held", "pay", "HOLD SWEEPER", "ORDER SWEEPER", "HOLD MESSAGE", "RECOVERY", "OUTBOX"),
         *_pairs("held", "take-over", "HOLD SWEEPER", "ORDER SWEEPER", "HOLD MESSAGE", "RECOVERY"),
         *_pairs("held", "HOLD SWEEPER", "HOLD MESSAGE"),
         *_pairs("two holds", "pay", "buyer spends"),
-        *_pairs("code sent", "verify-otp", "verify-otp", "wrong code", "pay", "resend", "ORDER SWEEPER", "take-over"),
+        *_pairs("code sent", "verify-otp", "verify-otp", "wrong code", "pay", "resend", "take-over"),
+        *_pairs("code sent", "verify-otp", "ORDER SWEEPER", "HOLD MESSAGE"),
         *_pairs("code sent", "wrong code", "wrong code"),
         *_pairs("paid", "OUTBOX", "OUTBOX"),
         *_pairs("sold", "refund", "refund", "initiate", "scan", "QR of the seller", "RECOVERY", "OUTBOX"),
-        *_pairs("sold", "initiate", "initiate", "scan", "RECOVERY"),
+        *_pairs("sold", "initiate", "initiate", "scan", "RECOVERY", "ORDER SWEEPER"),
         *_pairs("sold", "scan", "scan", "QR of the seller"),
         *_pairs("sold", "scan again", "scan again"),
         *_pairs("transfer", "confirm", "confirm", "cancel", "scan", "scan of the buyer", "refund", "initiate"),
@@ -341,4 +368,13 @@ MATRIX_PAIRS = tuple(  # the flows of the reference's compensation matrices, aga
     )
 )
 assert len(MATRIX_PAIRS) == 10
-EXPIRING = ("HOLD SWEEPER", "ORDER SWEEPER", "HOLD MESSAGE", "take-over")
+EXPIRING = ("HOLD SWEEPER", "ORDER SWEEPER", "HOLD MESSAGE", "take-over", "take-over of a new hold")
+
+
+def choose_third(pair: Pair) -> Pair:
+    """Add the background worker that can touch the subject of a pair: recovery, unless it is there already."""
+    if "RECOVERY" not in pair.acts.values():
+        return replace(pair, c="RECOVERY")
+    if pair.situation in ("held", "two holds", "code sent"):
+        return replace(pair, c="HOLD MESSAGE")
+    return replace(pair, c="ORDER SWEEPER" if "transfer" in pair.situation else "OUTBOX")

@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import pytest
@@ -24,7 +26,7 @@ from services.orchestrator.saga import retry, runner
 from tests.saga.in_process import local_calls
 from tests.saga.in_process.faults import ProcessDeath
 
-Footprint = frozenset[tuple[str, bool]]  # (table, whether it is written or locked)
+Footprint = frozenset[tuple[str, str, bool]]  # (table, row or empty for any row, whether it is written or locked)
 
 LONGEST_STEP = 30.0  # seconds, after which a step counts as a defect of the scheduler
 FIRST_LOOK = 0.004  # seconds until the first question whether a running statement waits for a lock
@@ -43,16 +45,22 @@ class Step:
     actor: str
     label: str
     footprint: Footprint
+    commits: bool  # its writes are visible to the other actors after it
     others: tuple[str, ...]
     is_forced: bool  # the actor of the previous step could not continue
 
     def conflicts(self, other: Step) -> bool:
-        """Whether the order of both steps can matter: they touch one table, and at least one writes or locks it."""
-        return any(
-            table == name and (writes or changes)
-            for table, writes in self.footprint
-            for name, changes in other.footprint
-        )
+        """Whether the order of both steps can matter: they touch one row, and at least one writes or locks it."""
+        return _conflict(self.footprint, other.footprint)
+
+
+@cache
+def _conflict(one: Footprint, other: Footprint) -> bool:
+    return any(
+        table == name and (writes or changes) and (row == place or not row or not place)
+        for table, row, writes in one
+        for name, place, changes in other
+    )
 
 
 @dataclass
@@ -65,18 +73,19 @@ class Actor:
     state: str = "new"
     label: str = "begin"
     footprint: Footprint = frozenset()
+    commits: bool = False
     backend: int | None = None  # the process id of PostgreSQL that runs the statement of this actor
     clock: float = 0.0
     result: Any = None
-    go: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    go: SimpleQueue[None] = field(default_factory=SimpleQueue)  # this queue is faster than a semaphore
 
-    def stop_at(self, label: str, footprint: Footprint, state: str = "parked") -> None:
+    def stop_at(self, label: str, footprint: Footprint, state: str = "parked", *, commits: bool = False) -> None:
         """Stop before a step until the scheduler continues this actor."""
         if self.scheduler.has_ended:
             raise ProcessDeath
-        self.label, self.footprint = label, footprint
-        self.scheduler.report(self, state)
-        self.go.acquire()
+        self.label, self.footprint, self.commits = label, footprint, commits
+        self.scheduler.reports.put((self, state))
+        self.go.get()
 
     def pause(self) -> None:
         """Let the other actors continue first, and move the clock of this actor."""
@@ -86,7 +95,7 @@ class Actor:
     def run(self) -> None:
         """Do the work in this thread."""
         _local.actor = self
-        self.go.acquire()
+        self.go.get()
         try:
             self.result = self.work()
         except ProcessDeath:
@@ -95,7 +104,7 @@ class Actor:
             self.result = error
         finally:
             _local.actor = None
-            self.scheduler.report(self, "done")
+            self.scheduler.reports.put((self, "done"))
 
 
 _local = threading.local()
@@ -112,7 +121,7 @@ class Scheduler:
     def __init__(self, superuser: Any, after_step: Callable[[Step], None]) -> None:
         self._cursor = superuser.cursor()
         self._after_step = after_step
-        self._changed = threading.Condition()
+        self.reports: SimpleQueue[tuple[Actor, str]] = SimpleQueue()  # the new states of actors
         self.actors: dict[str, Actor] = {}
         self.steps: list[Step] = []
         self.has_ended = False
@@ -132,16 +141,10 @@ class Scheduler:
         finally:
             self.has_ended = True
             for actor in self.actors.values():
-                actor.go.release()
+                actor.go.put(None)
         for thread in threads:
             thread.join(LONGEST_STEP)
         return {name: actor.result for name, actor in self.actors.items()}
-
-    def report(self, actor: Actor, state: str) -> None:
-        """Record that an actor has stopped or ended."""
-        with self._changed:
-            actor.state = state
-            self._changed.notify_all()
 
     def _take_step(self, current: Actor | None, wanted: str | None) -> Actor:
         enabled = self._find_enabled(current)
@@ -151,14 +154,14 @@ class Scheduler:
             self.has_diverged |= self.actors[wanted] not in enabled
             chosen = self.actors[wanted] if self.actors[wanted] in enabled else chosen
         others = tuple(actor.name for actor in enabled if actor is not chosen)
-        step = Step(chosen.name, chosen.label, chosen.footprint, others, not can_go_on)
+        step = Step(chosen.name, chosen.label, chosen.footprint, chosen.commits, others, not can_go_on)
         self.steps.append(step)
         for actor in self.actors.values():  # the others have waited for this step
             if actor is not chosen and actor.state == "pausing":
                 actor.state = "parked"
         chosen.state = "running"
-        chosen.go.release()
-        for actor in self.actors.values():
+        chosen.go.put(None)
+        for actor in (chosen, *self.actors.values()):  # the step may end the wait of another actor for a lock
             self._await_stop(actor)
         self._after_step(step)
         return chosen
@@ -175,25 +178,24 @@ class Scheduler:
 
     def _await_stop(self, actor: Actor) -> None:
         """Wait until an actor that runs has stopped, has ended, or waits for a lock."""
-        if actor.state not in ("running", "blocked"):
-            return
         deadline, pause = time.monotonic() + LONGEST_STEP, 0.0 if actor.state == "blocked" else FIRST_LOOK
-        while time.monotonic() < deadline:
-            with self._changed:
-                if self._changed.wait_for(lambda: actor.state not in ("running", "blocked"), pause):
+        while actor.state in ("running", "blocked"):
+            try:
+                reporter, state = self.reports.get(timeout=pause)
+                reporter.state = state
+            except Empty:
+                if self._is_blocked(actor):
                     return
-            if self._is_blocked(actor):
-                return
             pause = FIRST_LOOK
-        raise TimeoutError(f"{actor.name} does not stop: {self.describe()}")
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{actor.name} does not stop: {self.describe()}")
 
     def _is_blocked(self, actor: Actor) -> bool:
         if actor.backend is None:
             return False
         self._cursor.execute(_IS_BLOCKED, (actor.backend,))
-        with self._changed:
-            is_blocked = bool(self._cursor.fetchone()[0]) and actor.state in ("running", "blocked")
-            actor.state = "blocked" if is_blocked else actor.state
+        is_blocked = bool(self._cursor.fetchone()[0])
+        actor.state = "blocked" if is_blocked else actor.state
         return is_blocked
 
     def describe(self) -> str:
@@ -204,30 +206,37 @@ class Scheduler:
 # ── the points
 
 
+@cache
+def _parse(sql: str) -> tuple[str, frozenset[tuple[str, bool]]]:
+    """The label of a statement, and its tables, each with whether it is written or locked."""
+    locks, deletes, head = bool(_LOCKS.search(sql)), "DELETE FROM" in sql, _HEAD.search(sql)
+    tables = ((table, locks or deletes or verb in ("UPDATE", "INTO", "TABLE")) for verb, table in _TABLES.findall(sql))
+    return " ".join((head[0] if head else sql).split())[:60], frozenset(tables)
+
+
 def _read_footprint(database: str, sql: str, params: Any) -> Footprint:
-    locks = bool(_LOCKS.search(sql))
-    found = set()
-    for verb, table in _TABLES.findall(sql):
-        row = f" {_ID.sub('#', params['key'])}" if table == "effects" and "key" in (params or {}) else ""
-        found.add((f"{database}.{table}{row}", locks or verb in ("UPDATE", "INTO", "TABLE") or "DELETE FROM" in sql))
-    return frozenset(found)
+    """The tables of a statement. Only the row of an effect is known, because it has one key."""
+    row = _ID.sub("#", params["key"]) if "key" in (params or {}) else ""
+    return frozenset((f"{database}.{table}", row * (table == "effects"), writes) for table, writes in _parse(sql)[1])
 
 
 def _execute_at_point(connection: Any, sql: str, params: Any = None) -> Any:
     actor = current_actor()
     if actor is None or sql.startswith("PREPARE"):
         return _execute(connection, sql, params)
-    database = connection.info.dbname
-    text = next((text for text, execute in connection._prepared.items() if execute == sql), sql)
+    database, text = connection.info.dbname, sql
+    if sql.startswith("EXECUTE"):
+        text = next(text for text, execute in connection._prepared.items() if execute == sql)
+    commits = text == "COMMIT"
     if text in ("COMMIT", "ROLLBACK"):
-        label, footprint = text, frozenset(item for item in connection.__dict__.pop("touched", ()) if item[1])
+        footprint = frozenset(item for item in connection.__dict__.pop("touched", ()) if item[2])
     else:
         footprint = _read_footprint(database, text, params)
-        head = _HEAD.search(text)
-        label = " ".join(head[0].split())[:60] if head else " ".join(text.split())[:60]
         if connection.get_transaction_status() or text.startswith("BEGIN"):
             connection.touched = connection.__dict__.get("touched", frozenset()) | footprint
-    actor.stop_at(f"{database.removesuffix('_db')} {label}", footprint)
+        else:
+            commits = True
+    actor.stop_at(f"{database.removesuffix('_db')} {_parse(text)[0]}", footprint, commits=commits)
     if "is_patient" not in connection.__dict__:  # a parked actor may hold a lock for longer than in production
         _execute(connection, "SET lock_timeout = '20s'; SET statement_timeout = '25s'")
         connection.is_patient = True
@@ -243,7 +252,7 @@ _execute = db._Connection.execute
 
 def _send_at_point(adapter: Any, request: Any, **options: Any) -> Any:
     if actor := current_actor():
-        actor.stop_at(f"SMU {request.method} {request.path_url}", frozenset({("SMU", True)}))
+        actor.stop_at(f"SMU {request.method} {request.path_url}", frozenset({("SMU", "", True)}))
     return _send(adapter, request, **options)
 
 

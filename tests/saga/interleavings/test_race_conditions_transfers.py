@@ -2,10 +2,6 @@
 
 the race                                                test
 the seller spends everything before UpdateOwner fails   test_refused_update_owner_returns_the_credits_to_the_buyer
-a dispute during the next transfer                      test_dispute_before_the_second_code_…, …_confirmation_…
-a transfer during a scan, and a scan during a transfer  test_seller_admitted_…, test_old_qr_is_refused_…
-a scan between both codes and the confirmation          test_scan_between_both_codes_and_the_confirmation_wins
-a reversal and a dismissal of one dispute               test_dismiss_during_a_reverse_…, test_reverse_during_…
 UpdateOwner arrives after the reversal                  test_late_update_owner_after_the_reverse_changes_nothing
 a dispute of a sale that was refunded and sold again    test_dispute_is_refused_after_refund_and_resale
 the owner changes during an initiation                  test_initiation_by_the_previous_owner_is_refused
@@ -59,88 +55,6 @@ def _buy(case: Case, who: str) -> None:
 def _admit(case: Case, who: str) -> None:
     case.issue_qr(who)
     assert case.run("verify").must(200)["result"] == "SUCCESS"
-
-
-def test_dispute_before_the_second_code_fails_the_next_transfer(engine: Engine) -> None:
-    case = engine.prepare(FLOWS["dispute"])
-    following = _start_next_transfer(case)
-    second_code = "order POST /transfers/{id}/otp-attempts#2"
-    response = engine.request(
-        FLOWS["confirm"], following, meanwhile={second_code: lambda: case.run("dispute").must(200)}
-    )
-    engine.recover()
-    assert _outcome(response) == (409, "TRANSFER_INVALID_STATE")
-    assert [case.system.transfer(one.ids["transfer_id"])["status"] for one in (case, following)] == [
-        "DISPUTED",
-        "FAILED",
-    ]
-    assert (case.owner(), following.balance("buyer")) == ("buyer", 1000)
-    engine.assert_invariants(case, following)
-
-
-def test_dispute_during_the_next_confirmation_is_refused(engine: Engine) -> None:
-    case = engine.prepare(FLOWS["dispute"])
-    following, disputes = _start_next_transfer(case), []
-    engine.request(FLOWS["confirm"], following, meanwhile={PIVOT: lambda: disputes.append(case.run("dispute"))}).must(
-        200
-    )
-    engine.recover()
-    assert [_outcome(dispute) for dispute in disputes] == [(409, "TRANSFER_INVALID_STATE")]
-    assert (following.owner(), following.balance("buyer"), following.balance("seller")) == ("buyer", 850, 1000)
-    engine.assert_invariants(case, following)
-
-
-def _start_next_transfer(case: Case) -> Case:
-    """Insert a transfer from the buyer of a completed transfer to a third user, with both codes sent."""
-    people = {"seller": case.people["buyer"], "buyer": case.system.new_user()}
-    handover = db_builders.Handover(case.seat, case.ids["order_id"], people["seller"], people["buyer"], AMOUNT)
-    sids, codes = zip(*(case.system.send_code(user) for user in people.values()), strict=True)
-    ids = {"transfer_id": db_builders.start_transfer(case.system, handover, *sids)}
-    ids |= {"seller_code": codes[0], "buyer_code": codes[1]}
-    return Case(case.system, case.app, case.inbox, case.seat, people, ids)
-
-
-@pytest.mark.parametrize("edge", [PIVOT, "user POST /credits/freeze", "journal begin"])
-def test_seller_admitted_during_the_transfer_keeps_the_ticket(engine: Engine, edge: str) -> None:
-    """Both users have verified. Until the pivot the seller is the owner, so the scan succeeds."""
-    case = engine.prepare(FLOWS["confirm"])
-    response = engine.request(FLOWS["confirm"], case, meanwhile={edge: lambda: _admit(case, "seller")})
-    engine.recover()
-    assert _outcome(response) == (409, "SEAT_UNAVAILABLE")
-    assert _read_state(case) == ("CHECKED_IN", "seller", 800, 1000, "FAILED")
-    engine.assert_invariants(case)
-
-
-def test_old_qr_is_refused_when_the_ticket_is_transferred_mid_scan(engine: Engine) -> None:
-    """The transfer completes after the scan has read the owner. MarkCheckedIn checks the owner again under the lock."""
-    case = engine.prepare(FLOWS["confirm"])
-    case.issue_qr("seller")
-    transfer = {"inventory MarkCheckedIn": lambda: case.run("confirm").must(200)}
-    response = engine.request(FLOWS["verify"], case, meanwhile=transfer)
-    engine.recover()
-    assert response.must(200)["result"] == "NOT_OWNER"
-    assert _read_state(case) == ("SOLD", "buyer", 950, 850, "COMPLETED")
-    engine.assert_invariants(case)
-
-
-@pytest.mark.parametrize("edge", ["order GET /transfers/{id}#2", PIVOT, "journal end"])
-def test_dismiss_during_a_reverse_is_refused(engine: Engine, edge: str) -> None:
-    case, dismissals = engine.prepare(FLOWS["reverse"]), []
-    engine.request(FLOWS["reverse"], case, meanwhile={edge: lambda: dismissals.append(case.run("dismiss"))}).must(200)
-    engine.recover()
-    assert [_outcome(dismissal) for dismissal in dismissals] == [(409, "REQUEST_IN_PROGRESS")]
-    assert _read_state(case) == ("SOLD", "seller", 800, 1000, "REVERSED")
-    engine.assert_invariants(case)
-
-
-@pytest.mark.parametrize("edge", ["order PATCH /transfers/{id}", "user POST /credits/unfreeze", "journal end"])
-def test_reverse_during_a_dismiss_is_refused(engine: Engine, edge: str) -> None:
-    case, reversals = engine.prepare(FLOWS["dismiss"]), []
-    engine.request(FLOWS["dismiss"], case, meanwhile={edge: lambda: reversals.append(case.run("reverse"))}).must(200)
-    engine.recover()
-    assert [_outcome(reversal) for reversal in reversals] == [(409, "REQUEST_IN_PROGRESS")]
-    assert _read_state(case) == ("SOLD", "buyer", 950, 850, "COMPLETED")
-    engine.assert_invariants(case)
 
 
 def test_late_update_owner_after_the_reverse_changes_nothing(engine: Engine) -> None:

@@ -80,16 +80,6 @@ def test_hold_of_a_payable_order_is_kept(engine: Engine) -> None:
     engine.assert_invariants(case)
 
 
-@pytest.mark.parametrize("edge", ["user POST /credits/deduct", "order PATCH /orders/{id}", PIVOT])
-def test_hold_is_kept_while_its_pay_runs(engine: Engine, edge: str) -> None:
-    case = engine.prepare(FLOWS["pay"])
-    refusals: list[ApiResponse] = []
-    engine.request(FLOWS["pay"], case, meanwhile={edge: lambda: refusals.append(reserve(case))}).must(200)
-    assert [(refusal.status, refusal.error_code) for refusal in refusals] == [(409, "REQUEST_IN_PROGRESS")]
-    assert (case.status(), case.balance("buyer")) == ("SOLD", 800)
-    engine.assert_invariants(case)
-
-
 def test_hold_is_kept_while_its_pay_is_undone(engine: Engine) -> None:
     """The order has FAILED, but its credits are not back yet."""
     case = engine.prepare(FLOWS["pay"])
