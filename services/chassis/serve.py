@@ -55,7 +55,7 @@ def serve(settings: ProcessSettings, build: Callable[[], Flask]) -> None:
     """
     logs.configure(settings.service, settings.log_level)
     _refuse_taken_port(settings)
-    logging.getLogger(__name__).info("%s listens on port %d", settings.service, settings.port)
+    logging.getLogger(__name__).info("%s starts on port %d", settings.service, settings.port)
     server = MPServer(
         settings.service,
         address=settings.bind,

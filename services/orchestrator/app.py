@@ -11,6 +11,7 @@ from flask import Flask
 from services.chassis import clients, web
 from services.chassis.access import Revocations
 from services.chassis.broker import Publisher
+from services.chassis.clean_ups import CleanUps
 from services.chassis.clients import CALL_SECONDS, GrpcPeer, HttpPeer, Transport
 from services.chassis.db import Database
 from services.chassis.neighbours import PROBE_SECONDS
@@ -39,7 +40,7 @@ from services.orchestrator.saga.recovery import COMPLETION_SECONDS, Completion, 
 from services.orchestrator.saga.recovery import TICK_SECONDS as RECOVERY_SECONDS
 from services.orchestrator.saga.runner import Observer, Runner, ignore_turn
 from services.orchestrator.settings import SERVICE, Settings
-from services.orchestrator.tickets.otp import CLOSE_SECONDS, OtpService
+from services.orchestrator.tickets.otp import OtpService
 from services.orchestrator.tickets.qr import Seal
 from services.orchestrator.tickets.scan import TicketScanner
 
@@ -123,6 +124,7 @@ class Orchestrator:
     outbox: Outbox
     keys: IdempotencyKeys
     otp: OtpService
+    clean_ups: CleanUps
     coalescer: ReserveCoalescer
 
     def create_app(self, revocations: Revocations) -> Flask:
@@ -156,7 +158,7 @@ class Orchestrator:
             Worker("completion", self.completion.tick, COMPLETION_SECONDS),
             Worker("outbox", self.outbox.tick, OUTBOX_SECONDS),
             Worker("release of keys", self.keys.release_abandoned, RELEASE_SECONDS),
-            Worker("ends of attempts", self.otp.close_abandoned, CLOSE_SECONDS),
+            self.clean_ups,
             Worker("housekeeping", run_housekeeping, HOUSEKEEPING_SECONDS),
         ]
 
@@ -165,7 +167,7 @@ def compose(settings: Settings, seams: Seams = PRODUCTION) -> Orchestrator:
     """Create the parts of one process. It opens connection pools, so call it after the fork."""
     db = Database(settings.database)
     publisher = seams.publisher or Publisher(settings.broker, SERVICE, settings.process.share)
-    coalescer = ReserveCoalescer()
+    coalescer, clean_ups = ReserveCoalescer(), CleanUps()
     journal = seams.journal(db, deadline_seconds=settings.deadline_seconds, park_seconds=settings.park_seconds)
     participants = connect_participants(settings, seams, publisher, coalescer, journal)
     runner = Runner(
@@ -186,7 +188,8 @@ def compose(settings: Settings, seams: Seams = PRODUCTION) -> Orchestrator:
         completion=Completion(participants, runner),
         outbox=Outbox(db, participants.users, settings.notices_at_once),
         keys=IdempotencyKeys(db, journal.instance_id),
-        otp=OtpService(participants, settings.forward_seconds),
+        otp=OtpService(participants, settings.forward_seconds, clean_ups),
+        clean_ups=clean_ups,
         coalescer=coalescer,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from flask import Flask
 
+from services.chassis.clean_ups import CleanUps
 from services.chassis.db import Database
 from services.chassis.web import create_app, finish
 from services.user.add_staff import ensure_seed_account
@@ -31,8 +32,8 @@ def build(settings: Settings, database: Database | None = None) -> Flask:
     app.register_blueprint(auth_routes(db, settings.process))
     app.register_blueprint(user_routes(db))
     app.register_blueprint(credit_routes(db))
-    app.register_blueprint(otp_routes(db, smu))
+    app.register_blueprint(otp_routes(db, smu, clean_ups := CleanUps()))
     app.register_blueprint(topup_routes(db, payments))
     # Notices have slots of their own, so that a slow SMU delays no code because of them.
     app.register_blueprint(notification_routes(db, Smu(settings.smu_url, settings.smu_key, AT_ONCE, "SMU for notices")))
-    return finish(app)
+    return finish(app, clean_ups)

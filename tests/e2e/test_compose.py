@@ -202,7 +202,7 @@ def test_a_changed_file_restarts_its_service_in_development(deployment: Deployme
     assert "a file changed, restarting" not in read_output(container)
     (ROOT / "services" / "event" / "main.py").touch()
     assert wait_for(lambda: "a file changed, restarting" in read_output(container), 30)
-    assert wait_for(lambda: read_output(container).count("listens on port") == 2, 30), "it serves again"
+    assert wait_for(lambda: read_output(container).count("starts on port") == 2, 30), "it serves again"
     caller = Api(deployment.gateway).login("user1@example.com")
     assert wait_for(lambda: caller.get("/api/events").status == 200, 30)
     deployment.up("--no-deps", "event-service")

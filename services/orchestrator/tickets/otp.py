@@ -6,25 +6,21 @@ only three attempts exist for all requests.
 
 from __future__ import annotations
 
-import logging
 import math
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 from uuid import UUID, uuid4
 
+from services.chassis.clean_ups import CleanUps
 from services.chassis.errors import Refused, Unknown
 from services.contracts.enums import OtpStatus
 from services.contracts.errors import ErrorCode
 from services.orchestrator.participants import Participants
 from services.orchestrator.saga.retry import retry_until
 
-logger = logging.getLogger(__name__)
-
 Attempt = Mapping[str, Any]  # the fields of the order or transfer after the attempt
-CLOSE_SECONDS = 0.5  # between two tries to end the attempts that are left
-KEPT_SECONDS = 600.0  # the lifetime of a transfer, which is longer than that of an order
 CLOSING_SECONDS = 1.0  # reserved before the deadline for recording the outcome, and added after it
 _OUTCOMES = {OtpStatus.APPROVED: "approved", OtpStatus.PENDING: "wrong", OtpStatus.EXPIRED: "expired"}
 
@@ -43,11 +39,11 @@ def read_otp_code(text: str) -> str:
 class OtpService:
     """Verifies and resends the codes of orders and transfers."""
 
-    def __init__(self, participants: Participants, retry_seconds: float) -> None:
+    def __init__(self, participants: Participants, retry_seconds: float, clean_ups: CleanUps) -> None:
         self._users = participants.users
         self._orders = participants.orders
         self._retry_seconds = retry_seconds
-        self._unclosed: dict[str, tuple[Callable[[], Attempt], float]] = {}  # key → its end, when it may be forgotten
+        self._clean_ups = clean_ups
 
     def verify(self, target: str, otp_code: str, **party: str) -> Attempt:
         """Verify a code of `target`: `orders/{id}`, or `transfers/{id}` with `party=SELLER|BUYER`.
@@ -65,22 +61,10 @@ class OtpService:
         try:
             closed = retry_until(deadline + CLOSING_SECONDS, close, insist=math.inf)
         except Unknown:
-            self._unclosed[key] = close, time.monotonic() + KEPT_SECONDS
+            self._clean_ups.add(close)  # otherwise the attempt would stay taken
             raise
         _require_approved(outcome, closed)
         return closed
-
-    def close_abandoned(self) -> None:
-        """End the attempts whose end got no answer, because they would stay taken. A worker calls this again."""
-        for key, (close, forget_at) in tuple(self._unclosed.items()):
-            try:
-                close()
-            except Refused as refusal:  # it has ended otherwise
-                logger.warning("%s was refused: %s", key, refusal)
-            except Unknown:
-                if time.monotonic() < forget_at:
-                    continue
-            del self._unclosed[key]
 
     def _check_code(self, sid: str | None, otp_code: str, deadline: float) -> str:
         if not sid:

@@ -11,6 +11,7 @@ from flask import Blueprint, Response
 from msgspec import Meta
 
 from services.chassis import access, web
+from services.chassis.clean_ups import CleanUps
 from services.chassis.db import Database
 from services.chassis.errors import NotSent
 from services.chassis.logs import mask_phone
@@ -29,14 +30,14 @@ class VerifyRequest(msgspec.Struct, forbid_unknown_fields=True):
     otp_code: Annotated[str, Meta(min_length=1, max_length=16)]
 
 
-def otp_routes(db: Database, smu: Smu) -> Blueprint:
+def otp_routes(db: Database, smu: Smu, clean_ups: CleanUps) -> Blueprint:
     """Build the routes to send and verify a code. Order counts the attempts."""
     routes = Blueprint("otp", __name__, url_prefix="/otp")
 
     @routes.post("/send")
     @access.internal("orchestrator-service")
     def send() -> Response:
-        return web.ok({"verification_sid": _send(db, smu, web.body(SendRequest).user_id)})
+        return web.ok({"verification_sid": _send(db, smu, clean_ups, web.body(SendRequest).user_id)})
 
     @routes.post("/verify")
     @access.internal("orchestrator-service")
@@ -47,13 +48,13 @@ def otp_routes(db: Database, smu: Smu) -> Blueprint:
     return routes
 
 
-def _send(db: Database, smu: Smu, user_id: UUID) -> str:
+def _send(db: Database, smu: Smu, clean_ups: CleanUps, user_id: UUID) -> str:
     phone = accounts.get(db, user_id)["phone"]
     taken_at = otp_quota.take(db, phone)
     try:
         sid = smu.send_otp(phone)
     except NotSent:
-        otp_quota.give_back(db, phone, taken_at)
+        clean_ups.run(lambda: otp_quota.give_back(db, phone, taken_at))
         raise
     logger.info("Sent a code to user %s at %s", user_id, mask_phone(phone))
     return sid

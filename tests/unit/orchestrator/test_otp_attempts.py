@@ -7,8 +7,8 @@ from typing import Any, cast
 
 import pytest
 
-from services.chassis.errors import Refused, Unknown
-from services.contracts.errors import ErrorCode
+from services.chassis.clean_ups import CleanUps
+from services.chassis.errors import Unknown
 from services.orchestrator.tickets import otp
 from services.orchestrator.tickets.otp import OtpService
 
@@ -33,50 +33,16 @@ class Order:
         return {}
 
 
-@pytest.fixture
-def order() -> Order:
-    return Order()
-
-
-@pytest.fixture
-def service(order: Order, monkeypatch: pytest.MonkeyPatch) -> OtpService:
+def test_attempt_is_ended_once_order_answers_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(otp, "CLOSING_SECONDS", 0.0)
+    order, clean_ups = Order(), CleanUps()
     users = SimpleNamespace(verify_otp=lambda _sid, _code: "approved")
-    return OtpService(cast(Any, SimpleNamespace(users=users, orders=order)), 0.1)
-
-
-def lose_end(service: OtpService, order: Order) -> None:
-    """Take an attempt whose end gets no answer."""
+    service = OtpService(cast(Any, SimpleNamespace(users=users, orders=order)), 0.1, clean_ups)
     order.error = Unknown("Order does not answer")
     with pytest.raises(Unknown):
         service.verify("orders/1", "123456")
-    assert len(order.taken) == 1
-
-
-def test_attempt_is_ended_once_order_answers_again(service: OtpService, order: Order) -> None:
-    lose_end(service, order)
-    service.close_abandoned()
+    clean_ups.tick()
     assert len(order.taken) == 1
     order.error = None
-    service.close_abandoned()
+    clean_ups.tick()
     assert order.taken == set()
-
-
-def test_refused_end_is_not_repeated(service: OtpService, order: Order) -> None:
-    lose_end(service, order)
-    order.error = Refused(ErrorCode.STEP_VOIDED)
-    service.close_abandoned()
-    order.error = None
-    service.close_abandoned()
-    assert len(order.taken) == 1
-
-
-def test_attempt_of_an_expired_order_is_forgotten(
-    service: OtpService, order: Order, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(otp, "KEPT_SECONDS", 0.0)
-    lose_end(service, order)
-    service.close_abandoned()
-    order.error = None
-    service.close_abandoned()
-    assert len(order.taken) == 1

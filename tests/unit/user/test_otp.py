@@ -13,8 +13,11 @@ import requests
 from responses import matchers
 from urllib3.exceptions import MaxRetryError, NewConnectionError
 
+from services.chassis.clean_ups import CleanUps
 from services.chassis.clients import CALL_SECONDS
+from services.chassis.errors import Unknown
 from services.user import smu as smu_module
+from services.user.store import otp_quota
 from tests.support.concurrency import run_concurrently
 from tests.support.databases import Databases
 from tests.support.stubs import Stubs
@@ -254,3 +257,23 @@ def test_reported_failure_of_smu_is_503(users: UserApp, smu: Stubs) -> None:
                                   {"verification_sid": "VE1", "otp_code": 123456}])  # fmt: skip
 def test_malformed_guess_is_a_validation_error(users: UserApp, body: dict[str, Any]) -> None:
     assert error_code(users.call("POST", "/otp/verify", body)) == "VALIDATION_ERROR"
+
+
+def test_code_that_was_not_sent_is_given_back_after_an_outage(
+    users: UserApp, smu: Stubs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise Unknown("the database is away")
+
+    smu.respond("POST", f"{SMU_URL}/SendOTP", json={"VerificationSid": "", "Success": False, "ErrorMessage": "no"})
+    user = users.new_user()
+    with monkeypatch.context() as outage:
+        outage.setattr(otp_quota, "give_back", fail)
+        assert send(users, user).status_code == 503
+    (clean_ups,) = [part for part in users.app.extensions["background"] if isinstance(part, CleanUps)]
+    clean_ups.tick()
+    counted = users.db.statement(
+        "SELECT cardinality(sent_at) AS codes FROM otp_sends WHERE phone = %(phone)s",
+        phone=users.account(user)["phone"],
+    )
+    assert counted == {"codes": 0}
