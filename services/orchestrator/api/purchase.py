@@ -105,7 +105,8 @@ def _reserve(context: ApiContext, order_id: UUID, seat_id: UUID) -> Mapping[str,
         "user_id": str(user_id),
         "ttl_seconds": context.settings.hold_ttl_seconds,
     }
-    return _pick(RESERVE.result_fields, context.runner.run(RESERVE, order_id, given, caller=user_id))
+    reserved = context.runner.run(RESERVE, order_id, given, caller=user_id)
+    return _pick(RESERVE.result_fields, reserved, but="event_id")
 
 
 def _pick(names: tuple[str, ...], result: Mapping[str, Any], but: str = "") -> dict[str, Any]:

@@ -70,7 +70,7 @@ RESERVE = Saga(
         Step("send_otp", send_order_otp, max_tries=2, no_undo="The code is for this order only, which is FAILED."),
     ),
     needs=(Need.INVENTORY, Need.USERS, Need.ORDERS, Need.BROKER),
-    result_fields=("order_id", "seat_id", "status", "held_until", "ttl_seconds", "price", "otp_required"),
+    result_fields=("order_id", "seat_id", "event_id", "status", "held_until", "ttl_seconds", "price", "otp_required"),
     undone_code=ErrorCode.SERVICE_UNAVAILABLE,
     one_attempt=True,
 )

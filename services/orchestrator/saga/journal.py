@@ -47,6 +47,7 @@ class Entry:
     epoch: int
     correlation_id: UUID | None
     is_overdue: bool
+    reserved: Mapping[str, Any] | None = None
 
     @property
     def is_live(self) -> bool:
@@ -63,8 +64,15 @@ class NoticeDue:
     fields: Mapping[str, Any]
 
 
+# `reserved` is what the reserve of the order stored. Before the hold ends, only a code or a pay changes the order. The
+# first pay of an order without a code therefore need not read it. Rows of older versions have no event_id.
 _COLUMNS = """saga_id, flow, subject, dispute_number, attempt, caller, given, status::text AS status, result, epoch,
-    correlation_id, park_after < clock_timestamp() AS is_overdue"""
+    correlation_id, park_after < clock_timestamp() AS is_overdue, (
+        SELECT own.given || own.result FROM sagas AS own
+        WHERE sagas.flow = 'pay' AND sagas.attempt = 1
+            AND own.flow = 'reserve' AND own.subject = sagas.subject AND own.status = 'DONE'
+            AND own.result ? 'event_id' AND NOT (own.result ->> 'otp_required')::boolean
+            AND (own.result ->> 'held_until')::timestamptz > app_now()) AS reserved"""
 
 # One statement reads the last attempt and writes the next one. If another process began or ended an attempt in
 # between, one of the two unique indexes refuses the write.

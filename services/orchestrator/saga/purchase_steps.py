@@ -131,9 +131,17 @@ def send_order_otp(participants: Participants, state: State, key: str) -> StepRe
 
 def load_order(participants: Participants, state: State) -> StepResult:
     """Read the order with its price, and the hall that goes on the ticket."""
-    order = participants.orders.get(state["order_id"])
+    order = _read_order(participants, state)
     event = participants.events.get(order["event_id"])
     return {"order": order, "hall_id": event["hall_id"], "event_name": event["name"], **_sale_fields(order)}
+
+
+def _read_order(participants: Participants, state: State) -> Mapping[str, Any]:
+    """Return the order as its reserve made it, or read it if it may have changed since then."""
+    reserved: Mapping[str, Any] | None = state.get("reserved")
+    if reserved is None:
+        return participants.orders.get(state["order_id"])
+    return {**reserved, "status": OrderStatus.PENDING, "is_expired": False, "credits_charged": reserved["price"]}
 
 
 def load_own_order(participants: Participants, state: State) -> StepResult:

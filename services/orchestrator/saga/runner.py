@@ -136,7 +136,7 @@ class Runner:
 
     def describe_for_operator(self, saga: Saga, entry: Entry) -> Mapping[str, Any]:
         """Return the users, the amount and the seat of a saga that cannot end, as far as they can be read (R7)."""
-        state = State(entry.flow, entry.subject, entry.dispute_number, entry.attempt, entry.given)
+        state = _make_state(entry)
         with suppress(Refused, Unknown):
             state.update(saga.facts(self._participants, state))
         return {name: str(state[name]) for name in OPERATOR_FIELDS if name in state}
@@ -216,7 +216,7 @@ class _Attempt:
         self._deadline = time.monotonic() + forward_seconds
         self._uncertain: set[str] = set()  # steps with at least one lost answer, so they may have happened
         self._insist = 0.0  # seconds in which a call is repeated although its neighbour is away
-        self.state = State(entry.flow, entry.subject, entry.dispute_number, entry.attempt, entry.given)
+        self.state = _make_state(entry)
 
     # ── forward
 
@@ -372,6 +372,11 @@ class _Attempt:
         """Return the notices that are due when the saga is done."""
         fields = {name: self.state.get(name) for name in self._saga.notice_fields}
         return [NoticeDue(str(self.state[notice.to]), notice.message, fields) for notice in self._saga.notices]
+
+
+def _make_state(entry: Entry) -> State:
+    known = {**entry.given, "reserved": entry.reserved}
+    return State(entry.flow, entry.subject, entry.dispute_number, entry.attempt, known)
 
 
 def _describe_code(code: ErrorCode, message: str = "") -> Result:

@@ -103,6 +103,11 @@ def _hold(case: Case) -> None:
     case.ids["order_id"] = db_builders.hold_seat(case.system, case.seat, case.people["buyer"], PRICE)
 
 
+def _reserve_first(case: Case) -> None:
+    _create_buyer(case)
+    _reserve(case, case.app).must(200)
+
+
 def _hold_of_failed_order(case: Case) -> None:
     _hold(case)
     with case.system.dbs["order"].transaction() as tx:
@@ -212,6 +217,7 @@ FLOWS: Mapping[str, Flow] = {
         Flow("reserve flagged", _create_flagged_buyer, _reserve),
         Flow("reserve again", _hold_of_failed_order, _reserve),
         Flow("pay", _hold, _pay),
+        Flow("pay reserved", _reserve_first, _pay),
         Flow("verify-otp", _hold_for_flagged, _verify_otp),
         Flow("refund", _sell, _refund),
         Flow("initiate", _create_parties, _initiate),

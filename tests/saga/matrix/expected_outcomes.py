@@ -87,6 +87,14 @@ TABLE = {
         inventory ConfirmSeat                       5U  5U  5U  3D  =D  =D  =D  =D  5U  =D  5U  †U  †D
         journal end                                 3D  3D  3D  3D  3D  3D  3D  =D  3D  3D  3D  †D  †D
     """,
+    "pay reserved": """
+        journal begin                               3N  3N  3N  3U  3N  3U  3U  3U  3N  3U  3U  †N  †U
+        event GET /events/{id}                      3E  3E  3E  3E  =D  =D  =D  =D  3E  3E  3E  †U  †U
+        user POST /credits/deduct                   5U  5U  5U  5U  =D  =D  =D  =D  5U  5U  5U  †U  †U
+        order PATCH /orders/{id}                    3U  3U  3U  3U  =D  =D  =D  =D  5U  5U  5U  †U  †U
+        inventory ConfirmSeat                       5U  5U  5U  3D  =D  =D  =D  =D  5U  =D  5U  †U  †D
+        journal end                                 3D  3D  3D  3D  3D  3D  3D  =D  3D  3D  3D  †D  †D
+    """,
     "verify-otp": """
         order GET /orders/{id}                      3N  3N  3N  3N  =D  =D  =D  =D  3N  3N  3N  †N  †N
         order POST /orders/{id}/otp-attempts        3N  3N  3N  3N  =D  =D  =D  =D  3N  3N  3N  †N  †N
@@ -189,6 +197,13 @@ _RESERVE = {
     "N": {"seat": "AVAILABLE", "order": None, "owner": None, **BUYER},
 }
 
+_PAY = {
+    "D": {**SOLD, "owner": "buyer", **PAID},
+    "U": {"seat": "HELD", "order": "FAILED", "owner": None, **BUYER},
+    "N": {"seat": "HELD", "order": "PENDING", "owner": None, **BUYER},
+    "E": {"seat": "HELD", "order": "PENDING", "owner": None, **BUYER},
+}
+
 END_STATES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "reserve": _RESERVE,
     "reserve flagged": _RESERVE,
@@ -198,12 +213,8 @@ END_STATES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "u": {"seat": "HELD", "order": "FAILED", "owner": None, **BUYER},
         "N": {"seat": "HELD", "order": "FAILED", "owner": None, **BUYER},
     },
-    "pay": {
-        "D": {**SOLD, "owner": "buyer", **PAID},
-        "U": {"seat": "HELD", "order": "FAILED", "owner": None, **BUYER},
-        "N": {"seat": "HELD", "order": "PENDING", "owner": None, **BUYER},
-        "E": {"seat": "HELD", "order": "PENDING", "owner": None, **BUYER},
-    },
+    "pay": _PAY,
+    "pay reserved": _PAY,
     "verify-otp": {
         "D": {"seat": "HELD", "order": "PENDING", **BUYER},
         "N": {"seat": "HELD", "order": "PENDING", **BUYER},
@@ -250,10 +261,12 @@ END_STATES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 SAGA_OF_FLOW = {
     "reserve flagged": "reserve",
     "reserve again": "reserve",
+    "pay reserved": "pay",
     "confirm": "transfer_confirm",
     "verify-otp": None,
     "verify": None,
 }
+PREPARED = {"pay reserved": ["reserve DONE"]}  # the other flows insert the rows from which they start
 JOURNAL_STATUS = {"D": "DONE", "U": "UNDONE", "u": "UNDONE", "E": "UNDONE"}
 RETRIED = {
     "A": "DONE",
@@ -263,7 +276,10 @@ RETRIED = {
 
 def is_journal_of(flow: str, end: str, sagas: Sequence[str]) -> bool:
     """Whether `sagas`, oldest first, are the journal rows of this end."""
-    saga = SAGA_OF_FLOW.get(flow, flow)
+    saga, prepared = SAGA_OF_FLOW.get(flow, flow), PREPARED.get(flow, [])
+    if list(sagas[: len(prepared)]) != prepared:
+        return False
+    sagas = sagas[len(prepared) :]
     if end in RETRIED:
         *before, last = sagas or ("",)
         return set(before) == {f"{saga} UNDONE"} and last == f"{saga} {RETRIED[end]}"

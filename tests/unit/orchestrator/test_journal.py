@@ -260,3 +260,27 @@ def test_ids_are_ordered_by_time(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [id_.int >> 80 for id_ in made] == [1, 2, 2**48 - 1]
     assert {(id_.version, id_.variant) for id_ in made} == {(7, RFC_4122)}
     assert make_id() != make_id()
+
+
+RESERVED = {"event_id": "e", "price": 10, "otp_required": False, "held_until": "2100-01-01T00:00:00Z"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "status", "is_known"),
+    [
+        ({}, Status.DONE, True),
+        ({}, Status.UNDONE, False),
+        ({"otp_required": True}, Status.DONE, False),  # a code may have been verified
+        ({"held_until": "2020-01-01T00:00:00Z"}, Status.DONE, False),  # the order may have failed
+    ],
+)
+def test_first_pay_gets_what_the_reserve_stored(
+    journal: Journal, changed: dict[str, object], status: Status, is_known: bool
+) -> None:
+    order_id = uuid4()
+    reserve, _ = begin(journal, order_id, flow="reserve")
+    journal.end(reserve, status, RESERVED | changed)
+    pay, _ = begin(journal, order_id)
+    assert (pay.reserved is not None) == (journal.read(pay.saga_id).reserved is not None) == is_known
+    journal.end(pay, Status.UNDONE, {})
+    assert begin(journal, order_id)[0].reserved is None, "the first pay may have changed the order"
