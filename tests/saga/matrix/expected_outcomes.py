@@ -197,7 +197,7 @@ _RESERVE = {
     "N": {"seat": "AVAILABLE", "order": None, "owner": None, **BUYER},
 }
 
-_PAY = {
+_PAY: Mapping[str, Mapping[str, Any]] = {
     "D": {**SOLD, "owner": "buyer", **PAID},
     "U": {"seat": "HELD", "order": "FAILED", "owner": None, **BUYER},
     "N": {"seat": "HELD", "order": "PENDING", "owner": None, **BUYER},
