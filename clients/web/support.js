@@ -9,10 +9,11 @@ const REFRESH_MS = 5000;
 
 export default {
   setup() {
-    const disputes = shallowRef([]), found = shallowRef(null), given = reactive({id: ""});
+    const disputes = shallowRef([]), records = shallowRef([]), found = shallowRef(null), given = reactive({id: ""});
     const withPlace = async record => ({...record, place: await findPlace(record.seat_id, record.event_id).catch(() => null)});
     const [state, refresh] = usePolling(async () => {
       disputes.value = await Promise.all((await get("/api/transfers?per_page=50")).map(withPlace));
+      records.value = await get("/api/audit?per_page=10");
     }, REFRESH_MS);
     const [finding, find] = useAction(async () => {
       const id = encodeURIComponent(given.id.trim());
@@ -33,6 +34,9 @@ export default {
         ${loading(state)}
         ${state.loaded && !disputes.value.length && html`<p class="muted">There are no open disputes.</p>`}
         ${disputes.value.filter(each => each.transfer_id !== found.value?.transfer_id).map(show)}
+        <h2>Last commands</h2>
+        <ul class="card">${records.value.map(each => html`<li key=${each.audit_id}>${when(each.at)}: ${each.action} of ${shortId(each.subject)}
+          by ${each.operator ?? member(each.staff_id)}, ${each.outcome}</li>`)}</ul>
       </div>`;
   },
 };

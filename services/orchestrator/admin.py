@@ -6,6 +6,9 @@
 - `resolve SAGA --as DONE|UNDONE --note TEXT` ends a saga by hand. Correct money and seat by hand first, because
   afterwards another saga can begin for the same order or transfer.
 
+`retry` and `resolve` are recorded in the audit table with the name of the operator: `--by NAME`, or the account of the
+machine.
+
 The command reads the same environment as the service. It exits with status 1 when no such saga is parked.
 """
 
@@ -28,13 +31,18 @@ _COLUMNS = """saga_id, flow, subject, attempt, status::text AS status, epoch, ad
 _LIST = f"SELECT {_COLUMNS} FROM sagas WHERE status = 'PARKED' ORDER BY created_at"
 _SHOW = f"SELECT {_COLUMNS} FROM sagas WHERE saga_id = %(saga_id)s"
 _RETRY = """
+WITH changed AS (
 UPDATE sagas SET status = 'RUNNING', result = NULL, ended_at = NULL, owner = NULL, deadline = clock_timestamp(),
     park_after = clock_timestamp() + interval '2 minutes'
-WHERE saga_id = %(saga_id)s AND status = 'PARKED'"""
+WHERE saga_id = %(saga_id)s AND status = 'PARKED' RETURNING subject, saga_id)
+INSERT INTO audit (operator, action, subject, saga_id) SELECT %(operator)s, 'retry', subject, saga_id FROM changed"""
 _RESOLVE = """
+WITH changed AS (
 UPDATE sagas SET status = %(status)s::saga_status, epoch = epoch + 1, ended_at = clock_timestamp(),
     result = coalesce(result, '{}') || jsonb_build_object('resolved_by_hand', %(note)s::text)
-WHERE saga_id = %(saga_id)s AND status = 'PARKED'"""
+WHERE saga_id = %(saga_id)s AND status = 'PARKED' RETURNING subject, saga_id)
+INSERT INTO audit (operator, action, subject, saga_id, note)
+SELECT %(operator)s, 'resolve', subject, saga_id, %(status)s || ': ' || %(note)s FROM changed"""
 
 
 class ParkedSagas:
@@ -51,13 +59,13 @@ class ParkedSagas:
         """Return one saga, parked or not, or None."""
         return self._db.read(lambda tx: tx.one(_SHOW, saga_id=saga_id))
 
-    def retry(self, saga_id: UUID) -> bool:
+    def retry(self, saga_id: UUID, operator: str) -> bool:
         """Return a saga to recovery. False when it is not parked."""
-        return self._update(_RETRY, saga_id=saga_id)
+        return self._update(_RETRY, saga_id=saga_id, operator=operator)
 
-    def resolve(self, saga_id: UUID, status: str, note: str) -> bool:
+    def resolve(self, saga_id: UUID, status: str, note: str, operator: str) -> bool:
         """End a saga by hand as DONE or UNDONE. False when it is not parked."""
-        return self._update(_RESOLVE, saga_id=saga_id, status=status, note=note)
+        return self._update(_RESOLVE, saga_id=saga_id, status=status, note=note, operator=operator)
 
     def _update(self, sql: str, **params: Any) -> bool:
         with self._db.transaction() as tx:
@@ -74,19 +82,23 @@ def main(arguments: Sequence[str] | None = None, parked: ParkedSagas | None = No
         found = sagas.show(options.saga_id)
         return _print_all([found]) if found else _print_not_parked(options.saga_id)
     if options.command == "retry":
-        return _print_change(sagas.retry(options.saga_id), options.saga_id, "returned to recovery")
-    return _print_change(sagas.resolve(options.saga_id, options.status, options.note), options.saga_id, options.status)
+        return _print_change(sagas.retry(options.saga_id, options.by), options, "returned to recovery")
+    changed = sagas.resolve(options.saga_id, options.status, options.note, options.by)
+    return _print_change(changed, options, options.status)
 
 
 def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m services.orchestrator.admin", description="Operator commands for parked sagas."
     )
+    account = os.environ.get("USER") or f"uid {os.getuid()}"  # a container has no name for its user
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="list the parked sagas")
     for name, text in (("show", "show a saga"), ("retry", "let recovery try again"), ("resolve", "end a saga by hand")):
         command = commands.add_parser(name, help=text)
         command.add_argument("saga_id", type=UUID)
+        if name != "show":
+            command.add_argument("--by", default=account, help="your name, for the record (default: %(default)s)")
     command.add_argument("--as", dest="status", choices=("DONE", "UNDONE"), required=True)
     command.add_argument(
         "--note", required=True, help="the correction that you made by hand, for later readers of the journal"
@@ -102,10 +114,10 @@ def _print_all(rows: list[Row]) -> int:
     return 0
 
 
-def _print_change(changed: bool, saga_id: UUID, what: str) -> int:
+def _print_change(changed: bool, options: argparse.Namespace, what: str) -> int:
     if not changed:
-        return _print_not_parked(saga_id)
-    print(f"{saga_id}: {what}")
+        return _print_not_parked(options.saga_id)
+    print(f"{options.saga_id}: {what} by {options.by}")
     return 0
 
 

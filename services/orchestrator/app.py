@@ -19,7 +19,7 @@ from services.chassis.revocations import RevocationPoller
 from services.chassis.tokens import Credential
 from services.chassis.worker import Background, Worker
 from services.contracts.pb.inventory_pb2_grpc import InventoryStub
-from services.orchestrator.api import account, docs, purchase, transfer, verification
+from services.orchestrator.api import account, docs, purchase, staff, transfer, verification
 from services.orchestrator.api.context import ApiContext
 from services.orchestrator.api.idempotency import RELEASE_SECONDS, IdempotencyKeys
 from services.orchestrator.participants import (
@@ -142,6 +142,7 @@ class Orchestrator:
         app = web.create_app(self.settings.process, checks={"database": self.db.is_ready}, revocations=revocations)
         for routes in (purchase, transfer, verification, account):
             app.register_blueprint(routes.blueprint(context))
+        app.register_blueprint(staff.blueprint(self.db))
         app.register_blueprint(docs.blueprint())
         return app
 

@@ -71,3 +71,32 @@ CREATE TABLE IF NOT EXISTS outbox (
 CREATE INDEX IF NOT EXISTS outbox_due ON outbox (next_try_at) WHERE sent_at IS NULL AND given_up_at IS NULL;
 -- A notice waits for the earlier ones of its user.
 CREATE INDEX IF NOT EXISTS outbox_by_user ON outbox (user_id, notice_id) WHERE sent_at IS NULL AND given_up_at IS NULL;
+
+-- Every command of a staff member or an operator. A row is written with its effect and never changed.
+CREATE TABLE IF NOT EXISTS audit (
+    audit_id       uuid PRIMARY KEY DEFAULT gen_random_uuid(),
+    at             timestamptz NOT NULL DEFAULT clock_timestamp(),
+    staff_id       uuid,                        -- the account of a staff member, or null
+    operator       text,                        -- the name that an operator gave to the command line, or null
+    action         text NOT NULL,               -- refund, reverse, dismiss, retry or resolve
+    subject        uuid NOT NULL,               -- an order or a transfer
+    saga_id        uuid NOT NULL,               -- the saga that the command began or changed
+    note           text,
+    correlation_id uuid,
+    CHECK (num_nonnulls(staff_id, operator) = 1)
+);
+CREATE INDEX IF NOT EXISTS audit_by_time ON audit (at, audit_id);
+
+CREATE OR REPLACE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS
+$$ BEGIN RAISE EXCEPTION '% is append-only', TG_TABLE_NAME; END $$;
+CREATE OR REPLACE TRIGGER audit_is_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON audit
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+
+-- A saga of a staff member names them in `given`. The trigger writes the record in the transaction of the saga's begin.
+CREATE OR REPLACE FUNCTION audit_begin() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    INSERT INTO audit (staff_id, action, subject, saga_id, correlation_id)
+    VALUES ((NEW.given->>'staff_id')::uuid, NEW.flow, NEW.subject, NEW.saga_id, NEW.correlation_id);
+    RETURN NULL;
+END $$;
+CREATE OR REPLACE TRIGGER audit_begin AFTER INSERT ON sagas
+    FOR EACH ROW WHEN (NEW.given ? 'staff_id') EXECUTE FUNCTION audit_begin();

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from services.contracts.errors import ErrorCode
 from services.orchestrator.api.idempotency import IdempotencyKeys, KeyedRequest, ResponseData
 from services.orchestrator.participants import Participants
 from services.orchestrator.reserve_coalescing import ReserveCoalescer
+from services.orchestrator.saga.definition import Saga
 from services.orchestrator.saga.retry import retry_until
 from services.orchestrator.saga.runner import Runner
 from services.orchestrator.settings import Settings
@@ -24,6 +26,7 @@ from services.orchestrator.tickets.otp import OtpService
 from services.orchestrator.tickets.qr import SealedQr
 from services.orchestrator.tickets.scan import TicketScanner
 
+logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
@@ -52,6 +55,14 @@ class ApiContext:
         """
         keyed = KeyedRequest(identity().user_id, operation, request.headers.get("Idempotency-Key"), body)
         return self.keys.run(keyed, work, resume)
+
+    def run_for_staff(
+        self, saga: Saga, subject: UUID, given: Mapping[str, Any], dispute_number: int = 0
+    ) -> Mapping[str, Any]:
+        """Run a saga as a staff member, who is named in the journal, in the audit table and in one log line."""
+        staff_id = str(identity().user_id)
+        logger.info("staff member %s gives the command %s for %s", staff_id, saga.flow, subject)
+        return self.runner.run(saga, subject, {**given, "staff_id": staff_id}, dispute_number=dispute_number)
 
     def retry(self, call: Callable[[], T]) -> T:
         """Return the result of `call`, with retries for as long as a saga has. Raises Refused, Unknown."""

@@ -92,7 +92,7 @@ def blueprint(context: ApiContext) -> Blueprint:
     @deciding_staff
     def refund(order_id: str) -> Response:
         subject = web.as_id(order_id)
-        return web.ok(_pick(REFUND.result_fields, context.runner.run(REFUND, subject, {"order_id": str(subject)})))
+        return web.ok(_pick(REFUND.result_fields, context.run_for_staff(REFUND, subject, {"order_id": str(subject)})))
 
     return routes
 

@@ -156,7 +156,9 @@ def _confirm(context: ApiContext, transfer: Mapping[str, Any], body: ConfirmBody
 
 def _decide(context: ApiContext, saga: Saga, transfer_id: UUID) -> Response:
     transfer = context.retry(lambda: context.participants.orders.get_transfer(transfer_id))
-    return _run(context, saga, transfer_id, {"transfer_id": str(transfer_id)}, transfer["dispute_count"])
+    given = {"transfer_id": str(transfer_id)}
+    result = context.run_for_staff(saga, transfer_id, given, transfer["dispute_count"])
+    return web.ok({name: result[name] for name in saga.result_fields})
 
 
 def _run(context: ApiContext, saga: Saga, transfer_id: UUID, given: Mapping[str, Any], dispute_number: int) -> Response:

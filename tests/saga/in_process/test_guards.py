@@ -81,6 +81,14 @@ def test_refund_returns_the_charge_once_unless_a_transfer_is_open(engine: Engine
     }
 
 
+def test_refund_names_the_staff_member_in_the_journal(engine: Engine) -> None:
+    case = engine.prepare(FLOWS["refund"])
+    FLOWS["refund"].act(case, case.app).must(200)
+    sql = "SELECT given, audit.staff_id::text AS by FROM sagas JOIN audit USING (saga_id) WHERE flow = 'refund'"
+    [begun] = case.system.dbs["orchestrator"].read(lambda tx: tx.all(sql))
+    assert begun["by"] == begun["given"]["staff_id"] == str(case.people["staff"])
+
+
 def test_flagged_buyer_pays_after_the_code_and_not_before(engine: Engine) -> None:
     case = engine.prepare(FLOWS["verify-otp"])
     assert _refusal(FLOWS["pay"].act(case, case.app)) == (428, "OTP_REQUIRED")

@@ -99,7 +99,7 @@ def test_saga_that_keeps_failing_is_parked_with_its_details(engine: Engine, capl
         "order_id": case.ids["order_id"],
     }
     assert case.run("pay").status == 503, "a parked saga keeps its subject"
-    assert engine.system.admin().retry(parked["saga_id"])
+    assert engine.system.admin().retry(parked["saga_id"], "an operator")
     engine.recover()
     assert case.balance("buyer") == 1000
     engine.assert_invariants(case)
