@@ -63,7 +63,13 @@ def test_records_cannot_be_changed_even_by_the_service(
     database_for: Callable[[str], DatabaseSettings], change: str
 ) -> None:
     own = database_for("orchestrator")
-    access: dict[str, Any] = {"host": own.host, "port": own.port, "dbname": own.name, "user": own.user, "password": own.password}
+    access: dict[str, Any] = {
+        "host": own.host,
+        "port": own.port,
+        "dbname": own.name,
+        "user": own.user,
+        "password": own.password,
+    }
     with closing(psycopg2.connect(**access)) as connection, connection.cursor() as cursor:
         with pytest.raises(psycopg2.errors.RaiseException, match="audit is append-only"):
             cursor.execute(change)
