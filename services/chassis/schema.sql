@@ -1,4 +1,4 @@
--- Every service's database has this clock and this table of effects. The script is safe to run again.
+-- Every service's database has this clock, the effects and the counted events. The script is safe to run again.
 
 -- One clock decides every expiry in this database. Only a test moves it, as superuser.
 -- The service's own role can only read the offset. In a container, that role is the superuser.
@@ -24,3 +24,11 @@ CREATE TABLE IF NOT EXISTS effects (
     answer     jsonb NOT NULL DEFAULT '{}',
     created_at timestamptz NOT NULL DEFAULT app_now()
 );
+
+-- The times of counted events by the key of what they count against (`chassis/limits.py`). Ended rows are deleted.
+CREATE TABLE IF NOT EXISTS counted_events (
+    key     text PRIMARY KEY,
+    times   timestamptz[] NOT NULL,
+    ends_at timestamptz NOT NULL
+);
+CREATE INDEX IF NOT EXISTS counted_events_by_end ON counted_events (ends_at);

@@ -87,13 +87,28 @@ class Users:
         fields = {"key": key, "hold_keys": hold_keys, "to_user_id": to_user_id}
         return self._data(self._peer.post("/credits/transfer", **fields))
 
-    def send_otp(self, user_id: str) -> str:
-        """Send a code by SMS and return its sid. Raises Refused RATE_LIMITED. A retry sends another SMS."""
-        return str(self._smu.post("/otp/send", user_id=user_id)["verification_sid"])
+    def check_credits(self, seller_user_id: str, buyer_user_id: str, initiator_id: str, amount: Decimal) -> Data:
+        """Check that a buyer can pay a transfer, and return how each party may see the other's name.
 
-    def verify_otp(self, verification_sid: str, otp_code: str) -> str:
-        """Verify a code and return `approved`, `pending` (wrong) or `expired`."""
-        return str(self._smu.post("/otp/verify", verification_sid=verification_sid, otp_code=otp_code)["status"])
+        Raises Refused INSUFFICIENT_CREDITS, or RATE_LIMITED after too many refusals to this initiator.
+        """
+        parties = {"seller_user_id": seller_user_id, "buyer_user_id": buyer_user_id, "initiator_id": initiator_id}
+        return self._data(self._peer.post("/credits/check", **parties, amount=amount))
+
+    def send_otp(self, user_id: str, initiator_id: str) -> str:
+        """Send a code by SMS, which counts against the initiator, and return its sid. A retry sends another SMS.
+
+        Raises Refused RATE_LIMITED.
+        """
+        return str(self._smu.post("/otp/send", user_id=user_id, initiator_id=initiator_id)["verification_sid"])
+
+    def verify_otp(self, verification_sid: str, otp_code: str, **owner: str) -> str:
+        """Verify a code and return `approved`, `pending` (wrong) or `expired`.
+
+        `user_id` is the user who enters a code of their own, whose phone it verifies.
+        """
+        fields = {"verification_sid": verification_sid, "otp_code": otp_code, **owner}
+        return str(self._smu.post("/otp/verify", **fields)["status"])
 
     def top_up(self, key: str, user_id: UUID, amount: Decimal) -> Data:
         """Create a PaymentIntent. Stripe's webhook adds the credits later."""

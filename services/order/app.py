@@ -23,6 +23,6 @@ def build(settings: Settings, database: Database | None = None) -> Flask:
     app = create_app(settings.process, checks={"database": db.is_ready})
     app.register_blueprint(order_routes(db))
     app.register_blueprint(transfer_routes(db, settings.dispute_window_days))
-    app.register_blueprint(otp_routes(db))
+    app.register_blueprint(otp_routes(db, settings.wrong_codes_per_day))
     sweeper = Sweeper(db, grace_seconds=settings.grace_seconds)
     return finish(app, Worker("order-sweeper", sweeper.sweep, settings.sweep_seconds))

@@ -15,9 +15,12 @@ from services.order.transfer_otp import TransferOtp
 orchestrator = internal("orchestrator-service")
 
 
-def otp_routes(db: Database) -> Blueprint:
+def otp_routes(db: Database, wrong_codes_per_day: int) -> Blueprint:
     """Build the routes that end in `/otp-attempts`."""
     routes = Blueprint("otp_attempts", __name__)
+
+    def side(transfer_id: str, attempt: PartyAttempt | PartyAttemptOutcome) -> TransferOtp:
+        return TransferOtp(web.as_id(transfer_id), attempt.party, attempt.caller_id, wrong_codes_per_day)
 
     @routes.post("/orders/<order_id>/otp-attempts")
     @orchestrator
@@ -34,13 +37,13 @@ def otp_routes(db: Database) -> Blueprint:
     @routes.post("/transfers/<transfer_id>/otp-attempts")
     @orchestrator
     def take_transfer_attempt(transfer_id: str) -> Response:
-        subject_id, attempt = web.as_id(transfer_id), web.body(PartyAttempt)
-        return web.ok(attempts.take(db, attempt.key, TransferOtp(subject_id, attempt.party)))
+        attempt = web.body(PartyAttempt)
+        return web.ok(attempts.take(db, attempt.key, side(transfer_id, attempt)))
 
     @routes.patch("/transfers/<transfer_id>/otp-attempts")
     @orchestrator
     def end_transfer_attempt(transfer_id: str) -> Response:
-        subject_id, attempt = web.as_id(transfer_id), web.body(PartyAttemptOutcome)
-        return web.ok(attempts.end(db, attempt.key, attempt.outcome, TransferOtp(subject_id, attempt.party)))
+        attempt = web.body(PartyAttemptOutcome)
+        return web.ok(attempts.end(db, attempt.key, attempt.outcome, side(transfer_id, attempt)))
 
     return routes

@@ -109,11 +109,15 @@ class TransferChange(KeyedRequest, kw_only=True):
 
 
 class PartyAttempt(KeyedRequest, kw_only=True):
+    """An attempt at the code of `party`, which the user `caller_id` enters. By default the party enters it."""
+
     party: Party
+    caller_id: UUID | None = None
 
 
 class PartyAttemptOutcome(AttemptOutcome, kw_only=True):
     party: Party
+    caller_id: UUID | None = None
 
 
 class DisputeRequest(KeyedRequest, kw_only=True):

@@ -42,7 +42,7 @@ CREATE TABLE IF NOT EXISTS transfers (
     buyer_otp_verified      boolean NOT NULL DEFAULT false,
     seller_verification_sid text,
     buyer_verification_sid  text,
-    otp_attempts            smallint NOT NULL DEFAULT 0 CHECK (otp_attempts BETWEEN 0 AND 3), -- both parties together
+    otp_attempts            smallint NOT NULL DEFAULT 0 CHECK (otp_attempts BETWEEN 0 AND 3), -- codes that the seller enters
     otp_failures            smallint NOT NULL DEFAULT 0 CHECK (otp_failures BETWEEN 0 AND 3),
     credits_amount          numeric(10, 2) NOT NULL CHECK (credits_amount > 0),
     credits_frozen          numeric(10, 2) NOT NULL DEFAULT 0
@@ -54,6 +54,11 @@ CREATE TABLE IF NOT EXISTS transfers (
     expires_at              timestamptz NOT NULL,
     completed_at            timestamptz         -- of the first completion, unchanged by a dismissed dispute
 );
+-- The codes that the buyer enters. A database of an older version counts those of both parties in otp_attempts.
+ALTER TABLE transfers ADD COLUMN IF NOT EXISTS
+    buyer_otp_attempts smallint NOT NULL DEFAULT 0 CHECK (buyer_otp_attempts BETWEEN 0 AND 3);
+ALTER TABLE transfers ADD COLUMN IF NOT EXISTS
+    buyer_otp_failures smallint NOT NULL DEFAULT 0 CHECK (buyer_otp_failures BETWEEN 0 AND 3);
 -- The guard of sections 3 and 6 of the reference: at most one transfer of a seat is open. DISPUTED counts as open, so
 -- that a disputed seat cannot be sold on.
 CREATE UNIQUE INDEX IF NOT EXISTS one_open_transfer_a_seat ON transfers (seat_id)

@@ -32,3 +32,9 @@ def read_phone(text: str) -> str:
     if not _PHONE.fullmatch(phone):
         raise ValueError("phone must have a country code, such as +65 9876 5432")
     return phone
+
+
+def mask_email(email: str) -> str:
+    """The address without most of its local part, as other users see it: `a…a@example.com`."""
+    local, _, domain = email.rpartition("@")
+    return f"{local[:1]}…{local[-1:]}@{domain}"

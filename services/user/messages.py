@@ -13,8 +13,9 @@ from typing import Any
 MISSING_FIELD = "–"  # a message with a gap is better than no message
 
 SMS = {
-    "transfer_initiated": "TicketRemaster: a transfer of a ticket for {event_name} at {credits_amount} credits was "
-    "started. It needs the codes of both of you within 10 minutes. Not you? Cancel it. Transfer {transfer_id}",
+    "transfer_initiated": "TicketRemaster: the code that you got is for the transfer of a ticket for {event_name} from "
+    "{seller} to {buyer} at {credits_amount} credits. It needs the codes of both within 10 minutes. Not you? Give your "
+    "code to no one, and cancel the transfer. Transfer {transfer_id}",
     "transfer_completed": "TicketRemaster: the ticket for {event_name} has changed hands for {amount} credits. "
     "Transfer {transfer_id}",
     "transfer_disputed": "TicketRemaster: the transfer of a ticket for {event_name} is disputed; {credits_frozen} "

@@ -142,4 +142,5 @@ def read_variables() -> dict[str, Variable]:
 def describe_examples() -> Mapping[str, str]:
     """Return the comment above each variable of .env.example."""
     text = (ROOT / ".env.example").read_text(encoding="utf-8")
-    return {name: comment for comment, name in re.findall(r"^# (.+)\n(?:[A-Z_]+=.*\n)*?([A-Z_]+)=", text, re.MULTILINE)}
+    variable = r"^# (.+)\n(?:[A-Z0-9_]+=.*\n)*?([A-Z0-9_]+)="
+    return {name: comment for comment, name in re.findall(variable, text, re.MULTILINE)}

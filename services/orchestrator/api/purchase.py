@@ -72,7 +72,7 @@ def blueprint(context: ApiContext) -> Blueprint:
         body = web.body(VerifyOtpBody)
         order_id = body.order_id or context.find_order_awaiting_code()
         context.get_own_order(order_id)
-        context.otp.verify(f"orders/{order_id}", body.otp_code)
+        context.otp.verify(f"orders/{order_id}", body.otp_code, str(identity().user_id))
         return web.ok({"verified": True, "order_id": order_id})
 
     @routes.get("/api/orders")

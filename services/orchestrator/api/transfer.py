@@ -141,11 +141,12 @@ def _initiate(context: ApiContext, transfer_id: UUID, body: InitiateBody) -> Map
 def _confirm(context: ApiContext, transfer: Mapping[str, Any], body: ConfirmBody) -> Mapping[str, Any]:
     if body.seller_otp is None and body.buyer_otp is None:
         raise Refused(ErrorCode.VALIDATION_ERROR, "Send seller_otp, buyer_otp, or both.")
-    target = f"transfers/{body.transfer_id}"
+    target, caller_id = f"transfers/{body.transfer_id}", str(identity().user_id)
     verified = dict(transfer)
     for party, code in (("SELLER", body.seller_otp), ("BUYER", body.buyer_otp)):
         if code is not None and transfer["status"] != TransferStatus.COMPLETED:
-            verified |= context.otp.verify(target, code, party=party)
+            own_user_id = caller_id if transfer[f"{party.lower()}_user_id"] == caller_id else None
+            verified |= context.otp.verify(target, code, own_user_id, party=party, caller_id=caller_id)
     shown = {"transfer_id": body.transfer_id, "status": transfer["status"]}
     shown |= {name: verified[name] for name in ("seller_otp_verified", "buyer_otp_verified")}
     if verified["seller_otp_verified"] and verified["buyer_otp_verified"]:

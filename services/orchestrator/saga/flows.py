@@ -32,6 +32,7 @@ from services.orchestrator.saga.purchase_steps import (
     settle_seat,
 )
 from services.orchestrator.saga.transfer_steps import (
+    check_buyers_credits,
     complete_transfer,
     create_transfer,
     dismiss_dispute,
@@ -40,7 +41,7 @@ from services.orchestrator.saga.transfer_steps import (
     freeze_the_rest,
     freeze_what_is_left,
     hold_buyers_credits,
-    load_seat_and_buyer,
+    load_seat,
     load_transfer,
     load_transfer_and_seat,
     mark_reversed,
@@ -108,16 +109,19 @@ REFUND = Saga(
 
 INITIATE = Saga(
     "initiate",
-    facts=load_seat_and_buyer,
+    facts=load_seat,
     check=require_transferable,
     steps=(
+        Step(
+            "check_buyers_credits", check_buyers_credits, no_undo="The step only reads. Its refusals count for a day."
+        ),
         Step("create_transfer", create_transfer, undo=fail_transfer),
         Step("send_otps", send_transfer_otps, max_tries=2, no_undo="The codes of a FAILED transfer do nothing."),
     ),
     needs=(Need.INVENTORY, Need.USERS, Need.ORDERS, Need.SMU),
     result_fields=("transfer_id", "seat_id", "status", "expires_at"),
     notices=(Notice("transfer_initiated", to="seller_user_id"), Notice("transfer_initiated", to="buyer_user_id")),
-    notice_fields=("transfer_id", "event_name", "credits_amount"),
+    notice_fields=("transfer_id", "event_name", "credits_amount", "seller", "buyer"),
     one_attempt=True,
     subject_name="transfer_id",
 )

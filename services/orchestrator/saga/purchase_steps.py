@@ -121,7 +121,7 @@ def send_order_otp(participants: Participants, state: State, key: str) -> StepRe
     """Send a code to a flagged user and store its sid in the order."""
     if not state["otp_required"]:
         return {}
-    sid = participants.users.send_otp(state["user_id"])
+    sid = participants.users.send_otp(state["user_id"], state["user_id"])
     participants.orders.change(state["order_id"], f"{key}:{sid}", verification_sid=sid)
     return {}
 

@@ -17,30 +17,36 @@ from services.orchestrator.saga.definition import State, StepResult
 # ── initiate
 
 
-def load_seat_and_buyer(participants: Participants, state: State) -> StepResult:
-    """Read the seat with its owner and sale, and the buyer's balance."""
+def load_seat(participants: Participants, state: State) -> StepResult:
+    """Read the seat with its owner and sale, and the event."""
     seat = participants.inventory.get_owner(state["seat_id"])
-    buyer = participants.users.get(state["buyer_user_id"])
     event = participants.events.get(seat.event_id)
     return {
         "seat_status": seat.status,
         "seat_owner": seat.owner_user_id,
         "order_id": seat.order_id,
         "face_value": seat.price_paid,
-        "buyer": buyer,
+        "initiator_id": state["seller_user_id" if state["initiated_by"] == "SELLER" else "buyer_user_id"],
         "event_name": event["name"],
     }
 
 
 def require_transferable(state: State) -> None:
-    """Raise Refused unless the seller owns the SOLD seat, the price is allowed, and the buyer has enough credits."""
+    """Raise Refused unless the seller owns the SOLD seat and the price is allowed."""
     if state["seat_owner"] != state["seller_user_id"]:
         raise Refused(ErrorCode.NOT_SEAT_OWNER, "The seller does not own this seat. Name its owner as the seller.")
     if state["seat_status"] != SeatStatus.SOLD:
         raise Refused(ErrorCode.SEAT_UNAVAILABLE, "This ticket is used or not sold, so it cannot be transferred.")
     _require_price_below_limit(state)
-    if Decimal(state["buyer"]["credit_balance"]) < Decimal(state["credits_amount"]):
-        raise Refused(ErrorCode.INSUFFICIENT_CREDITS, "The buyer does not have enough credits. Top up and try again.")
+
+
+def check_buyers_credits(participants: Participants, state: State, _key: str) -> StepResult:
+    """Check that the buyer has enough credits, and read the parties' names for the messages.
+
+    A separate step, because User counts each check. Raises Refused INSUFFICIENT_CREDITS or RATE_LIMITED.
+    """
+    seller, buyer, initiator = state["seller_user_id"], state["buyer_user_id"], state["initiator_id"]
+    return participants.users.check_credits(seller, buyer, initiator, Decimal(state["credits_amount"]))
 
 
 def _require_price_below_limit(state: State) -> None:
@@ -67,8 +73,8 @@ def fail_transfer(participants: Participants, state: State, key: str) -> object:
 
 def send_transfer_otps(participants: Participants, state: State, key: str) -> StepResult:
     """Send a code to each party, store both sids, and move the transfer to PENDING_OTP."""
-    seller = participants.users.send_otp(state["seller_user_id"])
-    buyer = participants.users.send_otp(state["buyer_user_id"])
+    seller = participants.users.send_otp(state["seller_user_id"], state["initiator_id"])
+    buyer = participants.users.send_otp(state["buyer_user_id"], state["initiator_id"])
     participants.orders.change_transfer(
         state["transfer_id"],
         f"{key}:{seller}:{buyer}",

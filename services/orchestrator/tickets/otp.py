@@ -45,8 +45,10 @@ class OtpService:
         self._retry_seconds = retry_seconds
         self._clean_ups = clean_ups
 
-    def verify(self, target: str, otp_code: str, **party: str) -> Attempt:
-        """Verify a code of `target`: `orders/{id}`, or `transfers/{id}` with `party=SELLER|BUYER`.
+    def verify(self, target: str, otp_code: str, own_user_id: str | None = None, **party: str) -> Attempt:
+        """Verify a code of `target`: `orders/{id}`, or `transfers/{id}` with `party=SELLER|BUYER` and `caller_id`.
+
+        `own_user_id` is the caller if it is the caller's own code.
 
         Returns the fields that the Order service recorded. Raises Refused OTP_INVALID, OTP_EXPIRED, OTP_MAX_RETRIES
         or the refusal of taking an attempt. Raises Unknown when SMU does not answer, and then no attempt is used.
@@ -56,7 +58,7 @@ class OtpService:
         taken = retry_until(deadline, lambda: self._orders.take_attempt(target, key, **party))
         if taken.get("verified"):
             return taken
-        outcome = self._check_code(taken["verification_sid"], otp_code, deadline)
+        outcome = self._check_code(taken["verification_sid"], otp_code, own_user_id, deadline)
         close = lambda: self._orders.close_attempt(target, key, outcome, **party)  # noqa: E731
         try:
             closed = retry_until(deadline + CLOSING_SECONDS, close, insist=math.inf)
@@ -66,18 +68,19 @@ class OtpService:
         _require_approved(outcome, closed)
         return closed
 
-    def _check_code(self, sid: str | None, otp_code: str, deadline: float) -> str:
+    def _check_code(self, sid: str | None, otp_code: str, own_user_id: str | None, deadline: float) -> str:
         if not sid:
             return "expired"
         try:
-            status = retry_until(deadline - CLOSING_SECONDS, lambda: self._users.verify_otp(sid, otp_code))
+            owner = {} if own_user_id is None else {"user_id": own_user_id}
+            status = retry_until(deadline - CLOSING_SECONDS, lambda: self._users.verify_otp(sid, otp_code, **owner))
         except Unknown:
             return "unknown"
         return _OUTCOMES[OtpStatus(status)]
 
     def resend(self, target: str, user_id: str | UUID, sid_field: str) -> None:
         """Send a new code and store its sid. Raises Refused RATE_LIMITED, or the refusal of storing the sid."""
-        sid = self._users.send_otp(str(user_id))
+        sid = self._users.send_otp(str(user_id), str(user_id))
         deadline = time.monotonic() + self._retry_seconds
         kind, _, subject = target.partition("/")
         change = self._orders.change if kind == "orders" else self._orders.change_transfer

@@ -12,13 +12,16 @@ from flask import Blueprint, Response, request
 from msgspec import Meta
 
 from services.chassis import access, tokens, web
+from services.chassis.addresses import client_address
 from services.chassis.db import Database, Row
 from services.chassis.errors import Refused
 from services.chassis.keys import SigningKey
 from services.chassis.settings import ProcessSettings
 from services.contracts.errors import ErrorCode
 from services.user import contacts, passwords
+from services.user.passwords import Hashing
 from services.user.store import accounts, revocations
+from services.user.store.login_guesses import LoginGuesses
 
 logger = logging.getLogger(__name__)
 
@@ -42,19 +45,25 @@ class Login(msgspec.Struct, forbid_unknown_fields=True):
     password: Annotated[str, Meta(max_length=1024)]
 
 
-def auth_routes(db: Database, process: ProcessSettings) -> Blueprint:
+def auth_routes(db: Database, process: ProcessSettings, hashing: Hashing, guesses: LoginGuesses) -> Blueprint:
     """Build the public routes, and the list of revoked sessions that the other services poll."""
     routes = Blueprint("auth", __name__)
 
     @routes.post("/api/auth/register")
     @access.public
     def register() -> Response:
-        return web.ok(_register(db, web.body(Registration)), 201)
+        registration = web.body(Registration)
+        with hashing.slot():
+            return web.ok(_register(db, hashing, registration), 201)
 
     @routes.post("/api/auth/login")
     @access.public
     def login() -> Response:
-        return web.ok(_login(db, process.private_key, web.body(Login)))
+        credentials = web.body(Login)
+        with hashing.slot():  # first, because without a slot the request should cost nothing
+            account = _check_password(db, hashing, guesses, credentials)
+        logger.info("User %s logged in", account["user_id"])
+        return web.ok(_open_session(process.private_key, account))
 
     @routes.post("/api/auth/refresh")
     @access.public  # `_refresh` checks the refresh token, which no other route accepts
@@ -78,20 +87,25 @@ def auth_routes(db: Database, process: ProcessSettings) -> Blueprint:
     return routes
 
 
-def _register(db: Database, registration: Registration) -> dict[str, Any]:
-    hashed = passwords.hash_password(registration.password)
+def _register(db: Database, hashing: Hashing, registration: Registration) -> dict[str, Any]:
+    hashed = hashing.run(passwords.hash_password, registration.password)
     added = accounts.add(db, registration.email, registration.phone, hashed)
     logger.info("User %s registered", added["user_id"])
     return dict(added)
 
 
-def _login(db: Database, key: SigningKey, login: Login) -> dict[str, Any]:
-    account = accounts.find_by_email(db, contacts.normalize_email(login.email))
-    stored = account["password_hash"] if account else None
-    if not passwords.matches(login.password, stored) or account is None:
-        raise Refused(ErrorCode.UNAUTHORIZED, "Wrong e-mail address or password. Try again or register.")
-    logger.info("User %s logged in", account["user_id"])
-    return _open_session(key, account)
+def _check_password(db: Database, hashing: Hashing, guesses: LoginGuesses, login: Login) -> Row:
+    """Return the account if the password is right. An unknown account costs as much time as a known one."""
+    email, address = contacts.normalize_email(login.email), client_address()
+    account = accounts.find_by_email(db, email)
+    guess = guesses.begin(email, address)
+    if not hashing.run(passwords.matches, login.password, account["password_hash"] if account else None):
+        account_id = account["user_id"] if account else f"unknown {guess.account}"
+        logger.warning("Login failed: account %s, address %s", account_id, guess.address)
+    elif account is not None:
+        guesses.forget(guess)
+        return account
+    raise Refused(ErrorCode.UNAUTHORIZED, "Wrong e-mail address or password. Try again or register.")
 
 
 def _open_session(key: SigningKey, account: Row) -> dict[str, Any]:

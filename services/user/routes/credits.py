@@ -14,11 +14,20 @@ from services.chassis import access, effects, web
 from services.chassis.db import Database, Transaction
 from services.chassis.effects import Answer
 from services.contracts.money import Amount
-from services.user.store import credits, reversals
+from services.user.contacts import mask_email
+from services.user.store import credit_checks, credits, reversals
+from services.user.store.credit_checks import CreditCheck
 
 logger = logging.getLogger(__name__)
 
 Key = Annotated[str, Meta(min_length=1, max_length=512)]
+
+
+class CheckRequest(msgspec.Struct, forbid_unknown_fields=True):
+    seller_user_id: UUID
+    buyer_user_id: UUID
+    initiator_id: UUID
+    amount: Amount
 
 
 class DeductRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -41,10 +50,17 @@ class TransferRequest(msgspec.Struct, forbid_unknown_fields=True):
     to_user_id: UUID
 
 
-def credit_routes(db: Database) -> Blueprint:
-    """Build the routes to deduct, refund, freeze, unfreeze and transfer, for the orchestrator only."""
+def credit_routes(db: Database, refused_buyers_per_day: int) -> Blueprint:
+    """Build the routes to check, deduct, refund, freeze, unfreeze and transfer, for the orchestrator only."""
     routes = Blueprint("credits", __name__, url_prefix="/credits")
     orchestrator = access.internal("orchestrator-service")
+
+    @routes.post("/check")
+    @orchestrator
+    def check() -> Response:
+        transfer = CreditCheck(**msgspec.structs.asdict(web.body(CheckRequest)))
+        seller, buyer = credit_checks.check(db, transfer, refused_buyers_per_day)
+        return web.ok({"seller": mask_email(seller), "buyer": mask_email(buyer)})
 
     @routes.post("/deduct")
     @orchestrator

@@ -127,10 +127,11 @@ class Actors:
 
     def exhaust_otp_limit(self) -> None:
         """Both phones have received as many one-time passwords as the limit allows."""
-        sql = """INSERT INTO otp_sends (phone, sent_at) VALUES (%(phone)s, array_fill(app_now(), ARRAY[%(limit)s]))
-            ON CONFLICT (phone) DO UPDATE SET sent_at = excluded.sent_at RETURNING 1"""
-        for person in (self.buyer, self.seller):
-            self.system.run("users_db", sql, phone=person.phone, limit=OTP_LIMIT)
+        sql = """INSERT INTO counted_events
+            VALUES (%(key)s, array_fill(app_now(), ARRAY[%(limit)s]), app_now() + interval '10 minutes')
+            ON CONFLICT (key) DO UPDATE SET times = excluded.times RETURNING 1"""
+        for key in (f"code:{self.buyer.phone}", f"code:{self.seller.phone}"):
+            self.system.run("users_db", sql, key=key, limit=OTP_LIMIT)
 
     def expire_hold(self) -> None:
         """The hold has expired in Inventory, but not yet in Order."""

@@ -126,9 +126,10 @@ class SystemDatabases:
 
     # ── time and clean-up
 
-    def delete_otp_sends(self) -> None:
-        """Reset the limit of one-time passwords, as if ten minutes had passed."""
-        self.dbs["user"].statement("DELETE FROM otp_sends RETURNING phone")
+    def delete_counted_events(self) -> None:
+        """Reset the limits of codes and of refused buyers, as if a day had passed."""
+        for service in ("user", "order"):
+            self.dbs[service].statement("DELETE FROM counted_events RETURNING key")
 
     def delete_sagas(self) -> None:
         """Empty the journal, so that it only holds the sagas of the next execution."""

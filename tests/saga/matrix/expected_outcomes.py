@@ -116,8 +116,8 @@ TABLE = {
     "initiate": """
         journal begin                               3N  3N  3N  3u  3N  3u  3u  3u  3N  3u  3u  †N  †u
         inventory GetSeatOwner                      3u  3u  3u  3u  =D  =D  =D  =D  3u  3u  3u  †u  †u
-        user GET /users/{id}                        3u  3u  3u  3u  =D  =D  =D  =D  3u  3u  3u  †u  †u
         event GET /events/{id}                      3u  3u  3u  3u  =D  =D  =D  =D  3u  3u  3u  †u  †u
+        user POST /credits/check                    5u  5u  5u  5u  =D  =D  =D  =D  5u  5u  5u  †u  †u
         order POST /transfers                       5u  5u  5u  5U  =D  =D  =D  =D  5u  5U  5u  †u  †U
         user POST /otp/send                         5U  5U  5U  5U  =D  =D  =D  =D  5U  5U  5U  †U  †U
         user POST /otp/send#2                       5U  5U  5U  5U  =D  =D  =D  =D  5U  5U  5U  †U  †U

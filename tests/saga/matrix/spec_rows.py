@@ -59,6 +59,7 @@ EDGES: Mapping[Edge, tuple[str, ...]] = {
     ("refund", "cancel_sale"): ("inventory CancelSale",),
     ("refund", "refund_charge"): ("user POST /credits/refund",),
     ("refund", "mark_refunded"): ("order PATCH /orders/{id}",),
+    ("initiate", "check_buyers_credits"): ("user POST /credits/check",),
     ("initiate", "create_transfer"): ("order POST /transfers",),
     ("initiate", "send_otps"): ("user POST /otp/send", "user POST /otp/send#2", "order PATCH /transfers/{id}"),
     ("confirm", "hold_buyers_credits"): ("user POST /credits/freeze",),

@@ -225,7 +225,7 @@ class SagaStateMachine(RuleBasedStateMachine):
 
     def _run(self, flow: str, send: Send, apply: Apply, undo: Undo | None = None, fault: InjectedFault = None) -> None:
         """Run an action in the system and in the model, and compare both."""
-        self.engine.system.delete_otp_sends()
+        self.engine.system.delete_counted_events()
         case = Case(self.engine.system, self.engine.healthy_app, self.engine.inbox, next(iter(self.seat_ids.values())))
         request = Flow(flow, lambda _: None, lambda _, app: send(app))
         response = self.engine.act(request, case, *_plan_faults(flow, fault))
@@ -266,7 +266,7 @@ class SagaStateMachine(RuleBasedStateMachine):
         return code if is_right else f"{(int(code) + 1) % 10**6:06d}"
 
     def _request_code(self, name: str, body: dict[str, str]) -> str:
-        self.engine.system.delete_otp_sends()
+        self.engine.system.delete_counted_events()
         self._as(name, self.engine.healthy_app).post("/api/otp/resend", body).must(200)
         return self.engine.inbox.newest_code(self.engine.system.phone(self.ids[name]))
 

@@ -173,7 +173,7 @@ class OrderService:
     def transfer(self, transfer_id: str) -> Any:
         return self.call("GET", f"/transfers/{transfer_id}").data
 
-    # ── codes. `subject` is orders/{id} or transfers/{id}
+    # ── codes. `subject` is orders/{id} or transfers/{id}. A party enters its own code unless `caller_id` is given
 
     def take(self, subject: str, key: str | None = None, **party: str) -> Reply:
         return self.call("POST", f"/{subject}/otp-attempts", {"key": key or new_key("take"), **party})

@@ -11,6 +11,7 @@ import pytest
 
 from services.order import transfer_store
 from tests.support.concurrency import run_concurrently
+from tests.support.databases import Databases
 from tests.support.service_settings import new_id, new_key
 from tests.unit.order.order_service import OrderService
 
@@ -189,24 +190,74 @@ def test_each_party_verifies_their_own_code(service: OrderService) -> None:
 def test_right_code_uses_no_attempt(service: OrderService) -> None:
     path = f"transfers/{service.add_awaiting()}"
     service.try_code(path, "wrong", party="SELLER")
-    service.try_code(path, "wrong", party="BUYER")
-    assert service.try_code(path, "approved", party="SELLER").data["attempts_left"] == 1
-    assert service.try_code(path, "approved", party="BUYER").data["buyer_otp_verified"] is True
+    assert service.try_code(path, "approved", party="SELLER").data["attempts_left"] == 2
 
 
 @pytest.mark.claim("transfer/retries-wrong-code", "transfer/three-tries-for-codes")
-def test_three_wrong_codes_in_total_fail_the_transfer(service: OrderService) -> None:
-    path = f"transfers/{service.add_awaiting()}"
-    service.try_code(path, "wrong", party="SELLER")
-    service.try_code(path, "wrong", party="BUYER")
-    assert service.try_code(path, "wrong", party="SELLER").data["failed"] is True
+def test_three_wrong_codes_of_one_caller_fail_the_transfer(service: OrderService) -> None:
+    transfer_id, caller = add_awaiting_with_seller(service)
+    path = f"transfers/{transfer_id}"
+    for party in ("SELLER", "BUYER"):
+        assert service.try_code(path, "wrong", party=party, caller_id=caller).data["failed"] is False
+    assert service.try_code(path, "wrong", party="SELLER", caller_id=caller).data["failed"] is True
     assert service.take(path, party="BUYER").code == "OTP_MAX_RETRIES"
 
 
-def test_three_of_twenty_concurrent_attempts_succeed(service: OrderService) -> None:
+def add_awaiting_with_seller(service: OrderService, seller: str | None = None) -> tuple[str, str]:
+    """Add a PENDING_OTP transfer. Returns its id and its seller."""
+    transfer_id = service.add_awaiting(**({"seller_user_id": seller} if seller else {}))
+    return transfer_id, service.transfer(transfer_id)["seller_user_id"]
+
+
+def test_wrong_codes_of_another_use_up_none_of_their_attempts(service: OrderService) -> None:
+    transfer_id, seller = add_awaiting_with_seller(service)
+    path = f"transfers/{transfer_id}"
+    for _ in range(2):
+        service.try_code(path, "wrong", party="BUYER", caller_id=seller)
+    assert service.try_code(path, "wrong", party="BUYER").data["attempts_left"] == 2
+    assert service.try_code(path, "approved", party="BUYER").data["verified"] is True
+
+
+def test_wrong_codes_of_others_count_over_all_transfers_for_a_day(service: OrderService, databases: Databases) -> None:
+    first, seller = add_awaiting_with_seller(service)
+    for _ in range(2):
+        service.try_code(f"transfers/{first}", "wrong", party="BUYER", caller_id=seller)
+    second, _ = add_awaiting_with_seller(service, seller)
+    path, guess = f"transfers/{second}", {"party": "BUYER", "caller_id": seller}
+    for uncounted in ("unknown", "expired", "approved", "wrong"):
+        service.try_code(path, uncounted, **guess)
+        third, _ = add_awaiting_with_seller(service, seller)
+        path = f"transfers/{third}"
+    refused = service.take(path, **guess)
+    assert (refused.code, refused.body["details"]["retry_after"] > 86_000) == ("RATE_LIMITED", True)
+    assert service.transfer(third)["otp_attempts"] == 0, "a refused attempt is not taken"
+    assert service.try_code(path, "approved", party="SELLER", caller_id=seller).data["verified"] is True
+    assert service.take(path, party="BUYER").data["attempt"] == 1
+    databases.shift_clock("order", 86_401)
+    try:
+        later, _ = add_awaiting_with_seller(service, seller)
+        assert service.take(f"transfers/{later}", **guess).status == 200
+    finally:
+        databases.shift_clock("order", 0)
+
+
+def test_three_of_ten_concurrent_guesses_at_other_codes_are_checked(service: OrderService) -> None:
+    seller = new_id()
+    paths = [f"transfers/{add_awaiting_with_seller(service, seller)[0]}" for _ in range(10)]
+    guess = {"party": "BUYER", "caller_id": seller}
+    replies = run_concurrently([partial(service.take, path, **guess) for path in paths])
+    assert sorted(reply.code or "" for reply in replies) == [""] * 3 + ["RATE_LIMITED"] * 7
+
+
+def test_a_stranger_cannot_take_an_attempt(service: OrderService) -> None:
     path = f"transfers/{service.add_awaiting()}"
-    parties = ["SELLER", "BUYER"] * 10
-    replies = run_concurrently([partial(service.take, path, party=party) for party in parties])
+    assert service.take(path, party="BUYER", caller_id=new_id()).code == "FORBIDDEN"
+
+
+@pytest.mark.parametrize("party", ["SELLER", "BUYER"])
+def test_three_of_twenty_concurrent_attempts_succeed(service: OrderService, party: str) -> None:
+    path = f"transfers/{service.add_awaiting()}"
+    replies = run_concurrently([partial(service.take, path, party=party)] * 20)
     assert sorted(reply.status for reply in replies) == [200] * 3 + [429] * 17
 
 

@@ -17,7 +17,7 @@ SERVICES = [f"{name}-service" for name in ("orchestrator", "order", "inventory",
 USER = "00000000-0000-0000-0000-000000000001"
 ORCHESTRATOR_ONLY = [
     ("GET", f"/users/{USER}"), ("GET", f"/users/{USER}/risk"),
-    ("POST", "/credits/deduct"), ("POST", "/credits/refund"), ("POST", "/credits/freeze"),
+    ("POST", "/credits/check"), ("POST", "/credits/deduct"), ("POST", "/credits/refund"), ("POST", "/credits/freeze"),
     ("POST", "/credits/unfreeze"), ("POST", "/credits/transfer"), ("POST", "/credits/topup"),
     ("POST", "/otp/send"), ("POST", "/otp/verify"), ("POST", "/notifications"),
 ]  # fmt: skip

@@ -25,6 +25,7 @@ SMU_KEY = "smu-key-that-no-log-shows"
 STRIPE_BASE = "http://stripe.test"
 STRIPE_KEY = "sk_test_that_no_log_shows"
 WEBHOOK_SECRET = "whsec_that_no_log_shows"
+HASH_KEY = "a-hash-key-that-no-log-shows-at-all-"
 
 _NEW_USER = """
 INSERT INTO users (user_id, email, phone, password_hash, credit_balance)
@@ -48,7 +49,9 @@ def user_settings(database: DatabaseSettings, **addresses: str) -> Settings:
         smu_key=SMU_KEY,
         stripe_key=STRIPE_KEY,
         stripe_webhook_secret=WEBHOOK_SECRET,
-        **urls,
+        hash_key=HASH_KEY,
+        smu_url=urls["smu_url"],
+        stripe_base=urls["stripe_base"],
     )
 
 
