@@ -22,6 +22,7 @@ from harness.dev.git import read_revision
 from harness.runtime.signals import interrupt_once
 from tests.saga.interleavings import results_file
 from tests.saga.interleavings.exploring import DEEP, Search, SearchReport, explore_all
+from tests.saga.interleavings.oracle import DEEP_EXCEPTIONS
 from tests.saga.interleavings.pairs import PAIRS
 from tests.saga.interleavings.results_file import REPORT
 
@@ -79,7 +80,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{times:6} {exception}")
     if left:
         print(f"{left} searches are left: run the same command again to resume")
-    return 1 if totals["wrong"] else 0
+    is_full = not left and not options.pair
+    unused = [row for row in DEEP_EXCEPTIONS if is_full and not any(str(row) in one for one in totals["exceptions"])]
+    for row in unused:
+        print(f"no schedule needs the declared exception any more: {row}")
+    return 1 if totals["wrong"] or unused else 0
 
 
 if __name__ == "__main__":

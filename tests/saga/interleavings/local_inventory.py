@@ -120,6 +120,8 @@ def _record(history: SeatHistory, verb: str, request: Any, reply: Any, start: fl
     is_first = (verb, key) not in history.keys or (verb == "ReserveSeat" and result == OK)
     if is_first and (verb != "ReleaseSeat" or getattr(reply, "released", False)):
         history.keys.add((verb, key))
+        if result == OK and getattr(request, "replaces_hold_id", ""):
+            history.record(request.seat_id, "release", (request.replaces_hold_id,), OK, start)
         if result in ("SUCCESS", OK):
             result = OK
         elif result not in refusals:

@@ -1,7 +1,8 @@
 """The verdict on an execution: it equals a serial order, or it is a declared exception.
 
 The end state must be that of a serial order, and the answers must be those of the same order. Each row of `EXCEPTIONS`
-declares other answers, with the end state that they need and the reason.
+declares other answers, with the end state that they need and the reason. Those of `DEEP_EXCEPTIONS` occur only with a
+third actor or a fault, so `make interleavings` checks that they still occur.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ EXCEPTIONS = (
     Deviation("pay", "*", "4?? *", SERIAL, "The hold expired after the first check, so a later check refuses."),
     Deviation("reserve*", "RECOVERY", "503 SERVICE_UNAVAILABLE", ANY_STATE, "Recovery undid the hold."),
     Deviation("take-over", "RECOVERY", "503 SERVICE_UNAVAILABLE", "*seat: AVAILABLE*", "Recovery undid the hold."),
-    Deviation("pay", "RECOVERY", "500 INTERNAL_ERROR", "*orders: buyer FAILED*", "Recovery voided the pivot first."),
+    Deviation("pay", "RECOVERY", "500 INTERNAL_ERROR", "*buyer FAILED*", "Recovery voided the pivot first."),
     Deviation("confirm", "RECOVERY", "500 INTERNAL_ERROR", "*buyer FAILED*", "Recovery voided the pivot first."),
     Deviation("*", "RECOVERY", "500 INTERNAL_ERROR", ANY_STATE, "Recovery undid the flow before its pivot."),
     Deviation("*", "*", "410 OTP_EXPIRED", SERIAL, "SMU accepts a code once, and the other request used it."),
@@ -56,6 +57,10 @@ EXCEPTIONS = (
     Deviation("take-over*", "reserve", "409 SEAT_UNAVAILABLE", OTHER_ALONE, "It came before the hold."),
     Deviation("initiate", "*", "409 TRANSFER_IN_PROGRESS", SERIAL, "The seat had its new owner before the transfer."),
     Deviation("initiate", "refund", "201 *", "*orders: seller REFUNDED*AVAILABLE -", "The refund failed the transfer."),
+)
+DEEP_EXCEPTIONS = (  # only with a third actor or a fault
+    Deviation("*", "*", "503 SERVICE_UNAVAILABLE", ANY_STATE, "A reply was lost, so the result is not known yet."),
+    Deviation("reserve*", "RECOVERY", "409 SEAT_UNAVAILABLE", OTHER_ALONE, "Recovery undid the hold that it met."),
 )
 
 
@@ -110,7 +115,8 @@ class Oracle:
         return next((str(row) for row in patterns if fnmatchcase(result.state, row.state)), None)
 
     def _find_rows(self, name: str, answer: str) -> list[Deviation]:
-        rows = [row for row in EXCEPTIONS if row.names(name, self.pair.acts)]
+        declared = EXCEPTIONS + DEEP_EXCEPTIONS * bool(self.pair.c or self.injected)
+        rows = [row for row in declared if row.names(name, self.pair.acts)]
         return rows if self._has_died(name) else [row for row in rows if fnmatchcase(answer, row.answer)]
 
     def _has_died(self, name: str) -> bool:

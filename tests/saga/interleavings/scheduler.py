@@ -135,7 +135,7 @@ class Scheduler:
         for thread in threads:
             thread.start()
         try:
-            current = None
+            current: Actor | None = None
             while any(actor.state != "done" for actor in self.actors.values()):
                 current = self._take_step(current, prefix[len(self.steps)] if len(self.steps) < len(prefix) else None)
         finally:
@@ -146,8 +146,10 @@ class Scheduler:
             thread.join(LONGEST_STEP)
         return {name: actor.result for name, actor in self.actors.items()}
 
-    def _take_step(self, current: Actor | None, wanted: str | None) -> Actor:
+    def _take_step(self, current: Actor | None, wanted: str | None) -> Actor | None:
         enabled = self._find_enabled(current)
+        if not enabled:  # the last actor ended while it waited for a lock
+            return current
         can_go_on = current is not None and current in enabled
         chosen = current if can_go_on and current else enabled[0]
         if wanted is not None:
@@ -168,13 +170,15 @@ class Scheduler:
 
     def _find_enabled(self, current: Actor | None) -> list[Actor]:
         deadline = time.monotonic() + LONGEST_STEP
-        while time.monotonic() < deadline:
+        while any(actor.state != "done" for actor in self.actors.values()):
             for state in ("parked", "pausing"):
                 if enabled := [actor for actor in self.actors.values() if actor.state == state]:
                     return sorted(enabled, key=lambda actor: actor is current) if state == "pausing" else enabled
             for actor in self.actors.values():  # all wait for locks: PostgreSQL ends a deadlock after a second
                 self._await_stop(actor)
-        raise TimeoutError(f"no actor can continue: {self.describe()}")
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"no actor can continue: {self.describe()}")
+        return []
 
     def _await_stop(self, actor: Actor) -> None:
         """Wait until an actor that runs has stopped, has ended, or waits for a lock."""
