@@ -44,6 +44,14 @@ def test_lint_and_every_suite_have_a_job() -> None:
     assert "pytest -m ${{ matrix.suite }}" in commands(JOBS["suite"])
 
 
+def test_known_faults_of_every_lock_are_looked_up() -> None:
+    audited = commands(JOBS["audit"])
+    for lock in ("requirements.lock", "requirements-dev.lock"):
+        assert f"pip-audit --require-hashes --disable-pip --requirement {lock}" in audited
+    for folder in ("clients", "specs/postman"):
+        assert f"npm audit --prefix {folder}" in audited
+
+
 def test_every_suite_runs_on_every_supported_python() -> None:
     assert JOBS["suite"]["strategy"]["matrix"]["python"] == PYTHONS
     (setup,) = uses(JOBS["suite"], "actions/setup-python")

@@ -337,3 +337,28 @@ def test_changed_file_restarts_the_command(tmp_path: Path) -> None:
     assert wait_for(lambda: log.read_text() == "one\nanother\n", seconds=10)
     watching.send_signal(signal.SIGTERM)
     assert watching.wait(10) == 0
+
+
+STARTS_AS_ROOT = {name for name, service in SERVICES.items() if service["image"].startswith(("postgres", "rabbitmq"))}
+
+
+@pytest.mark.parametrize("name", SERVICES.keys() - {"tests"})
+def test_container_gains_no_right_and_writes_only_to_volumes(name: str) -> None:
+    described = SERVICES[name]
+    assert described["cap_drop"] == ["ALL"]
+    assert described["security_opt"] == ["no-new-privileges:true"]
+    assert described["read_only"] is True
+    assert "/tmp" in described["tmpfs"]  # noqa: S108 - the folder of the container
+    assert ("cap_add" in described) == (name in STARTS_AS_ROOT)
+    assert not described.get("privileged")
+
+
+def test_gateway_and_fakes_share_no_network_with_a_database() -> None:
+    networks = {name: set(SERVICES[name]["networks"]) for name in SERVICES.keys() - {"tests"}}
+    assert {name for name, own in networks.items() if own == {"front", "back"}} == {
+        "user-service",
+        "event-service",
+        "orchestrator-service",
+    }
+    hidden = STARTS_AS_ROOT | {"inventory-service", "order-service"}
+    assert {name for name, own in networks.items() if own == {"back"}} == hidden

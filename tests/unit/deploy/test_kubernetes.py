@@ -301,6 +301,40 @@ def test_policies_allow_exactly_the_callers_of_compose() -> None:
     assert default == {"podSelector": {}, "policyTypes": ["Ingress"]}, "the default policy denies all other calls"
 
 
+def list_outgoing(name: str) -> set[tuple[str, int]]:
+    """Return the pods and ports that a service may call."""
+    found = set()
+    for rule in of("NetworkPolicy")[f"{name}-egress"]["spec"]["egress"]:
+        for peer in rule["to"]:
+            labels = peer.get("podSelector", {}).get("matchLabels", {})
+            found |= {(label, port["port"]) for label in labels.values() for port in rule["ports"]}
+    return found
+
+
+@pytest.mark.parametrize("name", [*OURS, "api-gateway"])
+def test_pod_can_call_only_what_allows_it(name: str) -> None:
+    called = {(other, port) for other in OURS for port, callers in allowed_callers(other).items() if name in callers}
+    if name in OURS:
+        called.add((COMPOSE[name]["environment"]["DB_HOST"], 5432))
+        called |= {("rabbitmq", 5672)} if "RABBITMQ_HOST" in COMPOSE[name]["environment"] else set()
+    assert list_outgoing(name) == called
+
+
+def test_only_user_calls_the_internet_and_every_pod_is_limited() -> None:
+    limited = of("NetworkPolicy")["dns"]["spec"]
+    [selected] = limited["podSelector"]["matchExpressions"]
+    assert set(selected["values"]) == {*OURS, "api-gateway", "web-client"}
+    assert limited["policyTypes"] == ["Egress"]
+    open_to = {
+        policy
+        for policy, found in of("NetworkPolicy").items()
+        for rule in found["spec"].get("egress", [])
+        for peer in rule["to"]
+        if "ipBlock" in peer
+    }
+    assert open_to == {"user-service-egress"}
+
+
 def test_only_the_monitoring_namespace_reads_metrics() -> None:
     policy = of("NetworkPolicy")["monitoring"]["spec"]
     [rule] = policy["ingress"]
