@@ -64,8 +64,8 @@ contract-deep: venv ## run the contract tests with ten times the examples
 concurrency: venv ## test locks and indexes under load
 	@$(PYTEST) -m concurrency
 
-bench: venv ## measure speed relative to plain SQL and fail if a limit is exceeded
-	@$(BIN)/python -m harness.bench
+bench: venv ## measure speed relative to plain SQL and fail if a limit is missed (AGAINST=REF compares with that commit)
+	@$(BIN)/python -m harness.bench $(if $(AGAINST),--against "$(AGAINST)")
 
 locust: venv ## run a contended sale with locust's web UI and a live seat map
 	@$(BIN)/python -m harness.dashboard

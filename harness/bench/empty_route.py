@@ -17,12 +17,12 @@ from flask import Flask
 
 from harness.bench.load_generator import CLIENTS, LoadGenerator
 from harness.bench.meter import open_meter
+from harness.bench.system import System
 from harness.errors import StackError
 from harness.runtime import ports
 from harness.runtime.compose import ROOT
 from harness.runtime.process import MARK, Identity, find_family, kill_all, listens, wait_for
 from harness.runtime.program import is_healthy
-from harness.runtime.stack import Stack
 
 SECONDS, START_SECONDS = 0.5, 20.0
 MAX_RATE = 10_000  # requests per second, more than the server can answer
@@ -46,7 +46,7 @@ class EmptyRoute:
         self._address = address
 
     def measure_cost(self) -> tuple[float, str]:
-        """Return the CPU cost of one response and its unit, under as many clients as the system gets."""
+        """Return the CPU cost of one response and its unit, with as many clients as the system gets."""
         work = [["", "/"]] * int(MAX_RATE * SECONDS)
         with open_meter({"empty route": self._server}) as meter:
             load = self._load_generator.run(self._address, "get", work, clients=CLIENTS, seconds=SECONDS, meter=meter)
@@ -54,12 +54,12 @@ class EmptyRoute:
 
 
 @contextmanager
-def serve_empty_route(stack: Stack, load_generator: LoadGenerator) -> Iterator[EmptyRoute]:
+def serve_empty_route(system: System, load_generator: LoadGenerator) -> Iterator[EmptyRoute]:
     """Run the server until the block ends. Raises StackError when it does not start."""
     (port,) = ports.claim([8099])
     address = f"{ports.HOST}:{port}"
     command = [sys.executable, "-m", "gunicorn", *OPTIONS, "--bind", address, f"{__name__}:app"]
-    marked = {**os.environ, MARK: str(stack.run_dir.path)}  # so that the next run finds it if the bench is killed
+    marked = {**os.environ, MARK: str(system.run_dir.path)}  # so that the next run finds it if the bench is killed
     process = subprocess.Popen(command, cwd=ROOT, env=marked, start_new_session=True)
     server = psutil.Process(process.pid)
     try:

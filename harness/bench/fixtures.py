@@ -5,7 +5,6 @@ It is inserted by SQL. Each row equals what the services would have written.
 
 from __future__ import annotations
 
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -16,17 +15,15 @@ import psycopg2
 import psycopg2.extras
 
 from harness.bench import sql_baseline
-from harness.errors import StackError
-from harness.runtime.process import wait_for
-from harness.runtime.stack import Stack
-from services.chassis.keys import SigningKey
+from harness.bench.signing import sign_access_token
+from harness.bench.system import System
 from services.orchestrator.tickets.qr import Seal
 
 BUYERS = 64
 HALL = "HALL-B"
 VENUE = "a0a0a0a0-0000-0000-0000-000000000001"
 PRICE = "10.00"
-IDLE_SECONDS = 60.0
+BASE_ROWS = 5_000  # per table at 1×
 
 _USERS = """
 WITH made AS (
@@ -43,6 +40,7 @@ _SEATS = """
 INSERT INTO seats (seat_id, event_id, row_number, seat_number, category)
 SELECT gen_random_uuid(), id::uuid, 'R', n, 'CAT1' FROM unnest(%(ids)s) AS id, generate_series(1, %(seats)s) AS n
 RETURNING seat_id::text"""
+_HAS_LIMITS = "SELECT to_regclass('event_limits') IS NOT NULL"  # false in a system without limits for each buyer
 _LIMITS = "INSERT INTO event_limits SELECT id::uuid, 0, 0 FROM unnest(%(ids)s) AS id"
 _SELL = """
 UPDATE seats SET status = 'SOLD', hold_id = sale.id, order_id = sale.id, owner_user_id = %(owner)s,
@@ -60,8 +58,6 @@ SELECT 'bench:' || id || ':1:opening', %(owner)s::uuid, %(price)s::numeric, 'OPE
 UNION ALL
 SELECT 'pay:' || id || ':1:deduct_credits', %(owner)s::uuid, -%(price)s::numeric, 'DEDUCT'
 FROM unnest(%(orders)s) AS id"""
-
-_DUE = "SELECT EXISTS (SELECT FROM outbox WHERE sent_at IS NULL AND given_up_at IS NULL)"
 
 # Old rows by database, one statement for each table. Ids are hashes of the row number n, because
 # gen_random_uuid() makes a system call for each row, which took most of the time.
@@ -101,7 +97,7 @@ _OLD_ROWS = {
 class Fixtures:
     """Creates the data of a measurement. No seat or ticket is handed out twice."""
 
-    stack: Stack
+    system: System
     rows: int = 0
     buyers: list[str] = field(default_factory=list)
     tokens: list[str] = field(default_factory=list)
@@ -111,20 +107,13 @@ class Fixtures:
         """Create buyers with plenty of credits, and their tokens."""
         self.buyers = [str(uuid4()) for _ in range(BUYERS)]
         self._run("users_db", _USERS, role="customer", credits="9999999.00", ids=self.buyers)
-        self.tokens = [self._sign_token(buyer, "customer") for buyer in self.buyers]
+        self.tokens = [sign_access_token(self.system, buyer, "customer") for buyer in self.buyers]
 
     def _create_staff(self) -> str:
         """Create a staff member and return their token."""
         user_id = str(uuid4())
         self._run("users_db", _USERS, role="staff", credits="0", ids=[user_id])
-        return self._sign_token(user_id, "staff")
-
-    def _sign_token(self, user_id: str, role: str) -> str:
-        """Return an access token as the User service issues it."""
-        now = int(time.time())
-        claims = {"sub": user_id, "role": role, "iat": now, "exp": now + 900, "type": "access", "iss": "ticketremaster"}
-        key = SigningKey.parse(self.stack.env("user-service")["PRIVATE_KEY"])
-        return key.sign({**claims, "jti": str(uuid4()), "sid": str(uuid4())})
+        return sign_access_token(self.system, user_id, "staff")
 
     def take_seats(self, number: int, event_size: int) -> list[str]:
         """Return `number` available seats, in events that have `event_size` seats each."""
@@ -138,12 +127,19 @@ class Fixtures:
         """Create events with these ids and return their seats. They have no limits, because the buyers are few."""
         tiers = psycopg2.extras.Json({"CAT1": float(PRICE)})
         self._run("events_db", _EVENT, venue=VENUE, hall=HALL, seats=event_size, tiers=tiers, ids=events)
-        self._run("seats_db", _LIMITS, ids=events)
+        if self._run("seats_db", _HAS_LIMITS)[0][0]:
+            self._run("seats_db", _LIMITS, ids=events)
         return [row[0] for row in self._run("seats_db", _SEATS, ids=events, seats=event_size)]
 
     def create_purchases(self, number: int, event_size: int) -> list[list[str]]:
         """Return work items for a reserve or purchase: a buyer's token and a seat."""
         return [[self.tokens[n % BUYERS], seat] for n, seat in enumerate(self.take_seats(number, event_size))]
+
+    def create_visits(self, number: int, event_size: int) -> list[list[str]]:
+        """Return work items for visits of a sale: a buyer's token, a seat and its event."""
+        events = [str(uuid4()) for _ in range(-(-number // event_size))]
+        seats = [(seat, event) for event in events for seat in self.create_events([event], event_size)]
+        return [[self.tokens[n % BUYERS], seat, event] for n, (seat, event) in enumerate(seats[:number])]
 
     def create_scans(self, number: int) -> list[list[str]]:
         """Return work items for a scan: a staff token, the QR payload of a sold ticket, and the hall."""
@@ -153,14 +149,14 @@ class Fixtures:
         self._run("users_db", _CHARGES, **sale)
         self._run("orders_db", _ORDERS, **sale, event=event)
         self._run("seats_db", _SELL, **sale)
-        seal = Seal(self.stack.env("orchestrator-service")["QR_ENCRYPTION_KEY"].encode())
+        seal = Seal(self.system.env("orchestrator-service")["QR_ENCRYPTION_KEY"].encode())
         return [[staff, seal.seal(seat, owner, HALL).payload, HALL] for seat in seats]
 
     def grow(self, rows: int) -> None:
         """Add old rows until every table has `rows`, then update the statistics of PostgreSQL."""
         with ThreadPoolExecutor(len(_OLD_ROWS)) as pool:
             list(pool.map(lambda database: self._grow(database, rows), _OLD_ROWS))
-        sql_baseline.create_table(self.stack, rows)
+        sql_baseline.create_table(self.system, rows)
         self._run("postgres", "CHECKPOINT")
         self.rows = rows
 
@@ -170,22 +166,9 @@ class Fixtures:
                 cursor.execute(statement, (self.rows + 1, rows))
             cursor.execute("VACUUM ANALYZE")
 
-    def wait_until_idle(self) -> None:
-        """Return when the outbox is empty. Raises StackError after IDLE_SECONDS."""
-        with closing(self.connect("sagas_db")) as connection, connection.cursor() as cursor:
-
-            def is_outbox_empty() -> bool:
-                cursor.execute(_DUE)
-                return not cursor.fetchone()[0]
-
-            if not wait_for(is_outbox_empty, IDLE_SECONDS):
-                raise StackError(
-                    f"the outbox of the orchestrator is not empty after {IDLE_SECONDS:.0f} s. See its log."
-                )
-
     def connect(self, database: str) -> Any:
         """Return a superuser connection in autocommit mode."""
-        connection = psycopg2.connect(self.stack.admin_dsn(database))
+        connection = psycopg2.connect(self.system.admin_dsn(database))
         connection.autocommit = True
         return connection
 

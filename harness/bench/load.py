@@ -7,6 +7,7 @@ because it shares the CPU with the system.
 
 from __future__ import annotations
 
+import itertools
 import json
 import socket
 import sys
@@ -23,6 +24,7 @@ from services.contracts.pb.inventory_pb2_grpc import InventoryStub
 
 TIMEOUT_SECONDS = 10.0
 TTL_SECONDS = 300
+STRICT, ONCE, REPEAT = "strict", "once", "repeat"  # see LoadGenerator.run
 
 Operation = Callable[[Any], str]
 """Does one work item. Returns "ok" or the error."""
@@ -103,6 +105,28 @@ def _get(connection: Connection) -> Operation:
     return operate
 
 
+def _log_in(connection: Connection) -> Operation:
+    def operate(work: list[str]) -> str:
+        email, password = work
+        body = {"email": email, "password": password}
+        return _outcome(*connection.send(build_request("POST", "/api/auth/login", "", body)))
+
+    return operate
+
+
+def _buy_as_visitor(connection: Connection) -> Operation:
+    """Do what a visitor of a sale does: read the event, reserve, pay, read the balance and open the ticket."""
+    purchase, get = _purchase(connection), _get(connection)
+
+    def operate(work: list[str]) -> str:
+        token, seat, event = work
+        calls = [(get, f"/api/events/{event}"), (purchase, seat)]
+        calls += [(get, "/api/credits/balance"), (get, f"/api/tickets/{seat}/qr")]
+        return next((outcome for call, about in calls if (outcome := call([token, about])) != "ok"), "ok")
+
+    return operate
+
+
 def _outcome(status: int, body: bytes) -> str:
     return "ok" if status < 300 else f"{status} {json.loads(body).get('error_code')}"
 
@@ -112,6 +136,8 @@ HTTP: Mapping[str, Callable[[Connection], Operation]] = {
     "purchase": _purchase,
     "scan": _scan,
     "get": _get,
+    "login": _log_in,
+    "visit": _buy_as_visitor,
 }
 
 
@@ -132,20 +158,21 @@ def _grpc_reserve(address: str, credential: str) -> Operation:
 
 
 def _connect_clients(task: Mapping[str, Any]) -> list[Operation]:
+    replicas = task["address"].split(",")
+    addresses = [replicas[n % len(replicas)] for n in range(task["threads"])]
     if task["operation"] == "ReserveSeat":
-        addresses = task["address"].split(",")  # one for each replica
-        return [_grpc_reserve(addresses[n % len(addresses)], task["credential"]) for n in range(task["threads"])]
-    return [HTTP[task["operation"]](Connection(task["address"])) for _ in range(task["threads"])]
+        return [_grpc_reserve(address, task["credential"]) for address in addresses]
+    return [HTTP[task["operation"]](Connection(address)) for address in addresses]
 
 
-def _run_items(operate: Operation, work: list[Any], deadline: float, once: bool) -> list[tuple[str, float]]:
+def _run_items(operate: Operation, work: list[Any], deadline: float, mode: str) -> list[tuple[str, float]]:
     results: list[tuple[str, float]] = []
-    for item in work:
+    for item in itertools.cycle(work) if mode == REPEAT else work:
         start = time.perf_counter()
         if start > deadline:
             return results
         results.append((operate(item), time.perf_counter() - start))
-    if not once:
+    if mode == STRICT:
         results.append(("work ran out", 0.0))
     return results
 
@@ -159,7 +186,7 @@ def _run_task(task: Mapping[str, Any]) -> dict[str, Any]:
     deadline = start + task["seconds"]
     with ThreadPoolExecutor(len(clients)) as pool:
         futures = [
-            pool.submit(_run_items, operate, task["work"][n :: len(clients)], deadline, task["once"])
+            pool.submit(_run_items, operate, task["work"][n :: len(clients)], deadline, task["mode"])
             for n, operate in enumerate(clients)
         ]
         results = [result for future in futures for result in future.result()]

@@ -12,14 +12,14 @@ from typing import Any
 
 import psutil
 
+from harness.bench.load import STRICT
 from harness.bench.locking_strategies import percentile
-from harness.bench.meter import CpuTimeMeter, Meter
+from harness.bench.meter import Meter
 from harness.errors import StackError
 from harness.runtime.compose import ROOT
-from harness.runtime.stack import Stack
 
 PROCESSES, CLIENTS = 2, 16
-NOT_MEASURED = ("fake-", "api-gateway", "epmd")  # stand-ins, so their cost is not the system's
+SERVED_SHARE = 0.03  # of the CPU use, from which a process counts as one that served the requests
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,11 @@ class Load:
         """CPU per work item, summed over all processes."""
         return sum(self.used.values())
 
+    @property
+    def served_by(self) -> int:
+        """The number of processes of services that did at least 3 % of the work."""
+        return sum("-service" in name and amount >= SERVED_SHARE * self.cost for name, amount in self.used.items())
+
     def percentile(self, share: float) -> float:
         """Return the latency in seconds that `share` of the requests did not exceed."""
         return percentile(self.latencies, share)
@@ -54,8 +59,7 @@ class Load:
 class LoadGenerator:
     """Keeps the load processes running between runs, so that no measurement includes their start."""
 
-    def __init__(self, stack: Stack) -> None:
-        self._stack = stack
+    def __init__(self) -> None:
         self._workers: list[subprocess.Popen[str]] = []
 
     def __enter__(self) -> LoadGenerator:
@@ -67,26 +71,30 @@ class LoadGenerator:
             worker.kill()
             worker.communicate()
 
+    def processes(self) -> dict[str, psutil.Process]:
+        """Return the load processes, which use the CPU of the same machine."""
+        return {f"load {worker.pid}": psutil.Process(worker.pid) for worker in self._workers}
+
     def run(
         self,
         address: str,
         operation: str,
         work: Sequence[Any],
         *,
+        meter: Meter,
         clients: int,
         seconds: float,
         credential: str = "",
-        once: bool = False,
-        meter: Meter | None = None,
+        mode: str = STRICT,
         wait_until_idle: Callable[[], object] = lambda: None,
     ) -> Load:
-        """Do as many work items as `clients` can in `seconds`. With `once`, do all of them, one for each client.
+        """Do as many work items as `clients` can in `seconds`, at the addresses in `address` (separated by commas).
 
-        The default `meter` reads the CPU time of the system. `wait_until_idle` returns after the work that the
-        responses left behind, so that the meter includes it. Raises StackError for any outcome but success, unless
-        `once`, which measures losers.
+        `wait_until_idle` returns after the work that the responses left behind, so that the meter includes it. The
+        mode STRICT raises StackError for any outcome but success. ONCE does all items, one for each client, and REPEAT
+        does them again and again. Both allow any outcome.
         """
-        workers, meter = self._workers[:clients], meter or CpuTimeMeter(service_processes(self._stack))
+        workers = self._workers[:clients]
         for number, worker in enumerate(workers):
             task = {
                 "address": address,
@@ -95,7 +103,7 @@ class LoadGenerator:
                 "threads": clients // len(workers),
                 "seconds": seconds,
                 "credential": credential,
-                "once": once,
+                "mode": mode,
             }
             _send(worker, task)
         for worker in workers:
@@ -106,15 +114,15 @@ class LoadGenerator:
         results = [_receive(worker) for worker in workers]
         wait_until_idle()
         after = meter.reading()
-        return _combine(operation, results, {name: after[name] - before[name] for name in after}, once)
+        return _combine(operation, results, {name: after[name] - before[name] for name in after}, mode)
 
 
-def _combine(operation: str, results: Sequence[Mapping[str, Any]], used: Mapping[str, float], once: bool) -> Load:
+def _combine(operation: str, results: Sequence[Mapping[str, Any]], used: Mapping[str, float], mode: str) -> Load:
     outcomes: Counter[str] = Counter()
     for result in results:
         outcomes.update(result["outcomes"])
-    done = outcomes["ok"] if not once else sum(outcomes.values())
-    if not done or (not once and done != sum(outcomes.values())):
+    done = outcomes["ok"] if mode == STRICT else sum(outcomes.values())
+    if not done or (mode == STRICT and done != sum(outcomes.values())):
         raise StackError(f"{operation}: {dict(outcomes)}")
     used_per_item = {name: amount / done for name, amount in used.items()}
     latencies = [latency for result in results for latency in result["latencies"]]
@@ -145,16 +153,3 @@ def _receive(worker: subprocess.Popen[str]) -> Any:
     if not line:
         raise StackError("A load process ended early. Its error is above.")
     return json.loads(line)
-
-
-def service_processes(stack: Stack) -> dict[str, psutil.Process]:
-    """Return the processes of our services, PostgreSQL and RabbitMQ. Raises StackError when one has ended."""
-    found = {
-        name: stack.run_dir.read_record(name).identity.find()
-        for name in stack.names
-        if not name.startswith(NOT_MEASURED)
-    }
-    running = {name: process for name, process in found.items() if process}
-    if missing := found.keys() - running.keys():
-        raise StackError(f"not running: {', '.join(sorted(missing))} (logs: {stack.run_dir.logs})")
-    return running

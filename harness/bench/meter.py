@@ -11,12 +11,17 @@ import ctypes
 import os
 import platform
 import struct
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Protocol
 
 import psutil
 
+from harness.bench.verdict import CPU_TIME, INSTRUCTIONS
+from harness.errors import StackError
+
+IDLE_SECONDS = 2.0
 _PERF_EVENT_OPEN = {"x86_64": 298, "aarch64": 241}  # the system call's number
 _SIZE = 128  # of struct perf_event_attr, see perf_event_open(2)
 _HARDWARE, _INSTRUCTIONS, _INHERIT = 0, 1, 1 << 1
@@ -25,16 +30,17 @@ _HARDWARE, _INSTRUCTIONS, _INHERIT = 0, 1, 1 << 1
 class Meter(Protocol):
     """Reads a growing total for each process. The difference of two readings is the use between them."""
 
-    unit: str
+    unit: str  # of the row: figures in two units are never compared
+    scale: str  # of one reading
 
     def reading(self) -> dict[str, float]:
-        """Return the total of each process by name, in `unit`."""
+        """Return the total of each process by name."""
 
 
 class CpuTimeMeter:
     """Measures CPU time (user and system) in milliseconds."""
 
-    unit = "ms"
+    unit, scale = CPU_TIME, "ms"
 
     def __init__(self, processes: Mapping[str, psutil.Process]) -> None:
         self._processes = processes
@@ -46,7 +52,7 @@ class CpuTimeMeter:
 class InstructionMeter:
     """Counts retired instructions in millions. Counting slows the processes, so never time the same run."""
 
-    unit = "M instructions"
+    unit, scale = INSTRUCTIONS, "M"
 
     def __init__(self, processes: Mapping[str, psutil.Process]) -> None:
         self._counters: dict[str, list[int]] = {name: [] for name in processes}
@@ -72,6 +78,27 @@ class InstructionMeter:
                 os.close(counters.pop())
 
 
+class NetMeter:
+    """Subtracts what the idle processes use, so that a measurement may include a wait."""
+
+    def __init__(self, meter: Meter, idle: Mapping[str, float]) -> None:
+        self.unit, self.scale = meter.unit, meter.scale
+        self._meter = meter
+        self._idle = idle
+
+    def reading(self) -> dict[str, float]:
+        now = time.monotonic()
+        return {name: total - self._idle[name] * now for name, total in self._meter.reading().items()}
+
+
+def measure_idle(meter: Meter) -> dict[str, float]:
+    """Return what each process uses in a second without requests."""
+    before, start = meter.reading(), time.monotonic()
+    time.sleep(IDLE_SECONDS)  # the interval of the measurement
+    after, seconds = meter.reading(), time.monotonic() - start
+    return {name: (after[name] - before[name]) / seconds for name in after}
+
+
 @contextmanager
 def open_meter(processes: Mapping[str, psutil.Process]) -> Iterator[Meter]:
     """Yield an instruction meter, or a CPU time meter if the kernel forbids counting."""
@@ -87,7 +114,7 @@ def open_meter(processes: Mapping[str, psutil.Process]) -> Iterator[Meter]:
 
 
 def cpu_seconds(leader: psutil.Process) -> float:
-    """Return the CPU seconds that a process and its descendants have used."""
+    """Return the CPU seconds that a process and its descendants have used. Raises StackError if it has ended."""
     total = 0.0
     for process in _with_children(leader):
         with suppress(psutil.NoSuchProcess):
@@ -97,7 +124,10 @@ def cpu_seconds(leader: psutil.Process) -> float:
 
 
 def _with_children(leader: psutil.Process) -> list[psutil.Process]:
-    return [leader, *leader.children(recursive=True)]
+    try:
+        return [leader, *leader.children(recursive=True)]
+    except psutil.NoSuchProcess as error:
+        raise StackError(f"a measured process has ended: {error}") from error
 
 
 def _threads(leader: psutil.Process) -> Iterator[int]:

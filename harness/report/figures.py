@@ -120,12 +120,17 @@ def _list_mutants(content: Any) -> list[tuple[str, bool, str]] | None:
 
 @dataclass(frozen=True)
 class BenchRow:
-    """A ratio of the bench with its limit, and the same ratio in the last committed run."""
+    """A ratio of the bench with its interval and bounds, and the same ratio in the last committed run.
+
+    `served_by` is the number of processes of services that served it. `bounds` is None for a row that only informs.
+    """
 
     name: str
+    unit: str
     measured: float
-    limit: float
-    higher_is_better: bool
+    interval: tuple[float, float]
+    served_by: int
+    bounds: Mapping[str, Any] | None
     verdict: str
     raw: str
     committed: float | None
@@ -142,12 +147,12 @@ class BenchRow:
 
 
 def compare_bench(now: Any, committed: Any) -> list[BenchRow] | None:
-    """Return every row of a bench, compared with the committed run. None if the bench has not run."""
+    """Return every row of a bench, or None if it has not run. Only rows of the same unit are compared."""
     if not now:
         return None
-    before = {row["name"]: row["measured"] for row in (committed or {}).get("rows", [])}
-    fields = ("name", "measured", "limit", "higher_is_better", "verdict", "raw")
+    before = {(row["name"], row["unit"]): row["measured"] for row in (committed or {}).get("rows", [])}
+    fields = ("name", "unit", "measured", "interval", "served_by", "bounds", "verdict", "raw")
     return [
-        BenchRow(**{field: row[field] for field in fields}, committed=before.get(row["name"]))
+        BenchRow(**{field: row[field] for field in fields}, committed=before.get((row["name"], row["unit"])))
         for row in now.get("rows", [])
     ]

@@ -58,6 +58,7 @@ def build_context(sources: Sources) -> dict[str, Any]:
         "invariants": figures.list_invariants(sources.run["invariants"]),
         "controls": figures.count_controls(sources.read_json("mutants"), results),
         "bench": figures.compare_bench(bench, committed),
+        "against": sources.read_json("bench-against"),
         "bench_at": (bench or {}).get("at", "")[:10],
         "is_committed_bench": bench is committed,
         "coverage": figures.sum_coverage(sources.read_json("coverage")),

@@ -35,7 +35,7 @@ class Sources:
             content = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
-        if name not in ("run", "bench", "bench-baseline") and self._is_stale(path):
+        if name not in ("run", "bench", "bench-against", "bench-baseline") and self._is_stale(path):
             self.stale.append(path.name)
         return content
 

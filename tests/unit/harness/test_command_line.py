@@ -22,6 +22,7 @@ LOG = (
 )
 PRINTS_NOTHING = {  # or is started by another program, which reads its output to the end
     "harness/bench/load.py",
+    "harness/bench/workflows.py",
     "harness/dev/api_reference.py",
     "harness/dev/grpc_codegen.py",
     "harness/dev/reload.py",

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from harness.bench.verdict import at_least
+from harness.bench.verdict import CPU_TIME, RATE, Row, at_least, at_most
 from harness.report import claims, figures, page
 from harness.report.results import Results
 from harness.runtime.compose import ROOT
@@ -324,7 +324,22 @@ def test_report_counts_the_controls_that_ran_by_their_marker() -> None:
 
 @pytest.mark.parametrize(("before", "has_warning"), [(0.25, False), (0.21, False), (0.20, True), (0.40, True)])
 def test_ratio_that_changed_by_over_20_percent_has_a_warning(tmp_path: Path, before: float, has_warning: bool) -> None:
-    row = at_least("ReserveSeat ÷ SQL baseline", 0.25, 0.18, 0.25).as_json()
+    row = Row("ReserveSeat ÷ SQL baseline", [0.25], RATE, 1, at_least(0.18, 0.25)).as_json()
     text = draw(tmp_path, run=run(), bench={"rows": [row]}, bench_baseline={"rows": [{**row, "measured": before}]})
     assert ("⚠" in text) == has_warning
     assert "≥ 0.18" in text
+
+
+def test_bench_row_of_another_unit_is_not_compared(tmp_path: Path) -> None:
+    row = Row("CPU per scan ÷ empty route", [30.0], CPU_TIME, 3, at_most(40, 20)).as_json()
+    committed = {"rows": [{**row, "unit": "instructions", "measured": 7.5}]}
+    text = draw(tmp_path, run=run(), bench={"rows": [row]}, bench_baseline=committed)
+    assert "⚠" not in text
+    assert '<td>CPU time</td><td class="r ">30</td>' in text
+
+
+def test_report_shows_the_comparison_with_another_commit(tmp_path: Path) -> None:
+    row = Row("CPU per purchase", [0.5, 0.6, 0.7], CPU_TIME, 4, at_most(0.65, 0.5), "9 ÷ 15 ms").as_json()
+    text = draw(tmp_path, run=run(), bench_against={"against": "v1", "at": "2026-11-29T02:00:00", "rows": [row]})
+    assert "Compared with v1" in text
+    assert '<td class="r">0.6</td><td class="r">0.5 – 0.7</td><td class="r">4</td><td class="r">≤ 0.65</td>' in text
