@@ -137,7 +137,7 @@ class Replicas(Generic[R]):
 def resolve(address: str) -> list[str]:
     """Return each `ip:port` behind an address. Raises OSError for an unknown name."""
     if "," in address:
-        return address.split(",")
+        return [each.strip() for each in address.split(",")]
     host, _, port = address.rpartition(":")
     found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
     places = sorted({(family, str(place[0]), int(place[1])) for family, *_, place in found})

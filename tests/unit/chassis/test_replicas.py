@@ -152,6 +152,6 @@ def test_service_that_moved_is_found_soon(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_addresses_of_a_name_and_of_a_list() -> None:
-    assert resolve("127.0.0.1:1,127.0.0.2:2") == ["127.0.0.1:1", "127.0.0.2:2"]
+    assert resolve("127.0.0.1:1, 127.0.0.2:2") == ["127.0.0.1:1", "127.0.0.2:2"]
     assert resolve("127.0.0.1:5001") == ["127.0.0.1:5001"]
     assert resolve("[::1]:5001") == ["[::1]:5001"]
