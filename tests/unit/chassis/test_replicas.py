@@ -14,7 +14,7 @@ from harness.runtime import ports
 from services.chassis import http_transport, replicas
 from services.chassis.http_transport import PooledTransport
 from services.chassis.replicas import NotConnected, Replica, Replicas, resolve
-from tests.support.http_servers import AnsweringServer, Request
+from tests.support.http_servers import AnsweringServer, Request, answer_success
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.unit
@@ -87,7 +87,12 @@ def test_post_that_was_not_sent_goes_to_the_next_replica() -> None:
 def test_connect_to_a_node_that_is_gone_leaves_time_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     """The node drops every packet. Here its queue of connections is full, which looks the same to a client."""
     monkeypatch.setattr(http_transport, "CONNECT_SECONDS", 0.3)
-    with socket.create_server((ports.HOST, 0), backlog=0) as full, AnsweringServer() as server:
+
+    def answer(request: Request) -> tuple[int, bytes]:
+        time.sleep(0.05)  # the work of a service
+        return answer_success(request)
+
+    with socket.create_server((ports.HOST, 0), backlog=0) as full, AnsweringServer(answer) as server:
         place = full.getsockname()
         with closing(socket.create_connection(place)):
             transport, address = PooledTransport(), f"http://127.0.0.1:{place[1]},127.0.0.1:{server.port}/x"
