@@ -56,10 +56,12 @@ def _render_replicas(report: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield "16 clients reserve and pay. The prediction is that of the queueing model in `harness/bench/queueing.py`."
     yield ""
-    yield "| orchestrators | predicted purchases/s | measured |"
-    yield "|---|---|---|"
+    cores = f"{report['cores']} cores"
+    yield f"| orchestrators | predicted purchases/s, {cores} | measured, {cores} | predicted, a core for each process |"
+    yield "|---|---|---|---|"
     for number, figures in report["scaling"]["orchestrators"].items():
-        yield f"| {number} | {figures['predicted']:,} | {figures['measured']:,} |"
+        rates = (figures["predicted"], figures["measured"], figures["with_many_cores"])
+        yield f"| {number} | {' | '.join(f'{rate:,}' for rate in rates)} |"
     yield ""
 
 

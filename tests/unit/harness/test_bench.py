@@ -26,6 +26,7 @@ from harness.bench.locking_strategies import percentile
 from harness.bench.measure import Cost, summarize
 from harness.bench.queueing import predict_rate, predict_rate_on_cores
 from harness.bench.rows import CPU_BOUNDS, Growth
+from harness.bench.scaling import ReplicaRound
 from harness.bench.verdict import CPU_TIME, INSTRUCTIONS, RATE, Bounds, Row, Table, at_least, at_most
 from harness.errors import StackError
 from harness.report.charts import dots, over_time
@@ -201,6 +202,21 @@ def test_second_orchestrator_helps_only_with_a_core_for_it() -> None:
     assert predict(two, 16) > 1.5 * predict(one, 16)
     assert predict(two, 2) == pytest.approx(predict(one, 2))
     assert predict(two, 2) <= 2 / (sum(two) + 0.006)
+
+
+def test_prediction_splits_the_orchestrator_and_shares_the_cores() -> None:
+    used = {
+        "orchestrator-service": 8.0,
+        "orchestrator-service-2": 0.0,
+        "user-service": 3.0,
+        "postgres": 5.0,
+        "load 1": 2.0,
+    }
+    load = Load(100, 1.0, {"ok": 100}, [0.03], used)
+    found = ReplicaRound(load, {1: load})
+    assert found.predict(1, 2) == found.predict(2, 2) == pytest.approx(2 / 0.018, rel=0.1)
+    assert found.predict(1, 64) == pytest.approx(1 / 0.008, rel=0.05)
+    assert found.predict(2, 64) > 1.5 * found.predict(1, 64)
 
 
 def test_ratio_of_two_checkouts_is_taken_within_a_round() -> None:
