@@ -97,7 +97,8 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
     for published, here in zip(PUBLISHED, free, strict=True):
         text = text.replace(published, f"127.0.0.1:{here}:{published.rpartition(':')[2]}")
     (home / "compose.yaml").write_text(text)
-    (home / "env").write_text(variables.render_example(ROOT / ".env.example"))
+    limits = "\nMAX_HOLDS_PER_USER=0\nMAX_TICKETS_PER_USER=0\n"  # one user holds a new seat after each restart
+    (home / "env").write_text(variables.render_example(ROOT / ".env.example") + limits)
     offline = [] if container_engine.has_image("kong:3.9") else [ROOT / "compose.offline.yaml"]
     one = Deployment((home / "compose.yaml", *offline), home / "env", f"http://127.0.0.1:{free[0]}")
     try:
