@@ -60,8 +60,8 @@ def _render_replicas(report: Mapping[str, Any]) -> Iterator[str]:
     yield f"| orchestrators | predicted purchases/s, {cores} | measured, {cores} | predicted, a core for each process |"
     yield "|---|---|---|---|"
     for number, figures in report["scaling"]["orchestrators"].items():
-        rates = (figures["predicted"], figures["measured"], figures["with_many_cores"])
-        yield f"| {number} | {' | '.join(f'{rate:,}' for rate in rates)} |"
+        rates = (figures["predicted"], figures["measured"], figures.get("with_many_cores"))
+        yield f"| {number} | {' | '.join(f'{rate:,}' if rate else '–' for rate in rates)} |"
     yield ""
 
 
