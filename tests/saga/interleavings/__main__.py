@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
 from math import inf
 from pathlib import Path
 from random import Random
@@ -26,7 +25,7 @@ from tests.saga.interleavings.oracle import DEEP_EXCEPTIONS
 from tests.saga.interleavings.pairs import PAIRS
 from tests.saga.interleavings.results_file import REPORT
 
-Explore = Callable[[Sequence[Search]], Iterator[SearchReport]]
+Explore = Callable[[Sequence[Search], float], Iterator[SearchReport]]
 
 
 def list_searches(word: str, seed: int) -> list[Search]:
@@ -42,13 +41,9 @@ def run(searches: Sequence[Search], report: Path, revision: str, minutes: float,
     left = [search for search in searches if str(search) not in done]
     print(f"{len(left)} of {len(searches)} searches are left")
     finished = 0
-    if left:
-        with closing(explore(left)) as found:  # type: ignore[type-var]
-            for finished, result in enumerate(found, 1):
-                results_file.add(report, revision, [result])
-                print(_describe(result, f"{finished}/{len(left)}"), flush=True)
-                if time.monotonic() > deadline:
-                    break
+    for finished, result in enumerate(explore(left, deadline) if left else (), 1):
+        results_file.add(report, revision, [result])
+        print(_describe(result, f"{finished}/{len(left)}"), flush=True)
     return len(left) - finished
 
 
@@ -64,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.saga.interleavings", description="Explore pairs of flows.")
     parser.add_argument("--pair", default="", metavar="WORD", help="only pairs whose name contains WORD")
     parser.add_argument("--seed", type=int, default=0, help="the order of the searches (default: 0)")
-    parser.add_argument("--minutes", type=float, default=inf, help="a time limit (default: none)")
+    parser.add_argument("--minutes", type=float, default=inf, help="begin no search after this time (default: none)")
     options = parser.parse_args(arguments)
     interrupt_once()
     searches, revision = list_searches(options.pair, options.seed), read_revision()

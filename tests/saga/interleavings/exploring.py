@@ -9,9 +9,10 @@ import atexit
 import contextlib
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, as_completed
+from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import islice
 from math import inf
 
 from tests.saga.in_process.faults import Fault, Kind
@@ -82,18 +83,19 @@ def list_verified() -> list[Search]:
     return [Search(pair, Mode.TWO if pair in MATRIX_PAIRS else Mode.ONE) for pair in PAIRS]
 
 
-def explore_all(searches: Sequence[Search]) -> Iterator[SearchReport]:
+def explore_all(searches: Sequence[Search], deadline: float = inf) -> Iterator[SearchReport]:
     """Run searches in one worker process per core, and yield each report when it is ready.
 
-    If the caller stops early, the searches that have begun still end, and the others are not begun.
+    No search begins after `deadline` (`time.monotonic`).
     """
-    with open_pool(min(count_workers(), len(searches))) as pool:
-        try:
-            waiting: list[Future[SearchReport]] = [pool.submit(_search_in_worker, search) for search in searches]
-            for future in as_completed(waiting):
-                yield future.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+    left, count = iter(searches), min(count_workers(), len(searches))
+    with open_pool(count) as pool:
+        running = {pool.submit(_search_in_worker, search) for search in islice(left, count)}
+        while running:
+            ready, running = wait(running, return_when=FIRST_COMPLETED)
+            if time.monotonic() < deadline:
+                running |= {pool.submit(_search_in_worker, search) for search in islice(left, len(ready))}
+            yield from (future.result() for future in ready)
 
 
 def _search_in_worker(search: Search) -> SearchReport:
