@@ -78,7 +78,7 @@ async function send(method, path, options = {}) {
 async function refresh() {
   try {
     const {data} = await request("POST", "/api/auth/refresh", {token: tokens.refresh});
-    tokens.access = data.access_token;
+    tokens = {access: data.access_token, refresh: data.refresh_token};
   } catch (error) {
     if (error.status === 401) endSession(error.message);
     throw error;

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
+from uuid import UUID
 
 from flask import Flask, g, request
 
@@ -29,6 +30,9 @@ class Revocations(Protocol):
 
     def age(self) -> float:
         """Seconds since the list was last known to be complete."""
+
+    def find_role(self, user_id: UUID, sid: str) -> str | None:
+        """The current role of a user, or None if their login has ended. Raises Unknown."""
 
 
 @dataclass(frozen=True)
@@ -98,9 +102,29 @@ class Guard:
     def _verify_user(self, token: str, policy: Policy) -> tokens.Identity:
         identity = tokens.verify(self._settings.user_keys, token)
         self.refuse_revoked(identity, strict=policy.strict)
+        if identity.role is Role.STAFF:
+            identity = self._read_role(identity, strict=policy.strict)
         if identity.role not in policy.roles:
             raise Refused(ErrorCode.FORBIDDEN, f"A {identity.role} account is not allowed to call this endpoint.")
         return identity
+
+    def _read_role(self, identity: tokens.Identity, *, strict: bool) -> tokens.Identity:
+        """Read the role of staff from User, so that a demotion takes effect at once (D71).
+
+        Raises Refused UNAUTHORIZED if the account is locked or deleted, or Unknown if `strict` and User is away.
+        """
+        if self._revocations is None:
+            return identity
+        try:
+            role = self._revocations.find_role(identity.user_id, identity.sid)
+        except Unknown:
+            if strict:
+                raise
+            logger.warning("User does not answer, so this request of staff is accepted by its token alone")
+            return identity
+        if role is None:
+            raise Refused(ErrorCode.UNAUTHORIZED, "This login has ended. Log in again.")
+        return replace(identity, role=Role(role))
 
     def refuse_revoked(self, identity: tokens.Identity, *, strict: bool) -> None:
         """Raise Refused UNAUTHORIZED for a revoked session, or Unknown if `strict` and the list is stale."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from urllib.parse import urlencode
+from uuid import UUID
 
 from services.chassis.access import seconds_since
 from services.chassis.clients import HttpPeer
@@ -50,6 +51,11 @@ class RevocationPoller:
     def age(self) -> float:
         """Seconds since the list was last known to be complete, or infinity before the first answer."""
         return seconds_since(self._fresh_at)
+
+    def find_role(self, user_id: UUID, sid: str) -> str | None:
+        """The current role of a user, or None if their login has ended. Raises Unknown."""
+        role: str | None = self._users.get(f"/users/{user_id}/role?{urlencode({'sid': sid})}")["role"]
+        return role
 
     def _drop_expired(self, now: float) -> None:
         for sid in [sid for sid, until in self._revoked.items() if until < now]:

@@ -39,13 +39,17 @@ class Identity:
     role: Role
     sid: str
     expires_at: int
+    token_id: str
 
 
-def issue(key: SigningKey, user_id: UUID, role: str, sid: str, kind: str) -> str:
-    """Sign a user token. `kind` is "access" (15 minutes) or "refresh" (7 days)."""
+def issue(
+    key: SigningKey, user_id: UUID, role: str, sid: str, kind: str, token_id: str = "", expires_at: int | None = None
+) -> str:
+    """Sign a user token. `kind` is "access" (15 minutes) or "refresh" (7 days, or until `expires_at`)."""
     now = int(time.time())
-    claims = {"sub": str(user_id), "role": role, "iat": now, "exp": now + _LIFETIMES[kind], "type": kind}
-    return key.sign({**claims, "iss": ISSUER, "jti": str(uuid4()), "sid": sid})
+    end = now + _LIFETIMES[kind]
+    claims = {"sub": str(user_id), "role": role, "iat": now, "exp": min(end, expires_at or end), "type": kind}
+    return key.sign({**claims, "iss": ISSUER, "jti": token_id or str(uuid4()), "sid": sid})
 
 
 def verify(keys: PublicKeys, token: str, kind: str = "access") -> Identity:
@@ -63,7 +67,9 @@ def _decode_identity(keys: PublicKeys, token: str) -> tuple[Identity, str]:
     _, claims = _decode(keys, token, issuer=ISSUER, options=_CLAIMS)
     _refuse_long_life(claims, _LIFETIMES.get(str(claims["type"]), 0))
     try:
-        identity = Identity(UUID(claims["sub"]), Role(claims["role"]), str(claims["sid"]), int(claims["exp"]))
+        identity = Identity(
+            UUID(claims["sub"]), Role(claims["role"]), str(claims["sid"]), int(claims["exp"]), str(claims["jti"])
+        )
     except ValueError:
         raise Refused(ErrorCode.UNAUTHORIZED) from None
     return identity, str(claims["type"])

@@ -29,7 +29,8 @@ def ensure_seed_account(db: Database, password: str) -> None:
     if account is None:
         _add(db, SEED_EMAIL, SEED_PHONE, password, SEED_ID)
     elif account["password_hash"] == _OLD_SEED_HASH:
-        accounts.set_password(db, account["user_id"], passwords.hash_password(password))
+        with db.transaction() as tx:
+            accounts.set_password(tx, account["user_id"], passwords.hash_password(password))
         logger.warning("Replaced the public password of %s", SEED_EMAIL)
 
 

@@ -12,8 +12,10 @@ from services.user.passwords import Hashing
 from services.user.payments import Payments
 from services.user.routes.auth import auth_routes
 from services.user.routes.credits import credit_routes
+from services.user.routes.logins import login_routes
 from services.user.routes.notifications import AT_ONCE, notification_routes
 from services.user.routes.otp import otp_routes
+from services.user.routes.passwords import password_routes
 from services.user.routes.topup import topup_routes
 from services.user.routes.users import user_routes
 from services.user.settings import Settings
@@ -34,6 +36,8 @@ def build(settings: Settings, database: Database | None = None) -> Flask:
     app = create_app(settings.process, checks={"database": db.is_ready}, revocations=StoredRevocations(db))
     hashing, guesses = Hashing(settings.limits.passwords_at_once), LoginGuesses(db, settings.hash_key, settings.limits)
     app.register_blueprint(auth_routes(db, settings.process, hashing, guesses))
+    app.register_blueprint(login_routes(db))
+    app.register_blueprint(password_routes(db, smu, hashing, guesses))
     app.register_blueprint(user_routes(db))
     app.register_blueprint(credit_routes(db, settings.limits.refused_buyers))
     app.register_blueprint(otp_routes(db, smu, CodeQuota(db, settings.limits), clean_ups := CleanUps()))

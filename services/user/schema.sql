@@ -15,6 +15,7 @@ CREATE TABLE IF NOT EXISTS users (
 -- The time of the first code of its phone that the account entered (D66).
 ALTER TABLE users ADD COLUMN IF NOT EXISTS phone_verified_at timestamptz;
 CREATE INDEX IF NOT EXISTS users_by_verified_phone ON users (phone) WHERE phone_verified_at IS NOT NULL;
+ALTER TABLE users ADD COLUMN IF NOT EXISTS locked_at timestamptz; -- staff have locked the account
 
 -- Every change of a spendable balance, once per key. The balance is the sum of these rows.
 CREATE TABLE IF NOT EXISTS credit_entries (
@@ -88,3 +89,25 @@ CREATE TABLE IF NOT EXISTS revoked_logins (
     revoked_at timestamptz NOT NULL DEFAULT now()
 );
 CREATE INDEX IF NOT EXISTS revoked_logins_by_age ON revoked_logins (revoked_at);
+
+-- The logins that have not ended. Only the newest refresh token of a login is valid, and its predecessor for a minute
+-- (D71). Tokens use the real clock, so these times do too.
+CREATE TABLE IF NOT EXISTS logins (
+    sid         text PRIMARY KEY,
+    user_id     uuid NOT NULL REFERENCES users ON DELETE CASCADE,
+    refresh_id  text NOT NULL,  -- the jti of the valid refresh token
+    previous_id text,           -- of the one before
+    rotated_at  timestamptz,
+    device      text NOT NULL,  -- the client's own words
+    created_at  timestamptz NOT NULL DEFAULT now(),
+    expires_at  timestamptz NOT NULL
+);
+CREATE INDEX IF NOT EXISTS logins_by_user ON logins (user_id);
+
+-- The newest code that may reset the password of a user.
+CREATE TABLE IF NOT EXISTS password_resets (
+    user_id          uuid PRIMARY KEY REFERENCES users ON DELETE CASCADE,
+    verification_sid text,
+    attempts_left    smallint NOT NULL CHECK (attempts_left >= 0),
+    sent_at          timestamptz[] NOT NULL  -- of the codes of the last day
+);

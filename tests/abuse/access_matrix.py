@@ -10,6 +10,7 @@ import time
 import tomllib
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from harness.dev.spec_bundle import bundle
 from harness.runtime.compose import ROOT
 from tests.contract.probes import Operation, list_operations
+from tests.support import inserts
 from tests.support.endpoints import CALLERS
 from tests.support.people import credential, token
 from tests.support.system import TestSystem
@@ -83,6 +85,7 @@ class Tokens:
     """Makes tokens of users and credentials of services, valid ones and each kind of invalid one."""
 
     def __init__(self, system: TestSystem) -> None:
+        self._connect = partial(system.connect, "users_db")
         self._keys = {service: system.env(service)["PRIVATE_KEY"] for service in CALLERS}
         self._people = {role: system.person(role=role) for role in USERS}
         self._revoked = {role: self._revoke(system, role) for role in USERS}
@@ -99,7 +102,9 @@ class Tokens:
     def valid(self, caller: str, called: str) -> str:
         """Return a new token of a role, a refresh token, or the credential of a service for calls to `called`."""
         if caller == "refresh":
-            return self._user("customer", "refresh")
+            with closing(self._connect()) as users:
+                login = inserts.login(users, self._people["customer"].user_id)
+            return self._user("customer", "refresh", **login)
         return self._user(caller) if caller in USERS else self._service(caller, called)
 
     def invalid(self, caller: str, called: str) -> Iterator[tuple[str, str]]:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid4
+
+import psycopg2
 
 from harness import Stack
 from services.chassis import tokens
 from services.chassis.keys import SigningKey
 from services.chassis.tokens import Credential
+from tests.support import inserts
 from tests.support.endpoints import CALLERS
 
 CUSTOMER = UUID("00000000-0000-0000-0000-000000000001")
@@ -29,6 +33,7 @@ class Credentials:
     """Makes the headers that open an operation. A login made here is valid until a test logs it out."""
 
     keys: Mapping[str, SigningKey]
+    users_dsn: str
     smu_key: str
     stripe_key: str
 
@@ -37,12 +42,15 @@ class Credentials:
         """Read the keys of a running stack."""
         env = stack.env("user-service")
         keys = {name: SigningKey.parse(stack.env(name)["PRIVATE_KEY"]) for name in CALLERS}
-        return cls(keys, env["SMU_API_KEY"], env["STRIPE_SECRET_KEY"])
+        return cls(keys, stack.dsn("users_db"), env["SMU_API_KEY"], env["STRIPE_SECRET_KEY"])
 
     def token(self, user_id: UUID, kind: str = "access") -> str:
         """Make a token of a new login."""
-        role = "staff" if user_id == STAFF else "customer"
-        return tokens.issue(self.keys["user-service"], user_id, role, str(uuid4()), kind)
+        role, login = "staff" if user_id == STAFF else "customer", {"sid": str(uuid4()), "jti": ""}
+        if kind == "refresh":
+            with closing(psycopg2.connect(self.users_dsn)) as users:
+                login = inserts.login(users, str(user_id))
+        return tokens.issue(self.keys["user-service"], user_id, role, login["sid"], kind, token_id=login["jti"])
 
     def service(self, name: str, document: Mapping[str, Any]) -> Headers:
         """Make the headers of a call from the service `name` to the service of `document`."""

@@ -47,6 +47,25 @@ def cover_accounts(system: TestSystem) -> None:
     expect(system.visitor().post("/api/auth/login", {"email": person.email, "password": "wrong"}), 401)
     expect(person.call("POST", "/api/auth/refresh", token=person.refresh_token), 200)
     expect(person.post("/api/auth/logout"), 200)
+    cover_logins(system)
+
+
+def cover_logins(system: TestSystem) -> None:
+    """Change and reset a password, end logins, and lock and unlock the account."""
+    person, staff = system.visitor().register(), system.staff()
+    of_user, password = f"/api/auth/users/{person.user_id}", "a much better one"
+    expect(person.get("/api/auth/logins"), 200)
+    expect(person.post("/api/auth/password", {"current_password": NEW_PASSWORD, "new_password": password}), 200)
+    expect(person.post("/api/auth/logout-everywhere"), 200)
+    verify = "UPDATE users SET phone_verified_at = now() WHERE email = %s RETURNING phone"
+    person.phone = system.rows("users_db", verify, person.email)[0]["phone"]
+    expect(person.post("/api/auth/password/reset", {"email": person.email}), 200)
+    reset = {"email": person.email, "otp_code": system.code(person), "new_password": NEW_PASSWORD}
+    expect(person.post("/api/auth/password/reset/confirm", reset), 200)
+    for action in ("logout", "lock"):
+        expect(staff.post(f"{of_user}/{action}"), 200)
+    expect(person.post("/api/auth/login", {"email": person.email, "password": NEW_PASSWORD}), 403)
+    expect(staff.post(f"{of_user}/unlock"), 200)
 
 
 def cover_events(system: TestSystem) -> None:

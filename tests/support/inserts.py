@@ -28,6 +28,9 @@ WITH account AS (
     RETURNING user_id, credit_balance)
 INSERT INTO credit_entries (key, user_id, amount, kind)
 SELECT 'test:' || user_id || ':1:opening', user_id, credit_balance, 'OPENING' FROM account"""
+_LOGIN = """
+INSERT INTO logins (sid, user_id, refresh_id, device, expires_at)
+VALUES (%s, %s, %s, 'a test', now() + interval '7 days')"""
 _SEATS = "INSERT INTO seats (seat_id, event_id, row_number, seat_number, category) VALUES %s"
 _EVENT = """
 INSERT INTO events (event_id, name, venue_id, hall_id, event_date, total_seats, pricing_tiers)
@@ -146,3 +149,12 @@ def free_sales(connect: Connect, owner: str, seat_ids: Sequence[str], event: str
     with closing(connect("users_db")) as users_db:
         changes(users_db, [opening(owner, PRICE * len(seat_ids))])
     return sales(connect, owner, seat_ids, event)
+
+
+def login(connection: Any, user_id: str) -> dict[str, str]:
+    """Insert a login and return the claims `sid` and `jti` of its refresh token."""
+    sid, token_id = str(uuid4()), str(uuid4())
+    with connection.cursor() as cursor:
+        cursor.execute(_LOGIN, (sid, user_id, token_id))
+    connection.commit()
+    return {"sid": sid, "jti": token_id}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from typing import Annotated, Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import msgspec
 from flask import Blueprint, Response, request
@@ -20,11 +20,12 @@ from services.chassis.settings import ProcessSettings
 from services.contracts.errors import ErrorCode
 from services.user import contacts, passwords
 from services.user.passwords import Hashing
-from services.user.store import accounts, revocations
+from services.user.store import accounts, logins, revocations
 from services.user.store.login_guesses import LoginGuesses
 
 logger = logging.getLogger(__name__)
 
+MAX_DEVICE_CHARS = 200
 SESSION_ID = re.compile("[!-~]{0,200}")
 POLLERS = ("orchestrator-service", "event-service")
 
@@ -61,9 +62,9 @@ def auth_routes(db: Database, process: ProcessSettings, hashing: Hashing, guesse
     def login() -> Response:
         credentials = web.body(Login)
         with hashing.slot():  # first, because without a slot the request should cost nothing
-            account = _check_password(db, hashing, guesses, credentials)
+            account = check_password(db, hashing, guesses, credentials)
         logger.info("User %s logged in", account["user_id"])
-        return web.ok(_open_session(process.private_key, account))
+        return web.ok(_open_session(db, process.private_key, account))
 
     @routes.post("/api/auth/refresh")
     @access.public  # `_refresh` checks the refresh token, which no other route accepts
@@ -94,7 +95,7 @@ def _register(db: Database, hashing: Hashing, registration: Registration) -> dic
     return dict(added)
 
 
-def _check_password(db: Database, hashing: Hashing, guesses: LoginGuesses, login: Login) -> Row:
+def check_password(db: Database, hashing: Hashing, guesses: LoginGuesses, login: Login) -> Row:
     """Return the account if the password is right. An unknown account costs as much time as a known one."""
     email, address = contacts.normalize_email(login.email), client_address()
     account = accounts.find_by_email(db, email)
@@ -104,27 +105,50 @@ def _check_password(db: Database, hashing: Hashing, guesses: LoginGuesses, login
         logger.warning("Login failed: account %s, address %s", account_id, guess.address)
     elif account is not None:
         guesses.forget(guess)
+        if account["is_locked"]:
+            raise Refused(ErrorCode.FORBIDDEN, "This account is locked. Contact the support.")
         return account
     raise Refused(ErrorCode.UNAUTHORIZED, "Wrong e-mail address or password. Try again or register.")
 
 
-def _open_session(key: SigningKey, account: Row) -> dict[str, Any]:
-    sid = str(uuid4())
-    issued = {
-        f"{kind}_token": tokens.issue(key, account["user_id"], account["role"], sid, kind)
-        for kind in ("access", "refresh")
-    }
+def _open_session(db: Database, key: SigningKey, account: Row) -> dict[str, Any]:
+    sid, device = str(uuid4()), request.headers.get("User-Agent", "")[:MAX_DEVICE_CHARS]
+    login = logins.open_login(db, account, sid, device)
+    if login is None:  # the password was changed, or the account was locked, while this one was checked
+        raise Refused(ErrorCode.UNAUTHORIZED, "Wrong e-mail address or password. Try again or register.")
     user = {name: account[name] for name in ("user_id", "email", "role", "credit_balance")}
-    return {**issued, "token_type": "Bearer", "expires_in": tokens.ACCESS_SECONDS, "user": user}
+    return {**_issue(key, account["user_id"], account["role"], sid, login), "token_type": "Bearer", "user": user}
+
+
+def _issue(key: SigningKey, user_id: UUID, role: str, sid: str, login: Row) -> dict[str, Any]:
+    """Sign both tokens of a login. The refresh token ends with the login."""
+    return {
+        "access_token": tokens.issue(key, user_id, role, sid, "access"),
+        "refresh_token": tokens.issue(
+            key, user_id, role, sid, "refresh", token_id=login["refresh_id"], expires_at=login["expires_at"]
+        ),
+        "expires_in": tokens.ACCESS_SECONDS,
+    }
 
 
 def _refresh(db: Database, process: ProcessSettings, token: str) -> dict[str, Any]:
     session = tokens.verify(process.user_keys, token, kind="refresh")
-    role = revocations.find_role(db, session.user_id, session.sid)
-    if role is None:
-        raise Refused(ErrorCode.UNAUTHORIZED, "This session was revoked. Log in again.")
-    renewed = tokens.issue(process.private_key, session.user_id, role, session.sid, "access")
-    return {"access_token": renewed, "expires_in": tokens.ACCESS_SECONDS}
+    login = logins.rotate(db, session.sid, session.token_id)
+    if login is None:
+        raise _refuse_refresh(db, session)
+    return _issue(process.private_key, session.user_id, login["role"], session.sid, login)
+
+
+def _refuse_refresh(db: Database, session: tokens.Identity) -> Refused:
+    """End the login if the token is an older one of it, because then two clients have its tokens."""
+    if not logins.exists(db, session.sid):
+        return Refused(ErrorCode.UNAUTHORIZED, "This session was revoked. Log in again.")
+    revocations.revoke(db, session.sid, session.user_id)
+    logger.warning("Ended login %s of user %s: a refresh token was used again", session.sid, session.user_id)
+    return Refused(
+        ErrorCode.UNAUTHORIZED,
+        "This refresh token was used before, so the login has ended. Log in again. Not you? Change the password.",
+    )
 
 
 def _read_cursor() -> revocations.Cursor:

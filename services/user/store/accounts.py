@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from uuid import UUID
 
-from services.chassis.db import Database, Row
+from services.chassis.db import Database, Row, Transaction
 from services.chassis.errors import Refused
 from services.contracts.enums import Role
 from services.contracts.errors import ErrorCode
@@ -18,7 +18,9 @@ RETURNING user_id, email"""
 
 _SET_HASH = "UPDATE users SET password_hash = %(password_hash)s WHERE user_id = %(user_id)s"
 
-_BY_EMAIL = "SELECT user_id, email, role, credit_balance, password_hash FROM users WHERE email = %(email)s"
+_BY_EMAIL = """
+SELECT user_id, email, role, credit_balance, password_hash, locked_at IS NOT NULL AS is_locked
+FROM users WHERE email = %(email)s"""
 
 _CONTACTS = "SELECT user_id, email, phone FROM users WHERE user_id = ANY(%(user_ids)s)"
 
@@ -53,10 +55,9 @@ def find_all(db: Database, user_ids: Sequence[UUID]) -> dict[UUID, Row]:
     return {row["user_id"]: row for row in found}
 
 
-def set_password(db: Database, user_id: UUID, password_hash: str) -> None:
+def set_password(tx: Transaction, user_id: UUID, password_hash: str) -> None:
     """Replace the password of a user. It ends no login."""
-    with db.transaction() as tx:
-        tx.run(_SET_HASH, user_id=user_id, password_hash=password_hash)
+    tx.run(_SET_HASH, user_id=user_id, password_hash=password_hash)
 
 
 def get(db: Database, user_id: UUID) -> Row:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from services.chassis.db import Database, Row
+from services.chassis.db import Database, Row, Transaction
 from services.chassis.tokens import ACCESS_SECONDS, CLOCK_LEEWAY_SECONDS, REFRESH_SECONDS
 
 PAGE = 1000
@@ -19,13 +19,16 @@ KEPT_SECONDS = REFRESH_SECONDS + _MARGIN_SECONDS
 # The lock comes before seq is drawn, so seq is the order of commit. A cursor after a row has then skipped no row.
 _LOCK_TABLE = "LOCK TABLE revoked_logins IN EXCLUSIVE MODE"
 _DELETE_OLD = "DELETE FROM revoked_logins WHERE revoked_at < now() - make_interval(secs => %(seconds)s)"
-_REVOKE = "INSERT INTO revoked_logins (sid, user_id) VALUES (%(sid)s, %(user_id)s) ON CONFLICT (sid) DO NOTHING"
+_REVOKE = """
+INSERT INTO revoked_logins (sid, user_id) SELECT sid, %(user_id)s FROM unnest(%(sids)s::text[]) AS sid
+ON CONFLICT (sid) DO NOTHING"""
+_DELETE_LOGIN = "DELETE FROM logins WHERE sid = %(sid)s"
 
 _IS_REVOKED = "SELECT 1 FROM revoked_logins WHERE sid = %(sid)s"
 
 _ROLE_UNLESS_REVOKED = """
 SELECT role FROM users
-WHERE user_id = %(user_id)s AND NOT EXISTS (SELECT FROM revoked_logins WHERE sid = %(sid)s)"""
+WHERE user_id = %(user_id)s AND locked_at IS NULL AND NOT EXISTS (SELECT FROM revoked_logins WHERE sid = %(sid)s)"""
 
 # The sid proves that the reader's cursor counts rows of this table. A restored backup gives its seq to another row.
 # A reader of an older version sends no sid. Its cursor can only be compared with the end of the list.
@@ -55,17 +58,27 @@ class StoredRevocations:
         """The age of this data, always 0 seconds."""
         return 0.0
 
+    def find_role(self, user_id: UUID, sid: str) -> str | None:
+        """The user's current role, or None if the session has ended."""
+        return find_role(self._db, user_id, sid)
+
 
 def revoke(db: Database, sid: str, user_id: UUID) -> None:
     """Revoke a session with its access and refresh token. Idempotent. Deletes rows whose tokens have all expired."""
     with db.transaction() as tx:
-        tx.run(_LOCK_TABLE)
-        tx.run(_DELETE_OLD, seconds=KEPT_SECONDS)
-        tx.run(_REVOKE, sid=sid, user_id=user_id)
+        tx.run(_DELETE_LOGIN, sid=sid)
+        revoke_all(tx, [sid], user_id)
+
+
+def revoke_all(tx: Transaction, sids: list[str], user_id: UUID) -> None:
+    """Revoke several sessions of a user."""
+    tx.run(_LOCK_TABLE)
+    tx.run(_DELETE_OLD, seconds=KEPT_SECONDS)
+    tx.run(_REVOKE, sids=sids, user_id=user_id)
 
 
 def find_role(db: Database, user_id: UUID, sid: str) -> str | None:
-    """Return the user's current role, or None if the session was revoked or the user does not exist."""
+    """Return the user's current role, or None if the session was revoked or the user is locked or does not exist."""
     found = db.statement(_ROLE_UNLESS_REVOKED, user_id=user_id, sid=sid)
     return None if found is None else str(found["role"])
 

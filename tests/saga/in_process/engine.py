@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from flask import Flask
@@ -199,6 +199,9 @@ class _PlannedRevocations:
 
     def age(self) -> float:
         return 0.0
+
+    def find_role(self, _user_id: UUID, _sid: str) -> str | None:
+        return "staff"  # only the role of staff is read
 
 
 @contextmanager

@@ -66,6 +66,9 @@ class NoRevocations:
     def age(self) -> float:
         return 0.0
 
+    def find_role(self, _user_id: UUID, _sid: str) -> str | None:
+        return "staff"  # only the role of staff is read
+
 
 @dataclass
 class RecordedMessages:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 import yaml
@@ -33,12 +33,19 @@ class RevocationList:
 
     revoked: tuple[str, ...] = ()
     seconds: float = 0.0
+    role: str | None = "staff"
+    is_away: bool = False
 
     def is_revoked(self, sid: str) -> bool:
         return sid in self.revoked
 
     def age(self) -> float:
         return self.seconds
+
+    def find_role(self, _user_id: UUID, _sid: str) -> str | None:
+        if self.is_away:
+            raise Unknown("User does not answer")
+        return self.role
 
 
 @contextmanager
@@ -49,6 +56,7 @@ def _run_service(revocations: access.Revocations) -> Iterator[FlaskClient]:
         "pay": access.paying_customer,
         "look": access.customer,
         "scan": access.staff,
+        "decide": access.deciding_staff,
         "inside": access.internal("order-service"),
     }
     for name, policy in policies.items():
@@ -82,6 +90,19 @@ def test_a_revoked_session_is_refused() -> None:
 def test_a_stale_revocation_list_blocks_only_strict_routes() -> None:
     assert _get_statuses(RevocationList(seconds=4.9), _token(), "/pay", "/look") == [200, 200]
     assert _get_statuses(RevocationList(seconds=5.1), _token(), "/pay", "/look") == [503, 200]
+
+
+def test_role_of_staff_is_the_current_one() -> None:
+    """A demotion, a lock and a deletion take effect at once, although the role in the token is staff."""
+    assert _get_statuses(RevocationList(), _token("staff"), "/scan", "/decide", "/look") == [200, 200, 403]
+    assert _get_statuses(RevocationList(role="customer"), _token("staff"), "/scan", "/decide", "/look") == [
+        403,
+        403,
+        200,
+    ]
+    assert _get_statuses(RevocationList(role=None), _token("staff"), "/scan", "/decide", "/look") == [401, 401, 401]
+    assert _get_statuses(RevocationList(is_away=True), _token("staff"), "/scan", "/decide") == [200, 503]
+    assert _get_statuses(RevocationList(is_away=True), _token("customer"), "/look", "/pay") == [200, 200]
 
 
 def test_a_refresh_token_is_not_an_access_token() -> None:

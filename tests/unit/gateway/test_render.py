@@ -62,7 +62,7 @@ def test_every_route_but_the_public_ones_needs_a_token():
         if "jwt" not in [entry["name"] for entry in route["plugins"]]
     }
     assert open_routes == {
-        "auth-public": ["~/api/auth/login$", "~/api/auth/register$"],
+        "auth-public": ["~/api/auth/login$", "~/api/auth/register$", "~/api/auth/password/reset(/confirm)?$"],
         "stripe-webhook": ["~/api/webhooks/stripe$"],
         "docs": ["/docs"],
         "health": ["~/health$"],

@@ -21,13 +21,14 @@ ORCHESTRATOR_ONLY = [
     ("POST", "/credits/unfreeze"), ("POST", "/credits/transfer"), ("POST", "/credits/topup"),
     ("POST", "/otp/send"), ("POST", "/otp/verify"), ("POST", "/notifications"),
 ]  # fmt: skip
-INTERNAL = [*ORCHESTRATOR_ONLY, ("GET", "/auth/revocations")]
+FOR_EVENT = [("GET", "/auth/revocations"), ("GET", f"/users/{USER}/role")]
+INTERNAL = [*ORCHESTRATOR_ONLY, *FOR_EVENT]
 
 
 @pytest.mark.parametrize("caller", SERVICES)
 @pytest.mark.parametrize(("method", "path"), INTERNAL)
 def test_internal_route_allows_only_its_callers(users: UserApp, method: str, path: str, caller: str) -> None:
-    is_poller = path == "/auth/revocations" and caller == "event-service"
+    is_poller = (method, path) in FOR_EVENT and caller == "event-service"
     status = users.call(method, path, caller=caller).status_code
     assert (status == 401) == (caller == "user-service")  # its key signs user tokens only
     assert (status in (401, 403)) != (is_poller or caller == "orchestrator-service")
@@ -48,7 +49,9 @@ def test_service_credential_is_not_a_user_token(users: UserApp) -> None:
 
 def test_every_route_is_in_these_tests(users: UserApp) -> None:
     """A new internal route must be added to the lists above."""
-    public = {"/api/auth/register", "/api/auth/login", "/api/auth/refresh", "/api/auth/logout", "/api/webhooks/stripe"}
+    public = {f"/api/auth/{name}" for name in ("register", "login", "refresh", "logout", "logins", "logout-everywhere")}
+    public |= {f"/api/auth/password{end}" for end in ("", "/reset", "/reset/confirm")} | {"/api/webhooks/stripe"}
+    public |= {f"/api/auth/users/{USER}/{name}" for name in ("logout", "lock", "unlock")}
     frame = {"/health", "/health/live", "/metrics"}
     routes = {rule.rule.replace("<user_id>", USER) for rule in users.app.url_map.iter_rules()}
     assert routes == public | frame | {path for _, path in INTERNAL}

@@ -95,7 +95,7 @@ def test_cursor_never_skips_a_late_commit(users: UserApp) -> None:
     other = Thread(target=lambda: revocations.revoke(users.db, late, uuid4()))
     with users.db.transaction() as tx:
         tx.run(revocations._LOCK_TABLE)
-        tx.run(revocations._REVOKE, sid=early, user_id=uuid4())
+        tx.run(revocations._REVOKE, sids=[early], user_id=uuid4())
         other.start()
         wait_until(lambda: users.count_waiting() > 0 or not other.is_alive())
         first = read_page(users, start)
