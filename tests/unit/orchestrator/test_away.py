@@ -16,6 +16,7 @@ from services.chassis.errors import Away, NoAnswer, Refused, Unknown, Unreachabl
 from services.chassis.neighbours import Neighbour
 from services.contracts.errors import ErrorCode
 from services.orchestrator.participants import Need, Participants
+from services.orchestrator.saga import runner
 from services.orchestrator.saga.definition import Pivot, Saga, State, Step, StepResult
 from services.orchestrator.saga.flows import SAGAS
 from services.orchestrator.saga.journal import Journal
@@ -80,9 +81,9 @@ def run(db: Database) -> Callable[[Saga, Calls], str]:
     beat_as_if_running(db, journal)
 
     def run_saga(saga: Saga, calls: Calls) -> str:
-        runner = Runner(journal, cast(Participants, calls), forward_seconds=4, resolve_seconds=3)
+        process = Runner(journal, cast(Participants, calls), forward_seconds=4, resolve_seconds=3)
         try:
-            runner.run(saga, uuid4(), {})
+            process.run(saga, uuid4(), {})
         except Refused as refusal:
             return str(refusal.code)
         except Unknown:
@@ -145,8 +146,11 @@ def test_undo_is_called_until_its_neighbour_is_back(run: Callable[..., str]) -> 
     assert calls.made == ["first", "second", *["undo first"] * 4]
 
 
-def test_undo_at_a_neighbour_that_stays_away_is_left_to_recovery(run: Callable[..., str]) -> None:
+def test_undo_at_a_neighbour_that_stays_away_is_left_to_recovery(
+    run: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The client waits for the undo. A hung service would cost it the whole time for settling."""
+    monkeypatch.setattr(runner, "INSIST_SECONDS", 0.1)
     calls = Calls(errors={"second": [NoAnswer("a timeout"), *away()], "undo second": away(99)})
     assert return_at_once(lambda: run(make_saga(), calls)) == "left to recovery"
 
