@@ -1,17 +1,22 @@
 """The plugin pre-function. This fake runs no Lua. It does in Python what one program does, and refuses another.
 
 The program makes the correlation id of a request one UUID. It normalizes or removes the id of the client. In a response
-of Kong itself, it replaces Kong's request id by the id of the response.
+of Kong itself, it replaces Kong's request id by the id of the response. It copies the user in the token to a header.
 """
 
 from __future__ import annotations
 
+import re
+from base64 import urlsafe_b64decode
 from uuid import UUID
 
 from fakes.kong.exchange import Exchange, Headers, drop, get, put
 from fakes.kong.refusals import Refusal
 
 HEADER = "X-Correlation-ID"
+SUBJECT_HEADER = "X-Token-Subject"
+TOKEN = re.compile(r"[Bb]earer\s+[^.\s]+\.([^.\s]+)\.")
+SUBJECT = re.compile(rb'"sub"\s*:\s*"([A-Za-z0-9-]+)"')
 ACCESS = """
 local hex = (kong.request.get_header("X-Correlation-ID") or ""):lower():gsub("%-", "")
 if #hex == 32 and not hex:find("%X") then
@@ -20,6 +25,14 @@ if #hex == 32 and not hex:find("%X") then
   kong.service.request.set_header("X-Correlation-ID", id)
 else
   kong.service.request.clear_header("X-Correlation-ID")
+end
+local token = (kong.request.get_header("Authorization") or ""):match("[Bb]earer%s+[^%.%s]+%.([^%.%s]+)%.") or ""
+local padded = token:gsub("%-", "+"):gsub("_", "/") .. ("==="):sub(1, -#token % 4)
+local subject = (ngx.decode_base64(padded) or ""):match('"sub"%s*:%s*"([%w%-]+)"')
+if subject then
+  kong.service.request.set_header("X-Token-Subject", subject)
+else
+  kong.service.request.clear_header("X-Token-Subject")
 end
 """
 HEADER_FILTER = """
@@ -57,8 +70,9 @@ class PreFunctionPlugin:
     """The known program. It runs before all other plugins."""
 
     def access(self, exchange: Exchange) -> Refusal | None:
-        """Normalize the client's correlation id, or remove it."""
+        """Normalize the client's correlation id, or remove it. Copy the user in the token to a header."""
         exchange.replace_header(HEADER, _normalize(exchange.header(HEADER)))
+        exchange.replace_header(SUBJECT_HEADER, _read_subject(exchange.header("Authorization")))
         return None
 
     def header_filter(self, exchange: Exchange, headers: Headers) -> None:
@@ -81,3 +95,16 @@ def _normalize(sent: str) -> str | None:
     digits = sent.lower().replace("-", "")
     is_hex = len(digits) == 32 and all(digit in "0123456789abcdef" for digit in digits)
     return str(UUID(digits)) if is_hex else None
+
+
+def _read_subject(authorization: str) -> str | None:
+    """The `sub` of a token that is not verified yet."""
+    token = TOKEN.search(authorization)
+    if token is None:
+        return None
+    try:
+        claims = urlsafe_b64decode(token[1] + "=" * (-len(token[1]) % 4))
+    except ValueError:
+        return None
+    subject = SUBJECT.search(claims)
+    return subject[1].decode() if subject else None

@@ -22,6 +22,7 @@ from services.contracts.pb.inventory_pb2_grpc import InventoryStub
 from services.orchestrator.api import account, docs, purchase, staff, transfer, verification
 from services.orchestrator.api.context import ApiContext
 from services.orchestrator.api.idempotency import RELEASE_SECONDS, IdempotencyKeys
+from services.orchestrator.api.rate_limits import ExpensiveCalls
 from services.orchestrator.participants import (
     Events,
     HoldMessages,
@@ -138,6 +139,7 @@ class Orchestrator:
             keys=self.keys,
             coalescer=self.coalescer,
             settings=self.settings,
+            expensive_calls=ExpensiveCalls(self.settings.expensive_calls, self.settings.expensive_calls_of_address),
         )
         app = web.create_app(self.settings.process, checks={"database": self.db.is_ready}, revocations=revocations)
         for routes in (purchase, transfer, verification, account):

@@ -34,6 +34,8 @@ class Settings:
     qr_previous_key: bytes | None = field(repr=False, default=None)
     admission: Admission = field(default_factory=Admission)
     resale_max_multiple: Decimal = Decimal(0)
+    expensive_calls: int = 0  # of one user in a minute (0: no limit)
+    expensive_calls_of_address: int = 0
 
     @property
     def deadline_seconds(self) -> float:
@@ -60,6 +62,8 @@ class Settings:
             qr_key=env.key("QR_ENCRYPTION_KEY"),
             qr_previous_key=previous,
             admission=_read_admission(env),
+            expensive_calls=env.integer("EXPENSIVE_CALLS_PER_USER_AND_MINUTE", 60),
+            expensive_calls_of_address=env.integer("EXPENSIVE_CALLS_PER_ADDRESS_AND_MINUTE", 3000),
             resale_max_multiple=Decimal(str(env.number("RESALE_MAX_MULTIPLE", 0, high=1000))),
         )
 

@@ -8,10 +8,11 @@ from threading import Event
 
 import pytest
 
+from harness.api_client import NEW_PASSWORD
 from tests.abuse.addresses import from_address, new_addresses
 from tests.abuse.honest_buyers import HonestBuyers
 from tests.support.concurrency import run_concurrently
-from tests.support.people import PASSWORD, Person
+from tests.support.people import Person
 from tests.support.system import TestSystem
 
 pytestmark = [pytest.mark.abuse, pytest.mark.usefixtures("invariants")]
@@ -20,7 +21,7 @@ ATTACKERS = 24
 MOST_SECONDS = 2.0  # for an honest purchase, also on a busy machine
 
 
-def log_in(person: Person, email: str, password: str = PASSWORD) -> tuple[int, str]:
+def log_in(person: Person, email: str, password: str = NEW_PASSWORD) -> tuple[int, str]:
     """Log in. Returns the status and the header Retry-After."""
     answer = person.post("/api/auth/login", {"email": email, "password": password})
     return answer.status, answer.headers.get("Retry-After", "")

@@ -9,8 +9,9 @@ from uuid import uuid4
 
 import pytest
 
+from harness.api_client import NEW_PASSWORD
 from tests.abuse.honest_buyers import HonestBuyers
-from tests.support.people import PASSWORD, Person
+from tests.support.people import Person
 from tests.support.system import TestSystem
 
 pytestmark = [pytest.mark.abuse, pytest.mark.usefixtures("invariants")]
@@ -54,11 +55,11 @@ def test_an_account_with_the_same_number_uses_up_no_verified_phone(system: TestS
 def register_with(system: TestSystem, phone: str) -> Person:
     """Register a flagged account with a number, as the reference allows for every number."""
     email = f"{uuid4()}@example.com"
-    body = {"email": email, "phone": phone, "password": PASSWORD}
+    body = {"email": email, "phone": phone, "password": NEW_PASSWORD}
     person = system.visitor()
     person.post("/api/auth/register", body).must(201)
     system.rows("users_db", "UPDATE users SET is_flagged = true WHERE email = %s RETURNING 1", email)
-    return replace(person.login(email), phone=phone)
+    return replace(person.login(email, NEW_PASSWORD), phone=phone)
 
 
 def test_refused_transfers_do_not_reveal_a_balance(

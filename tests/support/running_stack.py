@@ -13,7 +13,12 @@ from harness import Stack, runtime
 from harness.runtime import container_engine
 from harness.runtime.cleanup import take_down
 
-UNLIMITED = {"RATE_LIMIT_PER_MINUTE": "1000000", "RATE_LIMIT_PUBLIC_PER_MINUTE": "1000000"}
+UNLIMITED = {
+    "RATE_LIMIT_PER_MINUTE": "1000000",
+    "RATE_LIMIT_PUBLIC_PER_MINUTE": "1000000",
+    "EXPENSIVE_CALLS_PER_USER_AND_MINUTE": "0",
+    "EXPENSIVE_CALLS_PER_ADDRESS_AND_MINUTE": "0",
+}
 SEATS_OF_EVENT_2 = 5_000
 CHOICE = container_engine.choose()
 IN_CONTAINERS = CHOICE.kind == "docker"

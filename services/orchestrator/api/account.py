@@ -58,6 +58,7 @@ def blueprint(context: ApiContext) -> Blueprint:
     @routes.post("/api/credits/topup")
     @paying_customer
     def top_up() -> Response:
+        context.expensive_calls.count()
         amount = web.body(TopUpBody).amount
         user_id = identity().user_id
 

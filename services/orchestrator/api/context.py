@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -16,6 +16,7 @@ from services.chassis.errors import Refused
 from services.contracts.enums import OrderStatus, Role
 from services.contracts.errors import ErrorCode
 from services.orchestrator.api.idempotency import IdempotencyKeys, KeyedRequest, ResponseData
+from services.orchestrator.api.rate_limits import ExpensiveCalls
 from services.orchestrator.participants import Participants
 from services.orchestrator.reserve_coalescing import ReserveCoalescer
 from services.orchestrator.saga.definition import Saga
@@ -41,6 +42,7 @@ class ApiContext:
     keys: IdempotencyKeys
     coalescer: ReserveCoalescer
     settings: Settings
+    expensive_calls: ExpensiveCalls = field(default_factory=lambda: ExpensiveCalls(0, 0))
 
     def run_idempotently(
         self,

@@ -45,6 +45,7 @@ def blueprint(context: ApiContext) -> Blueprint:
     @routes.post("/api/reserve")
     @paying_customer
     def reserve() -> Response:
+        context.expensive_calls.count()
         body = web.body(ReserveBody)
         context.require_self(body.user_id)
         seat_id, user_id = str(body.seat_id), str(identity().user_id)
@@ -69,6 +70,7 @@ def blueprint(context: ApiContext) -> Blueprint:
     @routes.post("/api/verify-otp")
     @paying_customer
     def verify_otp() -> Response:
+        context.expensive_calls.count()
         body = web.body(VerifyOtpBody)
         order_id = body.order_id or context.find_order_awaiting_code()
         context.get_own_order(order_id)

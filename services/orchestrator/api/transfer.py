@@ -60,6 +60,7 @@ def blueprint(context: ApiContext) -> Blueprint:
     @routes.post("/api/transfer/initiate")
     @paying_customer
     def initiate() -> Response:
+        context.expensive_calls.count()
         body = web.body(InitiateBody)
         _require_two_parties(body)
         data = context.run_idempotently("initiate", body, lambda transfer_id: _initiate(context, transfer_id, body))
@@ -68,6 +69,7 @@ def blueprint(context: ApiContext) -> Blueprint:
     @routes.post("/api/transfer/confirm")
     @paying_customer
     def confirm() -> Response:
+        context.expensive_calls.count()
         body = web.body(ConfirmBody)
         transfer = context.get_own_transfer(body.transfer_id)
         return web.ok(_confirm(context, transfer, body))
@@ -116,6 +118,7 @@ def blueprint(context: ApiContext) -> Blueprint:
     @routes.post("/api/otp/resend")
     @paying_customer
     def resend() -> Response:
+        context.expensive_calls.count()
         _resend(context, web.body(ResendBody))
         return web.ok({"sent": True})
 

@@ -133,9 +133,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
 
 @pytest.mark.claim("layers/gateway-guards-routes")
-def test_each_token_has_its_own_limit_across_routes(clock, config, gateway, upstream):
+def test_each_user_has_one_limit_across_routes(clock, config, gateway, upstream):
     plugin(config, "rate-limiting")["minute"] = 2
-    mine, theirs = bearer(token(sub="me", exp=9e9)), bearer(token(sub="them", exp=9e9))
+    mine, theirs = bearer(token(sub="me")), bearer(token(sub="them"))
     first = gateway("GET", "/api/orders", mine)
     assert first.headers["X-RateLimit-Limit-Minute"] == first.headers["RateLimit-Limit"] == "2"
     assert first.headers["X-RateLimit-Remaining-Minute"] == first.headers["RateLimit-Remaining"] == "1"
@@ -153,6 +153,28 @@ def test_each_token_has_its_own_limit_across_routes(clock, config, gateway, upst
     assert gateway("GET", "/api/orders", mine).status_code == 200
 
 
+SPELLINGS = ["Bearer {}", "bearer {}", "Bearer   {}", "  Bearer {}", "Basic Bearer {}"]
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_spellings_and_tokens_of_a_user_share_the_limit(spelling, clock, config, gateway):
+    plugin(config, "rate-limiting")["minute"] = 1
+    first, refreshed = token(sub="me", jti="1"), token(sub="me", jti="2")
+    assert gateway("GET", "/api/orders", {"Authorization": f"Bearer {first}"}).status_code == 200
+    for mine in (first, refreshed):
+        assert gateway("GET", "/api/orders", {"Authorization": spelling.format(mine)}).status_code == 429
+
+
+def test_a_client_cannot_choose_the_counted_user(clock, config, gateway, upstream):
+    plugin(config, "rate-limiting")["minute"] = 1
+    for name in ("somebody", "another"):
+        sent = gateway("GET", "/api/orders", {**bearer(token(sub="me")), "X-Token-Subject": name})
+    assert sent.status_code == 429
+    assert upstream.seen[0][2]["X-Token-Subject"] == "me"
+    gateway("POST", "/api/auth/login", {"X-Token-Subject": "somebody"})
+    assert upstream.seen[-1][2]["X-Token-Subject"] is None
+
+
 def test_public_routes_count_by_address(clock, config, gateway):
     plugin(config["services"][0]["routes"][0], "rate-limiting")["minute"] = 1
     assert gateway("POST", "/api/auth/login", {"Authorization": "a"}).status_code == 200
@@ -162,7 +184,7 @@ def test_public_routes_count_by_address(clock, config, gateway):
 
 def test_headers_show_the_tightest_period(clock, config, gateway):
     plugin(config, "rate-limiting").update(second=1, minute=5)
-    mine = bearer(token(exp=9e9))
+    mine = bearer(token())
     assert gateway("GET", "/api/orders", mine).headers["RateLimit-Limit"] == "1"
     refused = gateway("GET", "/api/orders", mine)
     assert (refused.status_code, refused.headers["Retry-After"]) == (429, "1")
