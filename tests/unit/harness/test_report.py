@@ -279,6 +279,17 @@ def test_cell_with_an_unexpected_outcome_is_red(tmp_path: Path) -> None:
     assert '<td class="U wrong">5U</td>' in text
 
 
+def test_pairs_of_flows_show_their_schedules_and_wrong_ones(tmp_path: Path) -> None:
+    """A cell adds the searches of its pair. An exception darkens it, and a failing schedule makes it red."""
+    search = {"a": "pay", "b": "scan", "schedules": 6, "exceptions": {}, "failures": []}
+    excused = {**search, "b": "refund", "exceptions": {"a reason": 2}}
+    searches = {"one": search, "two": {**search, "failures": ["a schedule"]}, "three": excused}
+    totals = {"pairs": 2, "schedules": 18, "distinct_end_states": 4, "wrong": 1, "exceptions": {"a reason": 2}}
+    text = draw(tmp_path, run=run(), interleavings={**totals, "searches": searches})
+    assert '<td><code>pay</code></td><td class="D wrong">12</td><td class="U">6</td>' in text
+    assert '<td>a reason</td><td class="r">2</td>' in text
+
+
 def test_page_shows_coverage_by_service(tmp_path: Path) -> None:
     files = {
         "services/user/a.py": {"summary": {"num_statements": 30, "covered_lines": 30}},
