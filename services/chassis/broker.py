@@ -89,7 +89,7 @@ class Publisher:
         """True while the broker accepts messages on the connection."""
         return self._session is not None and self._session.is_open()
 
-    def publish(
+    def send(
         self,
         exchange: str,
         routing_key: str,
@@ -98,12 +98,8 @@ class Publisher:
         message_id: str,
         expiration_ms: int | None = None,
         headers: Mapping[str, Any] | None = None,
-        timeout: float = CONFIRM_SECONDS,
-    ) -> None:
-        """Publish JSON bytes and wait up to `timeout` seconds for the broker's confirm.
-
-        Raises Unknown without a confirm. The caller retries with the same `message_id`.
-        """
+    ) -> Future[None] | None:
+        """Send JSON bytes and return the broker's confirm, for which `publish` waits. None without a connection."""
         properties = pika.BasicProperties(
             content_type="application/json",
             delivery_mode=_PERSISTENT,
@@ -112,19 +108,34 @@ class Publisher:
             expiration=None if expiration_ms is None else str(expiration_ms),
             headers=dict(headers or {}),
         )
+        message, session = _Outgoing(exchange, routing_key, body, properties), self._session
+        return message.confirmed if session is not None and session.take(message) else None
+
+    def publish(
+        self,
+        exchange: str,
+        routing_key: str,
+        body: bytes,
+        *,
+        sent: Future[None] | None = None,
+        timeout: float = CONFIRM_SECONDS,
+        **properties: Any,
+    ) -> None:
+        """Publish JSON bytes and wait up to `timeout` seconds for the broker's confirm. See `send` for `properties`.
+
+        `sent` is the confirm of the same message, if it was sent before. Raises Unknown without a confirm. The caller
+        retries with the same `message_id`.
+        """
         started = time.perf_counter()
         with self.neighbour.calling():
-            self._send(_Outgoing(exchange, routing_key, body, properties), timeout)
+            confirmed = sent or self.send(exchange, routing_key, body, **properties)
+            if confirmed is None:
+                raise Unreachable("RabbitMQ is not connected")
+            try:
+                confirmed.result(timeout)
+            except ConfirmTimeout:
+                raise NoAnswer(f"RabbitMQ did not confirm within {timeout:g} s") from None
         logger.info("← RabbitMQ confirmed %s in %.1f ms", routing_key, (time.perf_counter() - started) * 1000)
-
-    def _send(self, message: _Outgoing, timeout: float) -> None:
-        session = self._session
-        if session is None or not session.take(message):
-            raise Unreachable("RabbitMQ is not connected")
-        try:
-            message.confirmed.result(timeout)
-        except ConfirmTimeout:
-            raise NoAnswer(f"RabbitMQ did not confirm within {timeout:g} s") from None
 
     def _run(self) -> None:
         while not self._stopped.is_set():

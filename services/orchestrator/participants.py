@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
 from threading import Lock
@@ -26,6 +27,7 @@ from services.orchestrator.reserve_coalescing import ReserveCoalescer
 from services.orchestrator.tickets.qr import Seal
 
 Data = dict[str, Any]
+Sent = Future[None] | None
 Reply = TypeVar("Reply")
 MOST_EVENTS = 100  # in one call
 EVENT_FACTS_SECONDS = 30.0  # date, hall and prices change rarely, and the cache has no seats
@@ -310,28 +312,41 @@ class Inventory:
 class MessagePublisher(Protocol):
     """The part of a RabbitMQ publisher that the orchestrator uses."""
 
+    def send(self, exchange: str, routing_key: str, body: bytes, *, message_id: str, expiration_ms: int) -> Sent:
+        """Send a message and return the broker's confirm, for which `publish` waits. It may send nothing."""
+
     def publish(
-        self, exchange: str, routing_key: str, body: bytes, *, message_id: str, expiration_ms: int | None = None
+        self, exchange: str, routing_key: str, body: bytes, *, message_id: str, expiration_ms: int, sent: Sent = None
     ) -> None:
-        """Publish and return once the broker has confirmed. Raises Unknown."""
+        """Publish, unless it was `sent`, and return once the broker has confirmed. Raises Unknown."""
 
 
 class HoldMessages:
-    """The messages that end holds, over RabbitMQ (§8)."""
+    """The messages that end holds, over RabbitMQ (§8). They dead-letter to Inventory just after the hold has expired.
+
+    `message_id` is the hold's id, so a retry publishes the same message.
+    """
 
     def __init__(self, publisher: MessagePublisher) -> None:
         self._publisher = publisher
 
-    def publish(self, seat_id: str, user_id: str, order_id: str, reserved_at: datetime, ttl_seconds: int) -> None:
-        """Publish the message of a hold. It dead-letters to Inventory just after the hold has expired.
+    def send(self, seat_id: str, user_id: str, order_id: str, ttl_seconds: int) -> Sent:
+        """Send the message of a hold without waiting for the broker."""
+        return self._publisher.send(*self._message(seat_id, user_id, order_id), **_properties(order_id, ttl_seconds))
 
-        `message_id` is the hold's id, so a retry publishes the same message. Raises Unknown.
-        """
-        message = {"seat_id": seat_id, "user_id": user_id, "order_id": order_id, "reserved_at": reserved_at}
-        expiration = ttl_seconds * 1000 + EXPIRY_MARGIN_MS
-        self._publisher.publish(
-            HOLD_EXCHANGE, HOLD_KEY, json_codec.encode(message), message_id=order_id, expiration_ms=expiration
-        )
+    def publish(self, seat_id: str, user_id: str, order_id: str, ttl_seconds: int, sent: Sent = None) -> None:
+        """Publish the message of a hold, unless it was sent before. Raises Unknown."""
+        message = self._message(seat_id, user_id, order_id)
+        self._publisher.publish(*message, **_properties(order_id, ttl_seconds), sent=sent)
+
+    @staticmethod
+    def _message(seat_id: str, user_id: str, order_id: str) -> tuple[str, str, bytes]:
+        message = {"seat_id": seat_id, "user_id": user_id, "order_id": order_id, "reserved_at": datetime.now(UTC)}
+        return HOLD_EXCHANGE, HOLD_KEY, json_codec.encode(message)
+
+
+def _properties(order_id: str, ttl_seconds: int) -> Any:
+    return {"message_id": order_id, "expiration_ms": ttl_seconds * 1000 + EXPIRY_MARGIN_MS}
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,12 @@ def _is_past(moment: str) -> bool:
 
 
 def create_order(participants: Participants, state: State, key: str) -> StepResult:
-    """Create a PENDING order with its price. It expires with the hold."""
+    """Create a PENDING order with its price. It expires with the hold.
+
+    The broker takes as long as Order, so the message of the hold is sent first. Without the order it does nothing.
+    """
+    if "sent" not in state:
+        state["sent"] = participants.hold_messages.send(*_hold_fields(state))
     participants.orders.create(
         key,
         order_id=state["order_id"],
@@ -110,10 +115,8 @@ def fail_order(participants: Participants, state: State, key: str) -> object:
 
 
 def publish_hold_message(participants: Participants, state: State, _key: str) -> StepResult:
-    """Publish the message that releases the seat when its hold expires."""
-    participants.hold_messages.publish(
-        state["seat_id"], state["user_id"], state["order_id"], datetime.now(UTC), state["ttl_seconds"]
-    )
+    """Publish the message that releases the seat when its hold expires, or wait for the confirm of the one sent."""
+    participants.hold_messages.publish(*_hold_fields(state), sent=state.pop("sent", None))
     return {}
 
 

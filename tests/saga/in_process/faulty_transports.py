@@ -123,11 +123,12 @@ class FaultyPublisher:
     get_plan: Callable[[], FaultPlan]
     inner: MessagePublisher
 
-    def publish(
-        self, exchange: str, routing_key: str, body: bytes, *, message_id: str, expiration_ms: int | None = None
-    ) -> None:
+    def send(self, *_message: Any, **_properties: Any) -> None:
+        """Send nothing early, so that `publish` is the only edge."""
+
+    def publish(self, *message: Any, **properties: Any) -> None:
         def send() -> None:
-            self.inner.publish(exchange, routing_key, body, message_id=message_id, expiration_ms=expiration_ms)
+            self.inner.publish(*message, **properties)
 
         send_with_faults(self.get_plan(), "broker publish", AMQP, send)
 

@@ -6,6 +6,7 @@ consumer acknowledges a message whose hold is gone, and returns a message that a
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import UUID
 
 import pika
@@ -45,11 +46,12 @@ class HoldMessageBroker:
         self._connection.close()
         self._publisher.stop()
 
-    def publish(
-        self, exchange: str, routing_key: str, body: bytes, *, message_id: str, expiration_ms: int | None = None
-    ) -> None:
+    def send(self, *_message: Any, **_properties: Any) -> None:
+        """Send nothing early."""
+
+    def publish(self, *message: Any, message_id: str, **properties: Any) -> None:
         """Publish, and return when the broker has confirmed. Raises Unknown."""
-        self._publisher.publish(exchange, routing_key, body, message_id=message_id, expiration_ms=expiration_ms)
+        self._publisher.publish(*message, message_id=message_id, **properties)
         self.confirmed.add(message_id)
 
     def find_violations(self) -> list[str]:

@@ -76,9 +76,11 @@ class RecordedMessages:
 
     messages: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
 
-    def publish(
-        self, _exchange: str, _routing_key: str, body: bytes, *, message_id: str, expiration_ms: int | None = None
-    ) -> None:
+    def send(self, *_message: Any, **_properties: Any) -> None:
+        """Send nothing early."""
+
+    def publish(self, *message: Any, message_id: str, **_properties: Any) -> None:
+        _exchange, _routing_key, body = message
         self.messages.append((message_id, json_codec.decode(body)))
 
 

@@ -210,3 +210,23 @@ def test_session_is_open_only_while_its_channel_confirms(monkeypatch):
     assert session.is_open()
     connection.callbacks["add_on_close_callback"](None, None)
     assert not session.is_open()
+
+
+def test_sent_message_is_published_once(publisher, broker):
+    """`publish` waits for the confirm of a message that was sent before."""
+    sent = publisher.send("", PARKING, b"{}", message_id="early")
+    publisher.publish("", PARKING, b"{}", message_id="early", sent=sent)
+    assert sent.done()
+    assert queue_admin.take(broker, PARKING)[0].message_id == "early"
+    with queue_admin.channel(broker) as channel:
+        assert channel.basic_get(PARKING)[0] is None
+
+
+def test_message_that_was_sent_in_vain_is_unknown(publisher):
+    sent = publisher.send("", "no.such.queue", b"{}", message_id="lost")
+    with pytest.raises(Unknown, match="no queue"):
+        publisher.publish("", PARKING, b"{}", message_id="lost", sent=sent)
+
+
+def test_send_without_a_connection_sends_nothing(broker):
+    assert Publisher(broker.settings, "test").send("", PARKING, b"{}", message_id="never") is None
