@@ -34,6 +34,8 @@ class Smu:
         self._neighbour = Neighbour(name, slots)
         self._session = open_session(base_url)
         self._session.headers.update({"X-Contacts-Key": api_key, "Accept": "application/json"})
+        self._adapter = self._session.get_adapter(base_url)
+        self._options: dict[str, Any] = {"verify": self._session.verify, "proxies": self._session.proxies}
         # `requests` would prepare the request at each call, which is most of the cost of a call.
         self._prepared = {
             verb: self._session.prepare_request(requests.Request("POST", f"{base_url}/{verb}", json={}))
@@ -91,7 +93,8 @@ class Smu:
         call.headers[correlation.HEADER] = correlation.current() or ""
         call.prepare_body(None, None, fields)
         try:
-            return self._session.send(call, timeout=TIMEOUT, allow_redirects=False)
+            # The session would look for cookies and redirects, which is half of the cost of a call.
+            return self._adapter.send(call, timeout=TIMEOUT, **self._options)
         except requests.RequestException as error:
             logger.warning("← SMU POST /%s: %s", verb, type(error).__name__)
             kind = Unreachable if _was_not_sent(error) else NoAnswer

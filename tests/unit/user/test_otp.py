@@ -18,6 +18,7 @@ from services.chassis.clean_ups import CleanUps
 from services.chassis.clients import CALL_SECONDS
 from services.chassis.errors import Unknown
 from services.user import smu as smu_module
+from services.user.outside import open_session
 from services.user.store.code_quota import CodeQuota
 from tests.support.concurrency import run_concurrently
 from tests.support.databases import Databases
@@ -66,7 +67,7 @@ def connection_error() -> requests.ConnectionError:
     "schema/users.phone",
 )
 def test_send_calls_smu_as_specified(users: UserApp, smu: Stubs) -> None:
-    user, correlation = users.new_user(), str(uuid4())
+    user, correlation, session = users.new_user(), str(uuid4()), open_session(SMU_URL)
     expected = {"X-Contacts-Key": SMU_KEY, "Content-Type": "application/json", "X-Correlation-ID": correlation}
     smu.respond(
         "POST",
@@ -75,7 +76,9 @@ def test_send_calls_smu_as_specified(users: UserApp, smu: Stubs) -> None:
         match=[
             matchers.header_matcher(expected),
             matchers.json_params_matcher({"Mobile": users.account(user)["phone"]}),
-            matchers.request_kwargs_matcher({"timeout": smu_module.TIMEOUT}),
+            matchers.request_kwargs_matcher(
+                {"timeout": smu_module.TIMEOUT, "verify": session.verify, "proxies": session.proxies}
+            ),
         ],
     )
     headers = {"X-Correlation-ID": correlation}
