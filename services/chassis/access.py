@@ -14,7 +14,7 @@ from flask import Flask, g, request
 from services.chassis import tokens
 from services.chassis.errors import ConfigurationError, Refused, Unknown
 from services.chassis.settings import ProcessSettings
-from services.contracts.enums import Role
+from services.contracts.enums import Role, StaffArea
 from services.contracts.errors import ErrorCode
 
 logger = logging.getLogger(__name__)
@@ -41,12 +41,14 @@ class Policy:
 
     `strict` routes move money or tickets. They return 503 while the list of revoked sessions is stale.
     The other routes continue, because a token alone expires within 15 minutes.
+    `area` refuses the accounts of staff that are limited to another area.
     """
 
     roles: frozenset[Role] = frozenset()
     callers: frozenset[str] = frozenset()
     public: bool = False
     strict: bool = False
+    area: StaffArea | None = None
 
     def __call__(self, view: View) -> View:
         """Attach this policy to a view function."""
@@ -60,6 +62,9 @@ customer = Policy(roles=frozenset({Role.CUSTOMER}))
 staff = Policy(roles=frozenset({Role.STAFF}))
 paying_customer = Policy(roles=frozenset({Role.CUSTOMER}), strict=True)
 deciding_staff = Policy(roles=frozenset({Role.STAFF}), strict=True)
+gate_staff = replace(staff, area=StaffArea.GATE)
+support_staff = replace(deciding_staff, area=StaffArea.SUPPORT)
+finance_staff = replace(deciding_staff, area=StaffArea.FINANCE)
 
 
 def internal(*callers: str) -> Policy:
@@ -106,6 +111,9 @@ class Guard:
             identity = self._read_role(identity, strict=policy.strict)
         if identity.role not in policy.roles:
             raise Refused(ErrorCode.FORBIDDEN, f"A {identity.role} account is not allowed to call this endpoint.")
+        if policy.area and identity.area not in (None, policy.area):
+            message = f"Your account is limited to {identity.area}. This needs {policy.area}."
+            raise Refused(ErrorCode.FORBIDDEN, message)
         return identity
 
     def _read_role(self, identity: tokens.Identity, *, strict: bool) -> tokens.Identity:
@@ -124,7 +132,8 @@ class Guard:
             return identity
         if role is None:
             raise Refused(ErrorCode.UNAUTHORIZED, "This login has ended. Log in again.")
-        return replace(identity, role=Role(role))
+        name, _, area = role.partition(":")
+        return replace(identity, role=Role(name), area=StaffArea(area) if area else None)
 
     def refuse_revoked(self, identity: tokens.Identity, *, strict: bool) -> None:
         """Raise Refused UNAUTHORIZED for a revoked session, or Unknown if `strict` and the list is stale."""

@@ -32,3 +32,7 @@ CREATE TABLE IF NOT EXISTS counted_events (
     ends_at timestamptz NOT NULL
 );
 CREATE INDEX IF NOT EXISTS counted_events_by_end ON counted_events (ends_at);
+
+-- The function of a trigger that makes a table append-only, also for the role that owns it.
+CREATE OR REPLACE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS
+$$ BEGIN RAISE EXCEPTION '% is append-only', TG_TABLE_NAME; END $$;

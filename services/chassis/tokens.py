@@ -17,7 +17,7 @@ import jwt
 
 from services.chassis.errors import Refused
 from services.chassis.keys import PublicKeys, SigningKey
-from services.contracts.enums import Role
+from services.contracts.enums import Role, StaffArea
 from services.contracts.errors import ErrorCode
 
 ISSUER = "ticketremaster"
@@ -40,6 +40,7 @@ class Identity:
     sid: str
     expires_at: int
     token_id: str
+    area: StaffArea | None = None  # of a limited account of staff. User stores it, and the token has no area
 
 
 def issue(

@@ -50,6 +50,14 @@ class Role(StrEnum):
     STAFF = "staff"
 
 
+class StaffArea(StrEnum):
+    """The area to which an account of staff may be limited. The reference has no limit."""
+
+    GATE = "gate"
+    SUPPORT = "support"
+    FINANCE = "finance"
+
+
 class OtpStatus(StrEnum):
     """The status of a one-time password (OTP).
 

@@ -144,7 +144,7 @@ class Orchestrator:
         app = web.create_app(self.settings.process, checks={"database": self.db.is_ready}, revocations=revocations)
         for routes in (purchase, transfer, verification, account):
             app.register_blueprint(routes.blueprint(context))
-        app.register_blueprint(staff.blueprint(self.db))
+        app.register_blueprint(staff.blueprint(self.db, context))
         app.register_blueprint(docs.blueprint())
         return app
 

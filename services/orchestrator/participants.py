@@ -67,6 +67,10 @@ class Users:
         """Read `is_flagged`: whether this user must verify a code before paying."""
         return self._data(self._peer.get(f"/users/{user_id}/risk"))
 
+    def list_staff_commands(self, after: int) -> list[Data]:
+        """Read the commands of staff to accounts after number `after`, oldest first."""
+        return list(self._peer.get(f"/staff-commands?after={after}"))
+
     def deduct(self, key: str, user_id: str, amount: Decimal) -> Data:
         """Deduct credits. Raises Refused INSUFFICIENT_CREDITS."""
         return self._data(self._peer.post("/credits/deduct", key=key, user_id=user_id, amount=amount))

@@ -78,17 +78,16 @@ CREATE TABLE IF NOT EXISTS audit (
     at             timestamptz NOT NULL DEFAULT clock_timestamp(),
     staff_id       uuid,                        -- the account of a staff member, or null
     operator       text,                        -- the name that an operator gave to the command line, or null
-    action         text NOT NULL,               -- refund, reverse, dismiss, retry or resolve
-    subject        uuid NOT NULL,               -- an order or a transfer
-    saga_id        uuid NOT NULL,               -- the saga that the command began or changed
+    action         text NOT NULL,               -- such as refund or lock
+    subject        uuid NOT NULL,               -- an order, a transfer or a user
+    saga_id        uuid,                        -- the saga that the command began or changed, or null
+    user_seq       bigint UNIQUE,               -- the number of a command that User recorded, or null
     note           text,
     correlation_id uuid,
     CHECK (num_nonnulls(staff_id, operator) = 1)
 );
 CREATE INDEX IF NOT EXISTS audit_by_time ON audit (at, audit_id);
 
-CREATE OR REPLACE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS
-$$ BEGIN RAISE EXCEPTION '% is append-only', TG_TABLE_NAME; END $$;
 CREATE OR REPLACE TRIGGER audit_is_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON audit
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 

@@ -1,4 +1,7 @@
-"""`python -m services.user.add_staff EMAIL PHONE`: add a staff account. The password is the first line of the input."""
+"""`python -m services.user.add_staff EMAIL PHONE [--area gate|support|finance]`: add a staff account.
+
+The password is the first line of the input. With `--area` the account may act in this area only.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from uuid import UUID
 from services.chassis.db import Database
 from services.chassis.errors import Refused
 from services.chassis.settings import DatabaseSettings, read_or_exit
-from services.contracts.enums import Role
+from services.contracts.enums import Role, StaffArea
 from services.contracts.errors import ErrorCode
 from services.user import contacts, passwords
 from services.user.store import accounts
@@ -34,10 +37,17 @@ def ensure_seed_account(db: Database, password: str) -> None:
         logger.warning("Replaced the public password of %s", SEED_EMAIL)
 
 
-def _add(db: Database, email: str, phone: str, password: str, user_id: UUID | None = None) -> None:
+def _add(
+    db: Database,
+    email: str,
+    phone: str,
+    password: str,
+    user_id: UUID | None = None,
+    area: StaffArea | None = None,
+) -> None:
     passwords.require_good(password)
     hashed = passwords.hash_password(password)
-    added = accounts.add(db, email, phone, hashed, role=Role.STAFF, user_id=user_id)
+    added = accounts.add(db, email, phone, hashed, role=Role.STAFF, user_id=user_id, staff_area=area)
     logger.warning("Added the staff account %s", added["user_id"])
 
 
@@ -46,10 +56,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m services.user.add_staff", description=__doc__)
     parser.add_argument("email", type=contacts.read_email)
     parser.add_argument("phone", type=contacts.read_phone)
+    parser.add_argument("--area", type=StaffArea, choices=list(StaffArea), help="limit the account to this area")
     given = parser.parse_args()
     db = Database(read_or_exit(DatabaseSettings.read))
     try:
-        _add(db, given.email, given.phone, sys.stdin.readline().rstrip("\n"))
+        _add(db, given.email, given.phone, sys.stdin.readline().rstrip("\n"), area=given.area)
     except (Refused, ValueError) as problem:
         exists = isinstance(problem, Refused) and problem.code == ErrorCode.EMAIL_ALREADY_EXISTS
         sys.exit("an account with this e-mail address exists" if exists else str(problem))

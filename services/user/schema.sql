@@ -16,6 +16,8 @@ CREATE TABLE IF NOT EXISTS users (
 ALTER TABLE users ADD COLUMN IF NOT EXISTS phone_verified_at timestamptz;
 CREATE INDEX IF NOT EXISTS users_by_verified_phone ON users (phone) WHERE phone_verified_at IS NOT NULL;
 ALTER TABLE users ADD COLUMN IF NOT EXISTS locked_at timestamptz; -- staff have locked the account
+ALTER TABLE users ADD COLUMN IF NOT EXISTS staff_area text  -- the only area of a limited account of staff
+    CHECK (staff_area IN ('gate', 'support', 'finance'));
 
 -- Every change of a spendable balance, once per key. The balance is the sum of these rows.
 CREATE TABLE IF NOT EXISTS credit_entries (
@@ -111,3 +113,15 @@ CREATE TABLE IF NOT EXISTS password_resets (
     attempts_left    smallint NOT NULL CHECK (attempts_left >= 0),
     sent_at          timestamptz[] NOT NULL  -- of the codes of the last day
 );
+
+-- Every command of staff to an account, written in the transaction of its effect. The orchestrator copies it to `audit`.
+CREATE TABLE IF NOT EXISTS staff_commands (
+    seq            bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    at             timestamptz NOT NULL DEFAULT clock_timestamp(),
+    staff_id       uuid NOT NULL,
+    action         text NOT NULL,
+    subject        uuid NOT NULL,  -- a user
+    correlation_id uuid
+);
+CREATE OR REPLACE TRIGGER staff_commands_is_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON staff_commands
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();

@@ -48,3 +48,13 @@ def test_refused_command_is_recorded_too(system: TestSystem) -> None:
     assert staff.refund(order_id).status == 409
     (record,) = find_records(system, staff)
     assert (record["action"], record["subject"], record["outcome"]) == ("refund", order_id, "REFUSED")
+
+
+def test_commands_to_accounts_are_recorded_with_the_others(system: TestSystem) -> None:
+    staff, user = system.staff(), system.person()
+    for command in ("logout", "lock", "unlock"):
+        staff.post(f"/api/auth/users/{user.user_id}/{command}").must(200)
+    found = [(record["action"], record["subject"]) for record in find_records(system, staff)]
+    assert found == [("unlock", user.user_id), ("lock", user.user_id), ("end_logins", user.user_id)]
+    kept = system.rows("users_db", "SELECT action FROM staff_commands WHERE staff_id = %s", staff.user_id)
+    assert len(kept) == 3

@@ -20,7 +20,7 @@ from typing import Any, get_args
 
 import psycopg2
 
-from services.contracts.enums import OrderStatus, Role, ScanResult, SeatStatus, TransferStatus
+from services.contracts.enums import OrderStatus, Role, ScanResult, SeatStatus, StaffArea, TransferStatus
 from services.orchestrator.saga.journal import Entry, Status
 from services.order import order_store, request_models, transfer_store
 
@@ -38,6 +38,7 @@ VOCABULARIES: dict[str, Iterable[str]] = {
     "transfers.status": TransferStatus,
     "transfers.initiated_by": get_args(request_models.Party),
     "users.role": Role,
+    "users.staff_area": StaffArea,
 }
 SEEDED = {"OPENING"}  # only seed.sql uses it
 UNUSED = {  # columns that no code names, and the reason for each

@@ -10,7 +10,7 @@ import msgspec
 from flask import Blueprint, Response
 
 from services.chassis import web
-from services.chassis.access import customer, deciding_staff, identity, paying_customer, signed_in
+from services.chassis.access import customer, finance_staff, identity, paying_customer, signed_in
 from services.chassis.errors import Refused
 from services.contracts.enums import OrderStatus
 from services.contracts.errors import ErrorCode
@@ -91,7 +91,7 @@ def blueprint(context: ApiContext) -> Blueprint:
         return web.ok(_show_order(context.get_readable_order(web.as_id(order_id))))
 
     @routes.post("/api/orders/<order_id>/refund")
-    @deciding_staff
+    @finance_staff
     def refund(order_id: str) -> Response:
         subject = web.as_id(order_id)
         return web.ok(_pick(REFUND.result_fields, context.run_for_staff(REFUND, subject, {"order_id": str(subject)})))

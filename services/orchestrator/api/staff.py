@@ -8,9 +8,10 @@ from services.chassis import web
 from services.chassis.access import staff
 from services.chassis.db import Database
 from services.orchestrator import audit
+from services.orchestrator.api.context import ApiContext
 
 
-def blueprint(db: Database) -> Blueprint:
+def blueprint(db: Database, context: ApiContext) -> Blueprint:
     """Create the route of the audit."""
     routes = Blueprint("staff", __name__)
 
@@ -18,6 +19,7 @@ def blueprint(db: Database) -> Blueprint:
     @staff
     def list_audit() -> Response:
         page, per_page = web.page()
+        context.retry(lambda: audit.copy_commands(db, context.participants.users.list_staff_commands))
         rows, total = audit.list_records(db, page, per_page)
         return web.ok_page(rows, total, page, per_page)
 

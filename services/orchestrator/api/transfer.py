@@ -10,7 +10,7 @@ import msgspec
 from flask import Blueprint, Response
 
 from services.chassis import web
-from services.chassis.access import deciding_staff, identity, paying_customer, signed_in
+from services.chassis.access import identity, paying_customer, signed_in, support_staff
 from services.chassis.errors import Refused
 from services.contracts.enums import Role, TransferStatus
 from services.contracts.errors import ErrorCode
@@ -92,12 +92,12 @@ def blueprint(context: ApiContext) -> Blueprint:
         return _run(context, DISPUTE, body.transfer_id, given, dispute_number)
 
     @routes.post("/api/transfer/reverse")
-    @deciding_staff
+    @support_staff
     def reverse() -> Response:
         return _decide(context, REVERSE, web.body(TransferBody).transfer_id)
 
     @routes.post("/api/transfer/dismiss")
-    @deciding_staff
+    @support_staff
     def dismiss() -> Response:
         return _decide(context, DISMISS, web.body(TransferBody).transfer_id)
 

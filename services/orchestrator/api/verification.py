@@ -10,7 +10,7 @@ import msgspec
 from flask import Blueprint, Response
 
 from services.chassis import web
-from services.chassis.access import identity, staff
+from services.chassis.access import gate_staff, identity
 from services.orchestrator.api.context import ApiContext
 from services.orchestrator.tickets.scan import ScanRequest
 from services.orchestrator.tickets.scan_rules import Gate
@@ -33,7 +33,7 @@ def blueprint(context: ApiContext) -> Blueprint:
     routes = Blueprint("verification", __name__)
 
     @routes.post("/api/verify")
-    @staff
+    @gate_staff
     def verify() -> Response:
         body = web.body(VerifyBody)
         context.require_self(body.staff_id)

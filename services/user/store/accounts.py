@@ -7,12 +7,12 @@ from uuid import UUID
 
 from services.chassis.db import Database, Row, Transaction
 from services.chassis.errors import Refused
-from services.contracts.enums import Role
+from services.contracts.enums import Role, StaffArea
 from services.contracts.errors import ErrorCode
 
 _ADD = """
-INSERT INTO users (user_id, email, phone, password_hash, role)
-VALUES (coalesce(%(user_id)s, gen_random_uuid()), %(email)s, %(phone)s, %(password_hash)s, %(role)s)
+INSERT INTO users (user_id, email, phone, password_hash, role, staff_area)
+VALUES (coalesce(%(user_id)s, gen_random_uuid()), %(email)s, %(phone)s, %(password_hash)s, %(role)s, %(staff_area)s)
 ON CONFLICT (email) DO NOTHING
 RETURNING user_id, email"""
 
@@ -36,9 +36,11 @@ def add(
     password_hash: str,
     role: Role = Role.CUSTOMER,
     user_id: UUID | None = None,
+    staff_area: StaffArea | None = None,
 ) -> Row:
     """Add a user and return user_id and email. Raises Refused EMAIL_ALREADY_EXISTS."""
-    added = db.statement(_ADD, email=email, phone=phone, password_hash=password_hash, role=role, user_id=user_id)
+    who = {"email": email, "phone": phone, "user_id": user_id}
+    added = db.statement(_ADD, **who, password_hash=password_hash, role=role, staff_area=staff_area)
     if added is None:
         raise Refused(ErrorCode.EMAIL_ALREADY_EXISTS)
     return added

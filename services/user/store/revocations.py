@@ -27,7 +27,7 @@ _DELETE_LOGIN = "DELETE FROM logins WHERE sid = %(sid)s"
 _IS_REVOKED = "SELECT 1 FROM revoked_logins WHERE sid = %(sid)s"
 
 _ROLE_UNLESS_REVOKED = """
-SELECT role FROM users
+SELECT role || CASE WHEN role = 'staff' THEN coalesce(':' || staff_area, '') ELSE '' END AS role FROM users
 WHERE user_id = %(user_id)s AND locked_at IS NULL AND NOT EXISTS (SELECT FROM revoked_logins WHERE sid = %(sid)s)"""
 
 # The sid proves that the reader's cursor counts rows of this table. A restored backup gives its seq to another row.
@@ -78,7 +78,10 @@ def revoke_all(tx: Transaction, sids: list[str], user_id: UUID) -> None:
 
 
 def find_role(db: Database, user_id: UUID, sid: str) -> str | None:
-    """Return the user's current role, or None if the session was revoked or the user is locked or does not exist."""
+    """Return the user's current role, such as `staff:gate` for limited staff.
+
+    None if the session was revoked, or if the user is locked or does not exist.
+    """
     found = db.statement(_ROLE_UNLESS_REVOKED, user_id=user_id, sid=sid)
     return None if found is None else str(found["role"])
 

@@ -57,6 +57,9 @@ def _run_service(revocations: access.Revocations) -> Iterator[FlaskClient]:
         "look": access.customer,
         "scan": access.staff,
         "decide": access.deciding_staff,
+        "admit": access.gate_staff,
+        "settle": access.support_staff,
+        "refund": access.finance_staff,
         "inside": access.internal("order-service"),
     }
     for name, policy in policies.items():
@@ -103,6 +106,20 @@ def test_role_of_staff_is_the_current_one() -> None:
     assert _get_statuses(RevocationList(role=None), _token("staff"), "/scan", "/decide", "/look") == [401, 401, 401]
     assert _get_statuses(RevocationList(is_away=True), _token("staff"), "/scan", "/decide") == [200, 503]
     assert _get_statuses(RevocationList(is_away=True), _token("customer"), "/look", "/pay") == [200, 200]
+
+
+@pytest.mark.parametrize(
+    ("role", "statuses"),
+    [
+        ("staff", [200, 200, 200, 200]),
+        ("staff:gate", [200, 403, 403, 200]),
+        ("staff:support", [403, 200, 403, 200]),
+        ("staff:finance", [403, 403, 200, 200]),
+    ],
+)
+def test_limited_staff_may_call_only_their_area(role: str, statuses: list[int]) -> None:
+    paths = ("/admit", "/settle", "/refund", "/scan")
+    assert _get_statuses(RevocationList(role=role), _token("staff"), *paths) == statuses
 
 
 def test_a_refresh_token_is_not_an_access_token() -> None:

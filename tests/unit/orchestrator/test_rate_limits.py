@@ -22,7 +22,7 @@ app = Flask(__name__)
 def call(calls: ExpensiveCalls, user_id: UUID, address: str = "192.0.2.1") -> int:
     """Make an expensive call. Returns 0, or the seconds to wait after a refusal."""
     with app.test_request_context(headers={"X-Real-IP": address}):
-        g.identity = Identity(user_id, Role.CUSTOMER, "sid", 0)
+        g.identity = Identity(user_id, Role.CUSTOMER, "sid", 0, "token")
         try:
             calls.count()
         except Refused as refusal:
