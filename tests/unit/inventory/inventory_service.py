@@ -181,10 +181,10 @@ class InventoryService:
         with ThreadPoolExecutor(len(calls)) as pool:
             with self.lock_row(seat_id):
                 futures = [pool.submit(result_or_code, call) for call in calls]
-                wait_until(lambda: self._count_waiting() == len(calls), 0.9)  # lock_timeout is 1 s
+                wait_until(lambda: self.count_waiting() == len(calls), 0.9)  # lock_timeout is 1 s
             return [future.result() for future in futures]
 
-    def _count_waiting(self) -> int:
+    def count_waiting(self) -> int:
         """The number of connections that wait for a lock."""
         blocked = "SELECT count(*) AS n FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = 'seats_db'"
         return int(self.row(blocked)["n"])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from uuid import UUID
 
@@ -13,6 +15,7 @@ from services.inventory.store.holds import DEFAULT_LIMITS
 from tests.support.databases import Databases
 from tests.support.query_plans import explain_during_sale
 from tests.support.service_settings import new_id, new_key
+from tests.support.waiting import wait_until
 from tests.unit.inventory.inventory_service import HASH, InventoryService, expect_refusal, run_concurrently
 
 pytestmark = pytest.mark.unit
@@ -86,10 +89,25 @@ def test_parallel_reserves_of_one_user_stay_in_the_limit(inventory: InventorySer
     assert len(answers) - len(refused) == HOLDS
 
 
-def test_two_users_do_not_wait_for_each_other(inventory: InventoryService, event: str) -> None:
-    lock = "SELECT pg_advisory_xact_lock(hashtextextended(%(user_id)s::uuid::text, 0))"
+@contextmanager
+def lock_user(inventory: InventoryService, user_id: str) -> Iterator[None]:
+    """Hold the lock of a user, as a reserve does until it commits."""
     with inventory.db.transaction() as tx:
-        tx.one(lock, user_id=new_id())
+        tx.one("SELECT pg_advisory_xact_lock(hashtextextended(%(user_id)s, 0))", user_id=user_id)
+        yield
+
+
+def test_reserves_of_one_user_wait_for_each_other(inventory: InventoryService, event: str) -> None:
+    user_id = new_id()
+    with ThreadPoolExecutor(1) as pool:
+        with lock_user(inventory, user_id):
+            held = pool.submit(inventory.reserve, inventory.new_seat(event), user_id)
+            wait_until(lambda: inventory.count_waiting() == 1, 0.9)  # lock_timeout is 1 s
+        assert held.result()
+
+
+def test_two_users_do_not_wait_for_each_other(inventory: InventoryService, event: str) -> None:
+    with lock_user(inventory, new_id()):
         inventory.reserve(inventory.new_seat(event))
 
 
