@@ -75,7 +75,12 @@ def cover_credits(system: TestSystem, user: OperationClient) -> None:
         user.call("verifyOtpAtSmu", 503)
     user.call("notify", 200, notices=[{"user_id": payer.user_id, "message": "order_refunded"}])
     for status in (200, 200, 200, 200, 200, 429):
-        user.call("sendOtp", status, user_id=poor.user_id)
+        user.call("sendOtp", status, user_id=poor.user_id, initiator_id=poor.user_id)
+    parties = {"seller_user_id": payer.user_id, "buyer_user_id": poor.user_id, "initiator_id": payer.user_id}
+    user.call("checkCredits", 200, **parties, amount=1)
+    for status in (402, 402, 402, 429):
+        user.call("checkCredits", status, **parties, amount=500)
+    user.call("checkCredits", 404, **{**parties, "buyer_user_id": str(uuid4())}, amount=1)
 
 
 def cover_orders(order: OperationClient) -> None:
