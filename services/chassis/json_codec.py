@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 from functools import cache
+from threading import Lock
 from typing import Any, TypeVar
 
 import msgspec
@@ -22,6 +23,7 @@ def _encode_other(value: object) -> Decimal:
 _encoder = msgspec.json.Encoder(decimal_format="number", enc_hook=_encode_other)
 _canonical_encoder = msgspec.json.Encoder(decimal_format="number", enc_hook=_encode_other, order="sorted")
 _decoder = msgspec.json.Decoder(float_hook=Decimal)
+_build_lock = Lock()  # msgspec crashes if two threads build the type information of one Struct
 
 
 def encode(value: Any) -> bytes:
@@ -48,6 +50,12 @@ def decode_as(raw: bytes, shape: type[T]) -> T:
     return decoded
 
 
+def convert(value: Any, shape: type[T]) -> T:
+    """Check and convert a decoded value to `shape`. Raises msgspec.ValidationError."""
+    _decoder_for(shape)  # type: ignore[arg-type]  # a class is hashable
+    return msgspec.convert(value, shape)
+
+
 def contains_nul(value: Any) -> bool:
     """True if a decoded value has a text with the NUL character. Only the JSON escape `\\u0000` can put one there."""
     if isinstance(value, str):
@@ -61,7 +69,8 @@ def contains_nul(value: Any) -> bool:
 
 @cache
 def _decoder_for(shape: type) -> msgspec.json.Decoder[Any]:
-    return msgspec.json.Decoder(shape, dec_hook=_decode_field, float_hook=Decimal)
+    with _build_lock:
+        return msgspec.json.Decoder(shape, dec_hook=_decode_field, float_hook=Decimal)
 
 
 def _decode_field(shape: type, value: Any) -> Any:

@@ -98,7 +98,7 @@ class InventoryClient:
 
 def _decode(raw: bytes | None, shape: type[T]) -> T:
     try:
-        return msgspec.json.decode(raw or b"", type=shape)
+        return json_codec.decode_as(raw or b"", shape)
     except msgspec.DecodeError as error:
         raise Unknown(f"inventory-service returned an unexpected body: {error}") from None
 

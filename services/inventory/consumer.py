@@ -17,6 +17,7 @@ from uuid import UUID, uuid4
 
 import msgspec
 
+from services.chassis import json_codec
 from services.chassis.broker import Publisher
 from services.chassis.db import Database
 from services.chassis.errors import Unknown
@@ -118,7 +119,7 @@ def _parse(message: Message) -> tuple[_HoldMessage, str]:
     if not message.message_id or len(message.message_id) > MAX_MESSAGE_ID or "\0" in message.message_id:
         raise _Malformed("no message_id")
     try:
-        return msgspec.json.decode(message.body, type=_HoldMessage), message.message_id
+        return json_codec.decode_as(message.body, _HoldMessage), message.message_id
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise _Malformed(str(error)) from None
 

@@ -12,6 +12,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta
 
+from services.chassis import json_codec
 from services.contracts.money import MAX_AMOUNT, from_cents, to_cents
 from services.user.store.reversals import Claim
 
@@ -111,7 +112,7 @@ def parse(event: dict[str, Any]) -> Payment | Claim | None:
 
 
 def _parse_payment(event: dict[str, Any]) -> Payment | None:
-    parsed = msgspec.convert(event, _Event[_PaidIntent])
+    parsed = json_codec.convert(event, _Event[_PaidIntent])
     intent = parsed.data.object
     if intent.currency != CURRENCY or not 0 < intent.amount_received <= MAX_CENTS:
         logger.error("PaymentIntent %s received %d %s", intent.id, intent.amount_received, intent.currency)
@@ -120,14 +121,14 @@ def _parse_payment(event: dict[str, Any]) -> Payment | None:
 
 
 def _parse_cancellation(event: dict[str, Any]) -> Claim:
-    parsed = msgspec.convert(event, _Event[_CanceledIntent])
+    parsed = json_codec.convert(event, _Event[_CanceledIntent])
     intent = parsed.data.object
     claim = _claim(parsed, intent.id, intent.id, "CANCELLATION", "LOST", 0)
     return replace(claim, is_ours="topup_key" in (intent.metadata or {}))
 
 
 def _parse_refund(event: dict[str, Any]) -> Claim | None:
-    parsed = msgspec.convert(event, _Event[_Charge])
+    parsed = json_codec.convert(event, _Event[_Charge])
     charge = parsed.data.object
     if _is_foreign_currency(parsed.type, charge.id, charge.currency):
         return None
@@ -135,7 +136,7 @@ def _parse_refund(event: dict[str, Any]) -> Claim | None:
 
 
 def _parse_failed_refund(event: dict[str, Any]) -> Claim | None:
-    parsed = msgspec.convert(event, _Event[_Refund])
+    parsed = json_codec.convert(event, _Event[_Refund])
     refund = parsed.data.object
     if refund.status not in REFUND_FAILURES or _is_foreign_currency(parsed.type, refund.id, refund.currency):
         return None
@@ -143,7 +144,7 @@ def _parse_failed_refund(event: dict[str, Any]) -> Claim | None:
 
 
 def _parse_dispute(event: dict[str, Any]) -> Claim | None:
-    parsed = msgspec.convert(event, _Event[_Dispute])
+    parsed = json_codec.convert(event, _Event[_Dispute])
     dispute, rank = parsed.data.object, DISPUTE_RANKS[parsed.type]
     if _is_foreign_currency(parsed.type, dispute.id, dispute.currency):
         return None

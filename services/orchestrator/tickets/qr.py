@@ -14,6 +14,7 @@ import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from services.chassis import json_codec
 from services.chassis.errors import Refused
 from services.contracts.errors import ErrorCode
 
@@ -84,7 +85,7 @@ class Seal:
 
 
 def _parse_ticket(plaintext: bytes) -> Ticket:
-    ticket = msgspec.json.decode(plaintext, type=Ticket)
+    ticket = json_codec.decode_as(plaintext, Ticket)
     if ticket.generated_at.tzinfo is None:
         raise ValueError("generated_at has no zone")
     return ticket

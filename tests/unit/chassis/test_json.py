@@ -1,8 +1,10 @@
-"""Request bodies: the decoded value is checked, not its encoding."""
+"""Request bodies: the decoded value is checked, not its encoding. Threads may decode the same shape first."""
 
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import msgspec
 import pytest
 
 import services
+from harness.runtime.compose import ROOT
 from services.chassis import web
 from services.chassis.errors import Refused
 
@@ -77,3 +80,29 @@ def test_no_message_can_show_a_regular_expression() -> None:
     root = Path(services.__file__).parent
     found = {path.name for path in root.rglob("*.py") if re.search(r"Meta\([^)]*pattern=", path.read_text())}
     assert found <= {"stripe_events.py"}, "messages about Stripe's events reach only the log"
+
+
+RACE = """
+import sys, threading
+from typing import Annotated
+import msgspec
+from services.chassis import json_codec
+
+FIELDS = [(f"f{n}", Annotated[int, msgspec.Meta(ge=0)]) for n in range(12)]
+RAW = msgspec.json.encode({name: 1 for name, _ in FIELDS})
+sys.setswitchinterval(1e-6)
+for number in range(1500):
+    shape = msgspec.defstruct(f"Shape{number}", FIELDS)
+    together = threading.Barrier(8)
+    uses = (lambda: json_codec.decode_as(RAW, shape), lambda: json_codec.convert(json_codec.decode(RAW), shape))
+    threads = [threading.Thread(target=lambda use=uses[n % 2]: (together.wait(), use())) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+"""
+
+
+def test_first_decodes_of_a_shape_by_many_threads_do_not_crash() -> None:
+    ended = subprocess.run([sys.executable, "-c", RACE], cwd=ROOT, capture_output=True, timeout=120, check=False)
+    assert ended.returncode == 0, ended.stderr.decode()
