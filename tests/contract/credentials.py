@@ -32,7 +32,7 @@ Headers = dict[str, str]
 class Credentials:
     """Makes the headers that open an operation. A login made here is valid until a test logs it out."""
 
-    keys: Mapping[str, SigningKey]
+    keys: Mapping[str, str]  # as text, because the suite sends its credentials to other processes
     users_dsn: str
     smu_key: str
     stripe_key: str
@@ -41,8 +41,11 @@ class Credentials:
     def of(cls, stack: Stack) -> Credentials:
         """Read the keys of a running stack."""
         env = stack.env("user-service")
-        keys = {name: SigningKey.parse(stack.env(name)["PRIVATE_KEY"]) for name in CALLERS}
+        keys = {name: stack.env(name)["PRIVATE_KEY"] for name in CALLERS}
         return cls(keys, stack.dsn("users_db"), env["SMU_API_KEY"], env["STRIPE_SECRET_KEY"])
+
+    def _key(self, service: str) -> SigningKey:
+        return SigningKey.parse(self.keys[service])
 
     def token(self, user_id: UUID, kind: str = "access") -> str:
         """Make a token of a new login."""
@@ -50,12 +53,12 @@ class Credentials:
         if kind == "refresh":
             with closing(psycopg2.connect(self.users_dsn)) as users:
                 login = inserts.login(users, str(user_id))
-        return tokens.issue(self.keys["user-service"], user_id, role, login["sid"], kind, token_id=login["jti"])
+        return tokens.issue(self._key("user-service"), user_id, role, login["sid"], kind, token_id=login["jti"])
 
     def service(self, name: str, document: Mapping[str, Any]) -> Headers:
         """Make the headers of a call from the service `name` to the service of `document`."""
         called = f"{document['info']['title'].split()[0].lower()}-service"
-        return {"Authorization": Credential(name, self.keys[name], called).header()}
+        return {"Authorization": Credential(name, self._key(name), called).header()}
 
     def headers(self, document: Mapping[str, Any], operation: Mapping[str, Any], user_id: UUID | None) -> Headers:
         """Make the headers that open an operation to `user_id` or to its calling service. None makes none."""
