@@ -30,14 +30,23 @@ from tests.saga.interleavings.pairs import PAIRS
 
 pytestmark = pytest.mark.saga
 
+REPEATED = Search("pay~take-over (held)", Mode.ONE)
+
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Make one test per pair, or only the test of --schedule."""
+    """Make one test per pair, exception and planted race, or only the test of --schedule."""
     schedule = metafunc.config.getoption("--schedule", None)
-    if "pair" in metafunc.fixturenames:
-        metafunc.parametrize("pair", [] if schedule else list(PAIRS))
+    every = {"pair": PAIRS, "exception": EXCEPTIONS, "control": CONTROLS, "search": (REPEATED,)}
+    for name in every.keys() & set(metafunc.fixturenames):
+        metafunc.parametrize(name, () if schedule else tuple(every[name]), ids=_id)
     if "schedule" in metafunc.fixturenames:
         metafunc.parametrize("schedule", [schedule] if schedule else [])
+
+
+def _id(value: str | Deviation | Control | Search) -> str:
+    if isinstance(value, Deviation):
+        return f"{value.actor}-{value.other}-{value.answer}"
+    return value.guard if isinstance(value, Control) else str(value)
 
 
 @pytest.fixture
@@ -63,7 +72,6 @@ def test_every_schedule_of_a_pair_ends_like_a_serial_order(pair: str, reports: d
         pytest.fail("\n\n".join(failures), pytrace=False)
 
 
-@pytest.mark.parametrize("exception", EXCEPTIONS, ids=lambda row: f"{row.actor}-{row.other}-{row.answer}")
 def test_declared_exception_occurs(exception: Deviation, reports: dict[str, SearchReport]) -> None:
     """An exception that no schedule needs any more would hide a new race, so it must be removed."""
     if reports.keys() != PAIRS.keys():
@@ -78,7 +86,6 @@ def test_schedule(schedule: str, runner: PairRunner) -> None:
 
 
 @pytest.mark.negative_control
-@pytest.mark.parametrize("control", CONTROLS, ids=lambda control: control.guard)
 def test_planted_race_is_found_by_a_schedule(control: Control, runner: PairRunner) -> None:
     """The serial orders show nothing. The explorer finds the race and shrinks it."""
     with control.plant(runner.system):
@@ -89,6 +96,6 @@ def test_planted_race_is_found_by_a_schedule(control: Control, runner: PairRunne
     print(found.failures[0])
 
 
-def test_search_executes_the_same_schedules_twice(runner: PairRunner) -> None:
-    first, second = (explore(runner, Search("pay~take-over (held)", Mode.ONE)) for _ in range(2))
+def test_search_executes_the_same_schedules_twice(search: Search, runner: PairRunner) -> None:
+    first, second = (explore(runner, search) for _ in range(2))
     assert first.executed == second.executed
