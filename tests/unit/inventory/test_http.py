@@ -204,7 +204,7 @@ def test_too_many_events_are_refused(get):
 @pytest.mark.claim("protocols/event-reads-seat-map")
 @pytest.mark.parametrize("path", [f"/seats?event_id={SEEDED[0]}", f"/seats/availability?event_id={SEEDED[0]}"])
 @pytest.mark.parametrize(
-    ("caller", "status"), [(None, 401), ("orchestrator-service", 403), ("user-service", 403), ("event-service", 200)]
+    ("caller", "status"), [(None, 401), ("orchestrator-service", 403), ("user-service", 401), ("event-service", 200)]
 )
 def test_only_event_reads_seats(app, path, caller, status):
     assert Getter(app, caller)(path).status_code == status

@@ -39,10 +39,10 @@ TABLES = {  # in the order of the reference: column, type, and `?` if it may be 
     "events": f"""event_id uuid; name character varying(255); venue_id uuid; hall_id character varying(20);
         event_date {TIME}; total_seats integer; pricing_tiers jsonb""",
 }
-ADDED = {  # departure D41 and its causes D2, D7, D21, D33, D61, D65, D66
+ADDED = {  # departure D41 and its causes D2, D7, D21, D33, D61, D65, D66, D75, D75
     "seats": "category hold_id order_id lapsed_user_id lapsed_at",
     "entry_logs": "scan_id hall_id_staff event_id_staff",
-    "users": "role frozen_credits phone_verified_at locked_at",
+    "users": "role frozen_credits phone_verified_at locked_at staff_area",
     "orders": "charge_key otp_required otp_verified_at otp_attempts otp_failures expires_at",
     "transfers": "order_id otp_attempts otp_failures buyer_otp_attempts buyer_otp_failures credits_frozen freeze_key "
     "dispute_count expires_at",

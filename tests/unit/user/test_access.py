@@ -19,7 +19,7 @@ ORCHESTRATOR_ONLY = [
     ("GET", f"/users/{USER}"), ("GET", f"/users/{USER}/risk"),
     ("POST", "/credits/check"), ("POST", "/credits/deduct"), ("POST", "/credits/refund"), ("POST", "/credits/freeze"),
     ("POST", "/credits/unfreeze"), ("POST", "/credits/transfer"), ("POST", "/credits/topup"),
-    ("POST", "/otp/send"), ("POST", "/otp/verify"), ("POST", "/notifications"),
+    ("POST", "/otp/send"), ("POST", "/otp/verify"), ("POST", "/notifications"), ("GET", "/staff-commands"),
 ]  # fmt: skip
 FOR_EVENT = [("GET", "/auth/revocations"), ("GET", f"/users/{USER}/role")]
 INTERNAL = [*ORCHESTRATOR_ONLY, *FOR_EVENT]
