@@ -61,8 +61,9 @@ _GIVE_BACK = f"""
         buyer_otp_attempts = buyer_otp_attempts - (buyer_user_id = {_CALLER})::int
     WHERE transfer_id = %(transfer_id)s"""
 _READ_STATE = f"""
-    SELECT status, seller_otp_verified, buyer_otp_verified, {_OF_CALLER} AS attempts FROM transfers
-    WHERE transfer_id = %(transfer_id)s"""
+    SELECT status, seller_otp_verified, buyer_otp_verified,
+        coalesce({_OF_CALLER}, %(max_attempts)s) AS attempts  -- a stranger has none left
+    FROM transfers WHERE transfer_id = %(transfer_id)s"""
 _NO_TRANSFER = {"status": None, "seller_otp_verified": False, "buyer_otp_verified": False, "attempts": MAX_ATTEMPTS}
 _IS_OWN_CODE = f"SELECT {_CALLER} = {_OWN_ID} AS is_own FROM transfers WHERE transfer_id = %(transfer_id)s"
 
@@ -155,7 +156,7 @@ class TransferOtp:
 
     def read_state(self, tx: Transaction) -> Answer:
         """Read which parties are verified, how many attempts the caller has left, and whether the transfer failed."""
-        transfer: Mapping[Any, Any] = tx.one(_READ_STATE, **self._params) or _NO_TRANSFER
+        transfer: Mapping[Any, Any] = tx.one(_READ_STATE, **self._params, max_attempts=MAX_ATTEMPTS) or _NO_TRANSFER
         return {
             "verified": transfer[f"{self.party.lower()}_otp_verified"],
             "seller_otp_verified": transfer["seller_otp_verified"],

@@ -250,8 +250,9 @@ def test_three_of_ten_concurrent_guesses_at_other_codes_are_checked(service: Ord
 
 
 def test_a_stranger_cannot_take_an_attempt(service: OrderService) -> None:
-    path = f"transfers/{service.add_awaiting()}"
-    assert service.take(path, party="BUYER", caller_id=new_id()).code == "FORBIDDEN"
+    path, stranger = f"transfers/{service.add_awaiting()}", {"party": "BUYER", "caller_id": new_id()}
+    assert service.take(path, **stranger).code == "FORBIDDEN"
+    assert service.end(path, new_key("take"), "expired", **stranger).data["attempts_left"] == 0
 
 
 @pytest.mark.parametrize("party", ["SELLER", "BUYER"])
