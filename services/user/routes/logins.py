@@ -11,6 +11,7 @@ from services.chassis import access, web
 from services.chassis.db import Database
 from services.chassis.errors import Refused
 from services.contracts.errors import ErrorCode
+from services.user.routes.auth import SESSION_ID
 from services.user.store import accounts, logins, revocations, staff_commands
 
 logger = logging.getLogger(__name__)
@@ -56,7 +57,10 @@ def login_routes(db: Database) -> Blueprint:
     @routes.get("/users/<user_id>/role")
     @access.internal("orchestrator-service", "event-service")
     def role(user_id: str) -> Response:
-        return web.ok({"role": revocations.find_role(db, web.as_id(user_id), request.args.get("sid", ""))})
+        sid = request.args.get("sid", "")
+        if not SESSION_ID.fullmatch(sid):
+            raise Refused(ErrorCode.VALIDATION_ERROR, "sid is the id of a login.")
+        return web.ok({"role": revocations.find_role(db, web.as_id(user_id), sid)})
 
     @routes.get("/staff-commands")
     @access.internal("orchestrator-service")

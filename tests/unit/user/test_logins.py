@@ -179,6 +179,13 @@ def test_ended_login_has_no_role(users: UserApp) -> None:
     assert users.call("GET", path).get_json()["data"] == {"role": None}
 
 
+def test_invalid_sid_of_a_role_is_refused(users: UserApp) -> None:
+    path = f"/users/{log_in(users)['user']['user_id']}/role?sid="
+    assert users.call("GET", path + "s" * 200).status_code == 200
+    for sid in ("s" * 201, "%00nonsense"):
+        assert users.call("GET", path + sid).get_json()["error_code"] == "VALIDATION_ERROR"
+
+
 def test_login_that_overlaps_a_change_of_the_password_fails(users: UserApp) -> None:
     """The old password was right when it was checked, but the change is over before the login opens."""
     account = users.db.statement(
