@@ -57,11 +57,17 @@ VIEWS = {  # table: the columns that callers get, those computed from other colu
     "transfers": (
         transfer_store.FIELDS,
         {"is_expired"},
-        {"seller_verification_sid", "buyer_verification_sid", "otp_failures"},
+        {
+            "seller_verification_sid",
+            "buyer_verification_sid",
+            "otp_failures",
+            "buyer_otp_attempts",
+            "buyer_otp_failures",
+        },
     ),
     "sagas": (
         tuple(field.name for field in fields(Entry)),
-        {"is_overdue"},
+        {"is_overdue", "reserved"},
         {"owner", "adoptions", "deadline", "park_after", "created_at", "ended_at"},
     ),
 }
@@ -92,7 +98,7 @@ class ServiceCode:
     @classmethod
     @cache
     def of(cls, service: str) -> ServiceCode:
-        """Read all modules of a service, and the chassis module that has SQL."""
+        """Read all modules of a service, and the chassis modules that have SQL."""
         found: set[str] = set()
         for module in _import_modules(service):
             found |= {value for value in vars(module).values() if isinstance(value, str)} | set(_find_strings(module))
@@ -101,7 +107,8 @@ class ServiceCode:
 
 
 def _import_modules(service: str) -> Iterator[ModuleType]:
-    yield importlib.import_module("services.chassis.effects")
+    for name in ("effects", "limits"):
+        yield importlib.import_module(f"services.chassis.{name}")
     package = importlib.import_module(f"services.{service}")
     for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
         if not found.name.endswith(".main"):  # starts the service

@@ -7,7 +7,7 @@ from typing import Any
 
 from harness import Stack
 from harness.dev.spec_bundle import Document, bundle
-from tests.contract.credentials import CUSTOMER, STAFF, Credentials
+from tests.contract.credentials import CUSTOMER, STAFF, Credentials, Headers
 from tests.contract.exchanges import RecordingPool
 from tests.contract.probes import Operation, Prober, list_operations
 from tests.contract.scenarios import expect, hold_row_lock, sign_event
@@ -90,17 +90,24 @@ def cover_missing_databases(
         "stripeWebhook": {"body": event, "headers": signature},
         "verify": {"body": {"qr_payload": ticket, "hall_id": "HALL-B"}},
     }
+    calls = [
+        (Prober(url, credentials, pool), operation, {"headers": _make_headers(credentials, operation)})
+        for server, url in addresses.items()
+        for operation in _list_database_operations(bundle(server))
+    ]
     stack.stop("postgres")
     try:
         with ThreadPoolExecutor(8) as threads:  # because some operations retry for seconds
-            for server, url in addresses.items():
-                prober = Prober(url, credentials, pool)
-                for operation in _list_database_operations(bundle(server)):
-                    user_id = STAFF if "Staff" in operation.definition["tags"] else CUSTOMER
-                    threads.submit(prober.call, operation, user_id, **special.get(operation.id, {}))
+            for prober, operation, headers in calls:
+                threads.submit(prober.call, operation, None, **(headers | special.get(operation.id, {})))
     finally:
         stack.start("postgres")
         system.wait_until("every service is healthy again", system.is_healthy, 60)
+
+
+def _make_headers(credentials: Credentials, operation: Operation) -> Headers:
+    user_id = STAFF if "Staff" in operation.definition["tags"] else CUSTOMER
+    return credentials.headers(operation.document, operation.definition, user_id)
 
 
 def _list_database_operations(document: Document) -> list[Operation]:

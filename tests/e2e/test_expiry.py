@@ -210,7 +210,7 @@ def test_an_expired_hold_goes_to_the_next_buyer(system: TestSystem) -> None:
 def test_a_pay_after_the_hold_expired_charges_nothing(system: TestSystem) -> None:
     buyer: Person = system.person()
     _, order_id = system.hold_seat(buyer)
-    with system.clock("orders_db", TTL + 1):
+    with system.clock("orders_db", TTL + 1), system.clock("sagas_db", TTL + 1):
         assert outcomes([buyer.pay(order_id)]) == {"410 HOLD_EXPIRED": 1}
     assert buyer.balance() == 1000
 
