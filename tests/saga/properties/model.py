@@ -211,16 +211,17 @@ class Model:
         transfer = self.transfers[transfer_id]
         if transfer.status == "DISPUTED":
             return "ok"
-        if transfer.status != "COMPLETED" or not self._is_latest(transfer_id):
+        if transfer.status != "COMPLETED" or self.orders[transfer.order].status != "CONFIRMED":
             return "TRANSFER_INVALID_STATE"
-        if self.orders[transfer.order].status != "CONFIRMED":
+        if self.seats[transfer.seat].status == "CHECKED_IN" or transfer.dismissed:
+            return "DISPUTE_CLOSED"
+        if not self._is_latest(transfer_id):
             return "TRANSFER_INVALID_STATE"
         for following in self.transfers.values():
             if following.seat == transfer.seat and following.status == "PENDING_OTP":
                 following.status = "FAILED"
         seller = self.users[transfer.seller]
         transfer.status, transfer.frozen = "DISPUTED", min(seller.balance, transfer.amount)
-        transfer.dismissed = False
         seller.balance, seller.frozen = seller.balance - transfer.frozen, seller.frozen + transfer.frozen
         return "ok"
 
