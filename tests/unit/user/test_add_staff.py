@@ -28,6 +28,7 @@ def without_staff(users: UserApp, monkeypatch: pytest.MonkeyPatch) -> None:
         tx.run("DELETE FROM users WHERE email = %(email)s", email=SEED_EMAIL)
 
 
+@pytest.mark.claim("seed/users")
 def test_account_is_created_once_and_keeps_its_password(users: UserApp) -> None:
     ensure_seed_account(users.db, PASSWORD)
     ensure_seed_account(users.db, "another gate, 2 lanes")
