@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from threading import Event
 
 import pytest
 from flask import Flask
@@ -32,10 +33,13 @@ def test_large_body_is_compressed_for_a_client_that_accepts_it() -> None:
 
 
 def test_concurrent_clients_share_one_compression(monkeypatch: pytest.MonkeyPatch) -> None:
-    compress, calls = gzip.compress, []
+    compress, calls, second = gzip.compress, [], Event()
 
     def count(body: bytes, *options: int, **others: int) -> bytes:
         calls.append(body)
+        if len(calls) == 2:
+            second.set()
+        second.wait(0.3)  # without the lock, another client compresses in this time
         return compress(body, *options, **others)
 
     monkeypatch.setattr(gzip, "compress", count)

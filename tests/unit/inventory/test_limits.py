@@ -10,6 +10,7 @@ from uuid import UUID
 
 import pytest
 
+from services.chassis.db import Transaction
 from services.inventory.store import holds
 from services.inventory.store.holds import DEFAULT_LIMITS
 from tests.support.databases import Databases
@@ -89,21 +90,30 @@ def test_parallel_reserves_of_one_user_stay_in_the_limit(inventory: InventorySer
     assert len(answers) - len(refused) == HOLDS
 
 
+HOLD = """UPDATE seats SET status = 'HELD', held_by_user_id = %(user_id)s, hold_id = gen_random_uuid(),
+    held_until = app_now() + interval '5 minutes' WHERE seat_id = %(seat_id)s"""
+
+
 @contextmanager
-def lock_user(inventory: InventoryService, user_id: str) -> Iterator[None]:
+def lock_user(inventory: InventoryService, user_id: str) -> Iterator[Transaction]:
     """Hold the lock of a user, as a reserve does until it commits."""
     with inventory.db.transaction() as tx:
         tx.one("SELECT pg_advisory_xact_lock(hashtextextended(%(user_id)s, 0))", user_id=user_id)
-        yield
+        yield tx
 
 
 def test_reserves_of_one_user_wait_for_each_other(inventory: InventoryService, event: str) -> None:
+    """The second reserve counts what the first one committed while the second waited."""
     user_id = new_id()
+    (last, hold_id), *_ = hold_seats(inventory, user_id, event, HOLDS)
+    inventory.release(last, hold_id)
     with ThreadPoolExecutor(1) as pool:
-        with lock_user(inventory, user_id):
-            held = pool.submit(inventory.reserve, inventory.new_seat(event), user_id)
+        with lock_user(inventory, user_id) as tx:
+            tx.run(HOLD, seat_id=last, user_id=user_id)
+            refused = pool.submit(inventory.reserve, inventory.new_seat(event), user_id)
             wait_until(lambda: inventory.count_waiting() == 1, 0.9)  # lock_timeout is 1 s
-        assert held.result()
+        with expect_refusal("HOLD_LIMIT_REACHED"):
+            refused.result()
 
 
 def test_two_users_do_not_wait_for_each_other(inventory: InventoryService, event: str) -> None:

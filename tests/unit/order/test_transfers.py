@@ -269,7 +269,7 @@ def test_wrong_code_after_both_verified_changes_nothing(service: OrderService) -
         service.take(path, key, party="BUYER")
     service.end(path, keys[0], "wrong", party="BUYER")
     with service.db.transaction() as tx:
-        sql = "UPDATE transfers SET otp_failures = 2 WHERE transfer_id = %(id)s"
+        sql = "UPDATE transfers SET otp_failures = 2, buyer_otp_failures = 2 WHERE transfer_id = %(id)s"
         tx.run(sql, id=UUID(transfer_id))
     service.end(path, keys[1], "approved", party="BUYER")
     before = service.transfer(transfer_id)
