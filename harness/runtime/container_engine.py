@@ -135,9 +135,9 @@ def _succeeds(*command: str) -> bool:
         return False
 
 
-def run_command(command: list[str]) -> str:
-    """Run a command and return its output. Raises StackError with the end of its output if it fails."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=COMMAND_SECONDS)
+def run_command(command: list[str], text: str = "") -> str:
+    """Run a command with `text` as its input and return its output. Raises StackError with its end if it fails."""
+    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False, timeout=COMMAND_SECONDS)
     if done.returncode:
         complaint = "\n".join((done.stdout + done.stderr).strip().splitlines()[-20:])
         raise StackError(f"{' '.join(command)} failed:\n{complaint}")

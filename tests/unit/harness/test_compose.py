@@ -64,14 +64,14 @@ def test_each_database_gets_its_sql_in_order_and_its_own_service() -> None:
     users = {}
     for name, found in SERVICES.items():
         if found.kind == "postgres":
-            assert [path.name for path in found.initdb][:2] == ["schema.sql", "schema.sql"], name
-            assert found.initdb[0] == ROOT / "services/chassis/schema.sql", name
+            assert [path.name for path in found.initdb][:3] == ["create_role.sql", "schema.sql", "schema.sql"], name
+            assert found.initdb[1] == ROOT / "services/chassis/schema.sql", name
             assert found.initdb[-1] == ROOT / "services/chassis/init_complete.sql", name
         elif "DB_HOST" in found.environment:
             users[found.environment["DB_HOST"]] = found.environment
     for name, env in users.items():
         database = SERVICES[name].environment
-        assert (env["DB_NAME"], env["DB_USER"]) == (database["POSTGRES_DB"], database["POSTGRES_USER"])
+        assert (env["DB_NAME"], env["DB_USER"]) == (database["POSTGRES_DB"], database["DB_USER"])
         assert env["DB_PASS"] == database["POSTGRES_PASSWORD"]
     assert len(users) == 5
 

@@ -154,7 +154,8 @@ def test_files_of_the_reference_exist(paths: tuple[str, ...]) -> None:
 def test_each_database_has_its_own_server(name: str, folder: str, database: str, role: str) -> None:
     described = SERVICES[name]
     assert described["image"] == "postgres:16"
-    assert (described["environment"]["POSTGRES_DB"], described["environment"]["POSTGRES_USER"]) == (database, role)
+    assert (described["environment"]["POSTGRES_DB"], described["environment"]["DB_USER"]) == (database, role)
+    assert "POSTGRES_USER" not in described["environment"], "the image makes this role the superuser"
     assert "psql" in described["healthcheck"]["test"][-1], "pg_isready would accept an empty database"
     at_first_start = [volume for volume in described["volumes"] if "/docker-entrypoint-initdb.d/" in volume]
     assert any(f"./services/{folder}/schema.sql:" in volume for volume in at_first_start)
@@ -173,6 +174,7 @@ def test_data_of_each_database_is_in_a_named_volume(name: str) -> None:
 def test_first_start_runs_the_schema_before_the_seed(name: str) -> None:
     scripts = sorted(v.split(":")[1] for v in SERVICES[name]["volumes"] if "/docker-entrypoint-initdb.d/" in v)
     assert [script.rpartition("-")[2] for script in scripts] == [
+        "create_role.sql",
         "chassis.sql",
         "schema.sql",
         "seed.sql",
