@@ -163,8 +163,8 @@ class ContainerStack(Stack):
         described = _interpolate_all(described, self._published_values) | SUPERVISED
         described["environment"] |= {variable: _escape(value) for variable, value in record.overrides.items()}
         described["ports"] = [f"{ports.HOST}:{here}:{port}" for port, here in own.items()]
-        if record.replica_of:
-            described["networks"] = {"default": {"aliases": [record.replica_of]}}
+        aliases = {"aliases": [record.replica_of]} if record.replica_of else {}
+        described["networks"] = {"default": aliases}  # the copy describes no network of its own
         return {key: value for key, value in described.items() if key not in ("depends_on", "expose")}
 
     @property

@@ -44,6 +44,11 @@ def test_every_port_is_published_once_and_on_the_loopback(stack: ContainerStack)
     assert stack.address("inventory-service", 50051).endswith(f":{stack.ports_of('inventory-service')[50051]}")
 
 
+def test_every_container_is_on_the_network_of_the_project(stack: ContainerStack) -> None:
+    assert "networks" not in stack._document()
+    assert {tuple(service["networks"]) for service in services(stack).values()} == {("default",)}
+
+
 def test_each_database_has_its_own_server(stack: ContainerStack) -> None:
     dsns = stack.dsns()
     assert len(dsns) == 5
