@@ -47,7 +47,7 @@ chroot "$root" chown -R "$user:$user" "$home/ticketremaster"
 # Only the settings of the network come from this machine's environment.
 settings=(PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "HOME=$home" "TERM=${TERM:-dumb}")
 while IFS= read -r -d '' variable; do
-    case $variable in PIP_FIND_LINKS=*) ;; PIP_* | http_proxy=* | https_proxy=* | no_proxy=* | CI=* | STACK=*) settings+=("$variable") ;; esac
+    case $variable in PIP_FIND_LINKS=*) ;; PIP_* | NODE_EXTRA_CA_CERTS=* | http_proxy=* | https_proxy=* | no_proxy=* | CI=* | STACK=*) settings+=("$variable") ;; esac
 done < <(env -0)
 
 export root home user
