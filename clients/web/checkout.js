@@ -5,6 +5,7 @@ import {alert, button, clockText, codeField, Copy, form, heading, html, loading,
   waiting, when} from "./ui.js";
 
 const REFRESH_MS = 2000;
+const TITLES = {CONFIRMED: "Your purchase", FAILED: "Not bought", REFUNDED: "Refunded"};
 const SPOKEN_SECONDS = [120, 60, 30, 10, 0]; // a screen reader hears only these
 
 export default {
@@ -17,17 +18,13 @@ export default {
       await read();
       place.value ??= await findPlace(order.value.seat_id, order.value.event_id);
     }, REFRESH_MS, () => order.value?.status === "PENDING");
-    loadBalance().catch(() => {}); // the top bar keeps its last value
 
     const [verifying, verify] = useAction(async () => {
       const body = {order_id: props.given[0], otp_code: given.code.trim()};
       const isVerified = async () => (await read()).otp_verified || undefined;
       await untilKnown(() => post("/api/verify-otp", body), {lookUp: isVerified, onWait: verifying.wait}).finally(refresh);
     });
-    const [sending, resend] = useAction(async () => {
-      await post("/api/otp/resend", {order_id: props.given[0]});
-      sending.done = true;
-    });
+    const [sending, resend] = useAction(async () => { verifying.error = ""; await post("/api/otp/resend", {order_id: props.given[0]}); sending.done = true; });
     const [paying, pay] = useAction(async () => {
       const isPaid = async () => (await read()).status === "CONFIRMED" || undefined;
       await untilKnown(() => post("/api/pay", {order_id: props.given[0]}), {lookUp: isPaid, onWait: paying.wait}).finally(refresh);
@@ -47,10 +44,10 @@ export default {
             sending.done && note("A new code is on its way."),
             html`<div class="row">${button("Verify the code", verifying)}
               <button type="button" class="plain" disabled=${sending.busy} onClick=${resend}>Send a new code</button></div>`)
-          : html`<div>${missing > 0 && html`<p>You have ${money(session.user.credit_balance)} credits.
-              <a href="#/credits">Top up ${money(missing)} credits</a> and come back to this order.</p>`}
-              ${alert(paying.error)}${waiting(paying, "No answer yet. Checking whether the payment was made…")}
-              ${button(`Pay ${money(price)} credits`, paying, {onClick: pay, class: "primary wide"})}</div>`,
+          : [missing > 0 && html`<p id="short">You have ${money(session.user.credit_balance)} credits, which is not enough.${" "}
+              <a href="#/credits">Top up ${money(missing)} credits</a> and come back to this order.</p>`,
+            alert(paying.error), waiting(paying, "No answer yet. Checking whether the payment was made…"),
+            button(`Pay ${money(price)} credits`, paying, {onClick: pay, class: "primary wide", disabled: missing > 0, "aria-describedby": "short"})],
       ];
     };
     const again = () => html`<p><a class="button" href=${`#/events/${order.value.event_id}`}>Choose a seat</a></p>`;
@@ -64,7 +61,7 @@ export default {
     };
     return () => html`
       <div class="narrow">
-        ${heading(order.value?.status === "CONFIRMED" ? "Your purchase" : "Checkout")}
+        ${heading(TITLES[order.value?.status] ?? (order.value && !secondsUntil(order.value.expires_at) ? "Hold expired" : "Checkout"))}
         ${loading(state)}
         ${order.value && html`<section class="card">
           <h2>${place.value?.event.name}</h2>

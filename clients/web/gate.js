@@ -1,12 +1,21 @@
 // The gate: a camera or a hand scanner reads tickets, and the whole screen shows the verdict of the API.
 import {nextTick, onUnmounted, reactive, ref, shallowRef} from "/lib/vue.js";
-import {listEvents, newKey, post, problem, untilKnown} from "./api.js";
-import {alert, button, form, heading, html, loading, useAction, usePolling, when} from "./ui.js";
+import {listEvents, newKey, post, problem, serverNow, untilKnown} from "./api.js";
+import {alert, button, form, heading, html, loading, timeOfDay, useAction, usePolling, when} from "./ui.js";
 
 const CHOSEN = "gate"; // in localStorage, so that a reload keeps the event and its hall
 const DOUBLE_MS = 3000; // the same code within this time is the same scan, so it shares the key
 const READ_MS = 150, ADMITTED_MS = 2500;
 const LAST = 10;
+const WORDS = {
+  SUCCESS: "Admitted", DUPLICATE: "Already used", WRONG_HALL: "Wrong hall", UNPAID: "Not paid", NOT_FOUND: "Unknown seat", EXPIRED: "Old code",
+  NOT_OWNER: "Sold on", QR_INVALID: "Not a ticket", EVENT_OVER: "Event is over", TOO_EARLY: "Too early", WRONG_EVENT: "Wrong event",
+};
+const last = shallowRef([]); // the newest scans first, also after a visit to another page
+
+/** Write a message of the API with the clock of this page. */
+const localize = message => message.replace("Checked In", "checked in").replace(/(?:(\d{4}-\d\d-\d\d) )?(\d\d:\d\d(?::\d\d)?) UTC/g,
+  (_, day, time) => (day ? when(`${day}T${time}Z`) : timeOfDay(`2026-01-01T${time}Z`))); // Singapore has no summer time
 
 export default {
   setup() {
@@ -38,7 +47,7 @@ const EventChoice = {
 const Scanner = {
   props: ["gate", "change"],
   setup(props) {
-    const given = reactive({code: ""}), last = shallowRef([]), verdict = shallowRef(null), next = ref(null);
+    const given = reactive({code: ""}), verdict = shallowRef(null), next = ref(null);
     let seen = {code: "", key: "", at: 0}, timer;
     const close = () => { clearTimeout(timer); verdict.value = null; document.querySelector("[name=code]")?.focus(); };
     const show = async result => {
@@ -53,11 +62,11 @@ const Scanner = {
     const [scanning, scan] = useAction(async code => {
       const isDouble = code === seen.code && Date.now() - seen.at < DOUBLE_MS;
       seen = {code, key: isDouble ? seen.key : newKey(), at: Date.now()};
-      const {key} = seen, at = new Date().toLocaleTimeString("en-SG");
+      const {key} = seen, at = timeOfDay(serverNow());
       try {
         const body = {qr_payload: code, hall_id: props.gate.hall_id, event_id: props.gate.event_id};
         const answer = await untilKnown(() => post("/api/verify", body, key), {onWait: scanning.wait});
-        await show({key, at, isAdmitted: answer.result === "SUCCESS", result: answer.result, message: answer.message});
+        await show({key, at, isAdmitted: answer.result === "SUCCESS", result: answer.result, message: localize(answer.message)});
       } catch (error) {
         await show({key, at, isAdmitted: false, result: error.code, message: error.message});
       }
@@ -90,7 +99,7 @@ const Scanner = {
           <h2>Last ${LAST} scans</h2>
           ${!last.value.length && html`<p class="muted">No scans yet.</p>`}
           <ol class="scans">${last.value.map(each => html`
-            <li key=${each.key} class=${each.isAdmitted ? "good" : "bad"}><time>${each.at}</time> <b>${each.result}</b> ${each.message}</li>`)}</ol>
+            <li key=${each.key} class=${each.isAdmitted ? "good" : "bad"}><time>${each.at}</time> <b>${WORDS[each.result] ?? "Not checked"}</b> ${each.message}</li>`)}</ol>
         </section>
       </div>
       ${verdict.value && html`
@@ -98,6 +107,7 @@ const Scanner = {
           <p class="mark" aria-hidden="true">${verdict.value.isAdmitted ? "✓" : "✕"}</p>
           <p class="what">${verdict.value.isAdmitted ? "Admit" : "Do not admit"}</p>
           <p>${verdict.value.message}</p>
+          <p class="small">${props.gate.hall_id} · ${props.gate.name}</p>
           <button ref=${next} onClick=${close}>Next guest</button>
         </div>`}`;
   },

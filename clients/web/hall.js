@@ -1,11 +1,12 @@
 // The seats of an event by category and row. A small hall shows all seats. A large hall shows each row as a strip.
-import {computed, nextTick, reactive, shallowRef} from "/lib/vue.js";
-import {loadEvent, newKey, post, untilKnown} from "./api.js";
-import {alert, button, heading, html, loading, money, spoken, usePolling, useAction, waiting, when} from "./ui.js";
+import {computed, nextTick, onUnmounted, reactive, shallowRef} from "/lib/vue.js";
+import {get, loadEvent, newKey, post, untilKnown} from "./api.js";
+import {alert, button, clockText, heading, html, loading, money, seatName, secondsUntil, spoken, usePolling, useAction, waiting, when} from "./ui.js";
 
 const REFRESH_MS = 2000;
 const ROWS_OF_A_SMALL_HALL = 8;
-const STATUS = {AVAILABLE: "free", HELD: "held", SOLD: "sold", CHECKED_IN: "sold"};
+const STATUS = {AVAILABLE: "free", HELD: "held", SOLD: "sold", CHECKED_IN: "sold", OWN: "own"};
+const LEGEND = {free: "free", "free chosen": "selected", own: "held for you", held: "held by somebody else", sold: "sold"};
 const keys = new Map(); // seat id → key of a reservation whose result is not known yet
 
 export default {
@@ -18,7 +19,15 @@ export default {
     const isSmall = computed(() => rows.value.length <= ROWS_OF_A_SMALL_HALL);
     const openRow = computed(() => rows.value.find(row => row.name === chosen.row));
     const seat = computed(() => event.value?.seats.find(each => each.seat_id === chosen.seat));
-    const [state, refresh] = usePolling(async () => { event.value = await loadEvent(props.given[0]); }, REFRESH_MS);
+    let known; // the answer of the API that the page shows
+    const [state, refresh] = usePolling(async () => {
+      const found = await loadEvent(props.given[0]);
+      if (found === known) return;
+      const orders = new Map((await get("/api/orders?per_page=50")).filter(each => each.status === "PENDING").map(each => [each.seat_id, each]));
+      const mark = each => (each.status === "HELD" && orders.has(each.seat_id) ? {...each, status: "OWN", order: orders.get(each.seat_id)} : each);
+      event.value = {...found, seats: found.seats.map(mark)};
+      known = found;
+    }, REFRESH_MS);
     const [reserving, reserve] = useAction(async () => {
       const id = seat.value.seat_id;
       keys.has(id) || keys.set(id, newKey());
@@ -37,18 +46,32 @@ export default {
       await nextTick();
       document.querySelector(".sheet .seats button:not(:disabled)")?.focus();
     };
-    const choose = id => { chosen.seat = id; reserving.error = ""; };
+    const choose = id => {
+      reserving.error = "";
+      const {order} = event.value.seats.find(each => each.seat_id === id);
+      if (order) location.hash = `#/orders/${order.order_id}`;
+      else chosen.seat = id;
+    };
+    const close = () => {
+      const from = document.querySelector(".strip[aria-expanded=true], [data-seat][aria-pressed=true]");
+      Object.assign(chosen, {row: null, seat: null});
+      from?.focus();
+    };
+    const closeByKey = ({key}) => { if (key === "Escape") close(); };
+    addEventListener("keydown", closeByKey);
+    onUnmounted(() => removeEventListener("keydown", closeByKey));
 
     return () => html`
       ${heading(event.value?.name ?? "Choose a seat")}
       ${event.value && html`<p class="muted">${when(event.value.event_date)} · ${event.value.venue.name} · ${event.value.hall_id}</p>`}
       ${loading(state)}
+      ${event.value?.seats.filter(each => each.order).map(each => html`<${Held} key=${each.seat_id} seat=${each} />`)}
       ${event.value && html`
-        <div class="chips hall" role="group" aria-label="Category">${listCategories(event.value, rows.value).map(each => html`
+        <div class="chips" role="group" aria-label="Category">${listCategories(event.value, rows.value).map(each => html`
           <button key=${each.name} class=${`chip ${each.name}`} aria-pressed=${chosen.category === each.name}
             onClick=${() => { chosen.category = each.name; }}>
-            ${each.name || "All"}${each.price && html` <b>${Number(each.price)}</b>`}<small>${each.free} free</small></button>`)}</div>
-        <p class="legend" aria-hidden="true"><i class="free"></i>free <i class="held"></i>held by somebody <i class="sold"></i>sold</p>
+            ${each.name || "All"}${each.price && html` <b>${Number(each.price)}</b>`}<small>${each.free.toLocaleString("en-SG")} free</small></button>`)}</div>
+        <p class="legend" aria-hidden="true">${Object.entries(LEGEND).map(([look, text]) => html`<span><i class=${look}></i> ${text}</span>`)}</p>
         <div class="stage" aria-hidden="true">Stage</div>
         ${isSmall.value
           ? shown.value.map(row => showRow(row, chosen.seat, choose))
@@ -56,13 +79,19 @@ export default {
         ${(seat.value || openRow.value) && html`<section class="sheet" aria-label="Your choice">
           ${openRow.value && showRow(openRow.value, chosen.seat, choose)}
           ${alert(reserving.error)}${waiting(reserving, "No answer yet. Checking whether the seat is yours…")}
-          ${seat.value
-            ? html`<div class="row spread"><p aria-live="polite"><b>Row ${seat.value.row_number}, seat ${seat.value.seat_number}</b>
-                <span class="muted"> · ${seat.value.category} · ${money(seat.value.price)} credits</span></p>
-                ${button("Reserve this seat", reserving, {onClick: reserve})}</div>`
-            : html`<p class="muted">Choose a seat of this row.</p>`}
+          <div class="row spread"><p aria-live="polite"><b>${seat.value ? seatName(seat.value) : "Choose a seat of this row."}</b>
+            <span class="muted">${seat.value && ` · ${seat.value.category} · ${money(seat.value.price)} credits`}</span></p>
+            <div class="row"><button class="plain" onClick=${close}>Close</button>
+              ${seat.value && button("Reserve this seat", reserving, {onClick: reserve})}</div></div>
         </section>`}`}`;
   },
+};
+
+const Held = {
+  props: ["seat"],
+  setup: ({seat}) => () => secondsUntil(seat.order.expires_at) > 0 && html`
+    <p class="notice row spread"><span>${seatName(seat)} is held for you: <b>${clockText(secondsUntil(seat.order.expires_at))}</b></span>
+      <a class="button" href=${`#/orders/${seat.order.order_id}`}>Go to the checkout</a></p>`,
 };
 
 function groupRows(seats) {
@@ -101,9 +130,9 @@ function showRow(row, chosenId, choose) {
     <div key=${row.name} class=${`hallrow ${row.category}`} role="group" aria-label=${`Row ${row.name}, ${row.category}`} onKeydown=${moveFocus}>
       <p class="rowname" aria-hidden="true">${row.name}<small>${row.category}</small></p>
       <div class="seats">${row.seats.map(seat => html`
-        <button key=${seat.seat_id} class=${STATUS[seat.status]} disabled=${seat.status !== "AVAILABLE"} onClick=${() => choose(seat.seat_id)}
+        <button key=${seat.seat_id} class=${STATUS[seat.status]} disabled=${!["AVAILABLE", "OWN"].includes(seat.status)} onClick=${() => choose(seat.seat_id)}
           tabindex=${seat.seat_id === entry ? 0 : -1} aria-pressed=${seat.seat_id === chosenId} data-seat=${seat.seat_id}
-          aria-label=${`Row ${row.name}, seat ${seat.seat_number}, ${STATUS[seat.status]}`}>${seat.seat_number}</button>`)}</div>
+          aria-label=${`Row ${row.name}, seat ${seat.seat_number}, ${LEGEND[STATUS[seat.status]]}`}>${seat.seat_number}</button>`)}</div>
     </div>`;
 }
 

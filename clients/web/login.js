@@ -8,7 +8,7 @@ const DEMO_PASSWORD = "password123";
 const DEMO_ACCOUNTS = [
   ["user1@example.com", "Customer", "1,000 credits"],
   ["user2@example.com", "Customer who needs codes", "500 credits, each purchase asks for a code by SMS"],
-  ["staff@example.com", "Staff", "scans tickets and decides disputes. The password is STAFF_PASSWORD in .env, and make up prints it"],
+  ["staff@example.com", "Staff", "the terminal that started the shop shows the password"],
 ];
 
 export default {
@@ -36,7 +36,7 @@ export default {
             autocomplete: given.isNew ? "new-password" : "current-password"}),
           alert(state.error),
           button(given.isNew ? "Create account" : "Log in", state))}
-        <p><button class="plain" onClick=${() => { given.isNew = !given.isNew; state.error = ""; }}>
+        <p><button class="plain flush" onClick=${() => { given.isNew = !given.isNew; state.error = ""; }}>
           ${given.isNew ? "I have an account" : "Create an account"}</button></p>
         ${config.inbox && html`<section class="card" aria-labelledby="demo">
           <h2 id="demo">Demo accounts</h2>

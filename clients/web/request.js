@@ -24,10 +24,11 @@ export default {
       <div class="narrow">
         ${heading("Request a ticket")}
         ${loading(state)}
-        ${state.loaded && html`<section class="card">
-          <h2>${place.value?.event.name ?? "Unknown event"}</h2>
-          <p class="muted">${place.value && `${when(place.value.event.event_date)} · ${place.value.event.hall_id}`}</p>
-          <dl><dt>Seat</dt><dd>${seatName(place.value)}</dd><dt>Box-office price</dt><dd>${money(place.value?.price)} credits</dd>
+        ${state.loaded && !place.value && alert("This link names no ticket of an event. Ask the seller for the whole link.")}
+        ${place.value && html`<section class="card">
+          <h2>${place.value.event.name}</h2>
+          <p class="muted">${when(place.value.event.event_date)} · ${place.value.event.hall_id}</p>
+          <dl><dt>Seat</dt><dd>${seatName(place.value)}</dd><dt>Box-office price</dt><dd>${money(place.value.price)} credits</dd>
             <dt>Seller</dt><dd>${member(sellerId)}</dd><dt>Your credits</dt><dd>${money(session.user.credit_balance)}</dd></dl>
           ${form(request,
             field("Price in credits", given, "price", {type: "number", min: 0.01, step: 0.01, required: true, inputmode: "decimal"}),

@@ -3,7 +3,7 @@ import {reactive, shallowRef} from "/lib/vue.js";
 import {findPlace, get, post, untilKnown} from "./api.js";
 import {ORDER_STATUS} from "./orders.js";
 import {TRANSFER_STATUS} from "./transfers.js";
-import {alert, badge, button, Confirm, field, form, heading, html, loading, member, money, note, seatName, shortId, useAction, usePolling, when} from "./ui.js";
+import {alert, badge, button, Confirm, form, heading, html, idField, loading, member, money, note, seatName, shortId, useAction, usePolling, when} from "./ui.js";
 
 const REFRESH_MS = 5000;
 
@@ -27,7 +27,7 @@ export default {
       <div class="narrow">
         ${heading("Support")}
         <section class="card">${form(find,
-          field("Number of an order or a transfer", given, "id", {required: true, spellcheck: false, autocomplete: "off"}),
+          idField("Number of an order or a transfer", given, "id"),
           alert(finding.error), button("Find", finding))}</section>
         ${found.value && show(found.value)}
         <h2>Open disputes</h2>
@@ -35,8 +35,9 @@ export default {
         ${state.loaded && !disputes.value.length && html`<p class="muted">There are no open disputes.</p>`}
         ${disputes.value.filter(each => each.transfer_id !== found.value?.transfer_id).map(show)}
         <h2>Last commands</h2>
-        <ul class="card">${records.value.map(each => html`<li key=${each.audit_id}>${when(each.at)}: ${each.action} of ${shortId(each.subject)}
-          by ${each.operator ?? member(each.staff_id)}, ${each.outcome}</li>`)}</ul>
+        ${state.loaded && !records.value.length && html`<p class="muted">There are no commands yet.</p>`}
+        ${records.value.length > 0 && html`<ul class="card">${records.value.map(each => html`<li key=${each.audit_id}>${when(each.at)}: ${each.action}
+          of ${shortId(each.subject)} by ${each.operator ?? member(each.staff_id)}, ${each.outcome}</li>`)}</ul>`}
       </div>`;
   },
 };

@@ -2,19 +2,26 @@
 import {computed, reactive, shallowRef} from "/lib/vue.js";
 import encodeQR from "/lib/qr/index.js";
 import {get, newKey, post, session, untilKnown} from "./api.js";
-import {alert, button, Copy, field, form, heading, html, loading, note, seatName, secondsUntil, useAction, usePolling, waiting, when} from "./ui.js";
+import {alert, button, Copy, field, form, heading, html, idField, loading, member, money, note, seatName, secondsUntil, useAction, usePolling, waiting,
+  when} from "./ui.js";
 
 const RENEW_MS = 45_000; // a code is valid for 60 s
-const REFRESH_MS = 5000;
+const REFRESH_MS = 2000;
 const BORDER = 3;
+const OPEN = ["INITIATED", "PENDING_OTP"]; // statuses of a sale that has not ended
 
 export default {
   props: ["given"],
   setup(props) {
     const seatId = props.given[0];
-    const ticket = shallowRef(null), code = shallowRef(null), ending = shallowRef("");
+    const ticket = shallowRef(null), sale = shallowRef(null), code = shallowRef(null), ending = shallowRef("");
     const [state] = usePolling(async () => {
-      ticket.value = (await get("/api/tickets")).purchased.find(each => each.seat_id === seatId) ?? ticket.value;
+      const [{purchased}, transfers] = await Promise.all([get("/api/tickets"), get("/api/transfers?per_page=50")]);
+      const found = purchased.find(each => each.seat_id === seatId);
+      sale.value = transfers.find(each => each.seat_id === seatId && each.seller_user_id === session.user?.user_id && OPEN.includes(each.status));
+      if (found?.status === "CHECKED_IN") ending.value = "This ticket was used at the gate.";
+      else if (ticket.value && !found) ending.value = "This ticket is no longer yours.";
+      ticket.value = found ?? ticket.value;
     }, REFRESH_MS);
     const [renewing] = usePolling(async () => {
       try {
@@ -35,9 +42,13 @@ export default {
           ${left.value > 0 && html`<${QrCode} text=${code.value.qr_payload} label=${`QR code of ${seatName(ticket.value)}`} />
             <p class="muted small">Show this code at the gate. It renews itself in ${Math.max(1, left.value - 15)} s.</p>
             <details><summary>Show the code as text</summary><${Copy} label="Code" text=${code.value.qr_payload} /></details>`}
-          ${alert(renewing.error)}${note(ending.value, "warn")}
+          ${alert(!state.error && renewing.error)}${note(ending.value, "warn")}
         </section>
-        ${!ending.value && ticket.value?.status === "SOLD" && html`<${Sale} ticket=${ticket.value} />`}
+        ${!ending.value && ticket.value && (sale.value
+          ? html`<section class="card"><h2>Sale for ${money(sale.value.credits_amount)} credits</h2>
+              <p>${sale.value.initiated_by === "BUYER" ? "A buyer requested this ticket" : "You offered this ticket"}: ${member(sale.value.buyer_user_id)}.</p>
+              <p><a class="button" href="#/transfers">Open the transfer</a></p></section>`
+          : html`<${Sale} ticket=${ticket.value} />`)}
       </div>`;
   },
 };
@@ -78,7 +89,7 @@ const Sale = {
           html`<p class="muted small">Send the buyer a link. They can request the ticket for this price.</p>`,
           html`<${Copy} label="Link for the buyer" text=${link()} />`,
           html`<p class="muted small">Or enter the buyer’s member number, which is on their page <i>Transfers</i>.</p>`,
-          field("Member number of the buyer", given, "buyer", {required: true, spellcheck: false, autocomplete: "off", pattern: " *[0-9a-fA-F-]{36} *"}),
+          idField("Member number of the buyer", given, "buyer"),
           note("You and the buyer each get a code by SMS. The ticket changes its owner when both codes are entered."),
           alert(state.error), waiting(state, "No answer yet. Checking whether the transfer has started…"),
           button("Offer the ticket", state))}

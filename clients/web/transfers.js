@@ -1,5 +1,5 @@
 // The transfers in which the customer sells or buys. Each card shows the next step and updates by itself.
-import {reactive, shallowRef} from "/lib/vue.js";
+import {reactive, shallowRef, watch} from "/lib/vue.js";
 import {findPlace, get, loadBalance, post, session, untilKnown} from "./api.js";
 import {alert, badge, button, clockText, codeField, Confirm, Copy, field, form, heading, html, loading, member, money, note, seatName, secondsUntil, shortId,
   useAction, usePolling, waiting} from "./ui.js";
@@ -14,9 +14,11 @@ export default {
   setup() {
     const transfers = shallowRef([]);
     const [state, refresh] = usePolling(async () => {
-      const found = await get("/api/transfers?per_page=50");
-      transfers.value = await Promise.all(found.map(async each => ({...each, place: await findPlace(each.seat_id)})));
+      const [found, {purchased}] = await Promise.all([get("/api/transfers?per_page=50"), get("/api/tickets")]);
+      const unused = new Set(purchased.filter(each => each.status === "SOLD").map(each => each.seat_id));
+      transfers.value = await Promise.all(found.map(async each => ({...each, place: await findPlace(each.seat_id), isUnused: unused.has(each.seat_id)})));
     }, REFRESH_MS);
+    watch(() => transfers.value.map(each => each.status).join(), () => loadBalance().catch(() => {})); // the top bar reads it again soon
     return () => html`
       ${heading("Transfers")}
       ${loading(state)}
@@ -49,7 +51,7 @@ const Transfer = {
     const [confirming, confirm] = step("/api/transfer/confirm", () => ({[`${own}_otp`]: given.code.trim()}), found => found[`${own}_otp_verified`]);
     const [cancelling, cancel] = step("/api/transfer/cancel", () => ({}), found => found.status === "FAILED");
     const [disputing, dispute] = step("/api/transfer/dispute", () => ({reason: given.reason}), found => found.status === "DISPUTED");
-    const [sending, resend] = useAction(async () => { await post("/api/otp/resend", {transfer_id}); sending.done = true; });
+    const [sending, resend] = useAction(async () => { confirming.error = ""; await post("/api/otp/resend", {transfer_id}); sending.done = true; });
     const ask = name => () => { given.dialog = name; };
 
     const steps = {
@@ -64,7 +66,7 @@ const Transfer = {
               <button type="button" class="plain" disabled=${sending.busy} onClick=${resend}>Send a new code</button></div>`),
         html`<div><button class="plain flush" onClick=${ask("cancel")}>Cancel the transfer</button></div>`],
       COMPLETED: () => html`<p class="row spread"><span>${isSeller ? "You got the credits." : html`<a href=${`#/tickets/${props.transfer.seat_id}`}>Show the ticket</a>`}</span>
-        <button class="plain" onClick=${ask("dispute")}>Dispute</button></p>`,
+        ${!isSeller && props.transfer.isUnused && !props.transfer.dispute_reason && html`<button class="plain" onClick=${ask("dispute")}>Dispute</button>`}</p>`,
       DISPUTED: () => note(`Staff decide about this dispute. ${money(props.transfer.credits_frozen)} credits of the seller are frozen. Reason: ${props.transfer.dispute_reason}`, "warn"),
       REVERSED: () => note("Staff reversed this transfer. The seller has the ticket and the buyer has the credits again."),
       FAILED: () => html`<p class="muted">This transfer ended. Ticket and credits stayed where they were.</p>`,

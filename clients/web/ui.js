@@ -5,6 +5,9 @@ import config from "/config.js";
 import {serverNow} from "./api.js";
 
 const RETRY_MS = 3000;
+const OFFLINE = "The server did not answer. Check your connection. The page tries again by itself.";
+const ID = "[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}";
+const ZONE = {timeZone: "Asia/Singapore", timeZoneName: "short"};
 
 /** JSX as a tagged template, without a build step and without `eval`. */
 export const html = htm.bind(function build(...parts) {
@@ -15,10 +18,12 @@ export const html = htm.bind(function build(...parts) {
 // ── formats
 
 const credits = new Intl.NumberFormat("en-SG", {minimumFractionDigits: 2, maximumFractionDigits: 2});
-const date = new Intl.DateTimeFormat("en-SG", {dateStyle: "medium", timeStyle: "short", timeZone: "Asia/Singapore"});
+const date = new Intl.DateTimeFormat("en-SG", {day: "numeric", month: "short", year: "numeric", hour: "numeric", minute: "2-digit", ...ZONE});
+const clock = new Intl.DateTimeFormat("en-SG", {hour: "numeric", minute: "2-digit", second: "2-digit", ...ZONE});
 
 export const money = amount => credits.format(amount ?? 0);
 export const when = time => date.format(new Date(time));
+export const timeOfDay = time => clock.format(new Date(time));
 export const seatName = seat => (seat ? `Row ${seat.row_number}, seat ${seat.seat_number}` : "Seat …");
 export const shortId = id => id.slice(0, 8);
 export const member = id => `member …${id.slice(-8)}`;
@@ -42,7 +47,7 @@ export function useAction(run) {
       return await run(...given);
     } catch (error) {
       if (!error.code) console.error(error);
-      state.error = error.message;
+      state.error = error.code ? error.message : "This did not work. Check your connection and try again.";
     } finally {
       Object.assign(state, {busy: false, waiting: false});
     }
@@ -64,17 +69,19 @@ export function usePolling(load, ms, isNeeded = () => true) {
         Object.assign(state, {error: "", loaded: true});
       } catch (error) {
         if (!error.code) console.error(error);
-        state.error = error.message;
+        state.error = error.code === "NO_ANSWER" ? OFFLINE : error.message;
       }
     }
     clearTimeout(timer);
     if (!isOver && (isNeeded() || state.error)) timer = setTimeout(run, state.error ? RETRY_MS : ms);
   };
   document.addEventListener("visibilitychange", run);
+  addEventListener("online", run);
   onUnmounted(() => {
     isOver = true;
     clearTimeout(timer);
     document.removeEventListener("visibilitychange", run);
+    removeEventListener("online", run);
   });
   run();
   return [state, run];
@@ -104,11 +111,15 @@ export const loading = state => alert(state.error) || (!state.loaded && html`<p 
 export const button = (text, state, props = {}) => html`
   <button ...${props} class=${props.class ?? "primary"} disabled=${props.disabled || state.busy} aria-busy=${state.busy}>${text}</button>`;
 
-/** A labelled input that writes to `state[name]`. */
-export const field = (label, state, name, props = {}) => html`
+/** A labelled input that writes to `state[name]`. The browser shows `hint` instead of its own message for a wrong form. */
+export const field = (label, state, name, {hint = "", ...props} = {}) => html`
   <label class="field"><span>${label}</span>
-    <input name=${name} value=${state[name]} onInput=${event => { state[name] = event.target.value; }} ...${props} />
+    <input name=${name} value=${state[name]} onInvalid=${event => event.target.setCustomValidity(hint)}
+      onInput=${event => { event.target.setCustomValidity(""); state[name] = event.target.value; }} ...${props} />
   </label>`;
+
+export const idField = (label, state, name) => field(label, state, name, {required: true, spellcheck: false, autocomplete: "off",
+  pattern: ` *${ID} *`, hint: "This number is not complete. Copy all of its 36 letters and digits."});
 
 /** A form whose submit calls `go` and never leaves the page. */
 export const form = (go, ...content) => html`
@@ -117,7 +128,7 @@ export const form = (go, ...content) => html`
 /** The field for a one-time code, and where a demo shows the codes. */
 export const codeField = (label, state, name) => html`
   ${field(label, state, name, {inputmode: "numeric", autocomplete: "one-time-code", pattern: "[0-9]{4,10}", required: true,
-    class: "code", maxlength: 10})}
+    class: "code", maxlength: 10, hint: "Enter all digits of the code from the SMS."})}
   ${config.inbox && html`<p class="muted small">Demo: all SMS are in <a href=${config.inbox} target="inbox">the inbox</a>.</p>`}`;
 
 /** A text with a button that copies it. */

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.browser.visitor import Visitor
+from tests.e2e.browser.visitor import SEATS_PER_ROW, Visitor
 from tests.support.system import TestSystem
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("invariants")]
@@ -44,6 +44,8 @@ def test_customer_buys_a_seat_and_enters_with_its_qr_code(system: TestSystem, vi
     visitor.page.get_by_role("img", name="QR code").wait_for()
     scanned = system.staff().scan(visitor.read_code(), "HALL-B").must()
     assert scanned["result"] == "SUCCESS"
+    visitor.see("This ticket was used at the gate")
+    visitor.page.get_by_role("img", name="QR code").wait_for(state="detached")
 
 
 def test_flagged_customer_enters_a_code_before_the_payment(system: TestSystem, visit) -> None:
@@ -70,19 +72,44 @@ def test_of_two_browsers_one_gets_the_seat(system: TestSystem, visit) -> None:
     visitors[0].page.get_by_role("timer").wait_for()
     assert visitors[1].read_alert() == "This seat is no longer available. Please select another."
     visitors[1].page.locator(f'[data-seat="{seat}"].held').wait_for()  # the map has refreshed itself
+    visitors[0].page.go_back()
+    visitors[0].see("is held for you")
+    number = int(seat.rpartition("-")[2]) - 1
+    visitors[0].click(f"Row R{number // SEATS_PER_ROW + 1:03}")
+    visitors[0].page.locator(f'[data-seat="{seat}"].own').click()
+    visitors[0].page.get_by_role("timer").wait_for()
 
 
 @pytest.mark.usefixtures("short_holds")
 def test_page_shows_that_the_hold_has_expired(system: TestSystem, visit) -> None:
-    person, seat = system.person(), system.seat()
+    person, seat = system.person("10.00"), system.seat()
     visitor = visit(person)
     visitor.reserve(seat)
     assert read_seconds(visitor) <= int(SHORT_HOLD) + 1
+    assert visitor.page.get_by_role("button", name="Pay").is_disabled(), "10 credits are not enough"
     visitor.see("has expired")
     order_id = visitor.order_id
     system.wait_until("the order has failed", lambda: system.order_status(order_id) == "FAILED")
     visitor.see("ended without a purchase")
-    assert person.balance() == 1000
+    assert person.balance() == 10
+
+
+def test_lost_connection_leaves_a_way_on(system: TestSystem, visit) -> None:
+    visitor = visit()
+    visitor.page.route("**/tickets.js*", lambda route: route.abort())
+    with visitor.page.expect_request_finished(lambda request: request.url.endswith("/orders.js")):
+        visitor.page.reload()
+    visitor.log_in(system.person())
+    visitor.follow("Tickets")
+    assert visitor.read_alert() == "This page could not be loaded. Check your connection."
+    visitor.page.unroute("**/tickets.js*")
+    visitor.click("Try again")
+    visitor.see("no tickets yet")
+    visitor.page.context.set_offline(True)
+    visitor.follow("Orders")  # the browser has loaded this page in advance
+    assert visitor.read_alert().endswith("The page tries again by itself.")
+    visitor.page.context.set_offline(False)
+    visitor.see("no orders yet")
 
 
 def test_lost_reply_of_a_payment_is_looked_up_and_charged_once(system: TestSystem, visit) -> None:
@@ -143,6 +170,9 @@ def test_logout_elsewhere_ends_the_session_of_the_page(system: TestSystem, visit
 
 def test_log_out_forgets_the_tokens(system: TestSystem, visit) -> None:
     visitor = visit(system.person())
+    visitor.open("credits")
+    visitor.see("credits to spend")
     visitor.click("Log out")
     visitor.page.get_by_label("Password").wait_for()
+    visitor.page.wait_for_url("**/#/")  # the next user starts at the first page
     assert visitor.page.evaluate("JSON.stringify([localStorage, sessionStorage, document.cookie])") == '[{},{},""]'

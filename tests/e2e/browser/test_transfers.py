@@ -26,7 +26,8 @@ def test_ticket_changes_its_owner_when_both_have_entered_their_codes(system: Tes
     seller, buyer = visit(first), visit(second)
     buyer.page.goto(offer(seller, seat, "150"))
     buyer.click("Request the ticket")
-    seller.open("transfers")
+    seller.see("A buyer requested this ticket")
+    seller.follow("Open the transfer")
     seller.enter_code(first)
     seller.click("Confirm the sale")
     seller.see("Waiting for the code of the buyer")
@@ -35,6 +36,8 @@ def test_ticket_changes_its_owner_when_both_have_entered_their_codes(system: Tes
     for visitor in (seller, buyer):
         visitor.see("Completed")
     assert (first.balance(), second.balance()) == (1150, 850)
+    seller.see("Your credits: 1,150.00")
+    assert not seller.page.get_by_role("button", name="Dispute").count(), "only the buyer can dispute"
 
     buyer.click("Dispute")
     buyer.page.get_by_label("Reason").fill("Not the seat that was promised")
@@ -51,6 +54,8 @@ def test_ticket_changes_its_owner_when_both_have_entered_their_codes(system: Tes
     for visitor in (seller, buyer):
         visitor.see("Staff reversed this transfer")
     assert (first.balance(), second.balance()) == (1000, 1000)
+    for visitor in (seller, buyer):
+        visitor.see("Your credits: 1,000.00")
 
 
 def test_seller_offers_to_a_member_and_cancels(system: TestSystem, visit) -> None:
@@ -58,7 +63,11 @@ def test_seller_offers_to_a_member_and_cancels(system: TestSystem, visit) -> Non
     seat = system.insert_ticket(first)
     seller = visit(first)
     offer(seller, seat, "99.50")
-    seller.page.get_by_label("Member number of the buyer").fill(second.user_id)
+    number = seller.page.get_by_label("Member number of the buyer")
+    number.fill(second.user_id[:8])
+    seller.click("Offer the ticket")
+    assert "number is not complete" in number.evaluate("field => field.validationMessage")
+    number.fill(second.user_id)
     seller.click("Offer the ticket")
     seller.see("99.50 credits")
     seller.click("Cancel the transfer")

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.unit
 
 FAKE = Settings("http://localhost:8000", "http://localhost:6002/v3/", "pk_test_x", "http://localhost:6001/")
 REAL = Settings("https://api.example.org", "https://js.stripe.com/v3/", "pk_live_x", "")
-MAX_LINES, MAX_BYTES = 1500, 150_000
+MAX_LINES, MAX_BYTES = 1560, 150_000
 FOREIGN = re.compile(r"https?://(?!www\.w3\.org/)[\w.-]+")
 
 
