@@ -109,6 +109,13 @@ export async function untilKnown(action, {lookUp = async () => undefined, onWait
   }
 }
 
+/** Return `send(body, onWait)`, which posts until the result is known. A call after an unknown result repeats its key. */
+export function keyedPost(path) {
+  let key = newKey();
+  return (body, onWait) => untilKnown(() => post(path, body, key), {onWait})
+    .then(answer => { key = newKey(); return answer; }, error => { if (!error.isUnknown) key = newKey(); throw error; });
+}
+
 // ── sessions
 
 export const register = async account => void await request("POST", "/api/auth/register", {body: account});

@@ -1,7 +1,7 @@
 // The balance, and the top-up by card with Stripe.js. The page works with Stripe and with the stand-in of fakes/stripe.
 import {nextTick, reactive, ref} from "/lib/vue.js";
 import config from "/config.js";
-import {loadBalance, newKey, post, problem, session, untilKnown} from "./api.js";
+import {keyedPost, loadBalance, problem, session} from "./api.js";
 import {alert, button, Copy, field, form, heading, html, loading, money, note, useAction, usePolling, waiting} from "./ui.js";
 
 const REFRESH_MS = 3000, CREDITED_SECONDS = 20;
@@ -20,11 +20,11 @@ function loadStripe() {
 export default {
   setup() {
     const given = reactive({amount: "100", step: "amount"}), frame = ref(null);
-    let key = newKey(), elements;
+    const topUp = keyedPost("/api/credits/topup");
+    let elements;
     const [state] = usePolling(loadBalance, REFRESH_MS);
     const [starting, start] = useAction(async () => {
-      const intent = await untilKnown(() => post("/api/credits/topup", {amount: Number(given.amount)}, key), {onWait: starting.wait})
-        .finally(() => { key = starting.waiting ? key : newKey(); });
+      const intent = await topUp({amount: Number(given.amount)}, starting.wait);
       const made = await loadStripe();
       given.step = "card";
       await nextTick();

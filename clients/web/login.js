@@ -36,7 +36,7 @@ export default {
             autocomplete: given.isNew ? "new-password" : "current-password"}),
           alert(state.error),
           button(given.isNew ? "Create account" : "Log in", state))}
-        <p><button class="plain flush" onClick=${() => { given.isNew = !given.isNew; state.error = ""; }}>
+        <p><button class="plain" onClick=${() => { given.isNew = !given.isNew; state.error = ""; }}>
           ${given.isNew ? "I have an account" : "Create an account"}</button></p>
         ${config.inbox && html`<section class="card" aria-labelledby="demo">
           <h2 id="demo">Demo accounts</h2>

@@ -1,6 +1,6 @@
 // A buyer requests the ticket of a seller, who sent them this link.
 import {reactive, shallowRef} from "/lib/vue.js";
-import {findPlace, loadBalance, newKey, post, session, untilKnown} from "./api.js";
+import {findPlace, keyedPost, session} from "./api.js";
 import {alert, button, field, form, heading, html, loading, member, money, note, seatName, useAction, usePolling, waiting, when} from "./ui.js";
 
 export default {
@@ -8,16 +8,11 @@ export default {
   setup(props) {
     const [seatId, sellerId, price] = props.given;
     const place = shallowRef(null), given = reactive({price});
-    let key = newKey();
-    const [state] = usePolling(async () => { place.value = await findPlace(seatId); await loadBalance(); }, 0, () => false);
+    const initiate = keyedPost("/api/transfer/initiate");
+    const [state] = usePolling(async () => { place.value = await findPlace(seatId); }, 0, () => false);
     const [requesting, request] = useAction(async () => {
       const body = {seat_id: seatId, seller_user_id: sellerId, buyer_user_id: session.user.user_id, credits_amount: Number(given.price)};
-      try {
-        await untilKnown(() => post("/api/transfer/initiate", body, key), {onWait: requesting.wait});
-      } catch (error) {
-        if (!error.isUnknown) key = newKey();
-        throw error;
-      }
+      await initiate(body, requesting.wait);
       location.hash = "#/transfers";
     });
     return () => html`

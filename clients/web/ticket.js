@@ -1,7 +1,7 @@
 // One ticket with its QR code, which is renewed before it expires, and the sale to another customer.
 import {computed, reactive, shallowRef} from "/lib/vue.js";
 import encodeQR from "/lib/qr/index.js";
-import {get, newKey, post, session, untilKnown} from "./api.js";
+import {get, keyedPost, session} from "./api.js";
 import {alert, button, Copy, field, form, heading, html, idField, loading, member, money, note, seatName, secondsUntil, useAction, usePolling, waiting,
   when} from "./ui.js";
 
@@ -70,15 +70,10 @@ const Sale = {
   setup(props) {
     const me = session.user.user_id;
     const given = reactive({buyer: "", price: String(props.ticket.price)});
-    let key = newKey();
+    const initiate = keyedPost("/api/transfer/initiate");
     const [state, sell] = useAction(async () => {
       const body = {seat_id: props.ticket.seat_id, seller_user_id: me, buyer_user_id: given.buyer.trim(), credits_amount: Number(given.price)};
-      try {
-        await untilKnown(() => post("/api/transfer/initiate", body, key), {onWait: state.wait});
-      } catch (error) {
-        if (!error.isUnknown) key = newKey();
-        throw error;
-      }
+      await initiate(body, state.wait);
       location.hash = "#/transfers";
     });
     const link = () => `${location.origin}/#/request/${props.ticket.seat_id}/${me}/${Number(given.price) || 0}`;

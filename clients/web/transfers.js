@@ -64,7 +64,7 @@ const Transfer = {
             waiting(confirming, "No answer yet. Checking the code…"), sending.done && note("A new code is on its way."),
             html`<div class="row">${button(isSeller ? "Confirm the sale" : "Confirm the purchase", confirming)}
               <button type="button" class="plain" disabled=${sending.busy} onClick=${resend}>Send a new code</button></div>`),
-        html`<div><button class="plain flush" onClick=${ask("cancel")}>Cancel the transfer</button></div>`],
+        html`<div><button class="plain" onClick=${ask("cancel")}>Cancel the transfer</button></div>`],
       COMPLETED: () => html`<p class="row spread"><span>${isSeller ? "You got the credits." : html`<a href=${`#/tickets/${props.transfer.seat_id}`}>Show the ticket</a>`}</span>
         ${!isSeller && props.transfer.isUnused && !props.transfer.dispute_reason && html`<button class="plain" onClick=${ask("dispute")}>Dispute</button>`}</p>`,
       DISPUTED: () => note(`Staff decide about this dispute. ${money(props.transfer.credits_frozen)} credits of the seller are frozen. Reason: ${props.transfer.dispute_reason}`, "warn"),
