@@ -65,7 +65,7 @@ export default {
       ${heading(event.value?.name ?? "Choose a seat")}
       ${event.value && html`<p class="muted">${when(event.value.event_date)} · ${event.value.venue.name} · ${event.value.hall_id}</p>`}
       ${loading(state)}
-      ${event.value?.seats.filter(each => each.order).map(each => html`<${Held} key=${each.seat_id} seat=${each} />`)}
+      ${event.value?.seats.filter(each => each.order).map(each => html`<${Held} key=${each.order.order_id} seat=${each} />`)}
       ${event.value && html`
         <div class="chips" role="group" aria-label="Category">${listCategories(event.value, rows.value).map(each => html`
           <button key=${each.name} class=${`chip ${each.name}`} aria-pressed=${chosen.category === each.name}
