@@ -18,7 +18,7 @@ pytestmark = pytest.mark.unit
 
 FAKE = Settings("http://localhost:8000", "http://localhost:6002/v3/", "pk_test_x", "http://localhost:6001/")
 REAL = Settings("https://api.example.org", "https://js.stripe.com/v3/", "pk_live_x", "")
-MAX_LINES, MAX_BYTES = 1560, 150_000
+MAX_LINES, MAX_BYTES = 1500, 150_000
 FOREIGN = re.compile(r"https?://(?!www\.w3\.org/)[\w.-]+")
 
 
@@ -106,7 +106,7 @@ def test_the_whole_page_is_small() -> None:
 
 
 def test_own_code_is_short() -> None:
-    lines = sum(len(path.read_text().splitlines()) for path in PAGES.rglob("*.*"))
+    lines = sum(bool(line.strip()) for path in PAGES.rglob("*.*") for line in path.read_text().splitlines())
     assert lines <= MAX_LINES, f"{lines} lines"
 
 
