@@ -21,6 +21,13 @@ pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("invariants")]
 BODIES: dict[str, dict[str, Any]] = {
     "/api/auth/register": {"email": "new@example.com", "phone": "+6581234567", "password": "long enough"},
     "/api/auth/login": {"email": "unknown@example.com", "password": "long enough"},
+    "/api/auth/password": {"current_password": "long enough", "new_password": "long enough too"},
+    "/api/auth/password/reset": {"email": "unknown@example.com"},
+    "/api/auth/password/reset/confirm": {
+        "email": "unknown@example.com",
+        "otp_code": "123456",
+        "new_password": "long enough",
+    },
     "/api/reserve": {"seat_id": AN_ID},
     "/api/pay": {"order_id": AN_ID},
     "/api/verify-otp": {"otp_code": "123456", "order_id": AN_ID},
@@ -34,7 +41,11 @@ BODIES: dict[str, dict[str, Any]] = {
     "/api/verify": {"qr_payload": "AAAA", "hall_id": "HALL-A"},
     "/api/credits/topup": {"amount": 10},
 }
-WITHOUT_BODY = {"/api/auth/refresh", "/api/auth/logout", "/api/orders/<order_id>/refund"}
+WITHOUT_BODY = {
+    *(f"/api/auth/{name}" for name in ("refresh", "logout", "logout-everywhere")),
+    *(f"/api/auth/users/<user_id>/{name}" for name in ("lock", "unlock", "logout")),
+    "/api/orders/<order_id>/refund",
+}
 SIGNED = "/api/webhooks/stripe"  # its signature is checked before anything else
 AMOUNTS = {"/api/transfer/initiate": "credits_amount", "/api/credits/topup": "amount"}
 PUBLIC = endpoints.public()
