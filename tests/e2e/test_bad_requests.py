@@ -104,7 +104,7 @@ def test_a_field_of_the_wrong_kind_is_named_by_its_error(system: TestSystem, rou
                 assert_refused(answer, 400, "VALIDATION_ERROR", "INVALID_UUID", "QR_INVALID")
             else:  # any text is a valid reason or password
                 assert isinstance(wrong, str), (name, wrong, answer)
-                assert name in ("reason", "hall_id", "password", "email"), (name, wrong, answer)
+                assert name in ("reason", "hall_id", "email") or name.endswith("password"), (name, wrong, answer)
 
 
 @pytest.mark.parametrize("route", WITH_BODY, ids=str)

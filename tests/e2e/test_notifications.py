@@ -48,7 +48,7 @@ def test_both_parties_get_an_sms_for_each_status(system: TestSystem) -> None:
     transfer_id = system.dispute_transfer(seller, buyer, seat, 90)
     system.staff().transfer("reverse", transfer_id).must(200)
     for party in (seller, buyer):
-        for word in ("was started", "has changed hands", "is disputed", "was reversed"):
+        for word in ("is for the transfer", "has changed hands", "is disputed", "was reversed"):
             system.wait_until(f"an SMS that it {word}", partial(list_sms, system, party, word, transfer_id))
         assert len(list_sms(system, party, transfer_id)) == 4, "one SMS for each status"
 

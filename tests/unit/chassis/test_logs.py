@@ -37,3 +37,20 @@ def test_log_line_without_a_reader_is_dropped(program: str) -> None:
     done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, cwd=ROOT, text=True, timeout=60, check=False)
     os.close(writer)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+GRPC_PROGRAM = """
+import services, grpc
+from concurrent.futures import ThreadPoolExecutor
+server = grpc.server(ThreadPoolExecutor(1))
+server.add_insecure_port("127.0.0.1:0")
+server.start()
+server.stop(0)
+"""
+
+
+def test_grpc_writes_no_lines_of_its_own() -> None:
+    environment = {**os.environ, "GRPC_TRACE": "http"}
+    command = [sys.executable, "-c", GRPC_PROGRAM]
+    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=True)
+    assert ended.stderr == b""

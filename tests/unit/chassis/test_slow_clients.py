@@ -54,7 +54,7 @@ def test_half_bodies_leave_the_thread_to_others(port: int) -> None:
     with connect(port) as honest:
         honest.sendall(HELLO)
         assert count_ok(honest, 1) == 1
-    assert time.monotonic() - began < SECONDS
+    assert time.monotonic() - began < SECONDS / 2, "the half bodies were cut first"
     for connection in late:
         connection.close()
 
