@@ -28,16 +28,20 @@ _FAIL_ONWARD = """
     WHERE seat_id = %(seat_id)s AND status IN ('INITIATED', 'PENDING_OTP')
       AND NOT (seller_otp_verified AND buyer_otp_verified)
     RETURNING transfer_id"""
-_IS_CLOSED = "%(days)s > 0 AND completed_at <= app_now() - make_interval(days => %(days)s)"
+# From here on the transfer's status and its disputes do not change.
+_LOCK = """
+    SELECT status, dispute_count, order_id, transfer_id, completed_at, seat_id,
+        %(days)s > 0 AND completed_at <= app_now() - make_interval(days => %(days)s) AS is_late
+    FROM transfers WHERE transfer_id = %(transfer_id)s FOR UPDATE"""
 # This does not look for a transfer initiated after _FAIL_ONWARD. The unique index rejects the dispute then, and
 # `dispute` tries again.
 _FIND_BLOCKING = """
     SELECT 1 FROM transfers WHERE seat_id = %(seat_id)s
       AND (status = 'DISPUTED' OR status = 'PENDING_OTP' AND seller_otp_verified AND buyer_otp_verified) LIMIT 1"""
-_DISPUTE = f"""
+_DISPUTE = """
     UPDATE transfers SET status = 'DISPUTED', dispute_reason = %(reason)s, dispute_count = dispute_count + 1,
         credits_frozen = 0, freeze_key = NULL
-    WHERE transfer_id = %(transfer_id)s AND status = 'COMPLETED' AND dispute_count = 0 AND NOT ({_IS_CLOSED})
+    WHERE transfer_id = %(transfer_id)s
     RETURNING *, expires_at <= app_now() AS is_expired"""
 
 
@@ -59,31 +63,29 @@ def dispute(db: Database, transfer_id: UUID, given: DisputeRequest, window_days:
 
 
 def _dispute_once(tx: Transaction, transfer_id: UUID, given: DisputeRequest, window_days: int) -> Answer:
-    transfer = find(tx, transfer_id)
+    _check_order_confirmed(tx, find(tx, transfer_id))
+    transfer = tx.only(_LOCK, transfer_id=transfer_id, days=window_days)
     if transfer["status"] != TransferStatus.COMPLETED:
         raise invalid_state_error(tx, transfer_id)
-    _check_order_confirmed(tx, transfer)
-    if given.is_ticket_used:
-        raise Refused(ErrorCode.DISPUTE_CLOSED, "The ticket was used, so this transfer can no longer be disputed.")
+    _check_not_closed(transfer, given, window_days)
     _fail_onward_transfers(tx, transfer["seat_id"])
-    row = tx.one(_DISPUTE, transfer_id=transfer_id, reason=given.reason, days=window_days)
-    if row is None:
-        raise _closed_error(tx, transfer_id, window_days)
+    row = tx.only(_DISPUTE, transfer_id=transfer_id, reason=given.reason)
     # This check comes last: from here on this transfer is the seat's one open one, so no other can complete meanwhile.
     _check_latest(tx, transfer)
     logger.info("Transfer %s status: COMPLETED → DISPUTED", transfer_id)
     return to_answer(row)
 
 
-def _closed_error(tx: Transaction, transfer_id: UUID, window_days: int) -> Refused:
-    transfer = find(tx, transfer_id)
-    if transfer["status"] != TransferStatus.COMPLETED:  # another dispute committed first
-        return invalid_state_error(tx, transfer_id)
-    if transfer["dispute_count"]:
+def _check_not_closed(transfer: Row, given: DisputeRequest, window_days: int) -> None:
+    if given.is_ticket_used:
+        message = "The ticket was used, so this transfer can no longer be disputed."
+    elif transfer["dispute_count"]:
         message = "Staff have decided a dispute of this transfer, so it cannot be disputed again. Contact the support."
-    else:
+    elif transfer["is_late"]:
         message = f"A transfer can be disputed for {window_days} days after its completion. Contact the support."
-    return Refused(ErrorCode.DISPUTE_CLOSED, message)
+    else:
+        return
+    raise Refused(ErrorCode.DISPUTE_CLOSED, message)
 
 
 def _check_order_confirmed(tx: Transaction, transfer: Row) -> None:

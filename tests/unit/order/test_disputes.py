@@ -167,6 +167,14 @@ def test_dismissed_dispute_completes_the_transfer_for_good(service: OrderService
     assert service.transfer(transfer_id)["status"] == "COMPLETED"
 
 
+def test_closed_dispute_is_named_before_a_dispute_of_a_later_transfer(service: OrderService, seat: Seat) -> None:
+    first = service.add_completed(**seat.ids)
+    service.dispute(first)
+    service.change_transfer(first, status="COMPLETED", expected="DISPUTED")
+    service.dispute(service.add_completed(**seat.ids))
+    assert service.dispute(first).code == "DISPUTE_CLOSED"
+
+
 def test_transfer_of_a_used_ticket_cannot_be_disputed(service: OrderService, seat: Seat) -> None:
     transfer_id, key = service.add_completed(**seat.ids), new_key("dispute")
     assert service.dispute(transfer_id, is_ticket_used=True).code == "DISPUTE_CLOSED"
