@@ -46,7 +46,7 @@ def film(code: Locator, browser: Browser, path: Path) -> None:
 
 def choose_event(gate: Visitor) -> None:
     gate.open("gate")
-    gate.click("HALL-B")
+    gate.click("HALL-B · Coldplay")  # other tests have added events in this hall
     gate.page.get_by_role("heading", name="Hand scanner").wait_for()
 
 
