@@ -29,5 +29,6 @@ def run(command: list[str], stack: Stack, report: Path, *more: str) -> dict[str,
     given += ["--env-var", f"staff_password={stack.env('user-service')['STAFF_PASSWORD']}"]
     written = ["--reporters", "json", "--reporter-json-export", str(report)]
     arguments = ["run", str(COLLECTION), "--environment", str(ENVIRONMENT), *given, *written, *more]
-    done = subprocess.run([*command, *arguments], check=False, timeout=SECONDS, capture_output=True)
+    done = subprocess.run([*command, *arguments], check=False, timeout=SECONDS, capture_output=True, text=True)
+    assert report.exists(), done.stdout + done.stderr
     return {**json.loads(report.read_text()), "exit_code": done.returncode}
