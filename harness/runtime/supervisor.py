@@ -8,7 +8,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,6 +33,7 @@ class Supervisor:
         self._began = time.monotonic()
         self._cancelled = threading.Event()
         self._underway: defaultdict[str, threading.RLock] = defaultdict(threading.RLock)
+        self._restarting: set[str] = set()
 
     def start(self, name: str) -> None:
         """Start `name` on its old ports and wait until it is ready. No-op if it runs.
@@ -77,6 +78,16 @@ class Supervisor:
             self.run_dir.write_record(replace(record, overrides=dict(env)))
             self._apply_changed_env(name)
         self.start(name)
+
+    def restart_dead(self) -> None:
+        """Begin to start each process that has ended by itself, as `restart: unless-stopped` does in containers.
+
+        A process that ends while it starts is tried again by the next call.
+        """
+        for name in self.names:
+            if name not in self._restarting and self.state(name) == "died":
+                self._restarting.add(name)
+                threading.Thread(target=self._restart_dead, args=(name,), name=f"restart-{name}", daemon=True).start()
 
     def env(self, name: str) -> dict[str, str]:
         """Return the environment with which `name` starts."""
@@ -130,6 +141,13 @@ class Supervisor:
             if not process.wait_for(self.programs[name].is_durable, START_SECONDS, self._cancelled):
                 message = f"{name} runs, but did not write its state to disk within {START_SECONDS:.0f} s"
                 raise StackError(f"{message}. See {self.log_path(name)}.")
+
+    def _restart_dead(self, name: str) -> None:
+        try:
+            with suppress(StackError):
+                self.start(name)
+        finally:
+            self._restarting.discard(name)
 
     def _launch(self, name: str) -> process.Identity:
         return process.spawn(self.program(name).argv, self.env(name), self.log_path(name), self.run_dir.path)

@@ -155,6 +155,35 @@ def test_answer_of_another_process_is_not_readiness(
     take_down(run_dir)
 
 
+SERVER = """
+from http.server import BaseHTTPRequestHandler, HTTPServer
+class Healthy(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+HTTPServer(("127.0.0.1", {port}), Healthy).serve_forever()"""
+
+
+def test_only_a_process_that_died_is_restarted(run_dir: RunDir) -> None:
+    """As `restart: unless-stopped` in containers."""
+    programs = {}
+    for name in ("died", "stopped"):
+        with listening() as server:
+            port = server.getsockname()[1]
+        argv = (sys.executable, "-c", SERVER.format(port=port))
+        programs[name] = Program(name, argv, {}, {80: port}, (port, "/health"))
+    stack = Supervisor(run_dir, programs, quiet=True)
+    stack.start_all(["died", "stopped"])
+    process.kill(run_dir.read_record("died").identity)
+    stack.stop("stopped")
+    for _ in range(3):
+        stack.restart_dead()  # a call during the start begins no second one
+    assert process.wait_for(lambda: stack.state("died") == "running", seconds=10)
+    assert stack.state("stopped") == "stopped"
+    assert len(process.find_leftovers(run_dir.path)) == 1
+    take_down(run_dir)
+
+
 def test_port_of_a_child_counts_as_own(run_dir: RunDir) -> None:
     """A server of several workers listens in its children, which may have left the session."""
     listen = "import socket,signal; s=socket.create_server(('127.0.0.1',0)); print(s.getsockname()[1],flush=True)"
