@@ -38,6 +38,13 @@ def depth(at: Stack | Broker, queue: str) -> int:
         return int(opened.queue_declare(queue, passive=True).method.message_count)
 
 
+def message_ids(at: Stack | Broker, queue: str) -> set[str]:
+    """The ids of all messages in a queue, which stay there."""
+    with channel(at) as opened:
+        waiting = iter(lambda: opened.basic_get(queue), (None, None, None))
+        return {str(properties.message_id) for _, properties, _ in waiting}  # not acknowledged, so put back
+
+
 def purge(at: Stack | Broker, *queues: str) -> None:
     """Delete all messages of these queues, or of all."""
     with channel(at) as opened:

@@ -1,31 +1,37 @@
-"""A TCP proxy that becomes silent like a node that is gone: no answer, no FIN, no RST."""
+"""A TCP proxy that can be silent like a node that is gone (no answer, no FIN, no RST), or reset, or slow."""
 
 from __future__ import annotations
 
 import select
 import socket
+import struct
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
 PIECE = 65536
+POLL_SECONDS = 0.1
+RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER without time
 
 
 class SilentProxy:
     """Forwards connections to those that `connect` opens.
 
     After `silence`, the present connections swallow everything. New connections do so too, until `take_over`, after
-    which they are forwarded again, as to a node that has taken over the address.
+    which they are forwarded again, as to a node that has taken over the address. `reset` ends the present connections
+    and each new one with RST, until `take_over`. `delay_seconds` makes each piece of data late.
     """
 
     def __init__(self, connect: Callable[[], socket.socket]) -> None:
         self._connect = connect
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._is_over = threading.Event()
-        self._is_silent = False
+        self._is_silent = self._resets = False
         self._silenced = threading.Event()
+        self.delay_seconds = 0.0
         self._threads = [threading.Thread(target=self._accept)]
         self.port = self._listener.getsockname()[1]
         self.accepted = 0
@@ -49,9 +55,14 @@ class SilentProxy:
         self._is_silent = True
         self._silenced.set()
 
+    def reset(self) -> None:
+        """End the present connections and each new one with RST."""
+        self._resets = True
+        self.silence()
+
     def take_over(self) -> None:
         """Forward new connections again. The present ones stay silent."""
-        self._is_silent = False
+        self._is_silent = self._resets = False
         self._silenced = threading.Event()
 
     def _accept(self) -> None:
@@ -60,7 +71,7 @@ class SilentProxy:
                 client, _ = self._listener.accept()
                 self.accepted += 1
                 thread = threading.Thread(target=self._serve, args=(client, self._silenced, self._is_silent))
-                self._threads.append(thread)
+                self._threads = [*(known for known in self._threads if known.is_alive()), thread]
                 thread.start()
 
     def _serve(self, client: socket.socket, silenced: threading.Event, is_silent: bool) -> None:
@@ -68,24 +79,28 @@ class SilentProxy:
             if not is_silent:
                 with suppress(OSError), self._connect() as server:
                     self._forward(client, server, silenced)
-            if silenced.is_set():
+            if self._resets:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+            elif silenced.is_set():
                 self._swallow(client)
 
     def _forward(self, client: socket.socket, server: socket.socket, silenced: threading.Event) -> None:
         other = {client: server, server: client}
         while not (silenced.is_set() or self._is_over.is_set()):
-            for readable in select.select([client, server], [], [], 0.02)[0]:
+            for readable in select.select([client, server], [], [], POLL_SECONDS)[0]:
                 if silenced.is_set():
                     return
                 piece = readable.recv(PIECE)
                 if not piece:
                     return
+                if self.delay_seconds:
+                    time.sleep(self.delay_seconds)
                 other[readable].sendall(piece)
 
     def _swallow(self, client: socket.socket) -> None:
         with suppress(OSError):
-            while not self._is_over.is_set():
-                if select.select([client], [], [], 0.05)[0] and not client.recv(PIECE):
+            while not self._is_over.is_set() and not self._resets:
+                if select.select([client], [], [], POLL_SECONDS)[0] and not client.recv(PIECE):
                     return
 
 

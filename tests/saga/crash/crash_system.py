@@ -184,9 +184,7 @@ class CrashTestSystem:
 
     def message_ids(self, queue: str) -> set[str]:
         """The ids of all messages in a queue, which stay there."""
-        with queue_admin.channel(self.stack) as channel:
-            waiting = iter(lambda: channel.basic_get(queue), (None, None, None))
-            return {str(properties.message_id) for _, properties, _ in waiting}  # not acknowledged, so put back
+        return queue_admin.message_ids(self.stack, queue)
 
     def count_running_sagas(self) -> int:
         """The number of sagas that have not ended."""
