@@ -8,7 +8,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 unexport PYTHONDONTWRITEBYTECODE # a suite starts twice as fast with compiled modules
 
-.PHONY: help setup venv up down demo verify lint contract contract-deep saga interleavings flake concurrency e2e abuse bench locust mutants coverage report trace smu stripe docs proto lock clean
+.PHONY: help setup venv up down demo verify lint contract contract-deep saga interleavings chaos flake concurrency e2e abuse bench locust mutants coverage report trace smu stripe docs proto lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ saga: venv ## run every flow with a fault at every step
 
 interleavings: venv ## explore pairs of flows in depth, in about an hour (PAIR=WORD, SEED=N, MINUTES=N, resumes after an interrupt)
 	@$(BIN)/python -m tests.saga.interleavings $(if $(PAIR),--pair "$(PAIR)") $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES))
+
+chaos: venv ## disturb the system under load and judge it by its clients' ledger (S=SECONDS, default 60, SEED=N)
+	@$(BIN)/python -m tests.chaos $(if $(S),--seconds $(S)) $(if $(SEED),--seed $(SEED))
 
 N ?= 20
 MARK ?= saga

@@ -18,6 +18,7 @@ pytest_plugins = ["tests.claims.plugin", "tests.claims.parallel_suite"]
 SUITES = {
     "contract": ("contract",),
     "saga": ("saga", "mutants"),
+    "chaos": ("chaos",),
     "concurrency": ("concurrency",),
     "abuse": ("abuse",),
     "e2e": ("e2e",),
@@ -25,7 +26,7 @@ SUITES = {
 }
 """Each mark (for -m) with the folders of its tests, in the order of the run.
 
-concurrency, abuse and e2e are last, because the system that they share would cost 0.7 GiB during contract and saga.
+concurrency, abuse and e2e are last, because the system that they share would cost 0.7 GiB during the other suites.
 abuse is before e2e, because unit runs in parallel with e2e and would distort its times.
 """
 

@@ -34,8 +34,13 @@ def dots(title: str, unit: str, rows: Rows) -> str:
     return document(WIDTH, height, parts)
 
 
-def over_time(title: str, step: float, series: Mapping[str, Sequence[float]]) -> str:
-    """Return an SVG chart with a curve for each series, whose values are `step` seconds apart."""
+def over_time(
+    title: str, step: float, series: Mapping[str, Sequence[float]], marks: Sequence[tuple[float, str]] = ()
+) -> str:
+    """Return an SVG chart with a curve for each series, whose values are `step` seconds apart.
+
+    `marks` are moments in seconds, each with its name. A numbered line marks each one.
+    """
     most = max((value for values in series.values() for value in values), default=0) or 1
     longest = max(len(values) for values in series.values())
     left, bottom, height = 60, 300, 320
@@ -48,6 +53,10 @@ def over_time(title: str, step: float, series: Mapping[str, Sequence[float]]) ->
     parts += [f'<path d="M{at(0, most)} L{at(0, 0)} L{at(longest, 0)}" fill="none" stroke="#667"/>']
     parts += [f'<text x="{left - 6}" y="{TOP + 4}" text-anchor="end" fill="#667">{most:g}</text>']
     parts += [f'<text x="{RIGHT}" y="{height - 4}" text-anchor="end" fill="#667">{longest * step:g} s</text>']
+    for number, (moment, name) in enumerate(marks, 1):
+        x = float(at(moment / step, 0).partition(",")[0])
+        line = f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{bottom}" stroke="#c3cad3" stroke-dasharray="3 3"/>'
+        parts.append(f'<g><title>{escape(name)}</title>{line}<text x="{x + 2:.1f}" y="{TOP - 6}">{number}</text></g>')
     for name, values in series.items():
         points = " ".join(at(number + 0.5, value) for number, value in enumerate(values))
         parts.append(f'<polyline points="{points}" fill="none" stroke="{colour[name]}" stroke-width="2"/>')

@@ -50,6 +50,8 @@ def build_context(sources: Sources) -> dict[str, Any]:
         "departures": results.list_departures(),
         "matrix": matrix.build_matrix(sources.read_json("saga")),
         "interleavings": interleavings.build_pairs(sources.read_json("interleavings")),
+        "chaos": sources.read_json("chaos"),
+        "chaos_pictures": sources.read_pictures("chaos"),
         "pictures": sorted(pictures, key=lambda picture: picture[0] == "counterexample"),  # the counterexample is last
         "bench_pictures": sources.read_pictures("bench"),
         "concurrency": figures.tabulate(sources.read_json("concurrency")),

@@ -325,6 +325,13 @@ def test_curve_rises_with_its_values() -> None:
     assert ">1.5 s<" in picture
 
 
+def test_marks_of_a_curve_are_numbered_in_time() -> None:
+    picture = over_time("a", 0.5, {"winners": [1, 1, 1]}, [(0.5, "kill <user>"), (1.0, "freeze order")])
+    places = [float(x) for x in re.findall(r'<line x1="([\d.]+)"', picture)]
+    assert places[0] < places[1]
+    assert "<title>kill &lt;user&gt;</title>" in picture
+
+
 def test_partial_run_replaces_only_its_own_figures(tmp_path: Path) -> None:
     for number, name in enumerate(("hot seat", "index storm", "hot seat")):
         Figures(tmp_path).add(name, number=number)

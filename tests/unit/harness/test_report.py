@@ -290,6 +290,24 @@ def test_pairs_of_flows_show_their_schedules_and_wrong_ones(tmp_path: Path) -> N
     assert '<td>a reason</td><td class="r">2</td>' in text
 
 
+def test_findings_of_a_soak_are_red(tmp_path: Path) -> None:
+    act = {"act": "kill user-service", "at": 7.5, "restored_after": 2.5, "saga_seconds": 0.5, "key_seconds": 0.0}
+    soak = {
+        "seed": 7,
+        "seconds": 60.0,
+        "requests": 2000,
+        "acts": [act],
+        "counts": {"kill": 1},
+        "not_run": {"full disk": "no"},
+    }
+    facts = {"orders": 9, "transfers": 8, "payments": 7, "admissions": 6}
+    text = draw(tmp_path, run=run(), chaos={**soak, "facts": facts, "findings": ["lost order: <o1>"]})
+    assert '<span class="bad">1 findings</span>' in text
+    assert "lost order: &lt;o1&gt;" in text
+    assert "kill user-service" in text
+    assert "not run: no" in text
+
+
 def test_page_shows_coverage_by_service(tmp_path: Path) -> None:
     files = {
         "services/user/a.py": {"summary": {"num_statements": 30, "covered_lines": 30}},

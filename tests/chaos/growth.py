@@ -1,0 +1,55 @@
+"""Memory, descriptors and threads of each process, and sessions of each database, in an idle moment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import psutil
+
+from harness.runtime.process import Identity, find_family
+from tests.chaos.judge import Growth
+from tests.chaos.stack import PROCESSES, ChaosStack
+
+MIB = 2**20
+SESSIONS = (
+    "SELECT datname AS name, count(*)::int AS number FROM pg_stat_activity WHERE datname LIKE '%%_db' GROUP BY datname"
+)
+SLACK = {"memory": 24 * MIB, "descriptors": 24, "threads": 24, "sessions": 8}
+"""Growth that means nothing. Pools of connections and threads grow with the load, up to a limit that they keep."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The figures of one moment: by process, and by kind and name."""
+
+    identities: dict[str, Identity]
+    figures: dict[tuple[str, str], float]
+
+
+def measure(stack: ChaosStack) -> Sample:
+    """Measure every process with all that it started."""
+    identities = {name: stack.identity(name) for name in PROCESSES}
+    figures: dict[tuple[str, str], float] = {}
+    for name, identity in identities.items():
+        leader = identity.find()
+        family = find_family(leader) if leader and name != "postgres" else []  # its backends are counted as sessions
+        figures |= {("memory", name): 0.0, ("descriptors", name): 0.0, ("threads", name): 0.0}
+        for member in family:
+            try:
+                figures["memory", name] += member.memory_full_info().pss
+                figures["descriptors", name] += member.num_fds()
+                figures["threads", name] += member.num_threads()
+            except psutil.NoSuchProcess:
+                continue
+    for row in stack.system.rows("sagas_db", SESSIONS):
+        figures["sessions", row["name"]] = row["number"]
+    return Sample(identities, figures)
+
+
+def compare(before: Sample, after: Sample) -> list[Growth]:
+    """Return the growth of every figure. A process that was restarted meanwhile has no memory to compare."""
+    return [
+        Growth(f"{kind} of {name}", was, after.figures.get((kind, name), 0.0), SLACK[kind])
+        for (kind, name), was in before.figures.items()
+        if before.identities.get(name) == after.identities.get(name)
+    ]

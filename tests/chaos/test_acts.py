@@ -1,0 +1,71 @@
+"""The acts of a seed, and the proxies that cut the links."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections import Counter
+
+import pytest
+
+from tests.chaos.nemesis import KINDS, plan
+from tests.support.http_servers import AnsweringServer
+from tests.support.silent_proxy import SilentProxy
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.chaos
+
+HOUR = 3600.0
+
+
+def test_acts_of_a_seed_are_always_the_same() -> None:
+    assert plan(7, HOUR) == plan(7, HOUR)
+    assert plan(7, HOUR) != plan(8, HOUR)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_an_hour_has_every_kind_of_act_several_times(seed: int) -> None:
+    counts = Counter(act.kind for act in plan(seed, HOUR))
+    assert counts.keys() == KINDS.keys()
+    assert max(counts.values()) - min(counts.values()) <= 1
+    assert min(counts.values()) > 5
+
+
+def is_reset(client: socket.socket) -> bool:
+    """Return whether the connection has ended with RST."""
+    try:
+        return client.send(b"x") == 0
+    except ConnectionError:
+        return True
+
+
+def test_proxy_resets_old_and_new_connections_until_take_over() -> None:
+    with (
+        AnsweringServer() as server,
+        SilentProxy(lambda: socket.create_connection(("127.0.0.1", server.port))) as proxy,
+    ):
+        address = ("127.0.0.1", proxy.port)
+        with socket.create_connection(address) as old:
+            proxy.reset()
+            wait_until(lambda: is_reset(old), what="the old connection is reset")
+        with socket.create_connection(address) as new:
+            wait_until(lambda: is_reset(new), what="the new connection is reset")
+        proxy.take_over()
+        assert _get(address).startswith(b"HTTP/1.1 200")
+
+
+def test_proxy_delays_all_data() -> None:
+    with (
+        AnsweringServer() as server,
+        SilentProxy(lambda: socket.create_connection(("127.0.0.1", server.port))) as proxy,
+    ):
+        proxy.delay_seconds = 0.2
+        began = time.monotonic()
+        assert _get(("127.0.0.1", proxy.port)).startswith(b"HTTP/1.1 200")
+        assert time.monotonic() - began >= 2 * proxy.delay_seconds, "the request and its answer are late"
+
+
+def _get(address: tuple[str, int]) -> bytes:
+    with socket.create_connection(address) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        return client.recv(65536)
