@@ -16,18 +16,18 @@ from tests.support.running_stack import CHOICE, SeatPool, running
 
 pytest_plugins = ["tests.claims.plugin", "tests.claims.parallel_suite"]
 SUITES = {
-    "contract": ("contract",),
     "saga": ("saga", "mutants"),
     "chaos": ("chaos",),
     "concurrency": ("concurrency",),
     "abuse": ("abuse",),
     "e2e": ("e2e",),
+    "contract": ("contract",),
     "unit": ("unit",),
 }
 """Each mark (for -m) with the folders of its tests, in the order of the run.
 
-concurrency, abuse and e2e are last, because the system that they share would cost 0.7 GiB during the other suites.
-abuse is before e2e, because unit runs in parallel with e2e and would distort its times.
+concurrency, abuse and e2e are after the suites with a system of their own, because theirs would cost 0.7 GiB meanwhile.
+contract and unit are last, because `make verify` runs them in a second process, in parallel with saga/crash and e2e.
 """
 
 

@@ -1,4 +1,4 @@
-"""The sandbox of the mutants: for each core a copy of the project, a database server and a warm pytest.
+"""The sandbox of the mutants: copies of the project, each with a database server and a warm pytest.
 
 The project itself never changes. A run puts the mutant into the copy of a workspace, and starts pytest in a new process
 with empty databases. A mutant is caught only if a test fails in its call phase. A failed import or fixture proves
@@ -142,9 +142,12 @@ class Sandbox:
 
 @contextmanager
 def open_sandbox() -> Iterator[Sandbox]:
-    """Create a sandbox with a workspace for each core, at most four, and delete it when the block ends."""
+    """Create a sandbox with workspaces, and delete it when the block ends.
+
+    A test that a mutant breaks mostly waits for its deadline. So each core has two workspaces, at most four in all.
+    """
     with tempfile.TemporaryDirectory(prefix="ticketremaster-mutants-") as scratch, ExitStack() as stack:
-        home, size = Path(scratch), min(len(os.sched_getaffinity(0)), 4)
+        home, size = Path(scratch), min(2 * len(os.sched_getaffinity(0)), 4)
         with ThreadPoolExecutor(size) as pool:
             workspaces = list(pool.map(Workspace, [home / f"workspace-{number}" for number in range(size)]))
         for workspace in workspaces:

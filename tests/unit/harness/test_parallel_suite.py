@@ -49,9 +49,9 @@ def test_dies():
 """
 
 
-def run_pytest(project: Path, *options: str, parallel: str = PARALLEL) -> subprocess.CompletedProcess[str]:
-    """Run pytest over a project with a suite that waits and one that can run in parallel with it."""
-    for folder, text in (("e2e", WAITS), ("unit", parallel), ("z", WAITS)):
+def run_pytest(project: Path, *options: str, **suites: str) -> subprocess.CompletedProcess[str]:
+    """Run pytest over a project with a suite that waits, one that can run in parallel with it, and another suite."""
+    for folder, text in ({"e2e": WAITS, "unit": PARALLEL, "z": WAITS} | suites).items():
         (project / "suite" / folder).mkdir(parents=True)
         (project / "suite" / folder / f"test_{folder}.py").write_text(text)
     (project / "pytest.ini").write_text(SETTINGS)
@@ -60,7 +60,9 @@ def run_pytest(project: Path, *options: str, parallel: str = PARALLEL) -> subpro
     )
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--import-mode=importlib", "-v", *options]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-    return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        command, cwd=project, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
 
 
 def test_results_of_the_second_process_are_reported_in_order(tmp_path: Path) -> None:
@@ -83,9 +85,65 @@ def test_results_of_the_second_process_are_reported_in_order(tmp_path: Path) -> 
 
 
 def test_tests_left_by_a_crash_run_in_the_first_process(tmp_path: Path) -> None:
-    done = run_pytest(tmp_path, "suite", "--in-parallel=unit", "-m", "e2e or unit", parallel=PARALLEL + DIES)
+    done = run_pytest(tmp_path, "suite", "--in-parallel=unit", "-m", "e2e or unit", unit=PARALLEL + DIES)
     assert (tmp_path / "ran").read_text() == "second first "
     assert "1 failed, 6 passed, 1 skipped" in done.stdout
+
+
+def test_several_suites_run_in_the_second_process(tmp_path: Path) -> None:
+    done = run_pytest(tmp_path, "suite", "--in-parallel=unit,z", "-m", "e2e or unit", z=PARALLEL)
+    assert (tmp_path / "ran").read_text() == "second second "
+    assert re.fullmatch(r"=+ 2 failed, 7 passed, 2 skipped in .+ =+", done.stdout.strip().splitlines()[-1])
+
+
+WAITS_FOR_THE_SECOND = """
+import time, pytest
+from pathlib import Path
+
+pytestmark = pytest.mark.e2e
+
+def test_waits():
+    while not Path("second").exists():
+        time.sleep(0.01)
+"""
+MEETS_THE_FIRST = """
+import os, time, pytest
+from pathlib import Path
+
+pytestmark = pytest.mark.unit
+
+def test_begins_before_the_machine_is_needed():
+    Path("second").write_text(str(os.getpid()))
+    while not Path("needed").exists():
+        time.sleep(0.01)
+
+def test_is_next():
+    Path("next").touch()
+"""
+NEEDS_THE_MACHINE = """
+import time, pytest
+from pathlib import Path
+
+pytestmark = pytest.mark.e2e
+
+def second_waits():
+    locks = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+    return any("->" in words and Path("second").read_text() in words for words in locks)
+
+def test_needs_the_machine():
+    Path("needed").touch()
+    while not Path("next").exists() and not second_waits():
+        time.sleep(0.01)
+    assert not Path("next").exists()
+"""
+
+
+def test_no_test_begins_while_the_first_process_needs_the_machine(tmp_path: Path) -> None:
+    done = run_pytest(
+        tmp_path, "suite", "--in-parallel=unit", "-m", "e2e or unit",
+        e2e=WAITS_FOR_THE_SECOND, needs_machine=NEEDS_THE_MACHINE, unit=MEETS_THE_FIRST,
+    )  # fmt: skip
+    assert re.fullmatch(r"=+ 5 passed in .+ =+", done.stdout.strip().splitlines()[-1]), done.stdout
 
 
 def test_nothing_runs_in_parallel_without_a_suite_that_waits(tmp_path: Path) -> None:
@@ -106,6 +164,6 @@ def test_covers():
 
 def test_coverage_of_the_second_process_is_reported(tmp_path: Path) -> None:
     options = ("--in-parallel=unit", "-m", "e2e or unit", "--report=reports")
-    run_pytest(tmp_path, "suite", *options, parallel=COVERS)
+    run_pytest(tmp_path, "suite", *options, unit=COVERS)
     covered = json.loads((tmp_path / "reports" / "coverage.json").read_text())["files"]
     assert any(path.endswith("services/contracts/money.py") for path in covered)
