@@ -49,5 +49,5 @@ def is_healthy(url: str) -> bool:
     """Whether the fake at `url` accepts connections and returns 200 from /health."""
     try:
         return requests.get(f"{url}/health", timeout=1).ok
-    except requests.ConnectionError:
+    except (requests.ConnectionError, requests.Timeout):  # a fake that starts on a busy machine answers late
         return False
