@@ -80,21 +80,26 @@ CREATE OR REPLACE FUNCTION reached_limit(
 $$
 DECLARE
     counted record;
+    max_holds int;
+    max_tickets int;
 BEGIN
+    SELECT max_holds_per_user, max_tickets_per_user INTO max_holds, max_tickets
+    FROM event_limits WHERE event_id = in_event_id;
+    max_holds := coalesce(max_holds, default_holds);
+    max_tickets := coalesce(max_tickets, default_tickets);
+    IF max_holds = 0 AND max_tickets = 0 THEN
+        RETURN NULL;  -- without a limit, the count could be long, and it decides nothing
+    END IF;
     PERFORM pg_advisory_xact_lock(hashtextextended(for_user_id::text, 0));
-    SELECT held.live AS holds, held.total + owned.total AS tickets,
-        coalesce(own.max_holds_per_user, default_holds) AS max_holds,
-        coalesce(own.max_tickets_per_user, default_tickets) AS max_tickets
-    INTO counted
+    SELECT held.live AS holds, held.total + owned.total AS tickets INTO counted
     FROM (SELECT count(*) FILTER (WHERE held_until > app_now()) AS live, count(*) AS total FROM seats
           WHERE held_by_user_id = for_user_id AND event_id = in_event_id AND seat_id <> but_seat_id
             AND held_until > app_now() - interval '5 seconds') AS held
     CROSS JOIN (SELECT count(*) AS total FROM seats
-                WHERE owner_user_id = for_user_id AND event_id = in_event_id) AS owned
-    LEFT JOIN event_limits AS own ON own.event_id = in_event_id;
+                WHERE owner_user_id = for_user_id AND event_id = in_event_id) AS owned;
     RETURN CASE
-        WHEN counted.max_tickets > 0 AND counted.tickets >= counted.max_tickets THEN 'TICKET_LIMIT_REACHED'
-        WHEN counted.max_holds > 0 AND counted.holds >= counted.max_holds THEN 'HOLD_LIMIT_REACHED'
+        WHEN max_tickets > 0 AND counted.tickets >= max_tickets THEN 'TICKET_LIMIT_REACHED'
+        WHEN max_holds > 0 AND counted.holds >= max_holds THEN 'HOLD_LIMIT_REACHED'
     END;
 END
 $$;
