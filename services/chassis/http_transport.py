@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import select
 import socket
+import struct
 import threading
 import time
 import weakref
@@ -152,21 +154,35 @@ class _Connection:
     def __init__(self, address: str, timeout: float) -> None:
         place = urlsplit(f"//{address}")
         self._socket = socket.create_connection((place.hostname, place.port or 80), timeout)
+        self._socket.settimeout(
+            None
+        )  # the limits are the kernel's, because Python would poll before each read and write
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._limit = 0  # milliseconds of one read or write
         self._poller = select.poll()
         self._poller.register(self._socket, select.POLLIN)
 
     def exchange(self, request: bytes, timeout: float) -> _Answer:
         """Send a request and return its answer. `timeout` limits one read. Raises OSError or HttpParserError."""
-        self._socket.settimeout(timeout)
-        self._socket.sendall(request)
+        self._set_limit(math.ceil(timeout * 100) * 10)
         answer = _Answer()
-        while not answer.is_complete:
-            received = self._socket.recv(_CHUNK)
-            if not received:
-                raise ConnectionResetError("the connection ended before the answer")
-            answer.feed(received)
+        try:
+            self._socket.sendall(request)
+            while not answer.is_complete:
+                received = self._socket.recv(_CHUNK)
+                if not received:
+                    raise ConnectionResetError("the connection ended before the answer")
+                answer.feed(received)
+        except BlockingIOError:
+            raise TimeoutError(f"no answer within {timeout:g} s") from None
         return answer
+
+    def _set_limit(self, milliseconds: int) -> None:
+        if milliseconds != self._limit:
+            limit = struct.pack("ll", milliseconds // 1000, milliseconds % 1000 * 1000)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+            self._limit = milliseconds
 
     def close(self) -> None:
         self._socket.close()
