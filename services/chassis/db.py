@@ -156,9 +156,7 @@ class Transaction:
 
     def all(self, sql: str, **params: Any) -> list[Row]:
         """Every row, in the statement's order."""
-        cursor = self._execute(sql, params)
-        names = [column[0] for column in cursor.description]
-        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+        return _all(self._execute(sql, params))
 
     def run(self, sql: str, **params: Any) -> int:
         """The number of rows that the statement changed."""
@@ -188,10 +186,16 @@ class Database:
         It takes one round trip, and each connection plans the statement once. Raises the errors of `transaction`.
         A SELECT is repeated once on a new connection if its connection breaks.
         """
+        return self._run_alone(_first, sql, params)
 
-        def execute() -> Row | None:
+    def rows(self, sql: str, **params: Any) -> list[Row]:
+        """Run one statement like `statement`, and return every row."""
+        return self._run_alone(_all, sql, params)
+
+    def _run_alone(self, read: Callable[[Any], T], sql: str, params: dict[str, Any]) -> T:
+        def execute() -> T:
             with self._borrow() as connection:
-                return _first(connection.execute(connection.prepare(sql), params))
+                return read(connection.execute(connection.prepare(sql), params))
 
         return _repeat_once(execute) if sql.lstrip().startswith("SELECT") else execute()
 
@@ -300,6 +304,11 @@ def _first(cursor: Any) -> Row | None:
         return None
     row = cursor.fetchone()
     return None if row is None else {column[0]: value for column, value in zip(cursor.description, row, strict=True)}
+
+
+def _all(cursor: Any) -> list[Row]:
+    names = [column[0] for column in cursor.description]
+    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
 
 def _repeat_once(read: Callable[[], T]) -> T:

@@ -45,7 +45,7 @@ def order_routes(db: Database) -> Blueprint:
     def list_orders() -> Response:
         page, per_page = web.page()
         filters = {"seat_id": web.query_id("seat_id"), "user_id": web.query_id("user_id"), "status": _read_status()}
-        rows, total = db.read(lambda tx: order_store.list_orders(tx, filters, page, per_page))
+        rows, total = order_store.list_orders(db, filters, page, per_page)
         return web.ok_page(rows, total, page, per_page)
 
     @routes.get("/orders/<order_id>")
