@@ -56,8 +56,8 @@ def test_tests_without_a_running_system_come_first_in_each_suite() -> None:
     whole = item("tests/contract/test_a.py::test_needs", "stack"), item("tests/contract/test_a.py::test_reads")
     items = [*whole, item("tests/e2e/test_b.py::test_needs", "stack"), item("tests/e2e/test_c.py::test_tries", "bare")]
     conftest.pytest_collection_modifyitems(items)
-    assert [i.nodeid.rpartition("::")[2] for i in items] == ["test_reads", "test_needs", "test_tries", "test_needs"]
-    assert [i.nodeid.split("/")[1] for i in items] == ["contract", "contract", "e2e", "e2e"]
+    assert [i.nodeid.rpartition("::")[2] for i in items] == ["test_tries", "test_needs", "test_reads", "test_needs"]
+    assert [i.nodeid.split("/")[1] for i in items] == ["e2e", "e2e", "contract", "contract"]
 
 
 @pytest.mark.parametrize(("mark", "stops"), [("e2e", False), ("unit", True), (None, True)])
