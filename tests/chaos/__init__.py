@@ -11,6 +11,6 @@ judge.py            compares both, and names every difference
 nemesis.py          the acts: kills, freezes, partitions and others, in an order that the seed decides
 growth.py           memory, descriptors, threads and sessions
 test_judge.py       breaks every kind of fact by hand
-test_controls.py    a negative control with the running system
+test_controls.py    negative controls with the running system
 __main__.py         `make chaos`
 """

@@ -21,7 +21,7 @@ from tests.chaos.ledger import Call, Ledger, Window
 from tests.chaos.load import Load, settle_town
 from tests.chaos.nemesis import Act
 from tests.chaos.stack import HEALTHY_SECONDS, HOLD_SECONDS, SERVICES, ChaosStack, running_stack
-from tests.chaos.visits import Town, read_resale
+from tests.chaos.visits import Town, read_resale, read_sale
 from tests.support.queue_admin import PARKING, depth
 from tests.support.waiting import wait_until
 
@@ -137,6 +137,9 @@ def _settle(stack: ChaosStack, town: Town, event: str) -> end_state.EndState:
         deadline = time.monotonic() + IDLE_SECONDS
         while not is_idle() and time.monotonic() < deadline:
             time.sleep(0.25)
+    for customer, sale in town.open_sales:
+        town.renew(customer)
+        read_sale(ledger, customer, sale)
     for party, resale in town.open_resales:
         town.renew(party)
         read_resale(party, resale)

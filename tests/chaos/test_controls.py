@@ -1,4 +1,4 @@
-"""A negative control: without the confirms of the broker, the judge finds the messages that are lost."""
+"""Negative controls: without the journal, or without the confirms of the broker, the judge finds what is lost."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.chaos import visits
 from tests.chaos.nemesis import Act
 from tests.chaos.soak import soak
+from tests.chaos.stack import ORCHESTRATORS
 from tests.support.running_stack import native_only
 
 pytestmark = [
@@ -18,6 +20,14 @@ pytestmark = [
 ]
 
 SECONDS = 18.0
+NO_JOURNAL = """
+import services.orchestrator.main as main_module
+from services.orchestrator.app import Seams, build
+from tests.saga.crash.broken_journals import NoBeginWrite
+class NoJournal(NoBeginWrite):
+    def end(self, *_, **__):
+        return True
+main_module.build = lambda settings: build(settings, Seams(journal=NoJournal))"""
 NO_CONFIRMS = """
 from services.chassis.broker import Publisher
 def publish(self, exchange, routing_key, body, *, sent=None, timeout=0.0, **properties):
@@ -28,6 +38,13 @@ Publisher.publish = publish"""
 def find_kinds(run_dir: Path, patch: str, *acts: Act) -> set[str]:
     """Return the kinds of the findings of a run."""
     return {finding.partition(":")[0] for finding in soak(run_dir, 1, SECONDS, acts, patch).findings}
+
+
+def test_judge_finds_lost_credits_without_the_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sagas stop between the charge and the order. Their orchestrator dies, and no other one finds them."""
+    monkeypatch.setattr(visits, "GIVING_UP", 1.0)  # a retry of the pay would finish it under the same keys
+    acts = [Act("kill behind a lock", name, 1.0, 0.5) for name in ORCHESTRATORS * 2]
+    assert "wrong credits" in find_kinds(tmp_path, NO_JOURNAL, *acts)
 
 
 def test_judge_finds_lost_messages_without_confirms(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ HALL = "HALL-B"
 SEED_EVENT = "e0e0e0e0-0000-0000-0000-000000000001"
 GATES = 3
 ENDED_HOLD = frozenset(("HOLD_EXPIRED", "SEAT_NOT_HELD", "ORDER_FAILED"))
+GIVING_UP = 0.2  # the share of customers who do not repeat a pay whose answer is lost
 EARLY_SECONDS = 12.0  # more than the nemesis shifts a clock
 NUMBERS = count(1)
 
@@ -41,6 +42,7 @@ class Town:
     seats: Queue[str]
     hot_seats: Sequence[str]
     customers: Queue[Client] = field(default_factory=Queue)
+    open_sales: list[tuple[Client, Sale]] = field(default_factory=list)  # of customers who gave up
     open_resales: list[tuple[Client, Resale]] = field(default_factory=list)  # verified, but not yet completed
     ended_tokens: list[str] = field(default_factory=list)  # of people who have logged out
 
@@ -160,18 +162,20 @@ class Visit:
         sale = self._reserve(customer, seat)
         if sale is None:
             return None
-        final = customer.insist("pay", lambda: customer.pay(sale.order_id))
+        if self._rng.random() < GIVING_UP:
+            final = Final(customer.pay(sale.order_id), 1)
+            if final.answer.status in LOST or final.answer.error_code == BUSY:
+                self._town.open_sales.append((customer, sale))
+                return None
+        else:
+            final = customer.insist("pay", lambda: customer.pay(sale.order_id))
         if final.answer.status == 200:
             self._ledger.sell(sale)
             self._repeat("pay", final, lambda: customer.pay(sale.order_id))
             return sale
         if final.is_doubtful:
-            order = customer.insist("order", lambda: customer.order(sale.order_id)).answer.data
-            if order["status"] == "CONFIRMED":
-                self._ledger.sell(sale)
-                return sale
-            sale.status = order["status"]
-        elif final.answer.error_code in ENDED_HOLD:
+            return sale if read_sale(self._ledger, customer, sale) == "CONFIRMED" else None
+        if final.answer.error_code in ENDED_HOLD:
             sale.status = "FAILED"
             if (left := sale.held_until - time.time()) > EARLY_SECONDS:
                 self._ledger.early_ends.append(f"order {sale.order_id}: {left:.0f} s before the end of its hold")
@@ -306,6 +310,15 @@ BROWSED = (
     "/api/events",
     f"/api/events/{SEED_EVENT}",
 )
+
+
+def read_sale(ledger: Ledger, customer: Client, sale: Sale) -> str:
+    """Let the customer read the status of an order, and return it."""
+    order = customer.insist("order", lambda: customer.order(sale.order_id)).answer.data
+    if order["status"] == "CONFIRMED":
+        ledger.sell(sale)
+    sale.status = order["status"]
+    return sale.status
 
 
 def read_resale(party: Client, resale: Resale) -> None:
