@@ -21,7 +21,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-WAITS = ("saga/crash", "e2e")  # folders whose tests leave a core idle
+WAITS = ("saga/crash", "saga/in_process", "saga/interleavings", "e2e")  # folders whose tests leave a core idle
 GATE = "gate"
 COVERS = "unit"  # the suite that measures coverage
 COVERAGE = [sys.executable, "-m", "coverage"]
@@ -30,8 +30,8 @@ Results = dict[str, list[pytest.TestReport]]
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add --in-parallel, and the option for the second pytest."""
-    waits = " and ".join(WAITS)
-    parser.addoption("--in-parallel", metavar="SUITE,…", help=f"run suites in a second process while {waits} wait")
+    waits = ", ".join(WAITS)
+    parser.addoption("--in-parallel", metavar="SUITE,…", help=f"run suites in a second process during {waits}")
     parser.addoption("--results-to", type=Path, help="write each test's reports to this file, a line each")
 
 
