@@ -12,7 +12,7 @@ from harness.runtime.compose import ROOT
 
 POSTMAN = ROOT / "specs" / "postman" / "TicketRemaster.postman_collection.json"
 OUTSYSTEMS = ROOT / "specs" / "outsystems" / "verification-api-swagger.json"
-FOLDERS = ["Auth", "Purchase", "Transfer", "Verification"]
+FOLDERS = ["Auth", "Purchase", "Transfer", "Verification", "Account"]
 ASSERTED = re.compile(r"pm\.test\('(\d{3})(?: ([A-Z_]+))?'")
 
 
