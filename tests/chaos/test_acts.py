@@ -5,10 +5,14 @@ from __future__ import annotations
 import socket
 import time
 from collections import Counter
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from tests.chaos.nemesis import KINDS, plan
+from tests.chaos import __main__ as command
+from tests.chaos.nemesis import KINDS, Act, plan
 from tests.support.http_servers import AnsweringServer
 from tests.support.silent_proxy import SilentProxy
 from tests.support.waiting import wait_until
@@ -29,6 +33,21 @@ def test_an_hour_has_every_kind_of_act_several_times(seed: int) -> None:
     assert counts.keys() == KINDS.keys()
     assert max(counts.values()) - min(counts.values()) <= 1
     assert min(counts.values()) > 5
+
+
+@pytest.mark.parametrize("needed", [1, 3, 8])
+def test_shortest_failing_prefix_of_the_acts_is_found(
+    needed: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run fails once it has `needed` acts."""
+
+    def run(_seed: int, _seconds: float, acts: Sequence[Act]) -> Any:
+        return SimpleNamespace(has_failed=len(acts) >= needed)
+
+    monkeypatch.setattr(command, "_run", run)
+    failed: Any = SimpleNamespace(seed=1, acts=plan(1, HOUR)[:8])
+    command._print_prefix(failed)
+    assert f"shortest failing prefix: {needed} acts" in capsys.readouterr().out
 
 
 def is_reset(client: socket.socket) -> bool:
