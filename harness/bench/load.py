@@ -1,4 +1,4 @@
-"""The load process: sends requests as fast as it gets responses (`python -m harness.bench.load`).
+"""The load process: sends requests as fast as it gets responses, or at a rate (`python -m harness.bench.load`).
 
 It reads tasks from stdin, one JSON line each. For each task it connects, prints `ready` and waits for another line.
 Then its threads send requests for the given seconds, and it prints the results. The client uses raw keep-alive sockets
@@ -165,9 +165,14 @@ def _connect_clients(task: Mapping[str, Any]) -> list[Operation]:
     return [HTTP[task["operation"]](Connection(address)) for address in addresses]
 
 
-def _run_items(operate: Operation, work: list[Any], deadline: float, mode: str) -> list[tuple[str, float]]:
+def _run_items(
+    operate: Operation, work: list[Any], deadline: float, mode: str, interval: float
+) -> list[tuple[str, float]]:
     results: list[tuple[str, float]] = []
+    due = time.perf_counter()
     for item in itertools.cycle(work) if mode == REPEAT else work:
+        time.sleep(max(0.0, due - time.perf_counter()))
+        due += interval
         start = time.perf_counter()
         if start > deadline:
             return results
@@ -186,7 +191,7 @@ def _run_task(task: Mapping[str, Any]) -> dict[str, Any]:
     deadline = start + task["seconds"]
     with ThreadPoolExecutor(len(clients)) as pool:
         futures = [
-            pool.submit(_run_items, operate, task["work"][n :: len(clients)], deadline, task["mode"])
+            pool.submit(_run_items, operate, task["work"][n :: len(clients)], deadline, task["mode"], task["interval"])
             for n, operate in enumerate(clients)
         ]
         results = [result for future in futures for result in future.result()]

@@ -86,13 +86,14 @@ class LoadGenerator:
         seconds: float,
         credential: str = "",
         mode: str = STRICT,
+        interval: float = 0.0,
         wait_until_idle: Callable[[], object] = lambda: None,
     ) -> Load:
         """Do as many work items as `clients` can in `seconds`, at the addresses in `address` (separated by commas).
 
         `wait_until_idle` returns after the work that the responses left behind, so that the meter includes it. The
         mode STRICT raises StackError for any outcome but success. ONCE does all items, one for each client, and REPEAT
-        does them again and again. Both allow any outcome.
+        does them again and again. Both allow any outcome. A client begins an item at most each `interval` seconds.
         """
         workers = self._workers[:clients]
         for number, worker in enumerate(workers):
@@ -104,6 +105,7 @@ class LoadGenerator:
                 "seconds": seconds,
                 "credential": credential,
                 "mode": mode,
+                "interval": interval,
             }
             _send(worker, task)
         for worker in workers:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from functools import partial
 from urllib.request import Request, urlopen
 
@@ -19,7 +20,9 @@ from harness.bench.system import USER, System, find_processes, join_addresses
 from harness.bench.verdict import RATE, TIME, Row, at_least, at_most
 from harness.runtime.process import wait_for
 
-LOGINS = [[f"nobody{number}@bench.example", "a wrong password"] for number in range(64)]
+LOGINS = [[f"nobody{number}@bench.example", "a wrong password"] for number in range(20_000)]
+LOGIN_INTERVAL = 0.25  # of each client, so 16 clients send 64 logins a second, at most one for an account
+FLOOD_SECONDS = 3.0  # so that a run has the 100 purchases that a p99 needs
 SMU, SMU_MS = "fake-smu", 200
 NOTICES, NOTICE_SECONDS, NOTICE_ROUNDS = 1000, 4.0, 3
 
@@ -47,19 +50,20 @@ def measure_mixed_sale(bench: Bench) -> Row:
 
 
 def measure_login_flood(bench: Bench) -> Iterator[Row]:
-    """Measure a balance and a purchase of one client while 16 clients send logins with wrong passwords."""
+    """Measure a balance and a purchase of one client while 16 clients send 64 logins a second with wrong passwords."""
+    runs = replace(bench.runs, seconds=FLOOD_SECONDS)
     kinds: dict[str, Callable[[Runs], Run]] = {
         "balance": Runs.read_balance,
         "reserve + pay": partial(Runs.purchase, event_size=MIDDLE, clients=1),
     }
     with LoadGenerator() as flood:
         for name, create_run in kinds.items():
-            pairs = [_run_alone_and_flooded(bench.runs, create_run, flood) for _ in range(bench.rounds)]
-            ratios = [flooded.percentile(0.5) / alone.percentile(0.5) for alone, flooded, _ in pairs]
+            pairs = [_run_alone_and_flooded(runs, create_run, flood) for _ in range(bench.rounds)]
+            ratios = [flooded.percentile(0.99) / alone.percentile(0.99) for alone, flooded, _ in pairs]
             alone, flooded, logins = pairs[-1]
-            times = f"{flooded.percentile(0.5) * 1e3:.1f} ÷ {alone.percentile(0.5) * 1e3:.1f} ms"
+            times = f"{flooded.percentile(0.99) * 1e3:.1f} ÷ {alone.percentile(0.99) * 1e3:.1f} ms"
             raw, served_by = f"{times}, {logins.rate:.0f} logins/s", alone.served_by
-            yield Row(f"p50 of {name} under a flood of logins ÷ alone", ratios, TIME, served_by, at_most(8, 2), raw)
+            yield Row(f"p99 of {name} under a flood of logins ÷ alone", ratios, TIME, served_by, at_most(3, 2), raw)
 
 
 def _run_alone_and_flooded(
@@ -75,6 +79,7 @@ def _run_alone_and_flooded(
         clients=CLIENTS,
         seconds=runs.seconds,
         mode=REPEAT,
+        interval=LOGIN_INTERVAL,
     )
     with ThreadPoolExecutor(1) as pool:
         logins = pool.submit(send_logins)
