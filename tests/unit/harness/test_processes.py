@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -164,7 +165,7 @@ class Healthy(BaseHTTPRequestHandler):
 HTTPServer(("127.0.0.1", {port}), Healthy).serve_forever()"""
 
 
-def test_only_a_process_that_died_is_restarted(run_dir: RunDir) -> None:
+def test_only_a_process_that_died_is_restarted(run_dir: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
     """As `restart: unless-stopped` in containers."""
     programs = {}
     for name in ("died", "stopped"):
@@ -176,9 +177,19 @@ def test_only_a_process_that_died_is_restarted(run_dir: RunDir) -> None:
     stack.start_all(["died", "stopped"])
     process.kill(run_dir.read_record("died").identity)
     stack.stop("stopped")
+    starts, is_ready, start = [], threading.Event(), stack.start
+
+    def start_slowly(name: str) -> None:
+        starts.append(name)
+        assert is_ready.wait(10)
+        start(name)
+
+    monkeypatch.setattr(stack, "start", start_slowly)
     for _ in range(3):
-        stack.restart_dead()  # a call during the start begins no second one
+        stack.restart_dead()
+    is_ready.set()
     assert process.wait_for(lambda: stack.state("died") == "running", seconds=10)
+    assert starts == ["died"], "a call during the start begins no second one"
     assert stack.state("stopped") == "stopped"
     assert len(process.find_leftovers(run_dir.path)) == 1
     take_down(run_dir)

@@ -57,7 +57,13 @@ def properties(node: Any) -> Iterator[str]:
 @pytest.mark.claim("testing/postman-folders", "testing/postman-variables")
 def test_postman_has_a_folder_per_scenario_and_stores_tokens() -> None:
     collection = json.loads(COLLECTION.read_text())
-    assert [folder["name"] for folder in collection["item"]] == ["Auth", "Purchase", "Transfer", "Verification"]
+    assert [folder["name"] for folder in collection["item"]] == [
+        "Auth",
+        "Purchase",
+        "Transfer",
+        "Verification",
+        "Account",
+    ]
     assert "{{gateway_url}}/api/reserve" in COLLECTION.read_text()
     kept = [line for event in events(collection) for line in event["script"]["exec"] if "access_token" in line]
     assert {match[1] for line in kept if (match := re.search(r"\.set\('(\w+)_token'", line))} >= {
