@@ -166,10 +166,9 @@ def _connect_clients(task: Mapping[str, Any]) -> list[Operation]:
 
 
 def _run_items(
-    operate: Operation, work: list[Any], deadline: float, mode: str, interval: float
+    operate: Operation, work: list[Any], deadline: float, mode: str, due: float, interval: float
 ) -> list[tuple[str, float]]:
     results: list[tuple[str, float]] = []
-    due = time.perf_counter()
     for item in itertools.cycle(work) if mode == REPEAT else work:
         time.sleep(max(0.0, due - time.perf_counter()))
         due += interval
@@ -187,12 +186,13 @@ def _run_task(task: Mapping[str, Any]) -> dict[str, Any]:
     clients = _connect_clients(task)
     print('"ready"', flush=True)
     sys.stdin.readline()
-    start = time.perf_counter()
-    deadline = start + task["seconds"]
-    with ThreadPoolExecutor(len(clients)) as pool:
-        futures = [
-            pool.submit(_run_items, operate, task["work"][n :: len(clients)], deadline, task["mode"], task["interval"])
+    start, number = time.perf_counter(), len(clients)
+    deadline, mode, interval = start + task["seconds"], task["mode"], task["interval"]
+    with ThreadPoolExecutor(number) as pool:
+        futures = [  # with an interval, the clients begin one after another
+            pool.submit(_run_items, operate, work, deadline, mode, start + interval * n / number, interval)
             for n, operate in enumerate(clients)
+            for work in [task["work"][n::number]]
         ]
         results = [result for future in futures for result in future.result()]
     seconds = time.perf_counter() - start

@@ -78,10 +78,10 @@ class Runs:
         return partial(self._run, self.system.address(GATEWAY, 8000), "visit", work)
 
     def read_balance(self) -> Run:
-        """Read balances with one client."""
+        """Read balances."""
         work = [[token, "/api/credits/balance"] for token in self.fixtures.tokens]
         work = work * (self._max_items("get") // len(work) + 1)
-        return partial(self._run, self._orchestrators(), "get", work, clients=1)
+        return partial(self._run, self._orchestrators(), "get", work)
 
     def read_event(self, event: str) -> Run:
         """Send GET /api/events/{id}."""
