@@ -20,7 +20,7 @@ from uuid import uuid4
 from psycopg2.extensions import parse_dsn
 
 from services.chassis.db import Database
-from services.chassis.settings import DatabaseSettings
+from services.chassis.settings import Address, DatabaseSettings
 from services.orchestrator.saga.journal import Journal, Status
 
 THREADS = 8
@@ -38,7 +38,9 @@ def do_nothing() -> None:
 def open_saga_journal(dsn: str) -> Iterator[tuple[Workflow, Callable[[], object]]]:
     """Yield a saga that only writes to the journal in `dsn`, and the renewal of its lease."""
     at = parse_dsn(dsn)
-    settings = DatabaseSettings(at["host"], int(at["port"]), at["dbname"], at["user"], at["password"], THREADS)
+    settings = DatabaseSettings(
+        (Address(at["host"], int(at["port"])),), at["dbname"], at["user"], at["password"], THREADS
+    )
     journal = Journal(Database(settings), deadline_seconds=DEADLINE_SECONDS, park_seconds=PARK_SECONDS)
 
     def run_saga(steps: int) -> None:

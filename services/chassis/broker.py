@@ -11,10 +11,12 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as ConfirmTimeout
 from dataclasses import dataclass, field
+from itertools import cycle
+from random import sample
 from typing import Any
 
 import pika
@@ -22,24 +24,34 @@ import pika
 from services.chassis import correlation
 from services.chassis.errors import NoAnswer, Unknown, Unreachable
 from services.chassis.neighbours import UNLIMITED, Neighbour
-from services.chassis.settings import BrokerSettings
+from services.chassis.settings import Address, BrokerSettings
 
 logger = logging.getLogger(__name__)
 
 RECONNECT_SECONDS = 0.5
 CONFIRM_SECONDS = 2.0
 HEARTBEAT_SECONDS = 5  # pika notices a silent broker after this and 5 s more
-_CONNECTING_SECONDS = 5
+_CONNECTING_SECONDS = 2
 _STOP_SECONDS = 5
 _KERNEL_LIMITS = {"TCP_KEEPIDLE": 2, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 3000}  # as in db.py
 _PERSISTENT = 2
 
 
-def connection_parameters(settings: BrokerSettings, name: str) -> pika.ConnectionParameters:
-    """The parameters of a connection that the broker shows as `name`."""
+def connection_parameters(settings: BrokerSettings, name: str) -> Iterator[pika.ConnectionParameters]:
+    """Yield without end the parameters of the next connection, which the broker shows as `name`.
+
+    Each node has its turn, so a node without an answer delays one connection only. The first node is a random one.
+    """
+    return (
+        _build_parameters(settings, name, address)
+        for address in cycle(sample(settings.addresses, len(settings.addresses)))
+    )
+
+
+def _build_parameters(settings: BrokerSettings, name: str, address: Address) -> pika.ConnectionParameters:
     return pika.ConnectionParameters(
-        host=settings.host,
-        port=settings.port,
+        host=address.host,
+        port=address.port,
         credentials=pika.PlainCredentials(settings.user, settings.password),
         heartbeat=HEARTBEAT_SECONDS,
         socket_timeout=_CONNECTING_SECONDS,
@@ -146,7 +158,7 @@ class Publisher:
             self._stopped.wait(RECONNECT_SECONDS)
 
     def _run_session(self) -> None:
-        session = self._session = _Session(self._parameters)
+        session = self._session = _Session(next(self._parameters))
         if self._stopped.is_set():  # `stop` may have run before this session existed
             session.close()
         session.run()

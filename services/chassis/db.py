@@ -3,6 +3,9 @@
 The pool is a stack of idle connections, because the slots of the `Neighbour` already limit their number. Connections
 are in autocommit. A transaction opens in the round trip of its first statement.
 
+`DB_HOST` may list the nodes of a cluster. A connection is made only to the node that accepts writes, so no call reads
+from a standby. The first read-only answer of a server closes the whole pool (docs/concepts/failover.md).
+
 A transaction commits completely or not at all. A lock timeout, a statement timeout and a broken connection raise
 `Unknown`, so the caller retries with the same key.
 """
@@ -27,7 +30,7 @@ from services.chassis import json_codec
 from services.chassis.deadlines import Deadline
 from services.chassis.errors import NoAnswer, Unknown, Unreachable
 from services.chassis.neighbours import Neighbour
-from services.chassis.settings import DatabaseSettings
+from services.chassis.settings import Address, DatabaseSettings
 
 Row = dict[str, Any]
 T = TypeVar("T")
@@ -40,11 +43,12 @@ _RETRYABLE = {  # the server works, so a retry of the same call may succeed
     errorcodes.QUERY_CANCELED,
     errorcodes.TOO_MANY_CONNECTIONS,
 }
+_READ_ONLY = ("default_transaction_read_only", "in_hot_standby")  # the server reports each change with its next answer
 
 _IS_READY = "SELECT shift FROM clock_offset WHERE to_regnamespace('init_complete') IS NOT NULL"
 # A server or a network that is silent never sends an answer, not even that of `statement_timeout`. These limits are the
 # client's own. The kernel ends connections to a node that is gone. `Deadline` ends statements without an answer.
-_CONNECT_SECONDS = 2
+_CONNECT_SECONDS = 2  # for each host
 _GRACE_SECONDS = 0.5  # after `statement_timeout`, in which the server reports the end of the statement
 _REPEAT_SECONDS = 1.0  # a read that is lost later is not repeated, as its caller has given up
 _KERNEL_LIMITS = {
@@ -93,12 +97,17 @@ class _Connection(psycopg2.extensions.connection):
         self._prepared: dict[str, str] = {}
         self._poller = select.poll()
         self._poller.register(self.fileno(), select.POLLIN)
+        self.address = Address(self.info.host, self.info.port)  # of the node that accepted the connection
         self.longest_statement = 0.0  # seconds
         self.is_overdue = False
 
     def is_usable(self) -> bool:
         """False if an idle connection has something to read, which is usually the server's close. It takes 1 µs."""
         return not self._poller.poll(0)
+
+    def is_read_only(self) -> bool:
+        """True if the server has reported that it accepts no writes. It takes no round trip."""
+        return any(self.get_parameter_status(name) == "on" for name in _READ_ONLY)
 
     def execute(self, sql: str, params: dict[str, Any] | None = None) -> Any:
         """Run a statement and return the cursor with its result."""
@@ -178,6 +187,7 @@ class Database:
     def __init__(self, settings: DatabaseSettings) -> None:
         self._neighbour = Neighbour(settings.name, settings.pool_size, settings.lock_timeout_ms / 1000)
         self._settings = settings
+        self._addresses = settings.addresses  # in the order in which they are tried
         self._idle: deque[_Connection] = deque()
 
     def statement(self, sql: str, **params: Any) -> Row | None:
@@ -245,13 +255,18 @@ class Database:
         with self._neighbour.calling():
             connection: _Connection | None = None
             try:
-                connection = self._pop_usable() or _connect(self._settings)
+                connection = self._pop_usable() or self._connect()
                 yield connection
             except psycopg2.Error as error:
                 raise _translate(error, connection) from None  # the error quotes rows, which must not be logged
             finally:
                 if connection is not None:
                     self._give_back(connection)
+
+    def _connect(self) -> _Connection:
+        connection = _connect(self._settings, self._addresses)
+        self._addresses = tuple(sorted(self._addresses, key=lambda address: address != connection.address))
+        return connection
 
     def _pop_usable(self) -> _Connection | None:
         try:
@@ -260,22 +275,29 @@ class Database:
             return None
         if connection.is_usable():
             return connection
-        connection.close()
-        self.close()  # a restart of the server has broken the other connections too
+        self._leave(connection)
         return None
 
     def _give_back(self, connection: _Connection) -> None:
-        if connection.closed:
-            self.close()  # a restart of the server has broken the other connections too
+        if connection.closed or connection.is_read_only():
+            self._leave(connection)
         else:
             self._idle.append(connection)
 
+    def _leave(self, connection: _Connection) -> None:
+        """Close the pool, because its other connections are to the same server. The server is now tried last."""
+        connection.close()
+        self.close()
+        self._addresses = tuple(sorted(self._addresses, key=lambda address: address == connection.address))
 
-def _connect(settings: DatabaseSettings) -> _Connection:
+
+def _connect(settings: DatabaseSettings, addresses: tuple[Address, ...]) -> _Connection:
+    """Connect to the first address that accepts writes. A silent node delays this by _CONNECT_SECONDS."""
     _drop_libpq_variables()
     connection: _Connection = psycopg2.connect(  # type: ignore[call-overload]  # the stub knows no libpq parameters
-        host=settings.host,
-        port=settings.port,
+        host=",".join(address.host for address in addresses),
+        port=",".join(str(address.port) for address in addresses),
+        target_session_attrs="read-write",
         dbname=settings.name,
         user=settings.user,
         password=settings.password,
@@ -333,6 +355,8 @@ def _translate(error: psycopg2.Error, connection: _Connection | None) -> Excepti
         return UniqueViolation(str(error.diag.constraint_name))
     if code == LOCK_NOT_AVAILABLE:
         return LockNotGranted("the row is locked")
+    if code == errorcodes.READ_ONLY_SQL_TRANSACTION and connection.is_read_only():
+        return Unknown("the database server accepts no writes")
     if code is None or code in _RETRYABLE or code.startswith(("08", "57")):
         return Unknown("the database did not answer")
     return DatabaseFault(f"{type(error).__name__} {code}: {error.diag.message_primary}")

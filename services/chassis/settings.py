@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import NoReturn, TypeVar
+from typing import NamedTuple, NoReturn, TypeVar
 
 from services.chassis.errors import ConfigurationError
 from services.chassis.keys import PublicKeys, SigningKey
@@ -14,6 +14,13 @@ from services.chassis.keys import PublicKeys, SigningKey
 T = TypeVar("T")
 USER = "user-service"
 PLACEHOLDERS = ("change_me", "your_", "changeme")  # of the v4 reference (§10), whose keys also end in "..."
+
+
+class Address(NamedTuple):
+    """The address of a server. The host of PostgreSQL may be the directory of its unix socket."""
+
+    host: str
+    port: int
 
 
 class Env:
@@ -55,6 +62,26 @@ class Env:
         if value != int(value):
             raise ConfigurationError(f"{name}={value} is not a whole number")
         return int(value)
+
+    def addresses(self, hosts: str, ports: str, default: int) -> tuple[Address, ...]:
+        """One address, or one for each node of a cluster, from the comma-separated lists `hosts` and `ports`.
+
+        A single port applies to every host. Raises ConfigurationError for an empty entry, a bad port or another number
+        of ports.
+        """
+        names, numbers = self._entries(hosts), self._entries(ports, str(default))
+        if len(numbers) not in (1, len(names)):
+            raise ConfigurationError(
+                f"{ports} lists {len(numbers)} ports, and {hosts} {len(names)} hosts: set one port or one for each"
+            )
+        valid = [Env({ports: number}).integer(ports, low=1, high=65535) for number in numbers]
+        return tuple(map(Address, names, valid * len(names)))
+
+    def _entries(self, name: str, default: str | None = None) -> list[str]:
+        entries = [entry.strip() for entry in self.text(name, default).split(",")]
+        if "" in entries:
+            raise ConfigurationError(f"{name}={self.text(name, default)!r} has an empty entry")
+        return entries
 
     def signing_key(self, name: str) -> SigningKey:
         """A private key. Raises ConfigurationError otherwise."""
@@ -119,10 +146,9 @@ class ProcessSettings:
 
 @dataclass(frozen=True)
 class DatabaseSettings:
-    """The address and limits of the service's own database. Times are in milliseconds."""
+    """The addresses and limits of the service's own database. Times are in milliseconds."""
 
-    host: str
-    port: int
+    addresses: tuple[Address, ...]  # of each node of a cluster, of which one accepts writes
     name: str
     user: str
     password: str = field(repr=False)
@@ -134,8 +160,7 @@ class DatabaseSettings:
     def read(cls, env: Env) -> DatabaseSettings:
         """Read `DB_HOST` `DB_PORT` `DB_NAME` `DB_USER` `DB_PASS` `DB_POOL_SIZE`."""
         return cls(
-            host=env.text("DB_HOST"),
-            port=env.integer("DB_PORT", 5432, low=1, high=65535),
+            addresses=env.addresses("DB_HOST", "DB_PORT", 5432),
             name=env.text("DB_NAME"),
             user=env.text("DB_USER"),
             password=env.text("DB_PASS"),
@@ -145,10 +170,9 @@ class DatabaseSettings:
 
 @dataclass(frozen=True)
 class BrokerSettings:
-    """The address and credentials of RabbitMQ."""
+    """The addresses and credentials of RabbitMQ."""
 
-    host: str
-    port: int
+    addresses: tuple[Address, ...]  # of each node of a cluster
     user: str
     password: str = field(repr=False)
 
@@ -156,8 +180,7 @@ class BrokerSettings:
     def read(cls, env: Env) -> BrokerSettings:
         """Read `RABBITMQ_HOST` `RABBITMQ_PORT` `RABBITMQ_USER` `RABBITMQ_PASS`."""
         return cls(
-            host=env.text("RABBITMQ_HOST"),
-            port=env.integer("RABBITMQ_PORT", 5672, low=1, high=65535),
+            addresses=env.addresses("RABBITMQ_HOST", "RABBITMQ_PORT", 5672),
             user=env.text("RABBITMQ_USER"),
             password=env.text("RABBITMQ_PASS"),
         )

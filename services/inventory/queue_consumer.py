@@ -103,7 +103,7 @@ class Consumer:
             logger.exception("%s failed", self._thread.name)
 
     def _consume(self) -> None:
-        connection = pika.BlockingConnection(self._parameters)
+        connection = pika.BlockingConnection(next(self._parameters))
         try:
             channel = connection.channel()
             channel.basic_qos(prefetch_count=PREFETCH)

@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.runtime.compose import ROOT
 from services.chassis.keys import PublicKeys, SigningKey
-from services.chassis.settings import Env
+from services.chassis.settings import Address, Env
 from services.event.settings import Settings as Event
 from services.inventory.settings import Settings as Inventory
 from services.orchestrator.settings import Settings as Orchestrator
@@ -30,16 +30,16 @@ DESCRIPTIONS = {  # of variables that .env.example does not contain, because com
     "WEB_THREADS": "Number of threads that serve HTTP requests",
     "GRPC_PORT": "gRPC port of Inventory",
     "GRPC_THREADS": "Number of threads that serve gRPC calls",
-    "DB_HOST": "Host of the service's database",
-    "DB_PORT": "Port of the service's database",
+    "DB_HOST": "Host of the service's database, or the hosts of its cluster with commas: one accepts writes",
+    "DB_PORT": "Port of the service's database, or the port of each host with commas",
     "DB_NAME": "Name of the service's database",
     "DB_USER": "Role of the service in its database",
     "DB_PASS": "Password of that role",
     "PRIVATE_KEY": "The private key of the service: `USER_PRIVATE_KEY`, `ORDER_PRIVATE_KEY` and so on in `.env`",
     "RABBITMQ_PASS": "Password of the RabbitMQ user",
     "RABBITMQ_USER": "RabbitMQ user of Inventory and the orchestrator",
-    "RABBITMQ_HOST": "Host of RabbitMQ",
-    "RABBITMQ_PORT": "AMQP port of RabbitMQ",
+    "RABBITMQ_HOST": "Host of RabbitMQ, or the hosts of its cluster with commas. They are tried in turn",
+    "RABBITMQ_PORT": "AMQP port of RabbitMQ, or the port of each host with commas",
     "INVENTORY_SERVICE_URL": "gRPC address of Inventory: a name, or several `ip:port` with commas",
     "INVENTORY_HTTP_URL": "HTTP address of Inventory",
     "USER_SERVICE_URL": "Address of User",
@@ -101,6 +101,12 @@ class RecordingEnv(Env):
         shown = "required" if default is None else f"`{default:g}`"
         self.found.setdefault(name, Variable(shown, f"{low:g} – {high:g}"))
         return low if default is None else default
+
+    def addresses(self, hosts: str, ports: str, default: int) -> tuple[Address, ...]:
+        """Record both variables and the range of a port."""
+        self.found.setdefault(hosts, Variable(range="one host or several"))
+        self.found.setdefault(ports, Variable(f"`{default}`", "1 – 65535, one port or one for each host"))
+        return (Address("localhost", default),)
 
     def signing_key(self, name: str) -> SigningKey:
         """Record a private key."""

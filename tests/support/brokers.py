@@ -20,7 +20,7 @@ from harness.runtime import ports
 from harness.runtime.process import Identity, listens, wait_for
 from harness.runtime.program import Program
 from harness.runtime.rabbitmq import plan_epmd, plan_rabbitmq
-from services.chassis.settings import BrokerSettings
+from services.chassis.settings import Address, BrokerSettings
 from tests.support.running_stack import IN_CONTAINERS
 
 START_SECONDS = 60
@@ -35,7 +35,7 @@ class Broker:
         own = {5672: amqp, 15672: management, 25672: distribution, 4369: mapper}
         self._epmd = plan_epmd(mapper, self._home)
         self._rabbitmq = plan_rabbitmq(own, self._home, "tester", "tester-pass")
-        self.settings = BrokerSettings(host=ports.HOST, port=amqp, user="tester", password="tester-pass")
+        self.settings = BrokerSettings(addresses=(Address(ports.HOST, amqp),), user="tester", password="tester-pass")
         self._container = self._start_container(amqp) if IN_CONTAINERS else None
         self._processes = [] if IN_CONTAINERS else [self._start(self._epmd), self._start(self._rabbitmq)]
         assert wait_for(self._rabbitmq.is_ready, START_SECONDS)

@@ -26,7 +26,7 @@ import psycopg2
 
 from harness.runtime.postgres import SUPERUSER, find_binaries, unprivileged_command
 from harness.runtime.process import Identity, find_leftovers, kill_all
-from services.chassis.settings import DatabaseSettings
+from services.chassis.settings import Address, DatabaseSettings
 from tests.support.running_stack import IN_CONTAINERS
 
 IMAGE = "postgres:16"  # the version of compose.yaml
@@ -168,7 +168,7 @@ class Databases:
         with closing(self._connect(name, role)) as connection, connection.cursor() as cursor:
             for script in scripts(service):
                 cursor.execute(script.read_text())
-        return DatabaseSettings(host=str(self.home), port=5432, name=name, user=role, password="")
+        return DatabaseSettings(addresses=(Address(str(self.home), 5432),), name=name, user=role, password="")
 
 
 def end_leftovers() -> None:

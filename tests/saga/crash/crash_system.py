@@ -20,7 +20,7 @@ from harness import Stack, db, runtime
 from harness.api_client import Inbox
 from harness.runtime import ports
 from services.chassis.db import Database, Row
-from services.chassis.settings import DatabaseSettings
+from services.chassis.settings import Address, DatabaseSettings
 from tests.saga.crash.fork_server import ForkServer
 from tests.support import inserts, queue_admin
 from tests.support.fakes_control import Fake
@@ -194,5 +194,5 @@ class CrashTestSystem:
 def _read_dsn(dsn: str) -> DatabaseSettings:
     parts = parse_dsn(dsn)
     return DatabaseSettings(
-        parts["host"], int(parts["port"]), parts["dbname"], parts["user"], parts["password"], pool_size=16
+        (Address(parts["host"], int(parts["port"])),), parts["dbname"], parts["user"], parts["password"], pool_size=16
     )

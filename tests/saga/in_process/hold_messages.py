@@ -34,7 +34,7 @@ class HoldMessageBroker:
         self._publisher = Publisher(settings, "saga-cells")
         self._publisher.start()
         self._releases = SeatReleases(inventory, self._publisher, ignore_notice)
-        self._connection = pika.BlockingConnection(connection_parameters(settings, "saga-checks"))
+        self._connection = pika.BlockingConnection(next(connection_parameters(settings, "saga-checks")))
         self._channel = self._connection.channel()
         self.confirmed: set[str] = set()
         wait_until(self._publisher.is_ready, READY_SECONDS, "the publisher is connected to RabbitMQ")

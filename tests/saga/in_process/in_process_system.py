@@ -19,7 +19,7 @@ from flask import Flask
 from fakes.smu.app import create_app as fake_smu
 from harness.api_client import Inbox
 from services.chassis import json_codec
-from services.chassis.settings import BrokerSettings
+from services.chassis.settings import Address, BrokerSettings
 from services.event.app import build as build_event
 from services.event.settings import Settings as EventSettings
 from services.orchestrator.admin import ParkedSagas
@@ -41,7 +41,7 @@ from tests.support.service_settings import process_settings, user_token
 
 SMU_KEY = "key"
 QR_KEY = b"0123456789abcdef0123456789abcdef"
-NO_BROKER = BrokerSettings("broker.test", 5672, "nobody", "none")
+NO_BROKER = BrokerSettings((Address("broker.test", 5672),), "nobody", "none")
 USER, ORDER, EVENT, SMU = "http://user.test", "http://order.test", "http://event.test", "http://smu.test"
 
 

@@ -20,7 +20,7 @@ from harness.runtime.rabbitmq import SOURCES
 from services.chassis import broker as module
 from services.chassis.broker import Publisher
 from services.chassis.errors import Unknown
-from services.chassis.settings import BrokerSettings
+from services.chassis.settings import Address, BrokerSettings
 from tests.support import queue_admin
 from tests.support.brokers import Broker
 from tests.support.waiting import wait_until
@@ -137,7 +137,7 @@ def test_stopped_publisher_accepts_no_message(broker):
 
 def test_publisher_that_never_connected_stops_promptly(broker):
     with closing(_unused_port()) as port:
-        nowhere = type(broker.settings)("127.0.0.1", port.getsockname()[1], "nobody", "x")
+        nowhere = BrokerSettings((Address(*port.getsockname()),), "nobody", "x")
         publisher = Publisher(nowhere, "test")
         publisher.start()
         started = time.monotonic()
@@ -172,7 +172,7 @@ class SilentSession:
 
 def test_message_without_a_confirm_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_Session", SilentSession)
-    publisher = Publisher(BrokerSettings("broker.test", 1, "nobody", "nothing"), "test")
+    publisher = Publisher(BrokerSettings((Address("broker.test", 1),), "nobody", "nothing"), "test")
     publisher.start()
     assert SilentSession.started.wait(5)
     with pytest.raises(Unknown, match="did not confirm"):
@@ -197,7 +197,9 @@ def test_session_is_open_only_while_its_channel_confirms(monkeypatch):
     """A connection that is unblocked before it has a channel accepts no message."""
     connection = StubConnection()
     monkeypatch.setattr(pika, "SelectConnection", lambda *_, **more: connection.callbacks.update(more) or connection)
-    session = module._Session(module.connection_parameters(BrokerSettings("broker.test", 1, "a", "b"), "test"))
+    session = module._Session(
+        next(module.connection_parameters(BrokerSettings((Address("broker.test", 1),), "a", "b"), "test"))
+    )
     connection.callbacks["add_on_connection_unblocked_callback"](None)
     assert not session.is_open()
     session._on_channel(connection)

@@ -127,7 +127,7 @@ class Interrupted:
 
 
 def test_no_server_after_a_dead_connection_is_unknown(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_settings: DatabaseSettings) -> Any:
+    def refuse(*_: Any) -> Any:
         raise psycopg2.OperationalError("connection refused")
 
     db.statement("SELECT 1 AS one")

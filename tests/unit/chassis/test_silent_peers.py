@@ -22,7 +22,7 @@ from services.chassis.clients import HttpPeer
 from services.chassis.db import Database
 from services.chassis.errors import NoAnswer, NotSent, Unknown
 from services.chassis.http_transport import PooledTransport
-from services.chassis.settings import BrokerSettings, DatabaseSettings
+from services.chassis.settings import Address, BrokerSettings, DatabaseSettings
 from services.user.outside import open_session
 from services.user.smu import Smu
 from tests.support.brokers import Broker
@@ -52,8 +52,12 @@ def at_most(seconds: float) -> Iterator[None]:
 def node(database_for: Callable[[str], DatabaseSettings]) -> Iterator[tuple[SilentProxy, DatabaseSettings]]:
     """A node of PostgreSQL that can become silent, and settings with a short statement timeout."""
     direct = database_for("order")
-    with SilentProxy(partial(connect_unix, f"{direct.host}/.s.PGSQL.{direct.port}")) as proxy:
-        yield proxy, replace(direct, host="127.0.0.1", port=proxy.port, pool_size=3, statement_timeout_ms=300)
+    (unix,) = direct.addresses
+    with SilentProxy(partial(connect_unix, f"{unix.host}/.s.PGSQL.{unix.port}")) as proxy:
+        yield (
+            proxy,
+            replace(direct, addresses=(Address("127.0.0.1", proxy.port),), pool_size=3, statement_timeout_ms=300),
+        )
 
 
 def test_statement_on_a_silent_node_ends_and_the_pool_recovers(
@@ -97,7 +101,10 @@ def test_connect_to_a_silent_node_ends(node: tuple[SilentProxy, DatabaseSettings
 
 def test_kernel_ends_connections_to_a_node_that_is_gone(node: tuple[SilentProxy, DatabaseSettings]) -> None:
     _, settings = node
-    with closing(db._connect(settings)) as connection, socket.socket(fileno=connection.fileno()) as sock:
+    with (
+        closing(db._connect(settings, settings.addresses)) as connection,
+        socket.socket(fileno=connection.fileno()) as sock,
+    ):
         idle, interval, count, user = (
             sock.getsockopt(socket.IPPROTO_TCP, option)
             for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT, socket.TCP_USER_TIMEOUT)
@@ -200,8 +207,8 @@ def test_body_of_stripe_byte_by_byte_ends_in_time() -> None:
 @pytest.fixture
 def node_of_broker(broker: Broker) -> Iterator[tuple[SilentProxy, Publisher]]:
     """A node of RabbitMQ that can become silent, and a publisher with a connection to it."""
-    with SilentProxy(lambda: socket.create_connection((broker.settings.host, broker.settings.port))) as proxy:
-        publisher = Publisher(replace(broker.settings, host="127.0.0.1", port=proxy.port), "test")
+    with SilentProxy(lambda: socket.create_connection(broker.settings.addresses[0])) as proxy:
+        publisher = Publisher(replace(broker.settings, addresses=(Address("127.0.0.1", proxy.port),)), "test")
         publisher.start()
         wait_until(publisher.is_ready)
         yield proxy, publisher
@@ -223,7 +230,7 @@ def test_publish_to_a_silent_broker_ends_and_the_next_connects(
 
 
 def test_connections_to_the_broker_have_bounds() -> None:
-    parameters = connection_parameters(BrokerSettings("h", 1, "u", "p"), "test")
+    parameters = next(connection_parameters(BrokerSettings((Address("h", 1),), "u", "p"), "test"))
     assert 0 < parameters.heartbeat <= BOUND
     assert 0 < parameters.socket_timeout <= BOUND
     assert 0 < parameters.stack_timeout <= BOUND

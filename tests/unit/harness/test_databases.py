@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[3]
 KILLED = """
 import os, signal
 from tests.support.databases import Databases
-print(Databases().database_for("user").host, flush=True)
+print(Databases().database_for("user").addresses[0].host, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
 

@@ -16,7 +16,7 @@ import pytest
 from services.chassis.clients import GrpcPeer, open_channel
 from services.chassis.db import Database
 from services.chassis.errors import Refused
-from services.chassis.settings import BrokerSettings, DatabaseSettings
+from services.chassis.settings import Address, BrokerSettings, DatabaseSettings
 from services.chassis.tokens import Credential
 from services.contracts.pb import inventory_pb2 as pb
 from services.contracts.pb.inventory_pb2_grpc import InventoryStub
@@ -29,7 +29,7 @@ from tests.support.waiting import wait_until
 
 HASH = hashlib.sha256(b"a ticket").hexdigest()
 EVENT = "e0e0e0e0-0000-0000-0000-000000000001"
-NOWHERE = BrokerSettings("127.0.0.1", 1, "nobody", "nothing")
+NOWHERE = BrokerSettings((Address("127.0.0.1", 1),), "nobody", "nothing")
 
 
 def settings_for(database: DatabaseSettings, broker: BrokerSettings = NOWHERE, **others: Any) -> Settings:

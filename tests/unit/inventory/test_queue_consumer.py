@@ -13,12 +13,12 @@ import pytest
 from pika.exceptions import ChannelClosedByBroker
 
 from services.chassis.errors import Unknown
-from services.chassis.settings import BrokerSettings
+from services.chassis.settings import Address, BrokerSettings
 from services.inventory.queue_consumer import SILENT_SECONDS, Consumer, Message
 
 pytestmark = pytest.mark.unit
 
-NOWHERE = BrokerSettings("broker.test", 1, "nobody", "nothing")
+NOWHERE = BrokerSettings((Address("broker.test", 1),), "nobody", "nothing")
 
 
 class OneMessage:

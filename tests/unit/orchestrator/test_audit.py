@@ -64,8 +64,7 @@ def test_records_cannot_be_changed_even_by_the_service(
 ) -> None:
     own = database_for("orchestrator")
     access: dict[str, Any] = {
-        "host": own.host,
-        "port": own.port,
+        "host": own.addresses[0].host,
         "dbname": own.name,
         "user": own.user,
         "password": own.password,

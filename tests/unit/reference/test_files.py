@@ -281,7 +281,7 @@ def set_up(database_for: Callable[[str], DatabaseSettings]) -> SetUp:
     @contextmanager
     def fresh(service: str) -> Iterator[Any]:
         at = database_for(service)
-        with closing(psycopg2.connect(host=at.host, dbname=at.name, user=at.user)) as connection:
+        with closing(psycopg2.connect(host=at.addresses[0].host, dbname=at.name, user=at.user)) as connection:
             with connection.cursor() as cursor:
                 cursor.execute("CREATE SCHEMA fresh; SET LOCAL search_path = fresh")
                 for script in scripts(service):

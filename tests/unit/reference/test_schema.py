@@ -75,7 +75,7 @@ def query(database_for: Callable[[str], DatabaseSettings]) -> Query:
     @cache
     def run(table: str, sql: str) -> list[tuple[Any, ...]]:
         where = database_for(SERVICES[table])
-        with closing(psycopg2.connect(host=where.host, dbname=where.name, user=where.user)) as connection:
+        with closing(psycopg2.connect(host=where.addresses[0].host, dbname=where.name, user=where.user)) as connection:
             with connection.cursor() as cursor:
                 cursor.execute(sql, (table,))
                 return list(cursor.fetchall())

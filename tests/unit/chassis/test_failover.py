@@ -1,0 +1,213 @@
+"""The database fails over: the pool leaves a server that accepts no writes, and finds the one that does."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import pytest
+
+from services.chassis.db import Database
+from services.chassis.errors import Unknown
+from services.chassis.settings import Address, DatabaseSettings
+from tests.support.database_nodes import Node
+from tests.support.silent_proxy import SilentProxy, connect_unix
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.unit
+
+BOUND = 10.0  # seconds, on a busy machine
+CONNECT_SECONDS = 2
+TABLE = "CREATE TABLE written (key text PRIMARY KEY)"
+WRITE = "INSERT INTO written VALUES (%(key)s) RETURNING key"
+COUNT = "SELECT count(*) AS number FROM written"
+READ_ONLY = "ALTER SYSTEM SET default_transaction_read_only = '{}'"
+
+
+@pytest.fixture
+def leader() -> Iterator[Node]:
+    """A server that accepts writes and has the table `written`."""
+    with closing(Node()) as node:
+        node.execute(TABLE)
+        yield node
+
+
+@pytest.fixture
+def standby(leader: Node) -> Iterator[Node]:
+    """A standby of `leader`."""
+    with closing(Node(leader)) as node:
+        yield node
+
+
+def settings_of(*addresses: Address) -> DatabaseSettings:
+    return DatabaseSettings(addresses, "postgres", "postgres", "", pool_size=4, statement_timeout_ms=500)
+
+
+def set_read_only(node: Node, value: str) -> None:
+    """Change what the server allows, and wait until a new session notices it."""
+    node.execute(READ_ONLY.format(value))
+    node.execute("SELECT pg_reload_conf()")
+    wait_until(lambda: node.execute("SHOW default_transaction_read_only") == [(value,)])
+
+
+class Writer:
+    """A thread that writes one row after another. It allows no exception but Unknown."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self.acknowledged: list[str] = []
+        self.wrong: list[Exception] = []
+
+    def __enter__(self) -> Writer:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        self._thread.join()
+
+    def write_more(self) -> None:
+        """Wait until another row is acknowledged."""
+        before = len(self.acknowledged)
+        wait_until(lambda: len(self.acknowledged) > before, BOUND, "a row is written")
+
+    def _run(self) -> None:
+        number = 0
+        while not self._is_over.wait(0.01):
+            number += 1
+            try:
+                with self._database.transaction() as tx:
+                    tx.one(WRITE, key=str(number))
+                self.acknowledged.append(str(number))
+            except Unknown:
+                continue
+            except Exception as error:
+                self.wrong.append(error)
+
+
+@pytest.mark.parametrize("is_standby_first", [False, True])
+def test_writes_go_on_after_a_switchover_without_a_restart(leader: Node, standby: Node, is_standby_first: bool) -> None:
+    addresses = [leader.address, standby.address]
+    settings = settings_of(*(reversed(addresses) if is_standby_first else addresses))
+    with closing(Database(settings)) as database:
+        with Writer(database) as writer:
+            writer.write_more()
+            leader.stop()
+            standby.promote()
+            writer.write_more()
+            leader.demote(standby)
+            writer.write_more()
+        assert writer.wrong == []
+        assert database.statement("SELECT pg_is_in_recovery() AS it") == {"it": False}
+        number = database.statement(COUNT)
+        assert number is not None
+        assert number["number"] >= len(writer.acknowledged)
+
+
+def test_standby_alone_is_unreachable(leader: Node, standby: Node) -> None:
+    with closing(Database(settings_of(standby.address))) as database:
+        with pytest.raises(Unknown, match="cannot be reached"):
+            database.statement("SELECT 1 AS one")
+        assert not database.is_ready()
+
+
+def open_three(database: Database) -> None:
+    """Leave three idle connections in the pool."""
+    with database.transaction() as one, database.transaction() as two, database.transaction() as three:
+        for tx in (one, two, three):
+            tx.one("SELECT 1")
+
+
+def write_alone(database: Database) -> Any:
+    return database.statement(WRITE, key="alone")
+
+
+def write_in_transaction(database: Database) -> Any:
+    with database.transaction() as tx:
+        return tx.one(WRITE, key="transaction")
+
+
+@pytest.mark.parametrize("write", [write_alone, write_in_transaction])
+def test_write_at_a_server_that_became_read_only_is_unknown(leader: Node, write: Callable[[Database], Any]) -> None:
+    """The sessions live on, as after a demotion without a restart. The caller retries with its key."""
+    with closing(Database(settings_of(leader.address))) as database:
+        open_three(database)
+        set_read_only(leader, "on")
+        with pytest.raises(Unknown, match="accepts no writes"):
+            write(database)
+        assert not database._idle, "the other connections are closed too"
+        with pytest.raises(Unknown, match="cannot be reached"):
+            write(database)
+        set_read_only(leader, "off")
+        assert wait_until(lambda: write_or_none(database, write), BOUND)
+
+
+def write_or_none(database: Database, write: Callable[[Database], Any]) -> Any:
+    try:
+        return write(database)
+    except Unknown:
+        return None
+
+
+def test_read_at_a_server_that_became_read_only_is_the_last_one(leader: Node) -> None:
+    with closing(Database(settings_of(leader.address))) as database:
+        open_three(database)
+        set_read_only(leader, "on")
+        assert database.statement("SELECT 1 AS one") == {"one": 1}
+        assert not database._idle
+        with pytest.raises(Unknown, match="cannot be reached"):
+            database.statement("SELECT 1 AS one")
+
+
+def test_silent_first_node_delays_only_the_first_connection(leader: Node) -> None:
+    with SilentProxy(partial(connect_unix, f"{leader.address.host}/.s.PGSQL.5432")) as proxy:
+        proxy.silence()
+        silent = Address("127.0.0.1", proxy.port)
+        with closing(Database(settings_of(silent, leader.address))) as database:
+            started = time.monotonic()
+            database.statement("SELECT 1 AS one")
+            assert CONNECT_SECONDS - 0.5 < time.monotonic() - started < BOUND
+            with ExitStack() as opened:
+                for _ in range(4):
+                    opened.enter_context(database.transaction()).one("SELECT 1")
+            assert proxy.accepted == 1
+
+
+def test_node_whose_connection_broke_is_tried_last(leader: Node) -> None:
+    """An old leader without its Patroni still accepts connections, but its writes get no answer."""
+    first, second = (SilentProxy(partial(connect_unix, f"{leader.address.host}/.s.PGSQL.5432")) for _ in range(2))
+    with first, second:
+        addresses = (Address("127.0.0.1", proxy.port) for proxy in (first, second))
+        with closing(Database(settings_of(*addresses))) as database:
+            database.statement("SELECT 1 AS one")
+            first.silence()
+            with pytest.raises(Unknown, match="did not answer in time"):
+                write_alone(database)
+            first.take_over()
+            wait_until(lambda: write_or_none(database, write_in_transaction), BOUND)
+            assert (first.accepted, second.accepted) == (1, 1)
+
+
+def test_every_node_silent_ends_in_time(leader: Node) -> None:
+    with SilentProxy(partial(connect_unix, f"{leader.address.host}/.s.PGSQL.5432")) as proxy:
+        proxy.silence()
+        with closing(Database(settings_of(*[Address("127.0.0.1", proxy.port)] * 2))) as database:
+            started = time.monotonic()
+            with pytest.raises(Unknown, match="cannot be reached"):
+                database.statement("SELECT 1 AS one")
+            assert time.monotonic() - started < BOUND
+
+
+def test_dead_first_node_costs_nothing(leader: Node) -> None:
+    settings = replace(settings_of(Address("127.0.0.1", 1), leader.address))
+    with closing(Database(settings)) as database:
+        started = time.monotonic()
+        assert database.statement("SELECT 1 AS one") == {"one": 1}
+        assert time.monotonic() - started < CONNECT_SECONDS
