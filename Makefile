@@ -1,4 +1,4 @@
-# Each target installs its own requirements. STACK=native|docker|auto selects where the system runs (default: auto).
+# Each target installs its own requirements. STACK=native|ha|docker|auto selects where the system runs (default: auto).
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help

@@ -54,10 +54,13 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m harness", description=__doc__)
     parser.add_argument("--run-dir", help="directory of logs, data and state (default: $TR_RUN_DIR, else .run)")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("setup", help="install RabbitMQ and Chromium if they are missing, and list what is installed")
+    commands.add_parser(
+        "setup", help="install RabbitMQ, etcd and Chromium if they are missing, and list what is installed"
+    )
     commands.add_parser("env", help="print .env.example with fresh secrets (save it as .env for `docker compose`)")
     up = commands.add_parser("up", help="start everything and run until Ctrl-C")
     up.add_argument("--detach", action="store_true", help="return when everything is ready and leave it running")
+    up.add_argument("--ha", action="store_true", help="start a cluster, with three nodes of each database and broker")
     up.add_argument(
         "--only", action="append", metavar="SERVICE", help="start only this service and its dependencies (repeatable)"
     )
@@ -96,6 +99,8 @@ def _setup(given: argparse.Namespace) -> None:
     choice = container_engine.choose()
     if choice.kind == "native":
         packages.ensure_broker()
+    if not packages.find_etcd_problem():
+        packages.ensure_etcd()
     packages.ensure_browser()
     for name, found in installed.list_installed(COMPOSE).items():
         print(f"{name:<12} {found}")
@@ -107,7 +112,8 @@ def _up(given: argparse.Namespace) -> None:
     interrupt_once()
     stack = None
     try:
-        stack = runtime.up(given.run_dir, env=given.env, only=given.only, detach=given.detach)
+        wanted = "ha" if given.ha else None
+        stack = runtime.up(given.run_dir, env=given.env, only=given.only, detach=given.detach, wanted=wanted)
         _print_table(stack)
         if not given.detach:
             _watch(stack)

@@ -1,4 +1,4 @@
-"""Start the system of compose.yaml or attach to a running one. Only this module chooses native or containers."""
+"""Start the system of compose.yaml or attach to a running one. Only this module chooses the kind of stack."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from harness.errors import StackError
 from harness.runtime import compose, container_engine, ports, variables
 from harness.runtime.cleanup import end_leftovers, take_down
+from harness.runtime.cluster import ClusterStack
 from harness.runtime.containers import ContainerStack
 from harness.runtime.native import NativeStack
 from harness.runtime.process import Identity
@@ -17,7 +18,7 @@ from harness.runtime.progress import print_line
 from harness.runtime.run_directory import Record, RunDir, default_path
 from harness.runtime.stack import COMPOSE, Stack
 
-KINDS: dict[str, type[Stack]] = {kind.kind: kind for kind in (NativeStack, ContainerStack)}
+KINDS: dict[str, type[Stack]] = {kind.kind: kind for kind in (NativeStack, ClusterStack, ContainerStack)}
 
 
 def up(
@@ -27,15 +28,17 @@ def up(
     detach: bool = False,
     quiet: bool = False,
     overrides: Mapping[str, Mapping[str, str]] | None = None,
+    wanted: str | None = None,
 ) -> Stack:
     """Start everything, or `only` the named services with their dependencies, and wait until it is ready.
 
     `env` sets variables of compose.yaml. `overrides` changes the environment of single processes. As a context manager,
-    the stack is taken down at the end, and its data stays in `run_dir` (default: TR_RUN_DIR, else .run). The variable
-    STACK selects native processes or containers. Raises StackError and leaves nothing running.
+    the stack is taken down at the end, and its data stays in `run_dir` (default: TR_RUN_DIR, else .run). `wanted`, or
+    the variable STACK, selects native processes, a cluster (`ha`) or containers. Raises StackError and leaves nothing
+    running.
     """
     only = list(only) if only else None
-    choice = container_engine.choose()
+    choice = container_engine.choose(wanted)
     kind = KINDS[choice.kind]
     directory = RunDir(run_dir)
     with directory.lock():
@@ -43,9 +46,9 @@ def up(
         directory.create()
         values = variables.resolve(directory.read_variables(), env or {}, compose.variables_of(COMPOSE))
         print_ignored_settings(values, env or {})
-        services = compose.load(COMPOSE, values)
+        services = kind.load_services(values)
         kind.install_missing(services, only)
-        assigned = kind.assign_ports(services)
+        assigned = kind.assign_ports(services, directory)
         directory.write_variables(values)
         directory.write_stack(choice.kind, assigned, None if detach else Identity.of(os.getpid()))
         ports.register(directory)
@@ -80,11 +83,12 @@ def attach(run_dir: Path | str | None = None, quiet: bool = False) -> Stack:
         raise StackError(f"no stack runs in {directory.path}. Start it with `python -m harness up`.")
     assigned = {name: {int(p): here for p, here in own.items()} for name, own in description["ports"].items()}
     values = directory.read_variables()
-    if assigned.keys() != compose.load(COMPOSE, values).keys():
+    kind = KINDS[description["kind"]]
+    if assigned.keys() != kind.load_services(values).keys():
         raise StackError(
             "the services of compose.yaml changed since the start. Stop the stack with `python -m harness down`."
         )
-    return KINDS[description["kind"]](directory, assigned, values, quiet)
+    return kind(directory, assigned, values, quiet)
 
 
 @contextmanager

@@ -23,7 +23,7 @@ INITDB = "/docker-entrypoint-initdb.d/"
 class Service:
     """One service of compose.yaml. `ports` are the container's ports, the main one first.
 
-    `image` is empty if the image is built from this repository.
+    `image` is empty if the image is built from this repository. A second process of a service has `replica_of`.
     """
 
     name: str
@@ -34,6 +34,7 @@ class Service:
     probe: tuple[int, str] | None
     depends_on: tuple[str, ...]
     initdb: tuple[Path, ...]
+    replica_of: str = ""
 
     @property
     def kind(self) -> str:

@@ -1,4 +1,4 @@
-"""Choose between native processes and containers, and run the container engine's commands."""
+"""Choose between native processes, a cluster and containers, and run the container engine's commands."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from harness.errors import StackError
 from harness.runtime import packages
 from harness.runtime.compose import ROOT
 
-KINDS = ("native", "docker")
+KINDS = ("native", "ha", "docker")
 COMPOSE_COMMANDS = (("docker", "compose"), ("docker-compose",))
 PROJECT, SERVICE = "com.docker.compose.project", "com.docker.compose.service"
 FILE = "compose.yaml"  # the copy in the run directory, from which Compose creates the containers
@@ -24,22 +24,22 @@ COMMAND_SECONDS = 1200  # a first build downloads every package
 
 @dataclass(frozen=True)
 class Choice:
-    """The kind of stack (`native` or `docker`) and the reason for it."""
+    """The kind of stack (`native`, `ha` or `docker`) and the reason for it."""
 
     kind: str
     reason: str
 
 
-def choose() -> Choice:
-    """Choose the kind of stack from the variable STACK.
+def choose(wanted: str | None = None) -> Choice:
+    """Choose the kind of stack from `wanted`, or from the variable STACK.
 
     `auto` prefers native processes, because they start in seconds, and takes containers if RabbitMQ is not available.
     Raises StackError for another value of STACK, or for `docker` without a container engine.
     """
-    wanted = os.environ.get("STACK", "auto")
+    wanted = wanted or os.environ.get("STACK", "auto")
     if wanted not in (*KINDS, "auto"):
-        raise StackError(f"STACK={wanted} is invalid: set it to native, docker or auto")
-    if wanted == "native":
+        raise StackError(f"STACK={wanted} is invalid: set it to native, ha, docker or auto")
+    if wanted in ("native", "ha"):
         return Choice(wanted, f"STACK={wanted}")
     if wanted == "auto" and (obtainable := packages.find_broker_source()):
         return Choice("native", f"STACK=auto: {obtainable}")

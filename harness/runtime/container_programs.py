@@ -74,14 +74,14 @@ class DatabaseContainers(Postgres):
             return False
         return True
 
-    def port_of(self, database: Database) -> int:
-        """Return the published port of the database's server."""
-        return self.own_ports[database.name]
+    def ports_of(self, database: Database | None = None) -> tuple[int, ...]:
+        """Return the published port of the database's server, or of the first server."""
+        return (self.own_ports[(database or self.databases[0]).name],)
 
     def admin_dsn(self, database: str) -> str:
         """Return the DSN of a superuser. `postgres` selects the first server."""
         found = next((each for each in self.databases if each.name == database), self.databases[0])
-        return make_dsn(SUPERUSER, found.password, self.port_of(found), database)
+        return make_dsn(SUPERUSER, found.password, self.ports_of(found), database)
 
 
 @dataclass

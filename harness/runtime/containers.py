@@ -28,7 +28,7 @@ from harness.runtime.process import Identity
 from harness.runtime.process_plan import native_name
 from harness.runtime.program import Program, relocate
 from harness.runtime.progress import report_every
-from harness.runtime.run_directory import Record
+from harness.runtime.run_directory import Record, RunDir
 from harness.runtime.stack import COMPOSE, Stack
 
 OFFLINE = ROOT / "compose.offline.yaml"
@@ -85,7 +85,7 @@ class ContainerStack(Stack):
         return container_engine.Project.of(self.run_dir.path)
 
     @classmethod
-    def assign_ports(cls, services: Mapping[str, Service]) -> dict[str, dict[int, int]]:
+    def assign_ports(cls, services: Mapping[str, Service], run_dir: RunDir) -> dict[str, dict[int, int]]:
         wanted = [(s.name, port) for s in services.values() for port in ports_of(s)]
         assigned: dict[str, dict[int, int]] = {name: {} for name in services}
         for (name, port), here in zip(wanted, ports.claim([port for _, port in wanted]), strict=True):

@@ -15,13 +15,14 @@ VERSION = re.compile(r"\d+(\.\d+)+")
 
 
 def list_installed(compose_file: Path) -> dict[str, str]:
-    """Return each program that stack and tests need, with its version and place. The last two may be missing."""
+    """Return each program that stack and tests need, with its version and place. The last three may be missing."""
     server = find_binaries(_find_postgres_image(compose_file)) / "postgres"
-    broker, browser = packages.find_broker(), packages.find_browser()
+    broker, etcd, browser = packages.find_broker(), packages.find_etcd(), packages.find_browser()
     return {
         "Python": f"{platform.python_version()}  {sys.prefix}",
         "PostgreSQL": f"{_print_version(server)}  {server}",
         "RabbitMQ": f"{_find_version(str(broker.resolve()))}  {broker}" if broker else "not installed",
+        "etcd": f"{_print_version(etcd)}  {etcd}" if etcd else "not installed, so this machine runs no cluster",
         "Chromium": f"{_print_version(browser)}  {browser}" if browser else "not installed, so no browser test runs",
     }
 

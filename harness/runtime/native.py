@@ -8,6 +8,7 @@ from pathlib import Path
 from harness.runtime import packages, process_plan
 from harness.runtime.compose import Service
 from harness.runtime.program import Program
+from harness.runtime.run_directory import RunDir
 from harness.runtime.stack import Stack
 
 
@@ -17,7 +18,7 @@ class NativeStack(Stack):
     kind = "native"
 
     @classmethod
-    def assign_ports(cls, services: Mapping[str, Service]) -> dict[str, dict[int, int]]:
+    def assign_ports(cls, services: Mapping[str, Service], run_dir: RunDir) -> dict[str, dict[int, int]]:
         """Claim a free port of this machine for each port of each service."""
         return process_plan.assign_ports(services)
 

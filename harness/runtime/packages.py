@@ -1,4 +1,4 @@
-"""Find RabbitMQ and Chromium on this machine, or install them with apt."""
+"""Find RabbitMQ, etcd and Chromium on this machine, or install them with apt."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ POLICY = Path("/usr/sbin/policy-rc.d")  # Debian runs it to decide whether a pac
 HOMES = ("/usr/lib/rabbitmq/lib/rabbitmq_server-*", "/usr/local/lib/erlang/lib/rabbitmq_server-*", "/opt/rabbitmq*")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 HOMES_OF_BREW = ("/opt/homebrew/opt/rabbitmq", "/usr/local/opt/rabbitmq")
+ETCD = "etcd-server"
 DENY = "#!/bin/sh\nexit 101\n"
 
 
@@ -30,6 +31,29 @@ def ensure_broker() -> Path:
     if not found:
         raise StackError(f"RabbitMQ is not installed, and this user cannot install it. {_advise()}")
     return found
+
+
+def ensure_etcd() -> Path:
+    """Return etcd, and install it first if it is missing. Raises StackError with the command to run if it cannot."""
+    if problem := find_etcd_problem():
+        raise StackError(problem)
+    found = find_etcd() or (find_etcd() if _install(ETCD) else None)
+    if not found:
+        raise StackError(f"the package {ETCD} has no program `etcd`")
+    return found
+
+
+def find_etcd() -> Path | None:
+    """Return etcd on this machine, or None."""
+    found = shutil.which("etcd")
+    return Path(found) if found else None
+
+
+def find_etcd_problem() -> str | None:
+    """Return the reason why this machine has no etcd and cannot install it, or None."""
+    if find_etcd() or (shutil.which("apt-get") and _root_prefix() is not None):
+        return None
+    return f"etcd is not installed, and this user cannot install it. Type: sudo apt-get install {ETCD}"
 
 
 def ensure_browser() -> Path | None:

@@ -102,7 +102,7 @@ class Postgres(Program):
 
     def admin_dsn(self, database: str) -> str:
         """Return a superuser's DSN for `database`, for tests and demos only."""
-        return make_dsn(SUPERUSER, self.password, self.port, database)
+        return make_dsn(SUPERUSER, self.password, self.ports_of(), database)
 
     def dsn(self, name: str) -> str:
         """Return the owner's DSN for `name`, which is a database, a service or a database container.
@@ -111,12 +111,12 @@ class Postgres(Program):
         """
         for database in self.databases:
             if name in (database.name, database.service, database.name.replace("_", "-")):
-                return make_dsn(database.user, database.password, self.port_of(database), database.name)
+                return make_dsn(database.user, database.password, self.ports_of(database), database.name)
         raise StackError(f"{name!r} has no database. Known databases: {', '.join(d.name for d in self.databases)}")
 
-    def port_of(self, database: Database) -> int:
-        """Return the port of `database`. All databases share this server."""
-        return self.port
+    def ports_of(self, database: Database | None = None) -> tuple[int, ...]:
+        """Return the ports of the servers that have `database`. All databases share this server."""
+        return (self.port,)
 
     def _initdb(self) -> None:
         home = make_state_dir(self.data.parent.parent, self.data.parent.name)
@@ -125,7 +125,7 @@ class Postgres(Program):
         password.write_text(self.password)
         if os.geteuid() == 0:
             for path in (home, password):
-                shutil.chown(path, *_find_unprivileged_user())
+                shutil.chown(path, *find_unprivileged_user())
         # macOS has no C.UTF-8. Both choices sort by code point and classify Unicode letters.
         locale = ["--locale=C", "--lc-ctype=UTF-8"] if sys.platform == "darwin" else ["--locale=C.UTF-8"]
         access = [f"--username={SUPERUSER}", f"--pwfile={password}", "--auth=scram-sha-256"]
@@ -179,8 +179,8 @@ def find_binaries(image: str) -> Path:
     return Path(package.origin).resolve().parent / INSTALLED[major] / "bin"
 
 
-def unprivileged_command(argv: list[str], data: Path) -> list[str]:
-    """Return `argv`, wrapped to run as an unprivileged user if this process is root.
+def unprivileged_command(argv: list[str], *paths: Path) -> list[str]:
+    """Return `argv`, wrapped to run as an unprivileged user if this process is root. It uses the files at `paths`.
 
     PostgreSQL refuses to run as root. If the user cannot reach the files, for example in a clone in /root, the command
     gets the missing capability. Then no directory has to be opened to all users. Raises StackError without `setpriv`.
@@ -189,15 +189,16 @@ def unprivileged_command(argv: list[str], data: Path) -> list[str]:
         return argv
     if not shutil.which("setpriv"):
         raise StackError("root needs `setpriv` to run PostgreSQL as another user. Install the package util-linux.")
-    user, group = _find_unprivileged_user()
+    user, group = find_unprivileged_user()
     command = ["setpriv", f"--reuid={user}", f"--regid={group}", "--clear-groups"]
-    if not all(_is_open_to_all(parent) for path in (data, Path(argv[0])) for parent in path.resolve().parents):
+    if not all(_is_open_to_all(parent) for path in (*paths, Path(argv[0])) for parent in path.resolve().parents):
         # initdb finds its files with access(2), which ignores the capability without no_setuid_fixup.
         command += ["--inh-caps=+dac_override", "--ambient-caps=+dac_override", "--securebits=+no_setuid_fixup"]
     return [*command, "--", *argv]
 
 
-def _find_unprivileged_user() -> tuple[str, str]:
+def find_unprivileged_user() -> tuple[str, str]:
+    """Return the user and group that run PostgreSQL in place of root. Raises StackError if there is none."""
     for name in ("postgres", "nobody"):
         try:
             entry = pwd.getpwnam(name)
@@ -254,9 +255,11 @@ def _revoke_public_access(admin: Connection, names: list[str]) -> None:
             cursor.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(sql.Identifier(name)))
 
 
-def make_dsn(user: str, password: str, port: int, database: str) -> str:
-    """Return the DSN of a role on a port of the loopback interface."""
-    return f"postgresql://{quote(user)}:{quote(password, safe='')}@{HOST}:{port}/{database}"
+def make_dsn(user: str, password: str, ports: Sequence[int], database: str) -> str:
+    """Return the DSN of a role on the loopback interface. With several ports, libpq finds the server that leads."""
+    hosts = ",".join(f"{HOST}:{port}" for port in ports)
+    leads = "?target_session_attrs=read-write" if len(ports) > 1 else ""
+    return f"postgresql://{quote(user)}:{quote(password, safe='')}@{hosts}/{database}{leads}"
 
 
 def _run(argv: list[str], text: str = "", **env: str) -> subprocess.CompletedProcess[str]:

@@ -147,7 +147,8 @@ def _belongs(process: psutil.Process, run_dir: Path) -> bool:
     try:
         if process.environ().get(MARK) == str(run_dir):
             return True
-        return process.name() == "postgres" and Path(process.cwd()) == run_dir / "postgres" / "data"
+        place = Path(process.cwd())  # one server has its data in postgres/data, and the nodes of a cluster below it
+        return process.name() == "postgres" and place.name == "data" and run_dir / "postgres" in place.parents
     except (psutil.Error, OSError):
         return False
 

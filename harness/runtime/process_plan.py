@@ -53,7 +53,7 @@ def plan_programs(
             planned[service.name] = plan_gateway(service, services[RENDERER], ports, needed, run_dir)
         elif service.name == WEB_CLIENT:
             planned[service.name] = plan_web_client(service, ports, list_needs(service, services))
-        elif service.kind != "postgres" and service.name != RENDERER:
+        elif service.kind == "python" and service.name != RENDERER:
             planned[service.name] = plan_web(service, ports, list_needs(service, services))
     return planned
 

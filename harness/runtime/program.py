@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
+import psutil
+
 from harness.errors import StackError
 from harness.runtime.compose import Service
 from harness.runtime.ports import HOST
@@ -74,6 +76,10 @@ class Program:
         """Return whether a SIGKILL from now on loses no acknowledged data."""
         return True
 
+    def find_detached(self) -> list[psutil.Process]:
+        """Return processes that belong to the program, but were not started by its process or have left its group."""
+        return []
+
 
 def plan_web(service: Service, ports: Ports, needs: tuple[str, ...]) -> Program:
     """Return the program of a Python service. Raises StackError if compose.yaml gives it no HTTP health check."""
@@ -101,10 +107,12 @@ def native_environment(service: Service, ports: Ports) -> dict[str, str]:
     env = {name: relocate(value, known) for name, value in env.items()}
     for name in env.keys() & {"PORT", "GRPC_PORT"}:
         env[name] = str(own[int(env[name])])
-    for name, host in list(env.items()):
-        if name.endswith("_HOST") and host in ports:
+    for name, value in list(env.items()):
+        hosts = value.split(",")
+        if name.endswith("_HOST") and all(host in ports for host in hosts):
             port = name.removesuffix("_HOST") + "_PORT"
-            env |= {name: HOST, port: str(ports[host][int(env[port])])}
+            here = (str(ports[host][int(given)]) for host, given in zip(hosts, env[port].split(","), strict=True))
+            env |= {name: ",".join([HOST] * len(hosts)), port: ",".join(here)}
     return env
 
 

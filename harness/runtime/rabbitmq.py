@@ -6,10 +6,11 @@ import json
 import re
 import shutil
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pika
@@ -37,6 +38,7 @@ class RabbitMQ(Program):
     home: Path = Path()
     user: str = ""
     password: str = ""
+    node: str = NODE
 
     @property
     def listen_ports(self) -> tuple[int, ...]:
@@ -53,21 +55,14 @@ class RabbitMQ(Program):
         self.argv = (str(packages.ensure_broker()),)
         _check_localhost()
         imported = make_state_dir(self.home, "definitions.d")
-        shutil.copyfile(SOURCES / "definitions.json", imported / "10-topology.json")
+        self._write_topology(imported / "10-topology.json")
         _write_secret(imported / "20-user.json", json.dumps(user_definition(self.user, self.password)))
         (self.home / "enabled_plugins").write_text(PLUGINS)
         (self.home / "rabbitmq.conf").write_text(self._configuration(imported))
 
     def is_ready(self) -> bool:
         """Return whether the broker accepts the user and has the topology."""
-        if not _greets(self.port):  # pika would log an error for each earlier attempt
-            return False
-        try:
-            with closing(pika.BlockingConnection(pika.URLParameters(self.url))) as connection:
-                connection.channel().queue_declare("seat.release.queue", passive=True)
-        except AMQPError:
-            return False
-        return True
+        return self._accepts(lambda channel: channel.queue_declare("seat.release.queue", passive=True))
 
     def is_durable(self) -> bool:
         """Return whether the registry of quorum queues is on disk.
@@ -81,17 +76,36 @@ class RabbitMQ(Program):
 
     def registry(self) -> bytes:
         """Return the registry of quorum queues from the disk, or b"" if it does not exist."""
-        registry = self.home / "data" / NODE / "quorum" / NODE / "names.dets"
+        registry = self.home / "data" / self.node / "quorum" / self.node / "names.dets"
         return registry.read_bytes() if registry.exists() else b""
+
+    def _accepts(self, work: Callable[[Any], Any]) -> bool:
+        """Return whether the broker accepts the user and `work` on a channel."""
+        if not _greets(self.port):  # pika would log an error for each earlier attempt
+            return False
+        try:
+            with closing(pika.BlockingConnection(pika.URLParameters(self.url))) as connection:
+                work(connection.channel())
+        except AMQPError:
+            return False
+        return True
+
+    def _write_topology(self, path: Path) -> None:
+        shutil.copyfile(SOURCES / "definitions.json", path)
 
     def _configuration(self, imported: Path) -> str:
         shared = (SOURCES / "rabbitmq.conf").read_text()
         here = {
             "load_definitions": str(imported),
             "listeners.tcp.default": f"{HOST}:{self.ports[5672]}",
+            **self._settings(),
         }
         shared = re.sub(rf"(?m)^({'|'.join(map(re.escape, here))})\s*=.*\n", "", shared)
         return shared + "".join(f"{name} = {value}\n" for name, value in here.items())
+
+    def _settings(self) -> dict[str, str]:
+        """Return more settings of rabbitmq.conf."""
+        return {}
 
 
 def plan_rabbitmq(ports: dict[int, int], run_dir: Path, user: str, password: str) -> RabbitMQ:
@@ -139,13 +153,13 @@ class Epmd(Program):
             return probe.connect_ex((HOST, self.port)) == 0
 
 
-def environment(home: Path, ports: dict[int, int]) -> dict[str, str]:
+def environment(home: Path, ports: Mapping[int, int], node: str = NODE) -> dict[str, str]:
     """Return the variables that keep the broker's files, ports and node name separate from the machine's broker."""
     return {
         "HOME": str(home),  # the Erlang cookie is written there
         "ERL_EPMD_PORT": str(ports[4369]),
         "ERL_EPMD_ADDRESS": HOST,
-        "RABBITMQ_NODENAME": NODE,
+        "RABBITMQ_NODENAME": node,
         "RABBITMQ_DIST_PORT": str(ports[25672]),
         "RABBITMQ_CONFIG_FILE": str(home / "rabbitmq.conf"),
         "RABBITMQ_ADVANCED_CONFIG_FILE": str(home / "advanced.config"),

@@ -17,7 +17,7 @@ from harness.runtime.compose import ROOT
 from harness.runtime.process import Identity
 
 # Kept by `down` and deleted by `down --volumes`.
-DATA = ("postgres", "rabbitmq", "gateway", "variables.json", "compose.yaml", "logs")
+DATA = ("postgres", "rabbitmq", "etcd", "gateway", "variables.json", "compose.yaml", "logs")
 
 
 @dataclass
@@ -98,7 +98,7 @@ class RunDir:
 
     def write_file(self, name: str, text: str) -> None:
         """Write a file that may contain secrets, atomically and with mode 600."""
-        _write_text(self.path / name, text)
+        write_private(self.path / name, text)
 
     def read_stack(self) -> dict[str, Any] | None:
         """Return the description that `write_stack` wrote, or None if no stack was started."""
@@ -167,11 +167,11 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _write(path: Path, content: object) -> None:
-    _write_text(path, json.dumps(content, indent=1))
+    write_private(path, json.dumps(content, indent=1))
 
 
-def _write_text(path: Path, text: str) -> None:
-    """Write the file atomically, so that a reader never sees half of it."""
+def write_private(path: Path, text: str) -> None:
+    """Write a file with mode 600 atomically, so that a reader never sees half of it."""
     draft = path.with_name(f"{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:

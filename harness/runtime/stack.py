@@ -31,7 +31,7 @@ class Stack(Supervisor):
     ) -> None:
         self._ports = assigned
         self._values = values
-        self._services = compose.load(COMPOSE, values)
+        self._services = self.load_services(values)
         super().__init__(run_dir, self._plan(values, run_dir.path), quiet)
         for record in run_dir.read_records():
             self._load_replica(record)
@@ -42,7 +42,7 @@ class Stack(Supervisor):
         Raises StackError and leaves nothing running.
         """
         try:
-            wanted = [self.program(name).name for name in only or self.programs]
+            wanted = [each for name in only or self.programs for each in self.members(name)]
             names = add_needs(self.programs, wanted)
             self._prepare_start(names, build=True)
             self.start_all(names)
@@ -75,7 +75,7 @@ class Stack(Supervisor):
         Raises StackError for a service that cannot be replicated.
         """
         service = self._services.get(name)
-        if service is None or name not in self.programs or service.kind in ("postgres", "rabbitmq"):
+        if service is None or name not in self.programs or service.kind not in ("python", "kong"):
             raise StackError(f"{name!r} cannot be replicated: choose a service other than PostgreSQL and RabbitMQ")
         number = 2 + len(self.replicas(name))
         own = dict(zip(service.ports, ports.claim(list(service.ports)), strict=True))
@@ -89,7 +89,12 @@ class Stack(Supervisor):
 
     def replicas(self, name: str) -> list[str]:
         """Return the names of a service's replicas, running or not."""
-        return [record.name for record in self.run_dir.read_records() if record.replica_of == name]
+        planned = [each.name for each in self._services.values() if each.replica_of == name]
+        return planned + [record.name for record in self.run_dir.read_records() if record.replica_of == name]
+
+    def members(self, name: str) -> tuple[str, ...]:
+        """Return the programs that `name` selects. Raises StackError for an unknown name."""
+        return (self.program(name).name,)
 
     # ── addresses ──
 
@@ -122,10 +127,15 @@ class Stack(Supervisor):
         """Return a superuser's DSN for `database`."""
         return self._postgres.admin_dsn(database)
 
-    # ── for the two kinds of stack ──
+    # ── for the kinds of stack ──
 
     @classmethod
-    def assign_ports(cls, services: Mapping[str, compose.Service]) -> dict[str, dict[int, int]]:
+    def load_services(cls, values: Mapping[str, str]) -> dict[str, compose.Service]:
+        """Read the services of compose.yaml, as this kind of stack runs them."""
+        return compose.load(COMPOSE, values)
+
+    @classmethod
+    def assign_ports(cls, services: Mapping[str, compose.Service], run_dir: RunDir) -> dict[str, dict[int, int]]:
         """Claim a free port of this machine for each port of each service: {service: {port: port here}}."""
         raise NotImplementedError
 

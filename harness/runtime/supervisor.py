@@ -60,14 +60,15 @@ class Supervisor:
         program, record = self.program(name), self._record_in_state(name, "stopped")
         self.run_dir.write_record(record)
         process.terminate(record.identity, program.stop_signal, STOP_SECONDS)
+        process.kill_all(program.find_detached())
         self.report(name, "stopped")
 
     def kill(self, name: str) -> None:
         """Send SIGKILL to `name` and everything that it started, and wait until they have ended."""
-        self.program(name)
-        record = self._record_in_state(name, "killed")
+        program, record = self.program(name), self._record_in_state(name, "killed")
         self.run_dir.write_record(record)
         process.kill(record.identity)
+        process.kill_all(program.find_detached())
         self.report(name, "killed")
 
     def restart(self, name: str, env: Mapping[str, str] | None = None) -> None:

@@ -26,7 +26,7 @@ def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Container
     monkeypatch.setattr(container_engine, "has_image", lambda _name: False)
     directory = RunDir(tmp_path)
     directory.create()
-    assigned = ContainerStack.assign_ports(compose.load(COMPOSE, VALUES))
+    assigned = ContainerStack.assign_ports(compose.load(COMPOSE, VALUES), directory)
     yield ContainerStack(directory, assigned, VALUES, quiet=True)
     ports.release([here for own in assigned.values() for here in own.values()])
 

@@ -325,7 +325,7 @@ def test_postmaster_pid_of_a_dead_server_is_removed(
 
 
 @pytest.mark.parametrize(
-    ("wanted", "words"), [("docker", "STACK=docker: there is no `docker`"), ("podman", "native, docker or auto")]
+    ("wanted", "words"), [("docker", "STACK=docker: there is no `docker`"), ("podman", "native, ha, docker or auto")]
 )
 def test_unavailable_kind_of_stack_is_refused_with_the_reason(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, wanted: str, words: str

@@ -62,7 +62,7 @@ def test_a_missing_broker_is_reported_before_ports_are_chosen(
 ) -> None:
     """apt needs some seconds for RabbitMQ. Another stack could take ports that were chosen before."""
     chosen: list[object] = []
-    monkeypatch.setattr(NativeStack, "assign_ports", chosen.append)
+    monkeypatch.setattr(NativeStack, "assign_ports", lambda *given: chosen.append(given))
     with pytest.raises(StackError, match="RabbitMQ is not installed"):
         runtime.up(tmp_path / "run", only=["inventory-service"])
     assert not chosen

@@ -1,0 +1,188 @@
+"""The cluster is derived from compose.yaml, and its settings are those of the manifests."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from harness.errors import StackError
+from harness.runtime import cluster, compose, patroni, ports, process, variables
+from harness.runtime.cluster import GROUPS, ClusterStack, expand
+from harness.runtime.compose import ROOT
+from harness.runtime.process_plan import add_needs
+from harness.runtime.rabbitmq_cluster import ClusterNode
+from harness.runtime.run_directory import RunDir
+from harness.runtime.stack import COMPOSE
+
+pytestmark = pytest.mark.unit
+
+VALUES = variables.resolve({}, {}, compose.variables_of(COMPOSE))
+MANIFESTS = ROOT / "deploy" / "k8s"
+SERVICES = ("inventory", "user", "order", "event", "orchestrator")
+
+
+@pytest.fixture
+def stack(tmp_path: Path) -> ClusterStack:
+    """A cluster that was never started."""
+    directory = RunDir(tmp_path)
+    directory.create()
+    assigned = ClusterStack.assign_ports(ClusterStack.load_services(VALUES), directory)
+    ports.release([here for own in assigned.values() for here in own.values()])
+    return ClusterStack(directory, assigned, VALUES, quiet=True)
+
+
+def test_cluster_has_three_nodes_of_each_and_two_of_each_service(stack: ClusterStack) -> None:
+    nodes = {name for group in GROUPS.values() for name in group}
+    assert len(nodes) == 9
+    services = {f"{name}-service{number}" for name in SERVICES for number in ("", "-2")}
+    single = {"epmd", "fake-smu", "fake-stripe", "api-gateway", "web-client"}
+    assert set(stack.names) == nodes | services | single
+
+
+def test_each_service_gets_the_addresses_of_all_nodes(stack: ClusterStack) -> None:
+    def list_ports(names: tuple[str, ...], port: int) -> list[str]:
+        return [str(stack.ports_of(name)[port]) for name in names]
+
+    for name in ("inventory-service", "inventory-service-2"):
+        env = stack.env(name)
+        assert env["DB_HOST"] == env["RABBITMQ_HOST"] == "127.0.0.1,127.0.0.1,127.0.0.1"
+        assert env["DB_PORT"].split(",") == list_ports(GROUPS["postgres"], 5432)
+        assert env["RABBITMQ_PORT"].split(",") == list_ports(GROUPS["rabbitmq"], 5672)
+        assert env["PORT"] == str(stack.ports_of(name)[8080])
+
+
+def test_services_gateway_and_stripe_get_both_processes(stack: ClusterStack) -> None:
+    def both(name: str, port: int) -> list[str]:
+        return [stack.address(name, port), stack.address(f"{name}-2", port)]
+
+    orchestrator = stack.env("orchestrator-service")
+    assert orchestrator["INVENTORY_SERVICE_URL"] == ",".join(both("inventory-service", 50051))
+    assert orchestrator["USER_SERVICE_URL"] == "http://" + ",".join(both("user-service", 5000))
+    urls = [f"http://{address}" for address in both("orchestrator-service", 5003)]
+    assert stack.env("api-gateway")["ORCHESTRATOR_URL"] == ",".join(urls)
+    webhook = f"http://{stack.address('api-gateway', 8000)}/api/webhooks/stripe"
+    assert stack.env("fake-stripe")["STRIPE_WEBHOOK_URL"] == webhook
+
+
+def test_a_service_starts_after_all_nodes_and_both_neighbours(stack: ClusterStack) -> None:
+    assert add_needs(stack.programs, stack.members("order-service")) == [
+        *GROUPS["etcd"],
+        *GROUPS["postgres"],
+        "order-service",
+        "order-service-2",
+    ]
+    needs = stack.program("orchestrator-service-2").needs
+    assert {*GROUPS["postgres"], *GROUPS["rabbitmq"], "user-service", "user-service-2"} <= set(needs)
+
+
+def test_dsn_names_all_nodes_and_selects_the_one_that_leads(stack: ClusterStack) -> None:
+    hosts = ",".join(stack.address(name, 5432) for name in GROUPS["postgres"])
+    for dsn in (stack.dsn("order-service"), stack.admin_dsn("orders_db")):
+        assert dsn.partition("@")[2] == f"{hosts}/orders_db?target_session_attrs=read-write"
+    assert stack.url("patroni-2").partition("@")[2] == f"{stack.address('patroni-2', 5432)}/postgres"
+
+
+def test_next_replica_has_the_next_number(stack: ClusterStack) -> None:
+    assert stack.peers("user-service", 5000).split(",") == [
+        stack.address("user-service", 5000),
+        stack.address("user-service-2", 5000),
+    ]
+    assert stack.replicas("user-service") == ["user-service-2"]
+
+
+def test_next_start_keeps_the_ports_of_etcd(stack: ClusterStack) -> None:
+    """The addresses of its peers are part of the data of etcd."""
+    again = ClusterStack.assign_ports(ClusterStack.load_services(VALUES), stack.run_dir)
+    assert {name: again[name] for name in GROUPS["etcd"]} == {name: stack.ports_of(name) for name in GROUPS["etcd"]}
+    with pytest.raises(StackError, match="the data of etcd requires its ports"):
+        ClusterStack.assign_ports(ClusterStack.load_services(VALUES), stack.run_dir)
+    ports.release([here for own in again.values() for here in own.values()])
+
+
+def test_replication_is_that_of_the_manifests() -> None:
+    """One of both followers has each acknowledged commit, and without any, commits wait."""
+    documents = yaml.safe_load_all((MANIFESTS / "user.yaml").read_text())
+    spec = next(each["spec"] for each in documents if each["kind"] == "Cluster")
+    assert spec["instances"] == len(GROUPS["postgres"])
+    assert spec["postgresql"]["synchronous"] == {"method": "any", "number": 1, "dataDurability": "required"}
+    assert patroni.DYNAMIC["synchronous_mode"] == "quorum"
+    assert patroni.DYNAMIC["synchronous_mode_strict"]
+    assert patroni.CLUSTER_SETTINGS["max_connections"] == spec["postgresql"]["parameters"]["max_connections"]
+
+
+def test_broker_handles_partitions_as_in_the_manifests(stack: ClusterStack) -> None:
+    documents = yaml.safe_load_all((MANIFESTS / "rabbitmq.yaml").read_text())
+    spec = next(each["spec"] for each in documents if each["kind"] == "RabbitmqCluster")
+    assert spec["replicas"] == len(GROUPS["rabbitmq"])
+    node = stack.program("rabbitmq-2")
+    assert isinstance(node, ClusterNode)
+    settings = node._settings()
+    assert (
+        f"cluster_partition_handling = {settings['cluster_partition_handling']}" in spec["rabbitmq"]["additionalConfig"]
+    )
+    assert [name for key, name in settings.items() if "nodes" in key] == [
+        f"{name}@localhost" for name in GROUPS["rabbitmq"]
+    ]
+
+
+def test_configuration_of_patroni_is_private_and_names_all_of_etcd(stack: ClusterStack) -> None:
+    node = stack.program("patroni-3")
+    assert isinstance(node, patroni.Patroni)
+    node.prepare({})
+    assert node.config.stat().st_mode & 0o077 == 0
+    written = json.loads(node.config.read_text())
+    assert written["etcd3"]["hosts"] == [stack.address(name, 2379) for name in GROUPS["etcd"]]
+    assert written["postgresql"]["connect_address"] == stack.address("patroni-3", 5432)
+
+
+@pytest.mark.parametrize(
+    ("has_etcd", "has_patroni", "problem"),
+    [
+        (True, True, None),
+        (False, True, "etcd is not installed, and this user cannot install it. Type: sudo apt-get install etcd-server"),
+        (True, False, "Patroni is not installed: run `make setup`"),
+    ],
+)
+def test_one_line_says_why_a_machine_runs_no_cluster(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, has_etcd: bool, has_patroni: bool, problem: str | None
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/etcd" if has_etcd and name == "etcd" else None)
+    monkeypatch.setattr(patroni, "find_spec", lambda name: object() if has_patroni else None)
+    assert cluster.find_problem() == problem
+    if problem:
+        with pytest.raises(StackError, match=problem.partition(":")[0]):
+            ClusterStack.install_missing({}, None)
+
+
+def test_server_of_a_node_is_found_by_its_data_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Server:
+        def __init__(self, place: Path) -> None:
+            self.place = place
+
+        def environ(self) -> dict[str, str]:
+            return {}
+
+        def name(self) -> str:
+            return "postgres"
+
+        def cwd(self) -> str:
+            return str(self.place)
+
+    for place, belongs in (
+        (tmp_path / "postgres" / "data", True),
+        (tmp_path / "postgres" / "patroni-1" / "data", True),
+        (tmp_path / "precious" / "data", False),
+        (tmp_path / "postgres" / "other", False),
+    ):
+        assert process._belongs(Server(place), tmp_path) is belongs  # type: ignore[arg-type]
+
+
+def test_expansion_leaves_the_single_processes_alone() -> None:
+    services = compose.load(COMPOSE, VALUES)
+    expanded = expand(services)
+    assert expanded["web-client"] == services["web-client"]
+    assert expanded["fake-smu"] == services["fake-smu"]
