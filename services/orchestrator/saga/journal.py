@@ -16,6 +16,7 @@ from uuid import UUID, uuid4
 
 from services.chassis import correlation, json_codec
 from services.chassis.db import Database, Row
+from services.chassis.errors import Unknown
 
 LEASE_SECONDS = 2.0
 LONGEST_GAP_SECONDS = LEASE_SECONDS / 2  # between two renewals. A longer one means that the database was not available.
@@ -110,6 +111,7 @@ SELECT saga_id FROM ended"""
 
 # An outage of this database ends every lease, also those of live processes. A process therefore judges the leases of
 # others only after it has renewed its own without a gap for a whole lease. By then each live process has renewed too.
+# A saga that this process owns and has left needs no judgement.
 # All comparisons use one reading of the clock, so an outage during the statement cannot end a lease that it has read.
 CLOCK = "clock AS MATERIALIZED (SELECT clock_timestamp() AS now)"
 MAY_JUDGE_LEASES = f"""EXISTS (SELECT FROM heartbeats me WHERE me.instance_id = %(owner)s
@@ -122,9 +124,10 @@ UPDATE sagas SET owner = %(owner)s, epoch = epoch + 1, adoptions = adoptions + 1
     deadline = clock_timestamp() + make_interval(secs => %(seconds)s)
 WHERE saga_id IN (
     SELECT s.saga_id FROM sagas s, clock
-    WHERE s.status = 'RUNNING' AND {MAY_JUDGE_LEASES} AND (s.deadline < clock.now
+    WHERE s.status = 'RUNNING' AND (s.owner = %(owner)s AND s.saga_id = ANY (%(left)s::uuid[])
+        OR {MAY_JUDGE_LEASES} AND (s.deadline < clock.now
         OR s.owner IS DISTINCT FROM %(owner)s AND NOT EXISTS (
-        SELECT FROM heartbeats h WHERE h.instance_id = s.owner AND h.lease_until > clock.now))
+        SELECT FROM heartbeats h WHERE h.instance_id = s.owner AND h.lease_until > clock.now)))
     ORDER BY s.deadline LIMIT %(limit)s FOR UPDATE OF s SKIP LOCKED)
 RETURNING {_COLUMNS}"""
 
@@ -146,6 +149,7 @@ class Journal:
         self._seconds = deadline_seconds
         self._park_seconds = park_seconds
         self.instance_id = uuid4()
+        self._left: dict[UUID, float] = {}  # sagas, and the reading of `time.monotonic()` from which they are adopted
 
     def begin(
         self,
@@ -160,13 +164,18 @@ class Journal:
         """Start an attempt and return (its entry, True), or return (the entry that blocks it, False).
 
         The blocking entry is the live saga of the subject, of any flow, or the last attempt of this flow, whose
-        result is final. Raises Unknown.
+        result is final. Raises Unknown. If the attempt has begun nevertheless, the next `adopt` takes it.
         """
         which = {"flow": flow, "subject": subject, "dispute_number": dispute_number}
         what = {"given": _encode(given), "caller": caller, "one_attempt": one_attempt, "owner": self.instance_id}
         when = {"seconds": self._seconds, "park_seconds": self._park_seconds, "correlation_id": correlation.current()}
         while True:
-            row = self._db.statement(_BEGIN, saga_id=make_id(), **which, **what, **when)
+            saga_id = make_id()
+            try:
+                row = self._db.statement(_BEGIN, saga_id=saga_id, **which, **what, **when)
+            except Unknown:
+                self.leave(saga_id)
+                raise
             found = row or self._db.statement(_LIVE, subject=subject) or self._db.statement(_LAST, **which)
             if found and (row or _blocks_next_attempt(found, one_attempt)):
                 return _read_entry(found), row is not None
@@ -176,6 +185,13 @@ class Journal:
         due = [{"user_id": n.user_id, "message": n.message, "fields": n.fields} for n in notices]
         what = {"status": status, "result": _encode(result), "notices": json_codec.encode(due).decode()}
         return self._db.statement(_END, saga_id=entry.saga_id, epoch=entry.epoch, **what) is not None
+
+    def leave(self, saga_id: UUID, pause_seconds: float = 0.0) -> None:
+        """Let `adopt` take a saga that this process has stopped to work on, after a pause.
+
+        Nothing is written, so this also works while the database cannot be reached.
+        """
+        self._left[saga_id] = time.monotonic() + pause_seconds
 
     def read(self, saga_id: UUID) -> Entry:
         """Return the current entry of a saga."""
@@ -191,14 +207,21 @@ class Journal:
         self._db.statement(_BEAT, instance_id=self.instance_id)
 
     def adopt(self, limit: int) -> list[Entry]:
-        """Adopt sagas that are past their deadline or have no live owner. Each gets a new epoch and deadline.
+        """Adopt sagas that this process has left, that are past their deadline, or that have no live owner.
 
-        Returns nothing within `LEASE_SECONDS` of the first lease of this process or of an outage of the database.
+        Each gets a new epoch and deadline. Within `LEASE_SECONDS` of the first lease of this process or of an outage
+        of the database, only sagas that this process has left are adopted.
         """
+        now = time.monotonic()
+        left = [saga_id for saga_id, since in list(self._left.items()) if since <= now]
+        which = {"owner": self.instance_id, "left": left, "limit": limit}
         with self._db.transaction() as tx:
-            return [
-                _read_entry(row) for row in tx.all(_ADOPT, owner=self.instance_id, seconds=self._seconds, limit=limit)
-            ]
+            adopted = [_read_entry(row) for row in tx.all(_ADOPT, seconds=self._seconds, **which)]
+        taken = {entry.saga_id for entry in adopted}
+        for saga_id, since in list(self._left.items()):
+            if saga_id in taken or since + self._seconds < now:  # its deadline has passed too, unless it has ended
+                self._left.pop(saga_id, None)
+        return adopted
 
     def resign(self) -> None:
         """End this process's lease now, so that other processes adopt its sagas at once."""

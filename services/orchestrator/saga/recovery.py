@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 BEAT_SECONDS = LEASE_SECONDS / 4
 TICK_SECONDS = 0.5
+RETRY_SECONDS = 1.0  # between two attempts at a saga that recovery could not end
 BATCH = 16
 COMPLETION_SECONDS = 2.0
 PARKED = Counter("sagas_parked_total", "Sagas that wait for an operator", ["flow"])
@@ -70,9 +71,12 @@ class Recovery:
         with correlation.scope(str(entry.correlation_id or "")):
             ADOPTED.labels(entry.flow).inc()
             logger.warning("adopted %s %s in epoch %d", entry.flow, entry.subject, entry.epoch)
-            with suppress(Unknown):  # without the journal the saga stays as it is, for the next tick
-                if not self._resolve(entry) and entry.is_overdue:
+            with suppress(Unknown):  # without the journal the saga stays as it is, for a later tick
+                if self._resolve(entry):
+                    return
+                if entry.is_overdue:
                     self._park(entry)
+            self._journal.leave(entry.saga_id, RETRY_SECONDS)
 
     def _resolve(self, entry: Entry) -> bool:
         try:

@@ -122,6 +122,7 @@ class Runner:
             return self._finish(saga, entry, attempt, attempt.run())
         except Unknown as unknown:
             logger.warning("%s %s is left to recovery: %s", saga.flow, subject, unknown.message)
+            self._journal.leave(entry.saga_id)
             raise _make_unknown(saga, entry) from unknown
 
     def resolve(self, saga: Saga, entry: Entry) -> bool:

@@ -76,10 +76,16 @@ def make_saga(*, has_pivot: bool = False, begins_late: bool = False) -> Saga:
 
 
 @pytest.fixture
-def run(db: Database) -> Callable[[Saga, Calls], str]:
-    """A function that runs a saga for a new subject, and returns the code that its caller gets."""
+def journal(db: Database) -> Journal:
+    """The journal of a live process."""
     journal = Journal(db, deadline_seconds=8, park_seconds=120)
     beat_as_if_running(db, journal)
+    return journal
+
+
+@pytest.fixture
+def run(journal: Journal) -> Callable[[Saga, Calls], str]:
+    """A function that runs a saga for a new subject, and returns the code that its caller gets."""
 
     def run_saga(saga: Saga, calls: Calls) -> str:
         process = Runner(journal, cast(Participants, calls), forward_seconds=4, resolve_seconds=3)
@@ -165,12 +171,13 @@ def test_undo_is_called_until_its_neighbour_is_back(run: Callable[..., str]) -> 
 
 
 def test_undo_at_a_neighbour_that_stays_away_is_left_to_recovery(
-    run: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+    run: Callable[..., str], journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The client waits for the undo. A hung service would cost it the whole time for settling."""
     monkeypatch.setattr(runner, "INSIST_SECONDS", 0.1)
     calls = Calls(errors={"second": [NoAnswer("a timeout"), *away()], "undo second": away(99)})
     assert return_at_once(lambda: run(make_saga(), calls)) == "left to recovery"
+    assert len(journal.adopt(16)) == 1, "recovery takes it at its next tick"
 
 
 def test_pivot_is_settled_although_its_neighbour_is_away(run: Callable[..., str]) -> None:

@@ -6,11 +6,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from functools import partial
+from typing import Any
 from uuid import RFC_4122, UUID, uuid4
 
 import pytest
 
 from services.chassis.db import Database
+from services.chassis.errors import Unknown
 from services.chassis.worker import Background, Worker
 from services.orchestrator.saga.journal import LEASE_SECONDS, Entry, Journal, NoticeDue, Status, make_id
 from services.orchestrator.saga.recovery import Heartbeat
@@ -238,6 +240,54 @@ def test_new_process_waits_before_it_judges_leases(db: Database) -> None:
     assert new.adopt(16) == []
     beat_as_if_running(db, new)
     assert [entry.saga_id for entry in new.adopt(16)] == [orphan.saga_id]
+
+
+def test_saga_that_its_process_has_left_is_adopted_at_once(db: Database, journal: Journal) -> None:
+    """Its lease and its deadline have not ended, and this process may not yet judge the leases of others."""
+    left, _ = begin(journal, uuid4())
+    kept, _ = begin(journal, uuid4())
+    end_leases_as_in_an_outage(db)
+    assert journal.adopt(16) == []
+    journal.leave(left.saga_id)
+    assert [(entry.saga_id, entry.epoch) for entry in journal.adopt(16)] == [(left.saga_id, 2)]
+    assert journal.adopt(16) == [], "it is left only once"
+    assert journal.read(kept.saga_id).epoch == 1
+    assert not journal.end(left, Status.DONE, {}), "the adopter has the latest epoch"
+
+
+def test_saga_is_left_until_its_pause_is_over(journal: Journal) -> None:
+    entry, _ = begin(journal, uuid4())
+    journal.leave(entry.saga_id, pause_seconds=0.2)
+    assert journal.adopt(16) == []
+    wait_until(lambda: journal.adopt(16), 2)
+
+
+def test_process_cannot_adopt_what_another_one_has_taken(db: Database, journal: Journal) -> None:
+    """The process was frozen for longer than its lease, and then leaves the saga that it no longer owns."""
+    owner = start_process(db)
+    entry, _ = begin(owner, uuid4())
+    owner.resign()
+    [adopted] = journal.adopt(16)
+    owner.leave(entry.saga_id)
+    assert owner.adopt(16) == []
+    assert journal.end(adopted, Status.UNDONE, {})
+
+
+def test_begin_whose_answer_is_lost_is_adopted_at_once(
+    db: Database, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = db.statement
+
+    def lose_answer(sql: str, **parameters: Any) -> Any:
+        write(sql, **parameters)
+        raise Unknown("the answer is lost")
+
+    subject = uuid4()
+    with monkeypatch.context() as patch:
+        patch.setattr(db, "statement", lose_answer)
+        with pytest.raises(Unknown):
+            begin(journal, subject)
+    assert [entry.subject for entry in journal.adopt(16)] == [subject]
 
 
 def test_two_adopters_never_get_the_same_saga(db: Database) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from typing import Any, cast
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
 from services.orchestrator.saga.journal import Entry, Journal, Status
-from services.orchestrator.saga.recovery import Recovery
+from services.orchestrator.saga.recovery import RETRY_SECONDS, Recovery
 from services.orchestrator.saga.runner import Runner
 
 pytestmark = pytest.mark.unit
@@ -20,6 +20,7 @@ class UnresolvableSaga:
 
     def __init__(self, *, is_overdue: bool) -> None:
         self.ends: list[Status] = []
+        self.left: list[float] = []
         fields: dict[str, Any] = {
             "dispute_number": 0,
             "attempt": 1,
@@ -36,6 +37,9 @@ class UnresolvableSaga:
     def end(self, _entry: Entry, status: Status, _result: Any) -> bool:
         self.ends.append(status)
         return True
+
+    def leave(self, _saga_id: UUID, pause_seconds: float) -> None:
+        self.left.append(pause_seconds)
 
     def resolve(self, *_saga: Any) -> bool:
         return False
@@ -57,8 +61,9 @@ def test_parked_saga_is_logged_as_critical_with_the_next_command(caplog: pytest.
     assert f"services.orchestrator.admin show {saga.entry.saga_id}" in line
 
 
-def test_saga_in_time_is_neither_parked_nor_critical(caplog: pytest.LogCaptureFixture) -> None:
+def test_saga_in_time_is_tried_again_and_not_parked(caplog: pytest.LogCaptureFixture) -> None:
     saga = UnresolvableSaga(is_overdue=False)
     saga.recover()
     assert saga.ends == []
     assert [record for record in caplog.records if record.levelno >= logging.CRITICAL] == []
+    assert saga.left == [RETRY_SECONDS], "recovery tries again after a pause"
