@@ -41,9 +41,11 @@ _RETRYABLE = {  # the server works, so a retry of the same call may succeed
     errorcodes.DEADLOCK_DETECTED,
     errorcodes.SERIALIZATION_FAILURE,
     errorcodes.QUERY_CANCELED,
-    errorcodes.TOO_MANY_CONNECTIONS,
 }
 _READ_ONLY = ("default_transaction_read_only", "in_hot_standby")  # the server reports each change with its next answer
+# 08: the connection broke. 53: connections, memory or disk space are short. 57: an operator or a crash ended the
+# session. 58: the operating system failed. A retry can succeed once that is over.
+_TRANSIENT_CLASSES = ("08", "53", "57", "58")
 
 _IS_READY = "SELECT shift FROM clock_offset WHERE to_regnamespace('init_complete') IS NOT NULL"
 # A server or a network that is silent never sends an answer, not even that of `statement_timeout`. These limits are the
@@ -357,6 +359,6 @@ def _translate(error: psycopg2.Error, connection: _Connection | None) -> Excepti
         return LockNotGranted("the row is locked")
     if code == errorcodes.READ_ONLY_SQL_TRANSACTION and connection.is_read_only():
         return Unknown("the database server accepts no writes")
-    if code is None or code in _RETRYABLE or code.startswith(("08", "57")):
+    if code is None or code in _RETRYABLE or code.startswith(_TRANSIENT_CLASSES):
         return Unknown("the database did not answer")
     return DatabaseFault(f"{type(error).__name__} {code}: {error.diag.message_primary}")

@@ -171,6 +171,14 @@ def test_read_can_change_nothing(db: Database) -> None:
         db.read(lambda tx: tx.one(RECORD, key="db:read"))
 
 
+@pytest.mark.parametrize("code", ["53100", "53200", "58030"], ids=["disk full", "out of memory", "I/O error"])
+def test_trouble_of_the_server_is_unknown(db: Database, code: str) -> None:
+    """A retry can succeed once the disk has space again. It is not a bug of the service."""
+    with pytest.raises(Unknown), db.transaction() as tx:
+        tx.run(f"DO $$ BEGIN RAISE EXCEPTION 'trouble' USING ERRCODE = '{code}'; END $$")
+    assert db.is_ready()
+
+
 def test_all_closed_connections_are_replaced_at_once(
     database_for: Callable[[str], DatabaseSettings], databases: Databases
 ) -> None:
