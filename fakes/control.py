@@ -5,6 +5,7 @@ One lock guards the whole state. The store is plain JSON, so a snapshot contains
 
 import copy
 import json
+import os
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -16,12 +17,15 @@ from fakes.clock import Clock, iso
 from fakes.faults import MAX_MS, Fault, FaultTable, parse_fault
 from fakes.ids import Ids
 from fakes.journal import Journal, mask
-
-Store = dict[str, Any]
+from fakes.saved_state import StateFile, Store, track
 
 
 class FakeState:
-    """A fake's clock, ids, faults, journal and store. `secret` and `phone` name the fields to mask."""
+    """A fake's clock, ids, faults, journal and store.
+
+    `secret` and `phone` name the fields to mask. `logs` names the parts of the store that are not saved. The file of
+    STATE_FILE keeps the others, the clock and the ids over a restart.
+    """
 
     def __init__(
         self,
@@ -30,6 +34,7 @@ class FakeState:
         *,
         secret: frozenset[str] = frozenset(),
         phone: frozenset[str] = frozenset(),
+        logs: frozenset[str] = frozenset(),
     ) -> None:
         self.service, self._empty = service, empty
         self._secret, self._phone = secret, phone
@@ -37,7 +42,12 @@ class FakeState:
         self.changed = threading.Condition(self.lock)  # notified when the webhook queue or the clock changes
         self._cleared = threading.Event()
         self.clock, self.ids, self.faults, self.journal = Clock(), Ids(), FaultTable(), Journal()
-        self.store: Store = empty()
+        self._logs = logs
+        path = os.environ.get("STATE_FILE")
+        self._file = StateFile(path) if path else None
+        self.store = self._track(empty())
+        if self._file:
+            self._load(self._file.read())
 
     def record_call(
         self, method: str, path: str, sent: dict[str, Any], key: str | None
@@ -72,8 +82,33 @@ class FakeState:
         with self.lock:
             self.clear_faults()
             self.journal.clear()
-            self.clock, self.ids, self.store = Clock(), Ids(seed), self._empty()
+            self.clock, self.ids, self.store = Clock(), Ids(seed), self._track(self._empty())
+            self._replace_file()
             self.changed.notify_all()
+
+    def save(self) -> None:
+        """Write what changed to the file, if there is one. It runs before the answer to a call leaves."""
+        if self._file:
+            with self.lock:
+                self._file.append(self._list_saved())
+
+    def _track(self, store: Store) -> Store:
+        return track(store, self._empty()) if self._file else store
+
+    def _list_saved(self) -> Store:
+        kept = {name: part for name, part in self.store.items() if name not in self._logs}
+        return {"clock": self.clock.dump(), "ids": self.ids.dump(), **kept}
+
+    def _load(self, saved: Store) -> None:
+        if saved:
+            self.clock.load(saved.pop("clock"))
+            self.ids.load(saved.pop("ids"))
+            self.store = self._track(self._empty() | saved)
+        self._replace_file()
+
+    def _replace_file(self) -> None:
+        if self._file:
+            self._file.replace(self._list_saved())
 
     def _check_store(self, store: Store) -> Store:
         """Return `store` if it has the parts of an empty one. Raises ValueError otherwise."""
@@ -100,7 +135,8 @@ class FakeState:
             raise ValueError("send the answer of GET /_control/snapshot") from error
         with self.lock:
             self.clear_faults()
-            vars(self).update(parts, store=store)
+            vars(self).update(parts, store=self._track(store))
+            self._replace_file()
             self.changed.notify_all()
 
 

@@ -60,6 +60,8 @@ class FaultMiddleware:
             answer = self._call_app(environ) if has_no_faults else self._record_and_play(environ, path, sent)
         except HTTPException as refusal:
             answer = refusal.get_response(environ)
+        finally:
+            self.state.save()
         return answer(environ, start_response)
 
     def _call_app(self, environ: Environ) -> Response:

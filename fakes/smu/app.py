@@ -20,7 +20,7 @@ LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # possible in JSON, impossible i
 
 
 def empty() -> dict[str, Any]:
-    return {"verifications": {}, "inbox": [], "delivered": 0}
+    return {"verifications": {}, "inbox": {}, "delivered": 0}
 
 
 def create_app(api_key: str | None = None) -> Flask:

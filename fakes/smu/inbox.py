@@ -30,8 +30,10 @@ def deliver(state: FakeState, kind: str, to: str, **content: str) -> None:
     """Put a message into the inbox. The caller holds the lock of `state`."""
     inbox = state.store["inbox"]
     state.store["delivered"] += 1
-    inbox.append({"id": state.store["delivered"], "kind": kind, "to": to, "sent_at": iso(state.clock.now())} | content)
-    del inbox[:-MAX_STORED]
+    number = state.store["delivered"]
+    inbox[str(number)] = {"id": number, "kind": kind, "to": to, "sent_at": iso(state.clock.now())} | content
+    if len(inbox) > MAX_STORED:
+        del inbox[next(iter(inbox))]
 
 
 def blueprint(state: FakeState) -> Blueprint:
@@ -58,7 +60,8 @@ def _select(state: FakeState, mobile: str | None, email: str | None) -> list[Mes
     if email:
         wanted.append(lambda message: message["to"].lower() == email.strip().lower())
     with state.lock:
-        found = [m for m in reversed(state.store["inbox"]) if not wanted or any(match(m) for match in wanted)]
+        newest = reversed(state.store["inbox"].values())
+        found = [m for m in newest if not wanted or any(match(m) for match in wanted)]
     return found[:MAX_SHOWN]
 
 

@@ -24,7 +24,8 @@ Json = dict[str, Any]
 def create_app() -> Flask:
     """Build the fake as a WSGI app, and start its webhook sender."""
     url = os.environ.get("STRIPE_WEBHOOK_URL", "")
-    state = FakeState(SERVICE, lambda: _empty(url), secret=frozenset({"client_secret"}))
+    secret, logs = frozenset({"client_secret"}), frozenset({"deliveries"})
+    state = FakeState(SERVICE, lambda: _empty(url), secret=secret, logs=logs)
     sender = WebhookSender(state, os.environ.get("STRIPE_WEBHOOK_SECRET") or DEFAULT_WEBHOOK_SECRET)
     app = Flask(__name__, static_folder=None)
     secret_key = os.environ.get("STRIPE_SECRET_KEY", "")

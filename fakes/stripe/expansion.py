@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from fakes.control import Store
+from fakes.saved_state import Store
 from fakes.stripe.errors import parameter_error
 
 Json = dict[str, Any]

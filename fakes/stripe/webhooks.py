@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import urllib3
@@ -61,24 +62,26 @@ class WebhookSender:
                 self._deliver(job)
             except Exception:  # no answer of an endpoint may end this thread
                 logging.getLogger(self._state.service).exception("webhook delivery failed")
+                with self._state.lock:
+                    self._drop(job)
 
     def _take_next(self) -> Json:
-        """Wait until a job is due, and take it from the queue."""
+        """Wait until a job is due. It stays in the queue until it is finished, because the process can be killed."""
         with self._state.changed:
             while True:
                 queue = self._state.store["queue"]
                 first = min((job for job in queue if job["due"] is not None), key=lambda job: job["due"], default=None)
                 wait = None if first is None else first["due"] - time.time()
                 if first is not None and wait is not None and wait <= 0:
-                    queue.remove(first)
                     return dict(first)
                 self._state.changed.wait(wait)
 
     def _deliver(self, job: Json) -> None:
         with self._state.lock:
             event, url = self._state.store["events"].get(job["event"]), self._state.store["webhooks"]["url"]
-        if event is None or not url:
-            return
+            if event is None or not url:
+                self._drop(job)
+                return
         signatures = job["signatures"]
         kind = signatures[min(job["attempt"], len(signatures)) - 1]
         statuses = self.send(event, url, [kind] * job["copies"], job["attempt"])
@@ -89,6 +92,7 @@ class WebhookSender:
             script, store = self._state.store["webhooks"], self._state.store
             if store["events"].get(event["id"]) is not event:
                 return  # the state was reset or restored meanwhile
+            self._drop(job)
             if is_delivered:
                 event["pending_webhooks"] = 0
             elif job["attempt"] < script["max_attempts"]:
@@ -96,6 +100,12 @@ class WebhookSender:
                 due = time.time() + min(backoff, MAX_BACKOFF_SECONDS)
                 store["queue"].append(job | {"attempt": job["attempt"] + 1, "due": due})
                 self._state.changed.notify_all()
+        self._state.save()
+
+    def _drop(self, job: Json) -> None:
+        """Take a job from the queue, unless a restored queue has replaced it."""
+        with suppress(ValueError):
+            self._state.store["queue"].remove(job)
 
     def _post(self, payload: bytes, url: str, kind: str) -> int | None:
         headers = {
