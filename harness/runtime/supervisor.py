@@ -8,7 +8,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -83,7 +83,7 @@ class Supervisor:
     def restart_dead(self) -> None:
         """Begin to start each process that has ended by itself, as `restart: unless-stopped` does in containers.
 
-        A process that ends while it starts is tried again by the next call.
+        A process whose start fails is tried again by the next call.
         """
         for name in self.names:
             if name not in self._restarting and self.state(name) == "died":
@@ -145,8 +145,9 @@ class Supervisor:
 
     def _restart_dead(self, name: str) -> None:
         try:
-            with suppress(StackError):
-                self.start(name)
+            self.start(name)
+        except StackError:  # it may run, but not in a useful state, for example because its disk is full
+            process.kill(self.run_dir.read_record(name).identity)
         finally:
             self._restarting.discard(name)
 

@@ -195,6 +195,36 @@ def test_only_a_process_that_died_is_restarted(run_dir: RunDir, monkeypatch: pyt
     take_down(run_dir)
 
 
+class FailsOnce(Program):
+    """A program whose process runs, but whose first start cannot be completed, for example because a disk is full."""
+
+    failures = 1
+
+    def after_ready(self) -> None:
+        """Raise StackError once."""
+        self.failures -= 1
+        if self.failures >= 0:
+            raise StackError("the disk is full")
+
+
+def test_process_whose_restart_failed_is_restarted_again(run_dir: RunDir) -> None:
+    with listening() as server:
+        port = server.getsockname()[1]
+    argv = (sys.executable, "-c", SERVER.format(port=port))
+    stack = Supervisor(run_dir, {"it": FailsOnce("it", argv, {}, {80: port}, (port, "/health"))}, quiet=True)
+    with pytest.raises(StackError, match="disk is full"):
+        stack.start("it")
+    process.kill(run_dir.read_record("it").identity)
+    stack.program("it").failures = 1  # type: ignore[attr-defined]  # a FailsOnce
+
+    def is_running() -> bool:
+        stack.restart_dead()
+        return stack.state("it") == "running"
+
+    assert process.wait_for(is_running, seconds=20)
+    take_down(run_dir)
+
+
 def test_port_of_a_child_counts_as_own(run_dir: RunDir) -> None:
     """A server of several workers listens in its children, which may have left the session."""
     listen = "import socket,signal; s=socket.create_server(('127.0.0.1',0)); print(s.getsockname()[1],flush=True)"
