@@ -17,6 +17,7 @@ from harness.report import page
 from tests.chaos import nemesis
 from tests.chaos.nemesis import Act
 from tests.chaos.soak import QUIET_SECONDS, Result, soak, summarize, write_report
+from tests.chaos.stack import running_stack
 
 SECONDS = 60.0
 REPLAYS = 6  # of a failed run, to find its shortest prefix
@@ -41,8 +42,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(seed: int, seconds: float, acts: Sequence[Act] | None) -> Result:
-    with tempfile.TemporaryDirectory(prefix="ticketremaster-chaos-") as folder:
-        return soak(Path(folder), seed, seconds, acts)
+    with tempfile.TemporaryDirectory(prefix="ticketremaster-chaos-") as folder, running_stack(Path(folder)) as stack:
+        return soak(stack, seed, seconds, acts)
 
 
 def _print_summary(result: Result) -> None:
@@ -68,7 +69,7 @@ def _print_prefix(result: Result) -> None:
             break
         middle = (passes + fails) // 2
         acts = result.acts[:middle]
-        seconds = 2 * QUIET_SECONDS + sum(act.rest + act.seconds + nemesis.RESTORE_SECONDS for act in acts)
+        seconds = 2 * QUIET_SECONDS + sum(act.rest + act.longest + nemesis.RESTORE_SECONDS for act in acts)
         if _run(result.seed, seconds, acts).has_failed:
             fails = middle
         else:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 import urllib3
@@ -17,6 +18,7 @@ from services.contracts.errors import ErrorCode
 from tests.chaos.ledger import Call, Ledger
 from tests.contract.exchanges import Contract, Exchange
 
+T = TypeVar("T")
 PAUSE_SECONDS = 0.2  # between two tries of a request
 NO_ANSWER = 0
 LOST = frozenset((NO_ANSWER, 502, 503, 504))  # the request may have happened or not
@@ -88,6 +90,15 @@ class Client(Api):
         exchange = Exchange("gateway", method, plain, answer.status, answer.headers, answer.body)
         self.book.record(call, exchange if answer.status else None)
         return answer
+
+    def ask(self, what: str, send: Callable[[], T]) -> T:
+        """Call a fake as a person's phone or browser does, and repeat that until it answers. Raises Unanswered."""
+        while time.monotonic() < self.book.gives_up_at:
+            with suppress(urllib3.exceptions.HTTPError):
+                return send()
+            time.sleep(PAUSE_SECONDS)
+        self.book.ledger.unanswered.append(what)
+        raise Unanswered(what)
 
     def insist(self, what: str, send: Callable[[], ApiResponse]) -> Final:
         """Repeat `send` until the answer is final. Raises Unanswered at the deadline of the run."""

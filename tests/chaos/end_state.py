@@ -62,6 +62,8 @@ class EndState:
     payments: dict[str, Payment] = field(default_factory=dict)
     admissions: Counter[str] = field(default_factory=Counter)
     revoked: set[str] = field(default_factory=set)
+    locked: set[str] = field(default_factory=set)
+    records: Counter[tuple[str, str]] = field(default_factory=Counter)  # commands of staff: action and subject
     sagas: Counter[str] = field(default_factory=Counter)
     unsent_notices: int = 0
     parked_messages: int = 0
@@ -78,6 +80,8 @@ _TRANSFERS = """SELECT transfer_id::text, t.seat_id::text, t.seller_user_id::tex
     t.credits_amount, t.credits_frozen FROM transfers t JOIN orders o USING (order_id) WHERE o.event_id = %s"""
 _UNSENT = "SELECT count(*)::int AS number FROM outbox WHERE sent_at IS NULL"
 _ACCOUNTS = "SELECT user_id::text, credit_balance, frozen_credits FROM users"
+_LOCKED = "SELECT user_id::text FROM users WHERE locked_at IS NOT NULL"
+_RECORDS = "SELECT action, subject::text FROM {} WHERE staff_id IS NOT NULL"
 _PAYMENTS = "SELECT payment_intent_id, count(*)::int, sum(amount) FROM stripe_events GROUP BY payment_intent_id"
 
 
@@ -90,6 +94,7 @@ def read(rows: Callable[..., list[dict[str, Any]]], event: str) -> EndState:
         return {key: rest for key, *rest in found}
 
     payments = table("users_db", _PAYMENTS)
+    recorded = rows("users_db", _RECORDS.format("staff_commands")) + rows("sagas_db", _RECORDS.format("audit"))
     sagas = table("sagas_db", "SELECT status::text, count(*)::int FROM sagas GROUP BY status")
     return EndState(
         orders={key: Order(*rest) for key, rest in table("orders_db", _ORDERS, event).items()},
@@ -100,6 +105,8 @@ def read(rows: Callable[..., list[dict[str, Any]]], event: str) -> EndState:
         payments={intent: Payment(*rest) for intent, rest in payments.items()},
         admissions=Counter({seat: number for seat, (number,) in table("seats_db", _ADMISSIONS, event).items()}),
         revoked=set(table("users_db", "SELECT sid FROM revoked_logins")),
+        locked=set(table("users_db", _LOCKED)),
+        records=Counter((row["action"], row["subject"]) for row in recorded),
         sagas=Counter({status: number for status, (number,) in sagas.items()}),
         unsent_notices=rows("sagas_db", _UNSENT)[0]["number"],
         hold_messages=set(table("seats_db", "SELECT message_id FROM release_messages")),

@@ -8,7 +8,7 @@ import psutil
 
 from harness.runtime.process import Identity, find_family
 from tests.chaos.judge import Growth
-from tests.chaos.stack import PROCESSES, ChaosStack
+from tests.chaos.stack import ChaosStack
 
 MIB = 2**20
 SESSIONS = (
@@ -28,7 +28,7 @@ class Sample:
 
 def measure(stack: ChaosStack) -> Sample:
     """Measure every process with all that it started."""
-    identities = {name: stack.identity(name) for name in PROCESSES}
+    identities = {name: stack.identity(name) for name in stack.processes}
     figures: dict[tuple[str, str], float] = {}
     for name, identity in identities.items():
         leader = identity.find()

@@ -13,8 +13,7 @@ from decimal import Decimal
 from tests.chaos.end_state import EndState
 from tests.chaos.ledger import Ledger, Resale, Sale
 
-# A living orchestrator leaves a saga that it could not finish to recovery, which adopts it 8 s after its begin.
-SAGA_SECONDS = 10.0  # from the restart of the last process
+SAGA_SECONDS = 5.0  # from the restart of the last process
 KEY_SECONDS = 2.0
 GROWTH = 0.05
 MAY_BECOME = {"PENDING": ("PENDING", "FAILED"), "PENDING_OTP": ("PENDING_OTP", "FAILED")}
@@ -221,6 +220,23 @@ def find_lost_logouts(case: Case) -> Findings:
     yield from case.ledger.open_sessions
 
 
+def find_lost_passwords(case: Case) -> Findings:
+    """A new password was acknowledged, but a login with it is refused."""
+    yield from case.ledger.refused_logins
+
+
+def find_lost_locks(case: Case) -> Findings:
+    """An account is locked or unlocked against the last acknowledged command."""
+    for user, is_locked in case.ledger.locks.items():
+        if (user in case.end.locked) != is_locked:
+            yield f"user {user} should be {'locked' if is_locked else 'unlocked'}"
+
+
+def find_lost_records(case: Case) -> Findings:
+    """A command of staff was acknowledged, but the audit does not have it."""
+    yield from (f"{action} of {subject}" for action, subject in Counter(case.ledger.commands) - case.end.records)
+
+
 # ── answers
 
 
@@ -306,6 +322,9 @@ CHECKS = {
     "unknown admission": find_unknown_admissions,
     "lost account": find_lost_accounts,
     "lost logout": find_lost_logouts,
+    "lost password": find_lost_passwords,
+    "lost lock": find_lost_locks,
+    "lost record": find_lost_records,
     "unanswered request": find_unanswered_requests,
     "changed answer": find_changed_answers,
     "answer against the spec": find_wrong_answers,

@@ -81,6 +81,9 @@ class Ledger:
     admissions: list[Admission] = field(default_factory=list)
     accounts: dict[str, str] = field(default_factory=dict)  # e-mail address: user
     logouts: list[str] = field(default_factory=list)  # sessions (the claim `sid`)
+    passwords: dict[str, str] = field(default_factory=dict)  # e-mail address: the last password that was accepted
+    locks: dict[str, bool] = field(default_factory=dict)  # user: whether staff have locked the account
+    commands: list[tuple[str, str]] = field(default_factory=list)  # of staff: action and subject
     calls: list[Call] = field(default_factory=list)
     busy: list[tuple[float, float]] = field(default_factory=list)  # first try, and the try that found its key taken
     windows: list[Window] = field(default_factory=list)
@@ -89,6 +92,7 @@ class Ledger:
     changed_answers: list[str] = field(default_factory=list)
     wrong_answers: list[str] = field(default_factory=list)
     open_sessions: list[str] = field(default_factory=list)
+    refused_logins: list[str] = field(default_factory=list)
     unanswered: list[str] = field(default_factory=list)
     crashes: list[str] = field(default_factory=list)  # of the load itself
     _winners: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))

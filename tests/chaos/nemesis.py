@@ -6,26 +6,40 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, suppress
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass, replace
 from random import Random
 
 import psutil
+import psycopg2
 
+from harness.errors import StackError
 from harness.runtime import process
-from tests.chaos.stack import LINKS, ORCHESTRATORS, PROCESSES, SERVICES, ChaosStack
+from tests.chaos.stack import (
+    DISKS,
+    FAKES,
+    HEALTHY_SECONDS,
+    LINKS,
+    ORCHESTRATORS,
+    PROCESSES,
+    SERVICES,
+    ChaosStack,
+)
+from tests.support import small_disk
 from tests.support.silent_proxy import POLL_SECONDS
 from tests.support.traffic import freeze
+from tests.support.waiting import wait_until
 
 DATABASES = ("seats_db", "users_db", "orders_db", "events_db", "sagas_db")
 LOCKED = (("seats_db", "seats"), ("users_db", "users"), ("orders_db", "orders"), ("sagas_db", "sagas"))
 MOST_SHIFT = 10  # seconds
 DELAY_SECONDS = 0.1  # of each piece of data on a slow link
 RESET_SECONDS = 3 * POLL_SECONDS  # every connection has got its RST by then
-NOT_RUN = {
-    "full disk": "needs a small file system for the databases, which only root can mount",
-    "slow disk": "needs a device that root can slow down. The locked tables and frozen databases take its place.",
-}
+# Without any free byte, the quorum queues of RabbitMQ end, and only a restart of the node starts them again. Its own
+# limit of 50 MB stops the publishers before that.
+FREE_BYTES = {"postgres": 0, "rabbitmq": 20_000_000}
+FLUSH_DELAY = 100_000  # microseconds before each flush of the WAL on a slow disk. PostgreSQL allows no more
 
 
 @dataclass(frozen=True)
@@ -36,29 +50,46 @@ class Act:
     target: str
     seconds: float
     rest: float
+    second: Act | None = None  # an act that begins at the same time
+
+    @property
+    def parts(self) -> tuple[Act, ...]:
+        """This act, and the second one if there is one."""
+        return (self, self.second) if self.second else (self,)
+
+    @property
+    def longest(self) -> float:
+        """The seconds until both have ended."""
+        return max(part.seconds for part in self.parts)
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.target}"
+        return " and ".join(f"{part.kind} {part.target}" for part in self.parts)
 
 
 LONG_RUN_SECONDS = 600  # a shorter run has shorter acts and rests
 REST_SECONDS = (5.0, 30.0)
 SHORT_LENGTH, SHORT_REST = 0.15, 0.06
+PAIRS = 0.25  # the share of acts that begin together with the act before
 RESTORE_SECONDS = 1.5  # on average, from the end of an act until every process is healthy
 
 
-def plan(seed: int, seconds: float) -> list[Act]:
+def plan(seed: int, seconds: float, kinds: Mapping[str, Kind] | None = None) -> list[Act]:
     """Return the acts of a run. Every kind comes once before the first one comes again."""
-    rng, total, acts = Random(seed), 0.0, list[Act]()
+    kinds = KINDS if kinds is None else kinds
+    rng, acts = Random(seed), list[Act]()
+    dealt = _deal(rng, list(kinds))
     length, rest = (1.0, 1.0) if seconds >= LONG_RUN_SECONDS else (SHORT_LENGTH, SHORT_REST)
-    for kind in _deal(rng, list(KINDS)):
-        low, high = KINDS[kind].seconds
+    while True:
+        kind = next(dealt)
+        low, high = kinds[kind].seconds
         lasts, rests = rng.uniform(low, low + (high - low) * length), rng.uniform(*REST_SECONDS) * rest
-        total += rests + lasts + RESTORE_SECONDS
-        if total > seconds:
-            break
-        acts.append(Act(kind, rng.choice(KINDS[kind].targets), round(lasts, 2), round(rests, 2)))
-    return acts
+        act = Act(kind, rng.choice(kinds[kind].targets), round(lasts, 2), round(rests, 2))
+        if rng.random() < PAIRS and acts and acts[-1].second is None and acts[-1].target != act.target:
+            acts[-1] = replace(acts[-1], second=act)
+        else:
+            acts.append(act)
+        if sum(act.rest + act.longest + RESTORE_SECONDS for act in acts) > seconds:
+            return acts[:-1]
 
 
 def _deal(rng: Random, kinds: list[str]) -> Iterator[str]:
@@ -85,8 +116,9 @@ def kill_worker(stack: ChaosStack, act: Act) -> None:
 def kill_backend(stack: ChaosStack, act: Act) -> None:
     """Send SIGKILL to one backend of PostgreSQL, which then ends all others and recovers."""
     sql = "SELECT pid FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid() LIMIT 1"
-    for row in stack.system.rows(act.target, sql, act.target):
-        _signal(row["pid"], signal.SIGKILL)
+    with suppress(psycopg2.Error):
+        for row in stack.system.rows(act.target, sql, act.target):
+            _signal(row["pid"], signal.SIGKILL)
 
 
 def freeze_process(stack: ChaosStack, act: Act) -> None:
@@ -103,8 +135,9 @@ def freeze_and_kill(stack: ChaosStack, act: Act) -> None:
 
 
 def restart(stack: ChaosStack, act: Act) -> None:
-    """Stop a process as in production, and start it again."""
-    stack.stack.restart(act.target)
+    """Stop a process as in production, and start it again. The supervisor repeats a start that fails."""
+    with suppress(StackError):
+        stack.stack.restart(act.target)
 
 
 # ── network
@@ -139,33 +172,46 @@ def slow_down(stack: ChaosStack, act: Act) -> None:
 def end_sessions(stack: ChaosStack, act: Act) -> None:
     """Terminate all sessions of one database, as an administrator does."""
     sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid()"
-    stack.system.rows(act.target, sql, act.target)
+    _try(stack, act.target, sql, act.target)
 
 
 def hold_lock(stack: ChaosStack, act: Act) -> None:
     """Lock a table against writes, as the migration of an outsider does."""
     database, _, table = act.target.partition(".")
-    with closing(stack.system.connect(database)) as connection, connection.cursor() as cursor:
-        connection.autocommit = False
-        cursor.execute(f"LOCK TABLE {table} IN EXCLUSIVE MODE")
+    with _locked(stack, database, table):
         time.sleep(act.seconds)
-        connection.rollback()
 
 
 def kill_behind_lock(stack: ChaosStack, act: Act) -> None:
     """Lock the orders, so that sagas stop between two steps, and kill an orchestrator before the lock ends."""
-    with closing(stack.system.connect("orders_db")) as connection, connection.cursor() as cursor:
-        connection.autocommit = False
-        cursor.execute("LOCK TABLE orders IN EXCLUSIVE MODE")
+    with _locked(stack, "orders_db", "orders"):
         time.sleep(act.seconds)
         process.kill(stack.identity(act.target))
-        connection.rollback()
 
 
 def shift_clock(stack: ChaosStack, act: Act) -> None:
     """Move the clock of one database, forward or back."""
     database, _, seconds = act.target.partition(" by ")
-    with stack.system.clock(database, int(seconds)):
+    shift = "UPDATE clock_offset SET shift = make_interval(secs => %s)"
+    _try(stack, database, shift, int(seconds))
+    time.sleep(act.seconds)
+    _insist(stack, database, shift, 0)
+
+
+def slow_flushes(stack: ChaosStack, act: Act) -> None:
+    """Let each flush of the WAL wait, as on a slow disk."""
+    _try(stack, act.target, f"ALTER SYSTEM SET commit_delay = {FLUSH_DELAY}")
+    _try(stack, act.target, "ALTER SYSTEM SET commit_siblings = 0")  # wait also if no other transaction runs
+    _try(stack, act.target, "SELECT pg_reload_conf()")
+    time.sleep(act.seconds)
+    for name in ("commit_delay", "commit_siblings"):
+        _insist(stack, act.target, f"ALTER SYSTEM RESET {name}")
+    _insist(stack, act.target, "SELECT pg_reload_conf()")
+
+
+def fill_disk(stack: ChaosStack, act: Act) -> None:
+    """Leave no free byte on the disk of PostgreSQL, or less than RabbitMQ needs to accept messages."""
+    with small_disk.filled(stack.disks[act.target], FREE_BYTES[act.target]):
         time.sleep(act.seconds)
 
 
@@ -185,11 +231,11 @@ class Kind:
     seconds: tuple[float, float] = (0.0, 0.0)
 
 
-KINDS: Mapping[str, Kind] = {
-    "kill": Kind(kill, PROCESSES),
+KINDS: dict[str, Kind] = {
+    "kill": Kind(kill, (*PROCESSES, *FAKES)),
     "kill the worker of": Kind(kill_worker, SERVICES),
     "kill a backend of": Kind(kill_backend, DATABASES),
-    "freeze": Kind(freeze_process, (*PROCESSES, "fake-smu", "fake-stripe"), (1.0, 8.0)),
+    "freeze": Kind(freeze_process, (*PROCESSES, *FAKES), (1.0, 8.0)),
     "freeze and kill": Kind(freeze_and_kill, PROCESSES, (1.0, 8.0)),
     "kill behind a lock": Kind(kill_behind_lock, ORCHESTRATORS, (0.5, 1.5)),
     "restart": Kind(restart, PROCESSES),
@@ -204,12 +250,44 @@ KINDS: Mapping[str, Kind] = {
         (1.0, 8.0),
     ),
     "memory alarm of": Kind(raise_memory_alarm, ("rabbitmq",), (0.5, 4.0)),
+    "slow disk of": Kind(slow_flushes, ("sagas_db",), (1.0, 8.0)),
 }
+NOT_RUN: dict[str, str] = {}
+if obstacle := small_disk.find_obstacle():
+    NOT_RUN["full disk of"] = obstacle
+else:
+    KINDS["full disk of"] = Kind(fill_disk, tuple(DISKS), (1.0, 4.0))
 
 
-def perform(stack: ChaosStack, act: Act) -> None:
-    """Perform an act, and return when it has been undone."""
-    KINDS[act.kind].perform(stack, act)
+def perform(stack: ChaosStack, act: Act, kinds: Mapping[str, Kind]) -> None:
+    """Perform an act and its second one at once, and return when both have been undone."""
+    with ThreadPoolExecutor(len(act.parts)) as together:
+        list(together.map(lambda part: kinds[part.kind].perform(stack, part), act.parts))
+
+
+def _try(stack: ChaosStack, database: str, sql: str, *parameters: object) -> bool:
+    """Run a statement. Returns False if the database cannot, because another act works on it."""
+    try:
+        stack.system.rows(database, sql, *parameters)
+    except psycopg2.Error:
+        return False
+    return True
+
+
+def _insist(stack: ChaosStack, database: str, sql: str, *parameters: object) -> None:
+    """Run a statement that undoes an act, as soon as the database can."""
+    wait_until(lambda: _try(stack, database, sql, *parameters), HEALTHY_SECONDS, sql)
+
+
+@contextmanager
+def _locked(stack: ChaosStack, database: str, table: str) -> Iterator[None]:
+    """Lock a table against writes during the block. Another act can end the session, and then the lock ends, too."""
+    with ExitStack() as opened:
+        with suppress(psycopg2.Error):
+            connection = opened.enter_context(closing(stack.system.connect(database)))
+            connection.autocommit = False
+            connection.cursor().execute(f"LOCK TABLE {table} IN EXCLUSIVE MODE")
+        yield
 
 
 def _signal(pid: int, number: signal.Signals) -> None:

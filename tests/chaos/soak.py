@@ -6,8 +6,8 @@ import json
 import re
 import time
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,9 @@ from tests.chaos.client import Book
 from tests.chaos.judge import Case, Observations, judge
 from tests.chaos.ledger import Call, Ledger, Window
 from tests.chaos.load import Load, settle_town
-from tests.chaos.nemesis import Act
-from tests.chaos.stack import HEALTHY_SECONDS, HOLD_SECONDS, SERVICES, ChaosStack, running_stack
+from tests.chaos.nemesis import KINDS, Act, Kind
+from tests.chaos.stack import HEALTHY_SECONDS, HOLD_SECONDS, ChaosStack
 from tests.chaos.visits import Town, read_resale, read_sale
-from tests.support.queue_admin import PARKING, depth
 from tests.support.waiting import wait_until
 
 REPORTS = ROOT / "reports"
@@ -44,6 +43,7 @@ class Result:
     seed: int
     seconds: float
     acts: Sequence[Act]
+    kinds: Mapping[str, Kind]
     case: Case
     findings: list[str]
     lines: list[str]
@@ -63,15 +63,18 @@ class Result:
         return "\n".join([f"run again: {again}", *self.findings[:50], "acts:", *acts, "log:", *self.lines])
 
 
-def soak(run_dir: Path, seed: int, seconds: float, acts: Sequence[Act] | None = None, patch: str = "") -> Result:
-    """Run the load for `seconds` with the acts of `seed`, or with `acts`, and return the result.
-
-    `patch` is code that both orchestrators execute before they start.
-    """
+def soak(
+    stack: ChaosStack,
+    seed: int,
+    seconds: float,
+    acts: Sequence[Act] | None = None,
+    kinds: Mapping[str, Kind] = KINDS,
+) -> Result:
+    """Run the load for `seconds` with acts of `kinds` by `seed`, or with `acts`, and return the result."""
     ledger, seen = Ledger(), Observations()
     book = Book(ledger)
-    planned = nemesis.plan(seed, seconds - 2 * QUIET_SECONDS) if acts is None else acts
-    with running_stack(run_dir, patch) as stack, stack.supervised():
+    planned = nemesis.plan(seed, seconds - 2 * QUIET_SECONDS, kinds) if acts is None else acts
+    with stack.supervised():
         town, event = settle_town(stack, book, seconds)
         began = time.monotonic()
         load = Load(town, seed)
@@ -83,7 +86,7 @@ def soak(run_dir: Path, seed: int, seconds: float, acts: Sequence[Act] | None = 
             for act in planned:
                 if acts is None and time.monotonic() > began + seconds - QUIET_SECONDS:
                     break  # an act can take longer than planned, but the run must not
-                _perform(stack, ledger, act)
+                _perform(stack, ledger, act, kinds)
                 performed.append(act)
             time.sleep(max(QUIET_SECONDS, began + seconds - time.monotonic()))
         finally:
@@ -93,19 +96,20 @@ def soak(run_dir: Path, seed: int, seconds: float, acts: Sequence[Act] | None = 
         seen.growth = growth.compare(before, growth.measure(stack))
         seen.tracebacks = _find_tracebacks(stack)
         _check_logouts(town)
+        _check_passwords(town)
         _time_keys(ledger)
         case = Case(ledger, end, seen)
         findings = judge(case)
         findings += [f"invariant: {line}" for line in invariants.find_violations(stack.system.connect)]
-        return Result(seed, seconds, performed, case, findings, _find_lines(stack, findings))
+        return Result(seed, seconds, performed, kinds, case, findings, _find_lines(stack, findings))
 
 
-def _perform(stack: ChaosStack, ledger: Ledger, act: Act) -> None:
-    """Perform one act, and measure how long the system takes to recover."""
+def _perform(stack: ChaosStack, ledger: Ledger, act: Act, kinds: Mapping[str, Kind]) -> None:
+    """Perform one act, or two at once, and measure how long the system takes to recover."""
     time.sleep(act.rest)
     window = Window(str(act), time.time())
     ledger.windows.append(window)
-    nemesis.perform(stack, act)
+    nemesis.perform(stack, act, kinds)
     wait_until(stack.is_healthy, HEALTHY_SECONDS, f"every process is healthy after {act}")
     restored = time.time()
     wait_until(
@@ -146,7 +150,7 @@ def _settle(stack: ChaosStack, town: Town, event: str) -> end_state.EndState:
     queued = stack.queued_messages()  # before the read, because a message can be consumed meanwhile
     end = read()
     end.hold_messages |= queued
-    end.parked_messages = depth(stack.stack, PARKING)
+    end.parked_messages = stack.parked_messages()
     late = time.time() - HOLD_SECONDS
     end.overdue_messages = {key for key in queued if key in ledger.sales and ledger.sales[key].held_until < late}
     return end
@@ -165,6 +169,16 @@ def _check_logouts(town: Town) -> None:
             town.ledger.open_sessions.append(f"a token got {answer.status} after the logout")
 
 
+def _check_passwords(town: Town) -> None:
+    """A login must accept the last password of an account, unless staff have locked it."""
+    ledger, visitor = town.ledger, replace(town.staff, token=None)
+    for email, password in list(ledger.passwords.items())[-SHOWN:]:
+        answer = visitor.call("POST", "/api/auth/login", {"email": email, "password": password})
+        expected = 403 if ledger.locks.get(ledger.accounts.get(email, "")) else 200
+        if answer.status != expected:
+            ledger.refused_logins.append(f"{email} got {answer.status} {answer.error_code}, expected {expected}")
+
+
 def _time_keys(ledger: Ledger) -> None:
     """Set how long keys of requests from before the end of an act were still taken."""
     ends = [window.began for window in ledger.windows[1:]] + [float("inf")]
@@ -175,7 +189,7 @@ def _time_keys(ledger: Ledger) -> None:
 
 def _find_tracebacks(stack: ChaosStack) -> list[str]:
     found: list[str] = []
-    for service in SERVICES:
+    for service in stack.services:
         for text in stack.stack.log_path(service).read_text(encoding="utf-8", errors="replace").splitlines():
             if "exception" in text and (line := _parse(text)):
                 found.append(f"{service}: {line['message']} {line.get('exception', '')[-400:]}")
@@ -195,7 +209,7 @@ def _find_lines(stack: ChaosStack, findings: Sequence[str]) -> list[str]:
     """Return log lines that name an id of the first findings."""
     ids = {found for finding in findings[:5] for found in UUID.findall(finding)}
     lines: list[str] = []
-    for service in SERVICES:
+    for service in stack.services:
         with stack.stack.log_path(service).open(encoding="utf-8", errors="replace") as log:
             lines += [line.rstrip() for line in log if any(each in line for each in ids)]
     return sorted(lines, key=lambda line: line[line.find("timestamp") :])[:SHOWN] if ids else []
@@ -229,6 +243,8 @@ def summarize(result: Result) -> dict[str, Any]:
             "transfers": len(ledger.resales),
             "payments": len(ledger.payments),
             "admissions": len(ledger.admissions),
+            "accounts": len(ledger.accounts),
+            "commands": len(ledger.commands),
             "logouts": len(ledger.logouts),
         },
         "acts": [
@@ -241,7 +257,7 @@ def summarize(result: Result) -> dict[str, Any]:
             }
             for window in ledger.windows
         ],
-        "counts": {kind: sum(act.kind == kind for act in result.acts) for kind in nemesis.KINDS},
+        "counts": {kind: sum(part.kind == kind for act in result.acts for part in act.parts) for kind in result.kinds},
         "not_run": nemesis.NOT_RUN,
         "growth": {figure.what: [figure.before, figure.after] for figure in result.case.seen.growth},
         "findings": result.findings,

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import count
@@ -19,7 +19,7 @@ from harness.runtime.cleanup import take_down
 from harness.runtime.ports import HOST
 from harness.runtime.program import is_healthy
 from harness.runtime.run_directory import RunDir
-from tests.support import queue_admin
+from tests.support import queue_admin, small_disk
 from tests.support.running_stack import UNLIMITED, SeatPool
 from tests.support.silent_proxy import SilentProxy
 from tests.support.system import TestSystem
@@ -28,6 +28,8 @@ ORCHESTRATOR, GATEWAY = "orchestrator-service", "api-gateway"
 ORCHESTRATORS = (ORCHESTRATOR, f"{ORCHESTRATOR}-2")
 SERVICES = (*ORCHESTRATORS, "inventory-service", "user-service", "order-service", "event-service")
 PROCESSES = (*SERVICES, GATEWAY, "postgres", "rabbitmq")
+FAKES = ("fake-smu", "fake-stripe")
+DISKS = {"postgres": 2048, "rabbitmq": 512}  # the sizes in MiB of the disks that an act can fill
 WAITING = (queue_admin.HOLD, queue_admin.DELAY, queue_admin.RELEASE)
 LINKS: Mapping[str, tuple[tuple[str, int], ...]] = {  # the programs at the end of each, with their port in compose.yaml
     "gateway to orchestrators": tuple((name, 5003) for name in ORCHESTRATORS),
@@ -56,6 +58,9 @@ class ChaosStack:
     stack: Stack
     system: TestSystem
     links: dict[str, SilentProxy]
+    disks: dict[str, Path] = field(default_factory=dict)  # of processes whose data has a small disk
+    services: Sequence[str] = SERVICES
+    processes: Sequence[str] = PROCESSES
     _is_over: threading.Event = field(default_factory=threading.Event)
 
     def identity(self, name: str) -> process.Identity:
@@ -64,11 +69,11 @@ class ChaosStack:
 
     def is_healthy(self) -> bool:
         """Whether every process runs, and every service can reach its database and the broker."""
-        if any(self.stack.state(name) != "running" for name in PROCESSES):
+        names = (*self.processes, *FAKES)
+        if any(self.stack.state(name) != "running" for name in names):
             return False
-        programs = [self.stack.program(name) for name in SERVICES]
-        ready = all(is_healthy(program.probe[0], "/health") for program in programs)
-        return ready and self.stack.program(GATEWAY).is_ready() and self.stack.program("rabbitmq").is_ready()
+        ready = all(is_healthy(self.stack.program(name).probe[0], "/health") for name in self.services)
+        return ready and all(self.stack.program(name).is_ready() for name in names if name not in self.services)
 
     def run_rabbitmqctl(self, *arguments: str) -> None:
         """Run a command of RabbitMQ's administrator."""
@@ -79,6 +84,10 @@ class ChaosStack:
     def queued_messages(self) -> set[str]:
         """The ids of the messages that wait for the end of a hold or for a consumer."""
         return set[str]().union(*(queue_admin.message_ids(self.stack, name) for name in WAITING))
+
+    def parked_messages(self) -> int:
+        """The number of messages that no consumer could handle."""
+        return queue_admin.depth(self.stack, queue_admin.PARKING)
 
     @contextmanager
     def supervised(self) -> Iterator[None]:
@@ -111,7 +120,11 @@ def running_stack(run_dir: Path, patch: str = "") -> Iterator[ChaosStack]:
             "RABBITMQ_PORT": str(links["orchestrators to rabbitmq"].port),
         }
         gateway = {"ORCHESTRATOR_URL": f"http://{local['gateway to orchestrators']}"}
-        overrides = {ORCHESTRATOR: orchestrator, GATEWAY: gateway}
+        fakes = {name: {"STATE_FILE": str(directory.path / f"{name}.state")} for name in FAKES}
+        overrides = {ORCHESTRATOR: orchestrator, GATEWAY: gateway, **fakes}
+        disks = {} if small_disk.find_obstacle() else {name: run_dir / name for name in DISKS}
+        for name, path in disks.items():
+            opened.enter_context(small_disk.small_disk(path, DISKS[name]))
         stack = opened.enter_context(runtime.up(run_dir, env=VARIABLES, quiet=True, overrides=overrides))
         opened.callback(take_down, directory)  # no test needs the data, and a clean stop takes seconds
         stack.start_replica(ORCHESTRATOR, orchestrator)
@@ -119,7 +132,7 @@ def running_stack(run_dir: Path, patch: str = "") -> Iterator[ChaosStack]:
             script = f"{patch}\nfrom services.orchestrator.main import main\nmain()"
             stack.programs[name] = replace(stack.program(name), argv=(sys.executable, "-c", script))
             stack.restart(name)
-        yield ChaosStack(stack, TestSystem(stack, SeatPool()), links)
+        yield ChaosStack(stack, TestSystem(stack, SeatPool()), links, disks)
 
 
 def _connect_to(directory: RunDir, link: str) -> Callable[[], socket.socket]:

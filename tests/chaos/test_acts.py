@@ -6,6 +6,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 
 from tests.chaos import __main__ as command
 from tests.chaos.nemesis import KINDS, Act, plan
+from tests.support import small_disk
 from tests.support.http_servers import AnsweringServer
 from tests.support.silent_proxy import SilentProxy
 from tests.support.waiting import wait_until
@@ -29,10 +31,13 @@ def test_acts_of_a_seed_are_always_the_same() -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_an_hour_has_every_kind_of_act_several_times(seed: int) -> None:
-    counts = Counter(act.kind for act in plan(seed, HOUR))
+    acts = plan(seed, HOUR)
+    counts = Counter(part.kind for act in acts for part in act.parts)
     assert counts.keys() == KINDS.keys()
     assert max(counts.values()) - min(counts.values()) <= 1
     assert min(counts.values()) > 5
+    assert sum(len(act.parts) == 2 for act in acts) > 5, "some acts come in pairs"
+    assert all(len({part.target for part in act.parts}) == len(act.parts) for act in acts)
 
 
 @pytest.mark.parametrize("needed", [1, 3, 8])
@@ -48,6 +53,16 @@ def test_shortest_failing_prefix_of_the_acts_is_found(
     failed: Any = SimpleNamespace(seed=1, acts=plan(1, HOUR)[:8])
     command._print_prefix(failed)
     assert f"shortest failing prefix: {needed} acts" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(bool(small_disk.find_obstacle()), reason=small_disk.find_obstacle())
+@pytest.mark.parametrize("free", [0, 400_000])
+def test_disk_is_full_until_the_end_of_the_block(tmp_path: Path, free: int) -> None:
+    with small_disk.small_disk(tmp_path / "disk", 1) as disk:
+        with small_disk.filled(disk, free), pytest.raises(OSError, match="No space left"):
+            (disk / "file").write_bytes(bytes(free + 100_000))
+        (disk / "file").write_bytes(bytes(500_000))
+    assert not any((tmp_path / "disk").iterdir()), "it is unmounted"
 
 
 def is_reset(client: socket.socket) -> bool:

@@ -9,7 +9,7 @@ import pytest
 from tests.chaos import visits
 from tests.chaos.nemesis import Act
 from tests.chaos.soak import soak
-from tests.chaos.stack import ORCHESTRATORS
+from tests.chaos.stack import ORCHESTRATORS, running_stack
 from tests.support.running_stack import native_only
 
 pytestmark = [
@@ -37,7 +37,8 @@ Publisher.publish = publish"""
 
 def find_kinds(run_dir: Path, patch: str, *acts: Act) -> set[str]:
     """Return the kinds of the findings of a run."""
-    return {finding.partition(":")[0] for finding in soak(run_dir, 1, SECONDS, acts, patch).findings}
+    with running_stack(run_dir, patch) as stack:
+        return {finding.partition(":")[0] for finding in soak(stack, 1, SECONDS, acts).findings}
 
 
 def test_judge_finds_lost_credits_without_the_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos import soak
+from tests.chaos.stack import running_stack
 from tests.support.running_stack import native_only
 
 pytestmark = [pytest.mark.chaos, native_only("the acts send signals to processes of this machine")]
@@ -15,6 +16,7 @@ SEED, SECONDS = 1, 36.0
 
 
 def test_acknowledged_facts_survive_the_acts_of_a_seed(tmp_path: Path) -> None:
-    result = soak.soak(tmp_path, SEED, SECONDS)
+    with running_stack(tmp_path) as stack:
+        result = soak.soak(stack, SEED, SECONDS)
     soak.write_report(result)
     assert not result.has_failed, result.explain()
