@@ -73,7 +73,6 @@ class Server(BaseApplication):  # type: ignore[misc] # gunicorn has no types
 
     def load_config(self) -> None:
         """Set gunicorn's options from the environment, never from files or the command line."""
-        status = self._env.get("KONG_STATUS_LISTEN", "off")
         settings: dict[str, Any] = {
             "bind": f"{self._env.get('BIND', '127.0.0.1')}:{self._env.get('PORT', '8000')}",
             "worker_class": "fakes.kong.receiving.Worker",
@@ -86,11 +85,17 @@ class Server(BaseApplication):  # type: ignore[misc] # gunicorn has no types
             "permit_unconventional_http_method": True,
             "loglevel": "warning",
             "control_socket_disable": True,
+            "post_worker_init": lambda _worker: self._start_threads(),
         }
-        if status != "off":
-            settings["post_worker_init"] = lambda _worker: serve_status(status)
         for name, value in settings.items():
             self.cfg.set(name, value)
+
+    def _start_threads(self) -> None:
+        """Start what needs a thread of the worker process."""
+        self._gateway.start_checks()
+        status = self._env.get("KONG_STATUS_LISTEN", "off")
+        if status != "off":
+            serve_status(status)
 
     def load(self) -> Gateway:
         """Return the WSGI application."""

@@ -25,6 +25,8 @@ class Strict(msgspec.Struct, forbid_unknown_fields=True):
 Text = Annotated[str, Meta(min_length=1)]
 Limit = Annotated[float, Meta(gt=0)]
 Milliseconds = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(ge=0)]
+Threshold = Annotated[int, Meta(ge=0, le=255)]
 EmptyList = Annotated[list[str], Meta(max_length=0)]
 Header = Annotated[str, Meta(pattern=r"^[A-Za-z0-9-]+$")]
 HeaderAndValue = Annotated[str, Meta(pattern=r"^[^:]+:.*$")]
@@ -171,11 +173,78 @@ class Route(Strict):
     plugins: list[Plugin] = []
 
 
+class Target(Strict):
+    """The address of one replica, as host:port. All have the same weight."""
+
+    target: Annotated[str, Meta(pattern=r"^[A-Za-z0-9.-]+:[0-9]+$")]
+
+
+class HealthyProbes(Strict):
+    """When a target is healthy again. `interval` is in seconds between two probes, and 0 switches them off."""
+
+    interval: Seconds = 0
+    http_statuses: list[int] = msgspec.field(default_factory=lambda: [200, 302])
+    successes: Threshold = 0
+
+
+class UnhealthyProbes(Strict):
+    """When probes make a target unhealthy. A limit of 0 is off."""
+
+    interval: Seconds = 0
+    http_statuses: list[int] = msgspec.field(default_factory=lambda: [429, 404, 500, 501, 502, 503, 504, 505])
+    tcp_failures: Threshold = 0
+    timeouts: Threshold = 0
+    http_failures: Threshold = 0
+
+
+class ActiveChecks(Strict):
+    """Probes of `http_path`. `timeout` is in seconds."""
+
+    http_path: Annotated[str, Meta(pattern=r"^/")] = "/"
+    timeout: Annotated[float, Meta(gt=0)] = 1
+    type: Literal["http"] = "http"
+    healthy: HealthyProbes = msgspec.field(default_factory=HealthyProbes)
+    unhealthy: UnhealthyProbes = msgspec.field(default_factory=UnhealthyProbes)
+
+
+class UnhealthyResponses(Strict):
+    """When the responses to clients make a target unhealthy. A limit of 0 is off."""
+
+    http_statuses: list[int] = msgspec.field(default_factory=lambda: [429, 500, 503])
+    tcp_failures: Threshold = 0
+    timeouts: Threshold = 0
+    http_failures: Threshold = 0
+
+
+class PassiveChecks(Strict):
+    """Only `unhealthy`, because only a probe makes a target healthy again."""
+
+    type: Literal["http"] = "http"
+    unhealthy: UnhealthyResponses = msgspec.field(default_factory=UnhealthyResponses)
+
+
+class Checks(Strict):
+    """The health checks of an upstream."""
+
+    active: ActiveChecks = msgspec.field(default_factory=ActiveChecks)
+    passive: PassiveChecks = msgspec.field(default_factory=PassiveChecks)
+
+
+class Upstream(Strict):
+    """The targets of a service, which get requests in turn."""
+
+    name: Annotated[str, Meta(pattern=r"^[A-Za-z][A-Za-z0-9.-]*$")]
+    targets: Annotated[list[Target], Meta(min_length=1)]
+    algorithm: Literal["round-robin"] = "round-robin"
+    healthchecks: Checks = msgspec.field(default_factory=Checks)
+
+
 class Service(Strict):
-    """An upstream service. Timeouts are in milliseconds. `retries` does not count the first try."""
+    """A service. `host` names its upstream. Timeouts are in milliseconds. `retries` does not count the first try."""
 
     name: Text
-    url: Annotated[str, Meta(pattern=r"^http://[^/?#]+$")]
+    host: Text
+    protocol: Literal["http"] = "http"
     connect_timeout: Milliseconds = 60000
     read_timeout: Milliseconds = 60000
     write_timeout: Milliseconds = 60000
@@ -205,6 +274,7 @@ class Config(Strict, rename={"format_version": "_format_version"}):
 
     format_version: Literal["3.0"]
     services: Annotated[list[Service], Meta(min_length=1)]
+    upstreams: list[Upstream]
     consumers: list[Consumer] = []
     plugins: list[Plugin] = []
 
@@ -247,14 +317,28 @@ def _check_limits(where: str, config: RateLimitingConfig) -> None:
         raise ConfigError(f"{where}: rate-limiting by header needs header_name")
 
 
+def _check_upstreams(config: Config) -> None:
+    names = {upstream.name for upstream in config.upstreams}
+    for service in config.services:
+        if service.host not in names:
+            raise ConfigError(f"service {service.name}: this fake serves no host {service.host!r} but upstreams")
+    for upstream in config.upstreams:
+        _refuse_duplicates(f"target of {upstream.name}", (target.target for target in upstream.targets))
+        active = upstream.healthchecks.active
+        if bool(active.healthy.interval) != bool(active.unhealthy.interval):
+            raise ConfigError(f"upstream {upstream.name}: this fake has probes for both states or for none")
+
+
 def check(config: Config) -> None:
     """Check duplicates and references between records. Raises ConfigError."""
     routes = [route for service in config.services for route in service.routes]
     _refuse_duplicates("service", (service.name for service in config.services))
+    _refuse_duplicates("upstream", (upstream.name for upstream in config.upstreams))
     _refuse_duplicates("route", (route.name for route in routes))
     _refuse_duplicates("path", ((p, m) for r in routes for p in r.paths for m in r.methods or ["any method"]))
     _refuse_duplicates("consumer", (consumer.username for consumer in config.consumers))
     _refuse_duplicates("jwt key", (secret.key for consumer in config.consumers for secret in consumer.jwt_secrets))
+    _check_upstreams(config)
     consumers = {consumer.username for consumer in config.consumers}
     for where, plugins in scopes(config):
         _check_plugins(where, plugins, consumers)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
 from fakes.kong import plugins
+from fakes.kong.balancer import Balancer
 from fakes.kong.declarative import Config, Consumer, EarlyPlugin, Plugin, Route, scopes
 from fakes.kong.exchange import Exchange, Headers, put
 from fakes.kong.plugins import Handler, RequestSizeLimitingPlugin
@@ -55,7 +56,13 @@ class Gateway:
     def __init__(self, config: Config, templates: Templates, log: Log) -> None:
         self._templates = templates
         self._log = log
-        self._router = Router(_build_pipelines(config))
+        self._balancers = {upstream.name: Balancer(upstream) for upstream in config.upstreams}
+        self._router = Router(_build_pipelines(config, self._balancers))
+
+    def start_checks(self) -> None:
+        """Start the active health checks. Call it once, in the process that serves."""
+        for balancer in self._balancers.values():
+            balancer.start_checks()
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Handle one request."""
@@ -103,12 +110,12 @@ class Gateway:
         self._log(level, exchange.correlation_id or exchange.request_id, text)
 
 
-def _build_pipelines(config: Config) -> Iterable[tuple[Route, Pipeline]]:
+def _build_pipelines(config: Config, balancers: Mapping[str, Balancer]) -> Iterable[tuple[Route, Pipeline]]:
     # One handler per configured plugin, because a global rate limit counts across routes.
     handlers = {id(p): plugins.build(p, config.consumers) for _, scope in scopes(config) for p in scope}
     callers: list[Consumer | None] = [None, *config.consumers]
     for service in config.services:
-        upstream = Upstream(service)
+        upstream = Upstream(service, balancers[service.host])
         for route in service.routes:
             chains = {
                 consumer.username if consumer else None: _chain(

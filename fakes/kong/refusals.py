@@ -9,7 +9,7 @@ from pathlib import Path
 
 UPSTREAM_MESSAGES = {
     502: "An invalid response was received from the upstream server",
-    503: "name resolution failed",
+    503: "failure to get a peer from the ring-balancer",
     504: "The upstream server is timing out",
 }
 MIME_TYPES = {

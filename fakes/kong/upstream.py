@@ -1,9 +1,8 @@
-"""The client of one service, with a connection pool, timeouts and Kong's retries."""
+"""The client of one service, with its timeouts and Kong's retries."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 import urllib3
 from urllib3.exceptions import (
@@ -14,11 +13,11 @@ from urllib3.exceptions import (
     ReadTimeoutError,
 )
 
+from fakes.kong.balancer import Balancer, CheckedTarget
 from fakes.kong.declarative import Service
 from fakes.kong.exchange import Headers
 from fakes.kong.refusals import UPSTREAM_MESSAGES, Refusal
 
-POOL = 512  # the number of idle connections in Kong (upstream_keepalive_pool_size)
 IDEMPOTENT = frozenset(("GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"))
 # urllib3 would add these defaults, but the upstream must get only the client's headers.
 NO_DEFAULTS = {"Accept-Encoding": urllib3.util.SKIP_HEADER, "User-Agent": urllib3.util.SKIP_HEADER}
@@ -35,40 +34,45 @@ class Reply:
 
 
 class Upstream:
-    """A service behind the gateway. It opens connections on demand, so it can be created before a fork."""
+    """A service behind the gateway."""
 
-    def __init__(self, service: Service) -> None:
-        parts = urlsplit(service.url)
+    def __init__(self, service: Service, balancer: Balancer) -> None:
         self.name = service.name
-        self._tries = service.retries + 1
-        self._pool = urllib3.HTTPConnectionPool(
-            parts.hostname or "",
-            parts.port or 80,
-            maxsize=POOL,
-            timeout=urllib3.Timeout(connect=service.connect_timeout / 1000, read=service.read_timeout / 1000),
-        )
+        self._balancer = balancer
+        self._retries = service.retries
+        self._timeout = urllib3.Timeout(connect=service.connect_timeout / 1000, read=service.read_timeout / 1000)
 
     def send(self, method: str, target: str, headers: dict[str, str], body: bytes) -> Reply | Refusal:
-        """Call the service and retry a lost connection `retries` times.
+        """Call the service and retry a lost connection `retries` times, each time at the next healthy target.
 
         A request that may have arrived is retried only if its method is idempotent. Never raises. Returns 502 for a
-        refused or broken connection, 503 for an unknown host and 504 for a timeout.
+        refused or broken connection, 503 for an unknown host or without a healthy target, and 504 for a timeout.
         """
-        refusal = Refusal(502, UPSTREAM_MESSAGES[502])
-        for _ in range(self._tries):
-            try:
-                return self._once(method, target, headers, body)
-            except HTTPError as error:
-                refusal = _to_refusal(error)
-                is_unsent = isinstance(error, NewConnectionError | ConnectTimeoutError)
-                if not is_unsent and method not in IDEMPOTENT:
-                    break
-        return refusal
+        retries = self._retries
+        while (chosen := self._balancer.choose()) is not None:
+            outcome, may_repeat = self._once(chosen, method, target, headers, body)
+            if not may_repeat or not retries:
+                chosen.note_response(outcome.status)
+                return outcome
+            chosen.note_repeated_try(outcome.status)
+            retries -= 1
+        return Refusal(503, UPSTREAM_MESSAGES[503])
 
-    def _once(self, method: str, target: str, headers: dict[str, str], body: bytes) -> Reply:
-        response = self._pool.urlopen(
+    def _once(
+        self, chosen: CheckedTarget, method: str, target: str, headers: dict[str, str], body: bytes
+    ) -> tuple[Reply | Refusal, bool]:
+        """Call one target. The flag is True if another call cannot repeat what this one has done."""
+        try:
+            return self._exchange(chosen, method, target, headers, body), False
+        except HTTPError as error:
+            is_unsent = isinstance(error, NewConnectionError | ConnectTimeoutError)
+            return _to_refusal(error), is_unsent or method in IDEMPOTENT
+
+    def _exchange(self, chosen: CheckedTarget, method: str, target: str, headers: dict[str, str], body: bytes) -> Reply:
+        response = chosen.pool.urlopen(
             method,
             target,
+            timeout=self._timeout,
             body=body or None,
             headers={**NO_DEFAULTS, **headers},
             retries=False,

@@ -17,12 +17,24 @@ import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import Any
 
 TEMPLATE = Path(__file__).with_name("kong.yml")
 PLACEHOLDER = re.compile(r"\{\{ ([A-Z_]+) \}\}")
 P256_PREFIX = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d03010703420004")  # of a public key in DER
 P256_BYTES = len(P256_PREFIX) + 64
+# A probe finds a hung target within 3 s and a healthy one within 1 s. `/health/live` does not depend on a database or a
+# neighbour, whose failure would otherwise take out all targets at once. For the same reason a 500 or 503 of a service
+# counts as an answer. Kong itself writes the 502 for a broken connection and the 504 for a timeout.
+CHECKS: dict[str, Any] = {
+    "active": {
+        "http_path": "/health/live",
+        "timeout": 1,  # seconds, as the intervals
+        "healthy": {"interval": 1, "http_statuses": [200], "successes": 1},
+        "unhealthy": {"interval": 1, "tcp_failures": 1, "timeouts": 2, "http_failures": 2},
+    },
+    "passive": {"unhealthy": {"http_statuses": [502], "tcp_failures": 1, "timeouts": 2, "http_failures": 1}},
+}
 
 
 class RenderError(Exception):
@@ -54,12 +66,16 @@ def _key(name: str, text: str) -> dict[str, str]:
     return {"key": hashlib.sha256(der).hexdigest()[:16], "algorithm": "ES256", "rsa_public_key": pem}
 
 
-def _url(env: Mapping[str, str], name: str) -> str:
-    value = _text(env, name).rstrip("/")
-    parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.path or parts.query:
-        raise RenderError(f"{name}={value} is not of the form http://host:port")
-    return value
+def _upstream(env: Mapping[str, str], name: str, service: str) -> dict[str, object]:
+    """The targets of a service. A single one has no checks, because no other target could take its requests."""
+    value = _text(env, name)
+    targets = value.removeprefix("http://").rstrip("/").split(",")
+    if not value.startswith("http://") or not all(re.fullmatch(r"[A-Za-z0-9.-]+:\d{1,5}", each) for each in targets):
+        raise RenderError(f"{name}={value} is not of the form http://host:port or http://host:port,host:port")
+    if len(set(targets)) < len(targets):
+        raise RenderError(f"{name}={value} contains an address twice")
+    checks = {"healthchecks": CHECKS} if len(targets) > 1 else {}
+    return {"name": f"{service}.upstream", "targets": [{"target": target} for target in targets], **checks}
 
 
 def _limit(env: Mapping[str, str], name: str, default: int) -> int:
@@ -81,9 +97,11 @@ def values(env: Mapping[str, str]) -> dict[str, object]:
     """The values of the template's placeholders. Raises RenderError for the first missing or malformed value."""
     return {
         "USER_PUBLIC_KEYS": _keys(env, "USER_PUBLIC_KEYS"),
-        "USER_SERVICE_URL": _url(env, "USER_SERVICE_URL"),
-        "EVENT_SERVICE_URL": _url(env, "EVENT_SERVICE_URL"),
-        "ORCHESTRATOR_URL": _url(env, "ORCHESTRATOR_URL"),
+        "UPSTREAMS": [
+            _upstream(env, "USER_SERVICE_URL", "user-service"),
+            _upstream(env, "EVENT_SERVICE_URL", "event-service"),
+            _upstream(env, "ORCHESTRATOR_URL", "orchestrator-service"),
+        ],
         "RATE_LIMIT_PER_MINUTE": _limit(env, "RATE_LIMIT_PER_MINUTE", 600),
         "RATE_LIMIT_PUBLIC_PER_MINUTE": _limit(env, "RATE_LIMIT_PUBLIC_PER_MINUTE", 120),
         "CORS_ORIGINS": _origins(env, "CORS_ORIGINS", "http://localhost:3000"),

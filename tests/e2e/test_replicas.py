@@ -15,12 +15,15 @@ from prometheus_client.parser import text_string_to_metric_families
 from harness.api_client import ApiResponse
 from tests.support.concurrency import outcomes
 from tests.support.people import Person
+from tests.support.running_stack import native_only
 from tests.support.system import TestSystem
 from tests.support.traffic import BUYERS, NO_ANSWER, Timed, block_pay_after_charge, freeze, keep_buying
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("invariants")]
 
 INVENTORY, ORCHESTRATOR, USER = "inventory-service", "orchestrator-service", "user-service"
+GATEWAY = "api-gateway"
+READ_TIMEOUT = 8.0  # seconds, of the gateway
 ONE_TRY = 2.0  # seconds, the timeout of a call
 ENDED_SECONDS = 10.0  # the lease of an orchestrator, and the interval of recovery
 RECOVERED_SECONDS = 30.0
@@ -144,6 +147,42 @@ def test_a_hung_user_service_is_left_out_until_it_wakes(system: TestSystem, twin
     system.wait_until("both answer", answers)
     assert len(find_slow(system, twins.user)) <= 2
     (reader,) = buyers_at(system, 1)  # the log has no line about this user yet
+    system.wait_until("the woken one answers", answers, ENDED_SECONDS)
+    system.assert_invariants()
+
+
+@pytest.fixture
+def gateway_to_both(system: TestSystem, twins: Twins) -> Iterator[None]:
+    """The gateway has both orchestrators as targets."""
+    system.stack.restart(GATEWAY, {"ORCHESTRATOR_URL": f"http://{system.stack.peers(ORCHESTRATOR, 5003)}"})
+    yield
+    system.stack.restart(GATEWAY, {})
+
+
+@native_only("a name has all addresses of a service there, so the gateway has one target")
+def test_a_hung_orchestrator_gets_no_requests_of_the_gateway(
+    system: TestSystem, twins: Twins, gateway_to_both: None
+) -> None:
+    """The first clients wait for the read timeout. A read is then repeated at the other one."""
+
+    def answers() -> bool:
+        reader.get("/api/credits/balance").must(200)
+        return bool(system.log_lines(twins.orchestrator, reader.user_id))
+
+    accepts = partial(accepts_pays, system, system.stack.url(ORCHESTRATOR))
+    system.wait_until("the orchestrator accepts pays", accepts, RECOVERED_SECONDS)
+    reader, *buyers = system.people(12)
+    system.wait_until("both get requests", answers)
+    first, later = Timed(), Timed()
+    with freeze(system, twins.orchestrator):
+        for _ in range(2):
+            first(reader.get, "/api/credits/balance").must(200)
+        for buyer in buyers:
+            order_id = later(buyer.reserve, system.seat()).must(200)["order_id"]
+            later(buyer.pay, order_id).must(200)
+    assert max(first.seconds) < READ_TIMEOUT + ONE_TRY
+    assert max(later.seconds) < ONE_TRY
+    (reader,) = system.people(1)  # the log has no line about this user yet
     system.wait_until("the woken one answers", answers, ENDED_SECONDS)
     system.assert_invariants()
 

@@ -77,6 +77,11 @@ def render_config(upstream: Any) -> dict[str, Any]:
     return loaded
 
 
+def set_targets(config: dict[str, Any], *targets: str) -> None:
+    """Put other targets behind the orchestrator's upstream."""
+    config["upstreams"][2]["targets"] = [{"target": target} for target in targets]
+
+
 class KongClient:
     """A client of the gateway. The first call builds it, so a test can edit `config` before."""
 
@@ -93,7 +98,9 @@ class KongClient:
         """Call with a raw `path`. `client` is the caller's address."""
         if self._client is None:
             self._file.write_text(yaml.dump(self._config, Dumper=yaml.CSafeDumper))
-            self._client = Client(Gateway(load(self._file), Templates.read(TEMPLATE), self._log))
+            gateway = Gateway(load(self._file), Templates.read(TEMPLATE), self._log)
+            gateway.start_checks()
+            self._client = Client(gateway)
         overrides = {"REMOTE_ADDR": more.pop("client", "127.0.0.1"), "RAW_URI": path}
         plain = path.partition("?")[0]
         return self._client.open(plain, method=method, headers=headers, environ_overrides=overrides, **more)

@@ -20,7 +20,7 @@ import yaml
 
 from fakes.kong.router import normalize
 from tests.support.fake_servers import free_port
-from tests.unit.fakes.kong_gateway import TEMPLATE, bearer
+from tests.unit.fakes.kong_gateway import TEMPLATE, bearer, set_targets
 
 pytestmark = pytest.mark.unit
 
@@ -150,7 +150,7 @@ def test_upstream_gets_forwarded_headers_but_no_hop_by_hop_ones(gateway, upstrea
 
 
 def test_dead_upstream_is_502(config, gateway):
-    config["services"][2]["url"] = "http://127.0.0.1:9"
+    set_targets(config, "127.0.0.1:9")
     response = gateway("GET", "/api/orders", bearer())
     assert response.status_code == 502
     assert response.json["error_code"] == "GATEWAY_REJECTED"
@@ -158,7 +158,7 @@ def test_dead_upstream_is_502(config, gateway):
 
 
 def test_unknown_host_is_503(config, gateway):
-    config["services"][2]["url"] = "http://nowhere.invalid:1"
+    set_targets(config, "nowhere.invalid:1")
     assert gateway("GET", "/api/orders", bearer()).status_code == 503
 
 

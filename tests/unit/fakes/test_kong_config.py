@@ -34,7 +34,23 @@ def unknown_route_field(config: dict[str, Any]) -> None:
 
 
 def unknown_top_level(config: dict[str, Any]) -> None:
-    config["upstreams"] = []
+    config["certificates"] = []
+
+
+def unknown_upstream(config: dict[str, Any]) -> None:
+    config["services"][0]["host"] = "user-service"
+
+
+def target_twice(config: dict[str, Any]) -> None:
+    config["upstreams"][0]["targets"] *= 2
+
+
+def probes_of_one_state(config: dict[str, Any]) -> None:
+    config["upstreams"][0]["healthchecks"] = {"active": {"healthy": {"interval": 1}}}
+
+
+def weight(config: dict[str, Any]) -> None:
+    config["upstreams"][0]["targets"][0]["weight"] = 10
 
 
 def unsupported_value(config: dict[str, Any]) -> None:
@@ -83,7 +99,11 @@ def lower_limit_for_longer_period(config: dict[str, Any]) -> None:
         (unknown_plugin, "key-auth"),
         (unknown_plugin_field, "allow_all"),
         (unknown_route_field, "hosts"),
-        (unknown_top_level, "upstreams"),
+        (unknown_top_level, "certificates"),
+        (unknown_upstream, "no host 'user-service' but upstreams"),
+        (target_twice, "target of user-service.upstream given more than once"),
+        (probes_of_one_state, "probes for both states or for none"),
+        (weight, "weight"),
         (unsupported_value, "redis"),
         (stripped_path, "strip_path"),
         (tokens_in_urls, "uri_param_names"),

@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 from werkzeug.test import TestResponse
 
-from tests.unit.fakes.kong_gateway import KongClient, bearer, plugin, token
+from tests.unit.fakes.kong_gateway import KongClient, bearer, plugin, set_targets, token
 
 pytestmark = pytest.mark.unit
 
@@ -29,11 +29,11 @@ SENT = {
 
 
 def dead_service(config: dict[str, Any]) -> None:
-    config["services"][2]["url"] = "http://127.0.0.1:9"
+    set_targets(config, "127.0.0.1:9")
 
 
 def unknown_service(config: dict[str, Any]) -> None:
-    config["services"][2]["url"] = "http://nowhere.invalid:1"
+    set_targets(config, "nowhere.invalid:1")
 
 
 def slow_service(config: dict[str, Any]) -> None:

@@ -13,6 +13,8 @@ from harness.runtime import variables
 from services.chassis import tokens
 from services.chassis.keys import PublicKeys
 from services.gateway import render
+from services.orchestrator.settings import Settings
+from tests.doc_pages.settings_page import RecordingEnv
 from tests.support.service_settings import key_environment
 
 pytestmark = pytest.mark.unit
@@ -45,13 +47,32 @@ def test_no_placeholder_remains():
     assert "{{" not in render.render(ENV)
 
 
-def test_services_get_their_addresses():
-    urls = {service["name"]: service["url"] for service in load_config()["services"]}
-    assert urls == {
-        "user-service": "http://user-service:5000",
-        "event-service": "http://event-service:5002",
-        "orchestrator-service": "http://orchestrator-service:5003",
+def list_targets(config: dict[str, Any]) -> dict[str, list[str]]:
+    """The targets of each service."""
+    upstreams = {upstream["name"]: upstream["targets"] for upstream in config["upstreams"]}
+    return {
+        service["name"]: [entry["target"] for entry in upstreams[service["host"]]] for service in config["services"]
     }
+
+
+def test_services_get_their_addresses():
+    assert list_targets(load_config(ORCHESTRATOR_URL="http://one:5003,two:6003")) == {
+        "user-service": ["user-service:5000"],
+        "event-service": ["event-service:5002"],
+        "orchestrator-service": ["one:5003", "two:6003"],
+    }
+
+
+def test_only_several_targets_have_health_checks():
+    upstreams = load_config(ORCHESTRATOR_URL="http://one:5003,two:6003")["upstreams"]
+    assert [upstream.get("healthchecks") for upstream in upstreams] == [None, None, render.CHECKS]
+
+
+def test_gateway_waits_as_long_as_the_orchestrator_answers():
+    """A shorter time would cut off answers. A longer one would only cost the clients of a hung target."""
+    orchestrator = Settings.read(RecordingEnv("Orchestrator"))  # the defaults
+    for service in load_config()["services"]:
+        assert service["read_timeout"] / 1000 == orchestrator.deadline_seconds
 
 
 @pytest.mark.claim("gateway/public-routes", "token/gateway-checks-first")
@@ -142,6 +163,9 @@ def test_each_public_key_of_user_has_the_id_that_user_writes():
         ("USER_SERVICE_URL", "", "USER_SERVICE_URL is not set"),
         ("EVENT_SERVICE_URL", "event-service:5002", "EVENT_SERVICE_URL=event-service:5002 is not of the form"),
         ("ORCHESTRATOR_URL", "http://o:1/api", "ORCHESTRATOR_URL=http://o:1/api is not of the form"),
+        ("ORCHESTRATOR_URL", "http://o:1,", "ORCHESTRATOR_URL=http://o:1, is not of the form"),
+        ("ORCHESTRATOR_URL", "http://o:1,http://p:1", "is not of the form"),
+        ("ORCHESTRATOR_URL", "http://o:1,o:1", "ORCHESTRATOR_URL=http://o:1,o:1 contains an address twice"),
         ("RATE_LIMIT_PER_MINUTE", "many", "RATE_LIMIT_PER_MINUTE=many is not a whole number"),
         ("RATE_LIMIT_PUBLIC_PER_MINUTE", "0", "RATE_LIMIT_PUBLIC_PER_MINUTE=0 is not a whole number"),
         ("CORS_ORIGINS", "*", "CORS_ORIGINS: '*' is not an origin"),
