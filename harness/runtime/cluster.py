@@ -161,15 +161,14 @@ def _expand(service: Service, members: Mapping[str, tuple[str, ...]]) -> list[Se
 def _list_members(service: Service, members: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
     """Return the environment with the names of all members of each service, separated by commas.
 
-    The gateway takes a list of URLs, and a service one URL with a list of addresses. A fake takes one address only.
+    A service and the gateway take a list of addresses. A fake takes one address only.
     """
     environment = service.environment
     if "DB_HOST" not in environment and "ORCHESTRATOR_URL" not in environment:
         return {name: _MOVED.sub(lambda found: MOVED[found[0]], value) for name, value in environment.items()}
-    separator = ",http://" if "ORCHESTRATOR_URL" in environment else ","
 
     def list_addresses(found: re.Match[str]) -> str:
-        return separator.join(f"{name}:{found['port']}" for name in members.get(found["host"], (found["host"],)))
+        return ",".join(f"{name}:{found['port']}" for name in members.get(found["host"], (found["host"],)))
 
     listed = {name: ADDRESS.sub(list_addresses, value) for name, value in environment.items()}
     for name, host in environment.items():

@@ -17,6 +17,7 @@ from harness.runtime.process_plan import add_needs
 from harness.runtime.rabbitmq_cluster import ClusterNode
 from harness.runtime.run_directory import RunDir
 from harness.runtime.stack import COMPOSE
+from services.gateway import render
 
 pytestmark = pytest.mark.unit
 
@@ -62,8 +63,8 @@ def test_services_gateway_and_stripe_get_both_processes(stack: ClusterStack) -> 
     orchestrator = stack.env("orchestrator-service")
     assert orchestrator["INVENTORY_SERVICE_URL"] == ",".join(both("inventory-service", 50051))
     assert orchestrator["USER_SERVICE_URL"] == "http://" + ",".join(both("user-service", 5000))
-    urls = [f"http://{address}" for address in both("orchestrator-service", 5003)]
-    assert stack.env("api-gateway")["ORCHESTRATOR_URL"] == ",".join(urls)
+    targets = render.values(stack.env("api-gateway"))["UPSTREAMS"][2]["targets"]  # type: ignore[index]
+    assert [entry["target"] for entry in targets] == both("orchestrator-service", 5003)
     webhook = f"http://{stack.address('api-gateway', 8000)}/api/webhooks/stripe"
     assert stack.env("fake-stripe")["STRIPE_WEBHOOK_URL"] == webhook
 
