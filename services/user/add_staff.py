@@ -30,7 +30,11 @@ def ensure_seed_account(db: Database, password: str) -> None:
     """Create the staff account of the examples, unless it exists. Replaces the password of an older seed."""
     account = accounts.find_by_email(db, SEED_EMAIL)
     if account is None:
-        _add(db, SEED_EMAIL, SEED_PHONE, password, SEED_ID)
+        try:
+            _add(db, SEED_EMAIL, SEED_PHONE, password, SEED_ID)
+        except Refused as refusal:
+            if refusal.code != ErrorCode.EMAIL_ALREADY_EXISTS:  # another process of User started at the same time
+                raise
     elif account["password_hash"] == _OLD_SEED_HASH:
         with db.transaction() as tx:
             accounts.set_password(tx, account["user_id"], passwords.hash_password(password))

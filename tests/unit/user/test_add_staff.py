@@ -36,6 +36,15 @@ def test_account_is_created_once_and_keeps_its_password(users: UserApp) -> None:
     assert (session["user"]["role"], session["user"]["user_id"]) == ("staff", str(SEED_ID))
 
 
+def test_second_process_of_user_starts_with_the_account_of_the_first(
+    users: UserApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both processes read before either one writes, as in the first start of a cluster."""
+    monkeypatch.setattr(accounts, "find_by_email", lambda *_: None)
+    ensure_seed_account(users.db, PASSWORD)
+    ensure_seed_account(users.db, PASSWORD)
+
+
 def test_public_password_of_an_older_seed_is_replaced(users: UserApp) -> None:
     accounts.add(users.db, SEED_EMAIL, SEED_PHONE, OLD_SEED_HASH, user_id=SEED_ID)
     assert login(users, SEED_EMAIL, "password123").status_code == 200
