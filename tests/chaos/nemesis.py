@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -39,7 +41,8 @@ RESET_SECONDS = 3 * POLL_SECONDS  # every connection has got its RST by then
 # Without any free byte, the quorum queues of RabbitMQ end, and only a restart of the node starts them again. Its own
 # limit of 50 MB stops the publishers before that.
 FREE_BYTES = {"postgres": 0, "rabbitmq": 20_000_000}
-FLUSH_DELAY = 100_000  # microseconds before each flush of the WAL on a slow disk. PostgreSQL allows no more
+STRACE = shutil.which("strace")
+FLUSH_DELAY = 100_000  # microseconds before each flush on a slow disk. PostgreSQL allows no more
 
 
 @dataclass(frozen=True)
@@ -198,7 +201,7 @@ def shift_clock(stack: ChaosStack, act: Act) -> None:
     _insist(stack, database, shift, 0)
 
 
-def slow_flushes(stack: ChaosStack, act: Act) -> None:
+def slow_commits(stack: ChaosStack, act: Act) -> None:
     """Let each flush of the WAL wait, as on a slow disk."""
     _try(stack, act.target, f"ALTER SYSTEM SET commit_delay = {FLUSH_DELAY}")
     _try(stack, act.target, "ALTER SYSTEM SET commit_siblings = 0")  # wait also if no other transaction runs
@@ -207,6 +210,19 @@ def slow_flushes(stack: ChaosStack, act: Act) -> None:
     for name in ("commit_delay", "commit_siblings"):
         _insist(stack, act.target, f"ALTER SYSTEM RESET {name}")
     _insist(stack, act.target, "SELECT pg_reload_conf()")
+
+
+def slow_calls(stack: ChaosStack, act: Act) -> None:
+    """Let each flush of RabbitMQ wait in the kernel, as on a slow disk."""
+    leader = stack.identity(act.target).find()
+    family = process.find_family(leader) if leader else []
+    flushes, pids = "fsync,fdatasync", [option for member in family for option in ("-p", str(member.pid))]
+    inject = ["-e", f"trace={flushes}", "-e", f"inject={flushes}:delay_enter={FLUSH_DELAY}"]
+    with subprocess.Popen(
+        [str(STRACE), "-f", "-qq", "-o", os.devnull, *inject, *pids], stderr=subprocess.DEVNULL
+    ) as tracer:
+        time.sleep(act.seconds)
+        tracer.terminate()
 
 
 def fill_disk(stack: ChaosStack, act: Act) -> None:
@@ -250,13 +266,17 @@ KINDS: dict[str, Kind] = {
         (1.0, 8.0),
     ),
     "memory alarm of": Kind(raise_memory_alarm, ("rabbitmq",), (0.5, 4.0)),
-    "slow disk of": Kind(slow_flushes, ("sagas_db",), (1.0, 8.0)),
+    "slow disk of": Kind(slow_commits, ("sagas_db",), (1.0, 8.0)),
 }
-NOT_RUN: dict[str, str] = {}
+NOT_RUN = {"partition by the kernel": "the proxies cut and slow down the links instead"}
 if obstacle := small_disk.find_obstacle():
     NOT_RUN["full disk of"] = obstacle
 else:
     KINDS["full disk of"] = Kind(fill_disk, tuple(DISKS), (1.0, 4.0))
+if STRACE and os.geteuid() == 0:
+    KINDS["slow flushes of"] = Kind(slow_calls, ("rabbitmq",), (1.0, 8.0))
+else:
+    NOT_RUN["slow flushes of rabbitmq"] = "only root can delay calls of the kernel, with strace"
 
 
 def perform(stack: ChaosStack, act: Act, kinds: Mapping[str, Kind]) -> None:

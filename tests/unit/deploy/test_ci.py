@@ -41,7 +41,7 @@ def test_lint_and_every_suite_have_a_job() -> None:
     assert set(JOBS["suite"]["strategy"]["matrix"]["suite"]) == suites >= {"unit", "saga", "e2e"}
     assert "pull_request" in WORKFLOWS["ci"][True]  # `on:`, as YAML reads it
     assert "make lint" in commands(JOBS["lint"])
-    assert "pytest -m \"${{ matrix.suite }} and not deep\"" in commands(JOBS["suite"])
+    assert 'pytest -m "${{ matrix.suite }} and not deep"' in commands(JOBS["suite"])
 
 
 def test_known_faults_of_every_lock_are_looked_up() -> None:
