@@ -8,9 +8,8 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from itertools import count
 from pathlib import Path
 
 from harness import Stack, runtime
@@ -31,13 +30,13 @@ PROCESSES = (*SERVICES, GATEWAY, "postgres", "rabbitmq")
 FAKES = ("fake-smu", "fake-stripe")
 DISKS = {"postgres": 2048, "rabbitmq": 512}  # the sizes in MiB of the disks that an act can fill
 WAITING = (queue_admin.HOLD, queue_admin.DELAY, queue_admin.RELEASE)
-LINKS: Mapping[str, tuple[tuple[str, int], ...]] = {  # the programs at the end of each, with their port in compose.yaml
-    "gateway to orchestrators": tuple((name, 5003) for name in ORCHESTRATORS),
-    "orchestrators to order": (("order-service", 5001),),
-    "orchestrators to user": (("user-service", 5000),),
-    "orchestrators to inventory": (("inventory-service", 50051),),
-    "orchestrators to sagas_db": (("sagas-db", 5432),),
-    "orchestrators to rabbitmq": (("rabbitmq", 5672),),
+LINKS: Mapping[str, tuple[str, int]] = {  # the program at the end of each, and its port in compose.yaml
+    **{f"gateway to {name}": (name, 5003) for name in ORCHESTRATORS},
+    "orchestrators to order": ("order-service", 5001),
+    "orchestrators to user": ("user-service", 5000),
+    "orchestrators to inventory": ("inventory-service", 50051),
+    "orchestrators to sagas_db": ("sagas-db", 5432),
+    "orchestrators to rabbitmq": ("rabbitmq", 5672),
 }
 HOLD_SECONDS = 20
 SUPERVISE_SECONDS = 0.1
@@ -119,7 +118,7 @@ def running_stack(run_dir: Path, patch: str = "") -> Iterator[ChaosStack]:
             "DB_PORT": str(links["orchestrators to sagas_db"].port),
             "RABBITMQ_PORT": str(links["orchestrators to rabbitmq"].port),
         }
-        gateway = {"ORCHESTRATOR_URL": f"http://{local['gateway to orchestrators']}"}
+        gateway = {"ORCHESTRATOR_URL": "http://" + ",".join(local[f"gateway to {name}"] for name in ORCHESTRATORS)}
         fakes = {name: {"STATE_FILE": str(directory.path / f"{name}.state")} for name in FAKES}
         overrides = {ORCHESTRATOR: orchestrator, GATEWAY: gateway, **fakes}
         disks = {} if small_disk.find_obstacle() else {name: run_dir / name for name in DISKS}
@@ -136,19 +135,8 @@ def running_stack(run_dir: Path, patch: str = "") -> Iterator[ChaosStack]:
 
 
 def _connect_to(directory: RunDir, link: str) -> Callable[[], socket.socket]:
-    """Return a function that connects to the end of a link, or to the next of several that accepts."""
-    turns = count()
-
-    def connect() -> socket.socket:
-        ends = [_find_port(directory, name, port) for name, port in LINKS[link]]
-        first = next(turns) % len(ends)
-        *others, last = ends[first:] + ends[:first]
-        for port in others:
-            with suppress(OSError):
-                return socket.create_connection((HOST, port))
-        return socket.create_connection((HOST, last))
-
-    return connect
+    """Return a function that connects to the end of a link."""
+    return lambda: socket.create_connection((HOST, _find_port(directory, *LINKS[link])))
 
 
 def _find_port(directory: RunDir, name: str, port: int) -> int:
