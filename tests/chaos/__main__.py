@@ -14,6 +14,7 @@ from pathlib import Path
 
 from harness.command_line import run_main
 from harness.report import page
+from harness.runtime.signals import interrupt_once
 from tests.chaos import nemesis
 from tests.chaos.nemesis import Act
 from tests.chaos.soak import QUIET_SECONDS, Result, soak, summarize, write_report
@@ -32,6 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"chaos: {options.seconds:g} s, SEED={options.seed}", flush=True)
     for kind, reason in nemesis.NOT_RUN.items():
         print(f"not run: {kind} ({reason})", flush=True)
+    interrupt_once()
     result = _run(options.seed, options.seconds, None)
     write_report(result)
     page.write()
