@@ -18,6 +18,7 @@ pytest_plugins = ["tests.claims.plugin", "tests.claims.parallel_suite"]
 SUITES = {
     "saga": ("saga", "mutants"),
     "chaos": ("chaos",),
+    "ha": ("ha",),
     "concurrency": ("concurrency",),
     "abuse": ("abuse",),
     "e2e": ("e2e",),

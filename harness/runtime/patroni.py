@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import psutil
 import urllib3
@@ -64,6 +64,7 @@ NODE_SETTINGS = {
 class Patroni(Postgres):
     """One node: Patroni and the server that it starts. It is ready when it leads, or follows the leader."""
 
+    turns: ClassVar[int] = 3
     config: Path = Path()
     description: Mapping[str, Any] | None = None
     servers: tuple[int, ...] = ()  # the SQL ports of all nodes

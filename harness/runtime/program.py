@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
+from typing import ClassVar
 
 import psutil
 
@@ -38,6 +39,8 @@ class Program:
 
     `ports` maps each port of compose.yaml to the port of this machine, the main one first.
     """
+
+    turns: ClassVar[int] = 1  # of its start, each with the same limit. The nodes of a cluster join in turn
 
     name: str
     argv: tuple[str, ...]

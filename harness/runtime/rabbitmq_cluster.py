@@ -8,13 +8,14 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from harness.runtime import packages
 from harness.runtime.container_engine import run_command
 from harness.runtime.rabbitmq import ERL_FLAGS, SOURCES, RabbitMQ, environment
 
 HOST = "localhost"
-JOIN_SECONDS = 60
+JOIN_SECONDS = 120
 # The nodes share few cores, so idle schedulers sleep instead of spinning.
 IDLE_FLAGS = "+sbwt none +sbwtdcpu none +sbwtdio none"
 
@@ -23,6 +24,7 @@ IDLE_FLAGS = "+sbwt none +sbwtdcpu none +sbwtdio none"
 class ClusterNode(RabbitMQ):
     """One node. The last one imports the topology, because a new queue gets members only on nodes that have joined."""
 
+    turns: ClassVar[int] = 3
     nodes: tuple[str, ...] = ()
 
     def prepare(self, env: Mapping[str, str]) -> None:

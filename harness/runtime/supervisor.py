@@ -19,7 +19,7 @@ from harness.runtime.program import Program
 from harness.runtime.progress import print_line, report_every
 from harness.runtime.run_directory import Record, RunDir
 
-START_SECONDS = 60.0  # limit for one process to become ready (RabbitMQ takes 5 s on two idle cores)
+START_SECONDS = 60.0  # limit for each turn of a start (RabbitMQ takes 5 s on two idle cores)
 STOP_SECONDS = 10.0  # limit for one process to end before it is killed
 
 
@@ -38,7 +38,7 @@ class Supervisor:
     def start(self, name: str) -> None:
         """Start `name` on its old ports and wait until it is ready. No-op if it runs.
 
-        Raises StackError with the end of its log if it ends or is not ready within 60 s.
+        Raises StackError with the end of its log if it ends or is not ready within 60 s, or longer in a cluster.
         """
         program, record = self.program(name), self.run_dir.read_record(name)
         if record.is_alive:
@@ -190,10 +190,11 @@ class Supervisor:
         is_decided: Callable[[], bool] = lambda: (  # noqa: E731
             not record.is_alive or (program.is_ready() and self._listens(program, record))
         )
+        limit = START_SECONDS * program.turns
         with report_every("starting", functools.partial(self.report, program.name)):
-            in_time = process.wait_for(is_decided, START_SECONDS, self._cancelled)
+            in_time = process.wait_for(is_decided, limit, self._cancelled)
         if not self._cancelled.is_set() and not (in_time and record.is_alive):
-            trouble = f"not ready after {START_SECONDS:.0f} s" if record.is_alive else "ended while starting"
+            trouble = f"not ready after {limit:.0f} s" if record.is_alive else "ended while starting"
             own = functools.partial(process.listens, record.identity)
             taken = [port for port in program.listen_ports if not is_free(port) and not own([port])]
             trouble += f", because another process listens on port {taken[0]}" if taken else ""
