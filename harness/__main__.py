@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from harness import runtime
 from harness.command_line import run_main
 from harness.errors import StackError
-from harness.runtime import compose, container_engine, installed, packages, variables
+from harness.runtime import compose, container_engine, installed, node_packages, packages, variables
 from harness.runtime.cleanup import take_down
 from harness.runtime.progress import print_line
 from harness.runtime.run_directory import RunDir
@@ -54,9 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m harness", description=__doc__)
     parser.add_argument("--run-dir", help="directory of logs, data and state (default: $TR_RUN_DIR, else .run)")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser(
-        "setup", help="install RabbitMQ, etcd and Chromium if they are missing, and list what is installed"
-    )
+    commands.add_parser("setup", help="install RabbitMQ, etcd, Chromium and npm packages, and list what is installed")
     commands.add_parser("env", help="print .env.example with fresh secrets (save it as .env for `docker compose`)")
     up = commands.add_parser("up", help="start everything and run until Ctrl-C")
     up.add_argument("--detach", action="store_true", help="return when everything is ready and leave it running")
@@ -102,6 +100,8 @@ def _setup(given: argparse.Namespace) -> None:
     if not packages.find_etcd_problem():
         packages.ensure_etcd()
     packages.ensure_browser()
+    for folder in node_packages.FOLDERS:
+        node_packages.install(compose.ROOT / folder)
     for name, found in installed.list_installed(COMPOSE).items():
         print(f"{name:<12} {found}")
     print(f"{'Stack':<12} {choice.kind}, because {choice.reason}")

@@ -5,6 +5,7 @@
 # Later runs use it again, with what the commands have installed in it. Each run makes a new clone of HEAD.
 # AS_USER=1 runs the command as an ordinary user without sudo, who cannot install RabbitMQ: run it as root before.
 # The command shares the network with this machine, so the stack gets other ports if the usual ones are taken.
+# OFFLINE=1 runs `make setup` before it, and then the command in a network of its own, which has only the loopback.
 # The script needs Linux, root and debootstrap. Mounts and processes end with the command.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -50,7 +51,7 @@ while IFS= read -r -d '' variable; do
     case $variable in PIP_FIND_LINKS=*) ;; PIP_* | NODE_EXTRA_CA_CERTS=* | http_proxy=* | https_proxy=* | no_proxy=* | CI=* | STACK=*) settings+=("$variable") ;; esac
 done < <(env -0)
 
-export root home user
+export root home user offline=${OFFLINE:-}
 exec unshare --mount --pid --fork --kill-child bash -c '
     set -euo pipefail
     mount --make-rprivate /
@@ -58,6 +59,11 @@ exec unshare --mount --pid --fork --kill-child bash -c '
     mount --rbind /sys "$root/sys"
     mount --rbind /dev "$root/dev"
     mount -t tmpfs tmpfs "$root/dev/shm"
-    exec chroot "$root" setpriv --reuid="$user" --regid="$user" --init-groups -- \
-        env -i "${@:2:$1}" bash -c "cd \"\$HOME/ticketremaster\" && exec \"\$@\"" -- "${@:2+$1}"
+    enter=(chroot "$root" setpriv --reuid="$user" --regid="$user" --init-groups -- env -i "${@:2:$1}"
+        bash -c "cd \"\$HOME/ticketremaster\" && exec \"\$@\"" --)
+    if [ -n "$offline" ]; then
+        "${enter[@]}" make setup
+        enter=(unshare --net bash -c "ip link set lo up && exec \"\$@\"" -- "${enter[@]}")
+    fi
+    exec "${enter[@]}" "${@:2+$1}"
 ' -- "${#settings[@]}" "${settings[@]}" "$@"

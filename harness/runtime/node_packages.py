@@ -11,6 +11,7 @@ from pathlib import Path
 from harness.errors import StackError
 from harness.runtime import progress
 
+FOLDERS = ("clients", "specs/postman")
 SECONDS = 300
 MADE_FROM = "node_modules/.made-from.json"  # a copy of the lock, written last
 
