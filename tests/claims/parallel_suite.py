@@ -1,10 +1,9 @@
 """pytest plugin: runs some suites in a second process and reports their results in the first.
 
-`--in-parallel=contract,unit` (`make verify`): the tests of `WAITS` leave a core idle, and each of these suites needs
-one. At the first test that waits, a second pytest starts the first suite. When it ends, another starts the next suite.
-While the first runs tests that need the whole machine, a lock stops the second before its next test. When the first
-reaches a suite, it reports the results of the second in its own order. A test without a result, because the second
-pytest crashed, runs in the first.
+`--in-parallel=mutants,saga/crash` (`make verify`): a second pytest runs these suites, one after another, while the
+first runs all others. Most of them wait for a lease or a deadline, and the other tests use the cores meanwhile. Before
+a test of `ALONE`, the first waits for the test of the second, and a lock stops the next one. At its end the first
+reports the results of the second. A test without a result, because the second pytest crashed, runs in the first.
 
 The unit tests also measure the coverage of each service for the report. pytest-xdist cannot replace this plugin,
 because each of its workers would start its own copy of the session's system.
@@ -16,22 +15,25 @@ import fcntl
 import json
 import subprocess
 import sys
+from collections.abc import Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
 
-WAITS = ("saga/crash", "saga/in_process", "saga/interleavings", "e2e")  # folders whose tests leave a core idle
+ALONE = ("concurrency", "abuse")  # folders whose tests measure times and limits
 GATE = "gate"
 COVERS = "unit"  # the suite that measures coverage
 COVERAGE = [sys.executable, "-m", "coverage"]
+Passing = Generator[None, object, object]
 Results = dict[str, list[pytest.TestReport]]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add --in-parallel, and the option for the second pytest."""
-    waits = ", ".join(WAITS)
-    parser.addoption("--in-parallel", metavar="SUITE,…", help=f"run suites in a second process during {waits}")
+    alone = ", ".join(ALONE)
+    parser.addoption("--in-parallel", metavar="FOLDER,…", help=f"run these in a second process, but not during {alone}")
     parser.addoption("--results-to", type=Path, help="write each test's reports to this file, a line each")
 
 
@@ -43,37 +45,61 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(SecondRun(config, path), "second_run")
 
 
-def list_folders(nodeid: str) -> list[str]:
-    """Return the folders of a test below the folder of all tests, such as `["saga", "crash"]`."""
-    return nodeid.partition("::")[0].split("/")[1:-1]
+def is_below(nodeid: str, *folders: str) -> bool:
+    """Return whether a test is in one of these folders, which are below the folder of all tests."""
+    path = nodeid.partition("/")[2]
+    return any(path.startswith(f"{folder}/") for folder in folders)
 
 
 class Gate:
-    """A lock that the first pytest holds while its tests need the whole machine."""
+    """Two locks, with which the first pytest waits for the test of the second, and then stops it."""
+
+    NEXT, TEST = 0, 1  # byte of the file: held to begin the next test, and held during a test
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("a")
 
     def close(self) -> None:
-        """Let the second pytest start no further test."""
-        fcntl.lockf(self._file, fcntl.LOCK_EX)
+        """Let the second pytest begin no further test, and wait until its test has ended."""
+        self._lock(self.NEXT)
+        self._lock(self.TEST)
 
     def open(self) -> None:
         """Let the second pytest continue."""
-        fcntl.lockf(self._file, fcntl.LOCK_UN)
+        self._unlock(self.NEXT)
+        self._unlock(self.TEST)
+
+    def enter(self) -> None:
+        """Wait until the gate is open, and keep the first pytest waiting until `leave`."""
+        self.close()
+        self._unlock(self.NEXT)
+
+    def leave(self) -> None:
+        """Let the first pytest continue."""
+        self._unlock(self.TEST)
+
+    def _lock(self, byte: int) -> None:
+        fcntl.lockf(self._file, fcntl.LOCK_EX, 1, byte)
+
+    def _unlock(self, byte: int) -> None:
+        fcntl.lockf(self._file, fcntl.LOCK_UN, 1, byte)
 
 
 class SecondRun:
-    """Part of the second pytest: waits at the gate before each test, and writes its reports to a file."""
+    """Part of the second pytest: waits at the gate before it collects and before each test, and writes its reports."""
 
     def __init__(self, config: pytest.Config, path: Path) -> None:
         self._config, self._path, self._gate = config, path, Gate(path.with_name(GATE))
 
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_protocol(self) -> None:
-        """Wait while the first pytest needs the machine."""
-        self._gate.close()  # waits until the first has opened it
-        self._gate.open()
+    @pytest.hookimpl(wrapper=True)
+    def pytest_collection(self) -> Passing:
+        """Collect while the first pytest does not need the machine."""
+        return (yield from self._pass_gate())
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_protocol(self) -> Passing:
+        """Run a test while the first pytest does not need the machine."""
+        return (yield from self._pass_gate())
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Write one line."""
@@ -81,50 +107,51 @@ class SecondRun:
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(content) + "\n")
 
+    def _pass_gate(self) -> Passing:
+        self._gate.enter()
+        try:
+            return (yield)
+        finally:
+            self._gate.leave()
+
 
 class Second:
     """One suite in a process of its own."""
 
     def __init__(self, config: pytest.Config, suite: str, directory: Path) -> None:
-        self._config, self._path = config, directory / suite
+        self._config, self._path = config, directory / suite.replace("/", "-")
         self._data = f"--data-file={directory}/coverage"
         self._is_covered = suite == COVERS
         covered = [*COVERAGE, "run", self._data, "--source=services"] if self._is_covered else [sys.executable]
         tests = f"{config.getini('testpaths')[0]}/{suite}"
-        self._command = [*covered, "-m", "pytest", tests, "-p", "no:cacheprovider", "-q", f"--results-to={self._path}"]
+        options = ["-m", config.getoption("markexpr"), "-p", "no:cacheprovider", "-q", f"--results-to={self._path}"]
+        self._command = [*covered, "-m", "pytest", tests, *options]
         self._process: subprocess.Popen[bytes] | None = None
-        self._results: Results | None = None
+        self._is_stopped = False
 
-    def start(self) -> None:
-        """Start the process, if it has not been started."""
-        if self._process is None:
-            self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
-
-    def has_ended(self) -> bool:
-        """Return whether the process was started and has ended."""
-        return self._process is not None and self._process.poll() is not None
+    def run(self) -> None:
+        """Run the suite."""
+        self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        if self._is_stopped:
+            self._process.terminate()
+        self._process.wait()
+        self._write_coverage(self._config.getoption("--report"))
 
     def stop(self) -> None:
-        """Stop the process."""
+        """Stop the process, also if another thread starts it just now."""
+        self._is_stopped = True
         if self._process:
             self._process.terminate()
-            self._process.wait()
 
     def read_results(self) -> Results:
-        """Wait for the process and return the reports of each test."""
-        if self._results is None:
-            self.start()
-            assert self._process
-            self._process.wait()
-            self._write_coverage(self._config.getoption("--report"))
-            found: Results = {}
-            for line in self._path.read_text(encoding="utf-8").splitlines() if self._path.exists() else ():
-                report = self._config.hook.pytest_report_from_serializable(config=self._config, data=json.loads(line))
-                if isinstance(report.longrepr, list):
-                    report.longrepr = tuple(report.longrepr)  # JSON made a list of this tuple
-                found.setdefault(report.nodeid, []).append(report)
-            self._results = {test: reports for test, reports in found.items() if reports[-1].when == "teardown"}
-        return self._results
+        """Return the reports of each test that has ended."""
+        found: Results = {}
+        for line in self._path.read_text(encoding="utf-8").splitlines() if self._path.exists() else ():
+            report = self._config.hook.pytest_report_from_serializable(config=self._config, data=json.loads(line))
+            if isinstance(report.longrepr, list):
+                report.longrepr = tuple(report.longrepr)  # JSON made a list of this tuple
+            found.setdefault(report.nodeid, []).append(report)
+        return {test: reports for test, reports in found.items() if reports[-1].when == "teardown"}
 
     def _write_coverage(self, reports: Path | None) -> None:
         if reports and self._is_covered:
@@ -133,26 +160,39 @@ class Second:
 
 
 class ParallelSuites:
-    """Part of the first pytest: starts the suites one after another, and reports their results."""
+    """Part of the first pytest: runs the suites in the second, one after another, and reports their results."""
 
     def __init__(self, config: pytest.Config, suites: list[str]) -> None:
         self._directory = TemporaryDirectory(prefix="ticketremaster-parallel-")
         directory = Path(self._directory.name)
         self._gate = Gate(directory / GATE)
         self._seconds = {suite: Second(config, suite, directory) for suite in suites}
-        self._has_begun = False
+        self._pool = ThreadPoolExecutor(1)
+        self._runs: dict[str, Future[None]] = {}
+        self._results: dict[str, Results] = {}
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> Iterator[None]:
+        """Move the tests of the second pytest to the end. If no others are selected, the first runs all itself."""
+        yield
+        selected = {self._find_suite(item.nodeid) for item in items}
+        chosen = [suite for suite in self._seconds if suite in selected] if "" in selected else []
+        self._seconds = {suite: self._seconds[suite] for suite in chosen}
+        items.sort(key=lambda item: ["", *chosen].index(self._find_suite(item.nodeid)))
 
     def runs(self, nodeid: str) -> bool:
-        """Return whether a test belongs to one of the suites."""
-        return list_folders(nodeid)[0] in self._seconds
+        """Return whether the second pytest runs this test."""
+        return bool(self._find_suite(nodeid))
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
-        """Start a suite at a test that waits. Report a test of these suites instead of running it."""
-        self._share_machine(item.nodeid)
-        if not self._has_begun or not self.runs(item.nodeid):
-            return None
-        reports = self._seconds[list_folders(item.nodeid)[0]].read_results().get(item.nodeid)
+        """Begin the suites at the first test. Report a test of the second pytest instead of running it."""
+        self._runs = self._runs or {suite: self._pool.submit(second.run) for suite, second in self._seconds.items()}
+        if is_below(item.nodeid, *ALONE):
+            self._gate.close()
+        else:
+            self._gate.open()
+        reports = self._read_reports(item.nodeid)
         if not reports:
             return None
         item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
@@ -164,18 +204,20 @@ class ParallelSuites:
 
     def pytest_unconfigure(self) -> None:
         """Stop the second pytest with this run."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
         for second in self._seconds.values():
             second.stop()
+        self._pool.shutdown()
         self._directory.cleanup()
 
-    def _share_machine(self, nodeid: str) -> None:
-        """Start the next suite if this test waits. Close the gate if this test needs the machine."""
-        waits = "/".join(list_folders(nodeid)).startswith(WAITS)
-        if waits:
-            self._has_begun = True
-            if suite := next((second for second in self._seconds.values() if not second.has_ended()), None):
-                suite.start()
-        if waits or self.runs(nodeid):
-            self._gate.open()
-        else:
-            self._gate.close()
+    def _find_suite(self, nodeid: str) -> str:
+        """Return the suite of the second pytest that has this test, or an empty text."""
+        return next((suite for suite in self._seconds if is_below(nodeid, suite)), "")
+
+    def _read_reports(self, nodeid: str) -> list[pytest.TestReport]:
+        """Wait for the suite of this test, and return the reports of the test. The first pytest runs it without any."""
+        suite = self._find_suite(nodeid)
+        if suite and suite not in self._results:
+            self._runs[suite].result()
+            self._results[suite] = self._seconds[suite].read_results()
+        return self._results.get(suite, {}).get(nodeid, [])

@@ -65,18 +65,18 @@ def run_pytest(project: Path, *options: str, **suites: str) -> subprocess.Comple
     )
 
 
-def test_results_of_the_second_process_are_reported_in_order(tmp_path: Path) -> None:
+def test_results_of_the_second_process_are_reported_at_the_end(tmp_path: Path) -> None:
     """A test whose id differs in the second process runs in the first."""
     done = run_pytest(tmp_path, "suite", "--in-parallel=unit", "-m", "e2e or unit")
     results = re.findall(r"^suite/\S+::(\w+)(?:\[\d+\])? (PASSED|FAILED|SKIPPED)", done.stdout, re.M)
     assert results == [
+        ("test_waits", "PASSED"),
         ("test_waits", "PASSED"),
         ("test_passes", "PASSED"),
         ("test_fails", "FAILED"),
         ("test_is_skipped", "SKIPPED"),
         ("test_has_another_name", "PASSED"),
         ("test_passes_too", "PASSED"),
-        ("test_waits", "PASSED"),
     ]
     assert (tmp_path / "ran").read_text() == "second "
     assert "AssertionError: assert 'the one' == 'the other'" in done.stdout
@@ -96,29 +96,35 @@ def test_several_suites_run_in_the_second_process(tmp_path: Path) -> None:
     assert re.fullmatch(r"=+ 2 failed, 7 passed, 2 skipped in .+ =+", done.stdout.strip().splitlines()[-1])
 
 
-WAITS_FOR_THE_SECOND = """
-import time, pytest
-from pathlib import Path
-
-pytestmark = pytest.mark.e2e
-
-def test_waits():
-    while not Path("second").exists():
-        time.sleep(0.01)
-"""
 MEETS_THE_FIRST = """
 import os, time, pytest
 from pathlib import Path
 
 pytestmark = pytest.mark.unit
 
-def test_begins_before_the_machine_is_needed():
+def first_waits():
+    locks = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+    return any("->" in words and Path("first").read_text() in words for words in locks)
+
+def test_runs_while_the_first_process_waits():
     Path("second").write_text(str(os.getpid()))
-    while not Path("needed").exists():
+    while not Path("begun").exists() and not (Path("first").exists() and first_waits()):
         time.sleep(0.01)
+    Path("ended").touch()
 
 def test_is_next():
     Path("next").touch()
+"""
+WAITS_FOR_THE_SECOND = """
+import os, time, pytest
+from pathlib import Path
+
+pytestmark = pytest.mark.e2e
+
+def test_waits():
+    Path("first").write_text(str(os.getpid()))
+    while not Path("second").exists():
+        time.sleep(0.01)
 """
 NEEDS_THE_MACHINE = """
 import time, pytest
@@ -131,22 +137,25 @@ def second_waits():
     return any("->" in words and Path("second").read_text() in words for words in locks)
 
 def test_needs_the_machine():
-    Path("needed").touch()
+    has_ended = Path("ended").exists()
+    Path("begun").touch()
+    assert has_ended
     while not Path("next").exists() and not second_waits():
         time.sleep(0.01)
     assert not Path("next").exists()
 """
 
 
-def test_no_test_begins_while_the_first_process_needs_the_machine(tmp_path: Path) -> None:
+def test_no_test_runs_while_the_first_process_needs_the_machine(tmp_path: Path) -> None:
+    """The first process waits for the test that runs in the second, and the next one waits for the first."""
     done = run_pytest(
         tmp_path, "suite", "--in-parallel=unit", "-m", "e2e or unit",
-        e2e=WAITS_FOR_THE_SECOND, needs_machine=NEEDS_THE_MACHINE, unit=MEETS_THE_FIRST,
+        a=WAITS_FOR_THE_SECOND, abuse=NEEDS_THE_MACHINE, unit=MEETS_THE_FIRST,
     )  # fmt: skip
-    assert re.fullmatch(r"=+ 5 passed in .+ =+", done.stdout.strip().splitlines()[-1]), done.stdout
+    assert re.fullmatch(r"=+ 6 passed in .+ =+", done.stdout.strip().splitlines()[-1]), done.stdout
 
 
-def test_nothing_runs_in_parallel_without_a_suite_that_waits(tmp_path: Path) -> None:
+def test_nothing_runs_in_parallel_with_only_the_suites_of_the_second(tmp_path: Path) -> None:
     run_pytest(tmp_path, "suite", "--in-parallel=unit", "-m", "unit")
     assert (tmp_path / "ran").read_text() == "first "
 
