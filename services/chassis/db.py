@@ -4,7 +4,8 @@ The pool is a stack of idle connections, because the slots of the `Neighbour` al
 are in autocommit. A transaction opens in the round trip of its first statement.
 
 `DB_HOST` may list the nodes of a cluster. A connection is made only to the node that accepts writes, so no call reads
-from a standby. The first read-only answer of a server closes the whole pool (docs/concepts/failover.md).
+from a standby. The first read-only answer of a server closes the whole pool. A process reads only within PROOF_SECONDS
+of a commit, because an old leader may not notice that another one has taken over (docs/concepts/failover.md).
 
 A transaction commits completely or not at all. A lock timeout, a statement timeout and a broken connection raise
 `Unknown`, so the caller retries with the same key.
@@ -53,6 +54,9 @@ _IS_READY = "SELECT shift FROM clock_offset WHERE to_regnamespace('init_complete
 _CONNECT_SECONDS = 2  # for each host
 _GRACE_SECONDS = 0.5  # after `statement_timeout`, in which the server reports the end of the statement
 _REPEAT_SECONDS = 1.0  # a read that is lost later is not repeated, as its caller has given up
+PROOF_SECONDS = 2.0
+# This commit writes a record, so it waits for a synchronous standby. An old leader has none.
+_PROOF = "SELECT pg_logical_emit_message(true, 'leader', '')"
 _KERNEL_LIMITS = {
     "keepalives_idle": 2,
     "keepalives_interval": 1,
@@ -190,6 +194,7 @@ class Database:
         self._neighbour = Neighbour(settings.name, settings.pool_size, settings.lock_timeout_ms / 1000)
         self._settings = settings
         self._addresses = settings.addresses  # in the order in which they are tried
+        self._proven_at = float("-inf")
         self._idle: deque[_Connection] = deque()
 
     def statement(self, sql: str, **params: Any) -> Row | None:
@@ -258,12 +263,20 @@ class Database:
             connection: _Connection | None = None
             try:
                 connection = self._pop_usable() or self._connect()
+                self._prove_leader(connection)
                 yield connection
             except psycopg2.Error as error:
                 raise _translate(error, connection) from None  # the error quotes rows, which must not be logged
             finally:
                 if connection is not None:
                     self._give_back(connection)
+
+    def _prove_leader(self, connection: _Connection) -> None:
+        """In a cluster, commit once in PROOF_SECONDS before anything is read."""
+        started = time.monotonic()
+        if len(self._addresses) > 1 and started - self._proven_at > PROOF_SECONDS:
+            connection.execute(_PROOF)
+            self._proven_at = started
 
     def _connect(self) -> _Connection:
         connection = _connect(self._settings, self._addresses)
@@ -290,6 +303,7 @@ class Database:
         """Close the pool, because its other connections are to the same server. The server is now tried last."""
         connection.close()
         self.close()
+        self._proven_at = float("-inf")
         self._addresses = tuple(sorted(self._addresses, key=lambda address: address == connection.address))
 
 

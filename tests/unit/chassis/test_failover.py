@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from services.chassis import db
 from services.chassis.db import Database
 from services.chassis.errors import Unknown
 from services.chassis.settings import Address, DatabaseSettings
@@ -193,6 +194,51 @@ def test_node_whose_connection_broke_is_tried_last(leader: Node) -> None:
             first.take_over()
             wait_until(lambda: write_or_none(database, write_in_transaction), BOUND)
             assert (first.accepted, second.accepted) == (1, 1)
+
+
+def test_old_leader_that_does_not_notice_is_left_by_reads_too(
+    leader: Node, standby: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its Patroni is dead, so it still accepts reads and writes, but no standby confirms its commits."""
+    monkeypatch.setattr(db, "PROOF_SECONDS", 0.3)
+    with closing(Database(settings_of(leader.address, standby.address))) as database:
+        assert database.statement(COUNT) == {"number": 0}
+        standby.promote()
+        leader.execute("ALTER SYSTEM SET synchronous_standby_names = 'gone'")
+        leader.execute("SELECT pg_reload_conf()")
+        wait_until(lambda: leader.execute("SHOW synchronous_standby_names") == [("gone",)])
+        wait_until(lambda: standby.execute("SELECT pg_is_in_recovery()") == [(False,)])
+        standby.execute("INSERT INTO written VALUES ('new')")
+        time.sleep(0.3)  # the time for which a proof is valid
+        found = [read_or_none(database) for _ in range(3)]
+        assert {"number": 0} not in found
+        assert wait_until(lambda: read_or_none(database), BOUND) == {"number": 1}
+
+
+def read_or_none(database: Database) -> Any:
+    try:
+        return database.statement(COUNT)
+    except Unknown:
+        return None
+
+
+@pytest.mark.parametrize(("nodes", "proofs"), [(1, 0), (2, 1)])
+def test_only_a_cluster_commits_before_reads(
+    leader: Node, nodes: int, proofs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[str] = []
+    execute = db._Connection.execute
+
+    def record(connection: db._Connection, sql: str, params: dict[str, Any] | None = None) -> Any:
+        sent.append(sql)
+        return execute(connection, sql, params)
+
+    monkeypatch.setattr(db._Connection, "execute", record)
+    monkeypatch.setattr(db, "PROOF_SECONDS", 60)
+    with closing(Database(settings_of(*[leader.address] * nodes))) as database:
+        for _ in range(5):
+            database.statement("SELECT 1 AS one")
+    assert sent.count(db._PROOF) == proofs
 
 
 def test_every_node_silent_ends_in_time(leader: Node) -> None:
