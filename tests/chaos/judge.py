@@ -280,6 +280,8 @@ def find_unfinished_sagas(case: Case) -> Findings:
 def find_slow_recovery(case: Case) -> Findings:
     """A saga or an idempotency key took too long after the last restart of an act."""
     for window in case.ledger.windows:
+        if not window.is_restored:
+            yield f"{window.act}: a process was not healthy in time"
         for what, took, limit in (
             ("sagas", window.saga_seconds, SAGA_SECONDS),
             ("keys", window.key_seconds, KEY_SECONDS),

@@ -33,6 +33,11 @@ class Window:
     saga_seconds: float = 0.0  # from then until no older saga was running
     key_seconds: float = 0.0  # from then until no older key was taken
 
+    @property
+    def is_restored(self) -> bool:
+        """Whether every process was healthy in time."""
+        return self.restored < float("inf")
+
     def explains(self, call: Call) -> bool:
         """Return whether the act can be the cause of a failed call."""
         return self.began <= call.at + call.seconds and call.at <= self.restored + self.saga_seconds + EXPLAINED_SECONDS

@@ -201,19 +201,24 @@ def shift_clock(stack: ChaosStack, act: Act) -> None:
     _insist(stack, database, shift, 0)
 
 
-def slow_commits(stack: ChaosStack, act: Act) -> None:
-    """Let each flush of the WAL wait, as on a slow disk."""
-    _try(stack, act.target, f"ALTER SYSTEM SET commit_delay = {FLUSH_DELAY}")
-    _try(stack, act.target, "ALTER SYSTEM SET commit_siblings = 0")  # wait also if no other transaction runs
-    _try(stack, act.target, "SELECT pg_reload_conf()")
+def slow_disk(stack: ChaosStack, act: Act) -> None:
+    """Let each flush of PostgreSQL or RabbitMQ wait, as on a slow disk."""
+    (_delay_commits if act.target == "postgres" else _delay_calls)(stack, act)
+
+
+def _delay_commits(stack: ChaosStack, act: Act) -> None:
+    """Let PostgreSQL wait before each flush of the WAL."""
+    _try(stack, "sagas_db", f"ALTER SYSTEM SET commit_delay = {FLUSH_DELAY}")
+    _try(stack, "sagas_db", "ALTER SYSTEM SET commit_siblings = 0")  # wait also if no other transaction runs
+    _try(stack, "sagas_db", "SELECT pg_reload_conf()")
     time.sleep(act.seconds)
     for name in ("commit_delay", "commit_siblings"):
-        _insist(stack, act.target, f"ALTER SYSTEM RESET {name}")
-    _insist(stack, act.target, "SELECT pg_reload_conf()")
+        _insist(stack, "sagas_db", f"ALTER SYSTEM RESET {name}")
+    _insist(stack, "sagas_db", "SELECT pg_reload_conf()")
 
 
-def slow_calls(stack: ChaosStack, act: Act) -> None:
-    """Let each flush of RabbitMQ wait in the kernel, as on a slow disk."""
+def _delay_calls(stack: ChaosStack, act: Act) -> None:
+    """Let the kernel wait before each flush of a process."""
     leader = stack.identity(act.target).find()
     family = process.find_family(leader) if leader else []
     flushes, pids = "fsync,fdatasync", [option for member in family for option in ("-p", str(member.pid))]
@@ -266,7 +271,7 @@ KINDS: dict[str, Kind] = {
         (1.0, 8.0),
     ),
     "memory alarm of": Kind(raise_memory_alarm, ("rabbitmq",), (0.5, 4.0)),
-    "slow disk of": Kind(slow_commits, ("sagas_db",), (1.0, 8.0)),
+    "slow disk of": Kind(slow_disk, ("postgres",), (1.0, 8.0)),
 }
 NOT_RUN = {"partition by the kernel": "the proxies cut and slow down the links instead"}
 if obstacle := small_disk.find_obstacle():
@@ -274,9 +279,9 @@ if obstacle := small_disk.find_obstacle():
 else:
     KINDS["full disk of"] = Kind(fill_disk, tuple(DISKS), (1.0, 4.0))
 if STRACE and os.geteuid() == 0:
-    KINDS["slow flushes of"] = Kind(slow_calls, ("rabbitmq",), (1.0, 8.0))
+    KINDS["slow disk of"] = Kind(slow_disk, ("postgres", "rabbitmq"), (1.0, 8.0))
 else:
-    NOT_RUN["slow flushes of rabbitmq"] = "only root can delay calls of the kernel, with strace"
+    NOT_RUN["slow disk of rabbitmq"] = "only root can delay calls of the kernel, with strace"
 
 
 def perform(stack: ChaosStack, act: Act, kinds: Mapping[str, Kind]) -> None:

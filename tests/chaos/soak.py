@@ -14,15 +14,15 @@ from typing import Any
 from harness import invariants
 from harness.report import charts
 from harness.runtime.compose import ROOT
+from harness.runtime.process import wait_for
 from tests.chaos import end_state, growth, nemesis
 from tests.chaos.client import Book
-from tests.chaos.judge import Case, Observations, judge
+from tests.chaos.judge import Case, Observations, find_slow_recovery, judge
 from tests.chaos.ledger import Call, Ledger, Window
 from tests.chaos.load import Load, settle_town
 from tests.chaos.nemesis import KINDS, Act, Kind
 from tests.chaos.stack import HEALTHY_SECONDS, HOLD_SECONDS, ChaosStack
 from tests.chaos.visits import Town, read_resale, read_sale
-from tests.support.waiting import wait_until
 
 REPORTS = ROOT / "reports"
 QUIET_SECONDS = 6.0  # before the first act and after the last one
@@ -86,12 +86,17 @@ def soak(
             for act in planned:
                 if acts is None and time.monotonic() > began + seconds - QUIET_SECONDS:
                     break  # an act can take longer than planned, but the run must not
-                _perform(stack, ledger, act, kinds)
                 performed.append(act)
+                if not _perform(stack, ledger, act, kinds):
+                    break
             time.sleep(max(QUIET_SECONDS, began + seconds - time.monotonic()))
         finally:
             book.gives_up_at = time.monotonic() + ANSWER_SECONDS
             load.stop()
+        if ledger.windows and not ledger.windows[-1].is_restored:  # then the databases may not answer
+            case = Case(ledger, end_state.EndState(), seen)
+            findings = [f"slow recovery: {finding}" for finding in find_slow_recovery(case)]
+            return Result(seed, seconds, performed, kinds, case, findings, [])
         end = _settle(stack, town, event)
         seen.growth = growth.compare(before, growth.measure(stack))
         seen.tracebacks = _find_tracebacks(stack)
@@ -104,21 +109,19 @@ def soak(
         return Result(seed, seconds, performed, kinds, case, findings, _find_lines(stack, findings))
 
 
-def _perform(stack: ChaosStack, ledger: Ledger, act: Act, kinds: Mapping[str, Kind]) -> None:
-    """Perform one act, or two at once, and measure how long the system takes to recover."""
+def _perform(stack: ChaosStack, ledger: Ledger, act: Act, kinds: Mapping[str, Kind]) -> bool:
+    """Perform one act, or two at once, and measure how long the system takes to recover. Returns whether it does."""
     time.sleep(act.rest)
     window = Window(str(act), time.time())
     ledger.windows.append(window)
     nemesis.perform(stack, act, kinds)
-    wait_until(stack.is_healthy, HEALTHY_SECONDS, f"every process is healthy after {act}")
+    if not wait_for(stack.is_healthy, HEALTHY_SECONDS):
+        return False
     restored = time.time()
-    wait_until(
-        lambda: not stack.system.rows("sagas_db", OLDER_SAGAS, restored)[0]["number"],
-        HEALTHY_SECONDS,
-        f"the sagas of the time before have ended after {act}",
-    )
+    wait_for(lambda: not stack.system.rows("sagas_db", OLDER_SAGAS, restored)[0]["number"], HEALTHY_SECONDS)
     window.saga_seconds = time.time() - restored
     window.restored = restored
+    return True
 
 
 def _settle(stack: ChaosStack, town: Town, event: str) -> end_state.EndState:

@@ -130,6 +130,7 @@ BREAKS: list[tuple[str, Callable[[Case], object]]] = [
     ("unfinished saga", lambda case: case.end.sagas.update(RUNNING=1)),
     ("unfinished saga", lambda case: setattr(case.end, "unsent_notices", 1)),
     ("slow recovery", lambda case: setattr(case.ledger.windows[0], "saga_seconds", 5.1)),
+    ("slow recovery", lambda case: setattr(case.ledger.windows[0], "restored", float("inf"))),
     ("slow recovery", lambda case: setattr(case.ledger.windows[0], "key_seconds", 2.1)),
     ("traceback", lambda case: case.seen.tracebacks.append("ZeroDivisionError")),
     ("growth", lambda case: case.end.overdue_messages.add("o1")),
