@@ -15,7 +15,7 @@ import urllib3
 from harness.api_client import Api, ApiResponse
 from harness.dev.spec_bundle import bundle
 from services.contracts.errors import ErrorCode
-from tests.chaos.ledger import Call, Ledger
+from tests.chaos.ledger import Call, Ledger, Wait
 from tests.contract.exchanges import Contract, Exchange
 
 T = TypeVar("T")
@@ -111,4 +111,5 @@ class Client(Api):
                 raise Unanswered(what)
             time.sleep(PAUSE_SECONDS)
             tries += 1
+        self.book.ledger.waits.append(Wait(what, first, time.time() - first, tries))
         return Final(answer, tries)

@@ -23,6 +23,15 @@ class Call(NamedTuple):
     code: str | None = None
 
 
+class Wait(NamedTuple):
+    """A request with its final answer: when it was sent first, the seconds until that answer, and the tries."""
+
+    what: str
+    at: float
+    seconds: float
+    tries: int
+
+
 @dataclass
 class Window:
     """The time of one act: when it began, and when every process was healthy again."""
@@ -90,6 +99,7 @@ class Ledger:
     locks: dict[str, bool] = field(default_factory=dict)  # user: whether staff have locked the account
     commands: list[tuple[str, str]] = field(default_factory=list)  # of staff: action and subject
     calls: list[Call] = field(default_factory=list)
+    waits: list[Wait] = field(default_factory=list)
     busy: list[tuple[float, float]] = field(default_factory=list)  # first try, and the try that found its key taken
     windows: list[Window] = field(default_factory=list)
     two_winners: list[str] = field(default_factory=list)

@@ -91,6 +91,7 @@ class ChaosStack:
     @contextmanager
     def supervised(self) -> Iterator[None]:
         """Restart each process that dies during the block, as `restart: unless-stopped` of compose.yaml does."""
+        self._is_over.clear()
         thread = threading.Thread(target=self._supervise, name="supervisor")
         thread.start()
         try:

@@ -1,0 +1,50 @@
+"""The cluster survives the loss of each part: no acknowledged fact is lost, and sales resume in time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.ha import losses
+from tests.ha.cluster import Cluster, cluster_only, running_cluster
+from tests.ha.losses import Loss
+
+pytestmark = [pytest.mark.ha, cluster_only]
+
+SEED = 1
+SHORT = (losses.SERVER_KILLED, losses.QUEUE_LEADER_KILLED, losses.HUNG[0])
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """One cluster for all tests of this module. Each loss is undone."""
+    with running_cluster(tmp_path_factory.mktemp("cluster")) as started:
+        yield started
+
+
+def check(cluster: Cluster, *suffered: Loss) -> None:
+    """Cause the losses under load. Nothing acknowledged may be lost, and sales must resume in time."""
+    result, outages = losses.suffer(cluster, SEED, *suffered)
+    print({str(loss): round(seconds, 1) for loss, seconds in outages.items()})
+    assert not result.has_failed, result.explain()
+    assert all(seconds <= loss.limit for loss, seconds in outages.items()), outages
+
+
+def test_sales_survive_three_losses(cluster: Cluster) -> None:
+    """A short run for `make verify`."""
+    check(cluster, *SHORT)
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("loss", losses.LOSSES, ids=str)
+def test_sales_survive(cluster: Cluster, loss: Loss) -> None:
+    check(cluster, loss)
+
+
+@pytest.mark.deep
+def test_one_retry_hides_a_rolling_restart(cluster: Cluster) -> None:
+    """A client that repeats a request once, 5 s later, gets its answer."""
+    result, _ = losses.suffer(cluster, SEED, losses.ROLLING_RESTART)
+    assert not result.has_failed, result.explain()
+    assert not losses.list_failures(result)
