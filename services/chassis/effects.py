@@ -7,11 +7,14 @@ No lock order is necessary.
     apply   Do the effect, or return the stored answer. After an undo, refuse with STEP_VOIDED.
     undo    Reverse the effect if it happened. Otherwise store a tombstone, so that it can never happen.
     settle  Return the stored answer if the effect happened. Otherwise void the key.
+
+`list_outcomes` reads the records for `admin reconcile`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from services.chassis import json_codec
@@ -25,6 +28,27 @@ _RECORD = "INSERT INTO effects (key, outcome, answer) VALUES (%(key)s, %(outcome
 _RECORD_ONCE = _RECORD + " ON CONFLICT (key) DO NOTHING RETURNING key"
 _FIND = "SELECT outcome, answer FROM effects WHERE key = %(key)s"
 _VOID = "UPDATE effects SET outcome = 'VOIDED' WHERE key = %(key)s AND outcome = 'DONE'"
+_FIND_ALL = "SELECT key, outcome FROM effects WHERE key = ANY(%(keys)s)"
+# A page is a range of keys, so it needs no index by time, and each page reads at most PAGE rows.
+_PAGE = """
+SELECT key, outcome, created_at BETWEEN app_now() - make_interval(secs => %(max_age)s)
+    AND app_now() - make_interval(secs => %(min_age)s) AS is_due
+FROM effects WHERE key > %(after)s ORDER BY key LIMIT %(limit)s"""
+PAGE = 1000  # effects in one page
+MOST_KEYS = 50  # in one query
+
+
+@dataclass(frozen=True)
+class EffectQuery:
+    """The effects to list: those of `keys`, or else a page of those with an age, in seconds, between the two limits.
+
+    The page begins after the key `after`.
+    """
+
+    keys: Sequence[str] = ()
+    after: str = ""
+    max_age: float = 0.0
+    min_age: float = 0.0
 
 
 class TransientRefusal(Refused):
@@ -115,6 +139,16 @@ def settle(db: Database, key: str) -> Answer | None:
     _record_once(db, key, "VOIDED", {})
     found = _read_record(db, key)
     return found["answer"] if found["outcome"] == "DONE" else None
+
+
+def list_outcomes(db: Database, query: EffectQuery) -> tuple[dict[str, str], str]:
+    """Return DONE, REFUSED or VOIDED by key, and the `after` of the next page, or "" after the last one."""
+    if query.keys:
+        return {row["key"]: row["outcome"] for row in db.rows(_FIND_ALL, keys=list(query.keys))}, ""
+    ages = {"max_age": query.max_age, "min_age": query.min_age}
+    rows = db.rows(_PAGE, after=query.after, limit=PAGE, **ages)
+    is_full = len(rows) == PAGE
+    return {row["key"]: row["outcome"] for row in rows if row["is_due"]}, rows[-1]["key"] if is_full else ""
 
 
 class _Overtaken(Exception):

@@ -6,6 +6,8 @@ import re
 from decimal import Decimal, InvalidOperation
 from uuid import UUID
 
+from services.chassis.effect_routes import CENTURY
+from services.chassis.effects import MOST_KEYS, EffectQuery
 from services.chassis.errors import Refused
 from services.contracts.enums import ScanResult
 from services.contracts.errors import ErrorCode
@@ -60,6 +62,17 @@ def seat_ids_of(request: pb.ListTicketsRequest) -> list[UUID]:
     if len(request.sold_seat_ids) > TICKETS_LISTED:
         raise Refused(ErrorCode.VALIDATION_ERROR, f"sold_seat_ids has at most {TICKETS_LISTED} ids.")
     return [id_of(text, "sold_seat_ids") for text in request.sold_seat_ids]
+
+
+def effect_query_of(request: pb.ListEffectsRequest) -> EffectQuery:
+    """The effects to list. Raises Refused VALIDATION_ERROR."""
+    if len(request.keys) > MOST_KEYS:
+        raise Refused(ErrorCode.VALIDATION_ERROR, f"keys has at most {MOST_KEYS} keys.")
+    if not all(0 <= age <= CENTURY for age in (request.max_age, request.min_age)):
+        raise Refused(ErrorCode.VALIDATION_ERROR, f"max_age and min_age are 0 to {CENTURY} seconds.")
+    keys = [text_of(key, "keys") for key in request.keys]
+    after = text_of(request.after, "after") if request.after else ""
+    return EffectQuery(keys, after, request.max_age, request.min_age)
 
 
 def hold_of(request: pb.ReserveSeatRequest) -> Hold:

@@ -83,6 +83,11 @@ class Inventory(InventoryServicer):
         return pb.Settlement(done=effects.settle(self._db, _key(request)) is not None)
 
     @rpc(ORCHESTRATOR)
+    def ListEffects(self, request: pb.ListEffectsRequest) -> pb.Effects:  # noqa: N802
+        outcomes, following = effects.list_outcomes(self._db, request_parsing.effect_query_of(request))
+        return pb.Effects(outcomes=outcomes, next=following)
+
+    @rpc(ORCHESTRATOR)
     def VerifyTicket(self, request: pb.SeatRequest) -> pb.Seat:  # noqa: N802
         return self._seat(request)
 

@@ -1,15 +1,18 @@
-"""Operator commands for parked sagas: `python -m services.orchestrator.admin list|show|retry|resolve`.
+"""Operator commands for sagas: `python -m services.orchestrator.admin list|show|retry|resolve|reconcile`.
 
 - `list` lists the parked sagas, oldest first.
 - `show SAGA` shows a saga with its input, its users, its amount and its seat.
 - `retry SAGA` lets recovery try again. If it keeps failing, recovery parks the saga again.
 - `resolve SAGA --as DONE|UNDONE --note TEXT` ends a saga by hand. Correct money and seat by hand first, because
   afterwards another saga can begin for the same order or transfer.
+- `reconcile` compares the journal with the effects in the services, for example after one database was restored to an
+  earlier moment than the others. It prints one line for each difference, and `--settle` settles those with a safe rule.
 
-`retry` and `resolve` are recorded in the audit table with the name of the operator: `--by NAME`, or the account of the
-machine.
+`retry`, `resolve` and `reconcile --settle` are recorded in the audit table with the name of the operator: `--by NAME`,
+or the account of the machine.
 
-The command reads the same environment as the service. It exits with status 1 when no such saga is parked.
+The command reads the same environment as the service. It exits with status 1 when no such saga is parked, or when a
+difference is left. `reconcile` exits with status 2 when a service does not answer.
 """
 
 from __future__ import annotations
@@ -19,12 +22,21 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn
 from uuid import UUID
 
 from services.chassis import json_codec
 from services.chassis.db import Database, Row
+from services.chassis.errors import Unknown
 from services.chassis.settings import DatabaseSettings, read_or_exit
+from services.orchestrator.app import Orchestrator, compose
+from services.orchestrator.saga.journal_history import JournalHistory
+from services.orchestrator.saga.reconcile import Reconciliation
+from services.orchestrator.settings import Settings
+
+DAY = timedelta(days=1)
+MARGIN_SECONDS = 30.0  # a saga of this age has ended, or it has met a fault
 
 _COLUMNS = """saga_id, flow, subject, attempt, status::text AS status, epoch, adoptions, given, result, created_at,
     ended_at AS parked_at, correlation_id"""
@@ -72,9 +84,15 @@ class ParkedSagas:
             return tx.run(sql, **params) == 1
 
 
-def main(arguments: Sequence[str] | None = None, parked: ParkedSagas | None = None) -> int:
+def main(
+    arguments: Sequence[str] | None = None,
+    parked: ParkedSagas | None = None,
+    orchestrator: Orchestrator | None = None,
+) -> int:
     """Run one command and return the exit status."""
     options = _make_parser().parse_args(arguments)
+    if options.command == "reconcile":
+        return _reconcile(options, orchestrator or compose(read_or_exit(Settings.read)))
     sagas = parked or ParkedSagas(Database(read_or_exit(DatabaseSettings.read)))
     if options.command == "list":
         return _print_all(sagas.list())
@@ -89,7 +107,7 @@ def main(arguments: Sequence[str] | None = None, parked: ParkedSagas | None = No
 
 def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m services.orchestrator.admin", description="Operator commands for parked sagas."
+        prog="python -m services.orchestrator.admin", description="Operator commands for sagas."
     )
     account = os.environ.get("USER") or f"uid {os.getuid()}"  # a container has no name for its user
     commands = parser.add_subparsers(dest="command", required=True)
@@ -103,7 +121,51 @@ def _make_parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--note", required=True, help="the correction that you made by hand, for later readers of the journal"
     )
+    command = commands.add_parser("reconcile", help="compare the journal with the effects in the services")
+    command.add_argument("--settle", action="store_true", help="settle the differences that have a safe rule")
+    command.add_argument(
+        "--since",
+        type=_read_time,
+        default=datetime.now(UTC) - DAY,
+        metavar="TIME",
+        help="compare the sagas that began after this time, such as 2026-11-29T10:00Z (default: a day ago)",
+    )
+    command.add_argument("--only", type=UUID, metavar="ID", help="compare only this order or transfer")
+    command.add_argument(
+        "--margin",
+        type=float,
+        default=MARGIN_SECONDS,
+        metavar="SECONDS",
+        help="leave out sagas that ended later than this ago (default: %(default)s)",
+    )
+    command.add_argument("--by", default=account, help="your name, for the record (default: %(default)s)")
     return parser
+
+
+def _read_time(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _reconcile(options: argparse.Namespace, orchestrator: Orchestrator) -> int:
+    reconciliation = Reconciliation(
+        JournalHistory(orchestrator.db, options.only),
+        orchestrator.participants,
+        orchestrator.runner,
+        since=options.since,
+        margin_seconds=options.margin,
+    )
+    left = 0
+    try:
+        for difference in reconciliation.list_differences():
+            failure = reconciliation.settle(difference, options.by) if options.settle else "dry run"
+            left += bool(failure)
+            result = f" Not settled: {failure}" if failure else " Settled."
+            print(f"{difference}{result if options.settle else ''}", flush=True)
+    except Unknown as unknown:
+        print(f"stopped: {unknown.message}", file=sys.stderr)
+        return 2
+    return 1 if left else 0
 
 
 def _print_all(rows: list[Row]) -> int:

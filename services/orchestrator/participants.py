@@ -25,6 +25,7 @@ from services.orchestrator.tickets.qr import Seal
 
 Data = dict[str, Any]
 Sent = Future[None] | None
+EffectPage = tuple[dict[str, str], str]
 Reply = TypeVar("Reply")
 MOST_EVENTS = 100  # in one call
 EVENT_FACTS_SECONDS = 30.0  # date, hall and prices change rarely, and the cache has no seats
@@ -63,6 +64,10 @@ class Users:
     def get_risk(self, user_id: str) -> Data:
         """Read `is_flagged`: whether this user must verify a code before paying."""
         return self._data(self._peer.get(f"/users/{user_id}/risk"))
+
+    def list_effects(self, **query: Any) -> EffectPage:
+        """See `Participants.list_effects`."""
+        return _read_effects(self._peer, query)
 
     def list_staff_commands(self, after: int) -> list[Data]:
         """Read the commands of staff to accounts after number `after`, oldest first."""
@@ -172,6 +177,10 @@ class Orders:
         """Read a page of transfers with its pagination."""
         return self._peer.get_page(f"/transfers?{_encode_query(query)}")
 
+    def list_effects(self, **query: Any) -> EffectPage:
+        """See `Participants.list_effects`."""
+        return _read_effects(self._peer, query)
+
     def take_attempt(self, target: str, key: str, **party: str) -> Data:
         """Take one of the three attempts at a code. `target` is `orders/{id}` or `transfers/{id}`."""
         return dict(self._peer.post(f"/{target}/otp-attempts", key=key, **party))
@@ -259,6 +268,11 @@ class Inventory:
     def settle(self, key: str) -> bool:
         """Return whether the effect under `key` happened. If not, Inventory voids the key."""
         return bool(self._call(self._stub.Settle, pb.SettleRequest(key=key)).done)
+
+    def list_effects(self, **query: Any) -> EffectPage:
+        """See `Participants.list_effects`."""
+        found = self._call(self._stub.ListEffects, pb.ListEffectsRequest(**query))
+        return dict(found.outcomes), found.next
 
     def get_ticket(self, seat_id: str) -> pb.Seat:
         """Read a seat for a scan. Raises Refused SEAT_NOT_FOUND."""
@@ -351,11 +365,28 @@ class Participants:
     find_live_flow: Callable[[UUID], str | None]
     neighbours: Mapping[Need, Neighbour] = field(default_factory=dict)
 
+    def list_effects(self, store: Need, **query: Any) -> EffectPage:
+        """Return the outcome of effects by key, and the `after` of the next page, or "" after the last one.
+
+        The query has `keys`, or `after`, `max_age` and `min_age` in seconds.
+        """
+        services: Mapping[Need, Users | Orders | Inventory] = {
+            Need.USERS: self.users,
+            Need.ORDERS: self.orders,
+            Need.INVENTORY: self.inventory,
+        }
+        return services[store].list_effects(**query)
+
     def refuse_if_away(self, needs: Iterable[Need]) -> None:
         """Raise Away if one of the needed neighbours is known to be away."""
         for need in needs:
             if need in self.neighbours:
                 self.neighbours[need].refuse_if_away()
+
+
+def _read_effects(peer: HttpPeer, query: Mapping[str, Any]) -> EffectPage:
+    found = peer.post("/effects/list", **query)
+    return dict(found["outcomes"]), str(found["next"])
 
 
 def _encode_query(query: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from flask import Flask
 
 from services.chassis.db import Database
+from services.chassis.effect_routes import effect_routes
 from services.chassis.web import create_app, finish
 from services.chassis.worker import Worker
 from services.order.order_routes import order_routes
@@ -22,6 +23,7 @@ def build(settings: Settings, database: Database | None = None) -> Flask:
     db = database or Database(settings.database)
     app = create_app(settings.process, checks={"database": db.is_ready})
     app.register_blueprint(order_routes(db))
+    app.register_blueprint(effect_routes(db))
     app.register_blueprint(transfer_routes(db, settings.dispute_window_days))
     app.register_blueprint(otp_routes(db, settings.wrong_codes_per_day))
     sweeper = Sweeper(db, grace_seconds=settings.grace_seconds)

@@ -80,7 +80,8 @@ def _change(db: Database, order_id: UUID, change: OrderChange) -> Answer:
     if change.status == OrderStatus.FAILED:
         return order_store.undo(db, order_id, change.key)
     if (charge_key := change.charge_key) is not None:
-        return effects.apply_recorded(db, change.key, lambda: order_store.confirm(db, change.key, order_id, charge_key))
+        what, is_repair = (db, change.key, order_id, charge_key), bool(change.is_repair)
+        return effects.apply_recorded(db, change.key, lambda: order_store.confirm(*what, is_repair=is_repair))
     return effects.apply(db, change.key, lambda tx: _store_sid_or_refund(tx, order_id, change))
 
 

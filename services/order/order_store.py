@@ -55,6 +55,7 @@ _CONFIRM = effects.with_record(f"""
     UPDATE orders SET status = 'CONFIRMED', confirmed_at = app_now(), charge_key = %(charge_key)s
     WHERE order_id = %(order_id)s AND status = 'PENDING'
     RETURNING {_ANSWER_COLUMNS}""")
+_CONFIRM_AGAIN = _CONFIRM.replace("status = 'PENDING'", "status IN ('PENDING', 'FAILED')")
 _REFUND = """
     UPDATE orders SET status = 'REFUNDED' WHERE order_id = %(order_id)s AND status = 'CONFIRMED'
     RETURNING *, expires_at <= app_now() AS is_expired"""
@@ -98,17 +99,19 @@ def create(db: Database, order: NewOrder) -> Answer:
     return _stored_answer(created)
 
 
-def confirm(db: Database, key: str, order_id: UUID, charge_key: str) -> Answer:
-    """PENDING → CONFIRMED with its record, as an attempt for `effects.apply_recorded`.
+def confirm(db: Database, key: str, order_id: UUID, charge_key: str, *, is_repair: bool = False) -> Answer:
+    """PENDING → CONFIRMED with its record, as an attempt for `effects.apply_recorded`. A repair confirms FAILED too.
 
     Expiry is not checked, because the seat's hold decides at the pivot that follows.
     Raises Refused ORDER_NOT_FOUND, ORDER_ALREADY_CONFIRMED or ORDER_FAILED, and UniqueViolation if the key exists.
     """
-    confirmed = db.statement(_CONFIRM, key=key, order_id=order_id, charge_key=charge_key)
+    confirmed = db.statement(
+        _CONFIRM_AGAIN if is_repair else _CONFIRM, key=key, order_id=order_id, charge_key=charge_key
+    )
     if confirmed is None:
         with db.transaction() as tx:
             raise not_pending_error(tx, order_id)
-    logger.info("Order %s status: PENDING → CONFIRMED", order_id)
+    logger.info("Order %s status: %s → CONFIRMED", order_id, "PENDING or FAILED" if is_repair else "PENDING")
     return _stored_answer(confirmed)
 
 

@@ -42,17 +42,23 @@ class NewOrder(KeyedRequest, kw_only=True):
 
 
 class OrderChange(KeyedRequest, kw_only=True):
-    """A new status, or the sid of a code that was sent. CONFIRMED needs the key of the charge."""
+    """A new status, or the sid of a code that was sent. CONFIRMED needs the key of the charge.
+
+    `is_repair` also confirms a FAILED order, because the journal proves the sale (`admin reconcile`).
+    """
 
     status: Literal["CONFIRMED", "FAILED", "REFUNDED"] | None = None
     charge_key: Key | None = None
     verification_sid: Sid | None = None
+    is_repair: Literal[True] | None = None
 
     def __post_init__(self) -> None:
         if (self.status is None) == (self.verification_sid is None):
             raise ValueError("send either status or verification_sid")
         if (self.status == OrderStatus.CONFIRMED) != (self.charge_key is not None):
             raise ValueError("send charge_key with status CONFIRMED, and only then")
+        if self.is_repair and self.status != OrderStatus.CONFIRMED:
+            raise ValueError("send is_repair only with status CONFIRMED")
 
 
 class AttemptOutcome(KeyedRequest, kw_only=True):
@@ -74,7 +80,7 @@ class NewTransfer(KeyedRequest, kw_only=True):
 _FIELDS_WITH: dict[str | None, list[set[str]]] = {  # the allowed sets of other fields for each status
     TransferStatus.FAILED: [set()],
     TransferStatus.REVERSED: [set()],
-    TransferStatus.COMPLETED: [set(), {"expected"}],
+    TransferStatus.COMPLETED: [set(), {"expected"}, {"is_repair"}, {"expected", "is_repair"}],
     TransferStatus.PENDING_OTP: [{"seller_verification_sid", "buyer_verification_sid"}],
     None: [
         {"seller_verification_sid"},
@@ -90,7 +96,8 @@ class TransferChange(KeyedRequest, kw_only=True):
     """A new status with its fields, the sids of resent codes, or the amount and key of a dispute's freeze.
 
     `expected` is the status that a transfer must have to become COMPLETED. PENDING_OTP completes transfer_confirm, and
-    DISPUTED dismisses a dispute.
+    DISPUTED dismisses a dispute. `is_repair` completes a transfer whose codes or status were lost, because the journal
+    proves its completion (`admin reconcile`).
     """
 
     status: Literal["PENDING_OTP", "COMPLETED", "FAILED", "REVERSED"] | None = None
@@ -99,6 +106,7 @@ class TransferChange(KeyedRequest, kw_only=True):
     buyer_verification_sid: Sid | None = None
     credits_frozen: Decimal | None = None
     freeze_key: Key | None = None
+    is_repair: Literal[True] | None = None
 
     def __post_init__(self) -> None:
         if self.credits_frozen is not None and not is_amount(self.credits_frozen, positive=False):

@@ -15,6 +15,7 @@ from services.chassis import effects
 from services.chassis.db import Database, Row, Transaction
 from services.chassis.effects import Answer
 from services.chassis.errors import Refused
+from services.contracts.enums import TransferStatus
 from services.contracts.errors import ErrorCode
 from services.order.request_models import NewTransfer, TransferChange
 
@@ -75,6 +76,10 @@ _COMPLETE = """
     UPDATE transfers SET status = 'COMPLETED', completed_at = coalesce(completed_at, app_now())
     WHERE transfer_id = %(transfer_id)s AND status = coalesce(%(expected)s, status)
       AND (status = 'DISPUTED' OR status = 'PENDING_OTP' AND seller_otp_verified AND buyer_otp_verified)
+    RETURNING *, expires_at <= app_now() AS is_expired"""
+_COMPLETE_AGAIN = """
+    UPDATE transfers SET status = 'COMPLETED', completed_at = app_now()
+    WHERE transfer_id = %(transfer_id)s AND status IN ('INITIATED', 'PENDING_OTP', 'FAILED')
     RETURNING *, expires_at <= app_now() AS is_expired"""
 _REVERSE = """
     UPDATE transfers SET status = 'REVERSED' WHERE transfer_id = %(transfer_id)s AND status = 'DISPUTED'
@@ -169,8 +174,12 @@ def store_sids(tx: Transaction, transfer_id: UUID, change: TransferChange) -> An
 
 
 def complete(tx: Transaction, transfer_id: UUID, change: TransferChange) -> Answer:
-    """PENDING_OTP, both verified → COMPLETED (transfer_confirm), or DISPUTED → COMPLETED (dismissal)."""
-    row = tx.one(_COMPLETE, transfer_id=transfer_id, expected=change.expected)
+    """PENDING_OTP, both verified → COMPLETED (transfer_confirm), or DISPUTED → COMPLETED (dismissal).
+
+    A repair completes any transfer that has not taken effect.
+    """
+    is_repair = bool(change.is_repair) and change.expected == TransferStatus.PENDING_OTP
+    row = tx.one(_COMPLETE_AGAIN if is_repair else _COMPLETE, transfer_id=transfer_id, expected=change.expected)
     return _finish_change(tx, transfer_id, "COMPLETED", row)
 
 

@@ -6,6 +6,7 @@ from flask import Flask
 
 from services.chassis.clean_ups import CleanUps
 from services.chassis.db import Database
+from services.chassis.effect_routes import effect_routes
 from services.chassis.web import create_app, finish
 from services.user.add_staff import ensure_seed_account
 from services.user.passwords import Hashing
@@ -40,6 +41,7 @@ def build(settings: Settings, database: Database | None = None) -> Flask:
     app.register_blueprint(password_routes(db, smu, hashing, guesses))
     app.register_blueprint(user_routes(db))
     app.register_blueprint(credit_routes(db, settings.limits.refused_buyers))
+    app.register_blueprint(effect_routes(db))
     app.register_blueprint(otp_routes(db, smu, CodeQuota(db, settings.limits), clean_ups := CleanUps()))
     app.register_blueprint(topup_routes(db, payments))
     # Notices have slots of their own, so that a slow SMU delays no code because of them.

@@ -68,6 +68,7 @@ def cover_credits(system: TestSystem, user: OperationClient) -> None:
     user.call("transferCredits", 404, key=make_key(), hold_keys=[hold], to_user_id=str(uuid4()))
     user.call("transferCredits", 200, key=make_key(), hold_keys=[hold], to_user_id=poor.user_id)
     user.call("transferCredits", 409, key=make_key(), hold_keys=[make_key()], to_user_id=poor.user_id)
+    user.call("listEffects", 200)
     topup = make_key()
     user.call("startTopUp", 200, key=topup, user_id=payer.user_id, amount=5)
     user.call("startTopUp", 422, key=topup, user_id=payer.user_id, amount=6)
@@ -87,6 +88,7 @@ def cover_orders(order: OperationClient) -> None:
     """Create, change, expire and end orders, with and without a code."""
     first, never = _create_order(order), make_key()
     order.call("getOrder", 200, order_id=first)
+    order.call("listEffects", 200)
     order.call("expireOrder", 200, order_id=first)
     order.call("changeOrder", 200, only=True, order_id=first, key=never, status="FAILED")
     order.call("createOrder", 409, key=never, order_id=str(uuid4()))

@@ -137,6 +137,33 @@ class Settlement(_message.Message):
     done: bool
     def __init__(self, done: _Optional[bool] = ...) -> None: ...
 
+class ListEffectsRequest(_message.Message):
+    __slots__ = ("keys", "after", "max_age", "min_age")
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    MAX_AGE_FIELD_NUMBER: _ClassVar[int]
+    MIN_AGE_FIELD_NUMBER: _ClassVar[int]
+    keys: _containers.RepeatedScalarFieldContainer[str]
+    after: str
+    max_age: float
+    min_age: float
+    def __init__(self, keys: _Optional[_Iterable[str]] = ..., after: _Optional[str] = ..., max_age: _Optional[float] = ..., min_age: _Optional[float] = ...) -> None: ...
+
+class Effects(_message.Message):
+    __slots__ = ("outcomes", "next")
+    class OutcomesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    OUTCOMES_FIELD_NUMBER: _ClassVar[int]
+    NEXT_FIELD_NUMBER: _ClassVar[int]
+    outcomes: _containers.ScalarMap[str, str]
+    next: str
+    def __init__(self, outcomes: _Optional[_Mapping[str, str]] = ..., next: _Optional[str] = ...) -> None: ...
+
 class SeatRequest(_message.Message):
     __slots__ = ("seat_id",)
     SEAT_ID_FIELD_NUMBER: _ClassVar[int]

@@ -64,6 +64,11 @@ class InventoryStub:
                 request_serializer=inventory__pb2.SettleRequest.SerializeToString,
                 response_deserializer=inventory__pb2.Settlement.FromString,
                 _registered_method=True)
+        self.ListEffects = channel.unary_unary(
+                '/ticketremaster.inventory.v1.Inventory/ListEffects',
+                request_serializer=inventory__pb2.ListEffectsRequest.SerializeToString,
+                response_deserializer=inventory__pb2.Effects.FromString,
+                _registered_method=True)
         self.VerifyTicket = channel.unary_unary(
                 '/ticketremaster.inventory.v1.Inventory/VerifyTicket',
                 request_serializer=inventory__pb2.SeatRequest.SerializeToString,
@@ -141,6 +146,13 @@ class InventoryServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListEffects(self, request, context):
+        """List the effects of some keys, or a page of the effects of an age. For a comparison with the journal.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def VerifyTicket(self, request, context):
         """Read a seat for the check at the gate. Refused: SEAT_NOT_FOUND.
         """
@@ -209,6 +221,11 @@ def add_InventoryServicer_to_server(servicer, server):
                     servicer.Settle,
                     request_deserializer=inventory__pb2.SettleRequest.FromString,
                     response_serializer=inventory__pb2.Settlement.SerializeToString,
+            ),
+            'ListEffects': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListEffects,
+                    request_deserializer=inventory__pb2.ListEffectsRequest.FromString,
+                    response_serializer=inventory__pb2.Effects.SerializeToString,
             ),
             'VerifyTicket': grpc.unary_unary_rpc_method_handler(
                     servicer.VerifyTicket,
@@ -398,6 +415,33 @@ class Inventory:
             '/ticketremaster.inventory.v1.Inventory/Settle',
             inventory__pb2.SettleRequest.SerializeToString,
             inventory__pb2.Settlement.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListEffects(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ticketremaster.inventory.v1.Inventory/ListEffects',
+            inventory__pb2.ListEffectsRequest.SerializeToString,
+            inventory__pb2.Effects.FromString,
             options,
             channel_credentials,
             insecure,

@@ -48,6 +48,8 @@ class Step:
 
     A step with an undo makes one call. If nothing was sent, the step certainly did not happen and needs no undo.
     A step before the pivot without `undo` states in `no_undo` why a later failure need not reverse it.
+    `stored_by` is the service that stores the effect under the key of the step. Other steps only read, or reverse the
+    effect of an earlier saga.
     `max_tries` limits the tries of a step whose effect has no key. None: retry until the deadline.
     """
 
@@ -56,6 +58,7 @@ class Step:
     undo: Undo | None = None
     max_tries: int | None = None
     no_undo: str = ""
+    stored_by: Need | None = None
 
 
 @dataclass(frozen=True)

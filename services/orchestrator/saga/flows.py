@@ -64,7 +64,7 @@ RESERVE = Saga(
         Step("reserve_seat", reserve_seat, undo=release_seat),
         Step("replace_failed_hold", replace_failed_hold, no_undo="The undo of `reserve_seat` releases this hold too."),
         Step("price_seat", price_seat, no_undo="The step only reads."),
-        Step("create_order", create_order, undo=fail_order),
+        Step("create_order", create_order, undo=fail_order, stored_by=Need.ORDERS),
         Step("publish_hold_message", publish_hold_message, no_undo="The message of a released hold does nothing."),
         # Each try may send an SMS, and a phone gets five in ten minutes. More than two tries during an outage of SMU
         # would lock the buyer out.
@@ -82,9 +82,9 @@ PAY = Saga(
     facts=load_own_order,
     check=require_payable,
     steps=(
-        Step("deduct_credits", deduct_credits, undo=refund_credits),
-        Step("confirm_order", confirm_order, undo=fail_order),
-        Pivot("confirm_seat", confirm_seat, settle=settle_seat),
+        Step("deduct_credits", deduct_credits, undo=refund_credits, stored_by=Need.USERS),
+        Step("confirm_order", confirm_order, undo=fail_order, stored_by=Need.ORDERS),
+        Pivot("confirm_seat", confirm_seat, settle=settle_seat, stored_by=Need.INVENTORY),
     ),
     needs=(Need.USERS, Need.ORDERS, Need.INVENTORY),
     result_fields=("order_id", "seat_id", "event_id", "status", "credits_charged", "remaining_balance"),
@@ -98,9 +98,9 @@ REFUND = Saga(
     facts=load_sale,
     check=require_refundable,
     steps=(
-        Pivot("cancel_sale", cancel_sale, settle=settle_seat),
+        Pivot("cancel_sale", cancel_sale, settle=settle_seat, stored_by=Need.INVENTORY),
         Step("refund_charge", refund_charge),
-        Step("mark_refunded", mark_refunded),
+        Step("mark_refunded", mark_refunded, stored_by=Need.ORDERS),
     ),
     needs=(Need.ORDERS, Need.INVENTORY, Need.USERS),
     result_fields=("order_id", "status"),
@@ -116,7 +116,7 @@ INITIATE = Saga(
         Step(
             "check_buyers_credits", check_buyers_credits, no_undo="The step only reads. Its refusals count for a day."
         ),
-        Step("create_transfer", create_transfer, undo=fail_transfer),
+        Step("create_transfer", create_transfer, undo=fail_transfer, stored_by=Need.ORDERS),
         Step("send_otps", send_transfer_otps, max_tries=2, no_undo="The codes of a FAILED transfer do nothing."),
     ),
     needs=(Need.INVENTORY, Need.USERS, Need.ORDERS, Need.SMU),
@@ -133,10 +133,10 @@ TRANSFER_CONFIRM = Saga(
     check=require_verified,
     steps=(
         Compensation("fail_transfer", undo=fail_transfer),  # initiate created the transfer
-        Step("hold_buyers_credits", hold_buyers_credits, undo=unfreeze_credits),
-        Pivot("update_owner", update_owner, settle=settle_seat),
-        Step("pay_seller", pay_seller),
-        Step("complete_transfer", complete_transfer),
+        Step("hold_buyers_credits", hold_buyers_credits, undo=unfreeze_credits, stored_by=Need.USERS),
+        Pivot("update_owner", update_owner, settle=settle_seat, stored_by=Need.INVENTORY),
+        Step("pay_seller", pay_seller, stored_by=Need.USERS),
+        Step("complete_transfer", complete_transfer, stored_by=Need.ORDERS),
     ),
     needs=(Need.ORDERS, Need.USERS, Need.INVENTORY),
     result_fields=("transfer_id", "status", "new_owner_user_id", "credits_transferred"),
@@ -150,9 +150,9 @@ DISPUTE = Saga(
     "dispute",
     facts=load_transfer_and_seat,
     steps=(
-        Pivot("dispute_transfer", dispute_transfer),  # first step: run forward again, or refused
-        Step("freeze_what_is_left", freeze_what_is_left),
-        Step("record_freeze", record_freeze),
+        Pivot("dispute_transfer", dispute_transfer, stored_by=Need.ORDERS),  # first step: run forward again, or refused
+        Step("freeze_what_is_left", freeze_what_is_left, stored_by=Need.USERS),
+        Step("record_freeze", record_freeze, stored_by=Need.ORDERS),
     ),
     needs=(Need.ORDERS, Need.USERS, Need.INVENTORY),
     result_fields=("transfer_id", "status", "credits_frozen"),
@@ -166,10 +166,10 @@ REVERSE = Saga(
     facts=load_transfer,
     check=require_disputed,
     steps=(
-        Step("freeze_the_rest", freeze_the_rest, undo=unfreeze_credits),
-        Pivot("restore_owner", restore_owner, settle=settle_seat),
-        Step("pay_buyer_back", pay_buyer_back),
-        Step("mark_reversed", mark_reversed),
+        Step("freeze_the_rest", freeze_the_rest, undo=unfreeze_credits, stored_by=Need.USERS),
+        Pivot("restore_owner", restore_owner, settle=settle_seat, stored_by=Need.INVENTORY),
+        Step("pay_buyer_back", pay_buyer_back, stored_by=Need.USERS),
+        Step("mark_reversed", mark_reversed, stored_by=Need.ORDERS),
     ),
     needs=(Need.ORDERS, Need.USERS, Need.INVENTORY),
     result_fields=("transfer_id", "status"),
@@ -182,7 +182,7 @@ DISMISS = Saga(
     "dismiss",
     facts=load_transfer,
     steps=(
-        Pivot("dismiss_dispute", dismiss_dispute),  # first step: run forward again, or refused
+        Pivot("dismiss_dispute", dismiss_dispute, stored_by=Need.ORDERS),  # first step: run forward again, or refused
         Step("unfreeze_dispute", unfreeze_dispute),
     ),
     needs=(Need.ORDERS, Need.USERS),

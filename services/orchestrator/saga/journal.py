@@ -67,7 +67,7 @@ class NoticeDue:
 
 # `reserved` is what the reserve of the order stored. Before the hold ends, only a code or a pay changes the order. The
 # first pay of an order without a code therefore need not read it. Rows of older versions have no event_id.
-_COLUMNS = """saga_id, flow, subject, dispute_number, attempt, caller, given, status::text AS status, result, epoch,
+COLUMNS = """saga_id, flow, subject, dispute_number, attempt, caller, given, status::text AS status, result, epoch,
     correlation_id, park_after < clock_timestamp() AS is_overdue, (
         SELECT own.given || own.result FROM sagas AS own
         WHERE sagas.flow = 'pay' AND sagas.attempt = 1
@@ -90,12 +90,12 @@ SELECT %(saga_id)s, %(flow)s, %(subject)s, %(dispute_number)s, coalesce((SELECT 
     clock_timestamp() + make_interval(secs => %(park_seconds)s), %(correlation_id)s
 WHERE NOT EXISTS (SELECT FROM last WHERE status IN ('DONE', 'RUNNING', 'PARKED') OR %(one_attempt)s)
 ON CONFLICT DO NOTHING
-RETURNING {_COLUMNS}"""
+RETURNING {COLUMNS}"""
 
-_LAST = f"""SELECT {_COLUMNS} FROM sagas
+_LAST = f"""SELECT {COLUMNS} FROM sagas
 WHERE flow = %(flow)s AND subject = %(subject)s AND dispute_number = %(dispute_number)s ORDER BY attempt DESC LIMIT 1"""
-_LIVE = f"SELECT {_COLUMNS} FROM sagas WHERE subject = %(subject)s AND status IN ('RUNNING', 'PARKED')"
-_GET = f"SELECT {_COLUMNS} FROM sagas WHERE saga_id = %(saga_id)s"
+_LIVE = f"SELECT {COLUMNS} FROM sagas WHERE subject = %(subject)s AND status IN ('RUNNING', 'PARKED')"
+_GET = f"SELECT {COLUMNS} FROM sagas WHERE saga_id = %(saga_id)s"
 
 # The statement that ends the saga also writes its notices, so a crash cannot separate them.
 _END = """
@@ -129,7 +129,7 @@ WHERE saga_id IN (
         OR s.owner IS DISTINCT FROM %(owner)s AND NOT EXISTS (
         SELECT FROM heartbeats h WHERE h.instance_id = s.owner AND h.lease_until > clock.now)))
     ORDER BY s.deadline LIMIT %(limit)s FOR UPDATE OF s SKIP LOCKED)
-RETURNING {_COLUMNS}"""
+RETURNING {COLUMNS}"""
 
 _BEAT = f"""
 INSERT INTO heartbeats AS h (instance_id, lease_until)
@@ -178,7 +178,7 @@ class Journal:
                 raise
             found = row or self._db.statement(_LIVE, subject=subject) or self._db.statement(_LAST, **which)
             if found and (row or _blocks_next_attempt(found, one_attempt)):
-                return _read_entry(found), row is not None
+                return read_entry(found), row is not None
 
     def end(self, entry: Entry, status: Status, result: Mapping[str, Any], notices: Sequence[NoticeDue] = ()) -> bool:
         """Write the end with its notices. False when another process adopted or ended the saga before."""
@@ -195,7 +195,7 @@ class Journal:
 
     def read(self, saga_id: UUID) -> Entry:
         """Return the current entry of a saga."""
-        return _read_entry(self._db.read(lambda tx: tx.only(_GET, saga_id=saga_id)))
+        return read_entry(self._db.read(lambda tx: tx.only(_GET, saga_id=saga_id)))
 
     def find_live_flow(self, subject: UUID) -> str | None:
         """Return the flow of the saga that is live for `subject`, or None."""
@@ -216,7 +216,7 @@ class Journal:
         left = [saga_id for saga_id, since in list(self._left.items()) if since <= now]
         which = {"owner": self.instance_id, "left": left, "limit": limit}
         with self._db.transaction() as tx:
-            adopted = [_read_entry(row) for row in tx.all(_ADOPT, seconds=self._seconds, **which)]
+            adopted = [read_entry(row) for row in tx.all(_ADOPT, seconds=self._seconds, **which)]
         taken = {entry.saga_id for entry in adopted}
         for saga_id, since in list(self._left.items()):
             if saga_id in taken or since + self._seconds < now:  # its deadline has passed too, unless it has ended
@@ -245,7 +245,8 @@ def _blocks_next_attempt(found: Row, one_attempt: bool) -> bool:
     return one_attempt or found["status"] in (Status.RUNNING, Status.PARKED, Status.DONE)
 
 
-def _read_entry(row: Row) -> Entry:
+def read_entry(row: Row) -> Entry:
+    """Return the entry of a row with COLUMNS."""
     return Entry(**{**row, "status": Status(row["status"])})
 
 

@@ -189,9 +189,14 @@ def refund_credits(participants: Participants, _state: State, key: str) -> objec
 
 def confirm_order(participants: Participants, state: State, key: str) -> StepResult:
     """Move the order from PENDING to CONFIRMED. The order keeps the charge's key for a later refund."""
-    charge_key = state.key("deduct_credits")
-    participants.orders.change(state["order_id"], key, status=OrderStatus.CONFIRMED, charge_key=charge_key)
+    fields = {"charge_key": state.key("deduct_credits"), **repair_field(state)}
+    participants.orders.change(state["order_id"], key, status=OrderStatus.CONFIRMED, **fields)
     return {"status": OrderStatus.CONFIRMED}
+
+
+def repair_field(state: State) -> Mapping[str, Any]:
+    """Return the field with which Order accepts a change that its own restored rows do not allow."""
+    return {"is_repair": True} if state.get("is_repair") else {}
 
 
 def confirm_seat(participants: Participants, state: State, key: str) -> StepResult:
@@ -200,7 +205,7 @@ def confirm_seat(participants: Participants, state: State, key: str) -> StepResu
     participants.inventory.confirm(
         key=key,
         seat_id=state["seat_id"],
-        hold_id=state["order_id"],
+        hold_id=state.get("new_hold_id", state["order_id"]),
         order_id=state["order_id"],
         user_id=state["buyer_id"],
         price=str(state["price"]),

@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -139,9 +139,20 @@ class Runner:
         self._end(saga, entry, attempt, outcome)
         return True
 
+    def repeat(self, saga: Saga, entry: Entry, steps: Sequence[Step], prepared: Mapping[str, Any]) -> None:
+        """Run some steps of a saga that is DONE again, because their effects were lost. Raises Refused or Unknown.
+
+        `prepared` replaces fields of the state.
+        """
+        self._start_attempt(saga, entry).repeat(steps, prepared)
+
+    def undo(self, saga: Saga, entry: Entry, steps: Sequence[Step]) -> None:
+        """Undo some steps of a saga that is UNDONE or REFUSED, because their effects are back. Raises Unknown."""
+        self._start_attempt(saga, entry).undo(steps)
+
     def describe_for_operator(self, saga: Saga, entry: Entry) -> Mapping[str, Any]:
         """Return the users, the amount and the seat of a saga that cannot end, as far as they can be read (R7)."""
-        state = _make_state(entry)
+        state = make_state(entry)
         with suppress(Refused, Unknown):
             state.update(saga.facts(self._participants, state))
         return {name: str(state[name]) for name in OPERATOR_FIELDS if name in state}
@@ -248,7 +259,7 @@ class _Attempt:
         self._done = head.done
         self._uncertain = head.uncertain  # steps with at least one lost answer, so they may have happened
         self._insist = 0.0  # seconds in which a call is repeated although its neighbour is away
-        self.state = _make_state(entry)
+        self.state = make_state(entry)
         self.state.update(head.results)
 
     # ── forward
@@ -305,6 +316,20 @@ class _Attempt:
 
     def _is_uncertain_pivot(self, step: Step) -> bool:
         return step is self._saga.pivot and not self._saga.runs_forward_again and step.name in self._uncertain
+
+    # ── after the restore of a database
+
+    def repeat(self, steps: Sequence[Step], prepared: Mapping[str, Any]) -> None:
+        """Run these steps. The others gave their results to the journal. Raises Refused or Unknown."""
+        self.state.update(self._entry.result or {})
+        self._load_facts()
+        self.state.update(prepared)
+        for step in steps:
+            self._do(step)
+
+    def undo(self, steps: Sequence[Step]) -> None:
+        """Undo these steps, last step first. Raises Unknown."""
+        self._undo_steps(list(steps))
 
     # ── after a lost answer
 
@@ -410,7 +435,8 @@ class _Attempt:
         return [NoticeDue(str(self.state[notice.to]), notice.message, fields) for notice in self._saga.notices]
 
 
-def _make_state(entry: Entry) -> State:
+def make_state(entry: Entry) -> State:
+    """Return the state of an attempt before its facts are read."""
     known = {**entry.given, "reserved": entry.reserved}
     return State(entry.flow, entry.subject, entry.dispute_number, entry.attempt, known)
 

@@ -6,6 +6,7 @@ A step returns the fields that later steps need. An undo gets the key of the ste
 from __future__ import annotations
 
 from decimal import ROUND_DOWN, Decimal
+from typing import Any
 
 from services.chassis.errors import Refused
 from services.contracts.enums import SeatStatus, TransferStatus
@@ -13,6 +14,7 @@ from services.contracts.errors import ErrorCode
 from services.contracts.money import CENT
 from services.orchestrator.participants import Participants
 from services.orchestrator.saga.definition import State, StepResult
+from services.orchestrator.saga.purchase_steps import repair_field
 
 # ── initiate
 
@@ -163,11 +165,11 @@ def pay_seller(participants: Participants, state: State, key: str) -> StepResult
 
 def complete_transfer(participants: Participants, state: State, key: str) -> StepResult:
     """Move the transfer from PENDING_OTP to COMPLETED."""
-    return _complete(participants, state, key, expected=TransferStatus.PENDING_OTP)
+    return _complete(participants, state, key, expected=TransferStatus.PENDING_OTP, **repair_field(state))
 
 
-def _complete(participants: Participants, state: State, key: str, expected: TransferStatus) -> StepResult:
-    participants.orders.change_transfer(state["transfer_id"], key, status=TransferStatus.COMPLETED, expected=expected)
+def _complete(participants: Participants, state: State, key: str, **fields: Any) -> StepResult:
+    participants.orders.change_transfer(state["transfer_id"], key, status=TransferStatus.COMPLETED, **fields)
     return {"status": TransferStatus.COMPLETED}
 
 

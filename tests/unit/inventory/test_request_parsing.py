@@ -41,6 +41,7 @@ GOOD: dict[str, dict[str, Any]] = {
     "MarkCheckedIn": {**SALE, "facts": FACTS},
     "LogEntry": {"seat_id": A, "result": "EXPIRED", "facts": FACTS},
     "ListTickets": {"owner_user_id": A},
+    "ListEffects": {"keys": ["k"], "max_age": 60},
 }
 IDS = [(verb, name) for verb, fields in GOOD.items() for name in fields if name.endswith("_id")]
 NOT_IDS = ["", "x", "5ea70001", "\0" * 36, "5ea70001-0000-0000-0000-00000000000g", "é" * 32]
@@ -88,6 +89,10 @@ def test_invalid_price_is_refused_and_the_hold_stays(inventory, price):
         ("LogEntry", {"facts": {**FACTS, "hall_id_staff": "H" * 21}}),
         ("LogEntry", {"facts": {**FACTS, "hall_id_presented": "a\0b"}}),
         ("MarkCheckedIn", {"facts": {**FACTS, "scan_id": ""}}),
+        ("ListEffects", {"keys": ["k"] * 51}),
+        ("ListEffects", {"min_age": -1}),
+        ("ListEffects", {"max_age": float("nan")}),
+        ("ListEffects", {"after": "a\0b"}),
     ],
 )
 def test_invalid_field_is_refused(inventory, verb, wrong):
