@@ -197,7 +197,8 @@ class Supervisor:
             trouble = f"not ready after {limit:.0f} s" if record.is_alive else "ended while starting"
             own = functools.partial(process.listens, record.identity)
             taken = [port for port in program.listen_ports if not is_free(port) and not own([port])]
-            trouble += f", because another process listens on port {taken[0]}" if taken else ""
+            if taken:
+                trouble += f", because another process listens on port {taken[0]} (a new start takes another port)"
             log = self.log_path(program.name)
             raise StackError(f"{program.name} {trouble}; the end of {log}:\n{_tail(log)}")
 
