@@ -1,6 +1,6 @@
 """pytest plugin: runs some suites in a second process and reports their results in the first.
 
-`--in-parallel=mutants,saga/crash` (`make verify`): a second pytest runs these suites, one after another, while the
+`--in-parallel=saga/crash,mutants` (`make verify`): a second pytest runs these suites, one after another, while the
 first runs all others. Most of them wait for a lease or a deadline, and the other tests use the cores meanwhile. Before
 a test of `ALONE`, the first waits for the test of the second, and a lock stops the next one. At its end the first
 reports the results of the second. A test without a result, because the second pytest crashed, runs in the first.
@@ -22,7 +22,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-ALONE = ("concurrency", "abuse")  # folders whose tests measure times and limits
+ALONE = ("chaos", "concurrency", "abuse")  # folders whose tests measure times and limits
 GATE = "gate"
 COVERS = "unit"  # the suite that measures coverage
 COVERAGE = [sys.executable, "-m", "coverage"]
