@@ -22,7 +22,6 @@ ENDS = {
     "A": "ended before its first step, then done by another attempt",
     "V": "ended before its first step, then undone by another attempt",
     "N": "no saga begun",
-    "H": "no saga begun, the seat stays held until its hold ends",
 }
 """Second character of a cell: the end of the saga after recovery."""
 

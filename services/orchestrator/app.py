@@ -33,6 +33,7 @@ from services.orchestrator.participants import (
     Participants,
     Users,
 )
+from services.orchestrator.reserve_coalescing import ReserveCoalescer
 from services.orchestrator.saga.journal import Journal
 from services.orchestrator.saga.outbox import TICK_SECONDS as OUTBOX_SECONDS
 from services.orchestrator.saga.outbox import Outbox
@@ -66,7 +67,7 @@ PRODUCTION = Seams()
 
 
 def connect_participants(
-    settings: Settings, seams: Seams, publisher: MessagePublisher, journal: Journal
+    settings: Settings, seams: Seams, publisher: MessagePublisher, coalescer: ReserveCoalescer, journal: Journal
 ) -> Participants:
     """Create the clients of all services, with this service's credential."""
     slots = settings.process.share
@@ -97,7 +98,7 @@ def connect_participants(
         users=Users(user, smu, stripe),
         orders=Orders(order),
         events=Events(event),
-        inventory=Inventory(inventory, stub),
+        inventory=Inventory(inventory, stub, coalescer),
         hold_messages=HoldMessages(publisher),
         seal=Seal(settings.qr_key, settings.qr_previous_key),
         find_live_flow=journal.find_live_flow,
@@ -125,6 +126,7 @@ class Orchestrator:
     keys: IdempotencyKeys
     otp: OtpService
     clean_ups: CleanUps
+    coalescer: ReserveCoalescer
 
     def create_app(self, revocations: Revocations) -> Flask:
         """Create the Flask app with all routes behind the access checks."""
@@ -135,6 +137,7 @@ class Orchestrator:
             otp=self.otp,
             scanner=TicketScanner(self.participants, seconds, self.settings.admission),
             keys=self.keys,
+            coalescer=self.coalescer,
             settings=self.settings,
             expensive_calls=ExpensiveCalls(self.settings.expensive_calls, self.settings.expensive_calls_of_address),
         )
@@ -167,9 +170,9 @@ def compose(settings: Settings, seams: Seams = PRODUCTION) -> Orchestrator:
     """Create the parts of one process. It opens connection pools, so call it after the fork."""
     db = Database(settings.database)
     publisher = seams.publisher or Publisher(settings.broker, SERVICE, settings.process.share)
-    clean_ups = CleanUps()
+    coalescer, clean_ups = ReserveCoalescer(), CleanUps()
     journal = seams.journal(db, deadline_seconds=settings.deadline_seconds, park_seconds=settings.park_seconds)
-    participants = connect_participants(settings, seams, publisher, journal)
+    participants = connect_participants(settings, seams, publisher, coalescer, journal)
     runner = Runner(
         journal,
         participants,
@@ -190,6 +193,7 @@ def compose(settings: Settings, seams: Seams = PRODUCTION) -> Orchestrator:
         keys=IdempotencyKeys(db, journal.instance_id),
         otp=OtpService(participants, settings.forward_seconds, clean_ups),
         clean_ups=clean_ups,
+        coalescer=coalescer,
     )
 
 

@@ -18,9 +18,12 @@ from uuid import UUID
 
 from services.chassis import json_codec
 from services.chassis.clients import READ_SECONDS, GrpcPeer, HttpPeer
+from services.chassis.errors import Refused
 from services.chassis.neighbours import Neighbour
+from services.contracts.errors import ErrorCode
 from services.contracts.pb import inventory_pb2 as pb
 from services.contracts.pb.inventory_pb2_grpc import InventoryStub
+from services.orchestrator.reserve_coalescing import ReserveCoalescer
 from services.orchestrator.tickets.qr import Seal
 
 Data = dict[str, Any]
@@ -225,14 +228,17 @@ class Events:
 class Inventory:
     """The Inventory service: seats and their locks, over gRPC."""
 
-    def __init__(self, peer: GrpcPeer, stub: InventoryStub) -> None:
+    def __init__(self, peer: GrpcPeer, stub: InventoryStub, coalescer: ReserveCoalescer) -> None:
         self._peer = peer
         self._stub = stub
+        self._coalescer = coalescer
 
     def reserve(
         self, seat_id: str, user_id: str, hold_id: str, ttl_seconds: int, replaces_hold_id: str = ""
     ) -> pb.Hold:
-        """Hold a seat. `replaces_hold_id` is a hold of the same user, which ends if it still holds the seat.
+        """Hold a seat and publish the outcome to the requests that wait for it.
+
+        `replaces_hold_id` is a hold of the same user, which ends if it still holds the seat.
 
         Raises Refused SEAT_NOT_FOUND, SEAT_UNAVAILABLE, SEAT_ALREADY_SOLD, HOLD_LIMIT_REACHED, TICKET_LIMIT_REACHED
         or HOLD_TOO_SOON.
@@ -244,7 +250,19 @@ class Inventory:
             ttl_seconds=ttl_seconds,
             replaces_hold_id=replaces_hold_id,
         )
-        return self._call(self._stub.ReserveSeat, request)
+        pending = self._coalescer.close(seat_id, hold_id)
+        try:
+            hold = self._call(self._stub.ReserveSeat, request)
+            pending.publish(ErrorCode.SEAT_UNAVAILABLE, user_id)
+        except Refused as refusal:
+            holder = refusal.details.pop("held_by", None)
+            # A refusal without a holder means a locked row. Its outcome is still open, so it is not shared.
+            if holder or refusal.code is ErrorCode.SEAT_ALREADY_SOLD:
+                pending.publish(ErrorCode(refusal.code), holder)
+            raise
+        finally:
+            pending.publish()
+        return hold
 
     def release(self, seat_id: str, hold_id: str) -> pb.Released:
         """Release a hold, or void its id so that it can never be made."""

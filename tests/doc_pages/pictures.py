@@ -12,8 +12,7 @@ from tests.saga.matrix.expected_outcomes import read_table
 
 CLIENT, ORCHESTRATOR, USER, ORDER, INVENTORY = "Client", "Orchestrator", "User", "Order", "Inventory"
 PAY_SERVICES = {"deduct_credits": USER, "confirm_order": ORDER, "confirm_seat": INVENTORY}
-END_COLOURS = {"D": GREEN, "A": "#7fb894", "U": AMBER, "u": "#d9b26a", "E": "#b9bec7", "V": "#d9b26a"}
-END_COLOURS |= {"N": "#dfe2e7", "H": "#dfe2e7"}
+END_COLOURS = {"D": GREEN, "A": "#7fb894", "U": AMBER, "u": "#d9b26a", "E": "#b9bec7", "V": "#d9b26a", "N": "#dfe2e7"}
 CELL, FLOW_GAP, COLUMNS = 8, 17, 3  # of the fault matrix: pixels, pixels, number
 Row = tuple[str, str]  # flow and edge
 END_WORDS = {

@@ -178,8 +178,8 @@ def lock(tx: Transaction, seat_id: UUID | str) -> Row:
 def reserve(db: Database, hold: Hold, limits: Limits = DEFAULT_LIMITS) -> effects.Answer:
     """Hold a seat that is free, has an expired hold, or has the hold that `hold` replaces. It never waits for the row.
 
-    Raises Refused SEAT_NOT_FOUND, SEAT_ALREADY_SOLD, STEP_VOIDED, RowLocked, or SEAT_UNAVAILABLE.
-    If the same user holds the seat, SEAT_UNAVAILABLE has an `order_id`. Raises Refused HOLD_LIMIT_REACHED,
+    Raises Refused SEAT_NOT_FOUND, SEAT_ALREADY_SOLD, STEP_VOIDED, RowLocked, or SEAT_UNAVAILABLE with `held_by`.
+    If the same user holds the seat, SEAT_UNAVAILABLE also has an `order_id`. Raises Refused HOLD_LIMIT_REACHED,
     TICKET_LIMIT_REACHED, or HOLD_TOO_SOON with `retry_after_seconds`. A retry gets the first answer.
     """
     return effects.apply_recorded(db, key_of(hold.hold_id), lambda: _try_hold(db, hold, limits))
@@ -209,10 +209,11 @@ def _refusal(seat: Row, hold: Hold) -> Refused:
         return Refused(ErrorCode.TICKET_LIMIT_REACHED)
     if seat["status"] != SeatStatus.HELD:
         return Refused(ErrorCode.SEAT_ALREADY_SOLD)
-    if seat["held_by_user_id"] == hold.user_id:
+    holder = seat["held_by_user_id"]
+    if holder == hold.user_id:
         message = "You already hold this seat. Pay the order of that hold."
-        return HeldByCaller(ErrorCode.SEAT_UNAVAILABLE, message, order_id=str(seat["hold_id"]))
-    return Refused(ErrorCode.SEAT_UNAVAILABLE)
+        return HeldByCaller(ErrorCode.SEAT_UNAVAILABLE, message, held_by=str(holder), order_id=str(seat["hold_id"]))
+    return Refused(ErrorCode.SEAT_UNAVAILABLE, held_by=str(holder))
 
 
 def release(db: Database, hold_id: UUID) -> bool:

@@ -18,6 +18,7 @@ from services.contracts.errors import ErrorCode
 from services.orchestrator.api.idempotency import IdempotencyKeys, KeyedRequest, ResponseData
 from services.orchestrator.api.rate_limits import ExpensiveCalls
 from services.orchestrator.participants import Participants
+from services.orchestrator.reserve_coalescing import ReserveCoalescer
 from services.orchestrator.saga.definition import Saga
 from services.orchestrator.saga.retry import retry_until
 from services.orchestrator.saga.runner import Runner
@@ -39,6 +40,7 @@ class ApiContext:
     otp: OtpService
     scanner: TicketScanner
     keys: IdempotencyKeys
+    coalescer: ReserveCoalescer
     settings: Settings
     expensive_calls: ExpensiveCalls = field(default_factory=lambda: ExpensiveCalls(0, 0))
 

@@ -48,14 +48,16 @@ def blueprint(context: ApiContext) -> Blueprint:
         context.expensive_calls.count()
         body = web.body(ReserveBody)
         context.require_self(body.user_id)
+        seat_id, user_id = str(body.seat_id), str(identity().user_id)
 
-        def reserve_new(order_id: UUID) -> Mapping[str, Any]:
-            return _reserve(context, order_id, body.seat_id, is_new=True)
+        def reserve_alone(order_id: UUID) -> Mapping[str, Any]:
+            return _reserve(context, order_id, body.seat_id)
 
-        def resume(order_id: UUID) -> Mapping[str, Any]:
-            return _reserve(context, order_id, body.seat_id, is_new=False)
+        def reserve_coalesced(order_id: UUID) -> Mapping[str, Any]:
+            return context.coalescer.join(seat_id, user_id, str(order_id), lambda: reserve_alone(order_id))
 
-        return web.ok(context.run_idempotently("reserve", str(body.seat_id), reserve_new, resume))
+        # A retry whose order may already exist bypasses request coalescing.
+        return web.ok(context.run_idempotently("reserve", seat_id, reserve_coalesced, resume=reserve_alone))
 
     @routes.post("/api/pay")
     @paying_customer
@@ -97,7 +99,7 @@ def blueprint(context: ApiContext) -> Blueprint:
     return routes
 
 
-def _reserve(context: ApiContext, order_id: UUID, seat_id: UUID, *, is_new: bool) -> Mapping[str, Any]:
+def _reserve(context: ApiContext, order_id: UUID, seat_id: UUID) -> Mapping[str, Any]:
     user_id = identity().user_id
     given = {
         "order_id": str(order_id),
@@ -105,7 +107,7 @@ def _reserve(context: ApiContext, order_id: UUID, seat_id: UUID, *, is_new: bool
         "user_id": str(user_id),
         "ttl_seconds": context.settings.hold_ttl_seconds,
     }
-    reserved = context.runner.run(RESERVE, order_id, given, caller=user_id, is_new=is_new)
+    reserved = context.runner.run(RESERVE, order_id, given, caller=user_id)
     return _pick(RESERVE.result_fields, reserved, but="event_id")
 
 

@@ -110,8 +110,6 @@ class Saga:
     `undone_code` is the caller's error code when the flow failed and was fully compensated. `undone_message` replaces
     its default message when the same request cannot succeed any more.
     `one_attempt` marks a flow that creates its own subject, so that a retry returns the first attempt's end.
-    `begins_late` runs the first step of a new subject before the begin, so a request that is refused writes nothing. A
-    crash in between leaves the effect of the step, which must end by itself.
     `subject_name` is the client's name for the subject's id.
     """
 
@@ -126,7 +124,6 @@ class Saga:
     undone_code: ErrorCode = ErrorCode.INTERNAL_ERROR
     undone_message: str = ""
     one_attempt: bool = False
-    begins_late: bool = False
     subject_name: str = "order_id"
 
     @property

@@ -74,7 +74,6 @@ RESERVE = Saga(
     result_fields=("order_id", "seat_id", "event_id", "status", "held_until", "ttl_seconds", "price", "otp_required"),
     undone_code=ErrorCode.SERVICE_UNAVAILABLE,
     one_attempt=True,
-    begins_late=True,
 )
 
 PAY = Saga(

@@ -15,7 +15,6 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -99,25 +98,22 @@ class Runner:
         *,
         caller: UUID | None = None,
         dispute_number: int = 0,
-        is_new: bool = False,
     ) -> State | Result:
         """Run a saga for `subject` and return its result.
 
-        A retry joins the attempt in progress, or returns the result of an attempt that is done. `is_new` promises that
-        no request has worked on the subject before.
+        A retry joins the attempt in progress, or returns the result of an attempt that is done.
 
         Raises Refused with the code of the step that was refused, or with the saga's `undone_code` when it failed and
         was compensated. Raises Refused REQUEST_IN_PROGRESS when another flow works on the subject. Raises Unknown,
         with the subject in its details, when the result is not known yet.
         """
-        head = self._run_head(saga, subject, given) if is_new and saga.begins_late else _Head()
         entry, is_own = self._journal.begin(
             saga.flow, subject, given, caller=caller, dispute_number=dispute_number, one_attempt=saga.one_attempt
         )
         if not is_own:
             return self._join_or_refuse(saga, entry, caller)
         self._observer("begun", saga, "")
-        attempt = self._start_attempt(saga, entry, head)
+        attempt = self._start_attempt(saga, entry)
         try:
             return self._finish(saga, entry, attempt, attempt.run())
         except Unknown as unknown:
@@ -157,24 +153,8 @@ class Runner:
             state.update(saga.facts(self._participants, state))
         return {name: str(state[name]) for name in OPERATOR_FIELDS if name in state}
 
-    def _run_head(self, saga: Saga, subject: UUID, given: Mapping[str, Any]) -> _Head:
-        """Run the first step before the begin. Without an answer, the attempt repeats it. Raises Refused."""
-        (step, *_), state, head = saga.steps, State(saga.flow, subject, 0, 1, given), _Head()
-        try:
-            self._participants.refuse_if_away(saga.needs)
-            self._observer("asking", saga, step.name)
-            if step.do is not None:
-                head.results.update(step.do(self._participants, state, state.key(step.name)) or {})
-            head.done.append(step)
-            self._observer("answered", saga, step.name)
-        except Unknown as unknown:
-            if not isinstance(unknown, NotSent):
-                head.uncertain.add(step.name)
-        return head
-
-    def _start_attempt(self, saga: Saga, entry: Entry, head: _Head | None = None) -> _Attempt:
-        limits = self._forward_seconds, self._resolve_seconds
-        return _Attempt(saga, entry, head or _Head(), self._participants, self._observer, *limits)
+    def _start_attempt(self, saga: Saga, entry: Entry) -> _Attempt:
+        return _Attempt(saga, entry, self._participants, self._observer, self._forward_seconds, self._resolve_seconds)
 
     def _finish(self, saga: Saga, entry: Entry, attempt: _Attempt, outcome: Outcome) -> State | Result:
         status, result = outcome
@@ -228,15 +208,6 @@ class Runner:
         return result
 
 
-@dataclass
-class _Head:
-    """The steps that ran before the begin, with their results. A step without an answer is uncertain."""
-
-    done: list[Step] = field(default_factory=list)
-    results: dict[str, Any] = field(default_factory=dict)
-    uncertain: set[str] = field(default_factory=set)
-
-
 class _Attempt:
     """One attempt of a saga in this process: its state, its deadline, and the steps whose outcome is uncertain."""
 
@@ -244,7 +215,6 @@ class _Attempt:
         self,
         saga: Saga,
         entry: Entry,
-        head: _Head,
         participants: Participants,
         observer: Observer,
         forward_seconds: float,
@@ -256,11 +226,9 @@ class _Attempt:
         self._observer = observer
         self._resolve_seconds = resolve_seconds
         self._deadline = time.monotonic() + forward_seconds
-        self._done = head.done
-        self._uncertain = head.uncertain  # steps with at least one lost answer, so they may have happened
+        self._uncertain: set[str] = set()  # steps with at least one lost answer, so they may have happened
         self._insist = 0.0  # seconds in which a call is repeated although its neighbour is away
         self.state = make_state(entry)
-        self.state.update(head.results)
 
     # ── forward
 
@@ -275,18 +243,15 @@ class _Attempt:
             self._saga.check(self.state)
         except Refused as refusal:
             return Status.REFUSED, _describe_refusal(refusal)
-        except Unknown as unknown:
-            if self._done or self._uncertain:
-                return self._resolve()
-            # no step ran, so there is nothing to settle or to undo
+        except Unknown as unknown:  # no step ran, so there is nothing to settle or to undo
             logger.warning("%s %s has not begun: %s", self._saga.flow, self._entry.subject, unknown.message)
             return Status.UNDONE, _describe_code(ErrorCode.SERVICE_UNAVAILABLE)
         return self._run_steps()
 
     def _run_steps(self) -> Outcome:
-        done = self._done
+        done: list[Step] = []
         try:
-            for step in self._saga.steps[len(done) :]:
+            for step in self._saga.steps:
                 self._do(step)
                 done.append(step)
         except Refused as refusal:

@@ -128,9 +128,6 @@ def verify(crashed: CrashedProcess, recovery_start: float = 0.0, adopters: int =
     `adopters` is how many processes may have adopted the saga. Raises AssertionError.
     """
     crash_point, actors = crashed.crash_point, crashed.actors
-    if crash_point.is_before_begin:
-        _verify_retry_before_begin(crashed)
-        return
     row = await_saga_end(crashed, recovery_start)
     epochs = range(2, 2 + adopters) if crash_point.is_adopted else (1,)
     assert row["status"] == crash_point.expected_status, f"{crash_point}: {dict(row)}"
@@ -143,17 +140,6 @@ def verify(crashed: CrashedProcess, recovery_start: float = 0.0, adopters: int =
     )
     response = wait_until(lambda: _retry(crashed), RECOVERY_SECONDS, f"{crash_point}: a retry gets its response")
     assert (response.status, response.error_code) == crash_point.retry_response, f"{crash_point}: retry: {response}"
-
-
-def _verify_retry_before_begin(crashed: CrashedProcess) -> None:
-    """Verify that no saga is in the journal, and that a retry finds the effect of the first step and succeeds."""
-    crash_point, actors = crashed.crash_point, crashed.actors
-    assert not actors.read_sagas(crash_point.flow), f"{crash_point}: the journal has a saga"
-    response = wait_until(lambda: _retry(crashed), RECOVERY_SECONDS, f"{crash_point}: a retry gets its response")
-    assert response.status == crash_point.scenario.retry_done, f"{crash_point}: retry: {response}"
-    state = actors.read_state()
-    assert state == crash_point.scenario.done, f"{crash_point}: {state}, expected {crash_point.scenario.done}"
-    assert not (found := actors.find_violations()), f"{crash_point}: {found}"
 
 
 def _retry(crashed: CrashedProcess) -> ApiResponse | None:

@@ -45,11 +45,6 @@ class CrashPoint:
         return CRASH_SCENARIOS[self.flow]
 
     @property
-    def is_before_begin(self) -> bool:
-        """Whether the journal has no row yet, so that only a retry continues the work."""
-        return self.saga.begins_late and self.step == self.saga.steps[0].name and not self.is_compensating
-
-    @property
     def is_adopted(self) -> bool:
         """Whether another process must end the saga. After the end write nothing is left to do."""
         return self.turn != "ended"

@@ -79,8 +79,7 @@ CRASHES_OF_ADOPTERS = ("*:settled:*", "*:undoing:*", "*:answered:*")
 
 def test_sagas_survive_crashes_during_their_recovery(system: CrashTestSystem) -> None:
     """A process dies after each step of each flow. Then three adopters die one after another during recovery."""
-    answered = [crash_point for crash_point in CRASH_POINTS if crash_point.turn == "answered"]
-    crash_points = [crash_point for crash_point in answered if not crash_point.is_before_begin]
+    crash_points = [crash_point for crash_point in CRASH_POINTS if crash_point.turn == "answered"]
     actors = dict(zip(crash_points, crash_batches.prepare_all(system, crash_points), strict=True))
     crashed: list[CrashedProcess] = []
     with system.without_rescuer():

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from decimal import Decimal
 from typing import Any
-from uuid import uuid4
 
 import pytest
-from flask import Flask
 
 from harness import invariants
-from harness.api_client import ApiResponse
 from services.orchestrator.app import Seams
 from services.orchestrator.saga.definition import Saga
 from tests.saga.in_process import db_builders
 from tests.saga.in_process.engine import Engine
 from tests.saga.in_process.faults import Fault, Kind
 from tests.saga.in_process.in_process_system import NoRevocations, RecordedMessages
-from tests.saga.in_process.scenarios import FLOWS, Case, Flow, read_state
+from tests.saga.in_process.scenarios import FLOWS, Case, read_state
 
 pytestmark = pytest.mark.saga
 
@@ -37,29 +34,6 @@ def test_buyer_who_has_spent_the_credits_gets_no_ticket(engine: Engine) -> None:
     assert _refusal(FLOWS["confirm"].act(case, case.app)) == (402, "INSUFFICIENT_CREDITS")
     after = _read_state(case)
     assert (after["owner"], after["transfer"], after["buyer"]) == ("seller", "FAILED", (100, 0))
-
-
-def test_reserve_of_a_taken_seat_writes_nothing(engine: Engine) -> None:
-    case = engine.prepare(FLOWS["pay"])
-    case.people["second"] = case.system.new_user()
-    refused = case.caller("second").post("/api/reserve", {"seat_id": case.seat})
-    assert (_refusal(refused), refused.envelope.get("details")) == ((409, "SEAT_UNAVAILABLE"), None)
-    assert case.system.sagas() == []
-
-
-def test_retry_of_a_reserve_that_died_before_its_begin_gets_the_seat(engine: Engine) -> None:
-    case = engine.prepare(FLOWS["reserve"])
-    key = {"Idempotency-Key": str(uuid4())}
-
-    def reserve(app: Flask) -> ApiResponse:
-        return case.caller("buyer", app).post("/api/reserve", {"seat_id": case.seat}, **key)
-
-    dies = Fault("inventory ReserveSeat", Kind.DIES_AFTER)
-    assert engine.act(Flow("reserve", FLOWS["reserve"].prepare, lambda _, app: reserve(app)), case, dies) is None
-    engine.recover()
-    assert (case.status(), case.system.sagas()) == ("HELD", [])
-    assert reserve(case.app).must(200)["status"] == "HELD"
-    engine.assert_invariants(case)
 
 
 def test_undos_run_last_step_first(engine: Engine) -> None:

@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 from services.chassis import db
+from services.orchestrator import reserve_coalescing
 from services.orchestrator.saga import retry, runner
 from tests.saga.in_process import local_calls
 from tests.saga.in_process.faults import ProcessDeath
@@ -282,12 +283,26 @@ class _Clock:
             actor.pause()
 
 
+class _PausingEvent(threading.Event):
+    """An event whose wait is a pause of the actor. It times out when the others have not set it after two pauses."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        actor = current_actor()
+        if actor is None:
+            return super().wait(timeout)
+        for _ in range(2):
+            if not self.is_set():
+                actor.pause()
+        return self.is_set()
+
+
 @contextmanager
 def points() -> Iterator[None]:
     """Make points of all accesses to shared state. Threads without an actor are not affected."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(db._Connection, "execute", _execute_at_point)
         patch.setattr(local_calls.LocalAdapter, "send", _send_at_point)
+        patch.setattr(reserve_coalescing, "Event", _PausingEvent)
         for module in (retry, runner):
             patch.setattr(module, "time", _Clock(module.time))
         yield

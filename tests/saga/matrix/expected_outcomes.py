@@ -34,7 +34,6 @@ The second one is the end after recovery (`END_STATES` has the database rows of 
     A    like E, and recovery has run it again: done
     V    like E, and recovery has run it again: undone
     N    no saga was begun
-    H    no saga was begun, and the seat stays held until the hold ends (reserve begins after its first step)
 
 `spec_rows.py` maps each edge to its row of the reference.
 """
@@ -49,8 +48,8 @@ from tests.saga.in_process.faults import Kind
 
 TABLE = {
     "reserve": """
-        inventory ReserveSeat                       3u  3u  3u  3u  =D  =D  =D  =D  =D  =D  =D  †N  †H
-        journal begin                               3H  3H  3H  3u  3H  3u  3u  3u  3H  3u  3u  †H  †u
+        journal begin                               3N  3N  3N  3u  3N  3u  3u  3u  3N  3u  3u  †N  †u
+        inventory ReserveSeat                       3u  3u  3u  3u  =D  =D  =D  =D  3u  3u  3u  †u  †u
         event GET /events/{id}                      3u  3u  3u  3u  =D  =D  =D  =D  3u  3u  3u  †u  †u
         user GET /users/{id}/risk                   3u  3u  3u  3u  =D  =D  =D  =D  3u  3u  3u  †u  †u
         order POST /orders                          3u  3u  3u  3U  =D  =D  =D  =D  3u  3U  3u  †u  †U
@@ -58,8 +57,8 @@ TABLE = {
         journal end                                 3U  3U  3U  3D  3U  3D  3U  =D  3U  3D  3U  †U  †D
     """,
     "reserve flagged": """
-        inventory ReserveSeat                       3u  3u  3u  3u  =D  =D  =D  =D  =D  =D  =D  †N  †H
-        journal begin                               3H  3H  3H  3u  3H  3u  3u  3u  3H  3u  3u  †H  †u
+        journal begin                               3N  3N  3N  3u  3N  3u  3u  3u  3N  3u  3u  †N  †u
+        inventory ReserveSeat                       3u  3u  3u  3u  =D  =D  =D  =D  3u  3u  3u  †u  †u
         event GET /events/{id}                      3u  3u  3u  3u  =D  =D  =D  =D  3u  3u  3u  †u  †u
         user GET /users/{id}/risk                   3u  3u  3u  3u  =D  =D  =D  =D  3u  3u  3u  †u  †u
         order POST /orders                          3u  3u  3u  3U  =D  =D  =D  =D  3u  3U  3u  †u  †U
@@ -69,8 +68,8 @@ TABLE = {
         journal end                                 3U  3U  3U  3D  3U  3D  3U  =D  3U  3D  3U  †U  †D
     """,
     "reserve again": """
-        inventory ReserveSeat                       3u  3u  3u  3u  =D  =D  =D  =D  =D  =D  =D  †N  †N
         journal begin                               3N  3N  3N  3u  3N  3u  3u  3u  3N  3u  3u  †N  †u
+        inventory ReserveSeat                       3u  3u  3u  3u  =D  =D  =D  =D  3u  3u  3u  †u  †u
         order GET /orders/{id}                      3u  3u  3u  3u  =D  =D  =D  =D  3u  3u  3u  †u  †u
         inventory ReserveSeat#2                     3u  3u  3u  3U  =D  =D  =D  =D  3u  3U  3u  †u  †U
         event GET /events/{id}                      3U  3U  3U  3U  =D  =D  =D  =D  3U  3U  3U  †U  †U
@@ -196,7 +195,6 @@ _RESERVE = {
     "U": {"seat": "AVAILABLE", "order": "FAILED", "owner": None, **BUYER},
     "u": {"seat": "AVAILABLE", "order": None, "owner": None, **BUYER},
     "N": {"seat": "AVAILABLE", "order": None, "owner": None, **BUYER},
-    "H": {"seat": "HELD", "order": None, "owner": None, **BUYER},
 }
 
 _PAY: Mapping[str, Mapping[str, Any]] = {

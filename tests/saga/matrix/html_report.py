@@ -21,7 +21,6 @@ COLOURS = {
     "V": "#fde7c3",
     "U": "#fde7c3",
     "u": "#fdf1dc",
-    "H": "#fdf1dc",
     "E": "#dbe7f4",
     "N": "#e4e8ee",
     "?": "#f4b9b9",
@@ -50,7 +49,7 @@ def build_page(report: dict[str, Any]) -> str:
 
 
 def _summary(report: dict[str, Any]) -> str:
-    ends = "".join(f'<span style="background:{COLOURS[c]}">{c} {MEANING[c]}</span>' for c in "DUuEAVHN")
+    ends = "".join(f'<span style="background:{COLOURS[c]}">{c} {MEANING[c]}</span>' for c in "DUuEAVN")
     responses = " · ".join(f"<b>{c}</b> {MEANING[c]}" for c in "=534†")
     counts = f"{report['executions']} executions: {report['cells']} cells, {report['pairs']} pairs of faults"
     gaps = f"{len(report['undeclared'])} undeclared, {len(report['unreached'])} unreached"

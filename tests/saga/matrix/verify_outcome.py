@@ -13,14 +13,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from services.orchestrator.saga.flows import SAGAS
 from tests.saga.in_process.faults import HEALED_BY_RETRY, RECOVERY, Kind
-from tests.saga.matrix.expected_outcomes import END_STATES, SAGA_OF_FLOW, read_table
+from tests.saga.matrix.expected_outcomes import END_STATES, read_table
 
 Cell = tuple[str, tuple[tuple[str, str], ...]]  # flow, ((edge, kind), …)
 Result = dict[str, Any]  # of one execution, as JSON, because it crosses processes and goes into the report
 
-BEGIN = "journal begin"
 EXPECTED = read_table()
 CRASHES = (Kind.DIES_BEFORE, Kind.DIES_AFTER)
 SECOND_FAULTS = {  # first fault: each second fault, injected at every edge that is reached after the first
@@ -56,8 +54,8 @@ def expected_code(cell: Cell) -> str | None:
 def _is_before_begin(flow: str, edge: str, kind: Kind) -> bool:
     """Whether the request failed before its saga began, so that only recovery can begin it."""
     edges = [known for f, known, _ in EXPECTED if f == flow]
-    begin = edges.index(BEGIN) if BEGIN in edges else 0
-    return edges.index(edge) < begin or (edge == BEGIN and kind is Kind.BLINK_GIVES_UP)
+    begin = edges.index("journal begin") if "journal begin" in edges else 0
+    return edges.index(edge) < begin or (edge == "journal begin" and kind is Kind.BLINK_GIVES_UP)
 
 
 def _without_first(flow: str, lost: str, edge: str, kind: Kind) -> tuple[str, str, Kind]:
@@ -66,15 +64,8 @@ def _without_first(flow: str, lost: str, edge: str, kind: Kind) -> tuple[str, st
     earlier = int(number or 1) - (name == lost.partition("#")[0])
     same = f"{name}#{earlier}" if earlier > 1 else name
     if same == lost or (flow, same, kind) not in EXPECTED:  # the second fault hits the retry of the first call
-        # A saga that begins late has begun when it repeats its first call, so the process dies after the begin.
-        return (flow, BEGIN, Kind.DIES_AFTER) if _begins_after(flow, lost) else (flow, lost, Kind.DIES_AFTER)
+        return flow, lost, Kind.DIES_AFTER
     return flow, same, kind
-
-
-def _begins_after(flow: str, edge: str) -> bool:
-    """Whether this call comes before the begin of a saga that begins late."""
-    saga = SAGA_OF_FLOW.get(flow, flow)
-    return saga is not None and SAGAS[saga].begins_late and _is_before_begin(flow, edge, Kind.LOST)
 
 
 def cell_of(result: Result) -> Cell:

@@ -59,8 +59,8 @@ def test_refusal_has_the_order_id_only_for_the_holder(inventory):
         inventory.reserve(seat_id, user_id)
     with expect_refusal("SEAT_UNAVAILABLE") as other:
         inventory.reserve(seat_id)
-    assert own.value.details == {"order_id": hold_id}
-    assert other.value.details == {}
+    assert own.value.details == {"held_by": user_id, "order_id": hold_id}
+    assert other.value.details == {"held_by": user_id}
 
 
 def test_user_replaces_their_own_hold(inventory):

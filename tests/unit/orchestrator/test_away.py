@@ -60,7 +60,7 @@ def settle(participants: Any, _state: State, _key: str) -> bool:
     return False
 
 
-def make_saga(*, has_pivot: bool = False, begins_late: bool = False) -> Saga:
+def make_saga(*, has_pivot: bool = False) -> Saga:
     """Two steps with undos, and a pivot if wanted."""
     steps = [Step("first", do("first"), undo=do("undo first")), Step("second", do("second"), undo=do("undo second"))]
     if has_pivot:
@@ -71,7 +71,6 @@ def make_saga(*, has_pivot: bool = False, begins_late: bool = False) -> Saga:
         needs=(Need.INVENTORY,),
         result_fields=(),
         undone_code=ErrorCode.SERVICE_UNAVAILABLE,
-        begins_late=begins_late,
     )
 
 
@@ -90,7 +89,7 @@ def run(journal: Journal) -> Callable[[Saga, Calls], str]:
     def run_saga(saga: Saga, calls: Calls) -> str:
         process = Runner(journal, cast(Participants, calls), forward_seconds=4, resolve_seconds=3)
         try:
-            process.run(saga, uuid4(), {}, is_new=True)
+            process.run(saga, uuid4(), {})
         except Refused as refusal:
             return str(refusal.code)
         except Unknown:
@@ -145,23 +144,6 @@ def test_step_with_a_lost_answer_is_undone(run: Callable[..., str]) -> None:
     calls = Calls(errors={"second": [NoAnswer("a timeout"), *away()]})
     assert return_at_once(lambda: run(make_saga(), calls)) == "SERVICE_UNAVAILABLE"
     assert calls.made == ["first", "second", "second", "undo second", "undo first"]
-
-
-def test_lost_answer_before_a_late_begin_is_undone(run: Callable[..., str]) -> None:
-    calls = Calls(errors={"first": [NoAnswer("a timeout"), *away()]})
-    assert run(make_saga(begins_late=True), calls) == "SERVICE_UNAVAILABLE"
-    assert calls.made == ["first", "first", "undo second", "undo first"]
-
-
-def test_first_step_is_undone_if_a_neighbour_is_away_after_it(run: Callable[..., str]) -> None:
-    class AwayAfterTheFirstStep(Calls):
-        def refuse_if_away(self, needs: tuple[Need, ...]) -> None:
-            if self.made:
-                raise Away("it is away")
-
-    calls = AwayAfterTheFirstStep()
-    assert run(make_saga(begins_late=True), calls) == "SERVICE_UNAVAILABLE"
-    assert calls.made == ["first", "undo second", "undo first"]
 
 
 def test_undo_is_called_until_its_neighbour_is_back(run: Callable[..., str]) -> None:

@@ -33,6 +33,7 @@ class Routes:
         self.runs = 0
         runner = SimpleNamespace(run=self._run_saga)
         scanner = SimpleNamespace(scan=lambda _request: self._run())
+        coalescer = SimpleNamespace(join=lambda _seat, _user, _hold, work: work())
         users = SimpleNamespace(top_up=lambda *_: self._run())
         context = ApiContext(
             participants=cast(Any, SimpleNamespace(users=users)),
@@ -40,6 +41,7 @@ class Routes:
             otp=cast(Any, None),
             scanner=cast(Any, scanner),
             keys=IdempotencyKeys(db, uuid4()),
+            coalescer=cast(Any, coalescer),
             settings=cast(Any, SimpleNamespace(hold_ttl_seconds=300, resale_max_multiple=0)),
         )
         self._app = Flask("routes")
