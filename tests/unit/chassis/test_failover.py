@@ -9,6 +9,7 @@ from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -30,9 +31,24 @@ COUNT = "SELECT count(*) AS number FROM written"
 READ_ONLY = "ALTER SYSTEM SET default_transaction_read_only = '{}'"
 
 
+@pytest.fixture(scope="module")
+def server() -> Iterator[Node]:
+    """A server that accepts writes and has the table `written`. Tests share it."""
+    with closing(Node()) as node:
+        node.execute(TABLE)
+        yield node
+
+
+@pytest.fixture
+def changing_server(server: Node) -> Iterator[Node]:
+    """The server, which accepts writes again after the test."""
+    yield server
+    set_read_only(server, "off")
+
+
 @pytest.fixture
 def leader() -> Iterator[Node]:
-    """A server that accepts writes and has the table `written`."""
+    """A server of this test alone, which can lose its role."""
     with closing(Node()) as node:
         node.execute(TABLE)
         yield node
@@ -127,26 +143,28 @@ def open_three(database: Database) -> None:
 
 
 def write_alone(database: Database) -> Any:
-    return database.statement(WRITE, key="alone")
+    return database.statement(WRITE, key=str(uuid4()))
 
 
 def write_in_transaction(database: Database) -> Any:
     with database.transaction() as tx:
-        return tx.one(WRITE, key="transaction")
+        return tx.one(WRITE, key=str(uuid4()))
 
 
 @pytest.mark.parametrize("write", [write_alone, write_in_transaction])
-def test_write_at_a_server_that_became_read_only_is_unknown(leader: Node, write: Callable[[Database], Any]) -> None:
+def test_write_at_a_server_that_became_read_only_is_unknown(
+    changing_server: Node, write: Callable[[Database], Any]
+) -> None:
     """The sessions live on, as after a demotion without a restart. The caller retries with its key."""
-    with closing(Database(settings_of(leader.address))) as database:
+    with closing(Database(settings_of(changing_server.address))) as database:
         open_three(database)
-        set_read_only(leader, "on")
+        set_read_only(changing_server, "on")
         with pytest.raises(Unknown, match="accepts no writes"):
             write(database)
         assert not database._idle, "the other connections are closed too"
         with pytest.raises(Unknown, match="cannot be reached"):
             write(database)
-        set_read_only(leader, "off")
+        set_read_only(changing_server, "off")
         assert wait_until(lambda: write_or_none(database, write), BOUND)
 
 
@@ -157,21 +175,21 @@ def write_or_none(database: Database, write: Callable[[Database], Any]) -> Any:
         return None
 
 
-def test_read_at_a_server_that_became_read_only_is_the_last_one(leader: Node) -> None:
-    with closing(Database(settings_of(leader.address))) as database:
+def test_read_at_a_server_that_became_read_only_is_the_last_one(changing_server: Node) -> None:
+    with closing(Database(settings_of(changing_server.address))) as database:
         open_three(database)
-        set_read_only(leader, "on")
+        set_read_only(changing_server, "on")
         assert database.statement("SELECT 1 AS one") == {"one": 1}
         assert not database._idle
         with pytest.raises(Unknown, match="cannot be reached"):
             database.statement("SELECT 1 AS one")
 
 
-def test_silent_first_node_delays_only_the_first_connection(leader: Node) -> None:
-    with SilentProxy(partial(connect_unix, f"{leader.address.host}/.s.PGSQL.5432")) as proxy:
+def test_silent_first_node_delays_only_the_first_connection(server: Node) -> None:
+    with SilentProxy(partial(connect_unix, f"{server.address.host}/.s.PGSQL.5432")) as proxy:
         proxy.silence()
         silent = Address("127.0.0.1", proxy.port)
-        with closing(Database(settings_of(silent, leader.address))) as database:
+        with closing(Database(settings_of(silent, server.address))) as database:
             started = time.monotonic()
             database.statement("SELECT 1 AS one")
             assert CONNECT_SECONDS - 0.5 < time.monotonic() - started < BOUND
@@ -181,9 +199,9 @@ def test_silent_first_node_delays_only_the_first_connection(leader: Node) -> Non
             assert proxy.accepted == 1
 
 
-def test_node_whose_connection_broke_is_tried_last(leader: Node) -> None:
+def test_node_whose_connection_broke_is_tried_last(server: Node) -> None:
     """An old leader without its Patroni still accepts connections, but its writes get no answer."""
-    first, second = (SilentProxy(partial(connect_unix, f"{leader.address.host}/.s.PGSQL.5432")) for _ in range(2))
+    first, second = (SilentProxy(partial(connect_unix, f"{server.address.host}/.s.PGSQL.5432")) for _ in range(2))
     with first, second:
         addresses = (Address("127.0.0.1", proxy.port) for proxy in (first, second))
         with closing(Database(settings_of(*addresses))) as database:
@@ -224,8 +242,9 @@ def read_or_none(database: Database) -> Any:
 
 @pytest.mark.parametrize(("nodes", "proofs"), [(1, 0), (2, 1)])
 def test_only_a_cluster_commits_before_reads(
-    leader: Node, nodes: int, proofs: int, monkeypatch: pytest.MonkeyPatch
+    database_for: Callable[[str], DatabaseSettings], nodes: int, proofs: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The role of a service may do so."""
     sent: list[str] = []
     execute = db._Connection.execute
 
@@ -235,14 +254,15 @@ def test_only_a_cluster_commits_before_reads(
 
     monkeypatch.setattr(db._Connection, "execute", record)
     monkeypatch.setattr(db, "PROOF_SECONDS", 60)
-    with closing(Database(settings_of(*[leader.address] * nodes))) as database:
+    settings = database_for("order")
+    with closing(Database(replace(settings, addresses=settings.addresses * nodes))) as database:
         for _ in range(5):
             database.statement("SELECT 1 AS one")
     assert sent.count(db._PROOF) == proofs
 
 
-def test_every_node_silent_ends_in_time(leader: Node) -> None:
-    with SilentProxy(partial(connect_unix, f"{leader.address.host}/.s.PGSQL.5432")) as proxy:
+def test_every_node_silent_ends_in_time(server: Node) -> None:
+    with SilentProxy(partial(connect_unix, f"{server.address.host}/.s.PGSQL.5432")) as proxy:
         proxy.silence()
         with closing(Database(settings_of(*[Address("127.0.0.1", proxy.port)] * 2))) as database:
             started = time.monotonic()
@@ -251,9 +271,8 @@ def test_every_node_silent_ends_in_time(leader: Node) -> None:
             assert time.monotonic() - started < BOUND
 
 
-def test_dead_first_node_costs_nothing(leader: Node) -> None:
-    settings = replace(settings_of(Address("127.0.0.1", 1), leader.address))
-    with closing(Database(settings)) as database:
+def test_dead_first_node_costs_nothing(server: Node) -> None:
+    with closing(Database(settings_of(Address("127.0.0.1", 1), server.address))) as database:
         started = time.monotonic()
         assert database.statement("SELECT 1 AS one") == {"one": 1}
         assert time.monotonic() - started < CONNECT_SECONDS
