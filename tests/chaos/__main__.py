@@ -64,8 +64,8 @@ def _print_summary(result: Result) -> None:
 
 
 def _print_prefix(result: Result) -> None:
-    """Search the shortest prefix of the acts that still fails, by bisection."""
-    passes, fails = 0, len(result.acts)
+    """Search the shortest prefix of the acts that still fails, by bisection. It can be empty."""
+    passes, fails = -1, len(result.acts)
     for _ in range(REPLAYS):
         if fails - passes <= 1:
             break
@@ -77,7 +77,8 @@ def _print_prefix(result: Result) -> None:
         else:
             passes = middle
         print(f"the first {middle} acts {'fail' if fails == middle else 'pass'}", flush=True)
-    print(f"shortest failing prefix: {fails} acts, the last is {result.acts[fails - 1]}")
+    last = f", the last is {result.acts[fails - 1]}" if fails else ""
+    print(f"shortest failing prefix: {fails} acts{last}")
 
 
 if __name__ == "__main__":

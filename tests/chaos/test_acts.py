@@ -40,7 +40,7 @@ def test_an_hour_has_every_kind_of_act_several_times(seed: int) -> None:
     assert all(len({part.target for part in act.parts}) == len(act.parts) for act in acts)
 
 
-@pytest.mark.parametrize("needed", [1, 3, 8])
+@pytest.mark.parametrize("needed", [0, 1, 3, 8])
 def test_shortest_failing_prefix_of_the_acts_is_found(
     needed: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
