@@ -8,7 +8,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 unexport PYTHONDONTWRITEBYTECODE # a suite starts twice as fast with compiled modules
 
-.PHONY: help setup venv up down demo verify lint contract contract-deep saga interleavings chaos flake concurrency e2e abuse bench locust mutants coverage report trace smu stripe docs proto lock clean
+.PHONY: help setup venv up down demo verify lint contract contract-deep saga interleavings chaos ha flake concurrency e2e abuse bench locust mutants coverage report trace smu stripe docs proto lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ interleavings: venv ## explore pairs of flows in depth, in about an hour (PAIR=W
 
 chaos: venv ## disturb the system under load and judge it by its clients' ledger (S=SECONDS, default 60, SEED=N)
 	@$(BIN)/python -m tests.chaos $(if $(S),--seconds $(S)) $(if $(SEED),--seed $(SEED))
+
+ha: venv ## lose each part of a cluster under load, and judge it (K=WORD of a name, COUNT=N runs)
+	@for run in $$(seq $(or $(COUNT),1)); do $(PYTEST) -m ha $(if $(K),-k "$(K)"); done
 
 N ?= 20
 MARK ?= saga

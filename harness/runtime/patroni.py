@@ -45,6 +45,8 @@ DYNAMIC: Mapping[str, Any] = {
     # As in the manifests: one of the two followers has each acknowledged commit, and without any, commits wait.
     "synchronous_mode": "quorum",
     "synchronous_mode_strict": True,
+    # A follower takes over when the leader's server has died. Its crash recovery takes longer and commits wait for it.
+    "primary_start_timeout": 0,
 }
 CLUSTER_SETTINGS = {
     "max_connections": "200",

@@ -16,6 +16,9 @@ from harness.runtime.rabbitmq import ERL_FLAGS, SOURCES, RabbitMQ, environment
 
 HOST = "localhost"
 JOIN_SECONDS = 120
+# Milliseconds, as in the manifests. Without the answer of a queue whose leader has died, RabbitMQ sends an expired
+# message again after this time. Its default is three minutes.
+ADVANCED = "[{rabbit, [{dead_letter_worker_publisher_confirm_timeout, 5000}]}].\n"
 # The nodes share few cores, so idle schedulers sleep instead of spinning.
 IDLE_FLAGS = "+sbwt none +sbwtdcpu none +sbwtdio none"
 
@@ -30,6 +33,7 @@ class ClusterNode(RabbitMQ):
     def prepare(self, env: Mapping[str, str]) -> None:
         """Write the files of the node, and the cookie that all nodes share."""
         super().prepare(env)
+        (self.home / "advanced.config").write_text(ADVANCED)
         cookie = self.home / ".erlang.cookie"
         if not cookie.exists():
             cookie.touch(mode=0o600)

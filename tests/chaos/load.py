@@ -16,12 +16,10 @@ from tests.chaos.stack import ChaosStack
 from tests.chaos.visits import HALL, Town, Visit
 from tests.support import inserts
 
-CLIENTS = 8
 PEOPLE = 240
 FLAGGED = 10  # every tenth customer needs a code to pay
 HOT_SEATS = 12
 SEATS_PER_SECOND = 40
-PAUSE_SECONDS = 0.05  # between two visits of a client
 OPENING = Decimal(10_000)
 STOP_SECONDS = 60.0
 
@@ -53,12 +51,12 @@ def settle_town(stack: ChaosStack, book: Book, seconds: float) -> tuple[Town, st
 class Load:
     """The clients of a run. Each visit ends before the load stops."""
 
-    def __init__(self, town: Town, seed: int) -> None:
-        self._town, self._ledger = town, town.ledger
+    def __init__(self, town: Town, seed: int, clients: int, pause_seconds: float) -> None:
+        self._town, self._ledger, self._pause_seconds = town, town.ledger, pause_seconds
         self._is_over = threading.Event()
         self._threads = [
             threading.Thread(target=self._visit, args=(Random(f"{seed} {n}"),), name=f"client-{n}")
-            for n in range(CLIENTS)
+            for n in range(clients)
         ]
 
     def start(self) -> None:
@@ -75,7 +73,7 @@ class Load:
                 self._ledger.crashes.append(f"{thread.name} did not end")
 
     def _visit(self, rng: Random) -> None:
-        while not self._is_over.wait(PAUSE_SECONDS):
+        while not self._is_over.wait(self._pause_seconds):
             try:
                 Visit(self._town, rng).run()
             except Unanswered:

@@ -77,7 +77,7 @@ def soak(
     with stack.supervised():
         town, event = settle_town(stack, book, seconds)
         began = time.monotonic()
-        load = Load(town, seed)
+        load = Load(town, seed, stack.clients, stack.pause_seconds)
         load.start()
         try:
             time.sleep(QUIET_SECONDS)

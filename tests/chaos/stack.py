@@ -60,6 +60,8 @@ class ChaosStack:
     disks: dict[str, Path] = field(default_factory=dict)  # of processes whose data has a small disk
     services: Sequence[str] = SERVICES
     processes: Sequence[str] = PROCESSES
+    clients: int = 8
+    pause_seconds: float = 0.05  # between two visits of a client
     _is_over: threading.Event = field(default_factory=threading.Event)
 
     def identity(self, name: str) -> process.Identity:
@@ -138,10 +140,10 @@ def running_stack(run_dir: Path, patch: str = "") -> Iterator[ChaosStack]:
 
 def _connect_to(directory: RunDir, link: str) -> Callable[[], socket.socket]:
     """Return a function that connects to the end of a link."""
-    return lambda: socket.create_connection((HOST, _find_port(directory, *LINKS[link])))
+    return lambda: socket.create_connection((HOST, find_port(directory, *LINKS[link])))
 
 
-def _find_port(directory: RunDir, name: str, port: int) -> int:
+def find_port(directory: RunDir, name: str, port: int) -> int:
     """Return the port of this machine. The proxies need it while the stack starts."""
     replica = directory.read_record(name).ports
     description = directory.read_stack() or {"ports": {}}

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,17 +19,24 @@ from harness import runtime
 from harness.runtime import cluster, process
 from harness.runtime.cleanup import take_down
 from harness.runtime.cluster import GROUPS
-from harness.runtime.patroni import Patroni
+from harness.runtime.etcd import CLIENTS
+from harness.runtime.patroni import REST, SQL, Patroni
 from harness.runtime.ports import HOST
 from harness.runtime.postgres import SUPERUSER
 from harness.runtime.rabbitmq_cluster import ClusterNode
 from harness.runtime.run_directory import RunDir
-from tests.chaos.stack import GATEWAY, VARIABLES, ChaosStack
+from tests.chaos.stack import GATEWAY, VARIABLES, ChaosStack, find_port
 from tests.support.running_stack import SeatPool
+from tests.support.silent_proxy import SilentProxy
 from tests.support.system import TestSystem
 from tests.support.waiting import wait_until
 
 ANSWER_SECONDS = 3.0
+# Many clients with long pauses, so that new ones arrive while a hung process holds the requests of others.
+CROWD, PAUSE_SECONDS = 40, 4.0
+SERVICES = ("orchestrator-service", "inventory-service", "user-service", "order-service", "event-service")
+# Each node of PostgreSQL is reached over a link for SQL and one for its Patroni, and reaches etcd over a third one.
+LINKS = tuple((name, port) for name in GROUPS["postgres"] for port in (SQL, REST, CLIENTS))
 PROBLEM = cluster.find_problem()
 cluster_only = pytest.mark.skipif(bool(PROBLEM), reason=f"no cluster on this machine: {PROBLEM}")
 Undo = Callable[[], None]
@@ -113,13 +122,58 @@ def send(processes: list[psutil.Process], number: signal.Signals) -> None:
 
 
 @contextmanager
-def running_cluster(run_dir: Path, overrides: dict[str, dict[str, str]] | None = None) -> Iterator[Cluster]:
-    """Start a cluster, whose processes are killed at the end."""
+def running_cluster(run_dir: Path, has_links: bool = False) -> Iterator[Cluster]:
+    """Start a cluster, whose processes are killed at the end. With links, the nodes of PostgreSQL can be cut off."""
     directory = RunDir(run_dir)
     with ExitStack() as opened:
         opened.callback(take_down, directory)
+        services = tuple(f"{name}{number}" for name in SERVICES for number in ("", "-2"))
+        links = {link: opened.enter_context(_open_link(directory, *link)) for link in LINKS if has_links}
+        overrides = _lead_over_links(links, services) if links else {}
         stack = runtime.up(run_dir, env=VARIABLES, quiet=True, overrides=overrides, wanted="ha")
-        services = tuple(name for name in stack.names if name.removesuffix("-2").endswith("-service"))
         nodes = tuple(name for group in GROUPS.values() for name in group)
         system = TestSystem(stack, SeatPool())
-        yield Cluster(stack, system, {}, services=services, processes=(*services, GATEWAY, *nodes))
+        named = {f"{name}:{port}": proxy for (name, port), proxy in links.items()}
+        yield Cluster(
+            stack,
+            system,
+            named,
+            services=services,
+            processes=(*services, GATEWAY, *nodes),
+            clients=CROWD,
+            pause_seconds=PAUSE_SECONDS,
+        )
+
+
+def _open_link(directory: RunDir, name: str, port: int) -> SilentProxy:
+    """Return a proxy to a port of a node, or from a node to any node of etcd that accepts."""
+    turns = count()
+
+    def connect() -> socket.socket:
+        if port != CLIENTS:
+            return socket.create_connection((HOST, find_port(directory, name, port)))
+        ends = [find_port(directory, each, port) for each in GROUPS["etcd"]]
+        first = next(turns) % len(ends)
+        for end in ends[first:] + ends[:first]:
+            with suppress(OSError):
+                return socket.create_connection((HOST, end))
+        raise ConnectionError("no node of etcd accepts")
+
+    return SilentProxy(connect)
+
+
+def _lead_over_links(
+    links: Mapping[tuple[str, int], SilentProxy], services: tuple[str, ...]
+) -> dict[str, dict[str, str]]:
+    """Return the variables with which nodes and services use the links."""
+    nodes = {
+        name: {
+            "PATRONI_POSTGRESQL_CONNECT_ADDRESS": f"{HOST}:{links[name, SQL].port}",
+            "PATRONI_RESTAPI_CONNECT_ADDRESS": f"{HOST}:{links[name, REST].port}",
+            "PATRONI_ETCD3_HOSTS": f"{HOST}:{links[name, CLIENTS].port}",
+            "PATRONI_ETCD3_USE_PROXIES": "true",  # else Patroni reads the addresses of all nodes and calls them
+        }
+        for name in GROUPS["postgres"]
+    }
+    ports = ",".join(str(links[name, SQL].port) for name in GROUPS["postgres"])
+    return {**nodes, **{name: {"DB_PORT": ports} for name in services}}

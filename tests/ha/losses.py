@@ -19,7 +19,7 @@ from tests.chaos.ledger import Ledger, Window
 from tests.chaos.nemesis import Act, Kind
 from tests.chaos.soak import QUIET_SECONDS, Result, soak
 from tests.chaos.stack import HEALTHY_SECONDS, ChaosStack
-from tests.ha.cluster import Cluster, Undo, send
+from tests.ha.cluster import SERVICES, Cluster, Undo, send
 from tests.support.queue_admin import HOLD
 from tests.support.waiting import wait_until
 
@@ -89,6 +89,20 @@ def kill_leader(cluster: Cluster) -> Undo:
 def freeze_leader(cluster: Cluster) -> Undo:
     """Stop the whole node of the leader with SIGSTOP. Afterwards it still takes itself for the leader."""
     return freeze(cluster, cluster.leader())
+
+
+def cut_off_leader(cluster: Cluster) -> Undo:
+    """Cut all links of the leader's node without a sign. Its server runs on, and its Patroni reaches no etcd."""
+    leader = cluster.leader()
+    links = [link for name, link in cluster.links.items() if name.partition(":")[0] == leader]
+    for link in links:
+        link.silence()
+
+    def undo() -> None:
+        for link in links:
+            link.take_over()
+
+    return undo
 
 
 def kill_follower(cluster: Cluster) -> Undo:
@@ -190,7 +204,7 @@ NODE_FROZEN = Loss("freeze the leader's node", freeze_leader, NODE, 40)
 SWITCHOVER = Loss("switch over", switch_over, OTHER, 5)
 QUEUE_LEADER_KILLED = Loss("kill the queue's leader", kill_queue_leader, OTHER, 8)
 ROLLING_RESTART = Loss("restart everything", restart_everything, SERVER, 5)
-SERVICES = ("orchestrator-service", "inventory-service", "user-service", "order-service", "event-service")
+CUT_OFF = Loss("cut off the leader's node", cut_off_leader, NODE, 40)
 HUNG = [Loss(f"hang {service}", partial(freeze, name=service), OTHER, 8) for service in SERVICES]
 LOSSES = [
     SERVER_KILLED,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -40,6 +41,12 @@ def test_sales_survive_three_losses(cluster: Cluster) -> None:
 @pytest.mark.parametrize("loss", losses.LOSSES, ids=str)
 def test_sales_survive(cluster: Cluster, loss: Loss) -> None:
     check(cluster, loss)
+
+
+@pytest.mark.deep
+def test_sales_survive_a_leader_that_is_cut_off(tmp_path: Path) -> None:
+    with running_cluster(tmp_path, has_links=True) as linked:
+        check(linked, losses.CUT_OFF)
 
 
 @pytest.mark.deep

@@ -14,7 +14,7 @@ from harness.runtime import cluster, compose, patroni, ports, process, variables
 from harness.runtime.cluster import GROUPS, ClusterStack, expand
 from harness.runtime.compose import ROOT
 from harness.runtime.process_plan import add_needs
-from harness.runtime.rabbitmq_cluster import ClusterNode
+from harness.runtime.rabbitmq_cluster import ADVANCED, ClusterNode
 from harness.runtime.run_directory import RunDir
 from harness.runtime.stack import COMPOSE
 from services.gateway import render
@@ -122,6 +122,7 @@ def test_broker_handles_partitions_as_in_the_manifests(stack: ClusterStack) -> N
     node = stack.program("rabbitmq-2")
     assert isinstance(node, ClusterNode)
     settings = node._settings()
+    assert spec["rabbitmq"]["advancedConfig"] == ADVANCED
     assert (
         f"cluster_partition_handling = {settings['cluster_partition_handling']}" in spec["rabbitmq"]["additionalConfig"]
     )
