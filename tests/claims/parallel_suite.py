@@ -22,7 +22,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-ALONE = ("chaos", "concurrency", "abuse")  # folders whose tests measure times and limits
+ALONE = ("chaos", "ha", "concurrency", "abuse")  # folders whose tests measure times and limits
 GATE = "gate"
 COVERS = "unit"  # the suite that measures coverage
 COVERAGE = [sys.executable, "-m", "coverage"]
