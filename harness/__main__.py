@@ -10,11 +10,13 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from pathlib import Path
 
 from harness import runtime
 from harness.command_line import run_main
 from harness.errors import StackError
-from harness.runtime import compose, container_engine, installed, node_packages, packages, variables
+from harness.runtime import backup, compose, container_engine, installed, node_packages, packages, variables
 from harness.runtime.cleanup import take_down
 from harness.runtime.progress import print_line
 from harness.runtime.run_directory import RunDir
@@ -39,6 +41,8 @@ def main() -> int:
         "stop": lambda given: runtime.attach(given.run_dir).stop(given.service),
         "kill": lambda given: runtime.attach(given.run_dir).kill(given.service),
         "restart": _restart,
+        "backup": _backup,
+        "restore": lambda given: backup.restore(given.folder, RunDir(given.run_dir), given.at),
     }
     try:
         commands[options.command](options)
@@ -76,6 +80,16 @@ def _parser() -> argparse.ArgumentParser:
     restart = commands.add_parser("restart", help="stop and start one service")
     restart.add_argument("service")
     _add_env_option(restart, "add a variable to its environment")
+    text = "copy the databases of the running native stack to a new backup"
+    commands.add_parser("backup", help=text).add_argument("folder", type=Path, metavar="DIR")
+    restore = commands.add_parser("restore", help="put a backup into an empty run directory, for the next `up`")
+    restore.add_argument("folder", type=Path, metavar="DIR")
+    restore.add_argument(
+        "--at",
+        type=_read_time,
+        metavar="TIME",
+        help="the moment, such as 2026-11-29T10:00:00Z (default: the end of the archive)",
+    )
     logs = commands.add_parser("logs", help="print the log of one service")
     logs.add_argument("service")
     logs.add_argument("-f", "--follow", action="store_true")
@@ -91,6 +105,11 @@ def _add_env_option(parser: argparse.ArgumentParser, text: str) -> None:
             setattr(namespace, self.dest, {**(getattr(namespace, self.dest) or {}), name: content})
 
     parser.add_argument("--env", action=Pair, metavar="NAME=VALUE", help=f"{text} (repeatable)")
+
+
+def _read_time(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _setup(given: argparse.Namespace) -> None:
@@ -154,6 +173,11 @@ def _restart(given: argparse.Namespace) -> None:
 
 def _print_ignored_settings(stack: Stack, service: str, given: Iterable[str] = ()) -> None:
     runtime.print_ignored_settings({**stack.run_dir.read_variables(), **stack.env(service)}, given)
+
+
+def _backup(given: argparse.Namespace) -> None:
+    stack = runtime.attach(given.run_dir)
+    backup.back_up(stack.program("postgres"), stack.run_dir.read_variables(), given.folder)
 
 
 def _down(given: argparse.Namespace) -> None:

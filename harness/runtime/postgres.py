@@ -48,6 +48,13 @@ SETTINGS = {
 }
 
 
+# A copy that a crash has interrupted stays a `.part`. A repeated copy of a complete file succeeds.
+ARCHIVE_COMMAND = (
+    'cmp -s "%p" "{0}/%f" || {{ test ! -e "{0}/%f" && cp "%p" "{0}/%f.part" && mv "{0}/%f.part" "{0}/%f"; }}'
+)
+ARCHIVE_TIMEOUT = "60s"  # the age at which a segment of a quiet server is archived too
+
+
 @dataclass(frozen=True)
 class Database:
     """The database of one service: its name, its role and the SQL that creates its schema."""
@@ -67,12 +74,16 @@ class Postgres(Program):
     data: Path = Path()
     password: str = ""
     databases: tuple[Database, ...] = ()
+    archive: Path | None = None
 
     def prepare(self, env: Mapping[str, str]) -> None:
         """Create the cluster if it is missing, and remove the postmaster.pid of a server that has ended."""
         if not (self.data / "PG_VERSION").exists():
             shutil.rmtree(self.data, ignore_errors=True)
             self._initdb()
+        if self.archive is not None:
+            self.archive.mkdir(parents=True, exist_ok=True)
+            give_to_server(self.archive)
         remove_stale_pid_file(self.data)
 
     def is_ready(self) -> bool:
@@ -146,11 +157,18 @@ class Postgres(Program):
             raise StackError(f"the SQL of {database.name} failed. Fix this script:\n{done.stderr.strip()}")
 
 
-def plan_postgres(databases: Sequence[tuple[Service, str]], port: int, run_dir: Path, password: str) -> Postgres:
-    """Return the server for the given pairs of a database container and the service that uses it."""
+def plan_postgres(
+    databases: Sequence[tuple[Service, str]], port: int, run_dir: Path, password: str, archive: str = ""
+) -> Postgres:
+    """Return the server for the given pairs of a database container and the service that uses it.
+
+    It copies each finished segment of its write-ahead log (WAL) to the folder `archive`, if one is given.
+    """
     data = run_dir / "postgres" / "data"
     binaries = find_binaries(databases[0][0].image)
-    flags = [option for name, value in SETTINGS.items() for option in ("-c", f"{name}={value}")]
+    folder = Path(archive).resolve() if archive else None
+    settings = {**SETTINGS, **(_archive_settings(folder) if folder else {})}
+    flags = [option for name, value in settings.items() for option in ("-c", f"{name}={value}")]
     return Postgres(
         name="postgres",
         argv=tuple(unprivileged_command([str(binaries / "postgres"), "-D", str(data), "-p", str(port), *flags], data)),
@@ -162,7 +180,21 @@ def plan_postgres(databases: Sequence[tuple[Service, str]], port: int, run_dir: 
         data=data,
         password=password,
         databases=tuple(database_of(container, user) for container, user in databases),
+        archive=folder,
     )
+
+
+def _archive_settings(folder: Path) -> dict[str, str]:
+    command = ARCHIVE_COMMAND.format(folder)
+    return {"archive_mode": "on", "archive_command": command, "archive_timeout": ARCHIVE_TIMEOUT}
+
+
+def give_to_server(folder: Path) -> None:
+    """Make the user of the server the owner of a folder and its content, if this process is root."""
+    if os.geteuid() == 0:
+        owner = find_unprivileged_user()
+        for path in (folder, *folder.rglob("*")):
+            shutil.chown(path, *owner)
 
 
 def find_binaries(image: str) -> Path:

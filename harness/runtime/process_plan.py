@@ -43,7 +43,8 @@ def plan_programs(
     for service in services.values():
         if service.kind == "postgres" and "postgres" not in planned:
             port, password = ports[service.name][5432], variables["POSTGRES_PASS"]
-            planned["postgres"] = plan_postgres(list_databases(services), port, run_dir, password)
+            archive = variables.get("WAL_ARCHIVE", "")
+            planned["postgres"] = plan_postgres(list_databases(services), port, run_dir, password, archive)
         elif service.kind == "rabbitmq":
             env, own = service.environment, dict(ports[service.name])
             planned["epmd"] = plan_epmd(own[4369], run_dir)

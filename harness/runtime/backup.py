@@ -1,0 +1,66 @@
+"""A base backup of the native PostgreSQL server, and its restore to one point in time.
+
+A backup folder holds `base/` (pg_basebackup) and the variables of the stack, because the data opens only with its
+secrets. `wal/` is the archive of a stack that ran with `WAL_ARCHIVE=FOLDER/wal`.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from datetime import datetime
+from pathlib import Path
+
+from harness.errors import StackError
+from harness.runtime.postgres import Postgres, give_to_server
+from harness.runtime.program import Program
+from harness.runtime.run_directory import RunDir
+
+BASE, WAL, VARIABLES = "base", "wal", "variables.json"
+
+
+def back_up(server: Program, variables: dict[str, str], folder: Path) -> None:
+    """Copy a running server and its variables to `folder`. Raises StackError, also if a backup is there already."""
+    if type(server) is not Postgres:
+        raise StackError("only a native stack can be backed up. docs/how-to/restore-a-backup.md describes the others.")
+    base = folder / BASE
+    if base.exists():
+        raise StackError(f"{base} exists. Choose another folder, because a backup is never overwritten.")
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    program = str(server.binaries / "pg_basebackup")
+    command = [program, "-D", str(base), "-d", server.admin_dsn("postgres"), "--checkpoint=fast"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise StackError(f"pg_basebackup failed:\n{done.stderr.strip()}")
+    RunDir(folder).write_file(VARIABLES, json.dumps(variables))
+
+
+def restore(folder: Path, directory: RunDir, at: datetime | None) -> None:
+    """Put the server of a backup into an empty run directory. Its next start recovers to the moment `at`.
+
+    Without `at` it recovers to the end of the archive. Raises StackError.
+    """
+    data = directory.path / "postgres" / "data"
+    if not (folder / BASE / "PG_VERSION").exists():
+        raise StackError(f"{folder} has no backup. `python -m harness backup {folder}` makes one of a running stack.")
+    with directory.lock():
+        if data.exists():
+            raise StackError(
+                f"{data} exists. Delete it with `python -m harness down --volumes`, or use another --run-dir."
+            )
+        shutil.copytree(folder / BASE, data)
+        shutil.copy(folder / VARIABLES, directory.path / VARIABLES)
+        with (data / "postgresql.auto.conf").open("a") as settings:
+            settings.write(_recovery_settings((folder / WAL).resolve(), at))
+        (data / "recovery.signal").touch()
+        data.chmod(0o700)
+        give_to_server(data.parent)
+
+
+def _recovery_settings(archive: Path, at: datetime | None) -> str:
+    """Return the settings of the recovery. The server accepts no connection before its end (`hot_standby`)."""
+    lines = [f'restore_command = \'cp "{archive}/%f" "%p"\'', "hot_standby = off"]
+    if at is not None:
+        lines += [f"recovery_target_time = '{at.isoformat()}'", "recovery_target_action = promote"]
+    return "".join(f"{line}\n" for line in lines)

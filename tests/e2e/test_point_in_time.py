@@ -1,0 +1,106 @@
+"""A base backup and the archive of the write-ahead log (WAL) restore all five databases to one point in time."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import Stack, runtime
+from harness.runtime.cleanup import take_down
+from tests.support.people import Person
+from tests.support.running_stack import UNLIMITED, SeatPool, native_only
+from tests.support.system import TestSystem
+
+pytestmark = [pytest.mark.e2e, native_only("each database container has a backup of its own")]
+
+PARTS = ("api-gateway", "fake-smu", "fake-stripe")  # with their dependencies, which are the services
+HOLD_SECONDS = "20"
+ARCHIVED = "SELECT last_archived_wal >= %s AS is_archived FROM pg_stat_archiver"
+
+
+@contextmanager
+def running(run_dir: Path, **env: str) -> Iterator[Stack]:
+    variables = {**UNLIMITED, "HOLD_TTL_SECONDS": HOLD_SECONDS, **env}
+    with runtime.up(run_dir, env=variables, only=PARTS, quiet=True) as stack:
+        yield stack
+        take_down(stack.run_dir)  # a clean stop takes seconds
+
+
+def run_harness(run_dir: Path, *arguments: str) -> None:
+    command = [sys.executable, "-m", "harness", "--run-dir", str(run_dir), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def reconcile(stack: Stack) -> tuple[int, str]:
+    """Run the operator's command without a margin, as on the machine of the orchestrator."""
+    command = [sys.executable, "-m", "services.orchestrator.admin", "reconcile", "--margin", "0"]
+    environment = {"PATH": os.environ["PATH"], **stack.env("orchestrator-service")}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout + done.stderr
+
+
+def archive_everything(system: TestSystem) -> None:
+    """Wait until the archive has the segment that is written now."""
+    [row] = system.rows("postgres", "SELECT pg_walfile_name(pg_switch_wal()) AS segment")
+    system.wait_until(
+        "the log is archived", lambda: system.rows("postgres", ARCHIVED, row["segment"])[0]["is_archived"]
+    )
+
+
+def pay_across(system: TestSystem, buyer: Person, order_id: str) -> str:
+    """Pay an order, and return a moment at which this saga was running."""
+    with closing(system.connect("users_db")) as users_db, ThreadPoolExecutor(1) as pool:
+        users_db.autocommit = False
+        users_db.cursor().execute("SELECT 1 FROM users WHERE user_id = %s FOR UPDATE", (buyer.user_id,))
+        paying = pool.submit(buyer.pay, order_id)
+        running = "SELECT clock_timestamp()::text AS now FROM sagas WHERE subject = %s AND status = 'RUNNING'"
+        [row] = system.wait_until("the pay runs", lambda: system.rows("sagas_db", running, order_id))
+        users_db.rollback()
+        paying.result().must(200)
+    return str(row["now"])
+
+
+def saga_of(system: TestSystem, order_id: str) -> dict[str, Any] | None:
+    found = system.rows("sagas_db", "SELECT * FROM sagas WHERE flow = 'pay' AND subject = %s", order_id)
+    return found[0] if found else None
+
+
+def test_restored_system_has_exactly_the_sales_before_the_moment(tmp_path: Path) -> None:
+    """The broker keeps the messages of holds that were lost. A saga that ran at the moment is undone by recovery."""
+    run_dir, folder, pool = tmp_path / "run", tmp_path / "backup", SeatPool()
+    with running(run_dir, WAL_ARCHIVE=str(folder / "wal")) as stack:
+        system = TestSystem(stack, pool)
+        buyer, other = system.people(2, "5000.00")
+        kept = [system.buy_seat(buyer)]
+        run_harness(run_dir, "backup", str(folder))
+        kept.append(system.buy_seat(buyer))
+        _, undone = system.hold_seat(other)
+        moment = pay_across(system, other, undone)
+        lost = [system.buy_seat(buyer), system.buy_seat(buyer)]
+        assert reconcile(stack) == (0, "")
+        archive_everything(system)
+    (run_dir / "postgres").rename(tmp_path / "lost server")
+    run_harness(run_dir, "restore", str(folder), "--at", moment)
+    with running(run_dir) as stack:
+        system = TestSystem(stack, pool)
+        assert [system.order_status(order_id) for _, order_id in kept] == ["CONFIRMED", "CONFIRMED"]
+        assert [system.order_status(order_id) for _, order_id in lost] == ["none", "none"]
+        system.wait_until("recovery ends the saga", lambda: (saga_of(system, undone) or {})["status"] == "UNDONE")
+        assert (system.order_status(undone), system.credits(other)) == ("FAILED", (5000, 0))
+        assert {order["order_id"] for order in buyer.get("/api/orders").must(200)} == {order for _, order in kept}
+        assert system.buy_seat(other, lost[0][0])[0] == lost[0][0]
+        stale = "SELECT 1 FROM release_messages WHERE message_id = %s AND outcome = 'STALE'"
+        ids = [order_id for _, order_id in lost]
+        system.wait_until("the old messages are consumed", lambda: all(system.rows("seats_db", stale, i) for i in ids))
+        assert (system.seat_status(lost[0][0]), system.seat_status(lost[1][0])) == ("SOLD", "AVAILABLE")
+        assert reconcile(stack) == (0, "")
+        system.assert_invariants()

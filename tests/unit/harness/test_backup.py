@@ -1,0 +1,75 @@
+"""The files of a backup and of a restored server. tests/e2e/test_point_in_time.py restores a real one."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from harness.errors import StackError
+from harness.runtime import backup
+from harness.runtime.postgres import Postgres
+from harness.runtime.program import Program
+from harness.runtime.run_directory import RunDir
+
+pytestmark = pytest.mark.unit
+
+MOMENT = datetime(2026, 11, 29, 10, 0, tzinfo=UTC)
+SERVER = Postgres(name="postgres", argv=(), env={}, ports={5432: 1}, probe=(1, ""))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A backup without data."""
+    base = tmp_path / "backup" / "base"
+    base.mkdir(parents=True)
+    (base / "PG_VERSION").write_text("16\n")
+    (base / "postgresql.auto.conf").write_text("# kept\n")
+    (base.parent / "variables.json").write_text('{"POSTGRES_PASS": "secret"}')
+    return base.parent
+
+
+def test_restored_server_stops_at_the_moment(folder: Path, tmp_path: Path) -> None:
+    directory = RunDir(tmp_path / "run")
+    backup.restore(folder, directory, MOMENT)
+    data = directory.path / "postgres" / "data"
+    *_, archive, standby, target, action = (data / "postgresql.auto.conf").read_text().splitlines()
+    assert (f"{folder}/wal/%f" in archive, standby) == (True, "hot_standby = off")
+    assert (target, action) == (
+        "recovery_target_time = '2026-11-29T10:00:00+00:00'",
+        "recovery_target_action = promote",
+    )
+    assert ((data / "recovery.signal").exists(), data.stat().st_mode & 0o777) == (True, 0o700)
+    assert directory.read_variables() == {"POSTGRES_PASS": "secret"}
+
+
+def test_restore_without_a_moment_uses_the_whole_archive(folder: Path, tmp_path: Path) -> None:
+    directory = RunDir(tmp_path / "run")
+    backup.restore(folder, directory, None)
+    settings = (directory.path / "postgres" / "data" / "postgresql.auto.conf").read_text()
+    assert ("restore_command" in settings, "recovery_target" in settings) == (True, False)
+
+
+def test_restore_keeps_the_data_of_a_run_directory(folder: Path, tmp_path: Path) -> None:
+    data = tmp_path / "run" / "postgres" / "data"
+    data.mkdir(parents=True)
+    with pytest.raises(StackError, match="exists"):
+        backup.restore(folder, RunDir(tmp_path / "run"), MOMENT)
+    assert list(data.iterdir()) == []
+
+
+def test_restore_needs_a_backup(tmp_path: Path) -> None:
+    with pytest.raises(StackError, match="has no backup"):
+        backup.restore(tmp_path, RunDir(tmp_path / "run"), MOMENT)
+
+
+def test_backup_is_never_overwritten(folder: Path) -> None:
+    with pytest.raises(StackError, match="never overwritten"):
+        backup.back_up(SERVER, {}, folder)
+
+
+def test_only_a_native_server_is_backed_up(tmp_path: Path) -> None:
+    other = Program(name="postgres", argv=(), env={}, ports={5432: 1}, probe=(1, ""))
+    with pytest.raises(StackError, match="native"):
+        backup.back_up(other, {}, tmp_path)
