@@ -127,7 +127,6 @@ class Reconciliation:
                 if found := self._compare(entry, outcomes):
                     kind, steps = found
                     yield self._describe(kind, entry, steps, outcomes, differing)
-                    outcomes = self._read_outcomes(entries)
 
     def _compare(self, entry: Entry, outcomes: Outcomes) -> tuple[Kind, list[Step]] | None:
         saga, state = SAGAS[entry.flow], make_state(entry)
