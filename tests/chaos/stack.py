@@ -93,7 +93,6 @@ class ChaosStack:
     @contextmanager
     def supervised(self) -> Iterator[None]:
         """Restart each process that dies during the block, as `restart: unless-stopped` of compose.yaml does."""
-        self._is_over.clear()
         self._is_over.clear()  # one stack can have several soaks
         thread = threading.Thread(target=self._supervise, name="supervisor")
         thread.start()
