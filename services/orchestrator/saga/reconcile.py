@@ -105,7 +105,7 @@ class Reconciliation:
     def list_differences(self) -> Iterator[Difference]:
         """Compare and yield each difference, in the order of the sagas. Raises Unknown if a service does not answer.
 
-        A caller may settle a difference before it takes the next one, which is compared afterwards.
+        A caller may settle a difference before it takes the next one, which may depend on it.
         """
         yield from self._compare_ended()
         yield from self._compare_unknown()
