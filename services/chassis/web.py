@@ -232,9 +232,11 @@ def _counters(method: str, route: str, status: int) -> tuple[Counter, Histogram]
 
 
 def _end_request(response: Response) -> Response:
-    response.headers[correlation.HEADER] = correlation.current() or ""
-    for name, value in PROTECTION.items():
-        response.headers.setdefault(name, value)
+    headers = response.headers
+    headers.add(correlation.HEADER, correlation.current() or "")
+    own = {name for name, _ in headers}  # `setdefault` would search all headers for each name
+    for name in PROTECTION.keys() - own:
+        headers.add(name, PROTECTION[name])
     if request.path.startswith(UNLOGGED):
         return response
     seconds = time.perf_counter() - g.started
