@@ -8,6 +8,7 @@ from uuid import UUID
 
 from services.chassis.access import seconds_since
 from services.chassis.clients import HttpPeer
+from services.chassis.single_flight_cache import SingleFlightCacheByKey
 from services.chassis.worker import Worker
 
 POLL_SECONDS = 0.5
@@ -21,6 +22,10 @@ class RevocationPoller:
         self._revoked: dict[str, float] = {}
         self._cursor = "after=0"
         self._fresh_at: float | None = None
+        # Concurrent calls of one login share a read. None of them gets the result of a read that began before the call.
+        self._roles: SingleFlightCacheByKey[str, str | None] = SingleFlightCacheByKey(
+            lambda path: lambda: users.get(path)["role"], max_age=0.0
+        )
         self._worker = Worker("revocations", self.poll, POLL_SECONDS)
 
     def start(self) -> None:
@@ -54,8 +59,7 @@ class RevocationPoller:
 
     def find_role(self, user_id: UUID, sid: str) -> str | None:
         """The current role of a user, or None if their login has ended. Raises Unknown."""
-        role: str | None = self._users.get(f"/users/{user_id}/role?{urlencode({'sid': sid})}")["role"]
-        return role
+        return self._roles.get(f"/users/{user_id}/role?{urlencode({'sid': sid})}")
 
     def _drop_expired(self, now: float) -> None:
         for sid in [sid for sid, until in self._revoked.items() if until < now]:

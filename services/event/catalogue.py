@@ -21,9 +21,9 @@ import msgspec
 from services.chassis import json_codec, web
 from services.chassis.db import Database
 from services.chassis.errors import Unknown
+from services.chassis.single_flight_cache import SingleFlightCacheByKey
 from services.event import store
 from services.event.inventory_client import InventoryClient, SeatMap
-from services.event.single_flight_cache import SingleFlightCacheByKey
 
 logger = logging.getLogger(__name__)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from uuid import uuid4
 
 import pytest
 
@@ -69,3 +70,18 @@ def test_next_poll_sends_the_cursor_with_its_session() -> None:
     poller.poll()
     poller.poll()
     assert [url.partition("?")[2] for url in urls] == ["after=0", "after=1&after_sid=ended"]
+
+
+def test_each_call_of_staff_reads_a_role_that_is_not_older() -> None:
+    """A read that began before a call may show the role before a demotion, so the call must not use its result."""
+    roles = iter(("staff", "customer"))
+
+    def respond_in_turn(
+        method: str, url: str, body: bytes | None, headers: Mapping[str, str], timeout: float
+    ) -> tuple[int, bytes]:
+        page = b'{"success":true,"data":{"role":"%s"}}' % next(roles).encode()
+        return check_response("user", method, url, 200, page)
+
+    peer = HttpPeer("User", "http://user", make_credential("event-service", "user-service"), respond_in_turn)
+    poller, user_id = RevocationPoller(peer), uuid4()
+    assert [poller.find_role(user_id, "login") for _ in range(2)] == ["staff", "customer"]

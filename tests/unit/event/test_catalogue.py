@@ -37,7 +37,7 @@ def event_id(service: EventService) -> str:
 @pytest.fixture
 def without_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make every cached value expire immediately."""
-    monkeypatch.setattr("services.event.single_flight_cache.MAX_AGE", 0.0)
+    monkeypatch.setattr("services.chassis.single_flight_cache.MAX_AGE", 0.0)
 
 
 # ── the seat map

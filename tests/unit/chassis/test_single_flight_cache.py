@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event as Signal
+from threading import Semaphore
 from typing import Any
 
 import pytest
 
 from services.chassis.errors import Refused, Unknown
+from services.chassis.single_flight_cache import IDLE_SECONDS, SingleFlightCache, SingleFlightCacheByKey
 from services.contracts.errors import ErrorCode
-from services.event.single_flight_cache import IDLE_SECONDS, SingleFlightCache, SingleFlightCacheByKey
 from tests.unit.event.event_service import Clock
 
 pytestmark = pytest.mark.unit
@@ -41,6 +42,26 @@ def test_a_value_is_valid_for_a_second_from_its_load() -> None:
     assert cache.get() == 1
     clock.now += 0.1
     assert cache.get() == 2
+
+
+def test_without_an_age_callers_share_only_a_load_that_began_later() -> None:
+    entered, waiting, gate, calls = Signal(), Semaphore(0), Signal(), []
+
+    def load() -> int:
+        calls.append(1)
+        entered.set()
+        assert gate.wait(timeout=10)
+        return len(calls)
+
+    cache: SingleFlightCache[int] = SingleFlightCache(load, before_waiting=waiting.release, max_age=0.0)
+    with ThreadPoolExecutor(3) as pool:
+        first = pool.submit(cache.get)
+        assert entered.wait(timeout=10)
+        others = [pool.submit(cache.get) for _ in range(2)]
+        for _ in others:
+            assert waiting.acquire(timeout=10)
+        gate.set()
+        assert [first.result(10), *(other.result(10) for other in others)] == [1, 2, 2]
 
 
 def test_fifty_concurrent_callers_share_one_load() -> None:
@@ -174,7 +195,7 @@ def test_nobody_waits_for_a_load_that_is_useless() -> None:
 
 
 def test_a_load_that_takes_too_long_holds_no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("services.event.single_flight_cache.WAIT_SECONDS", 0.05)
+    monkeypatch.setattr("services.chassis.single_flight_cache.WAIT_SECONDS", 0.05)
     entered, gate = Signal(), Signal()
 
     def load() -> int:

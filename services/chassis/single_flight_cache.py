@@ -1,4 +1,4 @@
-"""A cache with single flight: concurrent callers share one load, and its result is valid for MAX_AGE."""
+"""A cache with single flight: concurrent callers share one load, and its result is valid for a second by default."""
 
 from __future__ import annotations
 
@@ -27,10 +27,12 @@ class _Load(Generic[T]):
 
 
 class SingleFlightCache(Generic[T]):
-    """The result of `load`, at most MAX_AGE old, with one load at a time.
+    """The result of `load`, at most `max_age` seconds old, with one load at a time.
+
+    With a `max_age` of 0, a caller gets only the result of a load that started after its call.
 
     Concurrent callers wait for the load in progress, at most WAIT_SECONDS. `before_waiting` raises Unknown if a wait is
-    useless. An Unknown is cached for MAX_AGE from the end of its load, so a service that is down gets one request per
+    useless. An Unknown is cached for `max_age` from the end of its load, so a service that is down gets one request per
     second. Any other exception reaches only the caller that ran the load.
     """
 
@@ -39,10 +41,12 @@ class SingleFlightCache(Generic[T]):
         load: Callable[[], T],
         clock: Callable[[], float] = time.monotonic,
         before_waiting: Callable[[], object] = lambda: None,
+        max_age: float | None = None,
     ) -> None:
         self._load = load
         self._clock = clock
         self._before_waiting = before_waiting
+        self._max_age = MAX_AGE if max_age is None else max_age
         self._lock = Lock()
         self._last: _Load[T] | None = None
         self.used_at = clock()
@@ -68,9 +72,9 @@ class SingleFlightCache(Generic[T]):
             raise Unknown("The answer takes too long. Try again shortly.")
 
     def _find_valid(self, called_at: float) -> _Load[T] | None:
-        # A load that started after this call is as fresh as a new one, even if it took longer than MAX_AGE.
+        # A load that started after this call is as fresh as a new one, even if it took longer than that.
         last = self._last
-        if last is not None and (last.started >= called_at or self._clock() - last.started <= MAX_AGE):
+        if last is not None and (last.started >= called_at or self._clock() - last.started <= self._max_age):
             return last
         return None
 
@@ -97,10 +101,11 @@ class SingleFlightCacheByKey(Generic[K, T]):
         make_load: Callable[[K], Callable[[], T]],
         clock: Callable[[], float] = time.monotonic,
         before_waiting: Callable[[], object] = lambda: None,
+        max_age: float | None = None,
     ) -> None:
         self._make_load = make_load
+        self._options = clock, before_waiting, max_age
         self._clock = clock
-        self._before_waiting = before_waiting
         self._lock = Lock()
         self._caches: dict[K, SingleFlightCache[T]] = {}
 
@@ -121,5 +126,5 @@ class SingleFlightCacheByKey(Generic[K, T]):
         now = self._clock()
         for idle in [kept for kept, cache in self._caches.items() if now - cache.used_at > IDLE_SECONDS]:
             del self._caches[idle]
-        cache = self._caches[key] = SingleFlightCache(self._make_load(key), self._clock, self._before_waiting)
+        cache = self._caches[key] = SingleFlightCache(self._make_load(key), *self._options)
         return cache
