@@ -69,7 +69,7 @@ class Act:
         return " and ".join(f"{part.kind} {part.target}" for part in self.parts)
 
 
-LONG_RUN_SECONDS = 600  # a shorter run has shorter acts and rests
+LONG_RUN_SECONDS = 300  # a shorter run has shorter acts and rests
 REST_SECONDS = (5.0, 30.0)
 SHORT_LENGTH, SHORT_REST = 0.15, 0.06
 PAIRS = 0.25  # the share of acts that begin together with the act before
