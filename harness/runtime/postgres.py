@@ -150,8 +150,10 @@ class Postgres(Program):
             raise StackError(f"initdb could not create the database cluster:\n{done.stderr.strip()}")
 
     def _run_scripts(self, database: Database) -> None:
+        # Only this node surely has the new role. A standby may lack it, and libpq tries no other node after a refusal.
+        own = make_dsn(database.user, database.password, (self.port,), database.name)
         files = [option for path in database.scripts for option in ("-f", str(path))]
-        psql = [str(self.binaries / "psql"), "-X", "-q", "-v", "ON_ERROR_STOP=1", self.dsn(database.name), *files]
+        psql = [str(self.binaries / "psql"), "-X", "-q", "-v", "ON_ERROR_STOP=1", own, *files]
         done = _run(psql, PGOPTIONS="-c client_min_messages=warning")
         if done.returncode:
             raise StackError(f"the SQL of {database.name} failed. Fix this script:\n{done.stderr.strip()}")

@@ -20,6 +20,7 @@ ORCHESTRATOR_ONLY = [
     ("POST", "/credits/check"), ("POST", "/credits/deduct"), ("POST", "/credits/refund"), ("POST", "/credits/freeze"),
     ("POST", "/credits/unfreeze"), ("POST", "/credits/transfer"), ("POST", "/credits/topup"),
     ("POST", "/otp/send"), ("POST", "/otp/verify"), ("POST", "/notifications"), ("GET", "/staff-commands"),
+    ("POST", "/effects/list"),
 ]  # fmt: skip
 FOR_EVENT = [("GET", "/auth/revocations"), ("GET", f"/users/{USER}/role")]
 INTERNAL = [*ORCHESTRATOR_ONLY, *FOR_EVENT]
