@@ -143,6 +143,15 @@ class _Connection(psycopg2.extensions.connection):
             self._prepared[sql] = f"EXECUTE {name} ({values})" if parameters else f"EXECUTE {name}"
         return self._prepared[sql]
 
+    def run_statement(self, sql: str, params: dict[str, Any]) -> Any:
+        """Run `sql` as a prepared statement. It is prepared again if a change of the schema has outdated it."""
+        try:
+            return self.execute(self.prepare(sql), params)
+        except psycopg2.errors.FeatureNotSupported:  # "cached plan must not change result type": it did not run
+            self.execute("DEALLOCATE ALL")
+            self._prepared.clear()
+            return self.execute(self.prepare(sql), params)
+
     def abandon(self) -> None:
         """Roll back an open transaction. Close the connection if that fails."""
         try:
@@ -212,7 +221,7 @@ class Database:
     def _run_alone(self, read: Callable[[Any], T], sql: str, params: dict[str, Any]) -> T:
         def execute() -> T:
             with self._borrow() as connection:
-                return read(connection.execute(connection.prepare(sql), params))
+                return read(connection.run_statement(sql, params))
 
         return _repeat_once(execute) if sql.lstrip().startswith("SELECT") else execute()
 

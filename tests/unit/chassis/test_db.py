@@ -166,6 +166,22 @@ def test_write_is_never_repeated(
     assert db.statement(FIND, key="db:interrupted") is None
 
 
+def test_change_of_the_schema_fails_no_statement(db: Database) -> None:
+    """PostgreSQL refuses a prepared statement whose result has other columns now."""
+    insert = "INSERT INTO changing VALUES (1) RETURNING *"
+    with db.transaction() as tx:
+        tx.run("CREATE TABLE changing (one int)")
+    try:
+        assert db.statement(insert) == {"one": 1}
+        with db.transaction() as tx:
+            tx.run("ALTER TABLE changing ADD COLUMN two int")
+        assert db.statement(insert) == {"one": 1, "two": None}
+        assert db.rows("SELECT one FROM changing") == [{"one": 1}] * 2
+    finally:
+        with db.transaction() as tx:
+            tx.run("DROP TABLE changing")
+
+
 def test_read_can_change_nothing(db: Database) -> None:
     with pytest.raises(DatabaseFault, match="read-only"):
         db.read(lambda tx: tx.one(RECORD, key="db:read"))
