@@ -61,7 +61,7 @@ class Upstream:
     def _once(
         self, chosen: CheckedTarget, method: str, target: str, headers: dict[str, str], body: bytes
     ) -> tuple[Reply | Refusal, bool]:
-        """Call one target. The flag is True if another call cannot repeat what this one has done."""
+        """Call one target. Also return whether the request may be sent again without a second effect."""
         try:
             return self._exchange(chosen, method, target, headers, body), False
         except HTTPError as error:

@@ -32,8 +32,8 @@ class SingleFlightCache(Generic[T]):
     With a `max_age` of 0, a caller gets only the result of a load that started after its call.
 
     Concurrent callers wait for the load in progress, at most WAIT_SECONDS. `before_waiting` raises Unknown if a wait is
-    useless. An Unknown is cached for `max_age` from the end of its load, so a service that is down gets one request per
-    second. Any other exception reaches only the caller that ran the load.
+    useless. An Unknown is cached for `max_age` from the end of its load, so a service that is down gets one request in
+    that time. Any other exception reaches only the caller that ran the load.
     """
 
     def __init__(
