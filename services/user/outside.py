@@ -62,14 +62,20 @@ class Adapter(HTTPAdapter):
         return manager
 
     def send(self, request: requests.PreparedRequest, *arguments: Any, **options: Any) -> requests.Response:
-        """Send a request. `timeout` is a pair. Raises requests.ConnectionError or requests.Timeout."""
+        """Send a request. `timeout` is a pair. Raises requests.RequestException, which is a Timeout after their sum."""
         _call.connection = None
         connect, read = options["timeout"]
+        failure = None
         with Deadline(_InUse(_call), connect + read) as deadline:
-            response = super().send(request, *arguments, **options)
-            response.content  # noqa: B018 - reads the body within the deadline
-        if deadline.is_overdue:  # the end of file may look like the end of the answer
-            raise requests.ReadTimeout(f"no complete answer within {connect + read:g} s")
+            try:
+                response = super().send(request, *arguments, **options)
+                response.content  # noqa: B018 - reads the body within the deadline
+            except requests.RequestException as error:
+                failure = error
+        if deadline.is_overdue:  # the end of file may look like the end of the answer, or like a lost connection
+            raise requests.ReadTimeout(f"no complete answer within {connect + read:g} s") from failure
+        if failure is not None:
+            raise failure
         return response
 
 

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import pika
 import pytest
@@ -23,6 +24,7 @@ from services.chassis.db import Database
 from services.chassis.errors import NoAnswer, NotSent, Unknown
 from services.chassis.http_transport import PooledTransport
 from services.chassis.settings import Address, BrokerSettings, DatabaseSettings
+from services.user import outside
 from services.user.outside import open_session
 from services.user.smu import Smu
 from tests.support.brokers import Broker
@@ -199,6 +201,20 @@ def test_body_of_stripe_byte_by_byte_ends_in_time() -> None:
     timed_out = pytest.raises(requests.ReadTimeout)
     with DrippingServer() as server, open_session(server.origin) as session, at_most(BOUND), timed_out:
         session.get(f"{server.origin}/v1/payment_intents", timeout=(0.2, 0.3))
+
+
+def test_reset_after_the_deadline_is_a_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    is_shut_down = threading.Event()
+    connection = SimpleNamespace(sock=SimpleNamespace(shutdown=lambda _: is_shut_down.set()))
+
+    def lose_connection(*_: object, **__: object) -> None:
+        outside._call.connection = connection
+        assert is_shut_down.wait(BOUND)
+        raise requests.exceptions.ChunkedEncodingError("reset by peer")
+
+    monkeypatch.setattr(requests.adapters.HTTPAdapter, "send", lose_connection)
+    with open_session("http://127.0.0.1") as session, pytest.raises(requests.ReadTimeout):
+        session.get("http://127.0.0.1/v1/payment_intents", timeout=(0.2, 0.3))
 
 
 # ── RabbitMQ
