@@ -116,7 +116,7 @@ def _setup(given: argparse.Namespace) -> None:
     choice = container_engine.choose()
     if choice.kind == "native":
         packages.ensure_broker()
-    if not packages.find_etcd_problem():
+    with contextlib.suppress(StackError):  # only a cluster needs it, and the list below states that it is missing
         packages.ensure_etcd()
     packages.ensure_browser()
     for folder in node_packages.FOLDERS:

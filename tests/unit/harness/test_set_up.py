@@ -91,6 +91,21 @@ def test_setup_lists_what_is_installed(
     assert printed["Stack"] == "native,"
 
 
+def test_setup_continues_when_apt_has_no_etcd(
+    user_without_rights: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(package: str) -> bool:
+        raise StackError(f"no package {package}")
+
+    add_program(user_without_rights, "apt-get")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(packages, "_install", refuse)
+    monkeypatch.setattr(packages, "find_broker", lambda: Path("/opt/rabbitmq/sbin/rabbitmq-server"))
+    monkeypatch.setattr("sys.argv", ["harness", "setup"])
+    assert command_line.main() == 0
+    assert "not installed, so this machine runs no cluster" in capsys.readouterr().out
+
+
 def test_setup_without_a_broker_takes_docker(
     user_without_rights: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
