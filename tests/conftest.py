@@ -28,7 +28,7 @@ SUITES = {
 """Each mark (for -m) with the folders of its tests, in the order of the run.
 
 concurrency, abuse and e2e share a system of 0.7 GiB. They are after the suites that start their own.
-`make verify` runs some folders in a second process (`claims/parallel_suite.py`) and reports them last.
+`make verify` runs some folders in other processes (`claims/parallel_suite.py`) and reports them last.
 """
 
 

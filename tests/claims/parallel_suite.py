@@ -1,9 +1,10 @@
-"""pytest plugin: runs some suites in a second process and reports their results in the first.
+"""pytest plugin: runs some suites in other processes and reports their results in the first.
 
-`--in-parallel=saga/crash,mutants` (`make verify`): a second pytest runs these suites, one after another, while the
-first runs all others. Most of them wait for a lease or a deadline, and the other tests use the cores meanwhile. Before
-a test of `ALONE`, the first waits for the test of the second, and a lock stops the next one. At its end the first
-reports the results of the second. A test without a result, because the second pytest crashed, runs in the first.
+`--in-parallel=saga/crash,mutants` (`make verify`): another pytest runs these suites, one after another, while the
+first runs all others. Many tests wait for a lease, a deadline or a browser, and others use the cores meanwhile. The
+option can be given several times, for as many further processes. Before a test of `ALONE`, the first waits for the
+tests of the others, and locks stop the next ones. At its end the first reports the results of the others. A test
+without a result, because another pytest crashed, runs in the first.
 
 The unit tests also measure the coverage of each service for the report. pytest-xdist cannot replace this plugin,
 because each of its workers would start its own copy of the session's system.
@@ -31,18 +32,19 @@ Results = dict[str, list[pytest.TestReport]]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add --in-parallel, and the option for the second pytest."""
-    alone = ", ".join(ALONE)
-    parser.addoption("--in-parallel", metavar="FOLDER,…", help=f"run these in a second process, but not during {alone}")
+    """Add --in-parallel, and the option for the other processes."""
+    text = f"run these in another process, but not during {', '.join(ALONE)} (repeatable)"
+    parser.addoption("--in-parallel", action="append", metavar="FOLDER,…", help=text)
     parser.addoption("--results-to", type=Path, help="write each test's reports to this file, a line each")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the part for the first or the second pytest, if this run is one of them."""
-    if suites := config.getoption("--in-parallel"):
-        config.pluginmanager.register(ParallelSuites(config, suites.split(",")), "parallel_suite")
+    """Register the part for the first or for another pytest, if this run is one of them."""
+    if given := config.getoption("--in-parallel"):
+        lanes = [suites.split(",") for suites in given]
+        config.pluginmanager.register(ParallelSuites(config, lanes), "parallel_suite")
     if path := config.getoption("--results-to"):
-        config.pluginmanager.register(SecondRun(config, path), "second_run")
+        config.pluginmanager.register(OtherRun(config, path), "other_run")
 
 
 def is_below(nodeid: str, *folders: str) -> bool:
@@ -52,7 +54,7 @@ def is_below(nodeid: str, *folders: str) -> bool:
 
 
 class Gate:
-    """Two locks, with which the first pytest waits for the test of the second, and then stops it."""
+    """Two locks, with which the first pytest waits for the test of another one, and then stops it."""
 
     NEXT, TEST = 0, 1  # byte of the file: held to begin the next test, and held during a test
 
@@ -60,12 +62,12 @@ class Gate:
         self._file = path.open("a")
 
     def close(self) -> None:
-        """Let the second pytest begin no further test, and wait until its test has ended."""
+        """Let the other pytest begin no further test, and wait until its test has ended."""
         self._lock(self.NEXT)
         self._lock(self.TEST)
 
     def open(self) -> None:
-        """Let the second pytest continue."""
+        """Let the other pytest continue."""
         self._unlock(self.NEXT)
         self._unlock(self.TEST)
 
@@ -85,8 +87,8 @@ class Gate:
         fcntl.lockf(self._file, fcntl.LOCK_UN, 1, byte)
 
 
-class SecondRun:
-    """Part of the second pytest: waits at the gate before it collects and before each test, and writes its reports."""
+class OtherRun:
+    """Part of another pytest: waits at the gate before it collects and before each test, and writes its reports."""
 
     def __init__(self, config: pytest.Config, path: Path) -> None:
         self._config, self._path, self._gate = config, path, Gate(path.with_name(GATE))
@@ -115,7 +117,7 @@ class SecondRun:
             self._gate.leave()
 
 
-class Second:
+class Suite:
     """One suite in a process of its own."""
 
     def __init__(self, config: pytest.Config, suite: str, directory: Path) -> None:
@@ -156,43 +158,85 @@ class Second:
     def _write_coverage(self, reports: Path | None) -> None:
         if reports and self._is_covered:
             command = [*COVERAGE, "json", "-q", self._data, "-o", str(reports / "coverage.json")]
-            subprocess.run(command, capture_output=True, check=False)  # no data if the second pytest crashed
+            subprocess.run(command, capture_output=True, check=False)  # no data if that pytest crashed
 
 
-class ParallelSuites:
-    """Part of the first pytest: runs the suites in the second, one after another, and reports their results."""
+class Lane:
+    """Suites that run one after another in another process, and the gate at which they wait."""
 
-    def __init__(self, config: pytest.Config, suites: list[str]) -> None:
-        self._directory = TemporaryDirectory(prefix="ticketremaster-parallel-")
-        directory = Path(self._directory.name)
-        self._gate = Gate(directory / GATE)
-        self._seconds = {suite: Second(config, suite, directory) for suite in suites}
+    def __init__(self, config: pytest.Config, suites: list[str], directory: Path) -> None:
+        directory.mkdir()
+        self.gate = Gate(directory / GATE)
+        self._suites = {suite: Suite(config, suite, directory) for suite in suites}
         self._pool = ThreadPoolExecutor(1)
         self._runs: dict[str, Future[None]] = {}
         self._results: dict[str, Results] = {}
 
+    def find_suite(self, nodeid: str) -> str:
+        """Return the suite of this lane that has the test, or an empty text."""
+        return next((suite for suite in self._suites if is_below(nodeid, suite)), "")
+
+    def keep(self, selected: set[str]) -> None:
+        """Forget the suites that are not selected."""
+        self._suites = {suite: run for suite, run in self._suites.items() if suite in selected}
+
+    def start(self) -> None:
+        """Begin the first suite."""
+        self._runs = {suite: self._pool.submit(run.run) for suite, run in self._suites.items()}
+
+    def read_reports(self, nodeid: str) -> list[pytest.TestReport]:
+        """Wait for the suite of this test, and return the reports of the test."""
+        suite = self.find_suite(nodeid)
+        if suite not in self._results:
+            self._runs[suite].result()
+            self._results[suite] = self._suites[suite].read_results()
+        return self._results[suite].get(nodeid, [])
+
+    def stop(self) -> None:
+        """Stop the process and begin no further suite."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        for suite in self._suites.values():
+            suite.stop()
+        self._pool.shutdown()
+
+
+class ParallelSuites:
+    """Part of the first pytest: runs the suites of each lane in another process, and reports their results."""
+
+    def __init__(self, config: pytest.Config, lanes: list[list[str]]) -> None:
+        self._directory = TemporaryDirectory(prefix="ticketremaster-parallel-")
+        home = Path(self._directory.name)
+        self._lanes = [Lane(config, suites, home / str(number)) for number, suites in enumerate(lanes)]
+        self._order = [suite for suites in lanes for suite in suites]
+        self._is_started = False
+
     @pytest.hookimpl(wrapper=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> Iterator[None]:
-        """Move the tests of the second pytest to the end. If no others are selected, the first runs all itself."""
+        """Move the tests of the lanes to the end. If no others are selected, the first runs all itself."""
         yield
         selected = {self._find_suite(item.nodeid) for item in items}
-        chosen = [suite for suite in self._seconds if suite in selected] if "" in selected else []
-        self._seconds = {suite: self._seconds[suite] for suite in chosen}
-        items.sort(key=lambda item: ["", *chosen].index(self._find_suite(item.nodeid)))
+        for lane in self._lanes:
+            lane.keep(selected if "" in selected else set())
+        items.sort(key=lambda item: ["", *self._order].index(self._find_suite(item.nodeid)))
 
     def runs(self, nodeid: str) -> bool:
-        """Return whether the second pytest runs this test."""
+        """Return whether another pytest runs this test."""
         return bool(self._find_suite(nodeid))
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
-        """Begin the suites at the first test. Report a test of the second pytest instead of running it."""
-        self._runs = self._runs or {suite: self._pool.submit(second.run) for suite, second in self._seconds.items()}
-        if is_below(item.nodeid, *ALONE):
-            self._gate.close()
-        else:
-            self._gate.open()
-        reports = self._read_reports(item.nodeid)
+        """Begin the lanes at the first test. Report a test of a lane instead of running it."""
+        if not self._is_started:
+            self._is_started = True
+            for lane in self._lanes:
+                lane.start()
+        for lane in self._lanes:  # while the first one ends a long test, the others continue
+            if is_below(item.nodeid, *ALONE):
+                lane.gate.close()
+            else:
+                lane.gate.open()
+        # The first pytest runs a test for which another one has no report.
+        reports = next((lane.read_reports(item.nodeid) for lane in self._lanes if lane.find_suite(item.nodeid)), [])
         if not reports:
             return None
         item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
@@ -203,21 +247,11 @@ class ParallelSuites:
         return True
 
     def pytest_unconfigure(self) -> None:
-        """Stop the second pytest with this run."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
-        for second in self._seconds.values():
-            second.stop()
-        self._pool.shutdown()
+        """Stop the other processes with this run."""
+        for lane in self._lanes:
+            lane.stop()
         self._directory.cleanup()
 
     def _find_suite(self, nodeid: str) -> str:
-        """Return the suite of the second pytest that has this test, or an empty text."""
-        return next((suite for suite in self._seconds if is_below(nodeid, suite)), "")
-
-    def _read_reports(self, nodeid: str) -> list[pytest.TestReport]:
-        """Wait for the suite of this test, and return the reports of the test. The first pytest runs it without any."""
-        suite = self._find_suite(nodeid)
-        if suite and suite not in self._results:
-            self._runs[suite].result()
-            self._results[suite] = self._seconds[suite].read_results()
-        return self._results.get(suite, {}).get(nodeid, [])
+        """Return the suite of a lane that has this test, or an empty text."""
+        return next(filter(None, (lane.find_suite(nodeid) for lane in self._lanes)), "")

@@ -122,14 +122,17 @@ def send(processes: list[psutil.Process], number: signal.Signals) -> None:
 
 
 @contextmanager
-def running_cluster(run_dir: Path, has_links: bool = False) -> Iterator[Cluster]:
-    """Start a cluster, whose processes are killed at the end. With links, the nodes of PostgreSQL can be cut off."""
+def running_cluster(run_dir: Path, has_links: bool = False, serves_over_links: bool = True) -> Iterator[Cluster]:
+    """Start a cluster, whose processes are killed at the end. With links, the nodes of PostgreSQL can be cut off.
+
+    Without `serves_over_links`, only the nodes use the links, so that replication can be cut alone.
+    """
     directory = RunDir(run_dir)
     with ExitStack() as opened:
         opened.callback(take_down, directory)
         services = tuple(f"{name}{number}" for name in SERVICES for number in ("", "-2"))
         links = {link: opened.enter_context(_open_link(directory, *link)) for link in LINKS if has_links}
-        overrides = _lead_over_links(links, services) if links else {}
+        overrides = _lead_over_links(links, services if serves_over_links else ()) if links else {}
         stack = runtime.up(run_dir, env=VARIABLES, quiet=True, overrides=overrides, wanted="ha")
         nodes = tuple(name for group in GROUPS.values() for name in group)
         system = TestSystem(stack, SeatPool())

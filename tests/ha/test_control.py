@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.runtime.patroni import SQL
 from tests.ha import losses
 from tests.ha.cluster import Cluster, Undo, cluster_only, running_cluster
 from tests.ha.losses import Loss
@@ -21,23 +22,26 @@ ASYNCHRONOUS = {
 }
 
 
-def kill_leader_behind_frozen_followers(cluster: Cluster) -> Undo:
-    """Stop both followers, kill the leader's node some seconds later, and let the followers continue."""
-    leader, followers = cluster.leader(), cluster.followers()
-    thaw = [losses.freeze(cluster, name) for name in followers]
+def kill_leader_ahead_of_its_followers(cluster: Cluster) -> Undo:
+    """Cut the replication alone, while the services reach the leader, and kill the leader's node some seconds later.
+
+    A frozen follower would later read from its socket what the dead leader has sent.
+    """
+    leader = cluster.leader()
+    replication = cluster.links[f"{leader}:{SQL}"]
+    replication.silence()
     time.sleep(LAG_SECONDS)
     cluster.stack.kill(leader)
-    for each in thaw:
-        each()
+    replication.take_over()
     return lambda: cluster.stack.start(leader)
 
 
-LOSS = Loss("kill the leader ahead of its followers", kill_leader_behind_frozen_followers, losses.NODE, 40)
+LOSS = Loss("kill the leader ahead of its followers", kill_leader_ahead_of_its_followers, losses.NODE, 40)
 
 
 def test_judge_finds_lost_facts_without_synchronous_replication(tmp_path: Path) -> None:
     """The same loss with synchronous replication loses nothing."""
-    with running_cluster(tmp_path) as cluster:
+    with running_cluster(tmp_path, has_links=True, serves_over_links=False) as cluster:
         result, _ = losses.suffer(cluster, 1, LOSS)
         assert not result.has_failed, result.explain()
         cluster.configure(ASYNCHRONOUS)

@@ -1,4 +1,4 @@
-"""The results of a suite that runs in a second process are reported as if it had run with the others."""
+"""The results of a suite that runs in another process are reported as if it had run with the others."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ def run_pytest(project: Path, *options: str, **suites: str) -> subprocess.Comple
     )
 
 
-def test_results_of_the_second_process_are_reported_at_the_end(tmp_path: Path) -> None:
-    """A test whose id differs in the second process runs in the first."""
+def test_results_of_the_other_process_are_reported_at_the_end(tmp_path: Path) -> None:
+    """A test whose id differs in the other process runs in the first."""
     done = run_pytest(tmp_path, "suite", "--in-parallel=unit", "-m", "e2e or unit")
     results = re.findall(r"^suite/\S+::(\w+)(?:\[\d+\])? (PASSED|FAILED|SKIPPED)", done.stdout, re.M)
     assert results == [
@@ -90,10 +90,30 @@ def test_tests_left_by_a_crash_run_in_the_first_process(tmp_path: Path) -> None:
     assert "1 failed, 6 passed, 1 skipped" in done.stdout
 
 
-def test_several_suites_run_in_the_second_process(tmp_path: Path) -> None:
+def test_several_suites_run_in_one_other_process(tmp_path: Path) -> None:
     done = run_pytest(tmp_path, "suite", "--in-parallel=unit,z", "-m", "e2e or unit", z=PARALLEL)
     assert (tmp_path / "ran").read_text() == "second second "
     assert re.fullmatch(r"=+ 2 failed, 7 passed, 2 skipped in .+ =+", done.stdout.strip().splitlines()[-1])
+
+
+MEETS = """
+import time, pytest
+from pathlib import Path
+
+pytestmark = pytest.mark.unit
+
+def test_meets_another_lane():
+    Path({own!r}).touch()
+    while not Path({other!r}).exists():
+        time.sleep(0.01)
+"""
+
+
+def test_each_lane_has_its_own_process(tmp_path: Path) -> None:
+    """Each of both tests waits for the other one."""
+    suites = {"unit": MEETS.format(own="one", other="two"), "z": MEETS.format(own="two", other="one")}
+    done = run_pytest(tmp_path, "suite", "--in-parallel=unit", "--in-parallel=z", "-m", "e2e or unit", **suites)
+    assert re.fullmatch(r"=+ 3 passed in .+ =+", done.stdout.strip().splitlines()[-1]), done.stdout
 
 
 MEETS_THE_FIRST = """
@@ -146,16 +166,17 @@ def test_needs_the_machine():
 """
 
 
-def test_no_test_runs_while_the_first_process_needs_the_machine(tmp_path: Path) -> None:
-    """The first process waits for the test that runs in the second, and the next one waits for the first."""
+@pytest.mark.parametrize("lanes", [["--in-parallel=unit"], ["--in-parallel=z", "--in-parallel=unit"]])
+def test_no_test_runs_while_the_first_process_needs_the_machine(tmp_path: Path, lanes: list[str]) -> None:
+    """The first process waits for the test that runs in another, and the next one waits for the first."""
     done = run_pytest(
-        tmp_path, "suite", "--in-parallel=unit", "-m", "e2e or unit",
+        tmp_path, "suite", *lanes, "-m", "e2e or unit",
         a=WAITS_FOR_THE_SECOND, abuse=NEEDS_THE_MACHINE, unit=MEETS_THE_FIRST,
     )  # fmt: skip
     assert re.fullmatch(r"=+ 6 passed in .+ =+", done.stdout.strip().splitlines()[-1]), done.stdout
 
 
-def test_nothing_runs_in_parallel_with_only_the_suites_of_the_second(tmp_path: Path) -> None:
+def test_nothing_runs_in_parallel_with_only_the_suites_of_a_lane(tmp_path: Path) -> None:
     run_pytest(tmp_path, "suite", "--in-parallel=unit", "-m", "unit")
     assert (tmp_path / "ran").read_text() == "first "
 
@@ -171,7 +192,7 @@ def test_covers():
 )
 
 
-def test_coverage_of_the_second_process_is_reported(tmp_path: Path) -> None:
+def test_coverage_of_the_other_process_is_reported(tmp_path: Path) -> None:
     options = ("--in-parallel=unit", "-m", "e2e or unit", "--report=reports")
     run_pytest(tmp_path, "suite", *options, unit=COVERS)
     covered = json.loads((tmp_path / "reports" / "coverage.json").read_text())["files"]
