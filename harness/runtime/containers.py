@@ -128,6 +128,10 @@ class ContainerStack(Stack):
         """Return True: the engine itself listens, and it starts no container whose port another process has."""
         return True
 
+    def _find_taken_ports(self, program: Program, record: Record) -> list[int]:
+        """Return nothing, because the engine itself listens."""
+        return []
+
     def _render(self) -> None:
         """Run the renderer and wait for its end. Raises StackError with its message."""
         (container,) = self._project.ids([RENDERER])

@@ -195,9 +195,7 @@ class Supervisor:
             in_time = process.wait_for(is_decided, limit, self._cancelled)
         if not self._cancelled.is_set() and not (in_time and record.is_alive):
             trouble = f"not ready after {limit:.0f} s" if record.is_alive else "ended while starting"
-            own = functools.partial(process.listens, record.identity)
-            taken = [port for port in program.listen_ports if not is_free(port) and not own([port])]
-            if taken:
+            if taken := self._find_taken_ports(program, record):
                 trouble += f", because another process listens on port {taken[0]} (a new start takes another port)"
             log = self.log_path(program.name)
             raise StackError(f"{program.name} {trouble}; the end of {log}:\n{_tail(log)}")
@@ -205,6 +203,10 @@ class Supervisor:
     def _listens(self, program: Program, record: Record) -> bool:
         """Return whether the process of `record`, and no stranger, listens on the ports of the program."""
         return process.listens(record.identity, program.listen_ports)
+
+    def _find_taken_ports(self, program: Program, record: Record) -> list[int]:
+        """Return the ports of the program on which a process listens that is not that of `record`."""
+        return [p for p in program.listen_ports if not is_free(p) and not process.listens(record.identity, [p])]
 
     def report(self, name: str, what: str) -> None:
         """Print one line of progress unless the stack is quiet."""

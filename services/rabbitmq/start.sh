@@ -1,6 +1,7 @@
 #!/bin/sh
-# The command of the container. RabbitMQ creates no default user when it imports definitions, so it would ignore
-# RABBITMQ_DEFAULT_USER (D36). This script therefore writes the user to a second file, which is imported too.
+# The entrypoint of the container. RabbitMQ creates no default user when it imports definitions, so it would ignore
+# RABBITMQ_DEFAULT_USER (D36). This script therefore writes the user to a second file, which is imported too. It begins
+# as root, because the folders of a tmpfs belong to root.
 set -eu
 definitions=/etc/rabbitmq/definitions.d
 
@@ -28,5 +29,5 @@ cat >"$definitions/20-user.json" <<JSON
   "permissions": [{ "user": "$user", "vhost": "/", "configure": ".*", "write": ".*", "read": ".*" }]
 }
 JSON
-chown -R rabbitmq "$definitions"
+chown -R rabbitmq "$definitions" /var/log/rabbitmq
 exec docker-entrypoint.sh rabbitmq-server

@@ -88,6 +88,7 @@ def test_packages_are_hashed_wheels_from_a_separate_stage() -> None:
         for command in re.findall(r"pip .*install.*", stage.text):
             assert "--require-hashes" in command
             assert "--only-binary :all:" in command
+            assert ("--no-binary" in command) == (stage.name == "wheels-of-tests"), "no compiler for a service"
             assert stage.name.startswith("wheels")
     assert all("wheels" not in found[name].base for name in (*SHIPPED, "tests"))
 
@@ -351,6 +352,16 @@ def test_container_gains_no_right_and_writes_only_to_volumes(name: str) -> None:
     assert "/tmp" in described["tmpfs"]  # noqa: S108 - the folder of the container
     assert ("cap_add" in described) == (name in STARTS_AS_ROOT)
     assert not described.get("privileged")
+
+
+def test_folders_in_memory_belong_to_the_user_of_their_server() -> None:
+    """A tmpfs belongs to root. The process begins as root, so it can give the folder away."""
+    start = (ROOT / "services" / "rabbitmq" / "start.sh").read_text()
+    for name in STARTS_AS_ROOT:
+        own = [folder for folder in SERVICES[name]["tmpfs"] if folder.startswith("/var")]
+        script = start if name == "rabbitmq" else SERVICES[name]["entrypoint"][-1]
+        assert own
+        assert all(re.search(rf"chown .*{re.escape(folder)}", script) for folder in own)
 
 
 def test_gateway_and_fakes_share_no_network_with_a_database() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,20 @@ def test_all_database_servers_are_one_program(stack: ContainerStack) -> None:
     assert stack._containers("user-service") == ("user-service",)
     assert stack.names[0] == "postgres"
     assert not {"gateway-config", "seats-db", "epmd"} & set(stack.names)
+
+
+def test_failed_start_of_a_container_blames_no_other_program(
+    stack: ContainerStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine listens on the ports of each container, also of the broker, whose distribution has none."""
+    monkeypatch.setattr(stack, "log_path", lambda _name: COMPOSE)  # any file
+    for name in stack.names:
+        program = stack.program(name)
+        assert set(program.listen_ports) <= set(program.ports.values())
+        with socket.create_server((ports.HOST, program.listen_ports[0])), pytest.raises(StackError) as failed:
+            stack._wait_until_ready(program, Record(name, state="starting"))
+        assert "ended while starting" in str(failed.value)
+        assert "another process" not in str(failed.value)
 
 
 def test_each_directory_has_its_own_project(tmp_path: Path) -> None:

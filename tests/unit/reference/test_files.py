@@ -188,7 +188,7 @@ def test_rabbitmq_has_its_management_and_its_files() -> None:
     assert described["image"] == "rabbitmq:4-management"
     assert "./services/rabbitmq/rabbitmq.conf:/etc/rabbitmq/rabbitmq.conf:ro" in described["volumes"]
     assert "./services/rabbitmq:/etc/rabbitmq/ticketremaster:ro" in described["volumes"], "its definitions and start.sh"
-    assert described["command"][-1].endswith("start.sh")
+    assert described["entrypoint"][-1].endswith("start.sh")
     assert "rabbitmq-diagnostics" in described["healthcheck"]["test"]
 
 
