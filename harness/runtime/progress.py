@@ -29,9 +29,10 @@ def report_every(text: str, report: Callable[[str], object] = print_line, second
             report(f"{text}, {time.monotonic() - began:.0f} s")
 
     ticker = threading.Thread(target=tick, name="progress", daemon=True)
-    ticker.start()
     try:
+        ticker.start()
         yield
-    finally:
+    finally:  # also if a signal interrupts the start of the thread
         ended.set()
-        ticker.join()
+        if ticker.ident:
+            ticker.join()

@@ -13,6 +13,7 @@ from tests.abuse.addresses import from_address, new_addresses
 from tests.abuse.honest_buyers import HonestBuyers
 from tests.support.concurrency import run_concurrently
 from tests.support.people import Person
+from tests.support.running_stack import native_only
 from tests.support.system import TestSystem
 
 pytestmark = [pytest.mark.abuse, pytest.mark.usefixtures("invariants")]
@@ -54,6 +55,7 @@ def test_flood_of_logins_leaves_balance_and_pay_to_buyers(
     assert set().union(*seen) == {(401, ""), (429, "1")}
 
 
+@native_only("the proxy of the engine gives all clients one address")
 def test_guesses_slow_down_their_address_and_not_the_owner(
     system: TestSystem, honest_buyers: Callable[[], HonestBuyers]
 ) -> None:

@@ -1,4 +1,4 @@
-"""Negative controls: without the journal, or without the confirms of the broker, the judge finds what is lost."""
+"""Negative controls: without journal, confirms of the broker or leases, the judge finds what is lost or undone."""
 
 from __future__ import annotations
 
@@ -34,6 +34,12 @@ def publish(self, exchange, routing_key, body, *, sent=None, timeout=0.0, **prop
     sent or self.send(exchange, routing_key, body, **properties)
 Publisher.publish = publish"""
 
+NO_LEASES = """
+from services.orchestrator import app
+from services.orchestrator.saga import journal
+app.RECOVERY_SECONDS = 0.05
+journal._ADOPT = journal._ADOPT.replace("h.lease_until > clock.now", "false")"""
+
 
 def find_kinds(run_dir: Path, patch: str, *acts: Act) -> set[str]:
     """Return the kinds of the findings of a run."""
@@ -53,3 +59,8 @@ def test_judge_finds_lost_messages_without_confirms(tmp_path: Path) -> None:
     assert "lost hold message" in find_kinds(
         tmp_path, NO_CONFIRMS, Act("silence", "orchestrators to rabbitmq", 3.0, 0.5)
     )
+
+
+def test_judge_finds_undone_requests_without_leases(tmp_path: Path) -> None:
+    """Each orchestrator adopts what the other one is working on. Nothing is lost, but requests fail without a cause."""
+    assert "unexplained error" in find_kinds(tmp_path, NO_LEASES)

@@ -23,7 +23,11 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+from tests.support.running_stack import IN_CONTAINERS
+
 ALONE = ("chaos", "ha", "concurrency", "abuse")  # folders whose tests measure times and limits
+# These start a second system. In containers, it would change the network of the first one while that is in use.
+SECOND_SYSTEM = ("e2e/browser",)
 GATE = "gate"
 COVERS = "unit"  # the suite that measures coverage
 COVERAGE = [sys.executable, "-m", "coverage"]
@@ -41,7 +45,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Register the part for the first or for another pytest, if this run is one of them."""
     if given := config.getoption("--in-parallel"):
-        lanes = [suites.split(",") for suites in given]
+        never = SECOND_SYSTEM if IN_CONTAINERS else ()
+        lanes = [[suite for suite in suites.split(",") if suite not in never] for suites in given]
         config.pluginmanager.register(ParallelSuites(config, lanes), "parallel_suite")
     if path := config.getoption("--results-to"):
         config.pluginmanager.register(OtherRun(config, path), "other_run")
