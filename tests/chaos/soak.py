@@ -184,7 +184,7 @@ def _check_passwords(town: Town) -> None:
 
 def _time_keys(ledger: Ledger) -> None:
     """Set how long keys of requests from before the end of an act were still taken."""
-    ends = [window.began for window in ledger.windows[1:]] + [float("inf")]
+    ends = [*(window.began for window in ledger.windows), float("inf")][1:]
     for window, end in zip(ledger.windows, ends, strict=True):
         late = [at - window.restored for first, at in ledger.busy if first < window.restored < at < end]
         window.key_seconds = max(late, default=0.0)
