@@ -20,6 +20,7 @@ pytestmark = [
 ]
 
 SECONDS = 18.0
+CLIENTS = 32  # so that each act meets a payment between two of its steps
 NO_JOURNAL = """
 import services.orchestrator.main as main_module
 from services.orchestrator.app import Seams, build
@@ -44,6 +45,7 @@ journal._ADOPT = journal._ADOPT.replace("h.lease_until > clock.now", "false")"""
 def find_kinds(run_dir: Path, patch: str, *acts: Act) -> set[str]:
     """Return the kinds of the findings of a run."""
     with running_stack(run_dir, patch) as stack:
+        stack.clients = CLIENTS
         return {finding.partition(":")[0] for finding in soak(stack, 1, SECONDS, acts).findings}
 
 
