@@ -90,10 +90,7 @@ class BrokerContainer(RabbitMQ):
 
     project: container_engine.Project = field(default_factory=lambda: container_engine.Project(Path()))
 
-    @property
-    def listen_ports(self) -> tuple[int, ...]:
-        """The published ports. The one of the distribution stays in the container."""
-        return tuple(self.ports.values())
+    listen_ports = Program.listen_ports  # the published ones: that of the distribution stays in the container
 
     def prepare(self, env: Mapping[str, str]) -> None:
         """Do nothing: start.sh writes the configuration."""

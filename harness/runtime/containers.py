@@ -124,13 +124,9 @@ class ContainerStack(Stack):
         except psutil.NoSuchProcess:  # it has ended already, and `_wait_until_ready` reports that
             return Identity(pid, time.time())
 
-    def _listens(self, program: Program, record: Record) -> bool:
+    def _listens(self, record: Record, ports: Iterable[int]) -> bool:
         """Return True: the engine itself listens, and it starts no container whose port another process has."""
         return True
-
-    def _find_taken_ports(self, program: Program, record: Record) -> list[int]:
-        """Return nothing, because the engine itself listens."""
-        return []
 
     def _render(self) -> None:
         """Run the renderer and wait for its end. Raises StackError with its message."""

@@ -6,7 +6,7 @@ import functools
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from contextlib import contextmanager
 from dataclasses import replace
@@ -188,25 +188,22 @@ class Supervisor:
     def _wait_until_ready(self, program: Program, record: Record) -> None:
         # A process of another stack can answer on the port while this one still starts or has failed to bind.
         is_decided: Callable[[], bool] = lambda: (  # noqa: E731
-            not record.is_alive or (program.is_ready() and self._listens(program, record))
+            not record.is_alive or (program.is_ready() and self._listens(record, program.listen_ports))
         )
         limit = START_SECONDS * program.turns
         with report_every("starting", functools.partial(self.report, program.name)):
             in_time = process.wait_for(is_decided, limit, self._cancelled)
         if not self._cancelled.is_set() and not (in_time and record.is_alive):
             trouble = f"not ready after {limit:.0f} s" if record.is_alive else "ended while starting"
-            if taken := self._find_taken_ports(program, record):
+            taken = [port for port in program.listen_ports if not is_free(port) and not self._listens(record, [port])]
+            if taken:
                 trouble += f", because another process listens on port {taken[0]} (a new start takes another port)"
             log = self.log_path(program.name)
             raise StackError(f"{program.name} {trouble}; the end of {log}:\n{_tail(log)}")
 
-    def _listens(self, program: Program, record: Record) -> bool:
-        """Return whether the process of `record`, and no stranger, listens on the ports of the program."""
-        return process.listens(record.identity, program.listen_ports)
-
-    def _find_taken_ports(self, program: Program, record: Record) -> list[int]:
-        """Return the ports of the program on which a process listens that is not that of `record`."""
-        return [p for p in program.listen_ports if not is_free(p) and not process.listens(record.identity, [p])]
+    def _listens(self, record: Record, ports: Iterable[int]) -> bool:
+        """Return whether the process of `record`, and no stranger, listens on the ports."""
+        return process.listens(record.identity, ports)
 
     def report(self, name: str, what: str) -> None:
         """Print one line of progress unless the stack is quiet."""

@@ -62,7 +62,10 @@ class Adapter(HTTPAdapter):
         return manager
 
     def send(self, request: requests.PreparedRequest, *arguments: Any, **options: Any) -> requests.Response:
-        """Send a request. `timeout` is a pair. Raises requests.RequestException, which is a Timeout after their sum."""
+        """Send a request. `timeout` is a pair. Raises requests.RequestException.
+
+        After the sum of both timeouts, it is a requests.ReadTimeout, however the call ended.
+        """
         _call.connection = None
         connect, read = options["timeout"]
         failure = None
