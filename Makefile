@@ -32,11 +32,22 @@ verify: lint ## run lint and every test, then write reports/index.html
 	@$(PYTEST) --report=reports --in-parallel=saga/crash,mutants,contract --in-parallel=unit,e2e/browser -m "unit or saga or (chaos and not deep) or concurrency or contract or abuse or e2e"
 
 lint: venv ## run ruff, mypy (strict), import-linter and the prose check
+	@$(MAKE) --no-print-directory --output-sync --jobs=2 $(LINTS)
+
+LINTS := lint-types lint-prose lint-style lint-imports
+.PHONY: $(LINTS)
+lint-types:
+	$(BIN)/mypy services clients harness fakes tests
+
+lint-prose:
+	$(BIN)/python -m harness.dev.prose
+
+lint-style:
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy services clients harness fakes tests
+
+lint-imports:
 	$(BIN)/lint-imports
-	$(BIN)/python -m harness.dev.prose
 
 saga: venv ## run every flow with a fault at every step
 	@$(PYTEST) -m saga

@@ -25,10 +25,17 @@ import pytest
 
 from tests.support.running_stack import IN_CONTAINERS
 
-ALONE = ("chaos", "ha", "concurrency", "abuse")  # folders whose tests measure times and limits
+ALONE = (  # folders and files whose tests measure times and limits
+    "chaos",
+    "ha",
+    "concurrency",
+    "abuse/test_logins.py",
+    "abuse/test_slow_clients.py",
+)
 # These start a second system. In containers, it would change the network of the first one while that is in use.
 SECOND_SYSTEM = ("e2e/browser",)
 GATE = "gate"
+SELECTED = "selected"
 COVERS = "unit"  # the suite that measures coverage
 COVERAGE = [sys.executable, "-m", "coverage"]
 Passing = Generator[None, object, object]
@@ -40,6 +47,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     text = f"run these in another process, but not during {', '.join(ALONE)} (repeatable)"
     parser.addoption("--in-parallel", action="append", metavar="FOLDER,…", help=text)
     parser.addoption("--results-to", type=Path, help="write each test's reports to this file, a line each")
+    parser.addoption("--selected", type=Path, help="file with all tests of this run, a line each")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -52,10 +60,17 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(OtherRun(config, path), "other_run")
 
 
-def is_below(nodeid: str, *folders: str) -> bool:
-    """Return whether a test is in one of these folders, which are below the folder of all tests."""
-    path = nodeid.partition("/")[2]
-    return any(path.startswith(f"{folder}/") for folder in folders)
+def list_selected(session: pytest.Session) -> set[str]:
+    """Return the names of the tests that this run selects, in all its processes. A name has no parameters."""
+    path = session.config.getoption("--selected")
+    selected = path.read_text(encoding="utf-8").splitlines() if path else [item.nodeid for item in session.items]
+    return {nodeid.partition("[")[0] for nodeid in selected}
+
+
+def is_below(nodeid: str, *places: str) -> bool:
+    """Return whether a test is in one of these folders and files, which are below the folder of all tests."""
+    path = nodeid.partition("::")[0].partition("/")[2]
+    return any(path == place or path.startswith(f"{place}/") for place in places)
 
 
 class Gate:
@@ -132,6 +147,7 @@ class Suite:
         covered = [*COVERAGE, "run", self._data, "--source=services"] if self._is_covered else [sys.executable]
         tests = f"{config.getini('testpaths')[0]}/{suite}"
         options = ["-m", config.getoption("markexpr"), "-p", "no:cacheprovider", "-q", f"--results-to={self._path}"]
+        options.append(f"--selected={directory.with_name(SELECTED)}")
         self._command = [*covered, "-m", "pytest", tests, *options]
         self._process: subprocess.Popen[bytes] | None = None
         self._is_stopped = False
@@ -210,8 +226,8 @@ class ParallelSuites:
 
     def __init__(self, config: pytest.Config, lanes: list[list[str]]) -> None:
         self._directory = TemporaryDirectory(prefix="ticketremaster-parallel-")
-        home = Path(self._directory.name)
-        self._lanes = [Lane(config, suites, home / str(number)) for number, suites in enumerate(lanes)]
+        self._home = Path(self._directory.name)
+        self._lanes = [Lane(config, suites, self._home / str(number)) for number, suites in enumerate(lanes)]
         self._order = [suite for suites in lanes for suite in suites]
         self._is_started = False
 
@@ -223,6 +239,7 @@ class ParallelSuites:
         for lane in self._lanes:
             lane.keep(selected if "" in selected else set())
         items.sort(key=lambda item: ["", *self._order].index(self._find_suite(item.nodeid)))
+        (self._home / SELECTED).write_text("\n".join(item.nodeid for item in items), encoding="utf-8")
 
     def runs(self, nodeid: str) -> bool:
         """Return whether another pytest runs this test."""

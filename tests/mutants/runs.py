@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
@@ -38,13 +38,16 @@ class Finding:
     problem: str = ""
 
 
-def examine(sandbox: Sandbox, mutants: Sequence[Mutant]) -> list[Finding]:
-    """Run the named tests with each mutant, and once without any."""
-    clean = run_clean(sandbox, list_named_tests(mutants))
+def examine(sandbox: Sandbox, mutants: Sequence[Mutant], run_anyway: Container[str] = ()) -> list[Finding]:
+    """Run the named tests with each mutant, and once without any.
+
+    A test of `run_anyway` is not run without a mutant, because the caller runs it and fails if it fails.
+    """
+    clean = run_clean(sandbox, [test for test in list_named_tests(mutants) if test not in run_anyway])
     slowest_first = sorted(mutants, key=lambda mutant: "/saga/" not in mutant.caught_by[0])
     results = map_concurrently(sandbox, lambda mutant: run_mutant(sandbox, mutant), slowest_first)
     findings = dict(zip(slowest_first, results, strict=True))
-    return [_compare(findings[mutant], clean) for mutant in mutants]
+    return [_compare(findings[mutant], clean, run_anyway) for mutant in mutants]
 
 
 def run_clean(sandbox: Sandbox, tests: Sequence[str], seed: int = 0) -> Run:
@@ -60,7 +63,7 @@ def run_clean(sandbox: Sandbox, tests: Sequence[str], seed: int = 0) -> Run:
         failed={node: reason for run in runs for node, reason in run.failed.items()},
         passed=tuple(node for run in runs for node in run.passed),
         problem="; ".join(run.problem for run in runs if run.problem),
-        seconds=max(run.seconds for run in runs),
+        seconds=max((run.seconds for run in runs), default=0.0),
     )
 
 
@@ -109,9 +112,9 @@ def map_concurrently(sandbox: Sandbox, work: Callable[[T], R], items: Sequence[T
         return list(pool.map(work, items))
 
 
-def _compare(found: Finding, clean: Run) -> Finding:
+def _compare(found: Finding, clean: Run, run_anyway: Container[str]) -> Finding:
     """Return the finding, with a problem if its test does not pass without the mutant."""
-    if found.problem or found.caught_by in clean.passed:
+    if found.problem or found.caught_by in clean.passed or found.caught_by.partition("[")[0] in run_anyway:
         return found
     reason = clean.failed.get(found.caught_by) or clean.problem or "it did not run"
     return Finding(found.mutant, found.caught_by, found.reason, found.seconds, f"fails without it too: {reason}")

@@ -81,6 +81,16 @@ def count_ok(connection: socket.socket, number: int) -> int:
     return received.count(b"HTTP/1.1 200 OK")
 
 
+def serves(port: int) -> bool:
+    """Return whether the server answers. `is_free` would listen itself, and so keep a starting server from its port."""
+    try:
+        with connect(port) as probe:
+            probe.sendall(HELLO)
+            return count_ok(probe, 1) == 1
+    except OSError:
+        return False
+
+
 @dataclass
 class Server:
     """A server with a single thread, and its log."""
@@ -108,7 +118,7 @@ def server(port: int, tmp_path: Path) -> Iterator[Server]:
     log, gate = tmp_path / "log", tmp_path / "gate"
     command = [sys.executable, "-c", APP, str(port), str(gate)]
     with log.open("wb") as output, subprocess.Popen(command, stdout=output) as process:
-        assert wait_for(lambda: not ports.is_free(port), 30)
+        assert wait_for(lambda: serves(port), 30)
         yield Server(process, log, gate)
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)

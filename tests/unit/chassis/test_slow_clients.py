@@ -16,7 +16,7 @@ from harness.runtime import ports
 from harness.runtime.process import wait_for
 from services.chassis.serve import QUEUE_PER_THREAD
 from services.chassis.stalled_connections import StalledConnections
-from tests.unit.chassis.test_serve import APP, HELLO, LATE, connect, count_ok
+from tests.unit.chassis.test_serve import APP, HELLO, LATE, connect, count_ok, serves
 
 pytestmark = pytest.mark.unit
 
@@ -35,7 +35,7 @@ def port(tmp_path: Path) -> Iterator[int]:
     (port,) = ports.claim([20_402])
     command = [sys.executable, "-c", SHORT_DEADLINE + APP, str(port), str(tmp_path / "gate")]
     with (tmp_path / "log").open("wb") as log, subprocess.Popen(command, stdout=log) as process:
-        assert wait_for(lambda: not ports.is_free(port), 30)
+        assert wait_for(lambda: serves(port), 30)
         yield port
         process.kill()
     ports.release([port])

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from harness.runtime.compose import ROOT
+from tests.claims.parallel_suite import ALONE, is_below
 
 pytestmark = pytest.mark.unit
 
@@ -171,9 +172,41 @@ def test_no_test_runs_while_the_first_process_needs_the_machine(tmp_path: Path, 
     """The first process waits for the test that runs in another, and the next one waits for the first."""
     done = run_pytest(
         tmp_path, "suite", *lanes, "-m", "e2e or unit",
-        a=WAITS_FOR_THE_SECOND, abuse=NEEDS_THE_MACHINE, unit=MEETS_THE_FIRST,
+        a=WAITS_FOR_THE_SECOND, concurrency=NEEDS_THE_MACHINE, unit=MEETS_THE_FIRST,
     )  # fmt: skip
     assert re.fullmatch(r"=+ 6 passed in .+ =+", done.stdout.strip().splitlines()[-1]), done.stdout
+
+
+def test_a_place_is_a_folder_or_a_file() -> None:
+    test = "tests/e2e/browser/test_gate.py::test_scans[tests/e2e/other.py::test]"
+    assert all(is_below(test, place) for place in ("e2e", "e2e/browser", "e2e/browser/test_gate.py"))
+    assert not any(
+        is_below(test, place) for place in ("browser", "e2e/browse", "e2e/browser/test_gate", "e2e/other.py")
+    )
+
+
+@pytest.mark.parametrize("place", ALONE)
+def test_place_of_tests_that_need_the_machine_exists(place: str) -> None:
+    assert (ROOT / "tests" / place).exists()
+
+
+def test_each_process_knows_the_tests_of_the_whole_run(tmp_path: Path) -> None:
+    text = """
+import pytest
+from tests.claims.parallel_suite import list_selected
+
+pytestmark = pytest.mark.unit
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_knows_all(request, number):
+    assert list_selected(request.session) == {
+        "suite/e2e/test_e2e.py::test_waits",
+        "suite/unit/test_unit.py::test_knows_all",
+        "suite/z/test_z.py::test_knows_all",
+    }
+"""
+    done = run_pytest(tmp_path, "suite", "--in-parallel=unit", "-m", "e2e or unit", unit=text, z=text)
+    assert re.fullmatch(r"=+ 5 passed in .+ =+", done.stdout.strip().splitlines()[-1]), done.stdout
 
 
 def test_nothing_runs_in_parallel_with_only_the_suites_of_a_lane(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,8 +18,9 @@ from harness.dev.spec_bundle import FOLDER, METHODS, SERVED
 pytestmark = pytest.mark.unit
 
 
+@functools.cache
 def read(file: Path) -> Any:
-    return yaml.safe_load(file.read_text())
+    return yaml.load(file.read_text(), yaml.CSafeLoader)
 
 
 def follow(folder: Path, reference: str) -> Any:
