@@ -167,7 +167,7 @@ def restart_everything(cluster: Cluster) -> Undo:
     """Restart every node and service in turn. Each is healthy before the next one stops."""
     for name in _rolling_order(cluster):
         cluster.stack.restart(name)
-        wait_until(cluster.is_healthy, HEALTHY_SECONDS, f"every process is healthy after the restart of {name}")
+        _await_health(cluster, f"the restart of {name}")
     return _nothing
 
 
@@ -177,8 +177,13 @@ def _rolling_order(cluster: Cluster) -> Iterator[str]:
     first = cluster.leader()
     yield from cluster.followers()
     cluster.switch_over()
+    _await_health(cluster, "the switchover")  # until a follower streams from the new leader, no commit ends
     yield first
     yield from cluster.services
+
+
+def _await_health(cluster: Cluster, what: str) -> None:
+    wait_until(cluster.is_healthy, HEALTHY_SECONDS, f"every process is healthy after {what}")
 
 
 def _kill(cluster: Cluster, name: str) -> Undo:
