@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import psutil
 
-from harness.runtime.process import Identity, find_family
+from harness.runtime.process import Identity, find_family, wait_for
 from tests.chaos.judge import Growth
 from tests.chaos.stack import ChaosStack
 
@@ -14,6 +15,7 @@ MIB = 2**20
 SESSIONS = (
     "SELECT datname AS name, count(*)::int AS number FROM pg_stat_activity WHERE datname LIKE '%%_db' GROUP BY datname"
 )
+REST_SECONDS = 40.0  # a server ends a thread that was idle for 30 s
 SLACK = {"memory": 24 * MIB, "descriptors": 40, "threads": 24, "sessions": 8}
 """Growth that means nothing. Pools of connections and threads grow with the load, up to a limit that they keep. A
 cluster has 40 clients, each with a connection."""
@@ -45,6 +47,18 @@ def measure(stack: ChaosStack) -> Sample:
     for row in stack.system.rows("sagas_db", SESSIONS):
         figures["sessions", row["name"]] = row["number"]
     return Sample(identities, figures)
+
+
+def await_rest(before: Sample, measure: Callable[[], Sample], seconds: float = REST_SECONDS) -> list[Growth]:
+    """Measure until nothing has grown, but for at most `seconds`. Return the growth of the last measurement."""
+    latest: list[Growth] = []
+
+    def is_at_rest() -> bool:
+        latest[:] = compare(before, measure())
+        return not any(figure.is_leak for figure in latest)
+
+    wait_for(is_at_rest, seconds)
+    return latest
 
 
 def compare(before: Sample, after: Sample) -> list[Growth]:

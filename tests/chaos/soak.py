@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,7 @@ def soak(
             findings = [f"slow recovery: {finding}" for finding in find_slow_recovery(case)]
             return Result(seed, seconds, performed, kinds, case, findings, [])
         end = _settle(stack, town, event)
-        seen.growth = growth.compare(before, growth.measure(stack))
+        seen.growth = growth.await_rest(before, partial(growth.measure, stack))
         seen.tracebacks = _find_tracebacks(stack)
         _check_logouts(town)
         _check_passwords(town)
