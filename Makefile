@@ -29,7 +29,7 @@ demo: venv ## buy a ticket through the gateway step by step, then check the inva
 	@$(BIN)/python -m harness.demo
 
 verify: lint ## run lint and every test, then write reports/index.html
-	@$(PYTEST) --report=reports --in-parallel=saga/crash,mutants,contract --in-parallel=unit,e2e/browser -m "unit or saga or (chaos and not deep) or concurrency or contract or abuse or e2e"
+	@$(PYTEST) --report=reports --in-parallel=mutants,saga --in-parallel=unit,e2e/browser,contract -m "not deep"
 
 lint: venv ## run ruff, mypy (strict), import-linter and the prose check
 	@$(MAKE) --no-print-directory --output-sync --jobs=2 $(LINTS)

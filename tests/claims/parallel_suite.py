@@ -1,10 +1,10 @@
 """pytest plugin: runs some suites in other processes and reports their results in the first.
 
-`--in-parallel=saga/crash,mutants` (`make verify`): another pytest runs these suites, one after another, while the
-first runs all others. Many tests wait for a lease, a deadline or a browser, and others use the cores meanwhile. The
-option can be given several times, for as many further processes. Before a test of `ALONE`, the first waits for the
-tests of the others, and locks stop the next ones. At its end the first reports the results of the others. A test
-without a result, because another pytest crashed, runs in the first.
+`--in-parallel=mutants,saga` (`make verify`): another pytest runs these suites, one after another, while the first
+runs all others. Many tests wait for a lease, a deadline or a browser, and others use the cores meanwhile. The option
+can be given several times, for as many further processes. They start when the first has run the tests of `ALONE`. At
+its end the first reports the results of the others. A test without a result, because another pytest crashed, runs in
+the first.
 
 The unit tests also measure the coverage of each service for the report. pytest-xdist cannot replace this plugin,
 because each of its workers would start its own copy of the session's system.
@@ -12,11 +12,10 @@ because each of its workers would start its own copy of the session's system.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import subprocess
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -34,17 +33,16 @@ ALONE = (  # folders and files whose tests measure times and limits
 )
 # These start a second system. In containers, it would change the network of the first one while that is in use.
 SECOND_SYSTEM = ("e2e/browser",)
-GATE = "gate"
 SELECTED = "selected"
+LANE = "lane"
 COVERS = "unit"  # the suite that measures coverage
 COVERAGE = [sys.executable, "-m", "coverage"]
-Passing = Generator[None, object, object]
 Results = dict[str, list[pytest.TestReport]]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add --in-parallel, and the option for the other processes."""
-    text = f"run these in another process, but not during {', '.join(ALONE)} (repeatable)"
+    text = f"run these in another process, after {', '.join(ALONE)} (repeatable)"
     parser.addoption("--in-parallel", action="append", metavar="FOLDER,…", help=text)
     parser.addoption("--results-to", type=Path, help="write each test's reports to this file, a line each")
     parser.addoption("--selected", type=Path, help="file with all tests of this run, a line each")
@@ -73,68 +71,17 @@ def is_below(nodeid: str, *places: str) -> bool:
     return any(path == place or path.startswith(f"{place}/") for place in places)
 
 
-class Gate:
-    """Two locks, with which the first pytest waits for the test of another one, and then stops it."""
-
-    NEXT, TEST = 0, 1  # byte of the file: held to begin the next test, and held during a test
-
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("a")
-
-    def close(self) -> None:
-        """Let the other pytest begin no further test, and wait until its test has ended."""
-        self._lock(self.NEXT)
-        self._lock(self.TEST)
-
-    def open(self) -> None:
-        """Let the other pytest continue."""
-        self._unlock(self.NEXT)
-        self._unlock(self.TEST)
-
-    def enter(self) -> None:
-        """Wait until the gate is open, and keep the first pytest waiting until `leave`."""
-        self.close()
-        self._unlock(self.NEXT)
-
-    def leave(self) -> None:
-        """Let the first pytest continue."""
-        self._unlock(self.TEST)
-
-    def _lock(self, byte: int) -> None:
-        fcntl.lockf(self._file, fcntl.LOCK_EX, 1, byte)
-
-    def _unlock(self, byte: int) -> None:
-        fcntl.lockf(self._file, fcntl.LOCK_UN, 1, byte)
-
-
 class OtherRun:
-    """Part of another pytest: waits at the gate before it collects and before each test, and writes its reports."""
+    """Part of another pytest: writes its reports."""
 
     def __init__(self, config: pytest.Config, path: Path) -> None:
-        self._config, self._path, self._gate = config, path, Gate(path.with_name(GATE))
-
-    @pytest.hookimpl(wrapper=True)
-    def pytest_collection(self) -> Passing:
-        """Collect while the first pytest does not need the machine."""
-        return (yield from self._pass_gate())
-
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_protocol(self) -> Passing:
-        """Run a test while the first pytest does not need the machine."""
-        return (yield from self._pass_gate())
+        self._config, self._path = config, path
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Write one line."""
         content = self._config.hook.pytest_report_to_serializable(config=self._config, report=report)
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(content) + "\n")
-
-    def _pass_gate(self) -> Passing:
-        self._gate.enter()
-        try:
-            return (yield)
-        finally:
-            self._gate.leave()
 
 
 class Suite:
@@ -183,13 +130,12 @@ class Suite:
 
 
 class Lane:
-    """Suites that run one after another in another process, and the gate at which they wait."""
+    """Suites that run one after another in another process."""
 
     def __init__(self, config: pytest.Config, suites: list[str], directory: Path) -> None:
         directory.mkdir()
-        self.gate = Gate(directory / GATE)
         self._suites = {suite: Suite(config, suite, directory) for suite in suites}
-        self._pool = ThreadPoolExecutor(1)
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix=LANE)
         self._runs: dict[str, Future[None]] = {}
         self._results: dict[str, Results] = {}
 
@@ -233,12 +179,16 @@ class ParallelSuites:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> Iterator[None]:
-        """Move the tests of the lanes to the end. If no others are selected, the first runs all itself."""
+        """Move the tests that run alone to the front, and the tests of the lanes to the end.
+
+        If no others are selected, the first runs all itself.
+        """
         yield
         selected = {self._find_suite(item.nodeid) for item in items}
         for lane in self._lanes:
             lane.keep(selected if "" in selected else set())
-        items.sort(key=lambda item: ["", *self._order].index(self._find_suite(item.nodeid)))
+        suites = ["", *self._order]
+        items.sort(key=lambda item: (suites.index(self._find_suite(item.nodeid)), not is_below(item.nodeid, *ALONE)))
         (self._home / SELECTED).write_text("\n".join(item.nodeid for item in items), encoding="utf-8")
 
     def runs(self, nodeid: str) -> bool:
@@ -247,16 +197,11 @@ class ParallelSuites:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
-        """Begin the lanes at the first test. Report a test of a lane instead of running it."""
-        if not self._is_started:
+        """Begin the lanes after the tests that run alone. Report a test of a lane instead of running it."""
+        if not self._is_started and not is_below(item.nodeid, *ALONE):
             self._is_started = True
             for lane in self._lanes:
                 lane.start()
-        for lane in self._lanes:  # while the first one ends a long test, the others continue
-            if is_below(item.nodeid, *ALONE):
-                lane.gate.close()
-            else:
-                lane.gate.open()
         # The first pytest runs a test for which another one has no report.
         reports = next((lane.read_reports(item.nodeid) for lane in self._lanes if lane.find_suite(item.nodeid)), [])
         if not reports:

@@ -117,64 +117,23 @@ def test_each_lane_has_its_own_process(tmp_path: Path) -> None:
     assert re.fullmatch(r"=+ 3 passed in .+ =+", done.stdout.strip().splitlines()[-1]), done.stdout
 
 
-MEETS_THE_FIRST = """
-import os, time, pytest
-from pathlib import Path
-
-pytestmark = pytest.mark.unit
-
-def first_waits():
-    locks = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
-    return any("->" in words and Path("first").read_text() in words for words in locks)
-
-def test_runs_while_the_first_process_waits():
-    Path("second").write_text(str(os.getpid()))
-    while not Path("begun").exists() and not (Path("first").exists() and first_waits()):
-        time.sleep(0.01)
-    Path("ended").touch()
-
-def test_is_next():
-    Path("next").touch()
-"""
-WAITS_FOR_THE_SECOND = """
-import os, time, pytest
-from pathlib import Path
+COUNTS_LANES = """
+import threading, pytest
+from tests.claims.parallel_suite import LANE
 
 pytestmark = pytest.mark.e2e
 
-def test_waits():
-    Path("first").write_text(str(os.getpid()))
-    while not Path("second").exists():
-        time.sleep(0.01)
-"""
-NEEDS_THE_MACHINE = """
-import time, pytest
-from pathlib import Path
-
-pytestmark = pytest.mark.e2e
-
-def second_waits():
-    locks = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
-    return any("->" in words and Path("second").read_text() in words for words in locks)
-
-def test_needs_the_machine():
-    has_ended = Path("ended").exists()
-    Path("begun").touch()
-    assert has_ended
-    while not Path("next").exists() and not second_waits():
-        time.sleep(0.01)
-    assert not Path("next").exists()
+def test_counts():
+    assert sum(thread.name.startswith(LANE) for thread in threading.enumerate()) == {number}
 """
 
 
 @pytest.mark.parametrize("lanes", [["--in-parallel=unit"], ["--in-parallel=z", "--in-parallel=unit"]])
-def test_no_test_runs_while_the_first_process_needs_the_machine(tmp_path: Path, lanes: list[str]) -> None:
-    """The first process waits for the test that runs in another, and the next one waits for the first."""
-    done = run_pytest(
-        tmp_path, "suite", *lanes, "-m", "e2e or unit",
-        a=WAITS_FOR_THE_SECOND, concurrency=NEEDS_THE_MACHINE, unit=MEETS_THE_FIRST,
-    )  # fmt: skip
-    assert re.fullmatch(r"=+ 6 passed in .+ =+", done.stdout.strip().splitlines()[-1]), done.stdout
+def test_lanes_start_after_the_tests_that_run_alone(tmp_path: Path, lanes: list[str]) -> None:
+    suites = {"a": COUNTS_LANES.format(number=len(lanes)), "concurrency": COUNTS_LANES.format(number=0)}
+    done = run_pytest(tmp_path, "suite", *lanes, "-m", "e2e or unit", **suites)
+    counted = re.findall(r"^suite/(\w+)/\S+::test_counts (\w+)", done.stdout, re.M)
+    assert counted == [("concurrency", "PASSED"), ("a", "PASSED")], done.stdout
 
 
 def test_a_place_is_a_folder_or_a_file() -> None:
