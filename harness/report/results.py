@@ -11,7 +11,7 @@ from typing import Any
 from harness.report.claims import Claim, Departure, read_departures, read_groups
 
 UNPROVEN = ("failed", "untested", "not run")
-SUITES = ("unit", "contract", "saga", "chaos", "concurrency", "abuse", "e2e")
+SUITES = ("unit", "contract", "saga", "chaos", "ha", "concurrency", "abuse", "e2e")
 
 
 @dataclass(frozen=True)

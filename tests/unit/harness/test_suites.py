@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from harness.report import results
 from harness.runtime.compose import ROOT
 from tests import conftest
 from tests.claims import plugin
@@ -41,6 +42,12 @@ def test_one_suite_reads_its_own_folders_and_is_no_full_run(
     given = config(marks, source)
     assert bool(conftest.pytest_ignore_collect(TESTS / folder, given)) == ignored
     assert plugin.is_full_run(given) == (source is ANYWHERE and marks != "e2e" and marks != "saga")
+
+
+def test_the_report_knows_every_suite() -> None:
+    """A suite that it does not know would count as a full run, which must carry every claim."""
+    assert set(results.SUITES) == conftest.SUITES.keys()
+    assert not any(plugin.is_full_run(config(suite)) for suite in conftest.SUITES)
 
 
 def test_no_suite_ignores_its_own_files() -> None:
