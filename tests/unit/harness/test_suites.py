@@ -44,8 +44,8 @@ def test_one_suite_reads_its_own_folders_and_is_no_full_run(
     assert plugin.is_full_run(given) == (source is ANYWHERE and marks != "e2e" and marks != "saga")
 
 
-def test_the_report_knows_every_suite() -> None:
-    """A suite that it does not know would count as a full run, which must carry every claim."""
+def test_the_report_lists_every_suite() -> None:
+    """A suite that its list lacks would count as a full run, which must carry every claim."""
     assert set(results.SUITES) == conftest.SUITES.keys()
     assert not any(plugin.is_full_run(config(suite)) for suite in conftest.SUITES)
 
