@@ -30,7 +30,7 @@ def is_free(port: int) -> bool:
 
     SO_REUSEPORT stays off, because this stack would then silently share the port with another gRPC server.
     SO_REUSEADDR is on, so that the last run's connections in TIME_WAIT do not change the ports of this run.
-    The probe itself listens for a moment. So never wait with this function for a server that starts.
+    The probe itself listens for a moment. So do not wait with it for a server, which could not listen at that moment.
     """
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

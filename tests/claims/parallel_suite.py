@@ -33,8 +33,8 @@ ALONE = (  # folders and files whose tests measure times and limits
 )
 # These start a second system. In containers, it would change the network of the first one while that is in use.
 SECOND_SYSTEM = ("e2e/browser",)
-SELECTED = "selected"
-LANE = "lane"
+SELECTED = "selected"  # the file with the names of all tests of the run
+LANE = "lane"  # the start of the name of each thread that runs a lane
 COVERS = "unit"  # the suite that measures coverage
 COVERAGE = [sys.executable, "-m", "coverage"]
 Results = dict[str, list[pytest.TestReport]]

@@ -149,7 +149,7 @@ def test_place_of_tests_that_need_the_machine_exists(place: str) -> None:
     assert (ROOT / "tests" / place).exists()
 
 
-def test_each_process_knows_the_tests_of_the_whole_run(tmp_path: Path) -> None:
+def test_each_process_lists_the_tests_of_the_whole_run(tmp_path: Path) -> None:
     text = """
 import pytest
 from tests.claims.parallel_suite import list_selected
@@ -157,11 +157,11 @@ from tests.claims.parallel_suite import list_selected
 pytestmark = pytest.mark.unit
 
 @pytest.mark.parametrize("number", [1, 2])
-def test_knows_all(request, number):
+def test_lists_all(request, number):
     assert list_selected(request.session) == {
         "suite/e2e/test_e2e.py::test_waits",
-        "suite/unit/test_unit.py::test_knows_all",
-        "suite/z/test_z.py::test_knows_all",
+        "suite/unit/test_unit.py::test_lists_all",
+        "suite/z/test_z.py::test_lists_all",
     }
 """
     done = run_pytest(tmp_path, "suite", "--in-parallel=unit", "-m", "e2e or unit", unit=text, z=text)
