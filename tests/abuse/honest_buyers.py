@@ -36,8 +36,12 @@ class HonestBuyers:
     ) -> None:
         self._has_ended.set()
         self._thread.join()
+        if self._failures:  # a failure of the block often follows from it, because no purchase came
+            failure = AssertionError("an honest purchase failed during the attack")
+            if error is not None:
+                failure.add_note(f"The block of the attack failed, too: {error!r}")
+            raise failure from self._failures[0]
         if error is None:
-            assert not self._failures, f"an honest purchase failed during the attack: {self._failures[0]}"
             assert self.seconds, "no honest purchase ran during the attack"
 
     def _run(self) -> None:

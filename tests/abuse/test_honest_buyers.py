@@ -24,6 +24,8 @@ def test_refused_purchase_fails_the_block(system: TestSystem, monkeypatch: pytes
         """Return as if the purchase had succeeded, but leave the seat AVAILABLE."""
 
     monkeypatch.setattr(system, "buy_seat", buy_nothing)
-    with pytest.raises(AssertionError, match="an honest purchase failed"):
+    with pytest.raises(AssertionError, match="an honest purchase failed") as failed:
         with HonestBuyers(system):
-            pass
+            raise TimeoutError("no purchase came")
+    assert "no purchase came" in failed.value.__notes__[0]
+    assert isinstance(failed.value.__cause__, AssertionError)

@@ -12,6 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psycopg2
+
 from harness import invariants
 from harness.report import charts
 from harness.runtime.compose import ROOT
@@ -119,10 +121,18 @@ def _perform(stack: ChaosStack, ledger: Ledger, act: Act, kinds: Mapping[str, Ki
     if not wait_for(stack.is_healthy, HEALTHY_SECONDS):
         return False
     restored = time.time()
-    wait_for(lambda: not stack.system.rows("sagas_db", OLDER_SAGAS, restored)[0]["number"], HEALTHY_SECONDS)
+    wait_for(lambda: _have_ended(stack, restored), HEALTHY_SECONDS)
     window.saga_seconds = time.time() - restored
     window.restored = restored
     return True
+
+
+def _have_ended(stack: ChaosStack, began_before: float) -> bool:
+    """Whether every saga that began before a time has ended. A server that steps down ends this session."""
+    try:
+        return not stack.system.rows("sagas_db", OLDER_SAGAS, began_before)[0]["number"]
+    except psycopg2.OperationalError:
+        return False
 
 
 def _settle(stack: ChaosStack, town: Town, event: str) -> end_state.EndState:
