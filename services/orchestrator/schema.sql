@@ -37,14 +37,14 @@ CREATE TABLE IF NOT EXISTS heartbeats (
 -- Start of the time without a gap between renewals. A gap means that the process, or the database, was not available.
 ALTER TABLE heartbeats ADD COLUMN IF NOT EXISTS unbroken_since timestamptz NOT NULL DEFAULT clock_timestamp();
 
--- The subject and the final answer of each Idempotency-Key of the public API.
+-- The subject and the final answer of each Idempotency-Key of the public API. The result of a saga stays in `sagas`.
 CREATE TABLE IF NOT EXISTS idempotency_keys (
     caller     uuid NOT NULL,
     operation  text NOT NULL,
     key        text NOT NULL,
     body_hash  text NOT NULL,
     subject    uuid NOT NULL,
-    owner      uuid,                            -- null if no process works on it, so the next request continues it
+    owner      uuid,                            -- null if no process works on it. Not read once there is an answer
     claimed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     answer     jsonb,                           -- {answer} or {refusal: {code, message, details}}
     created_at timestamptz NOT NULL DEFAULT app_now(),

@@ -50,12 +50,15 @@ class ApiContext:
         body: Any,
         work: Callable[[UUID], ResponseData],
         resume: Callable[[UUID], ResponseData] | None = None,
+        *,
+        is_saga: bool = False,
     ) -> ResponseData:
         """Run `work(subject)` under the request's Idempotency-Key, if it has one. See `IdempotencyKeys.run`.
 
         `body` is the decoded content of the request. A retry with other content is refused.
+        With `is_saga`, the work runs the saga `operation` and returns its result, of which the caller shows a part.
         """
-        keyed = KeyedRequest(identity().user_id, operation, request.headers.get("Idempotency-Key"), body)
+        keyed = KeyedRequest(identity().user_id, operation, request.headers.get("Idempotency-Key"), body, is_saga)
         return self.keys.run(keyed, work, resume)
 
     def run_for_staff(

@@ -37,6 +37,10 @@ ResponseData = Mapping[str, Any]
 Outcome = Mapping[str, Any]  # as stored: {answer} or {refusal: {code, message, details}}
 
 _WHICH = "WHERE caller = %(caller)s AND operation = %(operation)s AND key = %(key)s"
+# The result of a saga is in the journal, so its key does not store it again. The operation has the name of the flow.
+_RESULT = """(
+    SELECT jsonb_build_object('answer', result) FROM sagas
+    WHERE flow = k.operation AND subject = k.subject AND status = 'DONE' AND NOT result ? 'resolved_by_hand')"""
 
 # A request that gets REQUEST_IN_PROGRESS takes no lock, so it delays neither the running request nor the next retry.
 # PostgreSQL checks `WHERE` again under the row lock, so only one of two retries takes over from a dead request.
@@ -44,7 +48,7 @@ _CLAIM = f"""
 WITH {CLOCK},
 taken_over AS (
     UPDATE idempotency_keys AS k SET owner = %(owner)s, claim = %(claim)s, claimed_at = clock_timestamp() FROM clock
-    {_WHICH} AND k.body_hash = %(body_hash)s AND k.answer IS NULL AND (
+    {_WHICH} AND k.body_hash = %(body_hash)s AND k.answer IS NULL AND NOT EXISTS {_RESULT} AND (
         k.owner IS NULL OR k.claimed_at < clock.now - make_interval(secs => %(claim_seconds)s)
         OR {MAY_JUDGE_LEASES} AND NOT EXISTS (
             SELECT FROM heartbeats h WHERE h.instance_id = k.owner AND h.lease_until > clock.now))
@@ -55,7 +59,7 @@ begun AS (
     WHERE NOT EXISTS (SELECT FROM idempotency_keys {_WHICH})
     ON CONFLICT DO NOTHING RETURNING subject)
 SELECT subject FROM taken_over UNION ALL SELECT subject FROM begun"""
-_FIND = "SELECT body_hash, answer FROM idempotency_keys " + _WHICH
+_FIND = f"SELECT body_hash, coalesce(answer, {_RESULT}) AS answer FROM idempotency_keys AS k {_WHICH}"
 _IF_CURRENT = _WHICH + " AND claim = %(claim)s RETURNING key"
 _STORE = "UPDATE idempotency_keys SET answer = %(outcome)s, owner = NULL " + _IF_CURRENT
 _RELEASE = "UPDATE idempotency_keys SET owner = NULL " + _IF_CURRENT
@@ -65,12 +69,16 @@ _EXPIRE = "DELETE FROM idempotency_keys WHERE created_at < (SELECT app_now()) - 
 
 @dataclass(frozen=True)
 class KeyedRequest:
-    """A request with its Idempotency-Key and its decoded body. If `key` is None, each request is new."""
+    """A request with its Idempotency-Key and its decoded body. If `key` is None, each request is new.
+
+    `is_saga` means that the work runs the saga `operation` and returns its result, which the journal has.
+    """
 
     caller: UUID
     operation: str
     key: str | None
     body: Any
+    is_saga: bool = False
 
 
 class IdempotencyKeys:
@@ -92,8 +100,9 @@ class IdempotencyKeys:
 
         `resume(subject)` runs instead of `work` when the key's first request died, because its effects may exist.
         Raises Refused IDEMPOTENCY_KEY_REUSED for another body. Raises Refused REQUEST_IN_PROGRESS while another
-        request works under the key. Final outcomes (2xx, 4xx) are stored for 24 hours. A failure that was undone
-        (5xx) deletes the key. After an unknown result the key keeps its subject for the next retry.
+        request works under the key. Final outcomes (2xx, 4xx) can be replayed for 24 hours, from the key or from the
+        journal. A failure that was undone (5xx) deletes the key. After an unknown result the key keeps its subject for
+        the next retry.
         """
         if request.key is None:
             return work(make_id())
@@ -101,7 +110,8 @@ class IdempotencyKeys:
         subject = self._claim_subject(claim, new)
         if subject is None:
             return _replay(self._read_outcome(claim))
-        return _replay(self._work_and_store(claim, work if subject == new else resume or work, subject))
+        chosen = work if subject == new else resume or work
+        return _replay(self._work_and_store(claim, chosen, subject, request.is_saga))
 
     def delete_expired(self) -> None:
         """Delete keys older than 24 hours."""
@@ -151,9 +161,13 @@ class IdempotencyKeys:
             raise Refused(ErrorCode.REQUEST_IN_PROGRESS)
         return stored
 
-    def _work_and_store(self, claim: dict[str, Any], work: Callable[[UUID], ResponseData], subject: UUID) -> Outcome:
+    def _work_and_store(
+        self, claim: dict[str, Any], work: Callable[[UUID], ResponseData], subject: UUID, is_saga: bool
+    ) -> Outcome:
         try:
             outcome, ending = _run_work(work, subject)
+            if is_saga and "answer" in outcome:
+                return outcome
             is_current = self._db.statement(ending, **claim, outcome=json_codec.encode(outcome).decode())
         except BaseException:
             self._release(claim)

@@ -57,7 +57,10 @@ def blueprint(context: ApiContext) -> Blueprint:
             return context.coalescer.join(seat_id, user_id, str(order_id), lambda: reserve_alone(order_id))
 
         # A retry whose order may already exist bypasses request coalescing.
-        return web.ok(context.run_idempotently("reserve", seat_id, reserve_coalesced, resume=reserve_alone))
+        reserved = context.run_idempotently(
+            RESERVE.flow, seat_id, reserve_coalesced, resume=reserve_alone, is_saga=True
+        )
+        return web.ok(_pick(RESERVE.result_fields, reserved, but="event_id"))
 
     @routes.post("/api/pay")
     @paying_customer
@@ -107,8 +110,7 @@ def _reserve(context: ApiContext, order_id: UUID, seat_id: UUID) -> Mapping[str,
         "user_id": str(user_id),
         "ttl_seconds": context.settings.hold_ttl_seconds,
     }
-    reserved = context.runner.run(RESERVE, order_id, given, caller=user_id)
-    return _pick(RESERVE.result_fields, reserved, but="event_id")
+    return context.runner.run(RESERVE, order_id, given, caller=user_id)
 
 
 def _pick(names: tuple[str, ...], result: Mapping[str, Any], but: str = "") -> dict[str, Any]:

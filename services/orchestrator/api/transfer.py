@@ -63,8 +63,10 @@ def blueprint(context: ApiContext) -> Blueprint:
         context.expensive_calls.count()
         body = web.body(InitiateBody)
         _require_two_parties(body)
-        data = context.run_idempotently("initiate", body, lambda transfer_id: _initiate(context, transfer_id, body))
-        return web.ok(data, 201)
+        initiated = context.run_idempotently(
+            INITIATE.flow, body, lambda transfer_id: _initiate(context, transfer_id, body), is_saga=True
+        )
+        return web.ok({name: initiated[name] for name in INITIATE.result_fields}, 201)
 
     @routes.post("/api/transfer/confirm")
     @paying_customer
@@ -137,8 +139,7 @@ def _initiate(context: ApiContext, transfer_id: UUID, body: InitiateBody) -> Map
     given: dict[str, Any] = {name: str(getattr(body, name)) for name in ("seat_id", "seller_user_id", "buyer_user_id")}
     given |= {"transfer_id": str(transfer_id), "initiated_by": initiator, "credits_amount": body.credits_amount}
     given["resale_max_multiple"] = context.settings.resale_max_multiple
-    result = context.runner.run(INITIATE, transfer_id, given, caller=identity().user_id)
-    return {name: result[name] for name in INITIATE.result_fields}
+    return context.runner.run(INITIATE, transfer_id, given, caller=identity().user_id)
 
 
 def _confirm(context: ApiContext, transfer: Mapping[str, Any], body: ConfirmBody) -> Mapping[str, Any]:

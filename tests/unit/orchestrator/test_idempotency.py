@@ -6,17 +6,19 @@ import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 from prometheus_client import REGISTRY
 
+from services.chassis import json_codec
 from services.chassis.db import Database, Row
 from services.chassis.errors import Refused, Unknown
 from services.contracts.errors import ErrorCode
 from services.orchestrator.api.idempotency import IdempotencyKeys, KeyedRequest
-from services.orchestrator.saga.journal import Journal
+from services.orchestrator.saga.journal import Journal, Status
 from tests.support.leases import beat_as_if_running
 
 pytestmark = pytest.mark.unit
@@ -134,7 +136,9 @@ def test_retry_of_a_dead_request_resumes(keys: IdempotencyKeys, request_: KeyedR
         keys.run(without_key, first, resumed)
 
 
-def test_final_refusal_is_stored(keys: IdempotencyKeys, request_: KeyedRequest) -> None:
+@pytest.mark.parametrize("is_saga", [False, True])
+def test_final_refusal_is_stored(keys: IdempotencyKeys, request_: KeyedRequest, is_saga: bool) -> None:
+    request_ = replace(request_, is_saga=is_saga)
     work = Work(Refused(ErrorCode.SEAT_UNAVAILABLE, order_id="1"))
     for _ in range(2):
         with pytest.raises(Refused, match="SEAT_UNAVAILABLE") as refused:
@@ -143,12 +147,79 @@ def test_final_refusal_is_stored(keys: IdempotencyKeys, request_: KeyedRequest) 
     assert len(work.subjects) == 1
 
 
-def test_failure_that_was_undone_deletes_the_key(keys: IdempotencyKeys, request_: KeyedRequest) -> None:
+@pytest.mark.parametrize("is_saga", [False, True])
+def test_failure_that_was_undone_deletes_the_key(keys: IdempotencyKeys, request_: KeyedRequest, is_saga: bool) -> None:
+    request_ = replace(request_, is_saga=is_saga)
     with pytest.raises(Refused, match="INTERNAL_ERROR"):
         keys.run(request_, Work(Refused(ErrorCode.INTERNAL_ERROR)))
     work = Work()
     keys.run(request_, work)
     assert len(work.subjects) == 1
+
+
+# ── a request whose work is a saga
+
+
+@dataclass
+class SagaWork:
+    """Work that ends its subject's saga as `status`, and returns the result of the saga."""
+
+    journal: Journal
+    result: Mapping[str, Any]
+    status: Status = Status.DONE
+    flow: str = "reserve"
+
+    def __call__(self, subject: UUID) -> Mapping[str, Any]:
+        entry, is_own = self.journal.begin(self.flow, subject, {}, caller=None, dispute_number=0, one_attempt=True)
+        assert is_own
+        assert self.journal.end(entry, self.status, self.result)
+        return self.result
+
+
+def test_result_of_a_saga_is_replayed_from_the_journal(db: Database, request_: KeyedRequest) -> None:
+    keys, journal = start_process_with_journal(db)
+    request, retry, result = replace(request_, is_saga=True), Work(), {"order_id": str(uuid4())}
+    assert keys.run(request, SagaWork(journal, result)) == result
+    assert keys.run(request, retry) == start_process(db).run(request, retry) == result
+    assert retry.subjects == []
+    with pytest.raises(Refused, match="IDEMPOTENCY_KEY_REUSED"):
+        keys.run(replace(request, body=b'{"seat": 2}'), retry)
+
+
+def test_finished_saga_is_replayed_while_another_one_is_live(db: Database, request_: KeyedRequest) -> None:
+    """The first process has ended, and a pay of the order runs or is PARKED."""
+    keys, journal = start_process_with_journal(db)
+    request, retry, orders = replace(request_, is_saga=True), Work(), []
+
+    def reserve(subject: UUID) -> Mapping[str, Any]:
+        orders.append(subject)
+        return SagaWork(journal, {"order_id": str(subject), "price": Decimal("80.00")})(subject)
+
+    first = keys.run(request, reserve)
+    journal.begin("pay", orders[0], {}, caller=None, dispute_number=0, one_attempt=False)
+    journal.resign()
+    assert start_process(db).run(request, retry) == json_codec.decode(json_codec.encode(first))
+    assert retry.subjects == []
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"status": Status.UNDONE}, {"flow": "pay"}, {"result": {"resolved_by_hand": "ops"}}],
+    ids=["undone", "another flow", "resolved by hand"],
+)
+def test_another_end_in_the_journal_is_no_result(db: Database, request_: KeyedRequest, other: dict[str, Any]) -> None:
+    """The retry comes while the first request still works under its key."""
+    keys, journal = start_process_with_journal(db)
+    saga, retry = replace(SagaWork(journal, {}), **other), Work()
+
+    def run_while_retried(subject: UUID) -> Mapping[str, Any]:
+        saga(subject)
+        with pytest.raises(Refused, match="REQUEST_IN_PROGRESS"):
+            start_process(db).run(request_, retry)
+        return {}
+
+    keys.run(request_, run_while_retried)
+    assert retry.subjects == []
 
 
 # ── a first request that is late and loses its claim

@@ -6,7 +6,7 @@ import json
 from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any, cast
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from flask import Flask, g
@@ -17,6 +17,7 @@ from services.chassis.errors import Refused
 from services.orchestrator.api import account, purchase, transfer, verification
 from services.orchestrator.api.context import ApiContext
 from services.orchestrator.api.idempotency import IdempotencyKeys
+from services.orchestrator.saga.journal import Journal, Status
 from services.orchestrator.tickets.otp import read_otp_code
 
 pytestmark = pytest.mark.unit
@@ -27,10 +28,11 @@ PARTIES = {"seat_id": SEAT, "seller_user_id": CALLER, "buyer_user_id": BUYER}
 
 
 class Routes:
-    """The keyed routes on the real store of keys. Their work only counts its runs."""
+    """The keyed routes on the real store of keys. Their work counts its runs, and ends its saga if it has one."""
 
     def __init__(self, db: Database) -> None:
         self.runs = 0
+        self._journal = Journal(db, deadline_seconds=60, park_seconds=120)
         runner = SimpleNamespace(run=self._run_saga)
         scanner = SimpleNamespace(scan=lambda _request: self._run())
         coalescer = SimpleNamespace(join=lambda _seat, _user, _hold, work: work())
@@ -54,8 +56,11 @@ class Routes:
         self.runs += 1
         return {"run": self.runs}
 
-    def _run_saga(self, saga: Any, *_: Any, **__: Any) -> dict[str, Any]:
-        return dict.fromkeys(saga.result_fields, self._run()["run"])
+    def _run_saga(self, saga: Any, subject: UUID, *_: Any, **__: Any) -> dict[str, Any]:
+        result = dict.fromkeys(saga.result_fields, self._run()["run"])
+        entry, _is_own = self._journal.begin(saga.flow, subject, {}, caller=None, dispute_number=0, one_attempt=True)
+        assert self._journal.end(entry, Status.DONE, result)
+        return result
 
     def post(self, path: str, raw: str, key: str) -> int:
         """Send the bytes of a body under a key and return the status."""
@@ -113,6 +118,18 @@ def test_another_meaning_under_the_key_is_refused(db: Database, path: str, first
     routes, key = Routes(db), str(uuid4())
     assert routes.post(path, first, key) < 300
     assert routes.post(path, other, key) == 422
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [(RESERVE, {"seat_id": SEAT}), (INITIATE, {**PARTIES, "credits_amount": 5})],
+    ids=["reserve", "initiate"],
+)
+def test_key_of_a_saga_stores_no_answer(db: Database, path: str, body: dict[str, Any]) -> None:
+    """The journal has it."""
+    key = str(uuid4())
+    assert Routes(db).post(path, json.dumps(body), key) < 300
+    assert db.statement("SELECT answer FROM idempotency_keys WHERE key = %(key)s", key=key) == {"answer": None}
 
 
 @pytest.mark.parametrize("text", ["123456", " 123456\n", "123 456", "123-456"])
