@@ -56,7 +56,7 @@ CLUSTER_SETTINGS = {
 NODE_SETTINGS = {
     "unix_socket_directories": "",
     "shared_buffers": "32MB",
-    "wal_retrieve_retry_interval": "500ms",  # a follower connects again at once, because commits wait for it
+    "wal_retrieve_retry_interval": "100ms",  # a follower connects again at once, because commits wait for it
     "wal_sender_timeout": "10s",
     "wal_receiver_timeout": "10s",
 }

@@ -49,12 +49,12 @@ def measure(stack: ChaosStack) -> Sample:
     return Sample(identities, figures)
 
 
-def await_rest(before: Sample, measure: Callable[[], Sample], seconds: float = REST_SECONDS) -> list[Growth]:
-    """Measure until nothing has grown, but for at most `seconds`. Return the growth of the last measurement."""
+def await_rest(before: Sample, take: Callable[[], Sample], seconds: float = REST_SECONDS) -> list[Growth]:
+    """Take samples until nothing has grown, but for at most `seconds`. Return the growth of the last one."""
     latest: list[Growth] = []
 
     def is_at_rest() -> bool:
-        latest[:] = compare(before, measure())
+        latest[:] = compare(before, take())
         return not any(figure.is_leak for figure in latest)
 
     wait_for(is_at_rest, seconds)

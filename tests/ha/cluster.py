@@ -25,7 +25,7 @@ from harness.runtime.ports import HOST
 from harness.runtime.postgres import SUPERUSER
 from harness.runtime.rabbitmq_cluster import ClusterNode
 from harness.runtime.run_directory import RunDir
-from tests.chaos.stack import GATEWAY, VARIABLES, ChaosStack, find_port
+from tests.chaos.stack import FAKES, GATEWAY, VARIABLES, ChaosStack, find_port
 from tests.support.running_stack import SeatPool
 from tests.support.silent_proxy import SilentProxy
 from tests.support.system import TestSystem
@@ -94,6 +94,15 @@ class Cluster(ChaosStack):
         """All processes of a node, with the server of PostgreSQL."""
         leader = self.identity(name).find()
         return [*(process.find_family(leader) if leader else ()), *self.stack.program(name).find_detached()]
+
+    def memory(self) -> int:
+        """The memory of all processes in bytes. Pages that processes share count once."""
+        found = {each.pid: each for name in (*self.processes, *FAKES) for each in self.processes_of(name)}
+        total = 0
+        for each in found.values():
+            with suppress(psutil.NoSuchProcess):
+                total += int(each.memory_full_info().pss)
+        return total
 
     def _call(self, name: str, method: str, path: str, body: Mapping[str, Any]) -> None:
         node = self.node(name)

@@ -14,6 +14,7 @@ from tests.ha.losses import Loss
 pytestmark = [pytest.mark.ha, cluster_only]
 
 SEED = 1
+MOST_MEMORY = 3 * 2**30
 SHORT = (losses.SERVER_KILLED, losses.QUEUE_LEADER_KILLED)
 
 
@@ -41,6 +42,13 @@ def test_sales_survive_two_losses(cluster: Cluster) -> None:
 @pytest.mark.parametrize("loss", losses.LOSSES, ids=str)
 def test_sales_survive(cluster: Cluster, loss: Loss) -> None:
     check(cluster, loss)
+
+
+def test_cluster_uses_at_most_three_gib(cluster: Cluster) -> None:
+    """The clients of the tests before this one have made its pools of connections and threads as large as they get."""
+    used = cluster.memory()
+    print(f"{used / 2**30:.2f} GiB")
+    assert used <= MOST_MEMORY
 
 
 @pytest.mark.deep
