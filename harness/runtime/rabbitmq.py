@@ -86,7 +86,7 @@ class RabbitMQ(Program):
         try:
             with closing(pika.BlockingConnection(pika.URLParameters(self.url))) as connection:
                 work(connection.channel())
-        except AMQPError:
+        except (AMQPError, ValueError):  # pika raises ValueError if a new connection is reset at once
             return False
         return True
 

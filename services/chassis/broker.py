@@ -190,6 +190,10 @@ class _Session:
         """Run the I/O loop until the connection ends."""
         try:
             self._connection.ioloop.start()
+        except ValueError as error:
+            if self._channel is not None:
+                raise
+            self._end(error)  # pika raises it if the broker resets a connection that has just been made
         finally:
             self._fail_all()
             self._connection.ioloop.close()

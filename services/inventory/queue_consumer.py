@@ -103,7 +103,7 @@ class Consumer:
             logger.exception("%s failed", self._thread.name)
 
     def _consume(self) -> None:
-        connection = pika.BlockingConnection(next(self._parameters))
+        connection = _connect(next(self._parameters))
         try:
             channel = connection.channel()
             channel.basic_qos(prefetch_count=PREFETCH)
@@ -135,3 +135,10 @@ class Consumer:
         self.counted = channel.queue_declare(self._counted_queue, passive=True).method.message_count
         self._proven_at = time.monotonic()
         return self._may_consume()
+
+
+def _connect(parameters: pika.ConnectionParameters) -> pika.BlockingConnection:
+    try:
+        return pika.BlockingConnection(parameters)
+    except ValueError as error:  # pika raises it if the broker resets a connection that has just been made
+        raise ConnectionResetError from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import re
@@ -21,6 +22,7 @@ from services.chassis import broker as module
 from services.chassis.broker import Publisher
 from services.chassis.errors import Unknown
 from services.chassis.settings import Address, BrokerSettings
+from services.inventory.queue_consumer import Consumer
 from tests.support import queue_admin
 from tests.support.brokers import Broker
 from tests.support.waiting import wait_until
@@ -149,6 +151,30 @@ def _unused_port() -> socket.socket:
     bound = socket.socket()
     bound.bind(("127.0.0.1", 0))  # it does not listen, so connections are refused
     return bound
+
+
+def test_connection_that_is_reset_while_it_is_made_is_no_bug(publisher, broker, caplog):
+    """pika raises ValueError for a new socket without a peer. The consumer's connection is reset, too."""
+    consumer = Consumer(
+        broker.settings, "test", PARKING, lambda _message: None, may_consume=lambda: True, counted_queue=PARKING
+    )
+    try:
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(socket.socket, "getpeername", refuse_peer)
+            publisher._session.close()
+            wait_until(lambda: "RabbitMQ connection ended: ValueError" in caplog.text)
+            consumer.start()
+            wait_until(lambda: "test lost RabbitMQ: ConnectionResetError" in caplog.text)
+        wait_until(publisher.is_ready)
+        wait_until(lambda: consumer.state == "consuming")
+    finally:
+        consumer.stop()
+    assert not any(record.exc_info for record in caplog.records if record.name.startswith("services"))
+
+
+def refuse_peer(_socket: socket.socket) -> None:
+    """Raise what a socket raises whose peer has reset the connection."""
+    raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
 
 
 class SilentSession:
