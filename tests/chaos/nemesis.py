@@ -28,7 +28,7 @@ from tests.chaos.stack import (
     SERVICES,
     ChaosStack,
 )
-from tests.support import small_disk
+from tests.support import queue_admin, small_disk
 from tests.support.silent_proxy import POLL_SECONDS
 from tests.support.traffic import freeze
 from tests.support.waiting import wait_until
@@ -41,6 +41,7 @@ RESET_SECONDS = 3 * POLL_SECONDS  # every connection has got its RST by then
 # Without any free byte, the quorum queues of RabbitMQ end, and only a restart of the node starts them again. Its own
 # limit of 50 MB stops the publishers before that.
 FREE_BYTES = {"postgres": 0, "rabbitmq": 20_000_000}
+ALARM_SECONDS = 15.0  # RabbitMQ checks its disk more often than this
 STRACE = shutil.which("strace")
 FLUSH_DELAY = 100_000  # microseconds before each flush on a slow disk. PostgreSQL allows no more
 
@@ -231,8 +232,15 @@ def _delay_calls(stack: ChaosStack, act: Act) -> None:
 
 
 def fill_disk(stack: ChaosStack, act: Act) -> None:
-    """Leave no free byte on the disk of PostgreSQL, or less than RabbitMQ needs to accept messages."""
+    """Leave no free byte on the disk of PostgreSQL, or less than RabbitMQ needs to accept messages.
+
+    While its disk alarm is on, RabbitMQ checks the disk every ten seconds. So it may block publishers after the act.
+    """
     with small_disk.filled(stack.disks[act.target], FREE_BYTES[act.target]):
+        if act.target == "rabbitmq":
+            wait_until(
+                lambda: not queue_admin.accepts_messages(stack.stack), ALARM_SECONDS, "RabbitMQ blocks publishers"
+            )
         time.sleep(act.seconds)
 
 
@@ -240,7 +248,7 @@ def raise_memory_alarm(stack: ChaosStack, act: Act) -> None:
     """Let RabbitMQ block all publishers, as it does when memory is short."""
     stack.run_rabbitmqctl("set_vm_memory_high_watermark", "absolute", "1MB")
     time.sleep(act.seconds)
-    stack.run_rabbitmqctl("set_vm_memory_high_watermark", "0.4")
+    stack.run_rabbitmqctl("set_vm_memory_high_watermark", "absolute", "512MB")
 
 
 @dataclass(frozen=True)

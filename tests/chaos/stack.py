@@ -69,12 +69,14 @@ class ChaosStack:
         return self.stack.run_dir.read_record(name).identity
 
     def is_healthy(self) -> bool:
-        """Whether every process runs, and every service can reach its database and the broker."""
+        """Whether every process runs, every service can reach its database, and RabbitMQ accepts messages."""
         names = (*self.processes, *FAKES)
         if any(self.stack.state(name) != "running" for name in names):
             return False
         ready = all(is_healthy(self.stack.program(name).probe[0], "/health") for name in self.services)
-        return ready and all(self.stack.program(name).is_ready() for name in names if name not in self.services)
+        if not (ready and all(self.stack.program(name).is_ready() for name in names if name not in self.services)):
+            return False
+        return queue_admin.accepts_messages(self.stack)
 
     def run_rabbitmqctl(self, *arguments: str) -> None:
         """Run a command of RabbitMQ's administrator."""

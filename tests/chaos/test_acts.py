@@ -14,8 +14,10 @@ import pytest
 
 from tests.chaos import __main__ as command
 from tests.chaos.nemesis import KINDS, Act, plan
-from tests.support import small_disk
+from tests.support import queue_admin, small_disk
+from tests.support.brokers import Broker
 from tests.support.http_servers import AnsweringServer
+from tests.support.running_stack import native_only
 from tests.support.silent_proxy import SilentProxy
 from tests.support.waiting import wait_until
 
@@ -63,6 +65,17 @@ def test_disk_is_full_until_the_end_of_the_block(tmp_path: Path, free: int) -> N
             (disk / "file").write_bytes(bytes(free + 100_000))
         (disk / "file").write_bytes(bytes(500_000))
     assert not any((tmp_path / "disk").iterdir()), "it is unmounted"
+
+
+@native_only("the command runs on this machine")
+def test_broker_that_blocks_publishers_counts_as_not_recovered(broker: Broker) -> None:
+    assert queue_admin.accepts_messages(broker)
+    try:
+        broker.run_rabbitmqctl("set_vm_memory_high_watermark", "absolute", "1MB")
+        wait_until(lambda: not queue_admin.accepts_messages(broker), what="it blocks publishers")
+    finally:
+        broker.run_rabbitmqctl("set_vm_memory_high_watermark", "absolute", "512MB")
+    wait_until(lambda: queue_admin.accepts_messages(broker), what="it accepts messages again")
 
 
 def is_reset(client: socket.socket) -> bool:

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from harness.runtime import ports
+from harness.runtime import packages, ports
 from harness.runtime.process import Identity, listens, wait_for
 from harness.runtime.program import Program
 from harness.runtime.rabbitmq import plan_epmd, plan_rabbitmq
@@ -56,6 +56,12 @@ class Broker:
             assert wait_for(self._rabbitmq.is_ready, START_SECONDS)
             return
         self._processes.append(self._start(self._rabbitmq))
+
+    def run_rabbitmqctl(self, *arguments: str) -> None:
+        """Run a command of RabbitMQ's administrator."""
+        tool = packages.ensure_broker().with_name("rabbitmqctl")
+        environment = {"PATH": os.environ["PATH"], **self._rabbitmq.env}
+        subprocess.run([tool, *arguments], env=environment, check=True, capture_output=True)
 
     def url(self, _name: str = "rabbitmq") -> str:
         """Return the AMQP URL, like a stack, so that `queue_admin` reads the queues of both."""

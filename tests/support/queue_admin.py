@@ -8,6 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 import pika
+from pika.exceptions import AMQPError
 
 from harness import Stack
 from tests.support.brokers import Broker
@@ -21,6 +22,7 @@ HOLD, RELEASE, DELAY, PARKING = (
 )
 
 TAKE_SECONDS = 10.0
+BLOCKED_SECONDS = 0.5
 
 
 @contextmanager
@@ -30,6 +32,20 @@ def channel(at: Stack | Broker) -> Iterator[Any]:
         opened = connection.channel()
         opened.confirm_delivery()
         yield opened
+
+
+def accepts_messages(at: Stack | Broker) -> bool:
+    """Whether RabbitMQ confirms a message at once. It blocks publishers while it lacks memory or disk space."""
+    parameters = pika.URLParameters(at.url("rabbitmq"))
+    parameters.blocked_connection_timeout = BLOCKED_SECONDS
+    try:
+        with closing(pika.BlockingConnection(parameters)) as connection:
+            opened = connection.channel()
+            opened.confirm_delivery()
+            opened.basic_publish("", opened.queue_declare("", exclusive=True).method.queue, b"x", mandatory=True)
+            return True
+    except (AMQPError, OSError, ValueError):  # pika raises ValueError if a new connection is reset at once
+        return False
 
 
 def depth(at: Stack | Broker, queue: str) -> int:
