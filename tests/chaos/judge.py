@@ -259,7 +259,8 @@ def find_unexplained_errors(case: Case) -> Findings:
     """A request failed while no act could be the cause."""
     for call in case.ledger.calls:
         if (call.status >= 500 or not call.status) and case.ledger.is_quiet(call):
-            yield f"{call}"
+            answer = " ".join(filter(None, (str(call.status or "no answer"), call.code)))
+            yield f"{call.request} got {answer} after {call.seconds:.2f} s, {case.ledger.describe_moment(call.at)}"
 
 
 def find_crashes(case: Case) -> Findings:
@@ -281,7 +282,7 @@ def find_slow_recovery(case: Case) -> Findings:
     """A saga or an idempotency key took too long after the last restart of an act."""
     for window in case.ledger.windows:
         if not window.is_restored:
-            yield f"{window.act}: a process was not healthy in time"
+            yield f"{window.act}: the system was not healthy in time"
         for what, took, limit in (
             ("sagas", window.saga_seconds, SAGA_SECONDS),
             ("keys", window.key_seconds, KEY_SECONDS),

@@ -34,7 +34,7 @@ class Wait(NamedTuple):
 
 @dataclass
 class Window:
-    """The time of one act: when it began, and when every process was healthy again."""
+    """The time of one act: when it began, and when the system was healthy again."""
 
     act: str
     began: float
@@ -44,7 +44,7 @@ class Window:
 
     @property
     def is_restored(self) -> bool:
-        """Whether every process was healthy in time."""
+        """Whether the system was healthy in time."""
         return self.restored < float("inf")
 
     def explains(self, call: Call) -> bool:
@@ -129,3 +129,12 @@ class Ledger:
     def is_quiet(self, call: Call) -> bool:
         """Return whether no act explains a failure of the call."""
         return not any(window.explains(call) for window in self.windows)
+
+    def describe_moment(self, at: float) -> str:
+        """Return the last act before a moment, and how long ago the system had recovered from it."""
+        earlier = [window for window in self.windows if window.restored <= at]
+        return (
+            f"{at - earlier[-1].restored:.1f} s after the recovery from: {earlier[-1].act}"
+            if earlier
+            else "before any act"
+        )

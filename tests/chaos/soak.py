@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -36,7 +36,8 @@ OLDER_SAGAS = "SELECT count(*)::int AS number FROM sagas WHERE status = 'RUNNING
 VERIFIED = """SELECT count(*)::int AS number FROM transfers
 WHERE status = 'PENDING_OTP' AND seller_otp_verified AND buyer_otp_verified"""
 UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-SHOWN = 20  # log lines of a finding
+SHOWN = 20  # log lines, logouts and logins
+SHOWN_OF_A_KIND = 5
 
 
 @dataclass
@@ -57,13 +58,26 @@ class Result:
         return bool(self.findings)
 
     def explain(self) -> str:
-        """Return the findings, the acts, and the log lines about the first finding."""
+        """Return the first findings of each kind, the acts, and log lines about the findings."""
         again = f"S={self.seconds:g} SEED={self.seed} make chaos"
         acts = [
             f"  {window.began - self.case.ledger.calls[0].at:6.1f} s  {window.act}"
             for window in self.case.ledger.windows
         ]
-        return "\n".join([f"run again: {again}", *self.findings[:50], "acts:", *acts, "log:", *self.lines])
+        return "\n".join([f"run again: {again}", *shorten(self.findings), "acts:", *acts, "log:", *self.lines])
+
+
+def shorten(findings: Sequence[str]) -> list[str]:
+    """Return the first findings of each kind, and how many more there are."""
+    kinds: dict[str, list[str]] = defaultdict(list)
+    for finding in findings:
+        kinds[finding.partition(":")[0]].append(finding)
+    shown: list[str] = []
+    for kind, found in kinds.items():
+        shown += found[:SHOWN_OF_A_KIND]
+        if len(found) > SHOWN_OF_A_KIND:
+            shown.append(f"{kind}: {len(found) - SHOWN_OF_A_KIND} more")
+    return shown
 
 
 def soak(
@@ -121,14 +135,14 @@ def _perform(stack: ChaosStack, ledger: Ledger, act: Act, kinds: Mapping[str, Ki
     if not wait_for(stack.is_healthy, HEALTHY_SECONDS):
         return False
     restored = time.time()
-    wait_for(lambda: _have_ended(stack, restored), HEALTHY_SECONDS)
+    wait_for(lambda: _has_no_older_saga(stack, restored), HEALTHY_SECONDS)
     window.saga_seconds = time.time() - restored
     window.restored = restored
     return True
 
 
-def _have_ended(stack: ChaosStack, began_before: float) -> bool:
-    """Whether every saga that began before a time has ended. A server that steps down ends this session."""
+def _has_no_older_saga(stack: ChaosStack, began_before: float) -> bool:
+    """Whether no saga runs that began before a time. False if the server ends the session, which a failover does."""
     try:
         return not stack.system.rows("sagas_db", OLDER_SAGAS, began_before)[0]["number"]
     except psycopg2.OperationalError:
@@ -221,7 +235,7 @@ def _parse(text: str) -> Any:
 
 def _find_lines(stack: ChaosStack, findings: Sequence[str]) -> list[str]:
     """Return log lines that name an id of the first findings."""
-    ids = {found for finding in findings[:5] for found in UUID.findall(finding)}
+    ids = {found for finding in shorten(findings) for found in UUID.findall(finding)}
     lines: list[str] = []
     for service in stack.services:
         with stack.stack.log_path(service).open(encoding="utf-8", errors="replace") as log:

@@ -13,6 +13,7 @@ import pytest
 from tests.chaos.end_state import Account, EndState, Order, Payment, Seat, Transfer
 from tests.chaos.judge import CHECKS, Case, Growth, judge
 from tests.chaos.ledger import Admission, Call, Ledger, Resale, Sale, Window
+from tests.chaos.soak import shorten
 
 pytestmark = pytest.mark.chaos
 
@@ -154,3 +155,21 @@ def test_judge_names_a_broken_fact(kind: str, break_fact: Callable[[Case], objec
 
 def test_every_kind_of_finding_has_a_broken_fact() -> None:
     assert {kind for kind, _ in BREAKS} == set(CHECKS)
+
+
+def test_unexplained_error_names_the_act_before_it() -> None:
+    case = make_case()
+    case.ledger.calls += [Call(10.0, 0.1, "POST /api/pay", 500), Call(130.0, 0.1, "POST /api/pay", 503, "CODE")]
+    before, after = judge(case)
+    assert before.endswith("got 500 after 0.10 s, before any act")
+    window = case.ledger.windows[-1]
+    assert after.endswith(
+        f"got 503 CODE after 0.10 s, {130.0 - window.restored:.1f} s after the recovery from: {window.act}"
+    )
+
+
+def test_many_findings_of_a_kind_do_not_hide_the_others() -> None:
+    many = [f"unexplained error: {number}" for number in range(400)]
+    shown = shorten([*many, "traceback: ValueError"])
+    assert shown == [*many[:5], "unexplained error: 395 more", "traceback: ValueError"]
+    assert shorten(many[:5]) == many[:5]
