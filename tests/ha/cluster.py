@@ -79,8 +79,14 @@ class Cluster(ChaosStack):
         return str(next(row["leader"] for row in rows if row["name"] == queue)).partition("@")[0]
 
     def switch_over(self) -> None:
-        """Let the leader of PostgreSQL hand over to a follower, and wait until that one leads."""
+        """Let the leader of PostgreSQL hand over to a follower, and wait until that one leads.
+
+        First both followers must be synchronous. The new leader expects them by name, so otherwise its commits would
+        wait until the old leader has started again.
+        """
         leader = self.leader()
+        followers = len(GROUPS["postgres"]) - 1
+        wait_until(lambda: self._count_synchronous(leader) == followers, 30, "all followers are synchronous")
         self._call(leader, "POST", "/switchover", {"leader": leader})
         wait_until(lambda: self._find_leader() not in (None, leader), 30, "another node leads")
 
@@ -96,7 +102,7 @@ class Cluster(ChaosStack):
         return [*(process.find_family(leader) if leader else ()), *self.stack.program(name).find_detached()]
 
     def memory(self) -> int:
-        """The memory of all processes in bytes. Pages that processes share count once."""
+        """The memory of all nodes, services and fakes in bytes. Pages that processes share count once."""
         found = {each.pid: each for name in (*self.processes, *FAKES) for each in self.processes_of(name)}
         total = 0
         for each in found.values():
@@ -110,6 +116,10 @@ class Cluster(ChaosStack):
         url = f"http://{HOST}:{node.probe[0]}{path}"
         answer = urllib3.request(method, url, json=body, headers=headers, timeout=60, retries=False)
         assert answer.status == 200, answer.data
+
+    def _count_synchronous(self, leader: str) -> int:
+        members = self.node(leader).read("/cluster").get("members", ())
+        return sum(member["role"] == "quorum_standby" for member in members)
 
     def _read_standbys(self) -> str:
         return str(self.system.rows("postgres", "SHOW synchronous_standby_names")[0]["synchronous_standby_names"])

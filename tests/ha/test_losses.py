@@ -61,5 +61,6 @@ def test_sales_survive_a_leader_that_is_cut_off(tmp_path: Path) -> None:
 def test_one_retry_hides_a_rolling_restart(cluster: Cluster) -> None:
     """A client that repeats a request once, 5 s later, gets its answer."""
     result, _ = losses.suffer(cluster, SEED, losses.ROLLING_RESTART)
+    print(f"longest wait: {max(wait.seconds for wait in result.case.ledger.waits):.1f} s")
     assert not result.has_failed, result.explain()
     assert not losses.list_failures(result)
