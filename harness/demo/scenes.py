@@ -6,6 +6,7 @@ Every scene sends a customer's requests through the gateway and asserts the outc
 from __future__ import annotations
 
 import urllib.parse
+from collections.abc import Mapping
 from contextlib import closing
 from threading import Thread
 from typing import Any
@@ -70,7 +71,7 @@ def flagged_purchase(narrator: Narrator) -> None:
 def abandonment(narrator: Narrator) -> None:
     """Scenario 1, abandonment: the expired hold message releases the seat."""
     narrator.scene("Scenario 1 · a user abandons a hold, and the expired RabbitMQ message releases the seat")
-    narrator.stack.restart("orchestrator-service", SHORT_HOLD)
+    _restart_orchestrators(narrator, SHORT_HOLD)
     buyer, seat = narrator.log_in("user1@example.com"), seat_id(2)
     held = buyer.reserve(seat).must(200)
     narrator.step("POST /api/reserve with a hold of 3 s and no payment", seat, held["order_id"], buyer)
@@ -81,6 +82,12 @@ def abandonment(narrator: Narrator) -> None:
     )
     _assert_refused(buyer.pay(held["order_id"]), 409, "ORDER_FAILED")
     narrator.step("POST /api/pay → 409 ORDER_FAILED, and nothing is charged", None, None, buyer)
+
+
+def _restart_orchestrators(narrator: Narrator, env: Mapping[str, str]) -> None:
+    """Restart the orchestrator, or both of a cluster, with these variables."""
+    for name in narrator.stack.members("orchestrator-service"):
+        narrator.stack.restart(name, env)
 
 
 def broker_outage(narrator: Narrator) -> None:
@@ -105,7 +112,7 @@ def broker_outage(narrator: Narrator) -> None:
         "no message arrived, but the sweepers of Inventory and Order settled the hold", seat, held["order_id"], buyer
     )
     narrator.stack.start("rabbitmq")
-    narrator.stack.restart("orchestrator-service", {})
+    _restart_orchestrators(narrator, {})
 
 
 def crash(narrator: Narrator) -> None:
@@ -119,7 +126,8 @@ def crash(narrator: Narrator) -> None:
         cursor.execute("SELECT FROM orders WHERE order_id = %s FOR UPDATE", (order_id,))
         Thread(target=_pay_without_reply, args=(buyer, order_id), daemon=True).start()
         narrator.wait_until("the charge is on the ledger", lambda: _find_charge(narrator, order_id))
-        narrator.stack.kill("orchestrator-service")
+        for name in narrator.stack.members("orchestrator-service"):
+            narrator.stack.kill(name)
         blocker.rollback()
     narrator.step(
         "the user is charged, then SIGKILL ends the orchestrator (the order's confirmation was already sent)",
@@ -127,7 +135,8 @@ def crash(narrator: Narrator) -> None:
         order_id,
         buyer,
     )
-    narrator.stack.start("orchestrator-service")
+    for name in narrator.stack.members("orchestrator-service"):
+        narrator.stack.start(name)
     saga = narrator.wait_until("recovery has ended the saga", lambda: _find_ended_saga(narrator, order_id)) or {}
     narrator.step(
         f"recovery finds no pivot, so it refunds: the saga is {saga['status']} (epoch {saga['epoch']})",
