@@ -121,11 +121,12 @@ MAY_JUDGE_LEASES = f"""EXISTS (SELECT FROM heartbeats me WHERE me.instance_id = 
 _ADOPT = f"""
 WITH {CLOCK}
 UPDATE sagas SET owner = %(owner)s, epoch = epoch + 1, adoptions = adoptions + 1,
-    deadline = clock_timestamp() + make_interval(secs => %(seconds)s)
+    deadline = CASE WHEN owner = %(owner)s THEN deadline
+        ELSE clock_timestamp() + make_interval(secs => %(seconds)s) END
 WHERE saga_id IN (
     SELECT s.saga_id FROM sagas s, clock
     WHERE s.status = 'RUNNING' AND (s.owner = %(owner)s AND s.saga_id = ANY (%(left)s::uuid[])
-        OR {MAY_JUDGE_LEASES} AND (s.deadline < clock.now
+        OR {MAY_JUDGE_LEASES} AND (s.deadline < clock.now AND s.saga_id <> ALL (%(paused)s::uuid[])
         OR s.owner IS DISTINCT FROM %(owner)s AND NOT EXISTS (
         SELECT FROM heartbeats h WHERE h.instance_id = s.owner AND h.lease_until > clock.now)))
     ORDER BY s.deadline LIMIT %(limit)s FOR UPDATE OF s SKIP LOCKED)
@@ -209,14 +210,23 @@ class Journal:
     def adopt(self, limit: int) -> list[Entry]:
         """Adopt sagas that this process has left, that are past their deadline, or that have no live owner.
 
-        Each gets a new epoch and deadline. Within `LEASE_SECONDS` of the first lease of this process or of an outage
-        of the database, only sagas that this process has left are adopted.
+        Each gets a new epoch, and a new deadline if its owner changes. So another process takes a saga over that this
+        one cannot end by its deadline. Within `LEASE_SECONDS` of the first lease of this process or of an outage of the
+        database, only sagas that this process has left are adopted.
         """
         now = time.monotonic()
-        left = [saga_id for saga_id, since in list(self._left.items()) if since <= now]
-        which = {"owner": self.instance_id, "left": left, "limit": limit}
-        with self._db.transaction() as tx:
-            adopted = [read_entry(row) for row in tx.all(_ADOPT, seconds=self._seconds, **which)]
+        known = list(self._left.items())
+        left = [saga_id for saga_id, since in known if since <= now]
+        paused = [saga_id for saga_id, since in known if since > now]
+        which = {"owner": self.instance_id, "left": left, "paused": paused, "limit": limit}
+        adopted: list[Entry] = []
+        try:
+            with self._db.transaction() as tx:
+                adopted += [read_entry(row) for row in tx.all(_ADOPT, seconds=self._seconds, **which)]
+        except Unknown:  # they may be adopted, and nothing works on them
+            for entry in adopted:
+                self.leave(entry.saga_id)
+            raise
         taken = {entry.saga_id for entry in adopted}
         for saga_id, since in list(self._left.items()):
             if saga_id in taken or since + self._seconds < now:  # its deadline has passed too, unless it has ended

@@ -12,13 +12,14 @@ from collections.abc import Sequence
 from prometheus_client import Counter
 
 from services.chassis.db import Database, Row
-from services.chassis.errors import Refused, Unknown
+from services.chassis.errors import NotSent, Refused, Unknown
 from services.orchestrator.participants import Users
 
 logger = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.5
 MAX_TRIES = 5
+NOT_SENT_SECONDS = 1
 NOTICES = Counter("notices_total", "Notices by outcome", ["message", "outcome"])
 _SENT = ("user_id", "message", "fields", "correlation_id")
 
@@ -32,6 +33,10 @@ WHERE notice_id IN (
             AND earlier.sent_at IS NULL AND earlier.given_up_at IS NULL)
     ORDER BY next_try_at LIMIT %(number)s FOR UPDATE OF due SKIP LOCKED)
 RETURNING notice_id, user_id, message, fields, tries, correlation_id"""
+# A call that was not sent costs no try, so an outage of User loses no notice.
+_PUT_BACK = f"""
+UPDATE outbox SET tries = tries - 1, next_try_at = clock_timestamp() + interval '{NOT_SENT_SECONDS} seconds'
+WHERE notice_id = ANY(%(notice_ids)s)"""
 _END = """
 UPDATE outbox SET sent_at = CASE WHEN notice_id = ANY(%(sent)s) THEN clock_timestamp() END,
     given_up_at = CASE WHEN notice_id = ANY(%(given_up)s) THEN clock_timestamp() END
@@ -47,7 +52,7 @@ class Outbox:
         self._number = number
 
     def tick(self) -> bool:
-        """Send one batch of due notices. True when more may be due."""
+        """Send one batch of due notices. True when more may be due. Raises Unknown if User cannot be reached."""
         with self._db.transaction() as tx:
             due = tx.all(_TAKE, number=self._number)
         if due:
@@ -57,6 +62,9 @@ class Outbox:
     def _send(self, due: Sequence[Row]) -> list[bool]:
         try:
             return self._users.notify([{name: notice[name] for name in _SENT} for notice in due])
+        except NotSent:
+            self._db.statement(_PUT_BACK, notice_ids=[notice["notice_id"] for notice in due])
+            raise
         except (Refused, Unknown) as error:
             logger.warning("%d notices may not be sent: %s", len(due), error)
             return [False] * len(due)

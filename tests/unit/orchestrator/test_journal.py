@@ -11,7 +11,7 @@ from uuid import RFC_4122, UUID, uuid4
 
 import pytest
 
-from services.chassis.db import Database
+from services.chassis.db import Database, Transaction
 from services.chassis.errors import Unknown
 from services.chassis.worker import Background, Worker
 from services.orchestrator.saga.journal import LEASE_SECONDS, Entry, Journal, NoticeDue, Status, make_id
@@ -260,6 +260,47 @@ def test_saga_is_left_until_its_pause_is_over(journal: Journal) -> None:
     journal.leave(entry.saga_id, pause_seconds=0.2)
     assert journal.adopt(16) == []
     wait_until(lambda: journal.adopt(16), 2)
+
+
+def test_saga_that_its_process_cannot_end_is_taken_over(db: Database, journal: Journal) -> None:
+    """Only the owner cannot reach a participant. It tries again and again, and renews its lease."""
+    owner = start_process(db, deadline_seconds=0.5)
+    entry, _ = begin(owner, uuid4())
+
+    def take_over() -> list[UUID]:
+        owner.leave(entry.saga_id)
+        owner.adopt(16)
+        return [adopted.saga_id for adopted in journal.adopt(16)]
+
+    assert wait_until(take_over, what="another process adopts the saga") == [entry.saga_id]
+    owner.leave(entry.saga_id)
+    assert owner.adopt(16) == []
+
+
+def test_overdue_saga_is_tried_again_after_its_pause(db: Database) -> None:
+    """So the sagas that a process cannot end do not fill each of its batches."""
+    owner = start_process(db, deadline_seconds=-1)
+    entry, _ = begin(owner, uuid4())
+    owner.leave(entry.saga_id, pause_seconds=0.2)
+    assert owner.adopt(16) == []
+    assert [adopted.saga_id for adopted in wait_until(lambda: owner.adopt(16), 2)] == [entry.saga_id]
+
+
+def test_adoption_whose_answer_is_lost_is_repeated(
+    db: Database, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry, _ = begin(start_process(db, deadline_seconds=-1), uuid4())
+    commit = Transaction.commit
+
+    def lose_answer(transaction: Transaction) -> None:
+        commit(transaction)
+        raise Unknown("the answer is lost")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Transaction, "commit", lose_answer)
+        with pytest.raises(Unknown):
+            journal.adopt(16)
+    assert [(adopted.saga_id, adopted.epoch) for adopted in journal.adopt(16)] == [(entry.saga_id, 3)]
 
 
 def test_process_cannot_adopt_what_another_one_has_taken(db: Database, journal: Journal) -> None:

@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 
 from services.chassis.db import Database
-from services.chassis.errors import Unknown
+from services.chassis.errors import Away, Unknown
 from services.chassis.settings import DatabaseSettings
 from services.orchestrator.participants import Users
 from services.orchestrator.saga.journal import Journal, NoticeDue, Status
@@ -22,16 +22,17 @@ pytestmark = pytest.mark.unit
 
 
 class FakeUsers:
-    """The notifications of User. Each batch is recorded, and the first `failures` of them fail."""
+    """The notifications of User. Each batch is recorded, and the first `failures` of them fail with `error`."""
 
-    def __init__(self, failures: int = 0) -> None:
+    def __init__(self, failures: int = 0, error: type[Unknown] = Unknown) -> None:
         self.batches: list[list[dict[str, Any]]] = []
         self._failures = failures
+        self._error = error
 
     def notify(self, notices: list[dict[str, Any]]) -> list[bool]:
         self.batches.append(notices)
         if len(self.batches) <= self._failures:
-            raise Unknown("SMU is down")
+            raise self._error("SMU is down")
         return [True] * len(notices)
 
 
@@ -139,6 +140,17 @@ def test_notice_is_given_up_after_five_tries(db: Database) -> None:
         notice = tick_when_due(db, users)
     assert (len(users.batches), notice["tries"], notice["sent_at"]) == (MAX_TRIES, MAX_TRIES, None)
     assert notice["given_up_at"]
+
+
+def test_notice_that_was_not_sent_costs_no_try(db: Database) -> None:
+    users = FakeUsers(2 * MAX_TRIES, Away)
+    for _ in range(2 * MAX_TRIES):
+        with pytest.raises(Away):
+            tick_when_due(db, users)
+    assert not make_outbox(db, users).tick(), "the next try is a second later"
+    notice = tick_when_due(db, users)
+    assert (len(users.batches), notice["tries"], notice["given_up_at"]) == (2 * MAX_TRIES + 1, 1, None)
+    assert notice["sent_at"]
 
 
 def test_next_try_of_an_open_notice_is_delayed(db: Database) -> None:
