@@ -57,7 +57,7 @@ _REPEAT_SECONDS = 1.0  # a read that is lost later is not repeated, as its calle
 PROOF_SECONDS = 2.0
 # This commit writes a record, so it waits for a synchronous standby. An old leader has none.
 _PROOF = "SELECT pg_logical_emit_message(true, 'leader', '')"
-_KERNEL_LIMITS = {
+_KERNEL_LIMITS = {  # of both ends. PostgreSQL would keep the session of a client that is gone for two hours
     "keepalives_idle": 2,
     "keepalives_interval": 1,
     "keepalives_count": 3,
@@ -127,8 +127,8 @@ class _Connection(psycopg2.extensions.connection):
 
     def shut_down(self) -> None:
         """Shut down the socket from another thread. Raises OSError."""
-        with socket.socket(fileno=os.dup(self.fileno())) as duplicate:
-            duplicate.shutdown(socket.SHUT_RDWR)
+        with suppress(psycopg2.InterfaceError), socket.socket(fileno=os.dup(self.fileno())) as duplicate:
+            duplicate.shutdown(socket.SHUT_RDWR)  # a connection that is closed has no file
 
     def prepare(self, sql: str) -> str:
         """Prepare `sql` if this connection has not done so, and return its EXECUTE statement.
@@ -283,12 +283,12 @@ class Database:
     def _prove_leader(self, connection: _Connection) -> None:
         """In a cluster, commit once in PROOF_SECONDS before anything is read."""
         started = time.monotonic()
-        if len(self._addresses) > 1 and started - self._proven_at > PROOF_SECONDS:
+        if self._settings.has_standbys and started - self._proven_at > PROOF_SECONDS:
             connection.execute(_PROOF)
             self._proven_at = started
 
     def _connect(self) -> _Connection:
-        connection = _connect(self._settings, self._addresses)
+        connection = _open_session(self._settings, self._addresses)
         self._addresses = tuple(sorted(self._addresses, key=lambda address: address != connection.address))
         return connection
 
@@ -316,7 +316,7 @@ class Database:
         self._addresses = tuple(sorted(self._addresses, key=lambda address: address == connection.address))
 
 
-def _connect(settings: DatabaseSettings, addresses: tuple[Address, ...]) -> _Connection:
+def _open_session(settings: DatabaseSettings, addresses: tuple[Address, ...]) -> _Connection:
     """Connect to the first address that accepts writes. A silent node delays this by _CONNECT_SECONDS."""
     _drop_libpq_variables()
     connection: _Connection = psycopg2.connect(  # type: ignore[call-overload]  # the stub knows no libpq parameters
@@ -328,13 +328,24 @@ def _connect(settings: DatabaseSettings, addresses: tuple[Address, ...]) -> _Con
         password=settings.password,
         connect_timeout=_CONNECT_SECONDS,
         application_name=settings.user,
-        options=f"-c timezone=UTC -c lock_timeout={settings.lock_timeout_ms} "
-        f"-c statement_timeout={settings.statement_timeout_ms}",
+        options=_options(settings),
         connection_factory=_Connection,
         **_KERNEL_LIMITS,
     )
     connection.longest_statement = settings.statement_timeout_ms / 1000 + _GRACE_SECONDS
     return connection
+
+
+def _options(settings: DatabaseSettings) -> str:
+    """Return the settings of a session. A client that is gone or frozen inside a transaction keeps no lock for long."""
+    values = {
+        "timezone": "UTC",
+        "lock_timeout": settings.lock_timeout_ms,
+        "statement_timeout": settings.statement_timeout_ms,
+        "idle_in_transaction_session_timeout": settings.statement_timeout_ms,
+        **{f"tcp_{name.removeprefix('tcp_')}": limit for name, limit in _KERNEL_LIMITS.items()},
+    }
+    return " ".join(f"-c {name}={value}" for name, value in values.items())
 
 
 def _drop_libpq_variables() -> None:

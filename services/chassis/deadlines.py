@@ -7,12 +7,15 @@ then gets an end of file at once, also if the network is silent. A call costs ab
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
 from contextlib import suppress
 from types import TracebackType
 from typing import Protocol, Self
+
+logger = logging.getLogger(__name__)
 
 CHECK_SECONDS = 0.2
 
@@ -71,7 +74,10 @@ class _Watcher:
             time.sleep(CHECK_SECONDS)
             now = time.monotonic()
             for deadline in tuple(_pending):
-                deadline.end_if_overdue(now)
+                try:
+                    deadline.end_if_overdue(now)
+                except Exception:  # without this thread no other call would end
+                    logger.exception("a connection cannot be shut down")
 
 
 _pending: set[Deadline] = set()

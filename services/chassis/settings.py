@@ -155,16 +155,23 @@ class DatabaseSettings:
     pool_size: int = 8
     lock_timeout_ms: int = 1000
     statement_timeout_ms: int = 4000
+    standbys: int = 0  # behind a single address, as that of an operator
+
+    @property
+    def has_standbys(self) -> bool:
+        """Whether another node can take over, so that the one that answers may be an old leader."""
+        return len(self.addresses) > 1 or self.standbys > 0
 
     @classmethod
     def read(cls, env: Env) -> DatabaseSettings:
-        """Read `DB_HOST` `DB_PORT` `DB_NAME` `DB_USER` `DB_PASS` `DB_POOL_SIZE`."""
+        """Read `DB_HOST` `DB_PORT` `DB_NAME` `DB_USER` `DB_PASS` `DB_POOL_SIZE` `DB_STANDBYS`."""
         return cls(
             addresses=env.addresses("DB_HOST", "DB_PORT", 5432),
             name=env.text("DB_NAME"),
             user=env.text("DB_USER"),
             password=env.text("DB_PASS"),
             pool_size=env.integer("DB_POOL_SIZE", 8, low=1, high=200),
+            standbys=env.integer("DB_STANDBYS", 0, high=100),
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from ipaddress import ip_address
-from socket import SHUT_RDWR
+from socket import IPPROTO_TCP, SHUT_RDWR, SO_KEEPALIVE, SOL_SOCKET, TCP_KEEPCNT, TCP_KEEPIDLE, TCP_KEEPINTVL
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,6 +16,14 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from services.chassis.deadlines import Deadline
 
 CONNECTIONS = 64
+# The kernel ends an idle connection whose other end is gone, so that no call uses it.
+_SOCKET_OPTIONS = [
+    *HTTPConnection.default_socket_options,
+    (SOL_SOCKET, SO_KEEPALIVE, 1),
+    (IPPROTO_TCP, TCP_KEEPIDLE, 2),
+    (IPPROTO_TCP, TCP_KEEPINTVL, 1),
+    (IPPROTO_TCP, TCP_KEEPCNT, 3),
+]
 _INTERNAL = (".internal", ".local", ".localhost", ".svc")
 
 
@@ -52,7 +60,7 @@ class Adapter(HTTPAdapter):
 
     def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
         """Create the pools, whose connections note when they are in use."""
-        super().init_poolmanager(*arguments, **options)
+        super().init_poolmanager(*arguments, socket_options=_SOCKET_OPTIONS, **options)
         self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
 
     def proxy_manager_for(self, *arguments: Any, **options: Any) -> Any:
@@ -90,9 +98,9 @@ class _InUse:
 
     def shut_down(self) -> None:
         """Shut down the socket from another thread. Raises OSError."""
-        connection = self._state.get("connection")
-        if connection is not None and connection.sock is not None:
-            connection.sock.shutdown(SHUT_RDWR)
+        sock = getattr(self._state.get("connection"), "sock", None)
+        if sock is not None:
+            sock.shutdown(SHUT_RDWR)
 
 
 _call = threading.local()

@@ -132,7 +132,7 @@ def test_no_server_after_a_dead_connection_is_unknown(db: Database, monkeypatch:
 
     db.statement("SELECT 1 AS one")
     monkeypatch.setattr(db_module._Connection, "is_usable", lambda _connection: False)
-    monkeypatch.setattr(db_module, "_connect", refuse)
+    monkeypatch.setattr(db_module, "_open_session", refuse)
     with pytest.raises(Unknown, match="the database cannot be reached"):
         db.statement("SELECT 1 AS one")
 

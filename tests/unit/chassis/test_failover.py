@@ -240,11 +240,15 @@ def read_or_none(database: Database) -> Any:
         return None
 
 
-@pytest.mark.parametrize(("nodes", "proofs"), [(1, 0), (2, 1)])
+@pytest.mark.parametrize(("nodes", "standbys", "proofs"), [(1, 0, 0), (2, 0, 1), (1, 2, 1)])
 def test_only_a_cluster_commits_before_reads(
-    database_for: Callable[[str], DatabaseSettings], nodes: int, proofs: int, monkeypatch: pytest.MonkeyPatch
+    database_for: Callable[[str], DatabaseSettings],
+    nodes: int,
+    standbys: int,
+    proofs: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The role of a service may do so."""
+    """The role of a service may do so. An operator of Kubernetes has one address for all nodes."""
     sent: list[str] = []
     execute = db._Connection.execute
 
@@ -255,7 +259,7 @@ def test_only_a_cluster_commits_before_reads(
     monkeypatch.setattr(db._Connection, "execute", record)
     monkeypatch.setattr(db, "PROOF_SECONDS", 60)
     settings = database_for("order")
-    with closing(Database(replace(settings, addresses=settings.addresses * nodes))) as database:
+    with closing(Database(replace(settings, addresses=settings.addresses * nodes, standbys=standbys))) as database:
         for _ in range(5):
             database.statement("SELECT 1 AS one")
     assert sent.count(db._PROOF) == proofs

@@ -20,7 +20,8 @@ from services.chassis import broker as broker_module
 from services.chassis import clients, db
 from services.chassis.broker import Publisher, connection_parameters
 from services.chassis.clients import HttpPeer
-from services.chassis.db import Database
+from services.chassis.db import Database, LockNotGranted
+from services.chassis.deadlines import Deadline
 from services.chassis.errors import NoAnswer, NotSent, Unknown
 from services.chassis.http_transport import PooledTransport
 from services.chassis.settings import Address, BrokerSettings, DatabaseSettings
@@ -104,7 +105,7 @@ def test_connect_to_a_silent_node_ends(node: tuple[SilentProxy, DatabaseSettings
 def test_kernel_ends_connections_to_a_node_that_is_gone(node: tuple[SilentProxy, DatabaseSettings]) -> None:
     _, settings = node
     with (
-        closing(db._connect(settings, settings.addresses)) as connection,
+        closing(db._open_session(settings, settings.addresses)) as connection,
         socket.socket(fileno=connection.fileno()) as sock,
     ):
         idle, interval, count, user = (
@@ -114,6 +115,71 @@ def test_kernel_ends_connections_to_a_node_that_is_gone(node: tuple[SilentProxy,
         sock.detach()
     assert idle + interval * count <= BOUND
     assert 0 < user <= BOUND * 1000
+
+
+def test_server_frees_the_rows_of_a_client_that_is_gone(database_for: Callable[[str], DatabaseSettings]) -> None:
+    """A client that is frozen or cut off sends neither a statement nor a FIN."""
+    settings = replace(database_for("order"), statement_timeout_ms=300)
+    insert = "INSERT INTO effects (key, outcome) VALUES ('silent:row', 'DONE')"
+    lock = "SELECT key FROM effects WHERE key = 'silent:row' FOR UPDATE NOWAIT"
+    with closing(Database(settings)) as frozen, closing(Database(settings)) as other:
+        other.statement(insert)
+
+        def is_free() -> bool:
+            try:
+                with other.transaction() as tx:
+                    return tx.one(lock) is not None
+            except LockNotGranted:
+                return False
+
+        def lose_the_row() -> None:
+            with frozen.transaction() as tx:
+                tx.one(lock)
+                assert not is_free()
+                wait_until(is_free, BOUND, "the server frees the row")
+
+        with pytest.raises(Unknown):
+            lose_the_row()
+        assert frozen.statement("SELECT 1 AS one") == ONE
+
+
+def test_server_ends_the_session_of_a_client_that_is_gone(database_for: Callable[[str], DatabaseSettings]) -> None:
+    """On a Unix socket the settings have no effect, so this reads the values that the client sent."""
+    names = ("idle", "interval", "count")
+    with closing(Database(database_for("order"))) as database:
+        rows = database.rows("SELECT name, reset_val::int AS value FROM pg_settings WHERE name LIKE 'tcp%%'")
+    values = {row["name"]: row["value"] for row in rows}
+    idle, interval, count = (values[f"tcp_keepalives_{name}"] for name in names)
+    assert 0 < idle + interval * count <= BOUND
+    assert 0 < values["tcp_user_timeout"] <= BOUND * 1000
+
+
+def test_closed_connection_can_be_shut_down(database_for: Callable[[str], DatabaseSettings]) -> None:
+    """Another thread may close it just before its deadline."""
+    settings = database_for("order")
+    connection = db._open_session(settings, settings.addresses)
+    connection.close()
+    connection.shut_down()
+
+
+class StubbornConnection:
+    """A connection whose shutdown fails."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def shut_down(self) -> None:
+        """Fail."""
+        self.calls += 1
+        raise RuntimeError("it cannot be shut down")
+
+
+def test_connection_that_cannot_be_shut_down_stops_no_deadline() -> None:
+    first, second = StubbornConnection(), StubbornConnection()
+    with Deadline(first, 0):
+        wait_until(lambda: first.calls, BOUND)
+    with Deadline(second, 0):
+        wait_until(lambda: second.calls, BOUND)
 
 
 def test_server_ends_its_statement_before_the_client_gives_up(
@@ -127,6 +193,19 @@ def test_server_ends_its_statement_before_the_client_gives_up(
 
 
 # ── HTTP
+
+
+def test_kernel_ends_connections_to_an_api_outside_that_is_gone() -> None:
+    """A firewall on the way may forget an idle connection without a sign."""
+    with AnsweringServer() as server, open_session(server.origin) as session:
+        session.get(server.origin, timeout=(BOUND, BOUND))
+        sock = outside._call.connection.sock
+        idle, interval, count = (
+            sock.getsockopt(socket.IPPROTO_TCP, option)
+            for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+        )
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    assert 0 < idle + interval * count <= BOUND
 
 
 def peer_of(proxy: SilentProxy) -> HttpPeer:
