@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import socket
@@ -19,6 +20,7 @@ from pika.exceptions import AMQPError
 from harness.errors import StackError
 from harness.runtime import packages
 from harness.runtime.compose import ROOT
+from harness.runtime.container_engine import run_command
 from harness.runtime.ports import HOST
 from harness.runtime.program import Program, make_state_dir
 
@@ -78,6 +80,12 @@ class RabbitMQ(Program):
         """Return the registry of quorum queues from the disk, or b"" if it does not exist."""
         registry = self.home / "data" / self.node / "quorum" / self.node / "names.dets"
         return registry.read_bytes() if registry.exists() else b""
+
+    def run_rabbitmqctl(self, *arguments: str) -> str:
+        """Run a command of RabbitMQ's administrator on this node and return its output. Raises StackError."""
+        tool = packages.ensure_broker().with_name("rabbitmqctl")
+        variables = [f"{name}={value}" for name, value in self.env.items()]
+        return run_command(["env", f"PATH={os.environ['PATH']}", *variables, str(tool), "-q", *arguments])
 
     def _accepts(self, work: Callable[[Any], Any]) -> bool:
         """Return whether the broker accepts the user and `work` on a channel."""

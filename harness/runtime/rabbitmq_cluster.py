@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from harness.runtime import packages
-from harness.runtime.container_engine import run_command
 from harness.runtime.rabbitmq import ERL_FLAGS, SOURCES, RabbitMQ, environment
 
 HOST = "localhost"
@@ -48,12 +45,6 @@ class ClusterNode(RabbitMQ):
         if self.node == self.nodes[-1] and not super().is_ready():
             self.run_rabbitmqctl("await_online_nodes", str(len(self.nodes)), "--timeout", str(JOIN_SECONDS))
             self.run_rabbitmqctl("import_definitions", str(SOURCES / "definitions.json"))
-
-    def run_rabbitmqctl(self, *arguments: str) -> str:
-        """Run a command of RabbitMQ's administrator on this node and return its output. Raises StackError."""
-        tool = packages.ensure_broker().with_name("rabbitmqctl")
-        variables = [f"{name}={value}" for name, value in self.env.items()]
-        return run_command(["env", f"PATH={os.environ['PATH']}", *variables, str(tool), "-q", *arguments])
 
     def _write_topology(self, path: Path) -> None:
         """Write only the virtual host, because the other nodes have not joined when this one reads the file."""

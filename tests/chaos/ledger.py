@@ -47,6 +47,10 @@ class Window:
         """Whether the system was healthy in time."""
         return self.restored < float("inf")
 
+    def covers(self, at: float, seconds: float) -> bool:
+        """Return whether a request that was sent at a time and took some seconds met the act."""
+        return self.began <= at + seconds and at <= self.restored
+
     def explains(self, call: Call) -> bool:
         """Return whether the act can be the cause of a failed call."""
         return self.began <= call.at + call.seconds and call.at <= self.restored + self.saga_seconds + EXPLAINED_SECONDS

@@ -19,17 +19,17 @@ import psycopg2
 from harness.errors import StackError
 from harness.runtime import process
 from tests.chaos.stack import (
+    CUTS,
     DISKS,
     FAKES,
     HEALTHY_SECONDS,
-    LINKS,
     ORCHESTRATORS,
     PROCESSES,
     SERVICES,
     ChaosStack,
 )
-from tests.support import queue_admin, small_disk
-from tests.support.silent_proxy import POLL_SECONDS
+from tests.support import network_cables, queue_admin, small_disk
+from tests.support.silent_proxy import POLL_SECONDS, SilentProxy
 from tests.support.traffic import freeze
 from tests.support.waiting import wait_until
 
@@ -149,25 +149,49 @@ def restart(stack: ChaosStack, act: Act) -> None:
 
 def silence(stack: ChaosStack, act: Act) -> None:
     """Cut a link without a sign: no answer and no RST. At the end, its old connections are unknown and get RST."""
-    stack.links[act.target].silence()
+    links = _links_of(stack, act)
+    for link in links:
+        link.silence()
     time.sleep(act.seconds)
-    stack.links[act.target].reset()
+    for link in links:
+        link.reset()
     time.sleep(RESET_SECONDS)
-    stack.links[act.target].take_over()
+    for link in links:
+        link.take_over()
 
 
 def reset(stack: ChaosStack, act: Act) -> None:
     """Cut a link with RST for every connection."""
-    stack.links[act.target].reset()
+    links = _links_of(stack, act)
+    for link in links:
+        link.reset()
     time.sleep(act.seconds)
-    stack.links[act.target].take_over()
+    for link in links:
+        link.take_over()
+
+
+def pull_cable(stack: ChaosStack, act: Act) -> None:
+    """Let the kernel lose all packets of a link, and later none. Connections that both ends still have continue."""
+    cables = [stack.cables[name] for name in CUTS[act.target]]
+    for cable in cables:
+        cable.pull()
+    time.sleep(act.seconds)
+    for cable in cables:
+        cable.plug()
 
 
 def slow_down(stack: ChaosStack, act: Act) -> None:
     """Delay all data on a link."""
-    stack.links[act.target].delay_seconds = DELAY_SECONDS
+    links = _links_of(stack, act)
+    for link in links:
+        link.delay_seconds = DELAY_SECONDS
     time.sleep(act.seconds)
-    stack.links[act.target].delay_seconds = 0.0
+    for link in links:
+        link.delay_seconds = 0.0
+
+
+def _links_of(stack: ChaosStack, act: Act) -> list[SilentProxy]:
+    return [stack.links[name] for name in CUTS[act.target]]
 
 
 # ── databases and broker
@@ -246,9 +270,9 @@ def fill_disk(stack: ChaosStack, act: Act) -> None:
 
 def raise_memory_alarm(stack: ChaosStack, act: Act) -> None:
     """Let RabbitMQ block all publishers, as it does when memory is short."""
-    stack.run_rabbitmqctl("set_vm_memory_high_watermark", "absolute", "1MB")
+    stack.broker(act.target).run_rabbitmqctl("set_vm_memory_high_watermark", "absolute", "1MB")
     time.sleep(act.seconds)
-    stack.run_rabbitmqctl("set_vm_memory_high_watermark", "absolute", "512MB")
+    stack.broker(act.target).run_rabbitmqctl("set_vm_memory_high_watermark", "absolute", "512MB")
 
 
 @dataclass(frozen=True)
@@ -268,9 +292,9 @@ KINDS: dict[str, Kind] = {
     "freeze and kill": Kind(freeze_and_kill, PROCESSES, (1.0, 8.0)),
     "kill behind a lock": Kind(kill_behind_lock, ORCHESTRATORS, (0.5, 1.5)),
     "restart": Kind(restart, PROCESSES),
-    "silence": Kind(silence, tuple(LINKS), (1.0, 8.0)),
-    "reset": Kind(reset, tuple(LINKS), (0.5, 4.0)),
-    "slow down": Kind(slow_down, tuple(LINKS), (1.0, 8.0)),
+    "silence": Kind(silence, tuple(CUTS), (1.0, 8.0)),
+    "reset": Kind(reset, tuple(CUTS), (0.5, 4.0)),
+    "slow down": Kind(slow_down, tuple(CUTS), (1.0, 8.0)),
     "end the sessions of": Kind(end_sessions, DATABASES),
     "lock": Kind(hold_lock, tuple(f"{database}.{table}" for database, table in LOCKED), (1.0, 4.0)),
     "shift the clock of": Kind(
@@ -281,7 +305,11 @@ KINDS: dict[str, Kind] = {
     "memory alarm of": Kind(raise_memory_alarm, ("rabbitmq",), (0.5, 4.0)),
     "slow disk of": Kind(slow_disk, ("postgres",), (1.0, 8.0)),
 }
-NOT_RUN = {"partition by the kernel": "the proxies cut and slow down the links instead"}
+NOT_RUN = dict[str, str]()
+if obstacle := network_cables.find_obstacle():
+    NOT_RUN["pull the cable from"] = f"{obstacle} (proxies cut the links instead)"
+else:
+    KINDS["pull the cable from"] = Kind(pull_cable, tuple(CUTS), (1.0, 8.0))
 if obstacle := small_disk.find_obstacle():
     NOT_RUN["full disk of"] = obstacle
 else:

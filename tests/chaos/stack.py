@@ -1,24 +1,25 @@
-"""The system of a run: two orchestrators, a proxy on each link, and a supervisor that restarts what died."""
+"""The system of a run: two orchestrators, links that can be cut, and a supervisor that restarts what died."""
 
 from __future__ import annotations
 
-import os
 import socket
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import cast
 
 from harness import Stack, runtime
-from harness.runtime import packages, process
+from harness.runtime import process
 from harness.runtime.cleanup import take_down
 from harness.runtime.ports import HOST
 from harness.runtime.program import is_healthy
+from harness.runtime.rabbitmq import RabbitMQ
 from harness.runtime.run_directory import RunDir
-from tests.support import queue_admin, small_disk
+from tests.support import network_cables, queue_admin, small_disk
+from tests.support.network_cables import Cable
 from tests.support.running_stack import UNLIMITED, SeatPool
 from tests.support.silent_proxy import SilentProxy
 from tests.support.system import TestSystem
@@ -30,13 +31,27 @@ PROCESSES = (*SERVICES, GATEWAY, "postgres", "rabbitmq")
 FAKES = ("fake-smu", "fake-stripe")
 DISKS = {"postgres": 2048, "rabbitmq": 512}  # the sizes in MiB of the disks that an act can fill
 WAITING = (queue_admin.HOLD, queue_admin.DELAY, queue_admin.RELEASE)
+PARTICIPANTS = {  # of the sagas, with the journal and the broker
+    "order-service": 5001,
+    "user-service": 5000,
+    "inventory-service": 50051,
+    "sagas-db": 5432,
+    "rabbitmq": 5672,
+}
+DATABASES = {
+    "inventory-service": "seats-db",
+    "user-service": "users-db",
+    "order-service": "orders-db",
+    "event-service": "events-db",
+}
 LINKS: Mapping[str, tuple[str, int]] = {  # the program at the end of each, and its port in compose.yaml
     **{f"gateway to {name}": (name, 5003) for name in ORCHESTRATORS},
-    "orchestrators to order": ("order-service", 5001),
-    "orchestrators to user": ("user-service", 5000),
-    "orchestrators to inventory": ("inventory-service", 50051),
-    "orchestrators to sagas_db": ("sagas-db", 5432),
-    "orchestrators to rabbitmq": ("rabbitmq", 5672),
+    **{f"{name} to {part}": (part, port) for name in ORCHESTRATORS for part, port in PARTICIPANTS.items()},
+    **{f"{name} to {database}": (database, 5432) for name, database in DATABASES.items()},
+}
+CUTS: Mapping[str, tuple[str, ...]] = {  # a link, or those of both orchestrators to a part
+    **{link: (link,) for link in LINKS},
+    **{f"orchestrators to {part}": tuple(f"{name} to {part}" for name in ORCHESTRATORS) for part in PARTICIPANTS},
 }
 HOLD_SECONDS = 20
 SUPERVISE_SECONDS = 0.1
@@ -57,6 +72,7 @@ class ChaosStack:
     stack: Stack
     system: TestSystem
     links: dict[str, SilentProxy]
+    cables: dict[str, Cable]  # of each link, or of each node of a cluster. Empty if this machine cannot lay any
     disks: dict[str, Path] = field(default_factory=dict)  # of processes whose data has a small disk
     services: Sequence[str] = SERVICES
     processes: Sequence[str] = PROCESSES
@@ -68,6 +84,10 @@ class ChaosStack:
         """The process that was started last under a name."""
         return self.stack.run_dir.read_record(name).identity
 
+    def broker(self, name: str) -> RabbitMQ:
+        """A node of RabbitMQ."""
+        return cast(RabbitMQ, self.stack.program(name))
+
     def is_healthy(self) -> bool:
         """Whether every process runs, every service can reach its database, and RabbitMQ accepts messages."""
         names = (*self.processes, *FAKES)
@@ -77,12 +97,6 @@ class ChaosStack:
         if not (ready and all(self.stack.program(name).is_ready() for name in names if name not in self.services)):
             return False
         return queue_admin.accepts_messages(self.stack)
-
-    def run_rabbitmqctl(self, *arguments: str) -> None:
-        """Run a command of RabbitMQ's administrator."""
-        tool = packages.ensure_broker().with_name("rabbitmqctl")
-        environment = {"PATH": os.environ["PATH"], **self.stack.env("rabbitmq")}
-        subprocess.run([tool, *arguments], env=environment, check=True, capture_output=True)
 
     def queued_messages(self) -> set[str]:
         """The ids of the messages that wait for the end of a hold or for a consumer."""
@@ -114,29 +128,50 @@ def running_stack(run_dir: Path, patch: str = "") -> Iterator[ChaosStack]:
     """Start the system with its proxies. `patch` is code that both orchestrators execute before they start."""
     directory = RunDir(run_dir)
     with ExitStack() as opened:
-        links = {link: opened.enter_context(SilentProxy(_connect_to(directory, link))) for link in LINKS}
-        local = {link: f"127.0.0.1:{proxy.port}" for link, proxy in links.items()}
-        orchestrator = {
-            "ORDER_SERVICE_URL": f"http://{local['orchestrators to order']}",
-            "USER_SERVICE_URL": f"http://{local['orchestrators to user']}",
-            "INVENTORY_SERVICE_URL": local["orchestrators to inventory"],
-            "DB_PORT": str(links["orchestrators to sagas_db"].port),
-            "RABBITMQ_PORT": str(links["orchestrators to rabbitmq"].port),
+        cables = {link: opened.enter_context(Cable()) for link in LINKS if not network_cables.find_obstacle()}
+        links = {
+            link: opened.enter_context(
+                SilentProxy(_connect_to(directory, link), cables[link].listen() if cables else None)
+            )
+            for link in LINKS
         }
-        gateway = {"ORCHESTRATOR_URL": "http://" + ",".join(local[f"gateway to {name}"] for name in ORCHESTRATORS)}
+        gateway = {
+            "ORCHESTRATOR_URL": "http://" + ",".join(_reach(links[f"gateway to {name}"]) for name in ORCHESTRATORS)
+        }
         fakes = {name: {"STATE_FILE": str(directory.path / f"{name}.state")} for name in FAKES}
-        overrides = {ORCHESTRATOR: orchestrator, GATEWAY: gateway, **fakes}
+        others = {name: _database_over(links[f"{name} to {database}"]) for name, database in DATABASES.items()}
+        first, second = ({part: links[f"{name} to {part}"] for part in PARTICIPANTS} for name in ORCHESTRATORS)
+        overrides = {ORCHESTRATOR: _orchestrator_over(first), GATEWAY: gateway, **others, **fakes}
         disks = {} if small_disk.find_obstacle() else {name: run_dir / name for name in DISKS}
         for name, path in disks.items():
             opened.enter_context(small_disk.small_disk(path, DISKS[name]))
         stack = opened.enter_context(runtime.up(run_dir, env=VARIABLES, quiet=True, overrides=overrides))
         opened.callback(take_down, directory)  # no test needs the data, and a clean stop takes seconds
-        stack.start_replica(ORCHESTRATOR, orchestrator)
+        stack.start_replica(ORCHESTRATOR, _orchestrator_over(second))
         for name in ORCHESTRATORS if patch else ():
             script = f"{patch}\nfrom services.orchestrator.main import main\nmain()"
             stack.programs[name] = replace(stack.program(name), argv=(sys.executable, "-c", script))
             stack.restart(name)
-        yield ChaosStack(stack, TestSystem(stack, SeatPool()), links, disks)
+        yield ChaosStack(stack, TestSystem(stack, SeatPool()), links, cables, disks)
+
+
+def _orchestrator_over(links: Mapping[str, SilentProxy]) -> dict[str, str]:
+    return {
+        "ORDER_SERVICE_URL": f"http://{_reach(links['order-service'])}",
+        "USER_SERVICE_URL": f"http://{_reach(links['user-service'])}",
+        "INVENTORY_SERVICE_URL": _reach(links["inventory-service"]),
+        **_database_over(links["sagas-db"]),
+        "RABBITMQ_HOST": links["rabbitmq"].host,
+        "RABBITMQ_PORT": str(links["rabbitmq"].port),
+    }
+
+
+def _reach(link: SilentProxy) -> str:
+    return f"{link.host}:{link.port}"
+
+
+def _database_over(link: SilentProxy) -> dict[str, str]:
+    return {"DB_HOST": link.host, "DB_PORT": str(link.port)}
 
 
 def _connect_to(directory: RunDir, link: str) -> Callable[[], socket.socket]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +16,7 @@ import pytest
 
 from tests.chaos import __main__ as command
 from tests.chaos.nemesis import KINDS, Act, plan
-from tests.support import queue_admin, small_disk
+from tests.support import network_cables, queue_admin, small_disk
 from tests.support.brokers import Broker
 from tests.support.http_servers import AnsweringServer
 from tests.support.running_stack import native_only
@@ -24,6 +26,7 @@ from tests.support.waiting import wait_until
 pytestmark = pytest.mark.chaos
 
 HOUR = 3600.0
+LOST_SECONDS = 0.5
 
 
 def test_acts_of_a_seed_are_always_the_same() -> None:
@@ -71,10 +74,10 @@ def test_disk_is_full_until_the_end_of_the_block(tmp_path: Path, free: int) -> N
 def test_broker_that_blocks_publishers_counts_as_not_recovered(broker: Broker) -> None:
     assert queue_admin.accepts_messages(broker)
     try:
-        broker.run_rabbitmqctl("set_vm_memory_high_watermark", "absolute", "1MB")
+        broker.program.run_rabbitmqctl("set_vm_memory_high_watermark", "absolute", "1MB")
         wait_until(lambda: not queue_admin.accepts_messages(broker), what="it blocks publishers")
     finally:
-        broker.run_rabbitmqctl("set_vm_memory_high_watermark", "absolute", "512MB")
+        broker.program.run_rabbitmqctl("set_vm_memory_high_watermark", "absolute", "512MB")
     wait_until(lambda: queue_admin.accepts_messages(broker), what="it accepts messages again")
 
 
@@ -99,6 +102,22 @@ def test_proxy_resets_old_and_new_connections_until_take_over() -> None:
             wait_until(lambda: is_reset(new), what="the new connection is reset")
         proxy.take_over()
         assert _get(address).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.skipif(bool(network_cables.find_obstacle()), reason=network_cables.find_obstacle())
+def test_connection_survives_a_cable_that_is_pulled() -> None:
+    with network_cables.Cable() as cable, cable.listen() as listener, ExitStack() as opened:
+        address = listener.getsockname()
+        client = opened.enter_context(socket.create_connection(address))
+        server, _ = listener.accept()
+        opened.enter_context(server)
+        cable.pull()
+        client.sendall(b"x")
+        with pytest.raises(TimeoutError):
+            socket.create_connection(address, timeout=LOST_SECONDS)
+        assert not select.select([server], [], [], 0)[0]
+        cable.plug()
+        assert server.recv(1) == b"x"
 
 
 def test_proxy_delays_all_data() -> None:

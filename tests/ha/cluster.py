@@ -23,9 +23,10 @@ from harness.runtime.etcd import CLIENTS
 from harness.runtime.patroni import REST, SQL, Patroni
 from harness.runtime.ports import HOST
 from harness.runtime.postgres import SUPERUSER
-from harness.runtime.rabbitmq_cluster import ClusterNode
 from harness.runtime.run_directory import RunDir
 from tests.chaos.stack import FAKES, GATEWAY, VARIABLES, ChaosStack, find_port
+from tests.support import network_cables
+from tests.support.network_cables import Cable
 from tests.support.running_stack import SeatPool
 from tests.support.silent_proxy import SilentProxy
 from tests.support.system import TestSystem
@@ -35,8 +36,6 @@ ANSWER_SECONDS = 3.0
 # Many clients with long pauses, so that new ones arrive while a hung process holds the requests of others.
 CROWD, PAUSE_SECONDS = 40, 4.0
 SERVICES = ("orchestrator-service", "inventory-service", "user-service", "order-service", "event-service")
-# Each node of PostgreSQL is reached over a link for SQL and one for its Patroni, and reaches etcd over a third one.
-LINKS = tuple((name, port) for name in GROUPS["postgres"] for port in (SQL, REST, CLIENTS))
 PROBLEM = cluster.find_problem()
 cluster_only = pytest.mark.skipif(bool(PROBLEM), reason=f"no cluster on this machine: {PROBLEM}")
 Undo = Callable[[], None]
@@ -48,10 +47,6 @@ class Cluster(ChaosStack):
     def node(self, name: str) -> Patroni:
         """A node of PostgreSQL."""
         return cast(Patroni, self.stack.program(name))
-
-    def broker(self, name: str) -> ClusterNode:
-        """A node of RabbitMQ."""
-        return cast(ClusterNode, self.stack.program(name))
 
     def leader(self) -> str:
         """The node of PostgreSQL that leads."""
@@ -144,30 +139,39 @@ def send(processes: list[psutil.Process], number: signal.Signals) -> None:
 def running_cluster(run_dir: Path, has_links: bool = False, serves_over_links: bool = True) -> Iterator[Cluster]:
     """Start a cluster, whose processes are killed at the end. With links, the nodes of PostgreSQL can be cut off.
 
+    Each such node is reached over a link for SQL and one for its Patroni, and reaches etcd over a third one.
+
     Without `serves_over_links`, only the nodes use the links, so that replication can be cut alone.
     """
     directory = RunDir(run_dir)
     with ExitStack() as opened:
         opened.callback(take_down, directory)
         services = tuple(f"{name}{number}" for name in SERVICES for number in ("", "-2"))
-        links = {link: opened.enter_context(_open_link(directory, *link)) for link in LINKS if has_links}
+        nodes = GROUPS["postgres"] if has_links else ()
+        cables = {name: opened.enter_context(Cable()) for name in nodes if not network_cables.find_obstacle()}
+        links = {
+            (name, port): opened.enter_context(_open_link(directory, name, port, cables.get(name)))
+            for name in nodes
+            for port in (SQL, REST, CLIENTS)
+        }
         overrides = _lead_over_links(links, services if serves_over_links else ()) if links else {}
         stack = runtime.up(run_dir, env=VARIABLES, quiet=True, overrides=overrides, wanted="ha")
-        nodes = tuple(name for group in GROUPS.values() for name in group)
+        parts = tuple(name for group in GROUPS.values() for name in group)
         system = TestSystem(stack, SeatPool())
         named = {f"{name}:{port}": proxy for (name, port), proxy in links.items()}
         yield Cluster(
             stack,
             system,
             named,
+            cables,
             services=services,
-            processes=(*services, GATEWAY, *nodes),
+            processes=(*services, GATEWAY, *parts),
             clients=CROWD,
             pause_seconds=PAUSE_SECONDS,
         )
 
 
-def _open_link(directory: RunDir, name: str, port: int) -> SilentProxy:
+def _open_link(directory: RunDir, name: str, port: int, cable: Cable | None) -> SilentProxy:
     """Return a proxy to a port of a node, or from a node to any node of etcd that accepts."""
     turns = count()
 
@@ -181,21 +185,29 @@ def _open_link(directory: RunDir, name: str, port: int) -> SilentProxy:
                 return socket.create_connection((HOST, end))
         raise ConnectionError("no node of etcd accepts")
 
-    return SilentProxy(connect)
+    return SilentProxy(connect, cable.listen() if cable else None)
 
 
 def _lead_over_links(
     links: Mapping[tuple[str, int], SilentProxy], services: tuple[str, ...]
 ) -> dict[str, dict[str, str]]:
     """Return the variables with which nodes and services use the links."""
+
+    def reach(name: str, port: int) -> str:
+        return f"{links[name, port].host}:{links[name, port].port}"
+
     nodes = {
         name: {
-            "PATRONI_POSTGRESQL_CONNECT_ADDRESS": f"{HOST}:{links[name, SQL].port}",
-            "PATRONI_RESTAPI_CONNECT_ADDRESS": f"{HOST}:{links[name, REST].port}",
-            "PATRONI_ETCD3_HOSTS": f"{HOST}:{links[name, CLIENTS].port}",
+            "PATRONI_POSTGRESQL_CONNECT_ADDRESS": reach(name, SQL),
+            "PATRONI_RESTAPI_CONNECT_ADDRESS": reach(name, REST),
+            "PATRONI_ETCD3_HOSTS": reach(name, CLIENTS),
             "PATRONI_ETCD3_USE_PROXIES": "true",  # else Patroni reads the addresses of all nodes and calls them
         }
         for name in GROUPS["postgres"]
     }
-    ports = ",".join(str(links[name, SQL].port) for name in GROUPS["postgres"])
-    return {**nodes, **{name: {"DB_PORT": ports} for name in services}}
+    servers = [links[name, SQL] for name in GROUPS["postgres"]]
+    addresses = {
+        "DB_HOST": ",".join(server.host for server in servers),
+        "DB_PORT": ",".join(str(server.port) for server in servers),
+    }
+    return {**nodes, **dict.fromkeys(services, addresses)}

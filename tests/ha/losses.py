@@ -59,17 +59,29 @@ class Loss:
 
 
 def suffer(cluster: Cluster, seed: int, *losses: Loss) -> tuple[Result, dict[Loss, float]]:
-    """Let clients work while the losses happen one after the other. Return the result and the outage of each."""
+    """Let clients work while the losses happen one after the other. Return the result and the outage of each.
+
+    If the cluster does not recover from a loss, that is the last one, and the others have an infinite outage.
+    """
     kinds = {loss.name: Kind(loss.perform, (loss.name,)) for loss in losses}
     acts = [Act(loss.name, "", loss.seconds, QUIET_SECONDS) for loss in losses]
-    result = soak(cluster, seed, sum(loss.seconds for loss in losses) + 2 * QUIET_SECONDS, acts, kinds)
+    seconds = sum(act.seconds + act.rest for act in acts) + 2 * QUIET_SECONDS
+    result = soak(cluster, seed, seconds, acts, kinds)
     ledger = result.case.ledger
-    return result, {loss: loss.outage(ledger, window) for loss, window in zip(losses, ledger.windows, strict=True)}
+    outages = {loss: loss.outage(ledger, window) for loss, window in zip(losses, ledger.windows, strict=False)}
+    return result, {loss: outages.get(loss, float("inf")) for loss in losses}
 
 
-def list_failures(result: Result) -> list[str]:
-    """Return the requests that failed for a client that repeats each of them once."""
-    return [str(wait) for wait in result.case.ledger.waits if wait.tries > 1 and wait.seconds > RETRY_SECONDS]
+def list_failures(result: Result, loss: Loss) -> list[str]:
+    """Return the requests during a loss that failed for a client that repeats each of them once."""
+    ledger = result.case.ledger
+    during = [window for window in ledger.windows if window.act == str(Act(loss.name, "", 0, 0))]
+    return [
+        str(wait)
+        for window in during
+        for wait in ledger.waits
+        if wait.tries > 1 and wait.seconds > RETRY_SECONDS and window.covers(wait.at, wait.seconds)
+    ]
 
 
 # ── PostgreSQL
@@ -94,6 +106,9 @@ def freeze_leader(cluster: Cluster) -> Undo:
 def cut_off_leader(cluster: Cluster) -> Undo:
     """Cut all links of the leader's node without a sign. Its server runs on, and its Patroni reaches no etcd."""
     leader = cluster.leader()
+    if leader in cluster.cables:
+        cluster.cables[leader].pull()
+        return cluster.cables[leader].plug
     links = [link for name, link in cluster.links.items() if name.partition(":")[0] == leader]
     for link in links:
         link.silence()

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from harness.runtime import packages, ports
+from harness.runtime import ports
 from harness.runtime.process import Identity, listens, wait_for
 from harness.runtime.program import Program
 from harness.runtime.rabbitmq import plan_epmd, plan_rabbitmq
@@ -34,11 +34,11 @@ class Broker:
         amqp, management, distribution, mapper = self._ports = ports.claim([20672, 21672, 22672, 23672])
         own = {5672: amqp, 15672: management, 25672: distribution, 4369: mapper}
         self._epmd = plan_epmd(mapper, self._home)
-        self._rabbitmq = plan_rabbitmq(own, self._home, "tester", "tester-pass")
+        self.program = plan_rabbitmq(own, self._home, "tester", "tester-pass")
         self.settings = BrokerSettings(addresses=(Address(ports.HOST, amqp),), user="tester", password="tester-pass")
         self._container = self._start_container(amqp) if IN_CONTAINERS else None
-        self._processes = [] if IN_CONTAINERS else [self._start(self._epmd), self._start(self._rabbitmq)]
-        assert wait_for(self._rabbitmq.is_ready, START_SECONDS)
+        self._processes = [] if IN_CONTAINERS else [self._start(self._epmd), self._start(self.program)]
+        assert wait_for(self.program.is_ready, START_SECONDS)
 
     def stop(self) -> None:
         """Stop the broker cleanly. Its port mapper (epmd) keeps running."""
@@ -53,19 +53,13 @@ class Broker:
         """Start the broker again with its data, and wait until it accepts connections."""
         if self._container is not None:
             self._container.get_wrapped_container().start()
-            assert wait_for(self._rabbitmq.is_ready, START_SECONDS)
+            assert wait_for(self.program.is_ready, START_SECONDS)
             return
-        self._processes.append(self._start(self._rabbitmq))
-
-    def run_rabbitmqctl(self, *arguments: str) -> None:
-        """Run a command of RabbitMQ's administrator."""
-        tool = packages.ensure_broker().with_name("rabbitmqctl")
-        environment = {"PATH": os.environ["PATH"], **self._rabbitmq.env}
-        subprocess.run([tool, *arguments], env=environment, check=True, capture_output=True)
+        self._processes.append(self._start(self.program))
 
     def url(self, _name: str = "rabbitmq") -> str:
         """Return the AMQP URL, like a stack, so that `queue_admin` reads the queues of both."""
-        return self._rabbitmq.url
+        return self.program.url
 
     def close(self) -> None:
         """Stop the broker and its port mapper, and delete their files."""

@@ -25,15 +25,15 @@ class SilentProxy:
     and each new one with RST, until `take_over`. `delay_seconds` makes each piece of data late.
     """
 
-    def __init__(self, connect: Callable[[], socket.socket]) -> None:
+    def __init__(self, connect: Callable[[], socket.socket], listener: socket.socket | None = None) -> None:
         self._connect = connect
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = listener or socket.create_server(("127.0.0.1", 0))
         self._is_over = threading.Event()
         self._is_silent = self._resets = False
         self._silenced = threading.Event()
         self.delay_seconds = 0.0
         self._threads = [threading.Thread(target=self._accept)]
-        self.port = self._listener.getsockname()[1]
+        self.host, self.port = self._listener.getsockname()
         self.accepted = 0
 
     def __enter__(self) -> Self:
