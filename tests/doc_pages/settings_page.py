@@ -104,8 +104,8 @@ class RecordingEnv(Env):
 
     def addresses(self, hosts: str, ports: str, default: int) -> tuple[Address, ...]:
         """Record both variables and the range of a port."""
-        self.found.setdefault(hosts, Variable(range="one host or several"))
-        self.found.setdefault(ports, Variable(f"`{default}`", "1 – 65535, one port or one for each host"))
+        self.found.setdefault(hosts, Variable(range="hosts, separated by commas"))
+        self.found.setdefault(ports, Variable(f"`{default}`", "1 – 65535, for each host if they differ"))
         return (Address("localhost", default),)
 
     def signing_key(self, name: str) -> SigningKey:
