@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
 from typing import cast
@@ -13,6 +13,7 @@ import pytest
 from tests.chaos.soak import Result
 from tests.ha import losses
 from tests.ha.cluster import Cluster, cluster_only, running_cluster
+from tests.ha.conftest import MEASURED
 from tests.ha.losses import Loss
 
 pytestmark = [pytest.mark.ha, cluster_only]
@@ -22,6 +23,7 @@ MOST_MEMORY = 3 * 2**30
 SHORT = (losses.SERVER_KILLED, losses.QUEUE_LEADER_KILLED)  # the losses of `make verify`
 EACH_LOSS = [pytest.param(loss, marks=() if loss in SHORT else pytest.mark.deep) for loss in losses.LOSSES]
 Suffered = tuple[Result, dict[Loss, float]]
+Record = Callable[[str, object], None]
 
 
 @pytest.fixture(scope="module")
@@ -43,18 +45,18 @@ def suffered(cluster: Cluster, request: pytest.FixtureRequest) -> Suffered:
 
 
 @pytest.mark.parametrize("loss", EACH_LOSS, ids=str)
-def test_sales_resume_in_time(suffered: Suffered, loss: Loss) -> None:
+def test_sales_resume_in_time(suffered: Suffered, loss: Loss, record_property: Record) -> None:
     _, outages = suffered
-    print(f"{loss}: {outages[loss]:.1f} s without a sale")
+    record_property(MEASURED, f"{loss}: {outages[loss]:.1f} s")
     assert outages[loss] <= loss.limit
 
 
 @pytest.mark.deep
 @pytest.mark.parametrize("loss", [losses.ROLLING_RESTART], ids=str)
-def test_one_retry_hides_a_rolling_restart(suffered: Suffered, loss: Loss) -> None:
+def test_one_retry_hides_a_rolling_restart(suffered: Suffered, loss: Loss, record_property: Record) -> None:
     """A client that repeats a request once, 5 s later, gets its answer."""
     result, outages = suffered
-    print(f"{loss}: {outages[loss]:.1f} s without a sale")
+    record_property(MEASURED, f"{loss}: {outages[loss]:.1f} s")
     assert not losses.list_failures(result, loss)
 
 
@@ -64,17 +66,17 @@ def test_no_acknowledged_fact_is_lost(suffered: Suffered) -> None:
     assert not result.has_failed, result.explain()
 
 
-def test_cluster_uses_at_most_three_gib(cluster: Cluster, suffered: Suffered) -> None:
+def test_cluster_uses_at_most_three_gib(cluster: Cluster, suffered: Suffered, record_property: Record) -> None:
     """The clients have made its pools of connections and threads as large as they get."""
     used = cluster.memory()
-    print(f"{used / 2**30:.2f} GiB")
+    record_property(MEASURED, f"{used / 2**30:.2f} GiB")
     assert used <= MOST_MEMORY
 
 
 @pytest.mark.deep
-def test_sales_survive_a_leader_that_is_cut_off(tmp_path: Path) -> None:
+def test_sales_survive_a_leader_that_is_cut_off(tmp_path: Path, record_property: Record) -> None:
     with running_cluster(tmp_path, has_links=True) as linked:
         result, outages = losses.suffer(linked, SEED, losses.CUT_OFF)
-    print(f"{losses.CUT_OFF}: {outages[losses.CUT_OFF]:.1f} s without a sale")
+    record_property(MEASURED, f"{losses.CUT_OFF}: {outages[losses.CUT_OFF]:.1f} s")
     assert not result.has_failed, result.explain()
     assert outages[losses.CUT_OFF] <= losses.CUT_OFF.limit

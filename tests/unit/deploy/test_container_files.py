@@ -82,6 +82,12 @@ def test_image_has_a_health_check_no_compiler_and_no_test(name: str) -> None:
     assert not [path for path in copied if path.startswith(("tests", "harness", "requirements-dev"))]
 
 
+def test_silent_name_server_costs_a_service_two_seconds() -> None:
+    """resolv.conf(5): the time is `timeout` × `attempts` for each name server."""
+    options = dict(option.split(":") for option in re.findall(r'RES_OPTIONS="(.*)"', full_text("service"))[0].split())
+    assert int(options["timeout"]) * int(options["attempts"]) <= 2
+
+
 def test_packages_are_hashed_wheels_from_a_separate_stage() -> None:
     found = stages(DOCKERFILE)
     for stage in found.values():
