@@ -84,14 +84,14 @@ def abandonment(narrator: Narrator) -> None:
     narrator.step("POST /api/pay → 409 ORDER_FAILED, and nothing is charged", None, None, buyer)
 
 
-def _each_orchestrator(narrator: Narrator, act: Callable[[str], object]) -> None:
+def _call_for_orchestrators(narrator: Narrator, act: Callable[[str], object]) -> None:
     """Call `act` with the name of the orchestrator, or with both of a cluster."""
     for name in narrator.stack.members("orchestrator-service"):
         act(name)
 
 
 def _restart_orchestrators(narrator: Narrator, env: Mapping[str, str]) -> None:
-    _each_orchestrator(narrator, lambda name: narrator.stack.restart(name, env))
+    _call_for_orchestrators(narrator, lambda name: narrator.stack.restart(name, env))
 
 
 def broker_outage(narrator: Narrator) -> None:
@@ -130,7 +130,7 @@ def crash(narrator: Narrator) -> None:
         cursor.execute("SELECT FROM orders WHERE order_id = %s FOR UPDATE", (order_id,))
         Thread(target=_pay_without_reply, args=(buyer, order_id), daemon=True).start()
         narrator.wait_until("the charge is on the ledger", lambda: _find_charge(narrator, order_id))
-        _each_orchestrator(narrator, narrator.stack.kill)
+        _call_for_orchestrators(narrator, narrator.stack.kill)
         blocker.rollback()
     narrator.step(
         "the user is charged, then SIGKILL ends the orchestrator (the order's confirmation was already sent)",
@@ -138,7 +138,7 @@ def crash(narrator: Narrator) -> None:
         order_id,
         buyer,
     )
-    _each_orchestrator(narrator, narrator.stack.start)
+    _call_for_orchestrators(narrator, narrator.stack.start)
     saga = narrator.wait_until("recovery has ended the saga", lambda: _find_ended_saga(narrator, order_id)) or {}
     narrator.step(
         f"recovery finds no pivot, so it refunds: the saga is {saga['status']} (epoch {saga['epoch']})",

@@ -23,6 +23,7 @@ import pika
 
 from services.chassis import correlation
 from services.chassis.errors import NoAnswer, Unknown, Unreachable
+from services.chassis.kernel_limits import TCP_LIMITS
 from services.chassis.neighbours import UNLIMITED, Neighbour
 from services.chassis.settings import Address, BrokerSettings
 
@@ -33,7 +34,6 @@ CONFIRM_SECONDS = 2.0
 HEARTBEAT_SECONDS = 5  # pika notices a silent broker after this and 5 s more
 _CONNECTING_SECONDS = 2
 _STOP_SECONDS = 5
-_KERNEL_LIMITS = {"TCP_KEEPIDLE": 2, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 3000}  # as in db.py
 _PERSISTENT = 2
 
 
@@ -56,7 +56,7 @@ def _build_parameters(settings: BrokerSettings, name: str, address: Address) -> 
         heartbeat=HEARTBEAT_SECONDS,
         socket_timeout=_CONNECTING_SECONDS,
         stack_timeout=_CONNECTING_SECONDS,
-        tcp_options=_KERNEL_LIMITS,
+        tcp_options=TCP_LIMITS,
         client_properties={"connection_name": name},
     )
 

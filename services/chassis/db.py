@@ -30,6 +30,7 @@ from psycopg2 import errorcodes
 from services.chassis import json_codec
 from services.chassis.deadlines import Deadline
 from services.chassis.errors import NoAnswer, Unknown, Unreachable
+from services.chassis.kernel_limits import TCP_LIMITS
 from services.chassis.neighbours import Neighbour
 from services.chassis.settings import Address, DatabaseSettings
 
@@ -57,11 +58,11 @@ _REPEAT_SECONDS = 1.0  # a read that is lost later is not repeated, as its calle
 PROOF_SECONDS = 2.0
 # This commit writes a record, so it waits for a synchronous standby. An old leader has none.
 _PROOF = "SELECT pg_logical_emit_message(true, 'leader', '')"
-_KERNEL_LIMITS = {  # of both ends. PostgreSQL would keep the session of a client that is gone for two hours
-    "keepalives_idle": 2,
-    "keepalives_interval": 1,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 3000,  # milliseconds without an acknowledgement of what was sent
+_KERNEL_LIMITS = {  # the names of libpq for TCP_LIMITS
+    "keepalives_idle": TCP_LIMITS["TCP_KEEPIDLE"],
+    "keepalives_interval": TCP_LIMITS["TCP_KEEPINTVL"],
+    "keepalives_count": TCP_LIMITS["TCP_KEEPCNT"],
+    "tcp_user_timeout": TCP_LIMITS["TCP_USER_TIMEOUT"],
 }
 
 _PARAMETER = re.compile(r"%\((\w+)\)s")
@@ -328,7 +329,7 @@ def _open_session(settings: DatabaseSettings, addresses: tuple[Address, ...]) ->
         password=settings.password,
         connect_timeout=_CONNECT_SECONDS,
         application_name=settings.user,
-        options=_options(settings),
+        options=_build_options(settings),
         connection_factory=_Connection,
         **_KERNEL_LIMITS,
     )
@@ -336,8 +337,12 @@ def _open_session(settings: DatabaseSettings, addresses: tuple[Address, ...]) ->
     return connection
 
 
-def _options(settings: DatabaseSettings) -> str:
-    """Return the settings of a session. A client that is gone or frozen inside a transaction keeps no lock for long."""
+def _build_options(settings: DatabaseSettings) -> str:
+    """Return the settings of a session.
+
+    The server has the same limits of TCP, because it would otherwise keep the session of a lost client for two hours.
+    It ends the session of a client that is frozen inside a transaction, so that its locks end.
+    """
     values = {
         "timezone": "UTC",
         "lock_timeout": settings.lock_timeout_ms,

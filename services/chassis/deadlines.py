@@ -77,6 +77,7 @@ class _Watcher:
                 try:
                     deadline.end_if_overdue(now)
                 except Exception:  # without this thread no other call would end
+                    _pending.discard(deadline)
                     logger.exception("a connection cannot be shut down")
 
 

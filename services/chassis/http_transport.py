@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from httptools import HttpParserError, HttpResponseParser
 
 from services.chassis.deadlines import Deadline
+from services.chassis.kernel_limits import SOCKET_OPTIONS
 from services.chassis.replicas import CHECK_SECONDS, NotConnected, Replica, Replicas
 
 CONNECT_SECONDS = 1.0  # the timeout of a connect, as with gRPC
@@ -154,10 +155,9 @@ class _Connection:
     def __init__(self, address: str, timeout: float) -> None:
         place = urlsplit(f"//{address}")
         self._socket = socket.create_connection((place.hostname, place.port or 80), timeout)
-        self._socket.settimeout(
-            None
-        )  # the limits are the kernel's, because Python would poll before each read and write
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._socket.settimeout(None)  # the kernel has the limits, because Python would poll before each read
+        for option in ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1), *SOCKET_OPTIONS):
+            self._socket.setsockopt(*option)
         self._limit = 0  # milliseconds of one read or write
         self._poller = select.poll()
         self._poller.register(self._socket, select.POLLIN)

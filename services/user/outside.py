@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from ipaddress import ip_address
-from socket import IPPROTO_TCP, SHUT_RDWR, SO_KEEPALIVE, SOL_SOCKET, TCP_KEEPCNT, TCP_KEEPIDLE, TCP_KEEPINTVL
+from socket import SHUT_RDWR
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,16 +14,10 @@ from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from services.chassis.deadlines import Deadline
+from services.chassis.kernel_limits import SOCKET_OPTIONS
 
 CONNECTIONS = 64
-# The kernel ends an idle connection whose other end is gone, so that no call uses it.
-_SOCKET_OPTIONS = [
-    *HTTPConnection.default_socket_options,
-    (SOL_SOCKET, SO_KEEPALIVE, 1),
-    (IPPROTO_TCP, TCP_KEEPIDLE, 2),
-    (IPPROTO_TCP, TCP_KEEPINTVL, 1),
-    (IPPROTO_TCP, TCP_KEEPCNT, 3),
-]
+_SOCKET_OPTIONS = [*HTTPConnection.default_socket_options, *SOCKET_OPTIONS]
 _INTERNAL = (".internal", ".local", ".localhost", ".svc")
 
 
@@ -65,7 +59,7 @@ class Adapter(HTTPAdapter):
 
     def proxy_manager_for(self, *arguments: Any, **options: Any) -> Any:
         """Create the pools of a proxy."""
-        manager = super().proxy_manager_for(*arguments, **options)
+        manager = super().proxy_manager_for(*arguments, socket_options=_SOCKET_OPTIONS, **options)
         manager.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
         return manager
 

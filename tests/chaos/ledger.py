@@ -48,7 +48,7 @@ class Window:
         return self.restored < float("inf")
 
     def covers(self, at: float, seconds: float) -> bool:
-        """Return whether a request that was sent at a time and took some seconds met the act."""
+        """Return whether a request that was sent at a time and took some seconds overlaps the act."""
         return self.began <= at + seconds and at <= self.restored
 
     def explains(self, call: Call) -> bool:

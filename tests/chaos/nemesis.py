@@ -149,7 +149,7 @@ def restart(stack: ChaosStack, act: Act) -> None:
 
 def silence(stack: ChaosStack, act: Act) -> None:
     """Cut a link without a sign: no answer and no RST. At the end, its old connections are unknown and get RST."""
-    links = _links_of(stack, act)
+    links = _find_links(stack, act)
     for link in links:
         link.silence()
     time.sleep(act.seconds)
@@ -162,7 +162,7 @@ def silence(stack: ChaosStack, act: Act) -> None:
 
 def reset(stack: ChaosStack, act: Act) -> None:
     """Cut a link with RST for every connection."""
-    links = _links_of(stack, act)
+    links = _find_links(stack, act)
     for link in links:
         link.reset()
     time.sleep(act.seconds)
@@ -182,7 +182,7 @@ def pull_cable(stack: ChaosStack, act: Act) -> None:
 
 def slow_down(stack: ChaosStack, act: Act) -> None:
     """Delay all data on a link."""
-    links = _links_of(stack, act)
+    links = _find_links(stack, act)
     for link in links:
         link.delay_seconds = DELAY_SECONDS
     time.sleep(act.seconds)
@@ -190,7 +190,7 @@ def slow_down(stack: ChaosStack, act: Act) -> None:
         link.delay_seconds = 0.0
 
 
-def _links_of(stack: ChaosStack, act: Act) -> list[SilentProxy]:
+def _find_links(stack: ChaosStack, act: Act) -> list[SilentProxy]:
     return [stack.links[name] for name in CUTS[act.target]]
 
 

@@ -57,9 +57,9 @@ class Result:
         """Whether the judge found anything."""
         return bool(self.findings)
 
-    def explain(self) -> str:
-        """Return the first findings of each kind, the acts, and log lines about the findings."""
-        again = f"S={self.seconds:g} SEED={self.seed} make chaos"
+    def explain(self, again: str = "") -> str:
+        """Return the first findings of each kind, the acts, and log lines about the findings. `again` is a command."""
+        again = again or f"S={self.seconds:g} SEED={self.seed} make chaos"
         acts = [
             f"  {window.began - self.case.ledger.calls[0].at:6.1f} s  {window.act}"
             for window in self.case.ledger.windows

@@ -135,19 +135,18 @@ def running_stack(run_dir: Path, patch: str = "") -> Iterator[ChaosStack]:
             )
             for link in LINKS
         }
-        gateway = {
-            "ORCHESTRATOR_URL": "http://" + ",".join(_reach(links[f"gateway to {name}"]) for name in ORCHESTRATORS)
-        }
+        targets = ",".join(_format_address(links[f"gateway to {name}"]) for name in ORCHESTRATORS)
+        gateway = {"ORCHESTRATOR_URL": f"http://{targets}"}
         fakes = {name: {"STATE_FILE": str(directory.path / f"{name}.state")} for name in FAKES}
-        others = {name: _database_over(links[f"{name} to {database}"]) for name, database in DATABASES.items()}
+        others = {name: _point_database_to(links[f"{name} to {database}"]) for name, database in DATABASES.items()}
         first, second = ({part: links[f"{name} to {part}"] for part in PARTICIPANTS} for name in ORCHESTRATORS)
-        overrides = {ORCHESTRATOR: _orchestrator_over(first), GATEWAY: gateway, **others, **fakes}
+        overrides = {ORCHESTRATOR: _point_orchestrator_to(first), GATEWAY: gateway, **others, **fakes}
         disks = {} if small_disk.find_obstacle() else {name: run_dir / name for name in DISKS}
         for name, path in disks.items():
             opened.enter_context(small_disk.small_disk(path, DISKS[name]))
         stack = opened.enter_context(runtime.up(run_dir, env=VARIABLES, quiet=True, overrides=overrides))
         opened.callback(take_down, directory)  # no test needs the data, and a clean stop takes seconds
-        stack.start_replica(ORCHESTRATOR, _orchestrator_over(second))
+        stack.start_replica(ORCHESTRATOR, _point_orchestrator_to(second))
         for name in ORCHESTRATORS if patch else ():
             script = f"{patch}\nfrom services.orchestrator.main import main\nmain()"
             stack.programs[name] = replace(stack.program(name), argv=(sys.executable, "-c", script))
@@ -155,22 +154,22 @@ def running_stack(run_dir: Path, patch: str = "") -> Iterator[ChaosStack]:
         yield ChaosStack(stack, TestSystem(stack, SeatPool()), links, cables, disks)
 
 
-def _orchestrator_over(links: Mapping[str, SilentProxy]) -> dict[str, str]:
+def _point_orchestrator_to(links: Mapping[str, SilentProxy]) -> dict[str, str]:
     return {
-        "ORDER_SERVICE_URL": f"http://{_reach(links['order-service'])}",
-        "USER_SERVICE_URL": f"http://{_reach(links['user-service'])}",
-        "INVENTORY_SERVICE_URL": _reach(links["inventory-service"]),
-        **_database_over(links["sagas-db"]),
+        "ORDER_SERVICE_URL": f"http://{_format_address(links['order-service'])}",
+        "USER_SERVICE_URL": f"http://{_format_address(links['user-service'])}",
+        "INVENTORY_SERVICE_URL": _format_address(links["inventory-service"]),
+        **_point_database_to(links["sagas-db"]),
         "RABBITMQ_HOST": links["rabbitmq"].host,
         "RABBITMQ_PORT": str(links["rabbitmq"].port),
     }
 
 
-def _reach(link: SilentProxy) -> str:
+def _format_address(link: SilentProxy) -> str:
     return f"{link.host}:{link.port}"
 
 
-def _database_over(link: SilentProxy) -> dict[str, str]:
+def _point_database_to(link: SilentProxy) -> dict[str, str]:
     return {"DB_HOST": link.host, "DB_PORT": str(link.port)}
 
 

@@ -193,14 +193,14 @@ def _lead_over_links(
 ) -> dict[str, dict[str, str]]:
     """Return the variables with which nodes and services use the links."""
 
-    def reach(name: str, port: int) -> str:
+    def format_address(name: str, port: int) -> str:
         return f"{links[name, port].host}:{links[name, port].port}"
 
     nodes = {
         name: {
-            "PATRONI_POSTGRESQL_CONNECT_ADDRESS": reach(name, SQL),
-            "PATRONI_RESTAPI_CONNECT_ADDRESS": reach(name, REST),
-            "PATRONI_ETCD3_HOSTS": reach(name, CLIENTS),
+            "PATRONI_POSTGRESQL_CONNECT_ADDRESS": format_address(name, SQL),
+            "PATRONI_RESTAPI_CONNECT_ADDRESS": format_address(name, REST),
+            "PATRONI_ETCD3_HOSTS": format_address(name, CLIENTS),
             "PATRONI_ETCD3_USE_PROXIES": "true",  # else Patroni reads the addresses of all nodes and calls them
         }
         for name in GROUPS["postgres"]

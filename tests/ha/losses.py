@@ -5,6 +5,7 @@ A loss is an act of the nemesis of `tests.chaos`, whose load and judge this suit
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ from tests.ha.cluster import SERVICES, Cluster, Undo, send
 from tests.support.queue_admin import HOLD
 from tests.support.waiting import wait_until
 
+SEED = int(os.environ.get("SEED", "1"))  # of the load and of the order of the losses
 PAY = "POST /api/pay"
 RETRY_SECONDS = 5.0  # after which a client repeats a request once
 
@@ -54,8 +56,8 @@ class Loss:
         """Return the longest time without an acknowledged sale, in seconds."""
         began = window.restored if self.resumes_after_undo else window.began
         paid = sorted(call.at + call.seconds for call in ledger.calls if call.request == PAY and call.status == 200)
-        during = [at for at in paid if began < at < window.restored + QUIET_SECONDS]
-        return max((after - before for before, after in pairwise([began, *during])), default=float("inf"))
+        end = window.restored + QUIET_SECONDS
+        return max(after - before for before, after in pairwise([began, *(at for at in paid if began < at < end), end]))
 
 
 def suffer(cluster: Cluster, seed: int, *losses: Loss) -> tuple[Result, dict[Loss, float]]:
@@ -73,15 +75,14 @@ def suffer(cluster: Cluster, seed: int, *losses: Loss) -> tuple[Result, dict[Los
 
 
 def list_failures(result: Result, loss: Loss) -> list[str]:
-    """Return the requests during a loss that failed for a client that repeats each of them once."""
+    """Return the requests during a loss that failed for a client that repeats each of them once.
+
+    Raises StopIteration if the run ended before the loss.
+    """
     ledger = result.case.ledger
-    during = [window for window in ledger.windows if window.act == str(Act(loss.name, "", 0, 0))]
-    return [
-        str(wait)
-        for window in during
-        for wait in ledger.waits
-        if wait.tries > 1 and wait.seconds > RETRY_SECONDS and window.covers(wait.at, wait.seconds)
-    ]
+    window = next(window for window in ledger.windows if window.act == str(Act(loss.name, "", 0, 0)))
+    failed = (wait for wait in ledger.waits if wait.tries > 1 and wait.seconds > RETRY_SECONDS)
+    return [str(wait) for wait in failed if window.covers(wait.at, wait.seconds)]
 
 
 # ── PostgreSQL

@@ -19,14 +19,16 @@ from ipaddress import IPv4Network
 from types import TracebackType
 from typing import Self, TypeVar
 
+from services.chassis.kernel_limits import SOCKET_OPTIONS
+
 T = TypeVar("T")
 
+CONNECT_SECONDS = 2.0
 CLONE_NEWNET = 0x40000000  # <linux/sched.h>
 # The addresses for tests of networks (RFC 2544). Each cable gets four, of which this machine has the second one.
 NETS = IPv4Network("198.18.0.0/15")
 IP, NSENTER = shutil.which("ip"), shutil.which("nsenter")
-# The sockets beyond the cable look for a partner that is gone, as the servers of the services do (chassis/db.py).
-ALIVE = {socket.TCP_KEEPIDLE: 2, socket.TCP_KEEPINTVL: 1, socket.TCP_KEEPCNT: 3, socket.TCP_USER_TIMEOUT: 3000}
+_firsts = iter(random.sample(range(0, NETS.num_addresses, 4), 1000))  # of the nets of this process
 
 
 @cache
@@ -37,7 +39,8 @@ def find_obstacle() -> str:
     if not (IP and NSENTER):
         return "the commands `ip` (package iproute2) and `nsenter` (package util-linux) are missing"
     try:
-        with Cable():
+        with Cable() as cable, cable.listen() as listener:
+            socket.create_connection(listener.getsockname(), CONNECT_SECONDS).close()
             return ""
     except OSError as error:
         return f"no network namespace: {error}"
@@ -46,11 +49,11 @@ def find_obstacle() -> str:
 
 
 class Cable:
-    """A cable whose far end is in a namespace. Both end with this process, and with the block at the latest."""
+    """A cable whose far end is in a namespace. Both end with the block, or with this process if it is killed."""
 
     def __init__(self) -> None:
         self._file = _run_in_thread(_enter_new_namespace)
-        first = random.randrange(0, NETS.num_addresses, 4)
+        first = next(_firsts)
         here, there = NETS[first + 1], NETS[first + 2]
         self.address = str(there)
         self._link = f"tr{here.packed[1:].hex()}"
@@ -74,8 +77,10 @@ class Cable:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        _run(IP, "link", "del", self._link)
-        os.close(self._file)
+        try:
+            _run(IP, "link", "del", self._link)
+        finally:
+            os.close(self._file)
 
     def listen(self) -> socket.socket:
         """Return a socket that listens at the far end, on `address` and a port that the kernel chooses."""
@@ -83,9 +88,8 @@ class Cable:
         def open_there() -> socket.socket:
             _enter(self._file)
             listener = socket.create_server((self.address, 0))
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # accepted sockets inherit all options
-            for option, value in ALIVE.items():
-                listener.setsockopt(socket.IPPROTO_TCP, option, value)
+            for option in SOCKET_OPTIONS:  # accepted sockets inherit them. So a lost client is noticed, as by a server
+                listener.setsockopt(*option)
             return listener
 
         return _run_in_thread(open_there)

@@ -85,23 +85,33 @@ class SilentProxy:
                 self._swallow(client)
 
     def _forward(self, client: socket.socket, server: socket.socket, silenced: threading.Event) -> None:
-        other = {client: server, server: client}
+        directions = {client.fileno(): (client, server), server.fileno(): (server, client)}
+        poller = _poll(client, server)
         while not (silenced.is_set() or self._is_over.is_set()):
-            for readable in select.select([client, server], [], [], POLL_SECONDS)[0]:
+            for file, _ in poller.poll(POLL_SECONDS * 1000):
                 if silenced.is_set():
                     return
-                piece = readable.recv(PIECE)
+                source, target = directions[file]
+                piece = source.recv(PIECE)
                 if not piece:
                     return
                 if self.delay_seconds:
                     time.sleep(self.delay_seconds)
-                other[readable].sendall(piece)
+                target.sendall(piece)
 
     def _swallow(self, client: socket.socket) -> None:
+        poller = _poll(client)
         with suppress(OSError):
             while not self._is_over.is_set() and not self._resets:
-                if select.select([client], [], [], POLL_SECONDS)[0] and not client.recv(PIECE):
+                if poller.poll(POLL_SECONDS * 1000) and not client.recv(PIECE):
                     return
+
+
+def _poll(*sockets: socket.socket) -> select.poll:
+    poller = select.poll()  # a soak has more files than select.select can take
+    for each in sockets:
+        poller.register(each, select.POLLIN)
+    return poller
 
 
 def connect_unix(path: str) -> socket.socket:

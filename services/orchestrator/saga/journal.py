@@ -129,7 +129,7 @@ WHERE saga_id IN (
         OR {MAY_JUDGE_LEASES} AND (s.deadline < clock.now AND s.saga_id <> ALL (%(paused)s::uuid[])
         OR s.owner IS DISTINCT FROM %(owner)s AND NOT EXISTS (
         SELECT FROM heartbeats h WHERE h.instance_id = s.owner AND h.lease_until > clock.now)))
-    ORDER BY s.deadline LIMIT %(limit)s FOR UPDATE OF s SKIP LOCKED)
+    ORDER BY s.adoptions, s.deadline LIMIT %(limit)s FOR UPDATE OF s SKIP LOCKED)
 RETURNING {COLUMNS}"""
 
 _BEAT = f"""

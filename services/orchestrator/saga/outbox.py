@@ -33,10 +33,11 @@ WHERE notice_id IN (
             AND earlier.sent_at IS NULL AND earlier.given_up_at IS NULL)
     ORDER BY next_try_at LIMIT %(number)s FOR UPDATE OF due SKIP LOCKED)
 RETURNING notice_id, user_id, message, fields, tries, correlation_id"""
-# A call that was not sent costs no try, so an outage of User loses no notice.
+# A call without a connection costs no try, unless another process has taken the notice meanwhile.
 _PUT_BACK = f"""
-UPDATE outbox SET tries = tries - 1, next_try_at = clock_timestamp() + interval '{NOT_SENT_SECONDS} seconds'
-WHERE notice_id = ANY(%(notice_ids)s)"""
+UPDATE outbox SET tries = outbox.tries - 1, next_try_at = clock_timestamp() + interval '{NOT_SENT_SECONDS} seconds'
+FROM unnest(%(notice_ids)s::bigint[], %(tries)s::int[]) AS taken (notice_id, tries)
+WHERE outbox.notice_id = taken.notice_id AND outbox.tries = taken.tries AND sent_at IS NULL AND given_up_at IS NULL"""
 _END = """
 UPDATE outbox SET sent_at = CASE WHEN notice_id = ANY(%(sent)s) THEN clock_timestamp() END,
     given_up_at = CASE WHEN notice_id = ANY(%(given_up)s) THEN clock_timestamp() END
@@ -52,7 +53,7 @@ class Outbox:
         self._number = number
 
     def tick(self) -> bool:
-        """Send one batch of due notices. True when more may be due. Raises Unknown if User cannot be reached."""
+        """Send one batch of due notices. True when more may be due. Raises NotSent without a connection to User."""
         with self._db.transaction() as tx:
             due = tx.all(_TAKE, number=self._number)
         if due:
@@ -63,7 +64,8 @@ class Outbox:
         try:
             return self._users.notify([{name: notice[name] for name in _SENT} for notice in due])
         except NotSent:
-            self._db.statement(_PUT_BACK, notice_ids=[notice["notice_id"] for notice in due])
+            ids, tries = [notice["notice_id"] for notice in due], [notice["tries"] for notice in due]
+            self._db.statement(_PUT_BACK, notice_ids=ids, tries=tries)
             raise
         except (Refused, Unknown) as error:
             logger.warning("%d notices may not be sent: %s", len(due), error)

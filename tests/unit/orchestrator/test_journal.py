@@ -278,12 +278,22 @@ def test_saga_that_its_process_cannot_end_is_taken_over(db: Database, journal: J
 
 
 def test_overdue_saga_is_tried_again_after_its_pause(db: Database) -> None:
-    """So the sagas that a process cannot end do not fill each of its batches."""
     owner = start_process(db, deadline_seconds=-1)
     entry, _ = begin(owner, uuid4())
     owner.leave(entry.saga_id, pause_seconds=0.2)
     assert owner.adopt(16) == []
     assert [adopted.saga_id for adopted in wait_until(lambda: owner.adopt(16), 2)] == [entry.saga_id]
+
+
+def test_sagas_that_cannot_be_ended_keep_no_other_waiting(db: Database) -> None:
+    owner, limit = start_process(db, deadline_seconds=-1), 2
+    overdue = {begin(owner, uuid4())[0].saga_id for _ in range(3 * limit)}
+    tried = set[UUID]()
+    for _ in range(3):
+        for entry in owner.adopt(limit):
+            owner.leave(entry.saga_id)
+            tried.add(entry.saga_id)
+    assert tried == overdue
 
 
 def test_adoption_whose_answer_is_lost_is_repeated(

@@ -153,6 +153,20 @@ def test_notice_that_was_not_sent_costs_no_try(db: Database) -> None:
     assert notice["sent_at"]
 
 
+def test_late_process_gives_back_no_try_of_another_one(db: Database) -> None:
+    """It was frozen before its call, and another process takes the notice meanwhile."""
+
+    class LateUsers(FakeUsers):
+        def notify(self, notices: list[dict[str, Any]]) -> list[bool]:
+            assert tick_when_due(db, FakeUsers(failures=1))["tries"] == 2
+            return super().notify(notices)
+
+    with pytest.raises(Away):
+        make_outbox(db, LateUsers(1, Away)).tick()
+    with db.transaction() as tx:
+        assert tx.only("SELECT tries FROM outbox") == {"tries": 2}
+
+
 def test_next_try_of_an_open_notice_is_delayed(db: Database) -> None:
     """Another process may still send the notice, or may have died."""
     users = FakeUsers(failures=1)
