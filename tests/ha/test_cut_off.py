@@ -18,5 +18,5 @@ def test_sales_resume_after_a_partition(tmp_path: Path, record_property: Callabl
     with running_cluster(tmp_path, has_links=True) as cluster:
         result, outages = losses.suffer(cluster, losses.SEED, losses.CUT_OFF)
     record_property(MEASURED, f"{losses.CUT_OFF}: {outages[losses.CUT_OFF]:.1f} s")
-    assert not result.has_failed, result.explain(f"make ha losses.SEED={losses.SEED}")
+    assert not result.has_failed, result.explain(f"make ha SEED={losses.SEED}")
     assert outages[losses.CUT_OFF] <= losses.CUT_OFF.limit

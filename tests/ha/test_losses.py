@@ -43,7 +43,7 @@ def outcome(cluster: Cluster, request: pytest.FixtureRequest) -> Outcome:
     Random(losses.SEED).shuffle(selected)
     result, outages = losses.suffer(cluster, losses.SEED, *(selected or SHORT))
     if result.has_failed:
-        pytest.fail(result.explain(f"make ha losses.SEED={losses.SEED}"), pytrace=False)
+        pytest.fail(result.explain(f"make ha SEED={losses.SEED}"), pytrace=False)
     return result, outages
 
 
