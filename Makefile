@@ -58,8 +58,10 @@ interleavings: venv ## explore pairs of flows in depth, in about an hour (PAIR=W
 chaos: venv ## disturb the system under load and judge it by its clients' ledger (S=SECONDS, default 60, SEED=N)
 	@$(BIN)/python -m tests.chaos $(if $(S),--seconds $(S)) $(if $(SEED),--seed $(SEED))
 
-ha: venv ## lose each part of a cluster under load, and judge it (K=WORD of a name, COUNT=N runs with the seeds 1 to N, or SEED=N)
-	@for seed in $(or $(SEED),$$(seq $(or $(COUNT),1))); do SEED=$$seed $(PYTEST) -m ha $(if $(K),-k "$(K)"); done
+SPACE := $(subst ,, )
+ha: venv ## lose each part of a cluster under load, and judge it (K=WORDS of a name, COUNT=N runs with the seeds 1 to N, or SEED=N)
+	@failed=0; for seed in $(or $(SEED),$$(seq $(or $(COUNT),1))); do \
+		SEED=$$seed $(PYTEST) -m ha $(if $(K),-k "$(subst $(SPACE), and ,$(strip $(K)))") || failed=1; done; exit $$failed
 
 N ?= 20
 MARK ?= saga

@@ -41,6 +41,7 @@ def main() -> int:
         "stop": lambda given: runtime.attach(given.run_dir).stop(given.service),
         "kill": lambda given: runtime.attach(given.run_dir).kill(given.service),
         "restart": _restart,
+        "exec": _exec,
         "backup": _backup,
         "restore": lambda given: backup.restore(given.folder, RunDir(given.run_dir), given.at),
     }
@@ -80,6 +81,9 @@ def _parser() -> argparse.ArgumentParser:
     restart = commands.add_parser("restart", help="stop and start one service")
     restart.add_argument("service")
     _add_env_option(restart, "add a variable to its environment")
+    execute = commands.add_parser("exec", help="run a command with the environment of one service")
+    execute.add_argument("service")
+    execute.add_argument("words", nargs=argparse.REMAINDER, metavar="COMMAND")
     text = "copy the databases of the running native stack to a new backup"
     commands.add_parser("backup", help=text).add_argument("folder", type=Path, metavar="DIR")
     restore = commands.add_parser("restore", help="put a backup into an empty run directory, for the next `up`")
@@ -108,7 +112,10 @@ def _add_env_option(parser: argparse.ArgumentParser, text: str) -> None:
 
 
 def _read_time(text: str) -> datetime:
-    moment = datetime.fromisoformat(text)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time, for example 2026-11-29T10:00:00Z") from None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
@@ -148,7 +155,10 @@ def _up(given: argparse.Namespace) -> None:
 
 
 def _watch(stack: Stack) -> None:
-    """Print each change of a process's state. Return when another terminal has taken the stack down."""
+    """Print each change of a process's state, and restart what died, as `restart: unless-stopped` of compose.yaml does.
+
+    Return when another terminal has taken the stack down.
+    """
     pause, seen = threading.Event(), {name: stack.state(name) for name in stack.names}
     while stack.run_dir.read_stack():
         now = {name: stack.state(name) for name in stack.names}
@@ -156,6 +166,8 @@ def _watch(stack: Stack) -> None:
             if now[name] != seen[name] and stack.run_dir.read_stack():
                 print_line(f"{name} {now[name]}")
         seen = now
+        if stack.run_dir.read_stack():
+            stack.restart_dead()
         pause.wait(WATCH_SECONDS)
 
 
@@ -175,9 +187,24 @@ def _print_ignored_settings(stack: Stack, service: str, given: Iterable[str] = (
     runtime.print_ignored_settings({**stack.run_dir.read_variables(), **stack.env(service)}, given)
 
 
+def _exec(given: argparse.Namespace) -> None:
+    """Replace this process by the command. `python` is the interpreter of the harness, which has the packages."""
+    stack = runtime.attach(given.run_dir)
+    if stack.kind == "docker":
+        raise StackError(f"the service runs in a container. Type: docker compose exec {given.service} COMMAND")
+    if not given.words:
+        raise StackError("name a command, for example: python -m services.orchestrator.admin list")
+    program, *arguments = given.words
+    environment = {**os.environ, **stack.env(stack.members(given.service)[0])}
+    try:
+        os.execvpe(sys.executable if program == "python" else program, [program, *arguments], environment)  # noqa: S606
+    except OSError as error:
+        raise StackError(f"{program}: {error.strerror}") from None
+
+
 def _backup(given: argparse.Namespace) -> None:
     stack = runtime.attach(given.run_dir)
-    backup.back_up(stack.program("postgres"), stack.run_dir.read_variables(), given.folder)
+    backup.back_up(stack.program(stack.members("postgres")[0]), stack.run_dir.read_variables(), given.folder)
 
 
 def _down(given: argparse.Namespace) -> None:

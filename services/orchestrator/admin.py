@@ -143,7 +143,10 @@ def _make_parser() -> argparse.ArgumentParser:
 
 
 def _read_time(text: str) -> datetime:
-    moment = datetime.fromisoformat(text)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time, for example 2026-11-29T10:00Z") from None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 

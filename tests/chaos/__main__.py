@@ -13,15 +13,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.command_line import run_main
+from harness.errors import StackError
 from harness.report import page
 from harness.runtime.signals import interrupt_once
 from tests.chaos import nemesis
 from tests.chaos.nemesis import Act
 from tests.chaos.soak import QUIET_SECONDS, Result, soak, summarize, write_report
 from tests.chaos.stack import running_stack
+from tests.support.running_stack import CHOICE
 
 SECONDS = 60.0
-REPLAYS = 6  # of a failed run, to find its shortest prefix
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -33,6 +34,8 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"chaos: {options.seconds:g} s, SEED={options.seed}", flush=True)
     for kind, reason in nemesis.NOT_RUN.items():
         print(f"not run: {kind} ({reason})", flush=True)
+    if CHOICE.kind != "native":
+        raise StackError(f"the acts send signals to native processes, and STACK={CHOICE.kind} starts others.")
     interrupt_once()
     result = _run(options.seed, options.seconds, None)
     write_report(result)
@@ -41,6 +44,15 @@ def main(arguments: list[str] | None = None) -> int:
     if result.has_failed and result.acts:
         _print_prefix(result)
     return int(result.has_failed)
+
+
+def run() -> int:
+    """Run the command with the arguments of the process. An error of the stack is one line."""
+    try:
+        return main(sys.argv[1:])
+    except StackError as error:
+        print(f"chaos: {error}", file=sys.stderr)
+        return 1
 
 
 def _run(seed: int, seconds: float, acts: Sequence[Act] | None) -> Result:
@@ -65,10 +77,9 @@ def _print_summary(result: Result) -> None:
 
 def _print_prefix(result: Result) -> None:
     """Search the shortest prefix of the acts that still fails, by bisection. It can be empty."""
+    print("search of the shortest list of acts that still fails (Ctrl-C ends it)", flush=True)
     passes, fails = -1, len(result.acts)
-    for _ in range(REPLAYS):
-        if fails - passes <= 1:
-            break
+    while fails - passes > 1:
         middle = (passes + fails) // 2
         acts = result.acts[:middle]
         seconds = 2 * QUIET_SECONDS + sum(act.rest + act.longest + nemesis.RESTORE_SECONDS for act in acts)
@@ -82,4 +93,4 @@ def _print_prefix(result: Result) -> None:
 
 
 if __name__ == "__main__":
-    run_main(lambda: main(sys.argv[1:]))
+    run_main(run)

@@ -14,6 +14,7 @@ import urllib3
 
 from harness.api_client import Api, ApiResponse
 from harness.dev.spec_bundle import bundle
+from services.chassis import correlation
 from services.contracts.errors import ErrorCode
 from tests.chaos.ledger import Call, Ledger, Wait
 from tests.contract.exchanges import Contract, Exchange
@@ -85,7 +86,8 @@ class Client(Api):
         except urllib3.exceptions.HTTPError:
             answer = ApiResponse(NO_ANSWER, b"{}", {})
         code = answer.error_code if answer.status >= 400 else None
-        call = Call(began, time.perf_counter() - clock, f"{method} {path}", answer.status, code)
+        took, name = time.perf_counter() - clock, f"{method} {path}"
+        call = Call(began, took, name, answer.status, code, answer.headers.get(correlation.HEADER))
         plain = urlsplit(path).path
         exchange = Exchange("gateway", method, plain, answer.status, answer.headers, answer.body)
         self.book.record(call, exchange if answer.status else None)

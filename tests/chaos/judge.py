@@ -259,7 +259,7 @@ def find_unexplained_errors(case: Case) -> Findings:
     """A request failed while no act could be the cause."""
     for call in case.ledger.calls:
         if (call.status >= 500 or not call.status) and case.ledger.is_quiet(call):
-            answer = " ".join(filter(None, (str(call.status or "no answer"), call.code)))
+            answer = " ".join(filter(None, (str(call.status or "no answer"), call.code, call.correlation_id)))
             yield f"{call.request} got {answer} after {call.seconds:.2f} s, {case.ledger.describe_moment(call.at)}"
 
 

@@ -14,13 +14,17 @@ EXPLAINED_SECONDS = 5.0  # after the last saga of an act, in which a service may
 
 
 class Call(NamedTuple):
-    """One request: when it was sent (seconds since the epoch), how long it took, and its answer (0: none)."""
+    """One request: when it was sent (seconds since the epoch), how long it took, and its answer (0: none).
+
+    `correlation_id` is that of the answer, under which the services have logged the request.
+    """
 
     at: float
     seconds: float
     request: str
     status: int
     code: str | None = None
+    correlation_id: str | None = None
 
 
 class Wait(NamedTuple):

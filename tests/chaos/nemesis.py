@@ -317,7 +317,7 @@ else:
 if STRACE and os.geteuid() == 0:
     KINDS["slow disk of"] = Kind(slow_disk, ("postgres", "rabbitmq"), (1.0, 8.0))
 else:
-    NOT_RUN["slow disk of rabbitmq"] = "only root can delay calls of the kernel, with strace"
+    NOT_RUN["slow disk of rabbitmq"] = "strace delays the calls of the kernel, and it needs root and its package"
 
 
 def perform(stack: ChaosStack, act: Act, kinds: Mapping[str, Kind]) -> None:

@@ -24,7 +24,7 @@ from tests.chaos.judge import Case, Observations, find_slow_recovery, judge
 from tests.chaos.ledger import Call, Ledger, Window
 from tests.chaos.load import Load, settle_town
 from tests.chaos.nemesis import KINDS, Act, Kind
-from tests.chaos.stack import HEALTHY_SECONDS, HOLD_SECONDS, ChaosStack
+from tests.chaos.stack import FAKES, GATEWAY, HEALTHY_SECONDS, HOLD_SECONDS, ChaosStack
 from tests.chaos.visits import Town, read_resale, read_sale
 
 REPORTS = ROOT / "reports"
@@ -36,6 +36,7 @@ OLDER_SAGAS = "SELECT count(*)::int AS number FROM sagas WHERE status = 'RUNNING
 VERIFIED = """SELECT count(*)::int AS number FROM transfers
 WHERE status = 'PENDING_OTP' AND seller_otp_verified AND buyer_otp_verified"""
 UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+PRINTED = "Traceback (most recent call last)"
 SHOWN = 20  # log lines, logouts and logins
 SHOWN_OF_A_KIND = 5
 
@@ -116,7 +117,7 @@ def soak(
             return Result(seed, seconds, performed, kinds, case, findings, [])
         end = _settle(stack, town, event)
         seen.growth = growth.await_rest(before, partial(growth.measure, stack))
-        seen.tracebacks = _find_tracebacks(stack)
+        seen.tracebacks = find_tracebacks(stack)
         _check_logouts(town)
         _check_passwords(town)
         _time_keys(ledger)
@@ -215,12 +216,16 @@ def _time_keys(ledger: Ledger) -> None:
         window.key_seconds = max(late, default=0.0)
 
 
-def _find_tracebacks(stack: ChaosStack) -> list[str]:
+def find_tracebacks(stack: ChaosStack) -> list[str]:
+    """Return the tracebacks in log lines of the services, and those that a process printed."""
     found: list[str] = []
-    for service in stack.services:
-        for text in stack.stack.log_path(service).read_text(encoding="utf-8", errors="replace").splitlines():
+    for name in (*stack.services, GATEWAY, *FAKES):
+        lines = iter(stack.stack.log_path(name).read_text(encoding="utf-8", errors="replace").splitlines())
+        for text in lines:
             if "exception" in text and (line := _parse(text)):
-                found.append(f"{service}: {line['message']} {line.get('exception', '')[-400:]}")
+                found.append(f"{name}: {line['message']} {line.get('exception', '')[-400:]}")
+            elif text.startswith(PRINTED):
+                found.append(f"{name}: {next((line for line in lines if not line.startswith(' ')), text)}")
     return found
 
 

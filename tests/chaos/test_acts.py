@@ -60,6 +60,16 @@ def test_shortest_failing_prefix_of_the_acts_is_found(
     assert f"shortest failing prefix: {needed} acts" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("kind", ["ha", "docker"])
+def test_command_refuses_a_stack_whose_processes_it_cannot_disturb(
+    kind: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "CHOICE", SimpleNamespace(kind=kind))
+    monkeypatch.setattr("sys.argv", ["chaos"])
+    assert command.run() == 1
+    assert f"STACK={kind}" in capsys.readouterr().err
+
+
 @pytest.mark.skipif(bool(small_disk.find_obstacle()), reason=small_disk.find_obstacle())
 @pytest.mark.parametrize("free", [0, 400_000])
 def test_disk_is_full_until_the_end_of_the_block(tmp_path: Path, free: int) -> None:

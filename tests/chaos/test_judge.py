@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
 from tests.chaos.end_state import Account, EndState, Order, Payment, Seat, Transfer
 from tests.chaos.judge import CHECKS, Case, Growth, judge
 from tests.chaos.ledger import Admission, Call, Ledger, Resale, Sale, Window
-from tests.chaos.soak import shorten
+from tests.chaos.soak import UUID, find_tracebacks, shorten
+from tests.chaos.stack import GATEWAY
 
 pytestmark = pytest.mark.chaos
 
@@ -166,6 +171,29 @@ def test_unexplained_error_names_the_act_before_it() -> None:
     assert after.endswith(
         f"got 503 CODE after 0.10 s, {130.0 - window.restored:.1f} s after the recovery from: {window.act}"
     )
+
+
+def test_unexplained_error_has_the_correlation_id_of_its_log_lines() -> None:
+    case, correlation_id = make_case(), str(uuid4())
+    case.ledger.calls.append(Call(1e9, 0.1, "POST /api/pay", 500, "INTERNAL_ERROR", correlation_id))
+    [finding] = judge(case)
+    assert UUID.findall(finding) == [correlation_id]
+
+
+def test_tracebacks_are_found_in_log_lines_and_as_text(tmp_path: Path) -> None:
+    logged = json.dumps({"message": "unhandled ValueError", "exception": "Traceback …\nValueError: logged"})
+    printed = "Traceback (most recent call last):\n  File 'x', line 1\nRuntimeError: printed"
+    for name, text in (("order-service", logged), (GATEWAY, printed)):
+        (tmp_path / name).write_text(f'{{"message": "ready"}}\n{text}\nthe end\n')
+
+    def find_log(name: str) -> Path:
+        (tmp_path / name).touch()
+        return tmp_path / name
+
+    stack: Any = SimpleNamespace(services=("order-service",), stack=SimpleNamespace(log_path=find_log))
+    first, second = find_tracebacks(stack)
+    assert "ValueError: logged" in first
+    assert second == f"{GATEWAY}: RuntimeError: printed"
 
 
 def test_many_findings_of_a_kind_do_not_hide_the_others() -> None:

@@ -12,7 +12,7 @@ from tests.support.running_stack import native_only
 
 pytestmark = [pytest.mark.chaos, native_only("the acts send signals to processes of this machine")]
 
-SEED, SECONDS = 11, 32.0
+SEED, SECONDS = 11, 60.0
 
 
 def test_acknowledged_facts_survive_the_acts_of_a_seed(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ import requests
 
 from harness import Stack, StackError, runtime
 from harness.command_line import READER_GONE
-from harness.runtime import compose, container_engine, variables
+from harness.runtime import compose, container_engine, process, variables
 from harness.runtime.cleanup import take_down
 from harness.runtime.compose import ROOT
 from harness.runtime.process import Identity, find_leftovers
@@ -191,6 +191,35 @@ def test_closed_pipe_ends_a_foreground_stack_only(tmp_path: Path, is_detached: b
     assert (done.returncode, "Traceback" in done.stderr) == (READER_GONE, False)
     assert bool(find_remains(tmp_path)) is is_detached
     take_down(RunDir(tmp_path))
+
+
+def test_foreground_stack_restarts_a_process_that_died(tmp_path: Path) -> None:
+    """As `restart: unless-stopped` of compose.yaml."""
+    directory = RunDir(tmp_path)
+    with start_foreground(tmp_path) as started:
+        first = directory.read_record("fake-smu").identity
+        process.kill(first)
+        assert process.wait_for(lambda: is_replaced(directory, first), FOLLOW_SECONDS)
+        started.send_signal(signal.SIGTERM)
+        assert started.wait(timeout=60) == 0
+    assert find_remains(tmp_path) == []
+
+
+def is_replaced(directory: RunDir, first: Identity) -> bool:
+    record = directory.read_record("fake-smu")
+    return record.identity != first and record.observed_state == "running"
+
+
+@native_only("docker compose has the command")
+def test_command_runs_with_the_environment_of_a_service(bare: Stack) -> None:
+    program = "import os; print(os.environ['DB_NAME'])"
+    done = harness(bare.run_dir.path, "exec", "order-service", "python", "-c", program)
+    assert (done.returncode, done.stdout) == (0, "orders_db\n")
+    for words, message in ((["no-such-program"], "No such file"), ([], "name a command")):
+        done = harness(bare.run_dir.path, "exec", "order-service", *words)
+        assert done.returncode == 1
+        assert message in done.stderr
+        assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -16,7 +16,8 @@ import pytest
 import urllib3
 
 from harness import runtime
-from harness.runtime import cluster, process
+from harness.errors import StackError
+from harness.runtime import cluster, packages, process
 from harness.runtime.cleanup import take_down
 from harness.runtime.cluster import GROUPS
 from harness.runtime.etcd import CLIENTS
@@ -143,6 +144,10 @@ def running_cluster(run_dir: Path, has_links: bool = False, serves_over_links: b
 
     Without `serves_over_links`, only the nodes use the links, so that replication can be cut alone.
     """
+    try:
+        packages.ensure_etcd()
+    except StackError as error:
+        pytest.skip(f"no cluster on this machine: {error}")
     directory = RunDir(run_dir)
     with ExitStack() as opened:
         opened.callback(take_down, directory)

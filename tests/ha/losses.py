@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 
+import psycopg2
+
 from harness.runtime import process
 from harness.runtime.cluster import GROUPS
 from tests.chaos.ledger import Ledger, Window
@@ -139,18 +141,32 @@ def switch_over(cluster: Cluster) -> Undo:
 
 def change_schema(cluster: Cluster) -> Undo:
     """Add a column and an index to `orders`, as the schema script of a new version does, and remove both."""
+    _migrate(
+        cluster,
+        "ALTER TABLE orders ADD COLUMN IF NOT EXISTS ha_note text NOT NULL DEFAULT ''",
+        "CREATE INDEX CONCURRENTLY IF NOT EXISTS orders_ha_note ON orders (ha_note)",
+    )
+    return lambda: _migrate(
+        cluster,
+        "DROP INDEX CONCURRENTLY IF EXISTS orders_ha_note",
+        "ALTER TABLE orders DROP COLUMN IF EXISTS ha_note",
+    )
+
+
+def _migrate(cluster: Cluster, *statements: str) -> None:
+    """Run each statement alone. It gives up a lock after 2 s and tries again, so that no request waits for longer."""
     with closing(cluster.system.connect("orders_db")) as orders, orders.cursor() as cursor:
         cursor.execute("SET lock_timeout = '2s'")
-        cursor.execute("ALTER TABLE orders ADD COLUMN IF NOT EXISTS ha_note text NOT NULL DEFAULT ''")
-        cursor.execute("CREATE INDEX CONCURRENTLY IF NOT EXISTS orders_ha_note ON orders (ha_note)")
 
-    def undo() -> None:
-        with closing(cluster.system.connect("orders_db")) as orders, orders.cursor() as cursor:
-            cursor.execute("SET lock_timeout = '2s'")
-            cursor.execute("DROP INDEX CONCURRENTLY orders_ha_note")
-            cursor.execute("ALTER TABLE orders DROP COLUMN ha_note")
+        def run(statement: str) -> bool:
+            try:
+                cursor.execute(statement)
+            except psycopg2.errors.LockNotAvailable:
+                return False
+            return True
 
-    return undo
+        for statement in statements:
+            wait_until(partial(run, statement), HEALTHY_SECONDS, statement)
 
 
 # ── etcd, RabbitMQ and the services

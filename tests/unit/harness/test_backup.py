@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentParser
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from harness import __main__ as command
 from harness.errors import StackError
 from harness.runtime import backup
 from harness.runtime.postgres import Postgres
 from harness.runtime.program import Program
 from harness.runtime.run_directory import RunDir
+from services.orchestrator import admin
 
 pytestmark = pytest.mark.unit
 
@@ -28,6 +32,19 @@ def folder(tmp_path: Path) -> Path:
     (base / "postgresql.auto.conf").write_text("# kept\n")
     (base.parent / "variables.json").write_text('{"POSTGRES_PASS": "secret"}')
     return base.parent
+
+
+@pytest.mark.parametrize(
+    ("parser", "words"),
+    [(command._parser, ["restore", "x", "--at", "noon"]), (admin._make_parser, ["reconcile", "--since", "noon"])],
+    ids=["restore", "reconcile"],
+)
+def test_text_that_is_no_time_gets_an_example(
+    parser: Callable[[], ArgumentParser], words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        parser().parse_args(words)
+    assert "'noon' is no time, for example 20" in capsys.readouterr().err
 
 
 def test_restored_server_stops_at_the_moment(folder: Path, tmp_path: Path) -> None:
