@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ MIB = 2**20
 SESSIONS = (
     "SELECT datname AS name, count(*)::int AS number FROM pg_stat_activity WHERE datname LIKE '%%_db' GROUP BY datname"
 )
+WARM_SECONDS = 20.0  # in which a new process fills its caches and pools
 REST_SECONDS = 40.0  # a server ends a thread that was idle for 30 s
 SLACK = {"memory": 24 * MIB, "descriptors": 40, "threads": 24, "sessions": 8}
 """Growth that means nothing. Pools of connections and threads grow with the load, up to a limit that they keep. A
@@ -34,18 +36,34 @@ def measure(stack: ChaosStack) -> Sample:
     identities = {name: stack.identity(name) for name in stack.processes}
     figures: dict[tuple[str, str], float] = {}
     for name, identity in identities.items():
-        leader = identity.find()
-        family = find_family(leader) if leader and name != "postgres" else []  # its backends are counted as sessions
-        figures |= {("memory", name): 0.0, ("descriptors", name): 0.0, ("threads", name): 0.0}
-        for member in family:
-            try:
-                figures["memory", name] += member.memory_full_info().pss
-                figures["descriptors", name] += member.num_fds()
-                figures["threads", name] += member.num_threads()
-            except psutil.NoSuchProcess:
-                continue
+        figures |= measure_process(name, identity)
     for row in stack.system.rows("sagas_db", SESSIONS):
         figures["sessions", row["name"]] = row["number"]
+    return Sample(identities, figures)
+
+
+def measure_process(name: str, identity: Identity) -> dict[tuple[str, str], float]:
+    """Measure a process with all that it started. The backends of PostgreSQL are counted as sessions."""
+    leader = identity.find()
+    figures = {("memory", name): 0.0, ("descriptors", name): 0.0, ("threads", name): 0.0}
+    for member in find_family(leader) if leader and name != "postgres" else ():
+        try:
+            figures["memory", name] += member.memory_full_info().pss
+            figures["descriptors", name] += member.num_fds()
+            figures["threads", name] += member.num_threads()
+        except psutil.NoSuchProcess:
+            continue
+    return figures
+
+
+def renew(before: Sample, stack: ChaosStack) -> Sample:
+    """Return the sample with new figures of each process that was restarted and has worked for WARM_SECONDS since."""
+    identities, figures = dict(before.identities), dict(before.figures)
+    for name in stack.processes:
+        identity = stack.identity(name)
+        if identity != before.identities[name] and time.time() - identity.started > WARM_SECONDS:
+            identities[name] = identity
+            figures |= measure_process(name, identity)
     return Sample(identities, figures)
 
 
@@ -62,7 +80,7 @@ def await_rest(before: Sample, take: Callable[[], Sample], seconds: float = REST
 
 
 def compare(before: Sample, after: Sample) -> list[Growth]:
-    """Return the growth of every figure. A process that was restarted meanwhile has no memory to compare."""
+    """Return the growth of every figure. A process that was restarted just before the end has none to compare."""
     return [
         Growth(f"{kind} of {name}", was, after.figures.get((kind, name), 0.0), SLACK[kind])
         for (kind, name), was in before.figures.items()

@@ -104,6 +104,8 @@ def soak(
             for act in planned:
                 if acts is None and time.monotonic() > began + seconds - QUIET_SECONDS:
                     break  # an act can take longer than planned, but the run must not
+                time.sleep(act.rest)
+                before = growth.renew(before, stack)
                 performed.append(act)
                 if not _perform(stack, ledger, act, kinds):
                     break
@@ -129,7 +131,6 @@ def soak(
 
 def _perform(stack: ChaosStack, ledger: Ledger, act: Act, kinds: Mapping[str, Kind]) -> bool:
     """Perform one act, or two at once, and measure how long the system takes to recover. Returns whether it does."""
-    time.sleep(act.rest)
     window = Window(str(act), time.time())
     ledger.windows.append(window)
     nemesis.perform(stack, act, kinds)

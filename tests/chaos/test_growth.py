@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import time
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
 from harness.runtime.process import Identity
-from tests.chaos.growth import SLACK, Sample, await_rest
+from tests.chaos import growth
+from tests.chaos.growth import SLACK, WARM_SECONDS, Sample, await_rest, renew
 
 pytestmark = pytest.mark.chaos
 
@@ -14,6 +19,16 @@ USER = {"user-service": Identity(1, 1.0)}
 
 def count_threads(number: float) -> Sample:
     return Sample(USER, {("threads", "user-service"): number})
+
+
+def test_restarted_process_is_compared_once_it_is_warm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(growth, "measure_process", lambda name, identity: {("threads", name): 7})
+    for age, number in ((WARM_SECONDS - 5, 30), (WARM_SECONDS + 5, 7)):
+        restarted = Identity(2, time.time() - age)
+        stack: Any = SimpleNamespace(processes=USER, identity=lambda name, found=restarted: found)
+        renewed = renew(count_threads(30), stack)
+        assert renewed.figures == {("threads", "user-service"): number}
+        assert (renewed.identities["user-service"] == restarted) == (number == 7)
 
 
 def test_idle_threads_that_end_are_no_leak() -> None:
