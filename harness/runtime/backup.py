@@ -27,23 +27,30 @@ def back_up(server: Program, variables: dict[str, str], folder: Path) -> None:
     base = folder / BASE
     if base.exists():
         raise StackError(f"{base} exists. Choose another folder, because a backup is never overwritten.")
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)  # its parts are private, and the server must reach the archive
     program = str(server.binaries / "pg_basebackup")
     command = [program, "-D", str(base), "-d", server.admin_dsn("postgres"), "--checkpoint=fast"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise StackError(f"pg_basebackup failed:\n{done.stderr.strip()}")
     RunDir(folder).write_file(VARIABLES, json.dumps(variables))
+    print(f"{folder}: a backup of all databases and their secrets")
+    if not _has_archive(folder):
+        print(
+            f"It has no archive, so `restore` takes no --at. Start with `up --env WAL_ARCHIVE={folder / WAL}` for that."
+        )
 
 
 def restore(folder: Path, directory: RunDir, at: datetime | None) -> None:
     """Put the server of a backup into an empty run directory. Its next start recovers to the moment `at`.
 
-    Without `at` it recovers to the end of the archive. Raises StackError.
+    Without `at` it recovers to the end of the archive. Raises StackError, also if there is no archive for `at`.
     """
     data = directory.path / "postgres" / "data"
     if not (folder / BASE / "PG_VERSION").exists():
         raise StackError(f"{folder} has no backup. `python -m harness backup {folder}` makes one of a running stack.")
+    if at is not None and not _has_archive(folder):
+        raise StackError(f"{folder / WAL} has no archive, so only the backup itself can be restored, without --at.")
     with directory.lock():
         if data.exists():
             raise StackError(
@@ -56,6 +63,10 @@ def restore(folder: Path, directory: RunDir, at: datetime | None) -> None:
         (data / "recovery.signal").touch()
         data.chmod(0o700)
         give_to_server(data.parent)
+
+
+def _has_archive(folder: Path) -> bool:
+    return (folder / WAL).is_dir() and any((folder / WAL).iterdir())
 
 
 def _recovery_settings(archive: Path, at: datetime | None) -> str:

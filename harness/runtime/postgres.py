@@ -82,7 +82,7 @@ class Postgres(Program):
             shutil.rmtree(self.data, ignore_errors=True)
             self._initdb()
         if self.archive is not None:
-            self.archive.mkdir(parents=True, exist_ok=True)
+            self.archive.mkdir(mode=0o700, parents=True, exist_ok=True)
             give_to_server(self.archive)
         remove_stale_pid_file(self.data)
 

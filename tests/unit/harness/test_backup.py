@@ -25,11 +25,13 @@ SERVER = Postgres(name="postgres", argv=(), env={}, ports={5432: 1}, probe=(1, "
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A backup without data."""
+    """A backup without data, with an archive."""
     base = tmp_path / "backup" / "base"
     base.mkdir(parents=True)
     (base / "PG_VERSION").write_text("16\n")
     (base / "postgresql.auto.conf").write_text("# kept\n")
+    (base.parent / "wal").mkdir()
+    (base.parent / "wal" / "000000010000000000000001").touch()
     (base.parent / "variables.json").write_text('{"POSTGRES_PASS": "secret"}')
     return base.parent
 
@@ -79,6 +81,13 @@ def test_restore_keeps_the_data_of_a_run_directory(folder: Path, tmp_path: Path)
 def test_restore_needs_a_backup(tmp_path: Path) -> None:
     with pytest.raises(StackError, match="has no backup"):
         backup.restore(tmp_path, RunDir(tmp_path / "run"), MOMENT)
+
+
+def test_restore_to_a_moment_needs_an_archive(folder: Path, tmp_path: Path) -> None:
+    (folder / "wal" / "000000010000000000000001").unlink()
+    with pytest.raises(StackError, match="without --at"):
+        backup.restore(folder, RunDir(tmp_path / "run"), MOMENT)
+    backup.restore(folder, RunDir(tmp_path / "run"), None)
 
 
 def test_backup_is_never_overwritten(folder: Path) -> None:
