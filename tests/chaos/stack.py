@@ -44,10 +44,12 @@ DATABASES = {
     "order-service": "orders-db",
     "event-service": "events-db",
 }
+CONSUMER = "inventory-service to rabbitmq"
 LINKS: Mapping[str, tuple[str, int]] = {  # the program at the end of each, and its port in compose.yaml
     **{f"gateway to {name}": (name, 5003) for name in ORCHESTRATORS},
     **{f"{name} to {part}": (part, port) for name in ORCHESTRATORS for part, port in PARTICIPANTS.items()},
     **{f"{name} to {database}": (database, 5432) for name, database in DATABASES.items()},
+    CONSUMER: ("rabbitmq", 5672),
 }
 CUTS: Mapping[str, tuple[str, ...]] = {  # a link, or those of both orchestrators to a part
     **{link: (link,) for link in LINKS},
@@ -139,6 +141,7 @@ def running_stack(run_dir: Path, patch: str = "") -> Iterator[ChaosStack]:
         gateway = {"ORCHESTRATOR_URL": f"http://{targets}"}
         fakes = {name: {"STATE_FILE": str(directory.path / f"{name}.state")} for name in FAKES}
         others = {name: _point_database_to(links[f"{name} to {database}"]) for name, database in DATABASES.items()}
+        others["inventory-service"] |= _point_broker_to(links[CONSUMER])
         first, second = ({part: links[f"{name} to {part}"] for part in PARTICIPANTS} for name in ORCHESTRATORS)
         overrides = {ORCHESTRATOR: _point_orchestrator_to(first), GATEWAY: gateway, **others, **fakes}
         disks = {} if small_disk.find_obstacle() else {name: run_dir / name for name in DISKS}
@@ -160,8 +163,7 @@ def _point_orchestrator_to(links: Mapping[str, SilentProxy]) -> dict[str, str]:
         "USER_SERVICE_URL": f"http://{_format_address(links['user-service'])}",
         "INVENTORY_SERVICE_URL": _format_address(links["inventory-service"]),
         **_point_database_to(links["sagas-db"]),
-        "RABBITMQ_HOST": links["rabbitmq"].host,
-        "RABBITMQ_PORT": str(links["rabbitmq"].port),
+        **_point_broker_to(links["rabbitmq"]),
     }
 
 
@@ -171,6 +173,10 @@ def _format_address(link: SilentProxy) -> str:
 
 def _point_database_to(link: SilentProxy) -> dict[str, str]:
     return {"DB_HOST": link.host, "DB_PORT": str(link.port)}
+
+
+def _point_broker_to(link: SilentProxy) -> dict[str, str]:
+    return {"RABBITMQ_HOST": link.host, "RABBITMQ_PORT": str(link.port)}
 
 
 def _connect_to(directory: RunDir, link: str) -> Callable[[], socket.socket]:
