@@ -61,7 +61,7 @@ chaos: venv ## disturb the system under load and judge it by its clients' ledger
 SPACE := $(subst ,, )
 ha: venv ## lose each part of a cluster under load, and judge it (K=WORDS of a name, COUNT=N runs with the seeds 1 to N, or SEED=N)
 	@failed=0; for seed in $(or $(SEED),$$(seq $(or $(COUNT),1))); do \
-		SEED=$$seed $(PYTEST) -m ha $(if $(K),-k "$(subst $(SPACE), and ,$(strip $(K)))") || failed=1; done; exit $$failed
+		SEED=$$seed $(PYTEST) -m ha $(if $(K),-k "$(subst $(SPACE), and ,$(strip $(K)))") || { failed=$$?; [ $$failed = 1 ] || break; }; done; exit $$failed
 
 N ?= 20
 MARK ?= saga

@@ -115,7 +115,7 @@ def _read_time(text: str) -> datetime:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time, for example 2026-11-29T10:00:00Z") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time, for example 2026-11-29T10:00:00Z") from None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
@@ -160,13 +160,14 @@ def _watch(stack: Stack) -> None:
     Return when another terminal has taken the stack down.
     """
     pause, seen = threading.Event(), {name: stack.state(name) for name in stack.names}
-    while stack.run_dir.read_stack():
+    own = stack.run_dir.read_stack()
+    while stack.run_dir.read_stack() == own:
         now = {name: stack.state(name) for name in stack.names}
         for name in now:
-            if now[name] != seen[name] and stack.run_dir.read_stack():
+            if now[name] != seen[name] and stack.run_dir.read_stack() == own:
                 print_line(f"{name} {now[name]}")
         seen = now
-        if stack.run_dir.read_stack():
+        if stack.run_dir.read_stack() == own:
             stack.restart_dead()
         pause.wait(WATCH_SECONDS)
 
@@ -188,18 +189,18 @@ def _print_ignored_settings(stack: Stack, service: str, given: Iterable[str] = (
 
 
 def _exec(given: argparse.Namespace) -> None:
-    """Replace this process by the command. `python` is the interpreter of the harness, which has the packages."""
+    """Replace this process by the command. `python` means the interpreter of the harness, which has the packages."""
     stack = runtime.attach(given.run_dir)
     if stack.kind == "docker":
-        raise StackError(f"the service runs in a container. Type: docker compose exec {given.service} COMMAND")
+        raise StackError(f"{given.service} runs in a container. Use `docker exec` to run a command there.")
     if not given.words:
         raise StackError("name a command, for example: python -m services.orchestrator.admin list")
-    program, *arguments = given.words
+    command = [sys.executable if given.words[0] == "python" else given.words[0], *given.words[1:]]
     environment = {**os.environ, **stack.env(stack.members(given.service)[0])}
     try:
-        os.execvpe(sys.executable if program == "python" else program, [program, *arguments], environment)  # noqa: S606
+        os.execvpe(command[0], command, environment)  # noqa: S606
     except OSError as error:
-        raise StackError(f"{program}: {error.strerror}") from None
+        raise StackError(f"{command[0]}: {error.strerror}") from None
 
 
 def _backup(given: argparse.Namespace) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from contextlib import contextmanager
@@ -22,6 +22,8 @@ from harness.runtime.run_directory import Record, RunDir
 START_SECONDS = 60.0  # limit for each turn of a start (RabbitMQ takes 5 s on two idle cores)
 STOP_SECONDS = 10.0  # limit for one process to end before it is killed
 
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 60.0  # seconds before a start that has failed is tried again
+
 
 class Supervisor:
     """Controls the programs of one run directory."""
@@ -34,6 +36,7 @@ class Supervisor:
         self._cancelled = threading.Event()
         self._underway: defaultdict[str, threading.RLock] = defaultdict(threading.RLock)
         self._restarting: set[str] = set()
+        self._failed_starts = Counter[str]()
 
     def start(self, name: str) -> None:
         """Start `name` on its old ports and wait until it is ready. No-op if it runs.
@@ -83,7 +86,7 @@ class Supervisor:
     def restart_dead(self) -> None:
         """Begin to start each process that has ended by itself, as `restart: unless-stopped` does in containers.
 
-        A process whose start fails is tried again by the next call.
+        After a start that fails, the next one is later and later, at most a minute, as in containers.
         """
         for name in self.names:
             if name not in self._restarting and self.state(name) == "died":
@@ -145,9 +148,14 @@ class Supervisor:
 
     def _restart_dead(self, name: str) -> None:
         try:
-            self.start(name)
-        except StackError:  # it may run, but not in a useful state, for example because its disk is full
-            process.kill(self.run_dir.read_record(name).identity)
+            if self.state(name) == "died":  # else another terminal has stopped it meanwhile
+                self.start(name)
+            self._failed_starts.pop(name, None)
+        except (StackError, OSError) as error:
+            self.report(name, f"cannot be restarted: {error}")
+            process.kill(self.run_dir.read_record(name).identity)  # it may run without use, as with a full disk
+            self._failed_starts[name] += 1
+            self._cancelled.wait(min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** self._failed_starts[name]))
         finally:
             self._restarting.discard(name)
 

@@ -1,6 +1,6 @@
 """Limits of TCP: the kernel ends a connection whose other end is gone without a sign, as after a network partition.
 
-Every pooled connection has them, so that no call finds out with its own timeout.
+Every pooled connection of HTTP, SQL and AMQP has them, so that no call waits for its own timeout. gRPC has its own.
 """
 
 from __future__ import annotations

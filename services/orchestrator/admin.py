@@ -146,7 +146,7 @@ def _read_time(text: str) -> datetime:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time, for example 2026-11-29T10:00Z") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time, for example 2026-11-29T10:00Z") from None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 

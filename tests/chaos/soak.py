@@ -227,6 +227,8 @@ def find_tracebacks(stack: ChaosStack) -> list[str]:
                 found.append(f"{name}: {line['message']} {line.get('exception', '')[-400:]}")
             elif text.startswith(PRINTED):
                 found.append(f"{name}: {next((line for line in lines if not line.startswith(' ')), text)}")
+            elif PRINTED in text:  # a log line of a fake
+                found.append(f"{name}: {text[-400:]}")
     return found
 
 

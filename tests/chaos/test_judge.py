@@ -18,7 +18,7 @@ from tests.chaos.end_state import Account, EndState, Order, Payment, Seat, Trans
 from tests.chaos.judge import CHECKS, Case, Growth, judge
 from tests.chaos.ledger import Admission, Call, Ledger, Resale, Sale, Window
 from tests.chaos.soak import UUID, find_tracebacks, shorten
-from tests.chaos.stack import GATEWAY
+from tests.chaos.stack import FAKES, GATEWAY
 
 pytestmark = pytest.mark.chaos
 
@@ -183,7 +183,8 @@ def test_unexplained_error_has_the_correlation_id_of_its_log_lines() -> None:
 def test_tracebacks_are_found_in_log_lines_and_as_text(tmp_path: Path) -> None:
     logged = json.dumps({"message": "unhandled ValueError", "exception": "Traceback …\nValueError: logged"})
     printed = "Traceback (most recent call last):\n  File 'x', line 1\nRuntimeError: printed"
-    for name, text in (("order-service", logged), (GATEWAY, printed)):
+    of_a_fake = json.dumps({"message": "Traceback (most recent call last)\nKeyError: fake"})
+    for name, text in (("order-service", logged), (GATEWAY, printed), (FAKES[0], of_a_fake)):
         (tmp_path / name).write_text(f'{{"message": "ready"}}\n{text}\nthe end\n')
 
     def find_log(name: str) -> Path:
@@ -191,8 +192,9 @@ def test_tracebacks_are_found_in_log_lines_and_as_text(tmp_path: Path) -> None:
         return tmp_path / name
 
     stack: Any = SimpleNamespace(services=("order-service",), stack=SimpleNamespace(log_path=find_log))
-    first, second = find_tracebacks(stack)
+    first, second, third = find_tracebacks(stack)
     assert "ValueError: logged" in first
+    assert "KeyError: fake" in third
     assert second == f"{GATEWAY}: RuntimeError: printed"
 
 

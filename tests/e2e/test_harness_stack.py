@@ -193,6 +193,7 @@ def test_closed_pipe_ends_a_foreground_stack_only(tmp_path: Path, is_detached: b
     take_down(RunDir(tmp_path))
 
 
+@native_only("the process of a container has another user")
 def test_foreground_stack_restarts_a_process_that_died(tmp_path: Path) -> None:
     """As `restart: unless-stopped` of compose.yaml."""
     directory = RunDir(tmp_path)
@@ -212,7 +213,7 @@ def is_replaced(directory: RunDir, first: Identity) -> bool:
 
 @native_only("docker compose has the command")
 def test_command_runs_with_the_environment_of_a_service(bare: Stack) -> None:
-    program = "import os; print(os.environ['DB_NAME'])"
+    program = "import os, psycopg2; print(os.environ['DB_NAME'])"
     done = harness(bare.run_dir.path, "exec", "order-service", "python", "-c", program)
     assert (done.returncode, done.stdout) == (0, "orders_db\n")
     for words, message in ((["no-such-program"], "No such file"), ([], "name a command")):

@@ -43,7 +43,7 @@ def test_judge_finds_lost_facts_without_synchronous_replication(tmp_path: Path) 
     """The same loss with synchronous replication loses nothing."""
     with running_cluster(tmp_path, has_links=True, serves_over_links=False) as cluster:
         result, _ = losses.suffer(cluster, 1, LOSS)
-        assert not result.has_failed, result.explain()
+        assert not result.has_failed, result.explain("make ha K=control")
         cluster.configure(ASYNCHRONOUS)
         result, _ = losses.suffer(cluster, 2, LOSS)
     assert {"lost order", "changed order"} & {finding.partition(":")[0] for finding in result.findings}

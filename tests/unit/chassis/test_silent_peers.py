@@ -17,13 +17,14 @@ import pytest
 import requests
 
 from services.chassis import broker as broker_module
-from services.chassis import clients, db
+from services.chassis import clients, db, http_transport
 from services.chassis.broker import Publisher, connection_parameters
 from services.chassis.clients import HttpPeer
 from services.chassis.db import Database, LockNotGranted
 from services.chassis.deadlines import Deadline
 from services.chassis.errors import NoAnswer, NotSent, Unknown
 from services.chassis.http_transport import PooledTransport
+from services.chassis.kernel_limits import SOCKET_OPTIONS, TCP_LIMITS
 from services.chassis.settings import Address, BrokerSettings, DatabaseSettings
 from services.user import outside
 from services.user.outside import open_session
@@ -108,13 +109,8 @@ def test_kernel_ends_connections_to_a_node_that_is_gone(node: tuple[SilentProxy,
         closing(db._open_session(settings, settings.addresses)) as connection,
         socket.socket(fileno=connection.fileno()) as sock,
     ):
-        idle, interval, count, user = (
-            sock.getsockopt(socket.IPPROTO_TCP, option)
-            for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT, socket.TCP_USER_TIMEOUT)
-        )
+        assert_kernel_ends_it(sock)
         sock.detach()
-    assert idle + interval * count <= BOUND
-    assert 0 < user <= BOUND * 1000
 
 
 def test_server_frees_the_rows_of_a_client_that_is_gone(database_for: Callable[[str], DatabaseSettings]) -> None:
@@ -195,17 +191,27 @@ def test_server_ends_its_statement_before_the_client_gives_up(
 # ── HTTP
 
 
+def assert_kernel_ends_it(sock: socket.socket) -> None:
+    idle, interval, count, user = (sock.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) for name in TCP_LIMITS)
+    assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    assert 0 < idle + interval * count <= BOUND
+    assert 0 < user <= BOUND * 1000
+
+
 def test_kernel_ends_connections_to_an_api_outside_that_is_gone() -> None:
     """A firewall on the way may forget an idle connection without a sign."""
     with AnsweringServer() as server, open_session(server.origin) as session:
         session.get(server.origin, timeout=(BOUND, BOUND))
-        sock = outside._call.connection.sock
-        idle, interval, count = (
-            sock.getsockopt(socket.IPPROTO_TCP, option)
-            for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
-        )
-        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
-    assert 0 < idle + interval * count <= BOUND
+        assert_kernel_ends_it(outside._call.connection.sock)
+        through_proxy = outside.Adapter().proxy_manager_for("http://127.0.0.1:1")
+    assert set(SOCKET_OPTIONS) <= set(through_proxy.connection_pool_kw["socket_options"])
+
+
+def test_kernel_ends_connections_to_a_service_that_is_gone() -> None:
+    with AnsweringServer() as server:
+        connection = http_transport._connect(f"127.0.0.1:{server.port}", BOUND)
+        with closing(connection):
+            assert_kernel_ends_it(connection._socket)
 
 
 def peer_of(proxy: SilentProxy) -> HttpPeer:

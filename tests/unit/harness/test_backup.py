@@ -41,12 +41,12 @@ def folder(tmp_path: Path) -> Path:
     [(command._parser, ["restore", "x", "--at", "noon"]), (admin._make_parser, ["reconcile", "--since", "noon"])],
     ids=["restore", "reconcile"],
 )
-def test_text_that_is_no_time_gets_an_example(
+def test_text_that_is_not_a_time_gets_an_example(
     parser: Callable[[], ArgumentParser], words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
         parser().parse_args(words)
-    assert "'noon' is no time, for example 20" in capsys.readouterr().err
+    assert "'noon' is not a time, for example 20" in capsys.readouterr().err
 
 
 def test_restored_server_stops_at_the_moment(folder: Path, tmp_path: Path) -> None:

@@ -285,7 +285,7 @@ def test_overdue_saga_is_tried_again_after_its_pause(db: Database) -> None:
     assert [adopted.saga_id for adopted in wait_until(lambda: owner.adopt(16), 2)] == [entry.saga_id]
 
 
-def test_sagas_that_cannot_be_ended_keep_no_other_waiting(db: Database) -> None:
+def test_failing_sagas_do_not_block_others(db: Database) -> None:
     owner, limit = start_process(db, deadline_seconds=-1), 2
     overdue = {begin(owner, uuid4())[0].saga_id for _ in range(3 * limit)}
     tried = set[UUID]()
