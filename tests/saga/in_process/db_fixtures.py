@@ -6,16 +6,19 @@ Each method is one statement where possible, because the suite runs thousands of
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
 from harness import invariants
 from services.chassis.db import Database, Row
+from services.chassis.settings import DatabaseSettings
 from tests.support import inserts
 from tests.support.databases import Databases
 
 EVENT_ID = UUID("e0e0e0e0-0000-0000-0000-000000000001")
+LONGEST_STOP_MS = 30_000  # of an actor that the scheduler stops inside a transaction, on a busy machine
 DATABASES = ("inventory", "user", "order", "event", "orchestrator")
 
 _STATUSES = """
@@ -34,12 +37,16 @@ SELECT jsonb_agg(jsonb_build_object(
     ORDER BY created_at) AS journal FROM sagas"""
 
 
+def _open(settings: DatabaseSettings) -> Database:
+    return Database(replace(settings, statement_timeout_ms=LONGEST_STOP_MS))
+
+
 class SystemDatabases:
     """The five databases, each with a connection pool for the services of this process."""
 
     def __init__(self, databases: Databases) -> None:
         self.databases = databases
-        self.dbs = {name: Database(databases.database_for(name)) for name in DATABASES}
+        self.dbs = {name: _open(databases.database_for(name)) for name in DATABASES}
         self._open: dict[str, Any] = {}
 
     def close(self) -> None:
