@@ -6,18 +6,32 @@ target here, while Kong resolves it and checks each address.
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from itertools import count
 from typing import Literal
 
 import urllib3
+from urllib3.connection import HTTPConnection
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, ReadTimeoutError
 
 from fakes.kong.declarative import ActiveChecks, Checks, Target, Upstream
 
 Event = Literal["success", "http", "tcp", "timeout"]
 POOL = 512  # the number of idle connections in Kong (upstream_keepalive_pool_size)
+# `proxy_socket_keepalive` of nginx with the sysctls of compose.yaml: seconds, seconds and probes. The kernel ends an
+# idle connection whose target is gone. Otherwise the next POST on it gets 502, because Kong repeats no POST.
+_KEEPALIVE = {"TCP_KEEPIDLE": 2, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT": 3}
+SOCKET_OPTIONS = [
+    *HTTPConnection.default_socket_options,
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    *(
+        (socket.IPPROTO_TCP, getattr(socket, name), value)
+        for name, value in _KEEPALIVE.items()
+        if hasattr(socket, name)
+    ),
+]
 
 
 class Health:
@@ -56,7 +70,7 @@ class CheckedTarget:
         self._port = int(port)
         self._checks = checks
         self.health = Health()
-        self.pool = urllib3.HTTPConnectionPool(self._host, self._port, maxsize=POOL)
+        self.pool = urllib3.HTTPConnectionPool(self._host, self._port, maxsize=POOL, socket_options=SOCKET_OPTIONS)
 
     def note_response(self, status: int) -> None:
         """Count the response that a client got, also one of the gateway itself."""

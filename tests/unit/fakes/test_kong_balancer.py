@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import copy
+import socket
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from functools import partial
 from socket import create_connection
 from typing import Any
 
 import pytest
+import yaml
 
-from fakes.kong.balancer import Event, Health
+from fakes.kong.balancer import CheckedTarget, Event, Health
+from fakes.kong.declarative import Checks, Target
+from harness.runtime.compose import ROOT
 from services.gateway import render
 from tests.support.fake_servers import free_port
 from tests.support.silent_proxy import SilentProxy
@@ -64,6 +68,21 @@ def call(gateway: KongClient, method: str = "POST") -> int:
 def call_often(gateway: KongClient, times: int = 10, method: str = "POST") -> list[int]:
     """The distinct statuses of several requests."""
     return sorted({call(gateway, method) for _ in range(times)})
+
+
+def test_kernel_ends_connections_to_a_target_that_is_gone() -> None:
+    """The limits are those of Kong in containers. A POST on such a connection would get 502."""
+    gateway = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]["api-gateway"]
+    assert gateway["environment"]["KONG_NGINX_PROXY_PROXY_SOCKET_KEEPALIVE"] == "on"
+    names = {"time": socket.TCP_KEEPIDLE, "intvl": socket.TCP_KEEPINTVL, "probes": socket.TCP_KEEPCNT}
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        connection: Any = CheckedTarget(Target(address), Checks()).pool._get_conn()
+        with closing(connection):
+            connection.connect()
+            options = {name: connection.sock.getsockopt(socket.IPPROTO_TCP, names[name]) for name in names}
+            assert connection.sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    assert {f"net.ipv4.tcp_keepalive_{name}": value for name, value in options.items()} == gateway["sysctls"]
 
 
 def test_targets_get_requests_in_turn(gateway, pair):
