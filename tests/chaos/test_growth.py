@@ -22,10 +22,11 @@ def count_threads(number: float) -> Sample:
 
 
 def test_restarted_process_is_compared_once_it_is_warm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(growth, "GATEWAY", "user-service")
     monkeypatch.setattr(growth, "measure_process", lambda name, identity: {("threads", name): 7})
     for age, number in ((WARM_SECONDS - 5, 30), (WARM_SECONDS + 5, 7)):
         restarted = Identity(2, time.time() - age)
-        stack: Any = SimpleNamespace(processes=USER, identity=lambda name, found=restarted: found)
+        stack: Any = SimpleNamespace(services=(), identity=lambda name, found=restarted: found)
         renewed = renew(count_threads(30), stack)
         assert renewed.figures == {("threads", "user-service"): number}
         assert (renewed.identities["user-service"] == restarted) == (number == 7)
