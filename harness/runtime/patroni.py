@@ -92,8 +92,9 @@ class Patroni(Postgres):
     def is_ready(self) -> bool:
         """Return whether the server leads, or streams from the leader."""
         state = self.read("/patroni")
-        is_member = state.get("role") == "primary" or state.get("replication_state") == "streaming"
-        return state.get("state") == "running" and is_member
+        if state.get("role") == "primary":  # an old leader that was frozen still has this role, but no lease
+            return state.get("state") == "running" and self._is_leader()
+        return state.get("state") == "running" and state.get("replication_state") == "streaming"
 
     def after_ready(self) -> None:
         """Create roles, databases and schemas once, by the node that leads."""
@@ -107,10 +108,17 @@ class Patroni(Postgres):
     def read(self, path: str) -> dict[str, Any]:
         """Return the answer of Patroni's API, or {} without one."""
         with suppress(urllib3.exceptions.HTTPError, ValueError):
-            address = f"http://{HOST}:{self.ports[REST]}{path}"
-            answer = urllib3.request("GET", address, timeout=ANSWER_SECONDS, retries=False)
-            return cast(dict[str, Any], answer.json())
+            return cast(dict[str, Any], self._get(path).json())
         return {}
+
+    def _is_leader(self) -> bool:
+        with suppress(urllib3.exceptions.HTTPError):
+            return self._get("/leader").status == 200
+        return False
+
+    def _get(self, path: str) -> urllib3.BaseHTTPResponse:
+        address = f"http://{HOST}:{self.ports[REST]}{path}"
+        return urllib3.request("GET", address, timeout=ANSWER_SECONDS, retries=False)
 
     def ports_of(self, database: Database | None = None) -> tuple[int, ...]:
         """Return the ports of all nodes. libpq connects to the one that leads."""
@@ -163,6 +171,9 @@ def plan_patroni(
                 "superuser": {"username": SUPERUSER, "password": password},
                 "replication": {"username": REPLICATOR, "password": password},
             },
+            # If the leader dies while an old one copies from it, the data of the old one is of no use. It begins again.
+            "remove_data_directory_on_rewind_failure": True,
+            "remove_data_directory_on_diverged_timelines": True,
             "basebackup": {"checkpoint": "fast"},  # else a new follower waits for the next checkpoint, minutes later
             "pg_hba": [f"host {database} all {HOST}/32 scram-sha-256" for database in ("all", "replication")],
             "parameters": {
