@@ -18,6 +18,7 @@ from harness.runtime.rabbitmq_cluster import ADVANCED, ClusterNode
 from harness.runtime.run_directory import RunDir
 from harness.runtime.stack import COMPOSE
 from services.gateway import render
+from tests.support.http_servers import AnsweringServer, Request
 
 pytestmark = pytest.mark.unit
 
@@ -139,6 +140,7 @@ def test_configuration_of_patroni_is_private_and_names_all_of_etcd(stack: Cluste
     written = json.loads(node.config.read_text())
     assert written["etcd3"]["hosts"] == [stack.address(name, 2379) for name in GROUPS["etcd"]]
     assert written["postgresql"]["connect_address"] == stack.address("patroni-3", 5432)
+    assert written["postgresql"]["remove_data_directory_on_rewind_failure"], "else a broken follower never returns"
 
 
 @pytest.mark.parametrize(
@@ -188,3 +190,16 @@ def test_expansion_leaves_the_single_processes_alone() -> None:
     expanded = expand(services)
     assert expanded["web-client"] == services["web-client"]
     assert expanded["fake-smu"] == services["fake-smu"]
+
+
+@pytest.mark.parametrize(("status", "is_ready"), [(200, True), (503, False)])
+def test_frozen_leader_is_ready_only_with_its_lease(status: int, is_ready: bool) -> None:
+    """It takes itself for the leader until it has read who has the lease."""
+
+    def answer(request: Request) -> tuple[int, bytes]:
+        return (200, b'{"state": "running", "role": "primary"}') if request.path == "/patroni" else (status, b"{}")
+
+    with AnsweringServer(answer) as server:
+        node_ports = {patroni.SQL: 1, patroni.REST: server.port}
+        node = patroni.Patroni(name="postgres-1", argv=(), env={}, ports=node_ports, probe=(server.port, "/health"))
+        assert node.is_ready() is is_ready
