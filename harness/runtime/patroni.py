@@ -103,7 +103,11 @@ class Patroni(Postgres):
 
     def is_durable(self) -> bool:
         """Return whether a follower has each acknowledged commit."""
-        return any(member["role"] == "quorum_standby" for member in self.read("/cluster").get("members", ()))
+        return self.count_synchronous() > 0
+
+    def count_synchronous(self) -> int:
+        """Return the number of followers that can confirm a commit."""
+        return sum(member["role"] == "quorum_standby" for member in self.read("/cluster").get("members", ()))
 
     def read(self, path: str) -> dict[str, Any]:
         """Return the answer of Patroni's API, or {} without one."""

@@ -137,7 +137,7 @@ def running_stack(run_dir: Path, patch: str = "") -> Iterator[ChaosStack]:
             )
             for link in LINKS
         }
-        targets = ",".join(_format_address(links[f"gateway to {name}"]) for name in ORCHESTRATORS)
+        targets = ",".join(links[f"gateway to {name}"].address for name in ORCHESTRATORS)
         gateway = {"ORCHESTRATOR_URL": f"http://{targets}"}
         fakes = {name: {"STATE_FILE": str(directory.path / f"{name}.state")} for name in FAKES}
         others = {name: _point_database_to(links[f"{name} to {database}"]) for name, database in DATABASES.items()}
@@ -159,16 +159,12 @@ def running_stack(run_dir: Path, patch: str = "") -> Iterator[ChaosStack]:
 
 def _point_orchestrator_to(links: Mapping[str, SilentProxy]) -> dict[str, str]:
     return {
-        "ORDER_SERVICE_URL": f"http://{_format_address(links['order-service'])}",
-        "USER_SERVICE_URL": f"http://{_format_address(links['user-service'])}",
-        "INVENTORY_SERVICE_URL": _format_address(links["inventory-service"]),
+        "ORDER_SERVICE_URL": f"http://{links['order-service'].address}",
+        "USER_SERVICE_URL": f"http://{links['user-service'].address}",
+        "INVENTORY_SERVICE_URL": links["inventory-service"].address,
         **_point_database_to(links["sagas-db"]),
         **_point_broker_to(links["rabbitmq"]),
     }
-
-
-def _format_address(link: SilentProxy) -> str:
-    return f"{link.host}:{link.port}"
 
 
 def _point_database_to(link: SilentProxy) -> dict[str, str]:

@@ -82,7 +82,7 @@ class Cluster(ChaosStack):
         """
         leader = self.leader()
         followers = len(GROUPS["postgres"]) - 1
-        wait_until(lambda: self._count_synchronous(leader) == followers, 30, "all followers are synchronous")
+        wait_until(lambda: self.node(leader).count_synchronous() == followers, 30, "all followers are synchronous")
         self._call(leader, "POST", "/switchover", {"leader": leader})
         wait_until(lambda: self._find_leader() not in (None, leader), 30, "another node leads")
 
@@ -112,10 +112,6 @@ class Cluster(ChaosStack):
         url = f"http://{HOST}:{node.probe[0]}{path}"
         answer = urllib3.request(method, url, json=body, headers=headers, timeout=60, retries=False)
         assert answer.status == 200, answer.data
-
-    def _count_synchronous(self, leader: str) -> int:
-        members = self.node(leader).read("/cluster").get("members", ())
-        return sum(member["role"] == "quorum_standby" for member in members)
 
     def _read_standbys(self) -> str:
         return str(self.system.rows("postgres", "SHOW synchronous_standby_names")[0]["synchronous_standby_names"])
@@ -197,15 +193,11 @@ def _lead_over_links(
     links: Mapping[tuple[str, int], SilentProxy], services: tuple[str, ...]
 ) -> dict[str, dict[str, str]]:
     """Return the variables with which nodes and services use the links."""
-
-    def format_address(name: str, port: int) -> str:
-        return f"{links[name, port].host}:{links[name, port].port}"
-
     nodes = {
         name: {
-            "PATRONI_POSTGRESQL_CONNECT_ADDRESS": format_address(name, SQL),
-            "PATRONI_RESTAPI_CONNECT_ADDRESS": format_address(name, REST),
-            "PATRONI_ETCD3_HOSTS": format_address(name, CLIENTS),
+            "PATRONI_POSTGRESQL_CONNECT_ADDRESS": links[name, SQL].address,
+            "PATRONI_RESTAPI_CONNECT_ADDRESS": links[name, REST].address,
+            "PATRONI_ETCD3_HOSTS": links[name, CLIENTS].address,
             "PATRONI_ETCD3_USE_PROXIES": "true",  # else Patroni reads the addresses of all nodes and calls them
         }
         for name in GROUPS["postgres"]

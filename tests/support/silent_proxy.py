@@ -50,6 +50,11 @@ class SilentProxy:
         for thread in self._threads:
             thread.join()
 
+    @property
+    def address(self) -> str:
+        """The `host:port` on which it listens."""
+        return f"{self.host}:{self.port}"
+
     def silence(self) -> None:
         """Forward nothing more, on present and on new connections."""
         self._is_silent = True
