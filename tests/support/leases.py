@@ -7,8 +7,9 @@ from services.orchestrator.saga.journal import Journal
 
 
 def beat_as_if_running(db: Database, journal: Journal) -> None:
-    """Renew the lease of a process, as if it had done so without a gap for a long time."""
+    """Give a process a lease that no slow machine ends, as if it had renewed without a gap for a long time."""
     journal.beat()
     with db.transaction() as tx:
-        sql = "UPDATE heartbeats SET unbroken_since = '-infinity' WHERE instance_id = %(instance_id)s"
+        sql = """UPDATE heartbeats SET unbroken_since = '-infinity', lease_until = clock_timestamp() + interval '1 hour'
+            WHERE instance_id = %(instance_id)s"""
         tx.run(sql, instance_id=journal.instance_id)

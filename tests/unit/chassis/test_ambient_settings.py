@@ -81,7 +81,7 @@ def test_fake_next_to_the_service_is_called_without_proxy_and_netrc(
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login robot password secret\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     with open_session(server.origin) as session:
-        answer = session.post(f"{server.origin}/SendSMS", headers={"Authorization": "Bearer key"}, timeout=(5, 5))
+        answer = session.post(f"{server.origin}/SendSMS", headers={"Authorization": "Bearer key"}, timeout=(30, 30))
     assert (answer.status_code, server.requests[-1].headers["Authorization"]) == (200, "Bearer key")
 
 

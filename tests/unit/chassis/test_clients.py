@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
+from services.chassis import clients
 from services.chassis.clients import HttpPeer
 from services.chassis.errors import NoAnswer, Refused, Unknown
 from tests.support.service_settings import make_credential
@@ -53,8 +54,11 @@ def test_any_other_answer_is_unknown(status: int, body: bytes) -> None:
 
 
 @pytest.mark.parametrize(("status", "is_away"), [(503, True), (500, False)])
-def test_immediate_503_shows_that_the_service_cannot_work(status: int, is_away: bool) -> None:
+def test_immediate_503_shows_that_the_service_cannot_work(
+    monkeypatch: pytest.MonkeyPatch, status: int, is_away: bool
+) -> None:
     """A 500 is a bug, for example with one order. It must not stop the calls for all others."""
+    monkeypatch.setattr(clients, "IMMEDIATE_SECONDS", 60.0)
     with pytest.raises(Unknown) as caught:
         _peer(status, _refusal("INTERNAL_ERROR")).get("/orders/1")
     assert isinstance(caught.value, NoAnswer) == is_away

@@ -137,7 +137,10 @@ def test_no_server_after_a_dead_connection_is_unknown(db: Database, monkeypatch:
         db.statement("SELECT 1 AS one")
 
 
-def test_read_is_repeated_once_when_its_connection_breaks(db: Database, databases: Databases) -> None:
+def test_read_is_repeated_once_when_its_connection_breaks(
+    db: Database, databases: Databases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(db_module, "_REPEAT_SECONDS", 60.0)
     interrupted = Interrupted(db, databases)
     assert db.read(interrupted.read) == {"one": 1}
     assert interrupted.runs == 2
@@ -147,6 +150,7 @@ def test_select_is_repeated_once_when_its_connection_breaks(
     db: Database, databases: Databases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The check of the idle connection sees nothing, as after a failover without a FIN."""
+    monkeypatch.setattr(db_module, "_REPEAT_SECONDS", 60.0)
     monkeypatch.setattr(_Connection, "is_usable", lambda _: True)
     assert db.is_ready()
     end_connections(databases)
@@ -158,6 +162,7 @@ def test_write_is_never_repeated(
     db: Database, databases: Databases, monkeypatch: pytest.MonkeyPatch, write: Callable[..., Any]
 ) -> None:
     """It may have happened, so only its caller may repeat it with its key."""
+    monkeypatch.setattr(db_module, "_REPEAT_SECONDS", 60.0)
     monkeypatch.setattr(_Connection, "is_usable", lambda _: True)
     assert db.is_ready()
     end_connections(databases)

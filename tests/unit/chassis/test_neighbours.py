@@ -92,8 +92,9 @@ def metric(name: str, **labels: str) -> float:
 # ── circuit breaker
 
 
-def test_neighbour_that_is_away_gets_no_calls_but_probes() -> None:
+def test_neighbour_that_is_away_gets_no_calls_but_probes(monkeypatch: pytest.MonkeyPatch) -> None:
     neighbour, made = Neighbour("breaker"), []
+    monkeypatch.setattr(neighbours, "PROBE_PAUSE", 0.5)
     make_away(neighbour)
     with pytest.raises(Away), neighbour.calling():
         made.append("a call")
@@ -106,7 +107,7 @@ def test_neighbour_that_is_away_gets_no_calls_but_probes() -> None:
             return False
         return True
 
-    wait_until(is_back, 1)
+    wait_until(is_back)
     answer(neighbour)
     assert metric("neighbour_away", neighbour="breaker") == 0
     assert metric("neighbour_refusals_total", neighbour="breaker", reason="away") > 0
@@ -242,8 +243,9 @@ def test_calls_to_a_busy_neighbour_that_answers_wait_in_order() -> None:
     assert (order, slots.taken) == ([0, 1, 2, 3], 0)
 
 
-def test_a_busy_neighbour_refuses_nobody_while_its_slots_change_hands() -> None:
-    neighbour, calls = Neighbour("busy", slots=2, stalled_seconds=0.3), 60
+def test_a_busy_neighbour_refuses_nobody_while_its_slots_change_hands(monkeypatch: pytest.MonkeyPatch) -> None:
+    neighbour, calls = Neighbour("busy", slots=2, stalled_seconds=30), 60
+    monkeypatch.setattr(neighbours, "LONGEST_WAIT", 30)
 
     def call() -> None:
         with neighbour.calling():

@@ -23,7 +23,7 @@ from services.chassis.clients import HttpPeer
 from services.chassis.db import Database, LockNotGranted
 from services.chassis.deadlines import Deadline
 from services.chassis.errors import NoAnswer, NotSent, Unknown
-from services.chassis.http_transport import PooledTransport
+from services.chassis.http_transport import PooledTransport, _Connection
 from services.chassis.kernel_limits import SOCKET_OPTIONS, TCP_LIMITS
 from services.chassis.settings import Address, BrokerSettings, DatabaseSettings
 from services.user import outside
@@ -115,7 +115,7 @@ def test_kernel_ends_connections_to_a_node_that_is_gone(node: tuple[SilentProxy,
 
 def test_server_frees_the_rows_of_a_client_that_is_gone(database_for: Callable[[str], DatabaseSettings]) -> None:
     """A client that is frozen or cut off sends neither a statement nor a FIN."""
-    settings = replace(database_for("order"), statement_timeout_ms=300)
+    settings = replace(database_for("order"), statement_timeout_ms=2000)
     insert = "INSERT INTO effects (key, outcome) VALUES ('silent:row', 'DONE')"
     lock = "SELECT key FROM effects WHERE key = 'silent:row' FOR UPDATE NOWAIT"
     with closing(Database(settings)) as frozen, closing(Database(settings)) as other:
@@ -271,7 +271,8 @@ class DrippingServer:
                     client.sendall(b"x")
 
 
-def test_http_answer_byte_by_byte_ends_in_time() -> None:
+def test_http_answer_byte_by_byte_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_Connection, "_set_limit", lambda *_: None)  # the limit of one read
     with DrippingServer() as server, at_most(BOUND), pytest.raises(TimeoutError):
         PooledTransport()("GET", f"{server.origin}/x", None, {}, 0.5)
 

@@ -150,8 +150,9 @@ def test_an_idle_key_is_dropped() -> None:
     assert made == ["a", "b", "a"]
 
 
-def test_callers_that_waited_for_a_failed_load_get_its_failure() -> None:
+def test_callers_that_waited_for_a_failed_load_get_its_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise each of them would wait for the timeout of a load of its own, one after another."""
+    monkeypatch.setattr("services.chassis.single_flight_cache.WAIT_SECONDS", 60.0)
     entered, gate, calls = Signal(), Signal(), []
 
     def load() -> int:

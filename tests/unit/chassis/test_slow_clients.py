@@ -7,13 +7,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 
 from harness.runtime import ports
 from harness.runtime.process import wait_for
+from services.chassis import serve
 from services.chassis.serve import QUEUE_PER_THREAD
 from services.chassis.stalled_connections import StalledConnections
 from tests.unit.chassis.test_serve import APP, HELLO, LATE, connect, count_ok, serves
@@ -59,15 +62,33 @@ def test_half_bodies_leave_the_thread_to_others(port: int) -> None:
         connection.close()
 
 
-@pytest.mark.parametrize("sent", [HALF_BODY, HALF_CHUNK])
-def test_half_body_is_refused_after_the_deadline(port: int, sent: bytes) -> None:
+def test_half_body_is_refused_after_the_deadline(port: int) -> None:
     began = time.monotonic()
     with connect(port) as connection:
-        connection.sendall(sent)
+        connection.sendall(HALF_BODY)
         answer = connection.recv(65536)
     assert answer.startswith(b"HTTP/1.1 400")
     assert b"did not arrive within" in answer
     assert time.monotonic() - began >= SECONDS
+
+
+def test_half_chunk_is_answered_after_the_deadline(port: int) -> None:
+    began = time.monotonic()
+    with connect(port) as connection:
+        connection.sendall(HALF_CHUNK)
+        assert connection.recv(65536)
+    assert time.monotonic() - began >= SECONDS
+
+
+@pytest.mark.parametrize(("late_by", "is_complete"), [(-1, True), (1, False)])
+def test_chunked_body_counts_as_cut_by_its_time(
+    monkeypatch: pytest.MonkeyPatch, late_by: float, is_complete: bool
+) -> None:
+    """Granian returns the part of a cut chunked body that has arrived, as if it were the whole body."""
+    times = iter([0.0, serve.BODY_SECONDS + late_by])
+    monkeypatch.setattr(serve, "time", SimpleNamespace(monotonic=lambda: next(times)))
+    environ = {"HTTP_TRANSFER_ENCODING": "chunked", "wsgi.input": BytesIO(b"half")}
+    assert serve._read_body(environ) == is_complete
 
 
 def test_dripping_body_meets_the_same_deadline(port: int) -> None:
@@ -92,16 +113,56 @@ def test_half_head_is_cut_after_the_deadline(port: int) -> None:
         assert read_all(silent) == b""
 
 
-def test_search_for_late_connections_leaves_no_file_open(tmp_path: Path) -> None:
-    with socket.create_server((ports.HOST, 0)) as listener, socket.create_connection(listener.getsockname()):
+@pytest.fixture
+def both_ends() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """A connection of this process to itself, as (the client's end, the server's end)."""
+    with socket.create_server((ports.HOST, 0)) as listener, socket.create_connection(listener.getsockname()) as client:
         connection, _ = listener.accept()
-        with connection, (tmp_path / "file").open("wb"):
-            late = StalledConnections(listener.getsockname()[1], -1, lambda: False)
-            opened = psutil.Process().num_fds()
-            for _ in range(10):
-                late.tick()
-            assert psutil.Process().num_fds() == opened
-            assert connection.recv(1) == b"", "the connection was not found"
+        with connection:
+            yield client, connection
+
+
+def cut_late_connections(server: socket.socket, is_busy: bool = False) -> StalledConnections:
+    """Cut each connection of this server that is not answered, however young it is."""
+    late = StalledConnections(server.getsockname()[1], -1, lambda: is_busy)
+    late.tick()
+    return late
+
+
+def is_cut(server: socket.socket) -> bool:
+    """Whether nothing more can be read from a connection whose client has sent nothing."""
+    server.setblocking(False)
+    try:
+        return server.recv(1) == b""
+    except BlockingIOError:
+        return False
+
+
+def test_search_for_late_connections_leaves_no_file_open(
+    both_ends: tuple[socket.socket, socket.socket], tmp_path: Path
+) -> None:
+    with (tmp_path / "file").open("wb"):
+        opened = psutil.Process().num_fds()
+        late = cut_late_connections(both_ends[1])
+        for _ in range(10):
+            late.tick()
+        assert psutil.Process().num_fds() == opened
+    assert is_cut(both_ends[1]), "the connection was not found"
+
+
+def test_nothing_is_cut_while_a_response_takes_longer(both_ends: tuple[socket.socket, socket.socket]) -> None:
+    cut_late_connections(both_ends[1], is_busy=True)
+    assert not is_cut(both_ends[1])
+
+
+def test_idle_connection_is_not_cut(both_ends: tuple[socket.socket, socket.socket]) -> None:
+    client, server = both_ends
+    client.sendall(b"request")
+    assert server.recv(100) == b"request"
+    server.sendall(b"response")
+    assert client.recv(100) == b"response"
+    cut_late_connections(server)
+    assert not is_cut(server)
 
 
 def test_second_request_of_a_connection_has_the_deadline_too(port: int) -> None:

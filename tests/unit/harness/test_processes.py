@@ -133,18 +133,22 @@ def healthy_stranger() -> Iterator[int]:
 
 
 @pytest.mark.parametrize(
-    ("code", "words"),
+    ("code", "seconds", "words"),
     [
-        ("import signal; signal.pause()", "not ready after"),  # starts slowly, or failed to bind and runs on
-        ("raise SystemExit('EADDRINUSE')", "ended while starting"),
-        ("import socket, signal; s = socket.create_server(('127.0.0.1', {own})); signal.pause()", "not ready after"),
+        ("import signal; signal.pause()", 0.5, "not ready after"),  # starts slowly, or failed to bind and runs on
+        ("raise SystemExit('EADDRINUSE')", 30, "ended while starting"),
+        (
+            "import socket, signal; s = socket.create_server(('127.0.0.1', {own})); signal.pause()",
+            0.5,
+            "not ready after",
+        ),
     ],
     ids=["silent", "ended", "only one of two ports"],
 )
 def test_answer_of_another_process_is_not_readiness(
-    run_dir: RunDir, monkeypatch: pytest.MonkeyPatch, healthy_stranger: int, code: str, words: str
+    run_dir: RunDir, monkeypatch: pytest.MonkeyPatch, healthy_stranger: int, code: str, seconds: float, words: str
 ) -> None:
-    monkeypatch.setattr(supervisor, "START_SECONDS", 0.5)
+    monkeypatch.setattr(supervisor, "START_SECONDS", seconds)
     with listening() as server:
         own = server.getsockname()[1]
     argv = (sys.executable, "-c", code.format(own=own))
@@ -181,14 +185,16 @@ def test_only_a_process_that_died_is_restarted(run_dir: RunDir, monkeypatch: pyt
 
     def start_slowly(name: str) -> None:
         starts.append(name)
-        assert is_ready.wait(10)
+        assert is_ready.wait(30)
         start(name)
 
     monkeypatch.setattr(stack, "start", start_slowly)
     for _ in range(3):
         stack.restart_dead()
+    threads = sum(thread.name == "restart-died" for thread in threading.enumerate())
+    assert process.wait_for(lambda: len(starts) == threads, seconds=30)
     is_ready.set()
-    assert process.wait_for(lambda: stack.state("died") == "running", seconds=10)
+    assert process.wait_for(lambda: stack.state("died") == "running", seconds=30)
     assert starts == ["died"], "a call during the start begins no second one"
     assert stack.state("stopped") == "stopped"
     assert len(process.find_leftovers(run_dir.path)) == 1

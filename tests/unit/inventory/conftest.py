@@ -15,3 +15,11 @@ def inventory(databases: Databases) -> Iterator[InventoryService]:
     service = InventoryService(databases)
     yield service
     service.close()
+
+
+@pytest.fixture(scope="module")
+def impatient(databases: Databases) -> Iterator[InventoryService]:
+    """An Inventory that soon gives up a locked row. Only its own calls may use it, because each can fail."""
+    service = InventoryService(databases, lock_seconds=0.2)
+    yield service
+    service.close()

@@ -59,13 +59,19 @@ def expect_refusal(code: str) -> Iterator[Any]:
     assert caught.value.code == code
 
 
-class InventoryService:
-    """The calls of Inventory, with the credential of `caller`."""
+LOCK_SECONDS, STATEMENT_MS, CALL_SECONDS = 10.0, 20_000, 30.0  # limits that also a busy machine keeps
 
-    def __init__(self, databases: Databases, caller: str = "orchestrator-service") -> None:
+
+class InventoryService:
+    """The calls of Inventory, with the credential of `caller`. A statement waits `lock_seconds` for a lock."""
+
+    def __init__(
+        self, databases: Databases, caller: str = "orchestrator-service", lock_seconds: float = LOCK_SECONDS
+    ) -> None:
         self._databases = databases
         settings = databases.database_for("inventory")
-        self.db = Database(replace(settings, pool_size=40, lock_timeout_ms=1000))
+        limited = replace(settings, lock_timeout_ms=int(lock_seconds * 1000), statement_timeout_ms=STATEMENT_MS)
+        self.db = Database(replace(limited, pool_size=40))
         self._server = build_grpc_server(settings_for(settings), self.db)
         self._server.start()
         self.channel = open_channel(f"127.0.0.1:{self._server.port}")
@@ -86,7 +92,7 @@ class InventoryService:
 
     def call_as(self, peer: GrpcPeer, verb: str, **fields: Any) -> Any:
         request = "SeatRequest" if verb in ("VerifyTicket", "GetSeatOwner") else f"{verb}Request"
-        return peer.call(getattr(self._stub, verb), getattr(pb, request)(**fields))
+        return peer.call(getattr(self._stub, verb), getattr(pb, request)(**fields), CALL_SECONDS)
 
     # ── verbs
 
@@ -181,7 +187,7 @@ class InventoryService:
         with ThreadPoolExecutor(len(calls)) as pool:
             with self.lock_row(seat_id):
                 futures = [pool.submit(result_or_code, call) for call in calls]
-                wait_until(lambda: self.count_waiting() == len(calls), 0.9)  # lock_timeout is 1 s
+                wait_until(lambda: self.count_waiting() == len(calls), LOCK_SECONDS - 1)
             return [future.result() for future in futures]
 
     def count_waiting(self) -> int:

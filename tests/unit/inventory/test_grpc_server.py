@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 import grpc
 import pytest
+from grpc_health.v1.health_pb2 import HealthCheckResponse
 
 from harness.runtime import ports
 from harness.runtime.process import wait_for
@@ -93,9 +94,11 @@ def test_a_replica_that_accepts_calls_but_does_not_answer_is_left_out() -> None:
     with replica("one") as one, replica("two", is_awake) as two, open_client(addresses(one, two)) as (_, call):
         assert {call(b"", timeout=5) for _ in range(4)} == {b"one", b"two"}
         is_awake.clear()
-        failures = [error.code() for error in (call_safely(call, 0.3) for _ in range(20)) if error]
+        two.health.set("", HealthCheckResponse.NOT_SERVING)  # its health check hangs too
+        failures = [error.code() for error in (call_safely(call, 2) for _ in range(20)) if error]
         assert failures == [grpc.StatusCode.DEADLINE_EXCEEDED]
         is_awake.set()
+        two.health.set("", HealthCheckResponse.SERVING)
         assert wait_for(lambda: call(b"", timeout=5) == b"two", seconds=10)
 
 
@@ -168,7 +171,8 @@ def test_first_calls_of_a_new_channel_wait_for_its_replicas(monkeypatch: pytest.
             return [addresses(one)]
 
         monkeypatch.setattr(replicas, "resolve", resolve)
-        calls = [pool.submit(call, b"", timeout=5) for _ in range(8)]
+        monkeypatch.setattr(replicas, "LOOK_UP_SECONDS", 30.0)
+        calls = [pool.submit(call, b"", timeout=30) for _ in range(8)]
         ended, _ = wait(calls, timeout=0.2, return_when=FIRST_COMPLETED)
         is_found.set()
         assert not ended

@@ -17,7 +17,13 @@ from tests.support.databases import Databases
 from tests.support.query_plans import explain_during_sale
 from tests.support.service_settings import new_id, new_key
 from tests.support.waiting import wait_until
-from tests.unit.inventory.inventory_service import HASH, InventoryService, expect_refusal, run_concurrently
+from tests.unit.inventory.inventory_service import (
+    HASH,
+    LOCK_SECONDS,
+    InventoryService,
+    expect_refusal,
+    run_concurrently,
+)
 
 pytestmark = pytest.mark.unit
 
@@ -111,7 +117,7 @@ def test_reserves_of_one_user_wait_for_each_other(inventory: InventoryService, e
         with lock_user(inventory, user_id) as tx:
             tx.run(HOLD, seat_id=last, user_id=user_id)
             refused = pool.submit(inventory.reserve, inventory.new_seat(event), user_id)
-            wait_until(lambda: inventory.count_waiting() == 1, 0.9)  # lock_timeout is 1 s
+            wait_until(lambda: inventory.count_waiting() == 1, LOCK_SECONDS - 1)
         with expect_refusal("HOLD_LIMIT_REACHED"):
             refused.result()
 

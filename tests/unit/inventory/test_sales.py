@@ -105,14 +105,14 @@ def test_used_ticket_can_be_neither_transferred_nor_cancelled(inventory):
         inventory.reserve(seat_id)
 
 
-def test_pivot_on_a_locked_row_is_unknown_and_its_retry_succeeds(inventory):
+def test_pivot_on_a_locked_row_is_unknown_and_its_retry_succeeds(inventory, impatient):
     seat_id, order_id, owner = inventory.sold_seat()
     key, buyer = new_key(), new_id()
     with inventory.lock_row(seat_id):
         with pytest.raises(Unknown):
-            inventory.cancel_sale(seat_id, order_id, owner)
+            impatient.cancel_sale(seat_id, order_id, owner)
         with pytest.raises(Unknown):
-            inventory.update_owner(seat_id, order_id, owner, buyer, key)
+            impatient.update_owner(seat_id, order_id, owner, buyer, key)
     assert inventory.update_owner(seat_id, order_id, owner, buyer, key).owner_user_id == buyer
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -13,7 +14,7 @@ from services.chassis.settings import DatabaseSettings
 @pytest.fixture
 def db(database_for: Callable[[str], DatabaseSettings]) -> Iterator[Database]:
     """The orchestrator's database without sagas of other tests, which an adopter would find."""
-    opened = Database(database_for("orchestrator"))
+    opened = Database(replace(database_for("orchestrator"), statement_timeout_ms=20_000))  # also on a busy machine
     delete_sagas(opened)
     yield opened
     delete_sagas(opened)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
 from uuid import uuid4
@@ -16,7 +16,7 @@ from services.chassis.errors import Away, NoAnswer, Refused, Unknown, Unreachabl
 from services.chassis.neighbours import Neighbour
 from services.contracts.errors import ErrorCode
 from services.orchestrator.participants import Need, Participants
-from services.orchestrator.saga import runner
+from services.orchestrator.saga import retry, runner
 from services.orchestrator.saga.definition import Pivot, Saga, State, Step, StepResult
 from services.orchestrator.saga.flows import SAGAS
 from services.orchestrator.saga.journal import Journal
@@ -27,7 +27,20 @@ from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.unit
 
-AT_ONCE = 1.0  # seconds, on a busy machine. A saga that retries takes 4 s to give up, and 3 s more to undo
+AT_ONCE = 1.0  # seconds of the clock of a test. A saga that retries takes 4 s to give up, and 3 s more to undo
+
+
+@dataclass
+class Clock:
+    """The clock of sagas and retries. Only their pauses move it, so a busy machine cannot."""
+
+    now: float = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
 
 
 @dataclass
@@ -77,7 +90,7 @@ def make_saga(*, has_pivot: bool = False) -> Saga:
 @pytest.fixture
 def journal(db: Database) -> Journal:
     """The journal of a live process."""
-    journal = Journal(db, deadline_seconds=8, park_seconds=120)
+    journal = Journal(db, deadline_seconds=60, park_seconds=120)
     beat_as_if_running(db, journal)
     return journal
 
@@ -100,17 +113,22 @@ def run(journal: Journal) -> Callable[[Saga, Calls], str]:
 
 
 @pytest.fixture(autouse=True)
-def quick_times(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a neighbour be away after 0.1 s."""
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock of a test. A neighbour is away after 0.1 s of real time, and then it is not probed again."""
     monkeypatch.setattr(neighbours, "AWAY_SECONDS", 0.1)
+    monkeypatch.setattr(neighbours, "PROBE_PAUSE", 60)
+    clock = Clock()
+    for module in (retry, runner):
+        monkeypatch.setattr(module, "time", clock)
+    return clock
 
 
-def return_at_once(call: Callable[[], str]) -> str:
-    """Return the result of a call that must end at once."""
-    started = time.monotonic()
-    result = call()
-    assert time.monotonic() - started < AT_ONCE
-    return result
+@contextmanager
+def at_once(clock: Clock) -> Iterator[None]:
+    """Assert that the block ends at once."""
+    started = clock.now
+    yield
+    assert clock.now - started < AT_ONCE
 
 
 def away(number: int = 1) -> list[Unknown]:
@@ -118,7 +136,7 @@ def away(number: int = 1) -> list[Unknown]:
 
 
 @pytest.mark.parametrize("has_pivot", [False, True])
-def test_no_step_runs_while_a_needed_neighbour_is_away(run: Callable[..., str], has_pivot: bool) -> None:
+def test_no_step_runs_while_a_needed_neighbour_is_away(run: Callable[..., str], clock: Clock, has_pivot: bool) -> None:
     inventory = Neighbour("Inventory of a test")
     calls = Calls({Need.INVENTORY: inventory})
 
@@ -128,21 +146,24 @@ def test_no_step_runs_while_a_needed_neighbour_is_away(run: Callable[..., str], 
         return caught.value.is_away
 
     wait_until(fail)
-    assert return_at_once(lambda: run(make_saga(has_pivot=has_pivot), calls)) == "SERVICE_UNAVAILABLE"
+    with at_once(clock):
+        assert run(make_saga(has_pivot=has_pivot), calls) == "SERVICE_UNAVAILABLE"
     assert calls.made == []
     inventory.note_answer()
     assert run(make_saga(), calls) == "done"
 
 
-def test_step_that_was_never_sent_is_not_undone(run: Callable[..., str]) -> None:
+def test_step_that_was_never_sent_is_not_undone(run: Callable[..., str], clock: Clock) -> None:
     calls = Calls(errors={"second": [Unreachable("refused"), *away()]})
-    assert return_at_once(lambda: run(make_saga(), calls)) == "SERVICE_UNAVAILABLE"
+    with at_once(clock):
+        assert run(make_saga(), calls) == "SERVICE_UNAVAILABLE"
     assert calls.made == ["first", "second", "second", "undo first"]
 
 
-def test_step_with_a_lost_answer_is_undone(run: Callable[..., str]) -> None:
+def test_step_with_a_lost_answer_is_undone(run: Callable[..., str], clock: Clock) -> None:
     calls = Calls(errors={"second": [NoAnswer("a timeout"), *away()]})
-    assert return_at_once(lambda: run(make_saga(), calls)) == "SERVICE_UNAVAILABLE"
+    with at_once(clock):
+        assert run(make_saga(), calls) == "SERVICE_UNAVAILABLE"
     assert calls.made == ["first", "second", "second", "undo second", "undo first"]
 
 
@@ -153,12 +174,13 @@ def test_undo_is_called_until_its_neighbour_is_back(run: Callable[..., str]) -> 
 
 
 def test_undo_at_a_neighbour_that_stays_away_is_left_to_recovery(
-    run: Callable[..., str], journal: Journal, monkeypatch: pytest.MonkeyPatch
+    run: Callable[..., str], clock: Clock, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The client waits for the undo. A hung service would cost it the whole time for settling."""
     monkeypatch.setattr(runner, "INSIST_SECONDS", 0.1)
     calls = Calls(errors={"second": [NoAnswer("a timeout"), *away()], "undo second": away(99)})
-    assert return_at_once(lambda: run(make_saga(), calls)) == "left to recovery"
+    with at_once(clock):
+        assert run(make_saga(), calls) == "left to recovery"
     assert len(journal.adopt(16)) == 1, "recovery takes it at its next tick"
 
 
@@ -168,7 +190,7 @@ def test_pivot_is_settled_although_its_neighbour_is_away(run: Callable[..., str]
     assert calls.made == ["first", "second", "pivot", *["settle"] * 4, "undo second", "undo first"]
 
 
-def test_call_to_a_neighbour_that_is_away_is_not_repeated() -> None:
+def test_call_to_a_neighbour_that_is_away_is_not_repeated(clock: Clock) -> None:
     tries: list[int] = []
 
     def call() -> None:
@@ -176,10 +198,10 @@ def test_call_to_a_neighbour_that_is_away_is_not_repeated() -> None:
         raise Away("it is away")
 
     with pytest.raises(Away):
-        retry_until(time.monotonic() + 5, call)
+        retry_until(clock.now + 5, call)
     assert len(tries) == 1
     with pytest.raises(Away):
-        retry_until(time.monotonic() + 5, call, insist=0.2)
+        retry_until(clock.now + 5, call, insist=0.2)
     assert len(tries) > 2
 
 

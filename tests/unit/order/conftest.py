@@ -21,6 +21,14 @@ def service(database_for: Callable[[str], DatabaseSettings]) -> Iterator[OrderSe
     service.db.close()
 
 
+@pytest.fixture(scope="module")
+def impatient(database_for: Callable[[str], DatabaseSettings]) -> Iterator[OrderService]:
+    """An Order service that soon gives up a locked row."""
+    service = OrderService(database_for("order"), lock_seconds=0.2)
+    yield service
+    service.db.close()
+
+
 @pytest.fixture
 def expire_transfers(databases: Databases) -> Iterator[Callable[[], None]]:
     """A function that moves the clock eleven minutes ahead until the end of the test."""

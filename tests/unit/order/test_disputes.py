@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from uuid import UUID
@@ -10,7 +9,6 @@ from uuid import UUID
 import pytest
 
 from services.chassis.db import Transaction
-from services.chassis.settings import DatabaseSettings
 from services.order import disputes
 from tests.support.concurrency import run_concurrently
 from tests.support.service_settings import new_id, new_key
@@ -42,15 +40,13 @@ def test_a_completed_transfer_is_disputed_once(service: OrderService, seat: Seat
     assert service.dispute(transfer_id).code == "TRANSFER_INVALID_STATE"
 
 
-def test_one_of_four_concurrent_disputes_succeeds(database_for: Callable[[str], DatabaseSettings]) -> None:
-    service = OrderService(database_for("order"), lock_timeout_ms=4000)
-    transfer_id = service.add_completed(**Seat(service).ids)
+def test_one_of_four_concurrent_disputes_succeeds(service: OrderService, seat: Seat) -> None:
+    transfer_id = service.add_completed(**seat.ids)
     with ThreadPoolExecutor(4) as pool:
         with service.keep_locked("transfer", transfer_id, waiters=4):  # each has read COMPLETED
             calls = [pool.submit(service.dispute, transfer_id) for _ in range(4)]
         assert sorted(dispute.result().status for dispute in calls) == [200, 409, 409, 409]
     assert service.transfer(transfer_id)["dispute_count"] == 1
-    service.db.close()
 
 
 @pytest.mark.parametrize("stage", ["initiated", "awaiting", "verified"])
@@ -66,11 +62,11 @@ def test_transfer_of_a_refunded_order_cannot_be_disputed(service: OrderService, 
     assert service.dispute(transfer_id).code == "TRANSFER_INVALID_STATE"
 
 
-def test_dispute_waits_for_a_concurrent_refund(service: OrderService, seat: Seat) -> None:
+def test_dispute_waits_for_a_concurrent_refund(service: OrderService, impatient: OrderService, seat: Seat) -> None:
     transfer_id, key = service.add_completed(**seat.ids), new_key("dispute")
     with service.db.transaction() as tx:
         tx.run("UPDATE orders SET status = 'REFUNDED' WHERE order_id = %(id)s", id=UUID(seat.order_id))
-        assert service.dispute(transfer_id, key).status == 503
+        assert impatient.dispute(transfer_id, key).status == 503
     assert service.dispute(transfer_id, key).code == "TRANSFER_INVALID_STATE"
 
 

@@ -179,11 +179,11 @@ def test_expire_keeps_current_and_confirmed_orders(service: OrderService) -> Non
 # ── a locked row
 
 
-def test_confirm_of_a_locked_order_is_503_until_retried(service: OrderService) -> None:
+def test_confirm_of_a_locked_order_is_503_until_retried(service: OrderService, impatient: OrderService) -> None:
     order_id, key = service.add_pending(), new_key("confirm")
     with service.db.transaction() as tx:
         tx.one("SELECT 1 FROM orders WHERE order_id = %(id)s FOR UPDATE", id=UUID(order_id))
-        refused = service.confirm(order_id, key)
+        refused = impatient.confirm(order_id, key)
     assert (refused.status, refused.code) == (503, "SERVICE_UNAVAILABLE")
     assert refused.headers["Retry-After"] == "1"
     assert service.confirm(order_id, key).data["status"] == "CONFIRMED"

@@ -74,7 +74,7 @@ def test_reuse_of_a_refresh_token_ends_the_login(users: UserApp) -> None:
     assert not is_open(users, renewed["access_token"])
 
 
-@pytest.mark.parametrize(("seconds", "is_valid"), [(55, True), (60, False)])
+@pytest.mark.parametrize(("seconds", "is_valid"), [(45, True), (60, False)])
 def test_repeat_of_a_refresh_is_answered_for_a_minute(users: UserApp, seconds: float, is_valid: bool) -> None:
     """The client did not get the answer, so it does not have the next token yet."""
     session = log_in(users)
