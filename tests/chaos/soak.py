@@ -120,8 +120,8 @@ def soak(
         end = _settle(stack, town, event)
         seen.growth = growth.await_rest(before, partial(growth.measure, stack))
         seen.tracebacks = find_tracebacks(stack)
-        _check_logouts(town)
-        _check_passwords(town)
+        check_logouts(town)
+        check_passwords(town)
         _time_keys(ledger)
         case = Case(ledger, end, seen)
         findings = judge(case)
@@ -191,7 +191,7 @@ def _unpaid(ledger: Ledger, state: end_state.EndState) -> bool:
     return not ledger.payments.keys() <= state.payments.keys()
 
 
-def _check_logouts(town: Town) -> None:
+def check_logouts(town: Town) -> None:
     """The gateway must refuse the tokens of people who have logged out."""
     for token in town.ended_tokens[-SHOWN:]:
         answer = town.staff.call("GET", "/api/credits/balance", token=token)
@@ -199,7 +199,7 @@ def _check_logouts(town: Town) -> None:
             town.ledger.open_sessions.append(f"a token got {answer.status} after the logout")
 
 
-def _check_passwords(town: Town) -> None:
+def check_passwords(town: Town) -> None:
     """A login must accept the last password of an account, unless staff have locked it."""
     ledger, visitor = town.ledger, replace(town.staff, token=None)
     for email, password in list(ledger.passwords.items())[-SHOWN:]:

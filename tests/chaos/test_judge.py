@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,10 +14,12 @@ from uuid import uuid4
 
 import pytest
 
+from harness.api_client import ApiResponse
+from tests.chaos.client import Client
 from tests.chaos.end_state import Account, EndState, Order, Payment, Seat, Transfer
 from tests.chaos.judge import CHECKS, Case, Growth, judge
 from tests.chaos.ledger import Admission, Call, Ledger, Resale, Sale, Window
-from tests.chaos.soak import UUID, find_tracebacks, shorten
+from tests.chaos.soak import UUID, check_logouts, check_passwords, find_tracebacks, shorten
 from tests.chaos.stack import FAKES, GATEWAY
 
 pytestmark = pytest.mark.chaos
@@ -178,6 +180,40 @@ def test_unexplained_error_has_the_correlation_id_of_its_log_lines() -> None:
     case.ledger.calls.append(Call(1e9, 0.1, "POST /api/pay", 500, "INTERNAL_ERROR", correlation_id))
     [finding] = judge(case)
     assert UUID.findall(finding) == [correlation_id]
+
+
+@dataclass
+class ScriptedClient(Client):
+    """A client that gets one status for every request."""
+
+    status: int = 200
+
+    def call(self, *_: Any, **__: Any) -> ApiResponse:
+        """Return an answer with the status."""
+        return ApiResponse(self.status, b"{}", {})
+
+
+def make_town(status: int) -> Any:
+    """The town at the end of a run, in which carl has logged out. Every request gets `status`."""
+    ledger = Ledger(accounts={"carl@example.com": "carl"}, passwords={"carl@example.com": "the last one"})
+    return SimpleNamespace(ledger=ledger, staff=ScriptedClient("", status=status), ended_tokens=["a token"])
+
+
+@pytest.mark.parametrize(("status", "findings"), [(401, 0), (200, 1), (503, 1)])
+def test_token_that_is_accepted_after_its_logout_is_found(status: int, findings: int) -> None:
+    check_logouts(town := make_town(status))
+    assert len(town.ledger.open_sessions) == findings
+
+
+@pytest.mark.parametrize(
+    ("status", "is_locked", "findings"),
+    [(200, False, 0), (401, False, 1), (403, False, 1), (403, True, 0), (200, True, 1)],
+)
+def test_login_against_the_last_password_or_lock_is_found(status: int, is_locked: bool, findings: int) -> None:
+    town = make_town(status)
+    town.ledger.locks["carl"] = is_locked
+    check_passwords(town)
+    assert len(town.ledger.refused_logins) == findings
 
 
 def test_tracebacks_are_found_in_log_lines_and_as_text(tmp_path: Path) -> None:
