@@ -31,29 +31,46 @@ PROCESSES = (*SERVICES, GATEWAY, "postgres", "rabbitmq")
 FAKES = ("fake-smu", "fake-stripe")
 DISKS = {"postgres": 2048, "rabbitmq": 512}  # the sizes in MiB of the disks that an act can fill
 WAITING = (queue_admin.HOLD, queue_admin.DELAY, queue_admin.RELEASE)
-PARTICIPANTS = {  # of the sagas, with the journal and the broker
-    "order-service": 5001,
-    "user-service": 5000,
-    "inventory-service": 50051,
-    "sagas-db": 5432,
-    "rabbitmq": 5672,
+URL = "http://{host}:{port}"
+
+
+@dataclass(frozen=True)
+class End:
+    """The end of a link: a program, its port in compose.yaml, and the variables that have its address."""
+
+    program: str
+    port: int
+    variables: Mapping[str, str]
+
+
+DATABASES = ("seats-db", "users-db", "orders-db", "events-db", "sagas-db")
+ENDS = {
+    **{name: End(name, 5003, {}) for name in ORCHESTRATORS},  # one variable of the gateway has both
+    "order-service": End("order-service", 5001, {"ORDER_SERVICE_URL": URL}),
+    "user-service": End("user-service", 5000, {"USER_SERVICE_URL": URL}),
+    "event-service": End("event-service", 5002, {"EVENT_SERVICE_URL": URL}),
+    "inventory-service": End("inventory-service", 50051, {"INVENTORY_SERVICE_URL": "{host}:{port}"}),
+    "the seat map": End("inventory-service", 8080, {"INVENTORY_HTTP_URL": URL}),
+    "fake-smu": End("fake-smu", 6001, {"SMU_API_URL": URL}),
+    "fake-stripe": End("fake-stripe", 6002, {"STRIPE_API_BASE": URL}),
+    "the webhook": End("user-service", 5000, {"STRIPE_WEBHOOK_URL": f"{URL}/api/webhooks/stripe"}),
+    "rabbitmq": End("rabbitmq", 5672, {"RABBITMQ_HOST": "{host}", "RABBITMQ_PORT": "{port}"}),
+    **{name: End(name, 5432, {"DB_HOST": "{host}", "DB_PORT": "{port}"}) for name in DATABASES},
 }
-DATABASES = {
-    "inventory-service": "seats-db",
-    "user-service": "users-db",
-    "order-service": "orders-db",
-    "event-service": "events-db",
+PARTICIPANTS = ("order-service", "user-service", "event-service", "inventory-service", "sagas-db", "rabbitmq")
+CONNECTIONS = {
+    GATEWAY: (*ORCHESTRATORS, "user-service", "event-service"),
+    **dict.fromkeys(ORCHESTRATORS, PARTICIPANTS),
+    "inventory-service": ("seats-db", "rabbitmq", "order-service", "user-service"),
+    "user-service": ("users-db", "fake-smu", "fake-stripe"),
+    "order-service": ("orders-db", "user-service"),
+    "event-service": ("events-db", "the seat map", "user-service"),
+    "fake-stripe": ("the webhook",),
 }
-CONSUMER = "inventory-service to rabbitmq"
-LINKS: Mapping[str, tuple[str, int]] = {  # the program at the end of each, and its port in compose.yaml
-    **{f"gateway to {name}": (name, 5003) for name in ORCHESTRATORS},
-    **{f"{name} to {part}": (part, port) for name in ORCHESTRATORS for part, port in PARTICIPANTS.items()},
-    **{f"{name} to {database}": (database, 5432) for name, database in DATABASES.items()},
-    CONSUMER: ("rabbitmq", 5672),
-}
-CUTS: Mapping[str, tuple[str, ...]] = {  # a link, or those of both orchestrators to a part
+LINKS = {f"{name} to {end}": ENDS[end] for name, ends in CONNECTIONS.items() for end in ends}
+CUTS: Mapping[str, tuple[str, ...]] = {  # a link, or those of both orchestrators to a participant
     **{link: (link,) for link in LINKS},
-    **{f"orchestrators to {part}": tuple(f"{name} to {part}" for name in ORCHESTRATORS) for part in PARTICIPANTS},
+    **{f"orchestrators to {end}": tuple(f"{name} to {end}" for name in ORCHESTRATORS) for end in PARTICIPANTS},
 }
 HOLD_SECONDS = 20
 SUPERVISE_SECONDS = 0.1
@@ -137,19 +154,16 @@ def running_stack(run_dir: Path, patch: str = "") -> Iterator[ChaosStack]:
             )
             for link in LINKS
         }
-        targets = ",".join(links[f"gateway to {name}"].address for name in ORCHESTRATORS)
-        gateway = {"ORCHESTRATOR_URL": f"http://{targets}"}
-        fakes = {name: {"STATE_FILE": str(directory.path / f"{name}.state")} for name in FAKES}
-        others = {name: _point_database_to(links[f"{name} to {database}"]) for name, database in DATABASES.items()}
-        others["inventory-service"] |= _point_broker_to(links[CONSUMER])
-        first, second = ({part: links[f"{name} to {part}"] for part in PARTICIPANTS} for name in ORCHESTRATORS)
-        overrides = {ORCHESTRATOR: _point_orchestrator_to(first), GATEWAY: gateway, **others, **fakes}
+        overrides = {name: _find_variables(name, links) for name in CONNECTIONS}
+        second = overrides.pop(ORCHESTRATORS[1])
+        for name in FAKES:
+            overrides.setdefault(name, {})["STATE_FILE"] = str(directory.path / f"{name}.state")
         disks = {} if small_disk.find_obstacle() else {name: run_dir / name for name in DISKS}
         for name, path in disks.items():
             opened.enter_context(small_disk.small_disk(path, DISKS[name]))
         stack = opened.enter_context(runtime.up(run_dir, env=VARIABLES, quiet=True, overrides=overrides))
         opened.callback(take_down, directory)  # no test needs the data, and a clean stop takes seconds
-        stack.start_replica(ORCHESTRATOR, _point_orchestrator_to(second))
+        stack.start_replica(ORCHESTRATOR, second)
         for name in ORCHESTRATORS if patch else ():
             script = f"{patch}\nfrom services.orchestrator.main import main\nmain()"
             stack.programs[name] = replace(stack.program(name), argv=(sys.executable, "-c", script))
@@ -157,27 +171,21 @@ def running_stack(run_dir: Path, patch: str = "") -> Iterator[ChaosStack]:
         yield ChaosStack(stack, TestSystem(stack, SeatPool()), links, cables, disks)
 
 
-def _point_orchestrator_to(links: Mapping[str, SilentProxy]) -> dict[str, str]:
-    return {
-        "ORDER_SERVICE_URL": f"http://{links['order-service'].address}",
-        "USER_SERVICE_URL": f"http://{links['user-service'].address}",
-        "INVENTORY_SERVICE_URL": links["inventory-service"].address,
-        **_point_database_to(links["sagas-db"]),
-        **_point_broker_to(links["rabbitmq"]),
-    }
-
-
-def _point_database_to(link: SilentProxy) -> dict[str, str]:
-    return {"DB_HOST": link.host, "DB_PORT": str(link.port)}
-
-
-def _point_broker_to(link: SilentProxy) -> dict[str, str]:
-    return {"RABBITMQ_HOST": link.host, "RABBITMQ_PORT": str(link.port)}
+def _find_variables(name: str, links: Mapping[str, SilentProxy]) -> dict[str, str]:
+    """Return the variables with which a program uses its links."""
+    found: dict[str, str] = {}
+    for end in CONNECTIONS[name]:
+        link = links[f"{name} to {end}"]
+        found |= {each: text.format(host=link.host, port=link.port) for each, text in ENDS[end].variables.items()}
+    if name == GATEWAY:
+        found["ORCHESTRATOR_URL"] = "http://" + ",".join(links[f"{name} to {each}"].address for each in ORCHESTRATORS)
+    return found
 
 
 def _connect_to(directory: RunDir, link: str) -> Callable[[], socket.socket]:
     """Return a function that connects to the end of a link."""
-    return lambda: socket.create_connection((HOST, find_port(directory, *LINKS[link])))
+    end = LINKS[link]
+    return lambda: socket.create_connection((HOST, find_port(directory, end.program, end.port)))
 
 
 def find_port(directory: RunDir, name: str, port: int) -> int:

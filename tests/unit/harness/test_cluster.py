@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -130,6 +131,18 @@ def test_broker_handles_partitions_as_in_the_manifests(stack: ClusterStack) -> N
     assert [name for key, name in settings.items() if "nodes" in key] == [
         f"{name}@localhost" for name in GROUPS["rabbitmq"]
     ]
+
+
+def test_log_of_the_queues_needs_a_small_part_of_the_memory(stack: ClusterStack) -> None:
+    """RabbitMQ keeps that log in memory too. At the limit of the memory, it blocks publishers and no sale begins."""
+    node = stack.program("rabbitmq-2")
+    assert isinstance(node, ClusterNode)
+    settings = dict(re.findall(r"(?m)^([\w.]+) = (\d+)", node._configuration(Path("unused"))))
+    log = int(settings["raft.wal_max_size_bytes"])
+    assert 4 * log <= 1_000_000 * int(settings["vm_memory_high_watermark.absolute"])
+    documents = yaml.safe_load_all((MANIFESTS / "rabbitmq.yaml").read_text())
+    spec = next(each["spec"] for each in documents if each["kind"] == "RabbitmqCluster")
+    assert f"\nraft.wal_max_size_bytes = {log}\n" in spec["rabbitmq"]["additionalConfig"]
 
 
 def test_configuration_of_patroni_is_private_and_names_all_of_etcd(stack: ClusterStack) -> None:
