@@ -58,5 +58,7 @@ class CleanUps:
             except Unknown:
                 if time.monotonic() < forget_at:
                     continue
+            except Exception:  # a bug, and the calls after this one must happen
+                logger.exception("a clean-up failed")
             del self._pending[number]
         PENDING.set(len(self._pending))

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import gzip
-from functools import lru_cache
+from collections import OrderedDict
 from threading import Lock
 
 from flask import Response, request
 
 MIN_BYTES = 1000
 LEVEL = 6
-KEPT_BODIES = 32  # a seat map of 50,000 seats has about 6 MB
+KEPT_BODIES, KEPT_BYTES = 32, 64 * 2**20  # a seat map of 50,000 seats has about 6 MB
 
 _lock = Lock()
+_kept: OrderedDict[bytes, bytes] = OrderedDict()  # the body in gzip, the latest one last
 
 
 def respond(body: bytes, content_type: str) -> Response:
@@ -28,9 +29,8 @@ def respond(body: bytes, content_type: str) -> Response:
 def _pack_once(body: bytes) -> bytes:
     """The body in gzip. Concurrent callers wait for the first, because each would need the same CPU time."""
     with _lock:
-        return _pack(body)
-
-
-@lru_cache(maxsize=KEPT_BODIES)
-def _pack(body: bytes) -> bytes:
-    return gzip.compress(body, LEVEL, mtime=0)
+        packed = _kept.pop(body, None) or gzip.compress(body, LEVEL, mtime=0)
+        _kept[body] = packed
+        while len(_kept) > KEPT_BODIES or sum(len(each) + len(_kept[each]) for each in _kept) > KEPT_BYTES:
+            _kept.popitem(last=False)
+        return packed

@@ -128,7 +128,8 @@ def _make_parser() -> argparse.ArgumentParser:
         type=_read_time,
         default=datetime.now(UTC) - DAY,
         metavar="TIME",
-        help="compare the sagas that began after this time, such as 2026-11-29T10:00Z (default: a day ago)",
+        help="compare the sagas that began after this time (or up to 5 minutes before it), such as 2026-11-29T10:00Z "
+        "(default: a day ago)",
     )
     command.add_argument("--only", type=UUID, metavar="ID", help="compare only this order or transfer")
     command.add_argument(

@@ -72,13 +72,17 @@ _STORE_SIDS = """
                                       ELSE coalesce(%(buyer_sid)s, buyer_verification_sid) END
     WHERE transfer_id = %(transfer_id)s AND status = 'PENDING_OTP'
     RETURNING *, expires_at <= app_now() AS is_expired"""
-_COMPLETE = """
-    UPDATE transfers SET status = 'COMPLETED', completed_at = coalesce(completed_at, app_now())
+# The order of completions is that of the sales of a ticket, also after the clock was set back.
+_AFTER_EARLIER = """greatest(app_now(), (
+        SELECT max(earlier.completed_at) + interval '1 microsecond' FROM transfers earlier
+        WHERE earlier.order_id = transfers.order_id AND earlier.transfer_id <> transfers.transfer_id))"""
+_COMPLETE = f"""
+    UPDATE transfers SET status = 'COMPLETED', completed_at = coalesce(completed_at, {_AFTER_EARLIER})
     WHERE transfer_id = %(transfer_id)s AND status = coalesce(%(expected)s, status)
       AND (status = 'DISPUTED' OR status = 'PENDING_OTP' AND seller_otp_verified AND buyer_otp_verified)
     RETURNING *, expires_at <= app_now() AS is_expired"""
-_COMPLETE_AGAIN = """
-    UPDATE transfers SET status = 'COMPLETED', completed_at = app_now()
+_COMPLETE_AGAIN = f"""
+    UPDATE transfers SET status = 'COMPLETED', completed_at = {_AFTER_EARLIER}
     WHERE transfer_id = %(transfer_id)s AND status IN ('INITIATED', 'PENDING_OTP', 'FAILED')
     RETURNING *, expires_at <= app_now() AS is_expired"""
 _REVERSE = """

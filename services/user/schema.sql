@@ -105,6 +105,7 @@ CREATE TABLE IF NOT EXISTS logins (
     expires_at  timestamptz NOT NULL
 );
 CREATE INDEX IF NOT EXISTS logins_by_user ON logins (user_id);
+CREATE INDEX IF NOT EXISTS logins_by_end ON logins (expires_at);
 
 -- The newest code that may reset the password of a user.
 CREATE TABLE IF NOT EXISTS password_resets (

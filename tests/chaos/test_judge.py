@@ -25,6 +25,7 @@ from tests.chaos.stack import FAKES, GATEWAY
 pytestmark = pytest.mark.chaos
 
 PRICE, AMOUNT = Decimal(100), Decimal(70)
+TOKEN, PASSWORD = "the token that has ended", "the last password"
 ACT = Window("kill user-service", began=100.0, restored=110.0)
 
 
@@ -184,19 +185,20 @@ def test_unexplained_error_has_the_correlation_id_of_its_log_lines() -> None:
 
 @dataclass
 class ScriptedClient(Client):
-    """A client that gets one status for every request."""
+    """A client that gets `status` for a request with the credentials of carl, and 401 for every other one."""
 
     status: int = 200
 
-    def call(self, *_: Any, **__: Any) -> ApiResponse:
+    def call(self, _method: str, _path: str, body: Any = None, *_: Any, token: str | None = None) -> ApiResponse:
         """Return an answer with the status."""
-        return ApiResponse(self.status, b"{}", {})
+        is_carl = token == TOKEN or body == {"email": "carl@example.com", "password": PASSWORD}
+        return ApiResponse(self.status if is_carl else 401, b"{}", {})
 
 
 def make_town(status: int) -> Any:
     """The town at the end of a run, in which carl has logged out. Every request gets `status`."""
-    ledger = Ledger(accounts={"carl@example.com": "carl"}, passwords={"carl@example.com": "the last one"})
-    return SimpleNamespace(ledger=ledger, staff=ScriptedClient("", status=status), ended_tokens=["a token"])
+    ledger = Ledger(accounts={"carl@example.com": "carl"}, passwords={"carl@example.com": PASSWORD})
+    return SimpleNamespace(ledger=ledger, staff=ScriptedClient("", status=status), ended_tokens=[TOKEN])
 
 
 @pytest.mark.parametrize(("status", "findings"), [(401, 0), (200, 1), (503, 1)])

@@ -23,7 +23,7 @@ from prometheus_client import Gauge
 
 from services.chassis import json_codec
 from services.chassis.db import Database, LockNotGranted
-from services.chassis.errors import Refused, Unknown
+from services.chassis.errors import NotSent, Refused, Unknown
 from services.contracts.errors import ErrorCode
 from services.orchestrator.saga.journal import CLOCK, MAY_JUDGE_LEASES, make_id
 
@@ -31,6 +31,7 @@ MAX_KEY_CHARS = 255
 KEPT_HOURS = 24
 CLAIM_SECONDS = 30  # no request works for longer, so after that the next retry continues the work
 RELEASE_SECONDS = 0.25  # between two tries to release abandoned keys
+_BATCH = 1000  # expired keys that one transaction deletes
 ABANDONED = Gauge("idempotency_keys_abandoned", "Keys that no request works on and that are not released yet")
 
 ResponseData = Mapping[str, Any]
@@ -64,7 +65,10 @@ _IF_CURRENT = _WHICH + " AND claim = %(claim)s RETURNING key"
 _STORE = "UPDATE idempotency_keys SET answer = %(outcome)s, owner = NULL " + _IF_CURRENT
 _RELEASE = "UPDATE idempotency_keys SET owner = NULL " + _IF_CURRENT
 _DELETE = "DELETE FROM idempotency_keys " + _IF_CURRENT
-_EXPIRE = "DELETE FROM idempotency_keys WHERE created_at < (SELECT app_now()) - make_interval(hours => %(hours)s)"
+_EXPIRE = """
+DELETE FROM idempotency_keys WHERE (caller, operation, key) IN (
+    SELECT caller, operation, key FROM idempotency_keys
+    WHERE created_at < (SELECT app_now()) - make_interval(hours => %(hours)s) LIMIT %(batch)s)"""
 
 
 @dataclass(frozen=True)
@@ -114,9 +118,11 @@ class IdempotencyKeys:
         return _replay(self._work_and_store(claim, chosen, subject, request.is_saga))
 
     def delete_expired(self) -> None:
-        """Delete keys older than 24 hours."""
-        with self._db.transaction() as tx:
-            tx.run(_EXPIRE, hours=KEPT_HOURS)
+        """Delete keys older than 24 hours, in batches that no statement timeout ends."""
+        deleted = _BATCH
+        while deleted == _BATCH:
+            with self._db.transaction() as tx:
+                deleted = tx.run(_EXPIRE, hours=KEPT_HOURS, batch=_BATCH)
 
     def release_abandoned(self) -> None:
         """Release the keys whose release failed before, so that the next retry continues the work.
@@ -126,7 +132,7 @@ class IdempotencyKeys:
         with self._lock:
             abandoned = dict(self._abandoned)
         for claim_id, (claim, forget_at) in abandoned.items():
-            if self._db.statement(_RELEASE, **claim) or time.monotonic() > forget_at:
+            if time.monotonic() > forget_at or self._db.statement(_RELEASE, **claim):
                 with self._lock:
                     self._abandoned.pop(claim_id, None)
                     ABANDONED.set(len(self._abandoned))
@@ -146,6 +152,8 @@ class IdempotencyKeys:
             claimed = self._db.statement(_CLAIM, **claim, **which)
         except LockNotGranted:  # another request claims or ends the same key at this moment
             raise Refused(ErrorCode.REQUEST_IN_PROGRESS) from None
+        except NotSent:
+            raise
         except Unknown:  # the claim may have been stored, and no request works on it
             self._abandon(claim)
             raise

@@ -16,7 +16,7 @@ from uuid import UUID, uuid4
 
 from services.chassis import correlation, json_codec
 from services.chassis.db import Database, Row
-from services.chassis.errors import Unknown
+from services.chassis.errors import NotSent, Unknown
 
 LEASE_SECONDS = 2.0
 LONGEST_GAP_SECONDS = LEASE_SECONDS / 2  # between two renewals. A longer one means that the database was not available.
@@ -174,6 +174,8 @@ class Journal:
             saga_id = make_id()
             try:
                 row = self._db.statement(_BEGIN, saga_id=saga_id, **which, **what, **when)
+            except NotSent:
+                raise
             except Unknown:
                 self.leave(saga_id)
                 raise

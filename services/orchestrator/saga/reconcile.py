@@ -16,7 +16,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any
@@ -47,6 +47,7 @@ FLOWS = tuple(saga.flow for saga in (PAY, REFUND, TRANSFER_CONFIRM, DISPUTE, REV
 STORES = (Need.USERS, Need.ORDERS, Need.INVENTORY)
 OPTIONAL = {"freeze_the_rest"}  # a dispute may have frozen the whole amount
 RELEASED_LATER = {"deduct_credits", "freeze_what_is_left"}  # a refund or a dismissal voids these keys
+EARLIER_SECONDS = 300  # a saga can be under way at a time, and the clocks of two hosts differ
 HOLD_SECONDS = 60  # of a seat between its new hold and its sale
 _KEY = re.compile(rf"({'|'.join(FLOWS)}):([0-9a-f-]{{36}}):(?:(\d+)\.)?(\d+):(\w+)")
 
@@ -85,7 +86,10 @@ class Difference:
 
 
 class Reconciliation:
-    """One comparison of the sagas that began after `since` and ended at least `margin_seconds` ago."""
+    """One comparison of the sagas that began after `since` and ended at least `margin_seconds` ago.
+
+    Those of the EARLIER_SECONDS before `since` are compared too.
+    """
 
     def __init__(
         self,
@@ -99,7 +103,7 @@ class Reconciliation:
         self._history = history
         self._participants = participants
         self._runner = runner
-        self._since = since
+        self._since = since - timedelta(seconds=EARLIER_SECONDS)
         self._margin = margin_seconds
 
     def list_differences(self) -> Iterator[Difference]:

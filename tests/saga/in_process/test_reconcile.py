@@ -12,6 +12,7 @@ import pytest
 
 from services.chassis import json_codec
 from services.orchestrator import admin, audit
+from services.orchestrator.saga.reconcile import EARLIER_SECONDS
 from tests.saga.in_process import db_builders
 from tests.saga.in_process.engine import Engine
 from tests.saga.in_process.faults import Fault, Kind
@@ -254,7 +255,10 @@ def test_live_young_old_and_hand_resolved_sagas_are_left_alone(engine: Engine, r
     before.restore()
     order_id = case.ids["order_id"]
     assert reconcile(order_id, "--margin", "60") == (0, [])
-    assert reconcile(order_id, "--since", (datetime.now(UTC) + timedelta(seconds=1)).isoformat()) == (0, [])
+    later = datetime.now(UTC) + timedelta(seconds=EARLIER_SECONDS)
+    assert reconcile(order_id, "--since", (later + timedelta(seconds=1)).isoformat()) == (0, [])
+    status, [_] = reconcile(order_id, "--since", (later - timedelta(seconds=60)).isoformat())
+    assert status == 1, "a clock can be behind, and a saga can be under way at that time"
     with case.system.dbs["orchestrator"].transaction() as tx:
         tx.run("""INSERT INTO sagas (flow, subject, attempt, given, deadline, park_after)
             SELECT 'refund', subject, 1, '{}', 'infinity', 'infinity' FROM sagas WHERE flow = 'pay'""")

@@ -50,6 +50,14 @@ def test_one_call_without_an_answer_does_not_stop_the_others() -> None:
     assert (silent.made, other.made, count_pending()) == (2, 2, 1)
 
 
+def test_bug_in_one_call_does_not_stop_the_others() -> None:
+    broken, other, work = Call(*[KeyError("a bug")] * 9), Call(Unknown("no answer")), CleanUps()
+    work.add(broken)
+    work.run(other)
+    work.tick()
+    assert (broken.made, other.made, count_pending()) == (1, 2, 0)
+
+
 def test_refused_call_is_not_repeated() -> None:
     call, work = Call(Unknown("no answer"), Refused(ErrorCode.STEP_VOIDED)), CleanUps()
     work.run(call)

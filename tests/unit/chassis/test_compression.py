@@ -31,6 +31,18 @@ def test_large_body_is_compressed_for_a_client_that_accepts_it() -> None:
     assert get(SMALL, **GZIP) == (SMALL, None)
 
 
+def test_kept_bodies_have_a_limit_in_number_and_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(compression.KEPT_BODIES + 5):
+        get(b"%4d" % number * 1000, **GZIP)
+    assert len(compression._kept) == compression.KEPT_BODIES
+    monkeypatch.setattr(compression, "KEPT_BYTES", 3 * len(LARGE))
+    get(LARGE, **GZIP)
+    assert sum(map(len, compression._kept)) <= compression.KEPT_BYTES
+    assert LARGE in compression._kept, "the latest one is kept"
+    monkeypatch.setattr(compression, "KEPT_BYTES", 0)
+    assert gzip.decompress(get(SMALL * 1001, **GZIP)[0]) == SMALL * 1001, "a larger one is not kept"
+
+
 def test_concurrent_clients_share_one_compression(monkeypatch: pytest.MonkeyPatch) -> None:
     compress, calls = gzip.compress, []
 

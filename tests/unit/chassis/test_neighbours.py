@@ -22,7 +22,7 @@ from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.unit
 
-AT_ONCE = 0.2  # seconds, on a busy machine
+AT_ONCE = 10.0  # seconds, on a busy machine. Ten calls that wait take 20 s
 
 
 @pytest.fixture(autouse=True)
@@ -94,7 +94,7 @@ def metric(name: str, **labels: str) -> float:
 
 def test_neighbour_that_is_away_gets_no_calls_but_probes(monkeypatch: pytest.MonkeyPatch) -> None:
     neighbour, made = Neighbour("breaker"), []
-    monkeypatch.setattr(neighbours, "PROBE_PAUSE", 0.5)
+    monkeypatch.setattr(neighbours, "PROBE_PAUSE", 60)
     make_away(neighbour)
     with pytest.raises(Away), neighbour.calling():
         made.append("a call")
@@ -107,6 +107,7 @@ def test_neighbour_that_is_away_gets_no_calls_but_probes(monkeypatch: pytest.Mon
             return False
         return True
 
+    neighbour._probe_at = 0.0
     wait_until(is_back)
     answer(neighbour)
     assert metric("neighbour_away", neighbour="breaker") == 0
@@ -244,12 +245,12 @@ def test_calls_to_a_busy_neighbour_that_answers_wait_in_order() -> None:
 
 
 def test_a_busy_neighbour_refuses_nobody_while_its_slots_change_hands(monkeypatch: pytest.MonkeyPatch) -> None:
-    neighbour, calls = Neighbour("busy", slots=2, stalled_seconds=30), 60
+    neighbour, calls = Neighbour("busy", slots=2, stalled_seconds=2), 60
     monkeypatch.setattr(neighbours, "LONGEST_WAIT", 30)
 
     def call() -> None:
         with neighbour.calling():
-            time.sleep(0.02)  # the time of an answer
+            time.sleep(0.1)  # the time of an answer. All calls take 3 s
 
     with ThreadPoolExecutor(calls) as pool:
         for future in [pool.submit(call) for _ in range(calls)]:

@@ -149,7 +149,7 @@ def test_silent_name_server_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_service_that_moved_is_found_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A container that is created again has another address. Until then, the name is looked up seldom."""
+    """A container that is created again has another address. A failure does not wait for the next regular look-up."""
     (gone,) = ports.claim([20_611])
     with AnsweringServer() as server:
         found = [f"127.0.0.1:{gone}"]

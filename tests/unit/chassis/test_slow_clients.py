@@ -84,7 +84,10 @@ def test_half_chunk_is_answered_after_the_deadline(port: int) -> None:
 def test_chunked_body_counts_as_cut_by_its_time(
     monkeypatch: pytest.MonkeyPatch, late_by: float, is_complete: bool
 ) -> None:
-    """Granian returns the part of a cut chunked body that has arrived, as if it were the whole body."""
+    """Granian returns the part of a cut chunked body that has arrived, as if it were the whole body.
+
+    After a slow head, the cut comes earlier, and the part counts as whole. It is no valid JSON, so it gets 400 as well.
+    """
     times = iter([0.0, serve.BODY_SECONDS + late_by])
     monkeypatch.setattr(serve, "time", SimpleNamespace(monotonic=lambda: next(times)))
     environ = {"HTTP_TRANSFER_ENCODING": "chunked", "wsgi.input": BytesIO(b"half")}
@@ -130,7 +133,7 @@ def cut_late_connections(server: socket.socket, is_busy: bool = False) -> Stalle
 
 
 def is_cut(server: socket.socket) -> bool:
-    """Whether nothing more can be read from a connection whose client has sent nothing."""
+    """Whether a connection is cut. Everything that its client has sent must have been read."""
     server.setblocking(False)
     try:
         return server.recv(1) == b""

@@ -356,6 +356,7 @@ def test_container_gains_no_right_and_writes_only_to_volumes(name: str) -> None:
     assert described["security_opt"] == ["no-new-privileges:true"]
     assert described["read_only"] is True
     assert "/tmp" in described["tmpfs"]  # noqa: S108 - the folder of the container
+    assert described["logging"]["options"].keys() == {"max-size", "max-file"}, "its log cannot fill the disk"
     assert ("cap_add" in described) == (name in STARTS_AS_ROOT)
     assert not described.get("privileged")
 

@@ -115,7 +115,7 @@ def test_webhook_that_was_being_delivered_is_sent_again(monkeypatch: pytest.Monk
         first = stripe.create_app().test_client()
         post_stripe(first, "/v1/payment_intents", amount=5000, currency="sgd")
         wait_until(lambda: received)
-        post_stripe(first, "/v1/payment_intents", amount=5000, currency="sgd")  # its save has the queue
+        post_stripe(first, "/v1/payment_intents", amount=5000, currency="sgd")  # also saves the queue
         stripe.create_app()
         wait_until(lambda: len(received) > 1)
     assert received[0] == received[1]

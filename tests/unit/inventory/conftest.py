@@ -19,7 +19,7 @@ def inventory(databases: Databases) -> Iterator[InventoryService]:
 
 @pytest.fixture(scope="module")
 def impatient(databases: Databases) -> Iterator[InventoryService]:
-    """An Inventory that soon gives up a locked row. Only its own calls may use it, because each can fail."""
+    """An Inventory that soon gives up a locked row. Use it only for calls that must meet one."""
     service = InventoryService(databases, lock_seconds=0.2)
     yield service
     service.close()

@@ -59,7 +59,7 @@ def expect_refusal(code: str) -> Iterator[Any]:
     assert caught.value.code == code
 
 
-LOCK_SECONDS, STATEMENT_MS, CALL_SECONDS = 10.0, 20_000, 30.0  # limits that also a busy machine keeps
+LOCK_SECONDS, STATEMENT_MS, CALL_SECONDS = 10.0, 20_000, 30.0  # limits that even a busy machine does not reach
 
 
 class InventoryService:

@@ -94,7 +94,7 @@ def test_a_replica_that_accepts_calls_but_does_not_answer_is_left_out() -> None:
     with replica("one") as one, replica("two", is_awake) as two, open_client(addresses(one, two)) as (_, call):
         assert {call(b"", timeout=5) for _ in range(4)} == {b"one", b"two"}
         is_awake.clear()
-        two.health.set("", HealthCheckResponse.NOT_SERVING)  # its health check hangs too
+        two.health.set("", HealthCheckResponse.NOT_SERVING)  # a hung process would not answer its health check
         failures = [error.code() for error in (call_safely(call, 2) for _ in range(20)) if error]
         assert failures == [grpc.StatusCode.DEADLINE_EXCEEDED]
         is_awake.set()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -15,8 +17,9 @@ from prometheus_client import REGISTRY
 
 from services.chassis import json_codec
 from services.chassis.db import Database, Row
-from services.chassis.errors import Refused, Unknown
+from services.chassis.errors import Away, Refused, Unknown
 from services.contracts.errors import ErrorCode
+from services.orchestrator.api import idempotency as module
 from services.orchestrator.api.idempotency import IdempotencyKeys, KeyedRequest
 from services.orchestrator.saga.journal import Journal, Status
 from tests.support.leases import beat_as_if_running
@@ -392,6 +395,46 @@ def test_late_release_does_not_free_the_key_of_its_retry(db: Database, request_:
     start_process(db).run(request_, work_on_retry)
 
 
+def test_claim_that_was_never_sent_is_not_kept(db: Database, request_: KeyedRequest) -> None:
+    """Otherwise each request during an outage would cost memory until the database is back."""
+    broken = BrokenDatabase(db)
+    keys = start_process(broken)
+    broken.is_away, broken.failure = True, Away
+    with pytest.raises(Away):
+        keys.run(request_, Work())
+    assert keys._abandoned == {}
+
+
+def test_claim_is_forgotten_although_the_database_does_not_answer(
+    db: Database, request_: KeyedRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = BrokenDatabase(db)
+    keys = start_process(broken)
+    broken.is_away = True
+    with pytest.raises(Unknown):
+        keys.run(request_, Work())
+    assert read_abandoned() == 1
+    with pytest.raises(Unknown):
+        keys.release_abandoned()
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + module.CLAIM_SECONDS + 1))
+    keys.release_abandoned()
+    assert read_abandoned() == 0
+
+
+def test_old_keys_are_deleted_in_batches(db: Database, keys: IdempotencyKeys, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_BATCH", 2)
+    for number in range(6):
+        keys.run(KeyedRequest(uuid4(), "reserve", f"batch {number}", b"{}"), Work())
+    with db.transaction() as tx:
+        tx.run("""UPDATE idempotency_keys SET created_at = app_now() - interval '25 hours'
+            WHERE key LIKE 'batch %%' AND key <> 'batch 5'""")
+    keys.delete_expired()
+    with db.transaction() as tx:
+        assert [row["key"] for row in tx.all("SELECT key FROM idempotency_keys WHERE key LIKE 'batch %%'")] == [
+            "batch 5"
+        ]
+
+
 def test_living_owner_keeps_its_key_after_an_outage(db: Database, request_: KeyedRequest) -> None:
     """No process could renew its lease, so the owner of the key is not dead."""
     other, other_journal = start_process_with_journal(db)
@@ -420,11 +463,12 @@ class BrokenDatabase(Database):
     def __init__(self, db: Database) -> None:
         vars(self).update(vars(db))
         self.is_away = False
+        self.failure: type[Unknown] = Unknown
         self.loses_answers = False
 
     def statement(self, sql: str, **params: Any) -> Row | None:
         if self.is_away:
-            raise Unknown("the database did not answer")
+            raise self.failure("the database did not answer")
         row = super().statement(sql, **params)
         if self.loses_answers:
             raise Unknown("the answer was lost")

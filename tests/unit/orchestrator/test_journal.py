@@ -13,7 +13,7 @@ from uuid import RFC_4122, UUID, uuid4
 import pytest
 
 from services.chassis.db import Database, Transaction
-from services.chassis.errors import Unknown
+from services.chassis.errors import Away, Unknown
 from services.chassis.worker import Background, Worker
 from services.orchestrator.saga import journal as journal_module
 from services.orchestrator.saga.journal import LEASE_SECONDS, Entry, Journal, NoticeDue, Status, make_id
@@ -276,12 +276,12 @@ def test_saga_that_its_process_cannot_end_is_taken_over(db: Database, journal: J
     assert owner.adopt(16) == []
 
 
-def test_overdue_saga_is_tried_again_after_its_pause(db: Database) -> None:
+def test_overdue_saga_is_tried_again_after_its_pause(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     owner = start_process(db, deadline_seconds=-1)
     entry, _ = begin(owner, uuid4())
     owner.leave(entry.saga_id, pause_seconds=60)
     assert owner.adopt(16) == []
-    owner.leave(entry.saga_id)
+    monkeypatch.setattr(journal_module, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + 60))
     assert [adopted.saga_id for adopted in owner.adopt(16)] == [entry.saga_id]
 
 
@@ -339,6 +339,21 @@ def test_begin_whose_answer_is_lost_is_adopted_at_once(
         with pytest.raises(Unknown):
             begin(journal, subject)
     assert [entry.subject for entry in journal.adopt(16)] == [subject]
+
+
+def test_begin_that_was_never_sent_leaves_nothing(
+    db: Database, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise each request during an outage would cost memory until the database is back."""
+
+    def send_nothing(_sql: str, **_parameters: Any) -> Any:
+        raise Away("the database is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(db, "statement", send_nothing)
+        with pytest.raises(Away):
+            begin(journal, uuid4())
+    assert journal._left == {}
 
 
 def test_two_adopters_never_get_the_same_saga(db: Database) -> None:

@@ -33,7 +33,7 @@ class Reply:
     headers: Any
 
 
-LOCK_SECONDS, STATEMENT_MS = 10.0, 20_000  # limits that also a busy machine keeps
+LOCK_SECONDS, STATEMENT_MS = 10.0, 20_000  # limits that even a busy machine does not reach
 
 
 class OrderService:

@@ -66,6 +66,17 @@ def test_each_refresh_returns_the_next_refresh_token(users: UserApp) -> None:
     assert len({(claims["sid"], claims["exp"]) for claims in tokens}) == 1, "a login ends seven days after it began"
 
 
+def test_each_login_deletes_some_that_have_ended(users: UserApp) -> None:
+    """Also those of users who never return."""
+    with users.db.transaction() as tx:
+        tx.run("DELETE FROM logins")
+    log_in(users)
+    with users.db.transaction() as tx:
+        tx.run("UPDATE logins SET expires_at = now() - interval '1 second'")
+    log_in(users)
+    assert users.db.rows("SELECT sid FROM logins WHERE expires_at < now()") == []
+
+
 def test_reuse_of_a_refresh_token_ends_the_login(users: UserApp) -> None:
     session = log_in(users)
     renewed = renew(users, renew(users, session["refresh_token"])["refresh_token"])
