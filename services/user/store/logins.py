@@ -20,7 +20,7 @@ _OPEN = """
 INSERT INTO logins (sid, user_id, refresh_id, device, expires_at)
 SELECT %(sid)s, user_id, %(refresh_id)s, %(device)s, now() + make_interval(secs => %(seconds)s)
 FROM users WHERE user_id = %(user_id)s AND password_hash = %(password_hash)s AND locked_at IS NULL FOR SHARE
-RETURNING extract(epoch FROM expires_at)::bigint AS expires_at"""
+RETURNING floor(extract(epoch FROM expires_at))::bigint AS expires_at"""
 # Those of all users, because some never log in again. It deletes more rows than a login adds.
 _DELETE_EXPIRED = """
 DELETE FROM logins WHERE sid IN (
@@ -36,7 +36,7 @@ FROM users
 WHERE sid = %(sid)s AND users.user_id = logins.user_id AND users.locked_at IS NULL AND expires_at > now()
   AND (refresh_id = %(token_id)s
        OR (previous_id = %(token_id)s AND rotated_at > now() - make_interval(secs => %(repeat)s)))
-RETURNING refresh_id, extract(epoch FROM expires_at)::bigint AS expires_at, users.role"""
+RETURNING refresh_id, floor(extract(epoch FROM expires_at))::bigint AS expires_at, users.role"""
 
 _EXISTS = "SELECT 1 FROM logins WHERE sid = %(sid)s"
 _LIST = """

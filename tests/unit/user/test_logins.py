@@ -66,6 +66,16 @@ def test_each_refresh_returns_the_next_refresh_token(users: UserApp) -> None:
     assert len({(claims["sid"], claims["exp"]) for claims in tokens}) == 1, "a login ends seven days after it began"
 
 
+def test_tokens_of_a_login_end_in_the_second_of_its_end(users: UserApp) -> None:
+    """A rounded end would differ from that of the first token, which is at most seven days old."""
+    session = log_in(users)
+    move = """UPDATE logins SET expires_at = date_trunc('second', expires_at) - interval '1 hour'
+        + interval '0.9 seconds' WHERE sid = %(sid)s RETURNING floor(extract(epoch FROM expires_at))::float AS end"""
+    with users.db.transaction() as tx:
+        end = tx.only(move, sid=read_claims(session["refresh_token"])["sid"])["end"]
+    assert read_claims(renew(users, session["refresh_token"])["refresh_token"])["exp"] == end
+
+
 def test_each_login_deletes_some_that_have_ended(users: UserApp) -> None:
     """Also those of users who never return."""
     with users.db.transaction() as tx:
