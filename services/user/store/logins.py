@@ -21,7 +21,7 @@ INSERT INTO logins (sid, user_id, refresh_id, device, expires_at)
 SELECT %(sid)s, user_id, %(refresh_id)s, %(device)s, now() + make_interval(secs => %(seconds)s)
 FROM users WHERE user_id = %(user_id)s AND password_hash = %(password_hash)s AND locked_at IS NULL FOR SHARE
 RETURNING floor(extract(epoch FROM expires_at))::bigint AS expires_at"""
-# Those of all users, because some never log in again. It deletes more rows than a login adds.
+# Those of all users, because some never log in again. It deletes more rows than a login adds, and waits for no lock.
 _DELETE_EXPIRED = """
 DELETE FROM logins WHERE sid IN (
     SELECT sid FROM logins WHERE expires_at < now() ORDER BY expires_at LIMIT 4 FOR UPDATE SKIP LOCKED)"""
@@ -55,8 +55,8 @@ def open_login(db: Database, account: Row, sid: str, device: str) -> Row | None:
     """
     refresh_id, user = str(uuid4()), {name: account[name] for name in ("user_id", "password_hash")}
     with db.transaction() as tx:
-        tx.run(_DELETE_EXPIRED)
         added = tx.one(_OPEN, sid=sid, refresh_id=refresh_id, device=device, seconds=REFRESH_SECONDS, **user)
+        tx.run(_DELETE_EXPIRED)
     return added and {"refresh_id": refresh_id, **added}
 
 
