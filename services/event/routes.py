@@ -59,7 +59,7 @@ def _read_event_ids() -> list[UUID] | None:
 
 def _conditional(rendered: Rendered) -> Response:
     """The bytes, or 304 if the caller already has them (`If-None-Match`)."""
-    response = compression.respond(rendered.body, "application/json")
+    response = compression.respond(rendered.body, "application/json", rendered.etag)
     response.set_etag(rendered.etag, weak=response.content_encoding is not None)  # other bytes of the same content
     response.headers["Cache-Control"] = "private, no-cache"
     response.make_conditional(request)

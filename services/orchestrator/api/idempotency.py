@@ -68,7 +68,8 @@ _DELETE = "DELETE FROM idempotency_keys " + _IF_CURRENT
 _EXPIRE = """
 DELETE FROM idempotency_keys WHERE (caller, operation, key) IN (
     SELECT caller, operation, key FROM idempotency_keys
-    WHERE created_at < (SELECT app_now()) - make_interval(hours => %(hours)s) LIMIT %(batch)s)"""
+    WHERE created_at < (SELECT app_now()) - make_interval(hours => %(hours)s)
+    ORDER BY created_at LIMIT %(batch)s FOR UPDATE SKIP LOCKED)"""
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,12 @@ INSERT INTO logins (sid, user_id, refresh_id, device, expires_at)
 SELECT %(sid)s, user_id, %(refresh_id)s, %(device)s, now() + make_interval(secs => %(seconds)s)
 FROM users WHERE user_id = %(user_id)s AND password_hash = %(password_hash)s AND locked_at IS NULL FOR SHARE
 RETURNING floor(extract(epoch FROM expires_at))::bigint AS expires_at"""
-# Those of all users, because some never log in again. It deletes more rows than a login adds, and waits for no lock.
+# Those of all users, because some never log in again. It deletes more rows than a login adds, and waits for no lock. An
+# access token can outlive its login, so the row stays until a lock or a logout has nothing left to revoke.
 _DELETE_EXPIRED = """
 DELETE FROM logins WHERE sid IN (
-    SELECT sid FROM logins WHERE expires_at < now() ORDER BY expires_at LIMIT 4 FOR UPDATE SKIP LOCKED)"""
+    SELECT sid FROM logins WHERE expires_at < now() - make_interval(secs => %(listed)s)
+    ORDER BY expires_at LIMIT 4 FOR UPDATE SKIP LOCKED)"""
 
 # One statement, so that of concurrent refreshes one rotates and the others read the token that it made.
 _ROTATE = """
@@ -56,7 +58,7 @@ def open_login(db: Database, account: Row, sid: str, device: str) -> Row | None:
     refresh_id, user = str(uuid4()), {name: account[name] for name in ("user_id", "password_hash")}
     with db.transaction() as tx:
         added = tx.one(_OPEN, sid=sid, refresh_id=refresh_id, device=device, seconds=REFRESH_SECONDS, **user)
-        tx.run(_DELETE_EXPIRED)
+        tx.run(_DELETE_EXPIRED, listed=revocations.LISTED_SECONDS)
     return added and {"refresh_id": refresh_id, **added}
 
 

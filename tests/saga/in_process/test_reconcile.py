@@ -257,7 +257,7 @@ def test_live_young_old_and_hand_resolved_sagas_are_left_alone(engine: Engine, r
     assert reconcile(order_id, "--margin", "60") == (0, [])
     later = datetime.now(UTC) + timedelta(seconds=EARLIER_SECONDS)
     assert reconcile(order_id, "--since", (later + timedelta(seconds=1)).isoformat()) == (0, [])
-    status, [_] = reconcile(order_id, "--since", (later - timedelta(seconds=60)).isoformat())
+    status, [_] = reconcile(order_id, "--since", (later - timedelta(seconds=EARLIER_SECONDS - 1)).isoformat())
     assert status == 1, "a clock can be behind, and a saga can be under way at that time"
     with case.system.dbs["orchestrator"].transaction() as tx:
         tx.run("""INSERT INTO sagas (flow, subject, attempt, given, deadline, park_after)

@@ -35,12 +35,18 @@ def test_kept_bodies_have_a_limit_in_number_and_in_bytes(monkeypatch: pytest.Mon
     for number in range(compression.KEPT_BODIES + 5):
         get(b"%4d" % number * 1000, **GZIP)
     assert len(compression._kept) == compression.KEPT_BODIES
-    monkeypatch.setattr(compression, "KEPT_BYTES", 3 * len(LARGE))
-    get(LARGE, **GZIP)
-    assert sum(map(len, compression._kept)) <= compression.KEPT_BYTES
+    packed = [len(each) for each in compression._kept.values()]
+    monkeypatch.setattr(compression, "KEPT_BYTES", sum(packed) // 2)
+    assert gzip.decompress(get(LARGE, **GZIP)[0]) == LARGE
+    assert 0 < sum(map(len, compression._kept.values())) <= compression.KEPT_BYTES
     assert LARGE in compression._kept, "the latest one is kept"
-    monkeypatch.setattr(compression, "KEPT_BYTES", 0)
-    assert gzip.decompress(get(SMALL * 1001, **GZIP)[0]) == SMALL * 1001, "a larger one is not kept"
+
+
+def test_body_with_an_etag_is_not_kept_itself() -> None:
+    with Flask(__name__).test_request_context(headers=GZIP):
+        first = compression.respond(LARGE, "application/json", "an etag").data
+        assert compression._kept["an etag"] == first
+        assert compression.respond(LARGE, "application/json", "an etag").data == first
 
 
 def test_concurrent_clients_share_one_compression(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -245,12 +245,12 @@ def test_calls_to_a_busy_neighbour_that_answers_wait_in_order() -> None:
 
 
 def test_a_busy_neighbour_refuses_nobody_while_its_slots_change_hands(monkeypatch: pytest.MonkeyPatch) -> None:
-    neighbour, calls = Neighbour("busy", slots=2, stalled_seconds=2), 60
+    neighbour, calls = Neighbour("busy", slots=2, stalled_seconds=5), 60
     monkeypatch.setattr(neighbours, "LONGEST_WAIT", 30)
 
     def call() -> None:
         with neighbour.calling():
-            time.sleep(0.1)  # the time of an answer. All calls take 3 s
+            time.sleep(0.2)  # the time of an answer. All calls take 6 s
 
     with ThreadPoolExecutor(calls) as pool:
         for future in [pool.submit(call) for _ in range(calls)]:

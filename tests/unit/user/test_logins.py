@@ -82,9 +82,21 @@ def test_each_login_deletes_some_that_have_ended(users: UserApp) -> None:
         tx.run("DELETE FROM logins")
     log_in(users)
     with users.db.transaction() as tx:
-        tx.run("UPDATE logins SET expires_at = now() - interval '1 second'")
+        tx.run("UPDATE logins SET expires_at = now() - interval '1 hour'")
     log_in(users)
     assert users.db.rows("SELECT sid FROM logins WHERE expires_at < now()") == []
+
+
+def test_lock_revokes_a_login_that_has_just_ended(users: UserApp) -> None:
+    """An access token is valid for 15 minutes, so it can outlive its login."""
+    session = log_in(users)
+    sid, user = (read_claims(session["access_token"])[claim] for claim in ("sid", "sub"))
+    with users.db.transaction() as tx:
+        tx.run("DELETE FROM logins WHERE sid <> %(sid)s", sid=sid)
+        tx.run("UPDATE logins SET expires_at = now() - interval '1 minute'")
+    log_in(users)
+    assert call_as_staff(users, f"/api/auth/users/{user}/lock").status_code == 200
+    assert len(users.db.rows("SELECT sid FROM revoked_logins WHERE sid = %(sid)s", sid=sid)) == 1
 
 
 def test_reuse_of_a_refresh_token_ends_the_login(users: UserApp) -> None:
