@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ ROLES = {  # service: (database, role)
     "orchestrator": ("sagas_db", "orchestrator_user"),
 }
 START_SECONDS = 30
+LOCK_SECONDS = 10.0  # how long a statement of a patient service waits for a lock
 SHARED_POSTGRES = "TEST_POSTGRES_HOME"  # the directory of a running server to use (see `Databases`)
 PREFIX, OWNER = "ticketremaster-test-", "owner"
 FAST = ("-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off")  # no data outlives a test run
@@ -48,6 +50,14 @@ _DROP_ALL = """
 DROP SCHEMA public CASCADE;
 CREATE SCHEMA public AUTHORIZATION pg_database_owner;
 GRANT USAGE ON SCHEMA public TO PUBLIC"""
+
+
+def be_patient(settings: DatabaseSettings, lock_seconds: float = LOCK_SECONDS) -> DatabaseSettings:
+    """Return settings with limits that even a busy machine does not reach.
+
+    A statement waits `lock_seconds` for a lock.
+    """
+    return replace(settings, lock_timeout_ms=int(lock_seconds * 1000), statement_timeout_ms=20_000)
 
 
 class Databases:

@@ -15,12 +15,13 @@ from services.user.store import revocations
 # A client that lost the answer of a refresh, or that has two tabs, sends the same token again within this time.
 REPEAT_SECONDS = 60
 
+_END = "floor(extract(epoch FROM expires_at))::bigint AS expires_at"  # in seconds, never later than the login ends
 # The lock makes a login either precede a change of the password, which ends it, or see the new password.
-_OPEN = """
+_OPEN = f"""
 INSERT INTO logins (sid, user_id, refresh_id, device, expires_at)
 SELECT %(sid)s, user_id, %(refresh_id)s, %(device)s, now() + make_interval(secs => %(seconds)s)
 FROM users WHERE user_id = %(user_id)s AND password_hash = %(password_hash)s AND locked_at IS NULL FOR SHARE
-RETURNING floor(extract(epoch FROM expires_at))::bigint AS expires_at"""
+RETURNING {_END}"""
 # Those of all users, because some never log in again. It deletes more rows than a login adds, and waits for no lock. An
 # access token can outlive its login, so the row stays until a lock or a logout has nothing left to revoke.
 _DELETE_EXPIRED = """
@@ -29,7 +30,7 @@ DELETE FROM logins WHERE sid IN (
     ORDER BY expires_at LIMIT 4 FOR UPDATE SKIP LOCKED)"""
 
 # One statement, so that of concurrent refreshes one rotates and the others read the token that it made.
-_ROTATE = """
+_ROTATE = f"""
 UPDATE logins SET
     previous_id = CASE WHEN refresh_id = %(token_id)s THEN refresh_id ELSE previous_id END,
     rotated_at = CASE WHEN refresh_id = %(token_id)s THEN now() ELSE rotated_at END,
@@ -38,7 +39,7 @@ FROM users
 WHERE sid = %(sid)s AND users.user_id = logins.user_id AND users.locked_at IS NULL AND expires_at > now()
   AND (refresh_id = %(token_id)s
        OR (previous_id = %(token_id)s AND rotated_at > now() - make_interval(secs => %(repeat)s)))
-RETURNING refresh_id, floor(extract(epoch FROM expires_at))::bigint AS expires_at, users.role"""
+RETURNING refresh_id, {_END}, users.role"""
 
 _EXISTS = "SELECT 1 FROM logins WHERE sid = %(sid)s"
 _LIST = """

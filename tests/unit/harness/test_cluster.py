@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -106,10 +107,15 @@ def test_next_start_keeps_the_ports_of_etcd(stack: ClusterStack) -> None:
     ports.release([here for own in again.values() for here in own.values()])
 
 
+def read_spec(file: str, kind: str) -> Any:
+    """Return the `spec` of the object of this kind in a manifest."""
+    documents = yaml.safe_load_all((MANIFESTS / file).read_text())
+    return next(each["spec"] for each in documents if each["kind"] == kind)
+
+
 def test_replication_is_that_of_the_manifests() -> None:
     """One of both followers has each acknowledged commit, and without any, commits wait."""
-    documents = yaml.safe_load_all((MANIFESTS / "user.yaml").read_text())
-    spec = next(each["spec"] for each in documents if each["kind"] == "Cluster")
+    spec = read_spec("user.yaml", "Cluster")
     assert spec["instances"] == len(GROUPS["postgres"])
     assert spec["postgresql"]["synchronous"] == {"method": "any", "number": 1, "dataDurability": "required"}
     assert patroni.DYNAMIC["synchronous_mode"] == "quorum"
@@ -118,8 +124,7 @@ def test_replication_is_that_of_the_manifests() -> None:
 
 
 def test_broker_handles_partitions_as_in_the_manifests(stack: ClusterStack) -> None:
-    documents = yaml.safe_load_all((MANIFESTS / "rabbitmq.yaml").read_text())
-    spec = next(each["spec"] for each in documents if each["kind"] == "RabbitmqCluster")
+    spec = read_spec("rabbitmq.yaml", "RabbitmqCluster")
     assert spec["replicas"] == len(GROUPS["rabbitmq"])
     node = stack.program("rabbitmq-2")
     assert isinstance(node, ClusterNode)
@@ -140,8 +145,7 @@ def test_log_of_the_queues_needs_a_small_part_of_the_memory(stack: ClusterStack)
     settings = dict(re.findall(r"(?m)^([\w.]+) = (\d+)", node._configuration(Path("unused"))))
     log = int(settings["raft.wal_max_size_bytes"])
     assert 4 * log <= 1_000_000 * int(settings["vm_memory_high_watermark.absolute"])
-    documents = yaml.safe_load_all((MANIFESTS / "rabbitmq.yaml").read_text())
-    spec = next(each["spec"] for each in documents if each["kind"] == "RabbitmqCluster")
+    spec = read_spec("rabbitmq.yaml", "RabbitmqCluster")
     assert f"\nraft.wal_max_size_bytes = {log}\n" in spec["rabbitmq"]["additionalConfig"]
 
 

@@ -23,7 +23,7 @@ from services.contracts.pb.inventory_pb2_grpc import InventoryStub
 from services.inventory.app import build_grpc_server
 from services.inventory.settings import Settings
 from tests.support import concurrency
-from tests.support.databases import Databases
+from tests.support.databases import LOCK_SECONDS, Databases, be_patient
 from tests.support.service_settings import make_credential, new_id, new_key, process_settings, signing_key
 from tests.support.waiting import wait_until
 
@@ -59,7 +59,7 @@ def expect_refusal(code: str) -> Iterator[Any]:
     assert caught.value.code == code
 
 
-LOCK_SECONDS, STATEMENT_MS, CALL_SECONDS = 10.0, 20_000, 30.0  # limits that even a busy machine does not reach
+CALL_SECONDS = 30.0  # a limit that even a busy machine does not reach
 
 
 class InventoryService:
@@ -70,8 +70,7 @@ class InventoryService:
     ) -> None:
         self._databases = databases
         settings = databases.database_for("inventory")
-        limited = replace(settings, lock_timeout_ms=int(lock_seconds * 1000), statement_timeout_ms=STATEMENT_MS)
-        self.db = Database(replace(limited, pool_size=40))
+        self.db = Database(replace(be_patient(settings, lock_seconds), pool_size=40))
         self._server = build_grpc_server(settings_for(settings), self.db)
         self._server.start()
         self.channel = open_channel(f"127.0.0.1:{self._server.port}")

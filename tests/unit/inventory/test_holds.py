@@ -17,12 +17,12 @@ from services.chassis.db import DatabaseFault
 from services.chassis.errors import Unknown
 from services.inventory.store import holds
 from services.inventory.sweeper import Sweeper
+from tests.support.databases import LOCK_SECONDS
 from tests.support.query_plans import explain_during_sale
 from tests.support.service_settings import new_id, new_key
 from tests.support.waiting import wait_until
 from tests.unit.inventory.inventory_service import (
     HASH,
-    LOCK_SECONDS,
     InventoryService,
     expect_refusal,
     result_or_code,

@@ -13,13 +13,12 @@ import pytest
 from services.chassis.db import Transaction
 from services.inventory.store import holds
 from services.inventory.store.holds import DEFAULT_LIMITS
-from tests.support.databases import Databases
+from tests.support.databases import LOCK_SECONDS, Databases
 from tests.support.query_plans import explain_during_sale
 from tests.support.service_settings import new_id, new_key
 from tests.support.waiting import wait_until
 from tests.unit.inventory.inventory_service import (
     HASH,
-    LOCK_SECONDS,
     InventoryService,
     expect_refusal,
     run_concurrently,

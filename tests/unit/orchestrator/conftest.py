@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 import pytest
 
 from services.chassis.db import Database
 from services.chassis.settings import DatabaseSettings
+from tests.support.databases import be_patient
 
 
 @pytest.fixture
 def db(database_for: Callable[[str], DatabaseSettings]) -> Iterator[Database]:
     """The orchestrator's database without sagas of other tests, which an adopter would find."""
-    opened = Database(replace(database_for("orchestrator"), statement_timeout_ms=20_000))  # also on a busy machine
+    opened = Database(be_patient(database_for("orchestrator"), lock_seconds=1.0))
     delete_sagas(opened)
     yield opened
     delete_sagas(opened)

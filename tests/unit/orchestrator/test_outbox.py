@@ -183,11 +183,11 @@ def test_slow_smu_does_not_hold_up_the_outbox(
     number, at_once = 120, 24  # the default of NOTICES_AT_ONCE
     twelve = threading.Barrier(12)
 
-    def answer_slowly(_request: Request) -> tuple[int, bytes]:
+    def answer_twelve_together(_request: Request) -> tuple[int, bytes]:
         twelve.wait(15)
         return 200, b'{"status": "sent"}'
 
-    with AnsweringServer(answer_slowly) as smu:
+    with AnsweringServer(answer_twelve_together) as smu:
         user = UserApp(user_settings(database_for("user"), smu_url=smu.origin))
         with db.transaction() as tx:
             tx.run("DELETE FROM outbox")

@@ -13,6 +13,7 @@ from services.chassis.db import Database
 from services.chassis.settings import DatabaseSettings
 from services.order.app import build
 from services.order.settings import Settings
+from tests.support.databases import LOCK_SECONDS, be_patient
 from tests.support.service_settings import credential_headers, new_id, new_key, process_settings
 from tests.support.waiting import wait_until
 
@@ -33,9 +34,6 @@ class Reply:
     headers: Any
 
 
-LOCK_SECONDS, STATEMENT_MS = 10.0, 20_000  # limits that even a busy machine does not reach
-
-
 class OrderService:
     """Order's calls. The orchestrator is the caller unless the docstring names another.
 
@@ -43,8 +41,7 @@ class OrderService:
     """
 
     def __init__(self, database: DatabaseSettings, lock_seconds: float = LOCK_SECONDS) -> None:
-        limited = replace(database, lock_timeout_ms=int(lock_seconds * 1000), statement_timeout_ms=STATEMENT_MS)
-        self.db = Database(replace(limited, pool_size=24))
+        self.db = Database(replace(be_patient(database, lock_seconds), pool_size=24))
         self.app = build(Settings(process_settings("order-service"), database), self.db)
 
     def call(

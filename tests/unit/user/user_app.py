@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 from uuid import UUID, uuid4
@@ -17,6 +16,7 @@ from services.chassis.db import Database
 from services.chassis.settings import DatabaseSettings
 from services.user.app import build
 from services.user.settings import Settings
+from tests.support.databases import be_patient
 from tests.support.service_settings import credential_headers, process_settings
 from tests.support.waiting import wait_until
 
@@ -59,7 +59,7 @@ class UserApp:
     """The User service under test. Its lock timeout is longer than in production, because the machine may be busy."""
 
     def __init__(self, settings: Settings) -> None:
-        self.db = Database(replace(settings.database, lock_timeout_ms=10_000, statement_timeout_ms=20_000))
+        self.db = Database(be_patient(settings.database))
         self.app: Flask = build(settings, self.db)
 
     def call(
