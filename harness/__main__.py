@@ -84,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     execute = commands.add_parser("exec", help="run a command with the environment of one service")
     execute.add_argument("service")
     execute.add_argument("words", nargs=argparse.REMAINDER, metavar="COMMAND")
-    text = "copy the databases of the running native stack to a new backup"
+    text = "copy the databases of the running system, but not of containers, to a new backup"
     commands.add_parser("backup", help=text).add_argument("folder", type=Path, metavar="DIR")
     restore = commands.add_parser("restore", help="put a backup into an empty run directory, for the next `up`")
     restore.add_argument("folder", type=Path, metavar="DIR")

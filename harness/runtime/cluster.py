@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -98,6 +99,13 @@ class ClusterStack(Stack):
             return next((node for node in nodes if node.is_ready()), nodes[0]).url
         return self.program(name).url
 
+    def _prepare_start(self, names: Iterable[str], build: bool = False) -> None:
+        """Delete what an interrupted start from a backup left. Its nodes would continue without the archive."""
+        if build and patroni.find_backup(self.run_dir.path / "postgres"):
+            nodes = [self.run_dir.path / group / name for group in ("postgres", "etcd") for name in GROUPS[group]]
+            for left in (path for path in nodes if path.exists()):
+                shutil.rmtree(left)
+
     @property
     def _postgres(self) -> Postgres:
         return cast(Postgres, self.program(GROUPS["postgres"][0]))
@@ -105,13 +113,15 @@ class ClusterStack(Stack):
     def _plan(self, values: Mapping[str, str], run_dir: Path) -> dict[str, Program]:
         pairs = process_plan.list_databases(compose.load(COMPOSE, values))
         databases = tuple(database_of(container, user) for container, user in pairs)
-        image, password = pairs[0][0].image, values["POSTGRES_PASS"]
+        image, password, archive = pairs[0][0].image, values["POSTGRES_PASS"], values.get("WAL_ARCHIVE", "")
         user, secret = values["RABBITMQ_USER"], values["RABBITMQ_PASS"]
         planned: dict[str, Program] = {}
         for name in GROUPS["etcd"]:
             planned[name] = etcd.plan_etcd(name, GROUPS["etcd"], self._ports, run_dir)
         for name in GROUPS["postgres"]:
-            planned[name] = patroni.plan_patroni(name, self._ports, GROUPS, image, run_dir, password, databases)
+            planned[name] = patroni.plan_patroni(
+                name, self._ports, GROUPS, image, run_dir, password, databases, archive
+            )
         planned[EPMD] = plan_epmd(self._ports[EPMD][4369], run_dir)
         for name in GROUPS["rabbitmq"]:
             own = {**self._ports[name], **self._ports[EPMD]}
@@ -179,6 +189,7 @@ def _list_members(service: Service, members: Mapping[str, tuple[str, ...]]) -> d
 
 
 def _read_etcd_ports(run_dir: RunDir) -> dict[str, dict[str, int]]:
-    """Return the ports that the data of etcd requires, or {} without data."""
+    """Return the ports that the data of etcd requires, or {} without data. A start from a backup deletes these."""
     file = run_dir.path / ETCD_PORTS
-    return cast(dict[str, dict[str, int]], json.loads(file.read_text())) if file.exists() else {}
+    is_needed = file.exists() and not patroni.find_backup(run_dir.path / "postgres")
+    return cast(dict[str, dict[str, int]], json.loads(file.read_text())) if is_needed else {}

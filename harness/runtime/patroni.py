@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -20,10 +21,12 @@ from harness.errors import StackError
 from harness.runtime.etcd import CLIENTS
 from harness.runtime.ports import HOST
 from harness.runtime.postgres import (
+    RECOVERY,
     SETTINGS,
     SUPERUSER,
     Database,
     Postgres,
+    archive_settings,
     find_binaries,
     find_unprivileged_user,
     make_dsn,
@@ -83,6 +86,7 @@ class Patroni(Postgres):
 
     def prepare(self, env: Mapping[str, str]) -> None:
         """Write the configuration. Patroni creates the data."""
+        self.make_archive()
         home = make_state_dir(self.config.parent.parent, self.config.parent.name)
         write_private(self.config, json.dumps(self.description, indent=1))
         if os.geteuid() == 0:
@@ -97,7 +101,13 @@ class Patroni(Postgres):
         return state.get("state") == "running" and state.get("replication_state") == "streaming"
 
     def after_ready(self) -> None:
-        """Create roles, databases and schemas once, by the node that leads."""
+        """Create roles, databases and schemas once, by the node that leads. Delete a backup that it started from.
+
+        The leader has recovered before any node is ready. With the backup, a later start would return to its moment.
+        """
+        if backup := find_backup(self.config.parent.parent):
+            (backup / RECOVERY).unlink(missing_ok=True)  # first, because a half deleted backup must not be used
+            shutil.rmtree(backup, ignore_errors=True)
         if self.read("/patroni").get("role") == "primary":
             super().after_ready()
 
@@ -145,15 +155,18 @@ def plan_patroni(
     run_dir: Path,
     password: str,
     databases: tuple[Database, ...],
+    archive: str = "",
 ) -> Patroni:
     """Return the node `name`. `members` has the names of all nodes of `postgres` and of `etcd`.
 
-    Raises StackError without Patroni.
+    The leader copies each finished segment of its log to the folder `archive`, if one is given. Raises StackError
+    without Patroni.
     """
     if problem := find_problem():
         raise StackError(problem)
     own, home, binaries = dict(ports[name]), run_dir / "postgres" / name, find_binaries(image)
     data, config = home / "data", home / "patroni.json"
+    folder = Path(archive).resolve() if archive else None
     description = {
         "scope": SCOPE,
         "name": name,
@@ -165,6 +178,7 @@ def plan_patroni(
         "bootstrap": {
             "dcs": {**DYNAMIC, "postgresql": {"use_pg_rewind": True, "parameters": CLUSTER_SETTINGS}},
             "initdb": [{"encoding": "UTF8"}, {"locale": "C.UTF-8"}],
+            **_start_from_backup(home.parent, data),
         },
         "postgresql": {
             **_listen(own[SQL]),
@@ -183,6 +197,7 @@ def plan_patroni(
             "parameters": {
                 **{setting: value for setting, value in SETTINGS.items() if setting not in _CONTROLLED},
                 **NODE_SETTINGS,
+                **archive_settings(folder),
             },
         },
     }
@@ -197,6 +212,7 @@ def plan_patroni(
         data=data,
         password=password,
         databases=databases,
+        archive=folder,
         config=config,
         description=description,
         servers=tuple(ports[each][SQL] for each in members["postgres"]),
@@ -204,6 +220,21 @@ def plan_patroni(
 
 
 _CONTROLLED = ("listen_addresses", *CLUSTER_SETTINGS)  # by Patroni, the same on all nodes
+
+
+def find_backup(servers: Path) -> Path | None:
+    """Return the restored data in the folder of all servers, until a leader has started from it. Otherwise None."""
+    restored = servers / "data"
+    return restored if (restored / RECOVERY).exists() else None
+
+
+def _start_from_backup(servers: Path, data: Path) -> dict[str, Any]:
+    """Return the settings with which the node that comes first starts from a restored backup, if there is one."""
+    backup = find_backup(servers)
+    if backup is None:
+        return {}
+    copy = shlex.join(["cp", "-aT", str(backup), str(data)])
+    return {"method": "backup", "backup": {"command": copy, "no_params": True, "keep_existing_recovery_conf": True}}
 
 
 def find_problem() -> str | None:

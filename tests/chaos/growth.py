@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import psutil
@@ -18,9 +18,9 @@ SESSIONS = (
 )
 WARM_SECONDS = 20.0  # in which a new process fills its caches and pools
 REST_SECONDS = 40.0  # a server ends a thread that was idle for 30 s
-SLACK = {"memory": 24 * MIB, "descriptors": 40, "threads": 24, "sessions": 8}
+SLACK: Mapping[str, float] = {"memory": 24 * MIB, "descriptors": 32, "threads": 16, "sessions": 16}
 """Growth that means nothing. Pools of connections and threads grow with the load, up to a limit that they keep. A
-cluster has 40 clients, each with a connection."""
+service can have two processes, each with a pool of 8 sessions."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,14 @@ class Sample:
 
     identities: dict[str, Identity]
     figures: dict[tuple[str, str], float]
+
+
+def slack_with(clients: int) -> dict[str, float]:
+    """Return SLACK with a connection and a thread for each client.
+
+    A process that hangs serves all clients at once afterwards. Health checks then keep its threads from being idle.
+    """
+    return {**SLACK} | {kind: SLACK[kind] + clients for kind in ("descriptors", "threads")}
 
 
 def measure(stack: ChaosStack) -> Sample:
@@ -70,22 +78,24 @@ def renew(before: Sample, stack: ChaosStack) -> Sample:
     return Sample(identities, figures)
 
 
-def await_rest(before: Sample, take: Callable[[], Sample], seconds: float = REST_SECONDS) -> list[Growth]:
+def await_rest(
+    before: Sample, take: Callable[[], Sample], slack: Mapping[str, float], seconds: float = REST_SECONDS
+) -> list[Growth]:
     """Take samples until nothing has grown, but for at most `seconds`. Return the growth of the last one."""
     latest: list[Growth] = []
 
     def is_at_rest() -> bool:
-        latest[:] = compare(before, take())
+        latest[:] = compare(before, take(), slack)
         return not any(figure.is_leak for figure in latest)
 
     wait_for(is_at_rest, seconds)
     return latest
 
 
-def compare(before: Sample, after: Sample) -> list[Growth]:
+def compare(before: Sample, after: Sample, slack: Mapping[str, float]) -> list[Growth]:
     """Return the growth of every figure. A process that was restarted just before the end has none to compare."""
     return [
-        Growth(f"{kind} of {name}", was, after.figures.get((kind, name), 0.0), SLACK[kind])
+        Growth(f"{kind} of {name}", was, after.figures.get((kind, name), 0.0), slack[kind])
         for (kind, name), was in before.figures.items()
         if before.identities.get(name) == after.identities.get(name)
     ]

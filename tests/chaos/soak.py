@@ -118,7 +118,7 @@ def soak(
             findings = [f"slow recovery: {finding}" for finding in find_slow_recovery(case)]
             return Result(seed, seconds, performed, kinds, case, findings, [])
         end = _settle(stack, town, event)
-        seen.growth = growth.await_rest(before, partial(growth.measure, stack))
+        seen.growth = growth.await_rest(before, partial(growth.measure, stack), growth.slack_with(stack.clients))
         seen.tracebacks = find_tracebacks(stack)
         check_logouts(town)
         check_passwords(town)

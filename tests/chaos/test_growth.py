@@ -10,11 +10,13 @@ import pytest
 
 from harness.runtime.process import Identity
 from tests.chaos import growth
-from tests.chaos.growth import SLACK, WARM_SECONDS, Sample, await_rest, renew
+from tests.chaos.growth import WARM_SECONDS, Sample, await_rest, renew, slack_with
 
 pytestmark = pytest.mark.chaos
 
 USER = {"user-service": Identity(1, 1.0)}
+CLIENTS = 8
+SLACK = slack_with(CLIENTS)
 
 
 def count_threads(number: float) -> Sample:
@@ -34,10 +36,18 @@ def test_restarted_process_is_compared_once_it_is_warm(monkeypatch: pytest.Monke
 
 def test_idle_threads_that_end_are_no_leak() -> None:
     later = iter([count_threads(30 + 2 * SLACK["threads"]), count_threads(31)])
-    [threads] = await_rest(count_threads(30), lambda: next(later))
+    [threads] = await_rest(count_threads(30), lambda: next(later), SLACK)
     assert (threads.after, threads.is_leak) == (31, False)
 
 
 def test_threads_that_stay_are_a_leak() -> None:
-    [threads] = await_rest(count_threads(10), lambda: count_threads(100), seconds=0)
+    [threads] = await_rest(count_threads(10), lambda: count_threads(100), SLACK, seconds=0)
     assert threads.is_leak
+
+
+@pytest.mark.parametrize("kind", ["threads", "descriptors"])
+def test_one_more_for_each_client_is_no_leak(kind: str) -> None:
+    for more in range(CLIENTS + 2):
+        samples = [Sample(USER, {(kind, "user-service"): number}) for number in (0, growth.SLACK[kind] + more)]
+        [figure] = await_rest(samples[0], lambda later=samples[1]: later, SLACK, seconds=0)  # type: ignore[misc]
+        assert figure.is_leak == (more > CLIENTS)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +16,28 @@ import pytest
 
 from harness import Stack, runtime
 from harness.runtime.cleanup import take_down
+from harness.runtime.cluster import GROUPS
+from tests.ha.cluster import cluster_only
 from tests.support.people import Person
 from tests.support.running_stack import UNLIMITED, SeatPool, native_only
 from tests.support.system import TestSystem
+from tests.support.waiting import WAIT_SECONDS
 
 pytestmark = [pytest.mark.e2e, native_only("each database container has a backup of its own")]
 
 PARTS = ("api-gateway", "fake-smu", "fake-stripe")  # with their dependencies, which are the services
-HOLD_SECONDS = "20"
+HOLD_SECONDS = {"native": "20", "ha": "60"}  # the holds outlive their stack
+LOST = {"native": ("postgres",), "ha": ("postgres", "etcd")}  # by kind of stack, the folders of its servers
+CLUSTER = (pytest.mark.deep, cluster_only)
+OTHER_KINDS = [("ha", "ha"), ("ha", "native"), ("native", "ha")]
+KINDS = [("native", "native"), *(pytest.param(*kinds, marks=CLUSTER) for kinds in OTHER_KINDS)]
 ARCHIVED = "SELECT last_archived_wal >= %s AS is_archived FROM pg_stat_archiver"
 
 
 @contextmanager
-def running(run_dir: Path, **env: str) -> Iterator[Stack]:
-    variables = {**UNLIMITED, "HOLD_TTL_SECONDS": HOLD_SECONDS, **env}
-    with runtime.up(run_dir, env=variables, only=PARTS, quiet=True) as stack:
+def running(run_dir: Path, kind: str, **env: str) -> Iterator[Stack]:
+    variables = {**UNLIMITED, "HOLD_TTL_SECONDS": HOLD_SECONDS[kind], **env}
+    with runtime.up(run_dir, env=variables, only=PARTS, quiet=True, wanted=kind) as stack:
         yield stack
         take_down(stack.run_dir)  # a clean stop takes seconds
 
@@ -87,15 +95,29 @@ def assert_reconcile_finds_nothing_under_load(system: TestSystem) -> None:
     assert {*found} == {(0, "")}
 
 
+def assert_cluster_is_as_before(system: TestSystem) -> None:
+    """Check that commits wait for followers, and that no node returns to the old moment."""
+    assert system.rows("postgres", "SHOW synchronous_standby_names") != [{"synchronous_standby_names": ""}]
+    servers = system.stack.run_dir.path / "postgres"
+    settings = [path.read_text() for path in servers.glob("*/data/postgresql.auto.conf")]
+    assert len(settings) == len(GROUPS["postgres"])
+    assert not any("recovery_target" in text for text in settings)
+    assert not (servers / "data").exists()
+
+
 def saga_of(system: TestSystem, order_id: str) -> dict[str, Any] | None:
     found = system.rows("sagas_db", "SELECT * FROM sagas WHERE flow = 'pay' AND subject = %s", order_id)
     return found[0] if found else None
 
 
-def test_restored_system_has_exactly_the_sales_before_the_moment(tmp_path: Path) -> None:
-    """The broker keeps the messages of holds that were lost. A saga that ran at the moment is undone by recovery."""
+@pytest.mark.parametrize(("kind", "restored"), KINDS)
+def test_restored_system_has_exactly_the_sales_before_the_moment(tmp_path: Path, kind: str, restored: str) -> None:
+    """The broker of the same kind keeps the messages of holds that were lost.
+
+    A saga that ran at the moment is undone by recovery.
+    """
     run_dir, folder, pool = tmp_path / "run", tmp_path / "backup", SeatPool()
-    with running(run_dir, WAL_ARCHIVE=str(folder / "wal")) as stack:
+    with running(run_dir, kind, WAL_ARCHIVE=str(folder / "wal")) as stack:
         system = TestSystem(stack, pool)
         buyer, other = system.people(2, "5000.00")
         kept = [system.buy_seat(buyer)]
@@ -106,9 +128,10 @@ def test_restored_system_has_exactly_the_sales_before_the_moment(tmp_path: Path)
         lost = [system.buy_seat(buyer), system.buy_seat(buyer)]
         assert reconcile(stack) == (0, "")
         archive_everything(system)
-    (run_dir / "postgres").rename(tmp_path / "lost server")
+    for name in LOST[kind]:
+        (run_dir / name).rename(tmp_path / f"lost {name}")
     run_harness(run_dir, "restore", str(folder), "--at", moment)
-    with running(run_dir) as stack:
+    with running(run_dir, restored) as stack:
         system = TestSystem(stack, pool)
         buyer.url = other.url = stack.url("api-gateway")  # a new start may take other ports
         assert [system.order_status(order_id) for _, order_id in kept] == ["CONFIRMED", "CONFIRMED"]
@@ -117,9 +140,13 @@ def test_restored_system_has_exactly_the_sales_before_the_moment(tmp_path: Path)
         assert (system.order_status(undone), system.credits(other)) == ("FAILED", (5000, 0))
         assert {order["order_id"] for order in buyer.get("/api/orders").must(200)} == {order for _, order in kept}
         assert system.buy_seat(other, lost[0][0])[0] == lost[0][0]
+        ids = [order_id for _, order_id in lost] if kind == restored else []
         stale = "SELECT 1 FROM release_messages WHERE message_id = %s AND outcome = 'STALE'"
-        ids = [order_id for _, order_id in lost]
-        system.wait_until("the old messages are consumed", lambda: all(system.rows("seats_db", stale, i) for i in ids))
+        for order_id in ids:
+            consumed = partial(system.rows, "seats_db", stale, order_id)
+            system.wait_until("the old message is consumed", consumed, float(HOLD_SECONDS[kind]) + WAIT_SECONDS)
         assert (system.seat_status(lost[0][0]), system.seat_status(lost[1][0])) == ("SOLD", "AVAILABLE")
         assert_reconcile_finds_nothing_under_load(system)
+        if restored == "ha":
+            assert_cluster_is_as_before(system)
         system.assert_invariants()

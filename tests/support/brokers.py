@@ -20,10 +20,9 @@ from harness.runtime import ports
 from harness.runtime.process import Identity, listens, wait_for
 from harness.runtime.program import Program
 from harness.runtime.rabbitmq import plan_epmd, plan_rabbitmq
+from harness.runtime.supervisor import START_SECONDS
 from services.chassis.settings import Address, BrokerSettings
 from tests.support.running_stack import IN_CONTAINERS
-
-START_SECONDS = 60
 
 
 class Broker:
@@ -37,8 +36,14 @@ class Broker:
         self.program = plan_rabbitmq(own, self._home, "tester", "tester-pass")
         self.settings = BrokerSettings(addresses=(Address(ports.HOST, amqp),), user="tester", password="tester-pass")
         self._container = self._start_container(amqp) if IN_CONTAINERS else None
-        self._processes = [] if IN_CONTAINERS else [self._start(self._epmd), self._start(self.program)]
-        assert wait_for(self.program.is_ready, START_SECONDS)
+        self._processes: list[subprocess.Popen[bytes]] = []
+        try:
+            for program in () if IN_CONTAINERS else (self._epmd, self.program):
+                self._processes.append(self._start(program))
+            assert wait_for(self.program.is_ready, START_SECONDS)
+        except BaseException:
+            self.close()
+            raise
 
     def stop(self) -> None:
         """Stop the broker cleanly. Its port mapper (epmd) keeps running."""

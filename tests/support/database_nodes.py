@@ -13,13 +13,13 @@ from typing import Any
 import psycopg2
 
 from harness.runtime.postgres import SUPERUSER, unprivileged_command
+from harness.runtime.supervisor import START_SECONDS
 from services.chassis.settings import Address
 from tests.support.databases import BIN
 from tests.support.waiting import wait_until
 
 SOCKET_PORT = 5432  # a part of the socket's name
 FAST = ("-c", "fsync=off", "-c", "full_page_writes=off")  # a commit still waits for a synchronous standby
-START_SECONDS = 30
 
 
 class Node:

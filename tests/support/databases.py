@@ -27,6 +27,7 @@ import psycopg2
 
 from harness.runtime.postgres import SUPERUSER, find_binaries, unprivileged_command
 from harness.runtime.process import Identity, find_leftovers, kill_all
+from harness.runtime.supervisor import START_SECONDS
 from services.chassis.settings import Address, DatabaseSettings
 from tests.support.running_stack import IN_CONTAINERS
 
@@ -40,7 +41,6 @@ ROLES = {  # service: (database, role)
     "event": ("events_db", "event_svc_user"),
     "orchestrator": ("sagas_db", "orchestrator_user"),
 }
-START_SECONDS = 30
 LOCK_SECONDS = 10.0  # how long a statement of a patient service waits for a lock
 SHARED_POSTGRES = "TEST_POSTGRES_HOME"  # the directory of a running server to use (see `Databases`)
 PREFIX, OWNER = "ticketremaster-test-", "owner"

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import requests
 
+from harness.runtime.supervisor import START_SECONDS
 from tests.support.fakes_control import Fake
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
-START_SECONDS = 20.0
 
 
 def free_port() -> int:

@@ -12,8 +12,8 @@ import pytest
 from harness import __main__ as command
 from harness.errors import StackError
 from harness.runtime import backup
+from harness.runtime.container_programs import DatabaseContainers
 from harness.runtime.postgres import Postgres
-from harness.runtime.program import Program
 from harness.runtime.run_directory import RunDir
 from services.orchestrator import admin
 
@@ -29,7 +29,7 @@ def folder(tmp_path: Path) -> Path:
     base = tmp_path / "backup" / "base"
     base.mkdir(parents=True)
     (base / "PG_VERSION").write_text("16\n")
-    (base / "postgresql.auto.conf").write_text("# kept\n")
+    (base / "postgresql.auto.conf").write_text("recovery_target_time = '2026-11-01'\n")  # of an earlier restore
     (base.parent / "wal").mkdir()
     (base.parent / "wal" / "000000010000000000000001").touch()
     (base.parent / "variables.json").write_text('{"POSTGRES_PASS": "secret"}')
@@ -66,8 +66,18 @@ def test_restored_server_stops_at_the_moment(folder: Path, tmp_path: Path) -> No
 def test_restore_without_a_moment_uses_the_whole_archive(folder: Path, tmp_path: Path) -> None:
     directory = RunDir(tmp_path / "run")
     backup.restore(folder, directory, None)
-    settings = (directory.path / "postgres" / "data" / "postgresql.auto.conf").read_text()
-    assert ("restore_command" in settings, "recovery_target" in settings) == (True, False)
+    settings = (directory.path / "postgres" / "data" / "postgresql.auto.conf").read_text().splitlines()
+    assert any("restore_command" in line for line in settings)
+    assert [line for line in settings if "target_time" in line][-1] == "recovery_target_time = ''"
+
+
+def test_backup_of_a_cluster_brings_none_of_its_settings(folder: Path, tmp_path: Path) -> None:
+    """They name the files and nodes of the lost cluster, and its archive."""
+    (folder / "base" / "postgresql.conf").write_text("include 'postgresql.base.conf'\narchive_mode = 'on'\n")
+    (folder / "base" / "postgresql.base.conf").write_text("own\n")
+    directory = RunDir(tmp_path / "run")
+    backup.restore(folder, directory, MOMENT)
+    assert (directory.path / "postgres" / "data" / "postgresql.conf").read_text() == "own\n"
 
 
 def test_restore_keeps_the_data_of_a_run_directory(folder: Path, tmp_path: Path) -> None:
@@ -76,6 +86,13 @@ def test_restore_keeps_the_data_of_a_run_directory(folder: Path, tmp_path: Path)
     with pytest.raises(StackError, match="exists"):
         backup.restore(folder, RunDir(tmp_path / "run"), MOMENT)
     assert list(data.iterdir()) == []
+
+
+def test_restore_needs_an_empty_etcd(folder: Path, tmp_path: Path) -> None:
+    """With the data of etcd, the new servers would wait for the leader of the lost ones."""
+    (tmp_path / "run" / "etcd").mkdir(parents=True)
+    with pytest.raises(StackError, match="etcd exists"):
+        backup.restore(folder, RunDir(tmp_path / "run"), MOMENT)
 
 
 def test_restore_needs_a_backup(tmp_path: Path) -> None:
@@ -95,7 +112,7 @@ def test_backup_is_never_overwritten(folder: Path) -> None:
         backup.back_up(SERVER, {}, folder)
 
 
-def test_only_a_native_server_is_backed_up(tmp_path: Path) -> None:
-    other = Program(name="postgres", argv=(), env={}, ports={5432: 1}, probe=(1, ""))
-    with pytest.raises(StackError, match="native"):
+def test_containers_are_not_backed_up(tmp_path: Path) -> None:
+    other = DatabaseContainers(name="postgres", argv=(), env={}, ports={5432: 1}, probe=(1, ""))
+    with pytest.raises(StackError, match="does not support containers"):
         backup.back_up(other, {}, tmp_path)

@@ -15,6 +15,8 @@ from harness.errors import StackError
 from harness.runtime import cluster, compose, patroni, ports, process, variables
 from harness.runtime.cluster import GROUPS, ClusterStack, expand
 from harness.runtime.compose import ROOT
+from harness.runtime.patroni import Patroni
+from harness.runtime.postgres import Postgres
 from harness.runtime.process_plan import add_needs
 from harness.runtime.rabbitmq_cluster import ADVANCED, ClusterNode
 from harness.runtime.run_directory import RunDir
@@ -111,6 +113,77 @@ def read_spec(file: str, kind: str) -> Any:
     """Return the `spec` of the object of this kind in a manifest."""
     documents = yaml.safe_load_all((MANIFESTS / file).read_text())
     return next(each["spec"] for each in documents if each["kind"] == kind)
+
+
+def test_first_node_starts_from_a_restored_backup(stack: ClusterStack) -> None:
+    """tests/e2e/test_point_in_time.py restores a cluster."""
+    assert "method" not in read_bootstrap(stack)
+    restored = stack.run_dir.path / "postgres" / "data"
+    restored.mkdir(parents=True)
+    (restored / "recovery.signal").touch()
+    bootstrap = read_bootstrap(ClusterStack(stack.run_dir, stack._ports, VALUES, quiet=True))
+    command = f"cp -aT {restored} {stack.run_dir.path}/postgres/patroni-2/data"
+    kept = {"command": command, "no_params": True, "keep_existing_recovery_conf": True}
+    assert bootstrap[bootstrap["method"]] == kept
+
+
+def test_interrupted_start_from_a_backup_begins_again(stack: ClusterStack) -> None:
+    """Patroni would take the copied data for its own, and stop at the base backup."""
+    servers = stack.run_dir.path / "postgres"
+    left = [servers / "patroni-2" / "data", stack.run_dir.path / "etcd" / "etcd-1"]
+    for folder in (*left, servers / "data"):
+        folder.mkdir(parents=True)
+    stack._prepare_start([], build=True)
+    assert all(folder.exists() for folder in left), "without a backup, these are the data of the cluster"
+    (servers / "data" / "recovery.signal").touch()
+    stack._prepare_start([])
+    assert all(folder.exists() for folder in left), "only `up` begins again"
+    stack._prepare_start([], build=True)
+    assert not any(folder.exists() for folder in left)
+
+
+def test_next_start_after_an_interrupted_restore_may_have_other_ports(stack: ClusterStack) -> None:
+    stack.run_dir.write_file("etcd/ports.json", json.dumps({name: {"2379": 1, "2380": 2} for name in GROUPS["etcd"]}))
+    restored = stack.run_dir.path / "postgres" / "data"
+    restored.mkdir(parents=True)
+    (restored / "recovery.signal").touch()
+    again = ClusterStack.assign_ports(ClusterStack.load_services(VALUES), stack.run_dir)
+    ports.release([here for own in again.values() for here in own.values()])
+
+
+@pytest.mark.parametrize(
+    "state", [{}, {"role": "replica"}, {"role": "primary"}], ids=["unreadable", "follower", "leader"]
+)
+def test_backup_is_deleted_once_a_leader_has_started_from_it(
+    stack: ClusterStack, monkeypatch: pytest.MonkeyPatch, state: dict[str, str]
+) -> None:
+    """Otherwise the next `up --ha` would delete the cluster and return to the moment of the backup."""
+    restored = stack.run_dir.path / "postgres" / "data"
+    restored.mkdir(parents=True)
+    (restored / "recovery.signal").touch()
+    node = stack.program("patroni-2")
+    assert isinstance(node, Patroni)
+    monkeypatch.setattr(node, "read", lambda path: state)
+    monkeypatch.setattr(Postgres, "after_ready", lambda self: None)
+    node.after_ready()
+    assert not restored.exists()
+
+
+def test_each_node_archives_while_it_leads(stack: ClusterStack, tmp_path: Path) -> None:
+    archiving = ClusterStack(stack.run_dir, stack._ports, {**VALUES, "WAL_ARCHIVE": str(tmp_path / "wal")}, quiet=True)
+    for name in GROUPS["postgres"]:
+        node = archiving.program(name)
+        assert isinstance(node, Patroni)
+        parameters = (node.description or {})["postgresql"]["parameters"]
+        assert (node.archive, parameters["archive_mode"]) == (tmp_path / "wal", "on")
+        assert f"{tmp_path}/wal/%f" in parameters["archive_command"]
+
+
+def read_bootstrap(stack: ClusterStack) -> Any:
+    """Return the settings with which the second node of PostgreSQL creates its data."""
+    node = stack.program("patroni-2")
+    assert isinstance(node, Patroni)
+    return (node.description or {})["bootstrap"]
 
 
 def test_replication_is_that_of_the_manifests() -> None:

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import psutil
@@ -228,6 +228,39 @@ def test_process_whose_restart_failed_is_restarted_again(run_dir: RunDir) -> Non
         return stack.state("it") == "running"
 
     assert process.wait_for(is_running, seconds=20)
+    take_down(run_dir)
+
+
+class HangsOnce(Program):
+    """A program whose second start hangs."""
+
+    starts = 0
+
+    def prepare(self, env: Mapping[str, str]) -> None:
+        """Count the start."""
+        self.starts += 1
+
+    def is_ready(self) -> bool:
+        """Return False in the second start."""
+        return self.starts != 2 and super().is_ready()
+
+
+def test_process_that_hangs_in_its_restart_is_started_again(run_dir: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "RESTART_SECONDS", 2.0)
+    with listening() as server:
+        port = server.getsockname()[1]
+    argv = (sys.executable, "-c", SERVER.format(port=port))
+    program = HangsOnce("it", argv, {}, {80: port}, (port, "/health"))
+    stack = Supervisor(run_dir, {"it": program}, quiet=True)
+    stack.start("it")
+    process.kill(run_dir.read_record("it").identity)
+
+    def is_running() -> bool:
+        stack.restart_dead()
+        return stack.state("it") == "running"
+
+    assert process.wait_for(is_running, seconds=30)
+    assert program.starts >= 3
     take_down(run_dir)
 
 
