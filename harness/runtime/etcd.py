@@ -12,7 +12,7 @@ from harness.runtime.program import Ports, Program, make_state_dir
 
 CLIENTS, PEERS = 2379, 2380
 # Milliseconds. A machine with two cores that runs a whole cluster delays heartbeats by more than etcd's default of 100.
-HEARTBEAT, ELECTION = 200, 2000
+HEARTBEAT, ELECTION = 200, 1000
 
 
 @dataclass

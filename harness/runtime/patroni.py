@@ -39,12 +39,13 @@ from harness.runtime.run_directory import write_private
 SQL, REST = 5432, 8008
 SCOPE, REPLICATOR = "ticketremaster", "replicator"
 ANSWER_SECONDS = 3.0
-# Patroni allows no shorter `ttl`. The others are seconds, too, as short as loop_wait + 2 * retry_timeout <= ttl allows
-# with a margin for a busy machine.
+# Seconds. Patroni allows no shorter `ttl`, and requires loop_wait + 2 * retry_timeout <= ttl. A leader without an
+# answer from etcd gives up its role after two thirds of `retry_timeout`. That is later than a second election of etcd's
+# leader, which happens if the votes of the first one are split.
 DYNAMIC: Mapping[str, Any] = {
     "ttl": 20,
     "loop_wait": 2,
-    "retry_timeout": 4,
+    "retry_timeout": 8,
     # As in the manifests: one of the two followers has each acknowledged commit, and without any, commits wait.
     "synchronous_mode": "quorum",
     "synchronous_mode_strict": True,

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from harness.errors import StackError
-from harness.runtime import cluster, compose, patroni, ports, process, variables
+from harness.runtime import cluster, compose, etcd, patroni, ports, process, variables
 from harness.runtime.cluster import GROUPS, ClusterStack, expand
 from harness.runtime.compose import ROOT
 from harness.runtime.patroni import Patroni
@@ -194,6 +194,13 @@ def test_replication_is_that_of_the_manifests() -> None:
     assert patroni.DYNAMIC["synchronous_mode"] == "quorum"
     assert patroni.DYNAMIC["synchronous_mode_strict"]
     assert patroni.CLUSTER_SETTINGS["max_connections"] == spec["postgresql"]["parameters"]["max_connections"]
+
+
+def test_leader_waits_longer_than_two_elections_of_etcd() -> None:
+    """etcd multiplies its timeout by a random factor below 2. Split votes need a second election."""
+    longest = 2 * 2 * etcd.ELECTION / 1000
+    assert longest < 2 / 3 * patroni.DYNAMIC["retry_timeout"]
+    assert patroni.DYNAMIC["loop_wait"] + 2 * patroni.DYNAMIC["retry_timeout"] <= patroni.DYNAMIC["ttl"]
 
 
 def test_broker_handles_partitions_as_in_the_manifests(stack: ClusterStack) -> None:
