@@ -89,8 +89,11 @@ def _run_pairs(cell: Cell, first: Result) -> Iterator[Result]:
 
 
 def _are_parallel(flow: str, first: str, second: str) -> bool:
-    """Whether the scan makes both calls at the same time, so that their order is undefined."""
-    branches = {PARALLEL_CALLS.get(edge.partition("#")[0]) for edge in (first, second)}
+    """Whether the scan makes both calls at the same time, so that their order is undefined.
+
+    If one branch fails, the scan answers at once. A late call of the other branch then counts as one of the recovery.
+    """
+    branches = {PARALLEL_CALLS.get(edge.removeprefix(RECOVERY).partition("#")[0]) for edge in (first, second)}
     return flow == "verify" and branches == {"order", "seat"}
 
 
