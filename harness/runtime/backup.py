@@ -63,9 +63,8 @@ def restore(folder: Path, directory: RunDir, at: datetime | None) -> None:
                 )
         shutil.copytree(folder / BASE, data)
         shutil.copy(folder / VARIABLES, directory.path / VARIABLES)
-        if (
-            own := data / "postgresql.base.conf"
-        ).exists():  # Patroni's settings name the lost cluster's files and nodes
+        own = data / "postgresql.base.conf"
+        if own.exists():  # the other file is Patroni's, and names the lost cluster's files and nodes
             own.replace(data / "postgresql.conf")
         with (data / "postgresql.auto.conf").open("a") as settings:
             settings.write(_recovery_settings((folder / WAL).resolve(), at))

@@ -118,9 +118,7 @@ def read_spec(file: str, kind: str) -> Any:
 def test_first_node_starts_from_a_restored_backup(stack: ClusterStack) -> None:
     """tests/e2e/test_point_in_time.py restores a cluster."""
     assert "method" not in read_bootstrap(stack)
-    restored = stack.run_dir.path / "postgres" / "data"
-    restored.mkdir(parents=True)
-    (restored / "recovery.signal").touch()
+    restored = add_backup(stack)
     bootstrap = read_bootstrap(ClusterStack(stack.run_dir, stack._ports, VALUES, quiet=True))
     command = f"cp -aT {restored} {stack.run_dir.path}/postgres/patroni-2/data"
     kept = {"command": command, "no_params": True, "keep_existing_recovery_conf": True}
@@ -144,9 +142,7 @@ def test_interrupted_start_from_a_backup_begins_again(stack: ClusterStack) -> No
 
 def test_next_start_after_an_interrupted_restore_may_have_other_ports(stack: ClusterStack) -> None:
     stack.run_dir.write_file("etcd/ports.json", json.dumps({name: {"2379": 1, "2380": 2} for name in GROUPS["etcd"]}))
-    restored = stack.run_dir.path / "postgres" / "data"
-    restored.mkdir(parents=True)
-    (restored / "recovery.signal").touch()
+    add_backup(stack)
     again = ClusterStack.assign_ports(ClusterStack.load_services(VALUES), stack.run_dir)
     ports.release([here for own in again.values() for here in own.values()])
 
@@ -158,9 +154,7 @@ def test_backup_is_deleted_once_a_leader_has_started_from_it(
     stack: ClusterStack, monkeypatch: pytest.MonkeyPatch, state: dict[str, str]
 ) -> None:
     """Otherwise the next `up --ha` would delete the cluster and return to the moment of the backup."""
-    restored = stack.run_dir.path / "postgres" / "data"
-    restored.mkdir(parents=True)
-    (restored / "recovery.signal").touch()
+    restored = add_backup(stack)
     node = stack.program("patroni-2")
     assert isinstance(node, Patroni)
     monkeypatch.setattr(node, "read", lambda path: state)
@@ -177,6 +171,14 @@ def test_each_node_archives_while_it_leads(stack: ClusterStack, tmp_path: Path) 
         parameters = (node.description or {})["postgresql"]["parameters"]
         assert (node.archive, parameters["archive_mode"]) == (tmp_path / "wal", "on")
         assert f"{tmp_path}/wal/%f" in parameters["archive_command"]
+
+
+def add_backup(stack: ClusterStack) -> Path:
+    """Let the next start of the cluster begin from restored data, and return their folder."""
+    restored = stack.run_dir.path / "postgres" / "data"
+    restored.mkdir(parents=True)
+    (restored / "recovery.signal").touch()
+    return restored
 
 
 def read_bootstrap(stack: ClusterStack) -> Any:
