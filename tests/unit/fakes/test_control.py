@@ -52,7 +52,7 @@ def test_refuse_closes_the_port_for_a_while(smu: Smu) -> None:
             refusals += "refused" in str(error)
             time.sleep(0.02)  # before the next try
     assert refusals > 0
-    assert 0.25 < time.monotonic() - began < 1
+    assert 0.25 < time.monotonic() - began < 5
 
 
 def test_hang_waits_before_the_effect(smu: Smu) -> None:
@@ -75,7 +75,7 @@ def test_late_answers_after_the_effect(smu: Smu) -> None:
     smu.server.add_fault("late", "/SendOTP", ms=60_000)
     with pytest.raises(requests.ReadTimeout):
         smu.post("/SendOTP", Mobile=MOBILE, timeout=0.2)
-    assert len(smu.inbox()) == 1
+    wait_until(lambda: len(smu.inbox()) == 1)  # a busy fake can receive the call after its timeout
     smu.server.clear("faults")
 
 

@@ -309,7 +309,7 @@ def test_publisher_and_consumer_recover_after_a_broker_outage(flow, broker, inve
         started = time.monotonic()
         with pytest.raises(Unknown):
             flow.wake_up(seat_id, hold_id)
-        assert time.monotonic() - started < 0.1
+        assert time.monotonic() - started < 1, "it waits for no confirm"
     finally:
         broker.start()
     wait_until(lambda: flow.publisher.is_ready() and flow.consumer.state == "consuming", seconds=30)

@@ -75,7 +75,7 @@ def test_silent_order_does_not_block_the_caller(monkeypatch):
     started = time.monotonic()
     for _ in range(20):
         notifier.notify(uuid4())
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 5, "the order service is silent for 10 s"
     silence.set()
     notifier.stop()
     assert 3 <= len(order.requests) <= 5  # the queue of three, and those that were sent before it was full
